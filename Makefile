@@ -1,0 +1,52 @@
+# Two commands on a fresh machine: `make app` serves the app, `make test` checks everything. Needs Python 3.11+ only.
+
+PORT ?= 8501
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The first of these that is new enough; looked up only when the environment is made.
+FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
+
+.PHONY: app test lint types tests browser
+.DEFAULT_GOAL := app
+
+app: $(INSTALLED)
+	@$(BIN)/python -m nmerge_core demo
+	@exec $(BIN)/python -m nmerge_core app --port $(PORT)
+
+test: lint types tests
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+# Offline and one thread a process: what passes here depends on no network and no number of cores.
+tests: browser
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest
+
+# The system's Chromium, else the distribution's package, else the one Playwright downloads.
+browser: $(INSTALLED)
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for the browser tests"; \
+		apt-get update -qq && apt-get install -y -qq chromium && exit 0; \
+		exec $(BIN)/playwright install --with-deps chromium; \
+	fi; \
+	exec $(BIN)/playwright install chromium
+
+# Made again whenever requirements.txt changes; the stamp is written last, so an interrupted install is repeated.
+$(INSTALLED): requirements.txt
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then \
+		echo "NMerge needs Python 3.11 or newer; python3 here is $$(python3 --version 2>&1). Install python3.11 (or" \
+			"newer) with its venv package, then run make again." >&2; exit 2; \
+	fi; \
+	$$python -m venv $(VENV) || { \
+		echo "$$python cannot make a virtual environment; on Debian: apt-get install python3-venv." >&2; exit 2; }
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
