@@ -1,0 +1,21 @@
+"""Hugging Face checkpoint folders: headers, lazy reads, families, fingerprints, and the writer of merged ones."""
+
+from nmerge_core.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from nmerge_core.checkpoints.family import FamilyReport, ModelFacts, inspect_family
+from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.reference import label, labels, resolve
+
+__all__ = [
+    "Checkpoint",
+    "FamilyReport",
+    "ModelFacts",
+    "TensorInfo",
+    "fingerprint",
+    "fingerprint_files",
+    "inspect_family",
+    "label",
+    "labels",
+    "open_checkpoint",
+    "resolve",
+]

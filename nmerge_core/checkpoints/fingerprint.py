@@ -1,0 +1,48 @@
+"""Short names for contents, so that a result is never shown for a changed input."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.header import read_header
+
+_WHOLE_BYTES = 64 << 20  # files up to this size are read whole
+_SAMPLE_BYTES = 1024  # of the start, middle and end of every tensor of a larger file
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Return 16 hex digits of a checkpoint's configuration, headers and sampled weight bytes, wherever it lies."""
+    digest = hashlib.sha256(repr(sorted(checkpoint.config.items())).encode())
+    for file in checkpoint.files:
+        status = file.stat()
+        digest.update(_weights_digest(file.resolve(), status.st_size, status.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_files(files: Iterable[Path]) -> str:
+    """Return 16 hex digits of the names and whole contents of small files."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=4096)
+def _weights_digest(file: Path, size: int, modified: int) -> str:
+    """Digest a weight file; `modified` is there to make the cache forget a rewritten file."""
+    if size <= _WHOLE_BYTES:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256(str(size).encode())
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        for tensor in read_header(file).values():
+            digest.update(f"{tensor.name} {tensor.dtype} {tensor.shape} {tensor.offset}".encode())
+            last = max(tensor.bytes - _SAMPLE_BYTES, 0)
+            for position in (0, last // 2, last):
+                digest.update(os.pread(descriptor, min(_SAMPLE_BYTES, tensor.bytes), tensor.offset + position))
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()

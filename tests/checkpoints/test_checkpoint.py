@@ -1,0 +1,121 @@
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmerge_core.checkpoints import fingerprint, inspect_family, label, labels, open_checkpoint, resolve
+from nmerge_core.errors import InputError
+from tests.merging import checkpoints
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    return checkpoints.random_weights(0)
+
+
+def test_rows_are_read_from_any_shard(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    half = {name: value.bfloat16() for name, value in weights.items()}
+    opened = open_checkpoint(checkpoints.write(tmp_path / "m", half, shards=3))
+    assert len(opened.files) == 3
+    for name, value in half.items():
+        assert torch.equal(opened.read(name), value)
+    assert torch.equal(opened.read("model.embed_tokens.weight", 3, 7), half["model.embed_tokens.weight"][3:7])
+    assert opened.read("model.norm.weight", 2, 2).shape == (0,)
+    with pytest.raises(InputError, match="no tensor 'nothing'"):
+        opened.read("nothing")
+
+
+def test_a_file_that_shrinks_after_it_was_opened(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    opened = open_checkpoint(checkpoints.write(tmp_path / "m", weights))
+    os.truncate(tmp_path / "m/model.safetensors", 3000)
+    with pytest.raises(InputError, match=r"ended before byte [\d,]+; it was complete when it was opened"):
+        for name in weights:
+            opened.read(name)
+    (tmp_path / "m/model.safetensors").unlink()
+    with pytest.raises(InputError, match="was it moved while it was in use"):
+        opened.read("model.norm.weight")
+
+
+def test_missing_shards_are_named(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    checkpoints.write(tmp_path / "m", weights, shards=3)
+    (tmp_path / "m/model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(InputError, match="found model-00002-of-00003.safetensors missing"):
+        open_checkpoint(str(tmp_path / "m"))
+
+
+def test_neurons_are_rows_of_gate_and_up_and_columns_of_down(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    architecture = open_checkpoint(checkpoints.write(tmp_path / "m", weights)).architecture
+    mlp = architecture.layers[1]
+    assert (mlp.down_module, mlp.decoder_layer, mlp.d_ffn) == ("model.layers.1.mlp.down_proj", "model.layers.1", 12)
+    axes = {
+        name.rpartition(".1.")[2]: found.axis
+        for name in weights
+        if (found := architecture.neurons(name)) and found.layer == 1
+    }
+    assert axes == {"mlp.gate_proj.weight": 0, "mlp.up_proj.weight": 0, "mlp.down_proj.weight": 1}
+    parts = {name.replace("model.layers.1.", ""): architecture.submodule(name) for name in weights if ".0." not in name}
+    assert parts["self_attn.q_proj.bias"] == parts["input_layernorm.weight"] == "attention"
+    assert parts["mlp.down_proj.weight"] == parts["post_attention_layernorm.weight"] == "mlp"
+    assert (parts["model.embed_tokens.weight"], parts["model.norm.weight"]) == ("embedding", "norm")
+
+
+def test_an_unknown_family_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    reference = checkpoints.write(tmp_path / "m", {"h.0.mlp.c_fc.weight": torch.zeros(2, 2)}, model_type="gpt2")
+    with pytest.raises(InputError, match="h.0.mlp: expected|model type 'gpt2'"):
+        _ = open_checkpoint(reference).architecture
+
+
+def test_fingerprint_follows_contents_not_places(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    one = fingerprint(open_checkpoint(checkpoints.write(tmp_path / "one", weights)))
+    assert one == fingerprint(open_checkpoint(checkpoints.write(tmp_path / "two", weights)))
+    changed = {**weights, "model.norm.weight": weights["model.norm.weight"] + 1e-6}
+    assert one != fingerprint(open_checkpoint(checkpoints.write(tmp_path / "one", changed)))
+
+
+def test_large_files_are_sampled_in_every_tensor(tmp_path: Path, weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Read whole, small files would hide a sample that is missing.
+    monkeypatch.setattr(sys.modules["nmerge_core.checkpoints.fingerprint"], "_WHOLE_BYTES", 0)
+    found = set()
+    for number, name in enumerate(("model.norm.weight", "model.layers.1.mlp.up_proj.weight", "none")):
+        changed = {key: value + (key == name) for key, value in weights.items()}
+        found.add(fingerprint(open_checkpoint(checkpoints.write(tmp_path / str(number), changed))))
+    assert len(found) == 3
+
+
+def test_labels_are_short_and_distinct() -> None:
+    assert label("org/Qwen2.5-7B") == "Qwen2.5-7B" and label("/models/math/") == "math"
+    assert labels(["a/math", "b/math", "b/code"]) == ["a/math", "b/math", "code"]
+
+
+def test_what_is_not_a_model_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder; expected a folder with config.json"):
+        resolve(str(tmp_path / "none"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="expected a model folder, found a file"):
+        resolve(str(tmp_path / "file"))
+    with pytest.raises(InputError, match="config.json: missing"):
+        open_checkpoint(str(tmp_path))
+    with pytest.raises(InputError, match="the Hub did not give a model of that id"):
+        resolve("nobody/nothing-of-that-name")
+
+
+def test_family_report(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    base = checkpoints.write(tmp_path / "base", weights)
+    half = checkpoints.write(tmp_path / "half", {name: value.half() for name, value in weights.items()}, rope_theta=5.0)
+    for folder, tokens in ((base, {"a": 0, "b": 1}), (half, {"a": 0, "c": 1})):
+        (Path(folder) / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
+    grown = {**weights, "model.embed_tokens.weight": torch.zeros(22, 8)}
+    report = inspect_family(base, [half, checkpoints.write(tmp_path / "grown", grown), "nowhere"])
+    facts = report.models[0]
+    # Embeddings 20·8, per layer 2·8·8 + 2·4·8 attention and 3·12·8 MLP weights; point: 8 + 2·(8 + 4 + 4 + 8 + 8).
+    assert (facts.neuronal, facts.point) == (160 + 2 * (192 + 288), 8 + 2 * 32)
+    assert (facts.heads, facts.kv_heads, facts.dtype, facts.tied) == (2, 1, "F32", True)
+    assert not report.mergeable
+    assert any("grown: shapes differ from the base (tokens were added to its vocabulary)" in e for e in report.errors)
+    assert any(error.startswith("nowhere: no such folder") for error in report.errors)
+    assert "half: dtype F16 where the base has F32" in report.warnings
+    assert "half: its tokenizer differs from the base's in 2 tokens: b; c" in report.warnings
+    assert any("half: config.json, key 'rope_theta' differs" in warning for warning in report.warnings)
