@@ -1,0 +1,30 @@
+"""The unit of merging: the same rows of one tensor, in the base and in every model."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows [start, stop) of a tensor: `base` (rows, columns) and `deltas` (models, rows, columns), both float32.
+
+    `neuronal` says whether rows are weight neurons (a 2-D weight) or the tensor is a point parameter; the entries
+    [start, stop) of a 1-D tensor are one row of columns. `layer` and `submodule` say where the tensor belongs,
+    `neuron_axis` which of its axes counts MLP neurons. `group` is set where one group of these neurons is merged.
+    """
+
+    name: str
+    base: torch.Tensor
+    deltas: torch.Tensor
+    start: int
+    stop: int
+    neuronal: bool
+    layer: int | None
+    submodule: str
+    neuron_axis: int | None
+    group: str | None = None
+
+    def for_group(self, group: str) -> "Block":
+        """Return the same block as one group of neurons sees it."""
+        return replace(self, group=group)

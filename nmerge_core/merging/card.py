@@ -1,0 +1,56 @@
+"""The README.md of a merged checkpoint."""
+
+from collections.abc import Sequence
+
+import yaml
+
+from nmerge_core.merging.recipe import Recipe, recipe_yaml
+
+
+def model_card(recipe: Recipe, names: Sequence[str], version: str) -> str:
+    """Write a Hugging Face model card: method, sources, how to load it, and the recipe that makes it again."""
+    method = recipe.method
+    references = [recipe.base_model, *recipe.references] if recipe.base_model else list(recipe.references)
+    hub = [reference for reference in references if not reference.startswith("/")]
+    front = {"library_name": "transformers", "tags": ["merge", "nmerge"], **({"base_model": hub} if hub else {})}
+    base = [f"- base: `{recipe.base_model}`"] if recipe.base_model else []
+    sources = base + [f"- {name}: `{entry.model}`" for name, entry in zip(names, recipe.models, strict=True)]
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front, sort_keys=False).rstrip(),
+            "---",
+            "",
+            f"# {' + '.join(names)}, merged by {method.title}",
+            "",
+            f"{method.summary} Source of the method: {method.paper}. Made with NMerge {version}.",
+            "",
+            "## Models",
+            "",
+            *sources,
+            "",
+            "## Use",
+            "",
+            "```python",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'model = AutoModelForCausalLM.from_pretrained("this-folder")',
+            'tokenizer = AutoTokenizer.from_pretrained("this-folder")',
+            "```",
+            "",
+            "## Recipe",
+            "",
+            "As resolved, defaults and solved coefficients included, in `nmerge_recipe.yaml`; sources, coefficients",
+            "and timings in `nmerge_report.json`.",
+            "",
+            "```yaml",
+            recipe_yaml(recipe.with_parameters(coefficients=None) if _solved(recipe) else recipe).rstrip(),
+            "```",
+            "",
+        ]
+    )
+
+
+def _solved(recipe: Recipe) -> bool:
+    # Hundreds of layers of coefficients belong in the recipe file, not in prose.
+    return recipe.parameters.get("coefficients") is not None

@@ -1,0 +1,160 @@
+"""What a method may ask for before it merges: statistics, linearity coefficients, neuron groups; and what it found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nmerge_core.activations.store import open_classification
+from nmerge_core.checkpoints.reference import labels
+from nmerge_core.classification import classify, neuron_categories
+from nmerge_core.errors import InputError
+from nmerge_core.merging.recipe import Recipe
+from nmerge_core.merging.registry import Values
+from nmerge_core.merging.statistics import Magnitudes, magnitudes
+from nmerge_core.merging.stream import Stream, all_rows
+from nmerge_core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from nmerge_core.linearity import Coefficients
+
+Groups = Mapping[int, Mapping[str, np.ndarray]]  # layer → category → neuron indices
+NEURONS_FOLDER = "nmerge_neurons"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method's `prepare` found: `solved` goes into the resolved recipe, `report` into the report.
+
+    `categories` holds the neuron groups that were used, for the output to carry; `data` is the method's own.
+    """
+
+    data: Any = None
+    solved: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    categories: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """An opened merge: its recipe, the stream over its models, and the tensors it merges."""
+
+    recipe: Recipe
+    stream: Stream
+    names: tuple[str, ...]
+    progress: Progress
+    groups: Groups | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """A distinct short name per model, in the recipe's order."""
+        return labels(self.recipe.references)
+
+    def magnitudes(self, densities: Sequence[float], *, extra: int = 0) -> list[Magnitudes]:
+        """Return whole-model statistics of |τ| per model (exact; a tied tensor counts once)."""
+        return magnitudes(self.stream, all_rows(self.stream, self.names), densities, self.progress, extra=extra)
+
+    def tensor_thresholds(self, densities: Sequence[float]) -> dict[str, list[float]]:
+        """Return per tensor and model the threshold that keeps `density` of that tensor alone."""
+        thresholds = {}
+        for done, name in enumerate(self.names):
+            self.progress("Statistics per tensor", done, len(self.names), "tensors")
+            found = magnitudes(self.stream, self.stream.rows(name), densities, silent)
+            thresholds[name] = [each.threshold for each in found]
+        return thresholds
+
+    def with_groups(self, groups: Groups) -> "Context":
+        """Return the context with neuron groups whose coefficients are solved too."""
+        return replace(self, groups=groups)
+
+    def task_categories(self, values: Values) -> list[str]:
+        """Return the corpus category of each model: its `category`, else its own name."""
+        given = values.each["category"]
+        return [category or label for category, label in zip(given, self.labels, strict=True)]
+
+    def coefficients(self, values: Values) -> "Coefficients":
+        """Solve SubModule Linearity's α per layer for attention, MLP and neuron groups (`linearity.solve`).
+
+        Raises:
+            InputError: no calibration corpus is named.
+        """
+        # Imported here: it brings transformers along, which a look at a method's parameters does not need.
+        from nmerge_core.linearity import solve
+
+        calibration = values.shared["calibration"]
+        if not calibration:
+            expected = (
+                "the folder of a corpus (one <category>.jsonl per category), on which the coefficients are solved"
+            )
+            raise self.wrong("parameters.calibration", expected, "none")
+        return solve(
+            self.recipe.base_model or "",
+            self.recipe.references,
+            str(self.path(calibration)),
+            self.task_categories(values),
+            groups=self.groups,
+            samples=values.shared["samples"],
+            seed=self.recipe.seed,
+            device=str(self.stream.device),
+            progress=self.progress,
+        )
+
+    def neuron_categories(self, values: Values) -> pd.DataFrame:
+        """Return the base's neuron categories (layer, neuron, category), read or classified on the way.
+
+        Raises:
+            InputError: neither a classification folder nor a corpus is named, or the folder is of another model.
+        """
+        neurons, corpus = values.shared["neurons"], values.shared["corpus"]
+        top_k, margin = values.shared["top_k"], values.shared["margin"]
+        if neurons:
+            return self._checked(_categories(self.path(neurons), top_k, margin), neurons)
+        if not corpus:
+            expected = "the folder of a classification of the base (`classify BASE … --out DIR`), or a 'corpus'"
+            raise self.wrong("parameters.neurons", expected, "neither")
+        with TemporaryDirectory(prefix="nmerge-neurons-") as folder:
+            out = Path(folder) / "neurons"
+            classify(
+                self.recipe.base_model or "",
+                str(self.path(corpus)),
+                out,
+                top_k=top_k or 10,
+                margin=1 if margin is None else margin,
+                device=str(self.stream.device),
+                progress=self.progress,
+            )
+            return self._checked(_categories(out, None, None), corpus)
+
+    def wrong(self, key: str, expected: str, found: object) -> InputError:
+        """Return the error for a value of the recipe that does not fit the models."""
+        return InputError(f"recipe, key '{key}' ({self.recipe.merge_method}): expected {expected}; found {found}")
+
+    def path(self, reference: str) -> Path:
+        """Find a file of the recipe: as it is written, else beside the recipe's own file."""
+        path = Path(reference).expanduser()
+        if not path.exists() and self.recipe.folder and (self.recipe.folder / reference).exists():
+            return self.recipe.folder / reference
+        return path
+
+    def _checked(self, categories: pd.DataFrame, source: str) -> pd.DataFrame:
+        found = categories.groupby("layer")["neuron"].count().to_dict()
+        expected = {mlp.layer: mlp.d_ffn for mlp in self.stream.donor.architecture.layers}
+        if found != expected:
+            raise InputError(
+                f"{source}: expected categories of the base's {sum(expected.values()):,} neurons in {len(expected)} "
+                f"layers, found {sum(found.values()):,} in {len(found)}; classify this base model and name that folder"
+            )
+        return categories
+
+
+def _categories(folder: Path, top_k: int | None, margin: int | None) -> pd.DataFrame:
+    file = folder / "neurons.parquet"
+    if not file.exists():
+        raise InputError(f"{file}: missing; expected the folder of a classification (`classify MODEL … --out DIR`)")
+    if top_k is None and margin is None:
+        return pd.read_parquet(file, columns=["layer", "neuron", "category"])
+    return neuron_categories(open_classification(folder), k=top_k, margin=margin)

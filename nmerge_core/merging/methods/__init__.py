@@ -1,0 +1,1 @@
+"""One file per merge method; importing them registers them."""

@@ -1,0 +1,184 @@
+"""Merge General neurons, leave task neurons alone, merge the rest as one likes (NeuronMerge, ACL 2025)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nmerge_core.merging.block import Block
+from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
+from nmerge_core.merging.parameters import (
+    CALIBRATION,
+    CATEGORY,
+    COEFFICIENTS,
+    DENSITY,
+    LAMBDA,
+    LAMBDA_1,
+    LAMBDA_2,
+    MASK_RATIO,
+    MERGE_FUNCTION,
+    RESCALE,
+    SAMPLES,
+    TRIM,
+    WEIGHT,
+    with_default,
+)
+from nmerge_core.merging.registry import Method, Parameter, Values, method, methods
+
+GENERAL = "general"
+# What the papers call a method, and the method it is here.
+_NAMES = {"dare": "dare_linear"}
+_MERGED = ("sublin", "task_arithmetic", "dare", "ties", "neuromerging")
+_DROP, _OWN, _MERGE = "drop", "own", "merge"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category index what is done with it.
+
+    A choice is drop, own or a method's name; `facts` and `values` are those of each method that is used, `own` gives
+    the position of the model whose category it is.
+    """
+
+    groups: Mapping[int, torch.Tensor]
+    categories: tuple[str, ...]
+    choices: Mapping[str, str]
+    others: str
+    own: Mapping[str, int]
+    methods: Mapping[str, Method]
+    values: Mapping[str, Values]
+    facts: Mapping[str, Any]
+
+
+def prepare(context: Context, values: Values) -> Facts:
+    """Group the base's neurons, and prepare every method that a group or the rest is merged with."""
+    tasks = context.task_categories(values)
+    if len(set(tasks)) < len(tasks) or GENERAL in tasks:
+        raise context.wrong(
+            "models[].parameters.category", f"a distinct category other than '{GENERAL}' per model", tasks
+        )
+    frame = context.neuron_categories(values)
+    # The categories of tasks that are not merged fold into General (§4.1).
+    frame = frame.assign(category=frame["category"].where(frame["category"].isin(tasks), GENERAL))
+    categories = (GENERAL, *tasks)
+    indices = {name: index for index, name in enumerate(categories)}
+    groups = {
+        int(layer): torch.tensor(each.sort_values("neuron")["category"].map(indices).to_numpy())
+        for layer, each in frame.groupby("layer")
+    }
+    specific = values.shared["specific"]
+    if isinstance(specific, Mapping) and (unknown := set(specific) - set(tasks)):
+        raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
+    choices = {task: specific.get(task, _DROP) if isinstance(specific, Mapping) else specific for task in tasks}
+    choices[GENERAL] = values.shared["general"]
+    choices = {name: "sublin" if choice == _MERGE else choice for name, choice in choices.items()}
+    others = values.shared["others"]
+    used = {choice for choice in (*choices.values(), others) if choice not in (_DROP, _OWN)}
+    available = {name: methods()[_NAMES.get(name, name)] for name in sorted(used)}
+    own_values = {name: _values_for(used_method, values) for name, used_method in available.items()}
+    solved_groups = {
+        layer: {
+            name: (ids == index).nonzero().flatten().numpy()
+            for name, index in indices.items()
+            if choices[name] == "sublin"
+        }
+        for layer, ids in groups.items()
+    }
+    facts = {
+        name: used_method.prepare(context.with_groups(solved_groups), own_values[name]) if used_method.prepare else None
+        for name, used_method in available.items()
+    }
+    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, available, own_values, facts)
+    sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
+    solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
+    report: dict[str, Any] = {"groups": sizes}
+    for found in filter(None, facts.values()):
+        solved |= found.solved
+        report |= found.report
+    return Facts(plan, solved=solved, report=report, categories=frame)
+
+
+def _values_for(used: Method, values: Values) -> Values:
+    """Give a method the values of its parameters, its own default where this recipe names none."""
+    shared = {p.name: p.default for p in used.parameters} | {k: v for k, v in values.shared.items() if v is not None}
+    count = len(values.each["weight"])
+    each = {p.name: (p.default,) * count for p in used.parameters if p.per_model}
+    for name, given in values.each.items():
+        default = each.get(name, (None,) * count)
+        each[name] = tuple(d if v is None else v for v, d in zip(given, default, strict=True))
+    return Values(shared, each)
+
+
+@method(
+    "neuronmerge",
+    title="NeuronMerge",
+    paper="Gu et al., ACL 2025",
+    summary="Merge the neurons that serve every task, keep the base's in each task's own, merge the rest apart.",
+    parameters=[
+        Parameter("neurons", "path", None, "Classification folder of the base model; its categories are the groups."),
+        Parameter("corpus", "path", None, "Corpus to classify the base with on the way, where no folder is named."),
+        Parameter(
+            "top_k",
+            "int",
+            None,
+            "Vote again with each neuron's k strongest texts (the folder's own k if unset).",
+            1,
+            50,
+            1,
+        ),
+        Parameter("margin", "int", None, "Votes m a category must be ahead by, else the neuron is General.", 0, 50, 1),
+        CATEGORY,
+        CALIBRATION,
+        SAMPLES,
+        Parameter("general", "choice", "sublin", "How General neurons are merged.", choices=_MERGED),
+        Parameter(
+            "specific",
+            "choice",
+            _DROP,
+            "What a task's own neurons become: the base's (drop), its model's (own), or merged by SubLin (merge).",
+            choices=(_DROP, _OWN, _MERGE),
+            per_category=True,
+        ),
+        Parameter(
+            "others",
+            "choice",
+            "sublin",
+            "How attention, embeddings and norms are merged (Table 1, 10, 11).",
+            choices=_MERGED,
+        ),
+        WEIGHT,
+        with_default(DENSITY, 0.4),
+        LAMBDA,
+        TRIM,
+        RESCALE,
+        MASK_RATIO,
+        LAMBDA_1,
+        LAMBDA_2,
+        MERGE_FUNCTION,
+        COEFFICIENTS,
+    ],
+    prepare=prepare,
+)
+def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+    """Return θ_merge − θ0 of a block: each MLP neuron by its group's choice, the rest by `others` (Alg. 1)."""
+    plan: Plan = facts.data
+    if block.neuron_axis is None or block.layer is None:
+        return _apply(plan, plan.others, block)
+    groups = plan.groups[block.layer]  # (d_ffn,)
+    if block.neuron_axis == 0:
+        groups = groups[block.start : block.stop]
+    by_row = block.neuron_axis == 0 and block.neuronal
+    merged = torch.zeros_like(block.base)
+    for index, category in enumerate(plan.categories):
+        choice = plan.choices[category]
+        mask = groups == index
+        if choice == _DROP or not mask.any():
+            continue
+        delta = block.deltas[plan.own[category]] if choice == _OWN else _apply(plan, choice, block.for_group(category))
+        merged = torch.where(mask.to(merged.device).unsqueeze(1 if by_row else 0), delta, merged)
+    return merged
+
+
+def _apply(plan: Plan, name: str, block: Block) -> torch.Tensor:
+    return plan.methods[name].merge(block, plan.values[name], plan.facts[name])

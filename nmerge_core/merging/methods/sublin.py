@@ -1,0 +1,60 @@
+"""SubModule Linearity: coefficients per submodule that are solved, not tuned."""
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from nmerge_core.merging.block import Block
+from nmerge_core.merging.context import Context, Facts
+from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS, SAMPLES
+from nmerge_core.merging.primitives import weighted_sum
+from nmerge_core.merging.registry import Values, method
+
+
+def prepare(context: Context, values: Values) -> Facts:
+    """Solve α for each layer's attention, MLP and, where the context has them, neuron groups."""
+    given = values.shared["coefficients"]
+    if given is None:
+        solved = context.coefficients(values)
+        given = {}
+        for (layer, part), alphas in solved.values.items():
+            given.setdefault(str(layer), {})[part] = list(alphas)
+        warnings = list(solved.warnings)
+    else:
+        warnings = []
+    attention = [parts["attention"] for parts in given.values()]
+    elsewhere = [fmean(alphas) for alphas in zip(*attention, strict=True)]
+    rows = [
+        {"layer": int(layer), "part": part, "model": model, "coefficient": alpha}
+        for layer, parts in given.items()
+        for part, alphas in parts.items()
+        for model, alpha in zip(context.labels, alphas, strict=True)
+    ]
+    return Facts(
+        (given, elsewhere), solved={"coefficients": given}, report={"coefficients": rows, "warnings": warnings}
+    )
+
+
+@method(
+    "sublin",
+    title="SubModule Linearity",
+    paper="Dai et al., ICLR 2025",
+    summary="Task arithmetic with coefficients for each attention and each MLP, solved from measured outputs.",
+    parameters=[CATEGORY, CALIBRATION, SAMPLES, COEFFICIENTS],
+    prepare=prepare,
+)
+def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+    """Return Σ α_t τ_t with the α of the block's group or submodule; elsewhere with the mean α of the attentions.
+
+    The authors' code was not published; what is solved is stated at `linearity.solve`.
+    """
+    return weighted_sum(block.deltas, coefficients_of(block, *facts.data))
+
+
+def coefficients_of(block: Block, solved: Mapping[str, Any], elsewhere: list[float]) -> list[float]:
+    """Look up the coefficients that apply to a block."""
+    if block.layer is None:
+        return elsewhere
+    return solved[str(block.layer)][block.group or block.submodule]

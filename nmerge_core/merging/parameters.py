@@ -1,0 +1,91 @@
+"""Parameters that several methods share, so that one name means one thing."""
+
+from dataclasses import replace
+
+from nmerge_core.merging.primitives import MERGE_FUNCTIONS
+from nmerge_core.merging.registry import Parameter
+
+WEIGHT = Parameter(
+    "weight", "float", 1.0, "How much of this model's change is taken; 1 takes all of it.", -2, 3, 0.05, per_model=True
+)
+LAMBDA = Parameter("lambda", "float", 1.0, "Scale λ of the merged change; 1 leaves it as it is.", 0, 10, 0.05)
+DENSITY = Parameter(
+    "density",
+    "float",
+    1.0,
+    "Fraction of each model's changed weights that is kept, in (0, 1].",
+    0,
+    1,
+    0.01,
+    per_model=True,
+    above_low=True,
+)
+NORMALIZE = Parameter(
+    "normalize", "flag", False, "Divide by the sum of the weights, so that scales stay those of one model."
+)
+RESCALE = Parameter(
+    "rescale", "flag", True, "Divide what is kept by the density, so that the expected change stays the same."
+)
+TRIM = Parameter(
+    "trim",
+    "choice",
+    "model",
+    "Keep the largest changes of the whole model (the authors' rule) or of each tensor (mergekit's).",
+    choices=("model", "tensor"),
+)
+MASK_RATIO = Parameter(
+    "mask_ratio",
+    "float",
+    0.15,
+    "Fraction r of each model's largest changes that is kept, over the whole model (paper: 0.05 to 0.2).",
+    0,
+    1,
+    0.01,
+    above_low=True,
+)
+LAMBDA_1 = Parameter(
+    "lambda_1", "float", 0.0, "Scale λ1 of the change parallel to a neuron's base weights.", 0, 10, 0.1
+)
+LAMBDA_2 = Parameter(
+    "lambda_2",
+    "float",
+    "auto",
+    "Scale λ2 of the change across a neuron's base weights; auto is 1 / (1 − σ), σ the share masked out.",
+    0,
+    10,
+    0.1,
+    auto=True,
+)
+MERGE_FUNCTION = Parameter(
+    "merge_function",
+    "choice",
+    "elect_mean",
+    "How the models' coordinates along one direction become one (Table 5): agree on a sign first or not, mean or sum.",
+    choices=MERGE_FUNCTIONS,
+)
+CATEGORY = Parameter(
+    "category",
+    "text",
+    None,
+    "The corpus category this model was fine-tuned for; the model's own name if left out.",
+    per_model=True,
+)
+CALIBRATION = Parameter(
+    "calibration",
+    "path",
+    None,
+    "Corpus folder with one <category>.jsonl per category; its texts measure the coefficients.",
+)
+SAMPLES = Parameter("samples", "int", 30, "Texts per task that the coefficients are solved on (paper: 30).", 1, 1000, 1)
+COEFFICIENTS = Parameter(
+    "coefficients",
+    "json",
+    None,
+    "Coefficients that were solved before, per layer and submodule; given, nothing is solved.",
+    advanced=True,
+)
+
+
+def with_default(parameter: Parameter, default: object) -> Parameter:
+    """Return the same parameter with another default."""
+    return replace(parameter, default=default)

@@ -1,0 +1,198 @@
+"""mergekit's YAML as people have it: read, checked against the method's parameters, resolved, and written again."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nmerge_core.errors import InputError
+from nmerge_core.merging.registry import Method, Values, methods
+
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "seed")
+# mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
+_WITHOUT_EFFECT = ("int8_mask",)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of a recipe with the parameters given beside it."""
+
+    model: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe; `parameters` holds what was written under it, defaults are filled in by `values`."""
+
+    merge_method: str
+    base_model: str | None
+    models: tuple[ModelEntry, ...]
+    parameters: Mapping[str, Any]
+    dtype: str | None = None
+    seed: int = 0
+    folder: Path | None = field(
+        default=None, compare=False
+    )  # of the file it came from: its relative paths may start here
+
+    @property
+    def method(self) -> Method:
+        """The method this recipe names."""
+        return methods()[self.merge_method]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The models that are merged, in order; the base is not among them."""
+        return tuple(entry.model for entry in self.models)
+
+    def values(self) -> Values:
+        """Resolve every parameter: beside a model, else under `parameters`, else the default."""
+        shared, each = {}, {}
+        for parameter in self.method.parameters:
+            default = self.parameters.get(parameter.name, parameter.default)
+            if parameter.per_model:
+                each[parameter.name] = tuple(entry.parameters.get(parameter.name, default) for entry in self.models)
+            else:
+                shared[parameter.name] = default
+        return Values(shared | {"seed": self.seed}, each)
+
+    def with_parameters(self, **solved: Any) -> "Recipe":
+        """Return the recipe with some shared parameters replaced, as a finished merge records what it solved."""
+        return replace(self, parameters={**self.parameters, **solved})
+
+
+def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
+    """Read a recipe from a YAML file, YAML text or a mapping.
+
+    Raises:
+        InputError: not YAML, an unknown key (the nearest known one is named), a missing key, or a value out of range.
+    """
+    content = source if isinstance(source, Mapping) else _parse(source)
+    _known(content, _KEYS, "recipe")
+    available = methods()
+    name = str(content.get("merge_method"))
+    if name not in available:
+        near = get_close_matches(name, available, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; found '{name}'{hint}")
+    method = available[name]
+    base = content.get("base_model")
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"recipe, key 'base_model': expected a folder or Hub id, found {base!r}")
+    if method.needs_base and not base:
+        raise InputError(f"recipe, key 'base_model': {name} merges differences from a base; name its folder or Hub id")
+    entries = tuple(entry for entry in _entries(content.get("models"), method) if not _is_base(entry, base, method))
+    if not entries:
+        raise InputError("recipe, key 'models': expected at least one model besides the base, found none")
+    return Recipe(
+        merge_method=name,
+        base_model=base,
+        models=entries,
+        parameters=_parameters(content.get("parameters"), method, "parameters"),
+        dtype=_dtype(content.get("dtype")),
+        seed=_seed(content.get("seed", 0)),
+        folder=file.parent if (file := _file(source)) else None,
+    )
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """Write a recipe as YAML with every default filled in; reading it again gives the same merge."""
+    values = recipe.values()
+    beside = [name for name in values.each if len(set(map(repr, values.each[name]))) > 1]
+    shared = {}
+    for parameter in sorted(recipe.method.parameters, key=lambda parameter: parameter.advanced):
+        each = values.each.get(parameter.name)
+        value = each[0] if each else values.shared[parameter.name]
+        if parameter.name not in beside and value is not None:
+            shared[parameter.name] = value
+    models = []
+    for index, entry in enumerate(recipe.models):
+        own = {name: values.each[name][index] for name in beside if values.each[name][index] is not None}
+        models.append({"model": entry.model, **({"parameters": own} if own else {})})
+    content: dict[str, Any] = {"merge_method": recipe.merge_method}
+    if recipe.base_model:
+        content["base_model"] = recipe.base_model
+    content |= {"models": models, "parameters": shared}
+    if recipe.dtype:
+        content["dtype"] = recipe.dtype
+    content["seed"] = recipe.seed
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def _file(source: Path | str | Mapping[str, Any]) -> Path | None:
+    if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
+        return Path(source)
+    return source if isinstance(source, Path) else None
+
+
+def _parse(source: Path | str) -> Mapping[str, Any]:
+    file = _file(source)
+    name = str(file or "recipe")
+    try:
+        text = file.read_text(encoding="utf-8") if file else str(source)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name}: not readable as YAML ({reason})") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{name}: expected a mapping with {', '.join(_KEYS)}; found {type(content).__name__}")
+    return content
+
+
+def _known(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    keys = tuple(keys)
+    for key in content:
+        if key not in keys:
+            near = get_close_matches(str(key), keys, 1, 0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys) or 'none'}"
+            raise InputError(f"{where}: unknown key '{key}'; {hint}")
+
+
+def _entries(models: Any, method: Method) -> list[ModelEntry]:
+    if not isinstance(models, list):
+        raise InputError(f"recipe, key 'models': expected a list of {{model: …}}, found {type(models).__name__}")
+    entries = []
+    for index, entry in enumerate(models):
+        where = f"models[{index}]"
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("model"), str):
+            raise InputError(f"recipe, key '{where}': expected {{model: path-or-id, parameters: …}}, found {entry!r}")
+        _known(entry, ("model", "parameters"), f"recipe, {where}")
+        entries.append(ModelEntry(entry["model"], _parameters(entry.get("parameters"), method, where, per_model=True)))
+    return entries
+
+
+def _is_base(entry: ModelEntry, base: str | None, method: Method) -> bool:
+    # mergekit's examples list the base among the models; its difference from itself is nothing to merge.
+    return method.needs_base and entry.model == base
+
+
+def _parameters(given: Any, method: Method, where: str, *, per_model: bool = False) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"recipe, key '{where}': expected a mapping of parameters, found {type(given).__name__}")
+    allowed = [parameter for parameter in method.parameters if parameter.per_model or not per_model]
+    _known(given, [*(parameter.name for parameter in allowed), *_WITHOUT_EFFECT], f"recipe, {where} ({method.name})")
+    return {
+        parameter.name: parameter.check(given[parameter.name], f"{where}.{parameter.name}")
+        for parameter in allowed
+        if parameter.name in given
+    }
+
+
+def _dtype(dtype: Any) -> str | None:
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"recipe, key 'dtype': expected one of {', '.join(DTYPES)}; found {dtype!r}")
+    return dtype
+
+
+def _seed(seed: Any) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InputError(f"recipe, key 'seed': expected a whole number from 0, found {seed!r}")
+    return seed

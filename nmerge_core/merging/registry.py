@@ -1,0 +1,144 @@
+"""Every merge method with its parameters, described once: recipes, sliders and documentation are drawn from here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+from nmerge_core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from nmerge_core.merging.block import Block
+    from nmerge_core.merging.context import Context
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a method: its kind (float, int, choice, flag, text, json), default, range and meaning.
+
+    `per_model` parameters stand beside a model in a recipe or, for all models, under `parameters`. A parameter with
+    `auto` also takes the word auto; one `per_category` also takes a mapping from category to value.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    per_model: bool = False
+    per_category: bool = False
+    auto: bool = False
+    above_low: bool = False  # whether `low` itself is outside the range
+    advanced: bool = False  # filled in by a finished merge, seldom by hand
+
+    def check(self, value: Any, where: str) -> Any:
+        """Return a value in this parameter's own type.
+
+        Raises:
+            InputError: the value is of another kind or out of range; `where` names the place in the recipe.
+        """
+        if self.per_category and isinstance(value, Mapping):
+            return {str(category): self.check(choice, f"{where}.{category}") for category, choice in value.items()}
+        if value is None or self.kind == "json" or (self.auto and value == "auto"):
+            return value
+        kinds: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "flag": (bool,)}
+        if not isinstance(value, kinds.get(self.kind, (str,))) or (self.kind != "flag" and isinstance(value, bool)):
+            raise InputError(f"recipe, key '{where}': expected {self.expected()}, found {value!r}")
+        if self.kind == "choice" and value not in self.choices:
+            raise InputError(f"recipe, key '{where}': expected {self.expected()}, found '{value}'")
+        if isinstance(value, int | float) and self.kind in ("float", "int"):
+            too_low = self.low is not None and (value < self.low or (self.above_low and value == self.low))
+            if value != value or too_low or (self.high is not None and value > self.high):
+                raise InputError(f"recipe, key '{where}': expected {self.expected()}, found {value}")
+            return float(value) if self.kind == "float" else value
+        return value
+
+    def expected(self) -> str:
+        """Say in words what values are accepted."""
+        auto = ", or auto" if self.auto else ""
+        if self.kind == "choice":
+            return f"one of {', '.join(self.choices)}"
+        if self.kind == "flag":
+            return "true or false"
+        if self.kind not in ("float", "int"):
+            return "text"
+        noun = "a number" if self.kind == "float" else "a whole number"
+        if self.low is None and self.high is None:
+            return noun + auto
+        left = "(" if self.above_low or self.low is None else "["
+        low = "−∞" if self.low is None else f"{self.low:g}"
+        high = "∞)" if self.high is None else f"{self.high:g}]"
+        return f"{noun} in {left}{low}, {high}{auto}"
+
+
+@dataclass(frozen=True)
+class Values:
+    """The resolved parameters of a merge: shared ones by name, per-model ones as a tuple in the models' order."""
+
+    shared: Mapping[str, Any]
+    each: Mapping[str, tuple[Any, ...]]
+
+
+MergeFunction = Callable[["Block", Values, Any], "torch.Tensor"]
+PrepareFunction = Callable[["Context", Values], Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method: `merge(block, values, facts)` returns the merged delta of a block, (rows, columns) float32.
+
+    `prepare(context, values)`, where there is one, finds whole-model facts first. A method without base works on the
+    weights themselves: its blocks have a zero base.
+    """
+
+    name: str
+    title: str
+    paper: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    merge: MergeFunction
+    prepare: PrepareFunction | None = None
+    needs_base: bool = True
+    passes: int = 1  # times the models are read, the merge itself included
+
+    def parameter(self, name: str) -> Parameter:
+        """Return the parameter of that name; raises KeyError."""
+        return next(parameter for parameter in self.parameters if parameter.name == name)
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    summary: str,
+    parameters: Sequence[Parameter],
+    prepare: PrepareFunction | None = None,
+    needs_base: bool = True,
+    passes: int = 1,
+) -> Callable[[MergeFunction], MergeFunction]:
+    """Register the decorated merge function as a method."""
+
+    def register(merge: MergeFunction) -> MergeFunction:
+        _METHODS[name] = Method(name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes)
+        return merge
+
+    return register
+
+
+def methods() -> Mapping[str, Method]:
+    """Return every method by name: each module of `merging.methods` registers its own when it is imported."""
+    from nmerge_core.merging import methods as package
+
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_METHODS.items()))

@@ -1,0 +1,202 @@
+"""The one loop that merges: read a block of every model, merge it in float32, write it in its place, forget it."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nmerge_core import __version__
+from nmerge_core.checkpoints import fingerprint, label, labels, open_checkpoint
+from nmerge_core.checkpoints.checkpoint import Checkpoint, torch_dtype
+from nmerge_core.checkpoints.family import mismatches
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.writer import Layout, check_target, create_files, plan_layout, write_at, write_companions
+from nmerge_core.errors import InputError
+from nmerge_core.machine import choose_device, peak_memory
+from nmerge_core.merging.card import model_card
+from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
+from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
+from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+from nmerge_core.progress import Progress, silent
+
+_JOURNAL = "journal"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a merge did: written as nmerge_report.json. Times in seconds, memory and sizes in bytes."""
+
+    version: str
+    method: str
+    base: Mapping[str, str] | None
+    models: list[Mapping[str, str]]
+    dtype: str
+    tensors: int
+    bytes_written: int
+    seconds: Mapping[str, float]
+    peak_memory: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A recipe whose models were opened from their headers and found to fit together."""
+
+    recipe: Recipe
+    stream: Stream
+
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """The donor's tensors in order of their names, layer 10 after layer 9, whatever its shards."""
+
+        def order(tensor: TensorInfo) -> list[tuple[int, str]]:
+            return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", tensor.name)]
+
+        return sorted(self.stream.donor.tensors.values(), key=order)
+
+
+def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
+    """Open a recipe's models and check that they fit together, from headers alone.
+
+    Raises:
+        InputError: a model cannot be opened, or models do not fit together; every reason is listed.
+    """
+    base = open_checkpoint(recipe.base_model) if recipe.base_model and recipe.method.needs_base else None
+    models = tuple(open_checkpoint(reference) for reference in recipe.references)
+    stream = Stream(base, models, choose_device(device))
+    stream.donor.architecture  # noqa: B018 (raises for a family that is not known)
+    reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
+    if reasons:
+        raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
+    return Opened(recipe, stream)
+
+
+def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:
+    """Merge a recipe's models into a complete checkpoint folder at `out`.
+
+    The folder appears only when it is complete. Work in progress lies beside it in `.<name>.part`; the same recipe goes
+    on there after a kill, at the first tensor that was not finished.
+
+    Raises:
+        InputError: the recipe does not fit its models, `out` exists, the disk is full, or a weight is NaN or infinite.
+    """
+    started = time.monotonic()
+    opened = open_recipe(recipe, device)
+    stream = opened.stream
+    part = out.absolute().parent / f".{out.name}.part"
+    layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
+    check_target(out, layout.bytes - sum(file.stat().st_size for file in layout.sizes if file.exists()))
+    try:
+        context = Context(recipe, stream, tuple(layout.tensors), progress)
+        facts = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Facts()
+        prepared = time.monotonic()
+        resolved = _resolved(recipe, facts)
+        _begin(part, layout, _identity(opened, resolved))
+        _merge_tensors(context, layout, part, facts, progress)
+        merged = time.monotonic()
+        write_companions(part, stream.donor, layout, recipe.dtype)
+        report = Report(
+            version=__version__,
+            method=recipe.merge_method,
+            base=_source(stream.base) if stream.base else None,
+            models=[_source(model) for model in stream.models],
+            dtype=recipe.dtype or "+".join(sorted({tensor.dtype for tensor in layout.tensors.values()})),
+            tensors=len(layout.tensors),
+            bytes_written=layout.bytes,
+            seconds={"prepare": prepared - started, "merge": merged - prepared},
+            peak_memory=peak_memory(),
+            facts=facts.report,
+        )
+        _describe(part, resolved, facts, report)
+        (part / _JOURNAL).unlink()
+        os.replace(part, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there") from error
+    except InputError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return report
+
+
+def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, progress: Progress) -> None:
+    method, values, stream = context.recipe.method, context.recipe.values(), context.stream
+    done = set((part / _JOURNAL).read_text(encoding="utf-8").splitlines()[1:])
+    rows = all_rows(stream, [name for name in layout.tensors if name not in done])
+
+    def work(each: Rows) -> None:
+        block = stream.load(each)
+        target = layout.tensors[each.name]
+        merged = (block.base + method.merge(block, values, facts)).to(torch_dtype(target.dtype)).cpu().contiguous()
+        write_at(target, each.start, merged.view(-1).view(torch.uint8).numpy().data)
+
+    total = sum(tensor.bytes for tensor in layout.tensors.values())
+    written = sum(layout.tensors[name].bytes for name in done if name in layout.tensors)
+    progress("Merging", written / 1e6, total / 1e6, "MB")
+    with (part / _JOURNAL).open("a", encoding="utf-8") as journal:
+        for each, _ in zip(rows, in_order(work, rows), strict=True):
+            target = layout.tensors[each.name]
+            written += (each.stop - each.start) * target.bytes // max(1, target.rows)
+            if each.stop == target.rows:
+                journal.write(f"{each.name}\n")
+                journal.flush()
+            progress("Merging", written / 1e6, total / 1e6, "MB")
+
+
+def _begin(part: Path, layout: Layout, identity: str) -> None:
+    """Make the folder of the work in progress, or take over one that the same merge left."""
+    journal = part / _JOURNAL
+    if not (journal.exists() and journal.read_text(encoding="utf-8").startswith(f"{identity}\n")):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        create_files(layout)
+        journal.write_text(f"{identity}\n", encoding="utf-8")
+
+
+def _identity(opened: Opened, resolved: Recipe) -> str:
+    """Name everything that decides the output's bytes."""
+    sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
+    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _resolved(recipe: Recipe, facts: Facts) -> Recipe:
+    """Fill in what was solved, and name local folders in full, so that the recipe can be run from anywhere."""
+
+    def full(reference: str) -> str:
+        return str(Path(reference).expanduser().resolve()) if Path(reference).expanduser().exists() else reference
+
+    entries = tuple(replace(entry, model=full(entry.model)) for entry in recipe.models)
+    base = full(recipe.base_model) if recipe.base_model else None
+    solved = recipe.with_parameters(**facts.solved) if facts.solved else recipe
+    paths = {
+        parameter.name: full(value)
+        for parameter in recipe.method.parameters
+        if parameter.kind == "path" and (value := solved.values().shared[parameter.name]) and value != NEURONS_FOLDER
+    }
+    return replace(solved.with_parameters(**paths), models=entries, base_model=base)
+
+
+def _source(checkpoint: Checkpoint) -> dict[str, str]:
+    return {"model": checkpoint.reference, "label": label(checkpoint.reference), "fingerprint": fingerprint(checkpoint)}
+
+
+def _describe(part: Path, resolved: Recipe, facts: Facts, report: Report) -> None:
+    (part / "nmerge_recipe.yaml").write_text(recipe_yaml(resolved), encoding="utf-8")
+    (part / "nmerge_report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    names = labels(resolved.references)
+    (part / "README.md").write_text(model_card(resolved, names, report.version), encoding="utf-8")
+    if facts.categories is not None:
+        (part / NEURONS_FOLDER).mkdir(exist_ok=True)
+        facts.categories.to_parquet(part / NEURONS_FOLDER / "neurons.parquet", index=False)

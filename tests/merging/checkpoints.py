@@ -1,0 +1,76 @@
+"""Small checkpoints written straight to disk: two layers of a Qwen2, without transformers."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+D_MODEL, D_FFN, VOCABULARY, LAYERS = 8, 12, 20, 2
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": D_MODEL,
+    "intermediate_size": D_FFN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 32,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}
+SHAPES = {
+    "self_attn.q_proj.weight": (D_MODEL, D_MODEL),
+    "self_attn.q_proj.bias": (D_MODEL,),
+    "self_attn.k_proj.weight": (D_MODEL // 2, D_MODEL),
+    "self_attn.k_proj.bias": (D_MODEL // 2,),
+    "self_attn.v_proj.weight": (D_MODEL // 2, D_MODEL),
+    "self_attn.v_proj.bias": (D_MODEL // 2,),
+    "self_attn.o_proj.weight": (D_MODEL, D_MODEL),
+    "mlp.gate_proj.weight": (D_FFN, D_MODEL),
+    "mlp.up_proj.weight": (D_FFN, D_MODEL),
+    "mlp.down_proj.weight": (D_MODEL, D_FFN),
+    "input_layernorm.weight": (D_MODEL,),
+    "post_attention_layernorm.weight": (D_MODEL,),
+}
+
+
+def random_weights(seed: int, scale: float = 1.0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {f"model.layers.{layer}.{name}": shape for layer in range(LAYERS) for name, shape in SHAPES.items()}
+    shapes |= {"model.embed_tokens.weight": (VOCABULARY, D_MODEL), "model.norm.weight": (D_MODEL,)}
+    return {name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def fine_tuned(base: dict[str, torch.Tensor], seed: int, scale: float = 0.1) -> dict[str, torch.Tensor]:
+    return {name: base[name] + delta for name, delta in random_weights(seed, scale).items()}
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor], shards: int = 1, **config: object) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "dtype": dtype, **config}))
+    names = list(weights)
+    if shards == 1:
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        return str(folder)
+    weight_map = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        part = {name: weights[name] for name in names[number::shards]}
+        save_file(part, folder / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return str(folder)
+
+
+def categories(folder: Path, names: list[str]) -> str:
+    """Write the classification folder's file that merging reads: neuron j of every layer has names[j % len]."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(layer, j, names[j % len(names)]) for layer in range(LAYERS) for j in range(D_FFN)]
+    pd.DataFrame(rows, columns=["layer", "neuron", "category"]).to_parquet(folder / "neurons.parquet")
+    return str(folder)

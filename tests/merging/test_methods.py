@@ -1,0 +1,281 @@
+"""Each method against a naive reference over whole tensors, and properties over the whole registry."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmerge_core.merging.recipe import load_recipe
+from nmerge_core.merging.registry import methods
+from nmerge_core.merging.run import merge
+from tests.merging import checkpoints
+
+Weights = dict[str, torch.Tensor]
+ALPHA = {
+    str(layer): {part: [0.25 + 0.5 * layer, 0.5, -0.25] for part in ("attention", "mlp", "general", "math", "code")}
+    for layer in range(checkpoints.LAYERS)
+}
+
+
+def run(family, out: Path, method: str, models: list[str] | None = None, **parameters: object) -> Weights:
+    recipe = {
+        "merge_method": method,
+        "base_model": family.base,
+        "models": [{"model": model} for model in (models or family.models)],
+        "parameters": parameters,
+    }
+    merge(load_recipe(recipe), out)
+    return load_file(out / "model.safetensors")
+
+
+def deltas(family) -> Weights:
+    """The task vectors, (T, …) per tensor."""
+    return {
+        name: torch.stack([tune[name] - base for tune in family.tunes.values()])
+        for name, base in family.weights.items()
+    }
+
+
+def thresholds(family, density: float, extra: int = 0) -> list[float]:
+    all_ = torch.cat([tau.flatten(1) for tau in deltas(family).values()], dim=1).abs()
+    kept = -int(-all_.shape[1] * density // 1) + extra
+    return all_.sort(dim=1, descending=True).values[:, kept - 1].tolist()
+
+
+def assert_same(merged: Weights, family, delta: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    assert merged.keys() == family.weights.keys()
+    for name, tau in deltas(family).items():
+        torch.testing.assert_close(merged[name], family.weights[name] + delta(name, tau), atol=2e-6, rtol=2e-6)
+
+
+def test_linear(family, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "linear")
+    for name, value in merged.items():
+        mean = torch.stack([tune[name] for tune in family.tunes.values()]).mean(0)
+        torch.testing.assert_close(value, mean)
+
+
+def test_task_arithmetic(family, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "task_arithmetic", weight=0.4, **{"lambda": 0.5})
+    assert_same(merged, family, lambda name, tau: 0.2 * tau.sum(0))
+
+
+def naive_ties(tau: torch.Tensor, least: list[float]) -> torch.Tensor:
+    kept = torch.where(tau.abs() >= torch.tensor(least).view(-1, *[1] * (tau.dim() - 1)), tau, 0.0)
+    sign = kept.sum(0).sign()
+    agree = torch.where((kept.sign() == sign) & (kept != 0), kept, 0.0)
+    return agree.sum(0) / (agree != 0).sum(0).clamp(min=1)
+
+
+def test_ties_trims_over_the_whole_model(family, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "ties", density=0.2)
+    assert_same(merged, family, lambda name, tau: naive_ties(tau, thresholds(family, 0.2)))
+
+
+def test_ties_trims_each_tensor_where_asked(family, tmp_path: Path) -> None:
+    def delta(name: str, tau: torch.Tensor) -> torch.Tensor:
+        kept = -int(-tau[0].numel() * 0.3 // 1)
+        return naive_ties(tau, tau.flatten(1).abs().sort(1, descending=True).values[:, kept - 1].tolist())
+
+    assert_same(run(family, tmp_path / "out", "ties", density=0.3, trim="tensor"), family, delta)
+
+
+def test_dare_keeps_and_rescales_exactly(family, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "dare_linear", models=family.models[:1], density=0.25)
+    kept = 0
+    for name, value in merged.items():
+        tau = family.tunes["math"][name] - family.weights[name]
+        delta = value - family.weights[name]
+        dropped = delta == 0
+        torch.testing.assert_close(delta[~dropped], 4 * tau[~dropped], atol=2e-6, rtol=2e-5)  # 1 / 0.25
+        kept += int((~dropped).sum())
+    total = sum(value.numel() for value in merged.values())
+    assert kept / total == pytest.approx(0.25, abs=0.05)  # 3 standard deviations of 1,232 draws are 0.037
+
+
+def test_dare_ties_elects_among_what_was_kept(family, tmp_path: Path) -> None:
+    whole = run(family, tmp_path / "out", "dare_ties", density=1.0, normalize=True)
+    assert_same(whole, family, lambda name, tau: naive_ties(tau, [0.0] * 3))
+
+
+def naive_psi(values: torch.Tensor, function: str) -> float:
+    nonzero = [value for value in values.tolist() if value]
+    if function.startswith("elect"):
+        sign = 1 if sum(nonzero) > 0 else -1
+        nonzero = [value for value in nonzero if value * sign > 0]
+    return (sum(nonzero) if function.endswith("sum") else sum(nonzero) / len(nonzero)) if nonzero else 0.0
+
+
+@pytest.mark.parametrize("function", ["elect_mean", "elect_sum", "mean", "sum"])
+def test_neuromerging_equals_the_papers_svd(family, tmp_path: Path, function: str) -> None:
+    merged = run(
+        family, tmp_path / "out", "neuromerging", mask_ratio=0.5, lambda_1=0.7, lambda_2=1.3, merge_function=function
+    )
+    least = torch.tensor(thresholds(family, 0.5, extra=1))
+
+    def delta(name: str, tau: torch.Tensor) -> torch.Tensor:
+        masked = torch.where(tau.abs() >= least.view(-1, *[1] * (tau.dim() - 1)), tau, 0.0).double()
+        if tau.dim() == 2:
+            return 1.3 * torch.tensor([naive_psi(masked[:, i], function) for i in range(tau.shape[1])]).float()
+        rows = []
+        for row in range(tau.shape[1]):
+            w = family.weights[name][row].double()
+            unit = w / w.norm()
+            parallel = masked[:, row] @ unit  # (T,)
+            orthogonal = masked[:, row] - parallel[:, None] * unit  # (T, D)
+            rank = int((orthogonal.norm(dim=1) > 0).sum())
+            _, _, v = torch.linalg.svd(orthogonal, full_matrices=False)
+            coordinates = orthogonal @ v[:rank].T  # (T, rank)
+            coordinates = torch.where(coordinates.abs() > 1e-9, coordinates, 0.0)
+            across = sum(naive_psi(coordinates[:, i], function) * v[i] for i in range(rank))
+            rows.append(0.7 * naive_psi(parallel, function) * unit + 1.3 * across)
+        return torch.stack(rows).float()
+
+    assert_same(merged, family, delta)
+
+
+def test_neuromerging_finds_lambda_2_from_what_it_masked(family, tmp_path: Path) -> None:
+    run(family, tmp_path / "out", "neuromerging")
+    all_ = torch.cat([tau.flatten(1) for tau in deltas(family).values()], dim=1).abs().double()
+    least = torch.tensor(thresholds(family, 0.15, extra=1)).double()
+    sigma = ((all_ * (all_ < least[:, None])).sum(1) / all_.sum(1)).max().item()
+    report = json.loads((tmp_path / "out/nmerge_report.json").read_text())
+    assert report["facts"]["lambda_2"] == pytest.approx(1 / (1 - sigma), rel=1e-9)
+
+
+def test_a_zero_base_row_is_orthogonal_to_everything(tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.gate_proj.weight"
+    base = checkpoints.random_weights(0)
+    base[name][3] = 0
+    tune = checkpoints.fine_tuned(base, 1)
+    merged = merge_two(tmp_path, base, tune, mask_ratio=1.0, lambda_1=0.0, lambda_2=1.0)
+    torch.testing.assert_close(merged[name][3], tune[name][3])
+
+
+def merge_two(root: Path, base: Weights, tune: Weights, **parameters: object) -> Weights:
+    recipe = {
+        "merge_method": "neuromerging",
+        "base_model": checkpoints.write(root / "base", base),
+        "models": [{"model": checkpoints.write(root / "tune", tune)}],
+        "parameters": parameters,
+    }
+    merge(load_recipe(recipe), root / "out")
+    return load_file(root / "out/model.safetensors")
+
+
+def sublin_weights(name: str, part: str | None = None) -> list[float]:
+    if ".layers." not in name:
+        return [0.5, 0.5, -0.25]  # the mean of 0.25 and 0.75 over the two layers' attentions
+    layer = name.split(".")[2]
+    kind = "mlp" if ".mlp." in name or "post_attention" in name else "attention"
+    return ALPHA[layer][part or kind]
+
+
+def naive_sublin(name: str, tau: torch.Tensor, part: str | None = None) -> torch.Tensor:
+    return sum(w * t for w, t in zip(sublin_weights(name, part), tau, strict=True))
+
+
+def test_sublin_with_given_coefficients(family, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "sublin", coefficients=ALPHA)
+    assert_same(merged, family, naive_sublin)
+
+
+@pytest.mark.parametrize("others", ["sublin", "task_arithmetic", "ties"])
+def test_neuronmerge_merges_each_group_by_its_choice(family, tmp_path: Path, others: str) -> None:
+    specific = {"math": "own", "code": "merge", "translation": "drop"}
+    merged = run(
+        family,
+        tmp_path / "out",
+        "neuronmerge",
+        neurons=family.neurons,
+        coefficients=ALPHA,
+        specific=specific,
+        others=others,
+        density=0.3,
+    )
+
+    def neuron(name: str, tau: torch.Tensor, j: int) -> torch.Tensor:
+        # Neurons 0, 4, 8 are General, 1, 5, 9 math, 2, 6, 10 code, 3, 7, 11 translation.
+        own = tau[:, j] if "down" not in name else tau[:, :, j]
+        group = ("general", "math", "code", "translation")[j % 4]
+        if group == "translation":
+            return torch.zeros_like(own[0])
+        return own[0] if group == "math" else naive_sublin(name, own, group)
+
+    def delta(name: str, tau: torch.Tensor) -> torch.Tensor:
+        if ".mlp." in name:
+            neurons = [neuron(name, tau, j) for j in range(checkpoints.D_FFN)]
+            return torch.stack(neurons, dim=1 if "down" in name else 0)
+        if others == "ties":
+            return naive_ties(tau, thresholds(family, 0.3))
+        return tau.sum(0) if others == "task_arithmetic" else naive_sublin(name, tau)
+
+    assert_same(merged, family, delta)
+
+
+def test_categories_of_absent_tasks_fold_into_general(family, tmp_path: Path) -> None:
+    alpha = {layer: {part: values[:2] for part, values in parts.items()} for layer, parts in ALPHA.items()}
+    merged = run(
+        family, tmp_path / "out", "neuronmerge", models=family.models[:2], neurons=family.neurons, coefficients=alpha
+    )
+    name = "model.layers.1.mlp.up_proj.weight"
+    tau = deltas(family)[name][:2, 3]  # neuron 3 is a translation neuron, and translation is not merged
+    torch.testing.assert_close(merged[name][3], family.weights[name][3] + 0.75 * tau[0] + 0.5 * tau[1])
+
+
+# Parameters a method needs besides its defaults, for the properties below.
+NEEDED = {"sublin": {"coefficients": ALPHA}, "neuronmerge": {"coefficients": ALPHA}}
+
+
+def needed(family, method: str, models: int = 3) -> dict[str, object]:
+    alpha = {layer: {part: each[:models] for part, each in parts.items()} for layer, parts in ALPHA.items()}
+    given = {"coefficients": alpha} if method in NEEDED else {}
+    return given | ({"neurons": family.neurons} if method == "neuronmerge" else {})
+
+
+@pytest.mark.parametrize("method", methods())
+def test_same_recipe_same_bytes_whatever_the_shards(family, tmp_path: Path, method: str) -> None:
+    run(family, tmp_path / "one", method, **needed(family, method))
+    sharded = [checkpoints.write(tmp_path / name, weights, shards=3) for name, weights in family.tunes.items()]
+    run(family, tmp_path / "two", method, models=sharded, **needed(family, method))
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", [name for name, method in methods().items() if method.needs_base])
+def test_models_equal_to_the_base_give_the_base(family, tmp_path: Path, method: str) -> None:
+    copies = [checkpoints.write(tmp_path / name, family.weights) for name in family.tunes]
+    merged = run(family, tmp_path / "out", method, models=copies, **needed(family, method))
+    for name, value in merged.items():
+        assert torch.equal(value, family.weights[name]), name
+
+
+@pytest.mark.parametrize("method", methods())
+def test_the_written_recipe_gives_the_same_bytes(family, tmp_path: Path, method: str) -> None:
+    run(family, tmp_path / "one", method, **needed(family, method))
+    merge(load_recipe(tmp_path / "one/nmerge_recipe.yaml"), tmp_path / "two")
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", methods())
+def test_bfloat16_is_rounded_once(tmp_path: Path, family, method: str) -> None:
+    half = {name: value.bfloat16() for name, value in family.weights.items()}
+    tunes = [{name: value.bfloat16() for name, value in tune.items()} for tune in family.tunes.values()]
+    root = tmp_path / "half"
+    halves = [checkpoints.write(root / name, tune) for name, tune in zip(family.tunes, tunes, strict=True)]
+    single = [
+        checkpoints.write(tmp_path / "single" / name, {n: v.float() for n, v in tune.items()})
+        for name, tune in zip(family.tunes, tunes, strict=True)
+    ]
+    recipe = {"merge_method": method, "parameters": needed(family, method)}
+    for out, base, models in (("h", half, halves), ("s", {n: v.float() for n, v in half.items()}, single)):
+        reference = checkpoints.write(tmp_path / out / "base", base)
+        merge(
+            load_recipe({**recipe, "base_model": reference, "models": [{"model": m} for m in models]}),
+            tmp_path / f"{out}-out",
+        )
+    exact = load_file(tmp_path / "s-out/model.safetensors")
+    for name, value in load_file(tmp_path / "h-out/model.safetensors").items():
+        assert torch.equal(value, exact[name].bfloat16()), name

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.merging.statistics import magnitudes
+from nmerge_core.merging.stream import Stream, all_rows
+from nmerge_core.progress import silent
+
+
+@pytest.mark.parametrize("density", [0.001, 0.15, 0.2, 0.5, 1.0])
+def test_threshold_and_norms_equal_a_sort(family, density: float) -> None:
+    stream = Stream(open_checkpoint(family.base), tuple(map(open_checkpoint, family.models)), torch.device("cpu"))
+    found = magnitudes(stream, all_rows(stream, list(family.weights)), [density] * 3, silent)
+    for each, tune in zip(found, family.tunes.values(), strict=True):
+        tau = torch.cat([(tune[name] - family.weights[name]).flatten() for name in family.weights]).abs()
+        ranked = tau.sort(descending=True).values
+        kept = -(-len(tau) * density // 1)
+        assert each.threshold == ranked[int(kept) - 1].item()
+        assert each.l1 == pytest.approx(tau.double().sum().item(), rel=1e-12)
+        assert each.l1_kept == pytest.approx(ranked[: int(kept)].double().sum().item(), rel=1e-12)
+
+
+def test_ties_are_kept_and_zeros_counted(family) -> None:
+    stream = Stream(open_checkpoint(family.base), (open_checkpoint(family.base),), torch.device("cpu"))
+    (found,) = magnitudes(stream, all_rows(stream, list(family.weights)), [0.1], silent)
+    assert (found.threshold, found.l1, found.l1_kept, found.sigma) == (0.0, 0.0, 0.0, 0.0)
