@@ -1,0 +1,1 @@
+"""Neuron activations: hooks on a model, collection over a corpus, and the folder they are kept in."""

@@ -1,0 +1,203 @@
+"""Run a corpus through a model and keep, for every exemplar and neuron, one score: its largest activation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nmerge_core.activations import distributed
+from nmerge_core.activations.hooks import record_activations
+from nmerge_core.corpus import Corpus
+from nmerge_core.errors import InputError
+from nmerge_core.loading import LanguageModel
+from nmerge_core.progress import Progress, silent
+
+BatchSize = int | Literal["auto"]
+_AUTO_TOKENS = {"cuda": 16384, "cpu": 2048}  # padded tokens of a batch to start with
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores a_j(s) of neurons and where they were reached.
+
+    Attributes:
+        layers: the layers, in the order of the first axis.
+        values: (layers, exemplars, d_ffn), the model's dtype.
+        positions: (layers, exemplars, d_ffn), integer; the token, counted from 0, at which |φ| was first largest.
+    """
+
+    layers: tuple[int, ...]
+    values: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class TokenActivations:
+    """The tokens of one text, which joined give the text back, and one neuron's signed activation φ at each."""
+
+    tokens: list[str]
+    values: list[float]
+
+
+def collect(
+    language_model: LanguageModel,
+    corpus: Corpus,
+    *,
+    max_length: int = 512,
+    batch_size: BatchSize = "auto",
+    layers: Sequence[int] | None = None,
+    skip_first: bool = False,
+    progress: Progress = silent,
+) -> Scores:
+    """Compute a_j(s) = max_t |φ_j(s,t)| over the real tokens t of every exemplar s (NeuronMerge §2.2, METHODS "a_j").
+
+    Exemplars are truncated to `max_length` tokens (or to the model's own limit), padded on the right, and run longest
+    first, so that a batch has little padding and one that is too large fails at once. Memory holds the activation of
+    one batch and one layer at a time. The result does not depend on batch size or order, to the dtype's rounding.
+
+    Args:
+        language_model: the model.
+        corpus: the exemplars.
+        max_length: tokens of an exemplar that are read.
+        batch_size: exemplars a batch; "auto" bounds tokens instead and halves them when GPU memory runs out.
+        layers: the layers to record, all by default.
+        skip_first: leave out the first token (an attention sink in many models) of exemplars that have another.
+            The papers keep it.
+        progress: told of exemplars.
+
+    Among the processes of `accelerate launch` the exemplars are divided; the first process returns all scores, the
+    others theirs and zeros.
+
+    Raises:
+        InputError: an exemplar without tokens, activations that are not finite, or a batch that does not fit.
+    """
+    chosen = tuple(range(len(language_model.architecture.layers)) if layers is None else layers)
+    widths = {language_model.architecture.layers[layer].d_ffn for layer in chosen}
+    if len(widths) != 1:
+        raise InputError(f"{language_model.label}: expected the same number of neurons in all layers, found {widths}")
+    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
+        raise InputError(f"batch size: expected 'auto' or a number of exemplars from 1, found {batch_size!r}")
+    tokens = _encode(language_model, corpus, max_length)
+    shape = (len(chosen), len(tokens), widths.pop())
+    scores = Scores(
+        chosen,
+        torch.zeros(shape, dtype=language_model.model.dtype),
+        torch.zeros(shape, dtype=torch.int16 if max_length < 2**15 else torch.int32),
+    )
+    rank, processes = distributed.join()
+    order = sorted(range(len(tokens)), key=lambda id: -len(tokens[id]))[rank::processes]
+    done, budget = 0, _AUTO_TOKENS["cuda" if language_model.device.type == "cuda" else "cpu"]
+    stage = f"Activations of {language_model.label}"
+    progress(stage, 0, len(order), "exemplars")
+    while done < len(order):
+        size = max(1, budget // len(tokens[order[done]])) if batch_size == "auto" else batch_size
+        batch = order[done : done + size]
+        try:
+            _run_batch(language_model, [tokens[id] for id in batch], batch, scores, skip_first)
+        except torch.OutOfMemoryError:
+            if batch_size != "auto" or len(batch) == 1:
+                raise InputError(
+                    f"{len(batch)} exemplars of up to {len(tokens[batch[0]])} tokens do not fit in GPU memory; "
+                    "lower the batch size or the maximum length"
+                ) from None
+            budget = len(batch) * len(tokens[batch[0]]) // 2
+            torch.cuda.empty_cache()
+            continue
+        done += len(batch)
+        progress(stage, done, len(order), "exemplars")
+    if processes > 1:
+        distributed.gather(scores.values)
+        distributed.gather(scores.positions)
+    for layer, values in zip(chosen, scores.values, strict=True):
+        if not values.isfinite().all():
+            raise InputError(f"{language_model.label}, layer {layer}: activations are not finite in {values.dtype}")
+    return scores
+
+
+def token_activations(
+    language_model: LanguageModel, texts: Sequence[str], layer: int, neuron: int, max_length: int = 512
+) -> list[TokenActivations]:
+    """Return one neuron's activation φ at every token of each text, truncated to `max_length` tokens.
+
+    Raises:
+        InputError: the model has no such layer or neuron.
+    """
+    layers = language_model.architecture.layers
+    if not (0 <= layer < len(layers) and 0 <= neuron < layers[layer].d_ffn):
+        raise InputError(
+            f"{language_model.label}: no neuron {neuron} in layer {layer}; "
+            f"it has layers 0 to {len(layers) - 1} of {layers[0].d_ffn} neurons"
+        )
+    return [_trace(language_model, text, layer, neuron, max_length) for text in texts]
+
+
+def _trace(language_model: LanguageModel, text: str, layer: int, neuron: int, max_length: int) -> TokenActivations:
+    encoding = language_model.tokenizer(
+        text, truncation=True, max_length=_limit(language_model, max_length), return_offsets_mapping=True
+    )
+    values: list[float] = []
+    if not encoding["input_ids"]:
+        return TokenActivations([], [])
+
+    def keep(layer: int, activation: Tensor) -> None:
+        values.extend(activation[0, :, neuron].float().tolist())  # (T,)
+
+    with record_activations(language_model.model, language_model.architecture, [layer], keep):
+        _forward(language_model, torch.tensor([encoding["input_ids"]]), None)
+    names = language_model.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
+    pieces, end = [], 0
+    for name, (start, stop) in zip(names, encoding["offset_mapping"], strict=True):
+        # From the end of the last token: keeps spaces that offsets leave out, and a character made of several
+        # tokens appears once. Tokens that stand for no text (beginning of sequence) appear by name.
+        pieces.append(text[end:stop] if start < stop else name)
+        end = max(end, stop)
+    return TokenActivations(pieces, values)
+
+
+def _run_batch(
+    language_model: LanguageModel, tokens: list[Tensor], ids: list[int], scores: Scores, skip_first: bool
+) -> None:
+    lengths = torch.tensor([len(sequence) for sequence in tokens])
+    padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, T)
+    real = torch.arange(padded.shape[1]) < lengths[:, None]  # (B, T)
+    counted = real.clone()
+    if skip_first:
+        counted[:, 0] = lengths == 1
+    rows = torch.tensor(ids)
+
+    def reduce(layer: int, activation: Tensor) -> None:
+        ignored = ~counted.to(activation.device)[..., None]  # (B, T, 1)
+        values, positions = activation.abs().masked_fill_(ignored, -1.0).max(dim=1)  # (B, d_ffn); exact in any dtype
+        index = scores.layers.index(layer)
+        scores.values[index, rows] = values.cpu()
+        scores.positions[index, rows] = positions.to(scores.positions.dtype).cpu()
+
+    with record_activations(language_model.model, language_model.architecture, scores.layers, reduce):
+        _forward(language_model, padded, real)
+
+
+@torch.inference_mode()
+def _forward(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
+    """Run the body of the model alone: the head's (B, T, vocabulary) logits are not needed."""
+    device = language_model.device
+    language_model.model.base_model(
+        input_ids=tokens.to(device), attention_mask=None if mask is None else mask.long().to(device), use_cache=False
+    )
+
+
+def _limit(language_model: LanguageModel, max_length: int) -> int:
+    if max_length < 1:
+        raise InputError(f"max_length must be at least 1, found {max_length}")
+    return min(max_length, getattr(language_model.model.config, "max_position_embeddings", max_length))
+
+
+def _encode(language_model: LanguageModel, corpus: Corpus, max_length: int) -> list[Tensor]:
+    texts = [exemplar.text for exemplar in corpus.exemplars]
+    limit = _limit(language_model, max_length)
+    encoded = language_model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+    for exemplar, tokens in zip(corpus.exemplars, encoded, strict=True):
+        if not tokens:
+            raise InputError(f"exemplar {exemplar.id} ({exemplar.category}) has no tokens in {language_model.label}")
+    return [torch.tensor(tokens) for tokens in encoded]

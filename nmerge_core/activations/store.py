@@ -1,0 +1,99 @@
+"""The classification folder: what was collected from a model, in files that any tool reads.
+
+neurons.parquet       layer, neuron, category, count_<category>…, exemplars (top-k ids, best first), values
+summary.csv           layer, category, neurons
+meta.json             model, corpus, categories and parameters
+top.safetensors       ids, values, positions (layers, d_ffn, K) of the K best exemplars, by value, then by id
+scores.safetensors    layer.<l> (exemplars, d_ffn) in the model's dtype: all a_j(s)
+exemplars.parquet     id, category, text
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from nmerge_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A classification folder that was opened; arrays are read when asked for, layer by layer."""
+
+    folder: Path
+    meta: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The short name of the model."""
+        return self.meta["label"]
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names of the categories, General first."""
+        return tuple(self.meta["categories"])
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The numbers of the layers."""
+        return tuple(self.meta["layers"])
+
+    @property
+    def d_ffn(self) -> int:
+        """The number of neurons in a layer."""
+        return self.meta["d_ffn"]
+
+    @property
+    def exemplar_categories(self) -> NDArray[np.int64]:
+        """The (exemplars,) category index of each exemplar id."""
+        return np.array(self.meta["exemplar_categories"], dtype=np.int64)
+
+    def top(self, layer: int, k: int | None = None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return ids and scores (d_ffn, k) of each neuron's best exemplars, best first; all that are stored by default.
+
+        Raises:
+            InputError: there is no such layer.
+        """
+        return self._layer("ids", layer, k), self._layer("values", layer, k)
+
+    def positions(self, layer: int, k: int | None = None) -> NDArray[np.int32]:
+        """Return (d_ffn, k): the token at which each score of `top` was reached."""
+        return self._layer("positions", layer, k)
+
+    def neurons(self) -> pd.DataFrame:
+        """Return neurons.parquet: one row per neuron, with the parameters the folder was made with."""
+        return pd.read_parquet(self.folder / "neurons.parquet")
+
+    def exemplars(self) -> pd.DataFrame:
+        """Return the exemplars: id, category, text."""
+        return pd.read_parquet(self.folder / "exemplars.parquet")
+
+    def _layer(self, name: str, layer: int, k: int | None) -> NDArray[Any]:
+        if layer not in self.layers:
+            raise InputError(f"{self.folder}: no layer {layer}; it has layers {self.layers[0]} to {self.layers[-1]}")
+        with safe_open(self.folder / "top.safetensors", framework="numpy") as file:
+            index = self.layers.index(layer)
+            return file.get_slice(name)[index : index + 1, :, slice(k)][0]
+
+
+def open_classification(folder: str | Path) -> Classification:
+    """Open a classification folder.
+
+    Raises:
+        InputError: it is not one, or it is not complete.
+    """
+    folder = Path(folder)
+    for name in ("meta.json", "top.safetensors", "neurons.parquet", "exemplars.parquet"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: expected a folder written by `classify`, found no {name} in it")
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / 'meta.json'}: not JSON ({error}); classify again") from None
+    return Classification(folder, meta)

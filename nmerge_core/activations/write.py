@@ -1,0 +1,126 @@
+"""Write a classification folder (`store` says what is in it and reads it)."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nmerge_core.activations.collect import Scores
+from nmerge_core.corpus import Corpus
+from nmerge_core.errors import InputError
+from nmerge_core.progress import Progress
+
+STORED = 50
+"""Exemplars kept for each neuron: the largest k that can be asked for later."""
+
+
+def check_free(out: Path) -> None:
+    """Raise InputError where `out` is anything but a new or empty folder."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out}: exists already; expected a new or empty folder, choose another or remove it")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `out` that becomes `out` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        InputError: `out` exists and is not an empty folder, or its parent cannot be written.
+    """
+    check_free(out)
+    part = out.parent / f".{out.name}.{os.getpid()}.part"
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    try:
+        yield part
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
+    """Write scores.safetensors and top.safetensors."""
+    by_layer = {f"layer.{layer}": scores.values[index] for index, layer in enumerate(scores.layers)}
+    _save(by_layer, folder / "scores.safetensors")
+    best: dict[str, list[Tensor]] = {"ids": [], "values": [], "positions": []}
+    for done, (values, positions) in enumerate(zip(scores.values, scores.positions, strict=True)):
+        progress("Top exemplars", done, len(scores.layers), "layers")
+        # A stable sort of exemplars in order of id leaves equal scores in that order.
+        ranked, ids = values.float().T.sort(dim=1, descending=True, stable=True)  # (d_ffn, exemplars)
+        ids = ids[:, :STORED]
+        best["ids"].append(ids.int())
+        best["values"].append(ranked[:, :STORED])
+        best["positions"].append(positions.T.gather(1, ids).int())
+    _save({name: torch.stack(layers) for name, layers in best.items()}, folder / "top.safetensors")
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    save_file(tensors, file)
+    file.chmod(file.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read
+
+
+def write_exemplars(folder: Path, corpus: Corpus) -> None:
+    """Write exemplars.parquet."""
+    rows = [(exemplar.id, exemplar.category, exemplar.text) for exemplar in corpus.exemplars]
+    pd.DataFrame(rows, columns=["id", "category", "text"]).to_parquet(folder / "exemplars.parquet", index=False)
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write meta.json."""
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def neuron_table(
+    layer: int,
+    categories: Sequence[str],
+    category: NDArray[np.integer],
+    counts: NDArray[np.integer],
+    ids: NDArray[np.int32],
+    values: NDArray[np.float32],
+) -> pa.Table:
+    """Return the rows of neurons.parquet of one layer.
+
+    Args:
+        layer: the layer.
+        categories: names of the categories.
+        category: (d_ffn,) category index of each neuron.
+        counts: (d_ffn, categories) votes.
+        ids: (d_ffn, k) exemplars that voted, best first.
+        values: (d_ffn, k) their scores.
+    """
+    d_ffn, k = ids.shape
+    offsets = pa.array(np.arange(0, d_ffn * k + 1, k, dtype=np.int32))
+    columns = {
+        "layer": pa.array(np.full(d_ffn, layer, dtype=np.int32)),
+        "neuron": pa.array(np.arange(d_ffn, dtype=np.int32)),
+        "category": pa.array(np.array(categories)[category]),
+        **{f"count_{name}": pa.array(counts[:, index].astype(np.int32)) for index, name in enumerate(categories)},
+        "exemplars": pa.ListArray.from_arrays(offsets, pa.array(ids.ravel())),
+        "values": pa.ListArray.from_arrays(offsets, pa.array(values.ravel())),
+    }
+    return pa.table(columns)
+
+
+def write_neurons(folder: Path, tables: Sequence[pa.Table], categories: Sequence[str]) -> None:
+    """Write neurons.parquet and its summary.csv, in which every layer has every category."""
+    neurons = pa.concat_tables(tables)
+    pq.write_table(neurons, folder / "neurons.parquet")
+    frame = neurons.select(["layer", "category"]).to_pandas()
+    counts = pd.crosstab(frame["layer"], frame["category"]).reindex(columns=list(categories), fill_value=0)
+    counts.rename_axis(columns="category").stack().rename("neurons").reset_index().to_csv(
+        folder / "summary.csv", index=False
+    )

@@ -1,0 +1,203 @@
+"""Categories of a model's neurons: collect, vote and write them; vote again; compare several models."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nmerge_core import __version__
+from nmerge_core.activations.store import Classification, open_classification
+from nmerge_core.categories import categorise, intersect
+from nmerge_core.checkpoints import fingerprint, label, open_checkpoint
+from nmerge_core.checkpoints import labels as short_labels
+from nmerge_core.corpus import load_corpus
+from nmerge_core.errors import InputError
+from nmerge_core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from nmerge_core.activations.collect import BatchSize
+
+
+def classify(
+    model: str,
+    corpus: str,
+    out: Path,
+    *,
+    top_k: int = 10,
+    margin: int = 1,
+    max_length: int = 512,
+    batch_size: "BatchSize" = "auto",
+    device: str = "auto",
+    categories: Sequence[str] | None = None,
+    skip_first: bool = False,
+    progress: Progress = silent,
+) -> None:
+    """Give every neuron of a model a category and write a classification folder (`activations.store` lists its files).
+
+    The folder appears only when it is complete. Under `accelerate launch` the exemplars are divided among the
+    processes, and the first writes.
+
+    Args:
+        model: a model folder or Hub id.
+        corpus: a corpus folder or YAML (see `corpus.load_corpus`).
+        out: the folder to write; new or empty.
+        top_k: exemplars that vote (k of Eq. 2).
+        margin: votes by which a category must lead, else the neuron is General (m of App. D.3).
+        max_length: tokens of an exemplar that are read.
+        batch_size: exemplars a batch, or "auto".
+        device: a torch device, or "auto".
+        categories: categories of the corpus to use besides General; all by default.
+        skip_first: leave out the first token of exemplars.
+        progress: told of exemplars, then of layers.
+
+    Raises:
+        InputError: the corpus or the model cannot be read, `out` is in use, or a parameter is out of range.
+
+    Source: NeuronMerge §2.2, Eqs 1 and 2, App. D.3.
+    """
+    from nmerge_core.activations import distributed, write
+    from nmerge_core.activations.collect import collect
+    from nmerge_core.loading import load_model
+
+    started = time.monotonic()
+    write.check_free(out)
+    loaded = load_corpus(corpus, categories)
+    stored = min(write.STORED, len(loaded.exemplars))
+    if not 0 <= margin <= top_k <= stored or top_k < 1:
+        raise InputError(f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}")
+    scores = collect(
+        load_model(model, device),
+        loaded,
+        max_length=max_length,
+        batch_size=batch_size,
+        skip_first=skip_first,
+        progress=progress,
+    )
+    meta = {
+        "model": model,
+        "label": label(model),
+        "model_fingerprint": fingerprint(open_checkpoint(model)),
+        "layers": list(scores.layers),
+        "d_ffn": scores.values.shape[2],
+        "corpus": corpus,
+        "corpus_fingerprint": loaded.fingerprint,
+        "categories": list(loaded.categories),
+        "exemplar_categories": loaded.labels.tolist(),
+        "top_k": top_k,
+        "margin": margin,
+        "max_length": max_length,
+        "skip_first": skip_first,
+        "version": __version__,
+    }
+    if distributed.join()[0] == 0:
+        with write.new_folder(out) as folder:
+            write.write_scores(folder, scores, progress)
+            write.write_exemplars(folder, loaded)
+            _write_categories(Classification(folder, meta), progress)
+            write.write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
+    distributed.wait()
+
+
+def _write_categories(found: Classification, progress: Progress) -> None:
+    from nmerge_core.activations import write
+
+    top_k, margin = found.meta["top_k"], found.meta["margin"]
+    tables = []
+    for done, layer in enumerate(found.layers):
+        progress("Categories", done, len(found.layers), "layers")
+        ids, values = found.top(layer, top_k)
+        category, counts = categorise(ids, found.exemplar_categories, len(found.categories), top_k, margin)
+        tables.append(write.neuron_table(layer, found.categories, category, counts, ids, values))
+    write.write_neurons(found.folder, tables, found.categories)
+    progress("Categories", len(found.layers), len(found.layers), "layers")
+
+
+def neuron_categories(
+    classification: Classification, *, k: int | None = None, margin: int | None = None
+) -> pd.DataFrame:
+    """Vote again on the stored exemplars, without a forward pass.
+
+    Args:
+        classification: an opened folder.
+        k: exemplars that vote; the folder's own by default.
+        margin: the threshold m; the folder's own by default.
+
+    Returns:
+        layer, neuron, category of every neuron.
+
+    Raises:
+        InputError: k or margin is out of range.
+    """
+    voted = _vote(classification, k, margin)
+    layers, d_ffn = voted.shape
+    return pd.DataFrame(
+        {
+            "layer": np.repeat(classification.layers, d_ffn),
+            "neuron": np.tile(np.arange(d_ffn), layers),
+            "category": np.array(classification.categories)[voted.ravel()],
+        }
+    )
+
+
+def compare(
+    folders: Sequence[Path], labels: Sequence[str] | None = None, *, k: int | None = None, margin: int | None = None
+) -> pd.DataFrame:
+    """Count the neurons of each category in each model, and those that have it in every model.
+
+    Args:
+        folders: classification folders, the base's first.
+        labels: the models' column names; their short names by default.
+        k: exemplars that vote, for all models; each folder's own by default.
+        margin: the threshold m, for all models; each folder's own by default.
+
+    Returns:
+        layer, category, one column of counts per model, intersection (NeuronMerge Figs 3 and 6).
+
+    Raises:
+        InputError: a folder is not a classification, or they differ in corpus or architecture.
+    """
+    opened = [open_classification(folder) for folder in folders]
+    for other in opened[1:]:
+        _check_comparable(opened[0], other)
+    names = short_labels([found.meta["model"] for found in opened]) if labels is None else labels
+    if len(set(names)) < len(opened):
+        raise InputError(f"compare: expected a different label for each folder, found {', '.join(names)}")
+    voted = [_vote(found, k, margin) for found in opened]  # (layers, d_ffn) each
+    agree = intersect(voted)  # (layers, d_ffn)
+    rows = []
+    for index, layer in enumerate(opened[0].layers):
+        for category, name in enumerate(opened[0].categories):
+            counts = {label: int((each[index] == category).sum()) for label, each in zip(names, voted, strict=True)}
+            kept = int((agree[index] & (voted[0][index] == category)).sum())
+            rows.append({"layer": layer, "category": name, **counts, "intersection": kept})
+    return pd.DataFrame(rows)
+
+
+def _vote(classification: Classification, k: int | None, margin: int | None) -> NDArray[np.int64]:
+    """Return the (layers, d_ffn) index into `classification.categories` of every neuron."""
+    k = classification.meta["top_k"] if k is None else k
+    margin = classification.meta["margin"] if margin is None else margin
+    labels, n_categories = classification.exemplar_categories, len(classification.categories)
+    ids = (classification.top(layer)[0] for layer in classification.layers)
+    return np.stack([categorise(each, labels, n_categories, k, margin)[0] for each in ids])
+
+
+def _check_comparable(first: Classification, other: Classification) -> None:
+    facts = {
+        "corpus_fingerprint": "corpus fingerprint",
+        "categories": "categories",
+        "layers": "layers",
+        "d_ffn": "neurons in a layer",
+        "max_length": "maximum length",
+        "skip_first": "first token skipped",
+    }
+    for key, what in facts.items():
+        if first.meta[key] != other.meta[key]:
+            raise InputError(
+                f"{other.folder}: {what} {other.meta[key]}, expected {first.meta[key]} as in {first.folder}; "
+                "classify the models of one family with the same corpus and parameters"
+            )

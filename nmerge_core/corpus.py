@@ -1,0 +1,169 @@
+"""Classification corpora: labelled exemplars from a folder of JSONL files or from a YAML of `datasets` sources."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from nmerge_core.errors import InputError
+
+GENERAL = "general"
+SOURCE_DEFAULTS: dict[str, Any] = {"path": None, "config": None, "split": "train", "column": "text", "count": 300}
+"""Keys of a YAML source; 300 exemplars a category is M of NeuronMerge §2.2."""
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A text with its category; `id` is its index in the corpus."""
+
+    id: int
+    category: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Exemplars ordered by category, General first; equal fingerprints mean equal categories and texts."""
+
+    reference: str
+    categories: tuple[str, ...]
+    exemplars: tuple[Exemplar, ...]
+    fingerprint: str
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The (exemplars,) category index of every exemplar."""
+        return np.array([self.categories.index(exemplar.category) for exemplar in self.exemplars], dtype=np.int64)
+
+
+def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None) -> Corpus:
+    """Read a corpus: a folder with one `<category>.jsonl` per category, or a YAML file naming a source for each.
+
+    A YAML source is `{path, config, split, column, count}` as `datasets.load_dataset` takes them; `path` is a Hub id,
+    a dataset folder, or a .jsonl/.json/.csv/.parquet file relative to the YAML.
+
+    Args:
+        reference: the folder or the YAML file.
+        categories: the categories to read, all by default; General is always read and comes first.
+        per_category: read only the first that many exemplars of each category.
+
+    Raises:
+        InputError: no such corpus, no General, an unknown category, an empty one, a line that is not
+            `{"text": "…"}`, or categories of unequal size (the vote of Eq. 2 assumes the same M for each).
+    """
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        sources: dict[str, Any] = {file.stem: file for file in sorted(path.glob("*.jsonl"))}
+    elif path.is_file() and path.suffix in (".yaml", ".yml"):
+        sources = _read_yaml(path)
+    else:
+        raise InputError(
+            f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither"
+        )
+    texts: dict[str, list[str]] = {}
+    for category in _chosen(reference, list(sources), categories):
+        source = sources[category]
+        lines = _jsonl_texts(source) if isinstance(source, Path) else _dataset_texts(path, category, source)
+        texts[category] = list(islice(lines, per_category))
+        if not texts[category]:
+            raise InputError(f"corpus {reference}: category {category} has no exemplars; add some or leave it out")
+    counts = {category: len(found) for category, found in texts.items()}
+    smallest = min(counts.values())
+    if per_category is not None and smallest < per_category or len(set(counts.values())) > 1:
+        listed = ", ".join(f"{category} {count:,}" for category, count in counts.items())
+        raise InputError(
+            f"corpus {reference}: every category needs the same number of exemplars"
+            f"{f', {per_category:,} were asked for' if per_category else ''}, found {listed}; "
+            f"take {smallest:,} of each (per_category, or `count: {smallest}` for each category of a corpus YAML)"
+        )
+    return _corpus(reference, texts)
+
+
+def _corpus(reference: str, texts: dict[str, list[str]]) -> Corpus:
+    labelled = [(category, text) for category, found in texts.items() for text in found]
+    exemplars = tuple(Exemplar(id, category, text) for id, (category, text) in enumerate(labelled))
+    digest = hashlib.sha256(json.dumps(labelled, ensure_ascii=False).encode()).hexdigest()
+    return Corpus(reference, tuple(texts), exemplars, digest)
+
+
+def _chosen(reference: str, found: list[str], categories: Sequence[str] | None) -> list[str]:
+    if GENERAL not in found:
+        listed = ", ".join(found) or "nothing"
+        raise InputError(f"corpus {reference}: expected a category {GENERAL} ({GENERAL}.jsonl), found {listed}")
+    for category in categories or ():
+        if category not in found:
+            raise InputError(f"corpus {reference}: no category {category}; it has {', '.join(found)}")
+    others = dict.fromkeys(found if categories is None else categories)
+    return [GENERAL, *(category for category in others if category != GENERAL)]
+
+
+def _jsonl_texts(file: Path) -> Iterator[str]:
+    expected = 'expected {"text": "…"}'
+    with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{file.parent.name}/{file.name}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{where}: not JSON ({error.msg}); {expected}") from None
+            yield _text(where, record, "text", expected)
+
+
+def _text(where: str, record: Any, column: str, expected: str) -> str:
+    if not isinstance(record, dict) or not isinstance(record.get(column), str):
+        found = f"keys {', '.join(map(str, record))}" if isinstance(record, dict) else type(record).__name__
+        raise InputError(f"{where}: no string under {column!r}, found {found}; {expected}")
+    try:
+        record[column].encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: the text is not Unicode; expected a file in UTF-8") from None
+    if not record[column].strip():
+        raise InputError(f"{where}: the text is empty; {expected}")
+    return record[column]
+
+
+def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        sources = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"corpus {path}: not YAML ({error})") from None
+    if not isinstance(sources, dict) or not all(isinstance(source, dict) for source in sources.values()):
+        raise InputError(f"corpus {path}: expected `category: {{{', '.join(SOURCE_DEFAULTS)}}}` for each category")
+    for category, source in sources.items():
+        for key in source.keys() - SOURCE_DEFAULTS.keys():
+            near = get_close_matches(str(key), SOURCE_DEFAULTS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(SOURCE_DEFAULTS)}"
+            raise InputError(f"corpus {path}, {category}: unknown key {key}; {hint}")
+        if not isinstance(source.get("path"), str):
+            raise InputError(f"corpus {path}, {category}: `path` must name a dataset, found {source.get('path')}")
+    return {str(category): {**SOURCE_DEFAULTS, **source} for category, source in sources.items()}
+
+
+def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> Iterator[str]:
+    from datasets import load_dataset  # seconds of import that a folder corpus need not pay
+
+    where = f"corpus {yaml_file}, {category}"
+    local = yaml_file.parent / Path(source["path"]).expanduser()
+    builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
+    arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
+    try:
+        if local.is_file() and builder:
+            rows = load_dataset(builder, data_files=str(local), **arguments)
+        else:
+            rows = load_dataset(str(local) if local.is_dir() else source["path"], **arguments)
+        for number, row in enumerate(rows.take(source["count"]), start=1):
+            yield _text(f"{where}, row {number}", row, source["column"], "name another `column`")
+    except InputError:
+        raise
+    except Exception as error:  # whatever `datasets` and its file systems raise is about the source named here
+        raise InputError(f"{where}: {source['path']} could not be read ({error})") from error

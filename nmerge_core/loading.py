@@ -1,0 +1,85 @@
+"""A checkpoint as a running transformers model with its tokenizer."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from nmerge_core.architecture import Architecture
+from nmerge_core.checkpoints import Checkpoint, label, open_checkpoint
+from nmerge_core.errors import InputError
+
+_DEVICE_SHARE = 0.8  # of a device's free memory that weights may fill; the rest is for activations
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model in evaluation mode, its tokenizer, and the device that takes its input."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    label: str
+    device: torch.device
+
+
+def load_model(reference: str, device: str = "auto") -> LanguageModel:
+    """Load a model in its own dtype; code that comes with a model is never run.
+
+    Args:
+        reference: a model folder or a Hub id.
+        device: "auto", or a torch device. "auto" is this process's GPU (by LOCAL_RANK) if there is one, all GPUs and
+            the CPU together if the model is larger than one GPU, else the CPU.
+
+    Raises:
+        InputError: the model or its tokenizer cannot be loaded, weights are missing, or there is no such device.
+    """
+    checkpoint = open_checkpoint(reference)
+    architecture = checkpoint.architecture
+    logging.disable_progress_bar()
+    place = _place(checkpoint, device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder,
+            dtype="auto",
+            device_map=place,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{reference}: transformers cannot load the model or its tokenizer ({reason})") from error
+    if not tokenizer("a")["input_ids"]:  # without its files transformers makes an empty one
+        raise InputError(
+            f"{reference}: no tokenizer; expected tokenizer.json beside the weights, copy the base model's"
+        )
+    model, found = loaded  # as `output_loading_info` asks; its types do not tell
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise InputError(f"{reference}: {len(missing):,} tensors of the model are missing, {missing[0]} among them")
+    return LanguageModel(model.eval(), tokenizer, architecture, label(reference), model.device)
+
+
+def _place(checkpoint: Checkpoint, device: str) -> str:
+    if device == "auto":
+        if not torch.cuda.is_available():
+            return "cpu"
+        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        free, _ = torch.cuda.mem_get_info(local)
+        return local if checkpoint.bytes < _DEVICE_SHARE * free else "auto"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device {device!r}: expected auto, cpu, or a GPU that is here such as cuda:0 ({reason})"
+        ) from error
+    return device

@@ -1,0 +1,215 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nmerge_core.activations.store import open_classification
+from nmerge_core.categories import categorise
+from nmerge_core.classification import classify, compare, neuron_categories
+from nmerge_core.corpus import load_corpus
+from nmerge_core.errors import Cancelled, InputError
+from tests.tiny import D_FFN, LAYERS, TEXTS, tiny_model, write_corpus
+
+NAMES = ("general", "code", "math")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two models and a corpus, each model classified with k = 5: (folder, corpus)."""
+    folder = tmp_path_factory.mktemp("family")
+    corpus = write_corpus(folder / "corpus", TEXTS)
+    for seed, name in enumerate(("base", "tuned")):
+        tiny_model(folder / name, seed=seed, dtype=torch.bfloat16)
+        classify(str(folder / name), corpus, folder / f"{name}-neurons", top_k=5)
+    return folder, corpus
+
+
+def test_every_file_agrees_with_the_scores(made):
+    folder, corpus = made[0] / "base-neurons", load_corpus(made[1])
+    scores = load_file(folder / "scores.safetensors")
+    neurons = pd.read_parquet(folder / "neurons.parquet")
+    assert list(neurons) == ["layer", "neuron", "category", *(f"count_{name}" for name in NAMES), "exemplars", "values"]
+    assert len(neurons) == LAYERS * D_FFN
+    for row in neurons.itertuples():
+        own = scores[f"layer.{row.layer}"][:, row.neuron].float().tolist()  # (exemplars,)
+        order = sorted(range(12), key=lambda id: (-own[id], id))[:5]
+        assert list(row.exemplars) == order
+        assert list(row.values) == [own[id] for id in order]
+        votes = {name: sum(corpus.exemplars[id].category == name for id in order) for name in NAMES}
+        assert [getattr(row, f"count_{name}") for name in NAMES] == list(votes.values())
+        first, second = sorted(votes.values(), reverse=True)[:2]
+        assert row.category == (max(votes, key=votes.__getitem__) if first > second else "general")
+    summary = pd.read_csv(folder / "summary.csv")
+    counted = [
+        (layer, name, ((neurons["layer"] == layer) & (neurons["category"] == name)).sum())
+        for layer in range(LAYERS)
+        for name in NAMES
+    ]
+    assert list(summary.itertuples(index=False, name=None)) == counted
+
+
+def test_the_folder_reads_back(made):
+    found = open_classification(made[0] / "base-neurons")
+    assert (found.label, found.categories, found.layers, found.d_ffn) == ("base", NAMES, (0, 1), D_FFN)
+    assert found.exemplar_categories.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    ids, values = found.top(1)
+    assert ids.shape == values.shape == found.positions(1).shape == (D_FFN, 12)
+    assert (np.diff(values, axis=1) <= 0).all()
+    assert np.array_equal(found.top(1, 3)[0], ids[:, :3])
+    assert found.exemplars()["text"].tolist() == [exemplar.text for exemplar in load_corpus(made[1]).exemplars]
+    assert found.neurons()["exemplars"][D_FFN].tolist() == ids[0, :5].tolist()
+    with pytest.raises(InputError, match="no layer 2; it has layers 0 to 1"):
+        found.top(2)
+
+
+def test_equal_scores_are_ordered_by_exemplar(tmp_path):
+    same = {name: ["a", "a", "b", "b"] for name in ("general", "math")}
+    model = tiny_model(tmp_path / "model", dtype=torch.bfloat16)
+    classify(model, write_corpus(tmp_path / "corpus", same), tmp_path / "out", top_k=4)
+    ids, values = open_classification(tmp_path / "out").top(0)
+    assert set(map(tuple, ids.tolist())) == {(0, 1, 4, 5, 2, 3, 6, 7), (2, 3, 6, 7, 0, 1, 4, 5)}
+    assert (values[:, :4] == values[:, :1]).all()
+
+
+def test_batch_size_leaves_the_categories_alone(made, tmp_path):
+    model = tiny_model(tmp_path / "model")  # float32
+    frames = []
+    for batch_size in (1, 5, "auto"):
+        out = tmp_path / f"out-{batch_size}"
+        classify(model, made[1], out, top_k=5, batch_size=batch_size)
+        frames.append(open_classification(out).neurons().drop(columns="values"))
+    pd.testing.assert_frame_equal(frames[0], frames[1])
+    pd.testing.assert_frame_equal(frames[0], frames[2])
+
+
+def test_voting_again_equals_the_folder_and_follows_k_and_margin(made):
+    found = open_classification(made[0] / "base-neurons")
+    again = neuron_categories(found)
+    pd.testing.assert_frame_equal(again, found.neurons()[["layer", "neuron", "category"]], check_dtype=False)
+    other = neuron_categories(found, k=7, margin=2)
+    for layer in range(LAYERS):
+        expected = categorise(found.top(layer)[0], found.exemplar_categories, 3, 7, 2)[0]
+        assert other.loc[other["layer"] == layer, "category"].tolist() == [NAMES[index] for index in expected]
+    assert not other["category"].equals(again["category"])
+    with pytest.raises(InputError, match="between 1 and the 12 stored exemplars of a neuron, found 13"):
+        neuron_categories(found, k=13)
+
+
+def test_compare_counts_each_model_and_what_all_agree_on(made):
+    folders = [made[0] / "base-neurons", made[0] / "tuned-neurons"]
+    frame = compare(folders)
+    assert list(frame) == ["layer", "category", "base", "tuned", "intersection"]
+    base, tuned = (open_classification(folder).neurons() for folder in folders)
+    for row in frame.itertuples():
+        ours = (base["layer"] == row.layer) & (base["category"] == row.category)
+        theirs = (tuned["layer"] == row.layer) & (tuned["category"] == row.category)
+        assert (row.base, row.tuned, row.intersection) == (ours.sum(), theirs.sum(), (ours & theirs).sum())
+    assert frame.groupby("layer")["base"].sum().tolist() == [D_FFN] * LAYERS
+    one = compare([folders[0], folders[0]], ["a", "b"], k=3)
+    assert (one["a"] == one["intersection"]).all()
+    strict = compare(folders, margin=5)
+    assert strict.query("category != 'general'")["base"].sum() < frame.query("category != 'general'")["base"].sum()
+
+
+def test_compare_refuses_what_cannot_be_compared(made, tmp_path):
+    other = write_corpus(tmp_path / "corpus", {**TEXTS, "math": ["1", "2", "3", "4"]})
+    classify(str(made[0] / "base"), other, tmp_path / "other", top_k=5)
+    with pytest.raises(
+        InputError, match="corpus fingerprint .*, expected .* as in .*classify the models of one family"
+    ):
+        compare([made[0] / "base-neurons", tmp_path / "other"])
+    with pytest.raises(InputError, match="expected a different label for each folder, found a, a"):
+        compare([made[0] / "base-neurons", made[0] / "tuned-neurons"], ["a", "a"])
+    with pytest.raises(InputError, match=r"expected a folder written by `classify`, found no meta.json"):
+        compare([tmp_path])
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top_k": 13}, "1 ≤ top-k ≤ 12, found margin 1, top-k 13"),
+        ({"top_k": 3, "margin": 4}, "found margin 4, top-k 3"),
+        ({"categories": ["physics"]}, "no category physics"),
+        ({"batch_size": 0}, "batch size"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+        ({"device": "abacus"}, "device 'abacus': expected auto, cpu, or a GPU"),
+    ],
+)
+def test_wrong_parameters_leave_nothing_behind(made, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        classify(str(made[0] / "base"), made[1], tmp_path / "runs" / "out", **{"top_k": 5, **arguments})
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("stage", ["Activations of base", "Top exemplars", "Categories"])
+def test_a_cancelled_run_leaves_nothing_behind(made, tmp_path, stage):
+    def cancel(now, done, total, unit=""):
+        if now == stage and done:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        classify(str(made[0] / "base"), made[1], tmp_path / "out", top_k=5, progress=cancel)
+    assert leftovers(tmp_path) == []
+
+
+def test_an_existing_folder_is_refused_unless_it_is_empty(made, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    classify(str(made[0] / "base"), made[1], out, top_k=5)
+    before = (out / "meta.json").read_bytes()
+    with pytest.raises(InputError, match="exists already; expected a new or empty folder"):
+        classify(str(made[0] / "tuned"), made[1], out, top_k=5)
+    assert (out / "meta.json").read_bytes() == before
+
+
+def test_a_model_without_a_tokenizer_is_refused(made, tmp_path):
+    model = Path(tiny_model(tmp_path / "model"))
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(InputError, match="no tokenizer; expected tokenizer.json"):
+        classify(str(model), made[1], tmp_path / "out", top_k=5)
+
+
+def test_a_model_with_missing_weights_is_refused(made, tmp_path):
+    model = Path(tiny_model(tmp_path / "model"))
+    weights = load_file(model / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="1 tensors of the model are missing, model.norm.weight among them"):
+        classify(str(model), made[1], tmp_path / "out", top_k=5)
+
+
+def test_two_processes_write_the_same_folder_as_one(made, tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from nmerge_core.classification import classify\n"
+        "classify(sys.argv[1], sys.argv[2], Path(sys.argv[3]), top_k=5, batch_size=1)"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", program, str(made[0] / "base"), made[1]]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen([*command, str(tmp_path / "two")], env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    classify(str(made[0] / "base"), made[1], tmp_path / "one", top_k=5, batch_size=1)
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert leftovers(tmp_path / "two") == leftovers(tmp_path / "one")
+    for name in leftovers(tmp_path / "one"):
+        one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
+        if name == "meta.json":
+            one, two = ({**json.loads(each), "seconds": 0} for each in (one, two))
+        assert one == two, name

@@ -1,0 +1,101 @@
+import json
+
+import pandas as pd
+import pytest
+
+from nmerge_core.corpus import load_corpus
+from nmerge_core.errors import InputError
+from tests.tiny import TEXTS, write_corpus
+
+
+def test_a_folder_is_read_general_first_and_ids_count_through(tmp_path):
+    corpus = load_corpus(write_corpus(tmp_path, TEXTS))
+    assert corpus.categories == ("general", "code", "math")
+    assert [exemplar.id for exemplar in corpus.exemplars] == list(range(12))
+    assert corpus.exemplars[4].text == TEXTS["code"][0]
+    assert corpus.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_chosen_categories_keep_their_order_and_general_is_always_there(tmp_path):
+    corpus = load_corpus(write_corpus(tmp_path, TEXTS), ["math", "code"], per_category=2)
+    assert corpus.categories == ("general", "math", "code")
+    assert [exemplar.text for exemplar in corpus.exemplars if exemplar.category == "math"] == TEXTS["math"][:2]
+
+
+def test_equal_texts_have_equal_fingerprints_and_others_not(tmp_path):
+    first = load_corpus(write_corpus(tmp_path / "a", TEXTS)).fingerprint
+    assert load_corpus(write_corpus(tmp_path / "b", TEXTS)).fingerprint == first
+    changed = {**TEXTS, "math": [*TEXTS["math"][:3], "8"]}
+    assert load_corpus(write_corpus(tmp_path / "c", changed)).fingerprint != first
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nothing", r'math\.jsonl, line 2: not JSON \(.*\); expected {"text": "…"}'),
+        ('{"question": "x"}', r"math\.jsonl, line 2: no string under 'text', found keys question"),
+        ("[1]", r"math\.jsonl, line 2: no string under 'text', found list"),
+        ('{"text": " "}', r"math\.jsonl, line 2: the text is empty"),
+        ('{"text": "\\ud800"}', r"math\.jsonl, line 2: the text is not Unicode"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, message):
+    write_corpus(tmp_path, TEXTS)
+    (tmp_path / "math.jsonl").write_text(f'{{"text": "x"}}\n{line}\n')
+    with pytest.raises(InputError, match=message):
+        load_corpus(str(tmp_path))
+
+
+def test_bytes_that_are_not_utf8_are_named(tmp_path):
+    write_corpus(tmp_path, TEXTS)
+    (tmp_path / "math.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
+    with pytest.raises(InputError, match=r"math\.jsonl, line 1: the text is not Unicode"):
+        load_corpus(str(tmp_path))
+
+
+def test_what_is_missing_or_uneven_is_said(tmp_path):
+    with pytest.raises(InputError, match="expected a folder of <category>.jsonl files or a YAML file"):
+        load_corpus(str(tmp_path / "nowhere"))
+    folder = write_corpus(tmp_path / "corpus", {**TEXTS, "math": TEXTS["math"][:3]})
+    with pytest.raises(InputError, match="found general 4, code 4, math 3; take 3 of each"):
+        load_corpus(folder)
+    assert len(load_corpus(folder, per_category=3).exemplars) == 9
+    with pytest.raises(InputError, match="4 were asked for, found general 4, code 4, math 3"):
+        load_corpus(folder, per_category=4)
+    with pytest.raises(InputError, match="no category physics; it has code, general, math"):
+        load_corpus(folder, ["physics"])
+    (tmp_path / "corpus" / "math.jsonl").write_text("\n")
+    with pytest.raises(InputError, match="category math has no exemplars"):
+        load_corpus(folder)
+    (tmp_path / "corpus" / "general.jsonl").unlink()
+    with pytest.raises(InputError, match=r"expected a category general \(general.jsonl\), found code, math"):
+        load_corpus(folder)
+
+
+def test_a_yaml_names_sources_beside_it(tmp_path):
+    write_corpus(tmp_path / "texts", {"general": TEXTS["general"]})
+    pd.DataFrame({"question": TEXTS["math"]}).to_parquet(tmp_path / "math.parquet")
+    sources = {"general": {"path": "texts/general.jsonl"}, "math": {"path": "math.parquet", "column": "question"}}
+    file = tmp_path / "corpus.yaml"
+    file.write_text(json.dumps({name: {**source, "count": 3} for name, source in sources.items()}))
+    corpus = load_corpus(str(file))
+    assert [exemplar.text for exemplar in corpus.exemplars] == TEXTS["general"][:3] + TEXTS["math"][:3]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ("[1, 2]", "expected `category: {path, config, split, column, count}`"),
+        ("{general: {path: x, colum: text}}", "general: unknown key colum; did you mean column?"),
+        ("{general: {column: text}}", "general: `path` must name a dataset, found None"),
+        ("{general: {path: no.jsonl}}", "general: no.jsonl could not be read"),
+        ("{general: {path: texts/general.jsonl, column: words}}", "row 1: no string under 'words', found keys text"),
+        ("general: {", "not YAML"),
+    ],
+)
+def test_a_bad_yaml_is_explained(tmp_path, sources, message):
+    write_corpus(tmp_path / "texts", {"general": TEXTS["general"]})
+    file = tmp_path / "corpus.yaml"
+    file.write_text(sources)
+    with pytest.raises(InputError, match=message):
+        load_corpus(str(file))
