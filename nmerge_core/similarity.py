@@ -1,0 +1,108 @@
+"""How far a fine-tune turned the weights of each neuron away from the base: cosines (NeuronMerge App. A.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from nmerge_core.checkpoints import Checkpoint, labels, open_checkpoint
+from nmerge_core.errors import InputError
+from nmerge_core.progress import Progress, silent
+
+_BLOCK = 1 << 20  # elements of a matrix held at a time, in float64
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Cosines between the neuron weights of a base and of its fine-tunes.
+
+    Attributes:
+        summary: model, layer, matrix (gate, up, down), neurons, mean, min, p01, p50, zero. `zero` counts the neurons
+            whose vector is zero in either model: they have no cosine and are in none of the statistics.
+        moved: model, layer, neuron, matrix, cosine of the neurons of lowest cosine per model and matrix, lowest first.
+    """
+
+    summary: pd.DataFrame
+    moved: pd.DataFrame
+
+
+def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Progress = silent) -> Cosines:
+    """Compute cos(w_base, w_ft) of every neuron: row j of gate and up, column j of down.
+
+    Weights are streamed in blocks of rows and accumulated in float64: memory is bounded by blocks, not by models.
+
+    Args:
+        base: the base model.
+        models: its fine-tunes.
+        lowest: neurons listed in `moved` per model and matrix.
+        progress: told of matrices.
+
+    Raises:
+        InputError: a model cannot be opened, or a matrix of the base is missing or has another shape in a fine-tune.
+
+    Source: NeuronMerge App. A.3, Fig. 8; quantiles and lowest neurons are added.
+    """
+    opened = [open_checkpoint(reference) for reference in (base, *models)]
+    matrices = [
+        (mlp.layer, matrix, name)
+        for mlp in opened[0].architecture.layers
+        for matrix, name in (("gate", mlp.gate), ("up", mlp.up), ("down", mlp.down))
+    ]
+    for checkpoint in opened[1:]:
+        for _, _, name in matrices:
+            expected, found = opened[0].info(name).shape, checkpoint.info(name).shape
+            if found != expected:
+                raise InputError(
+                    f"{checkpoint.reference}, {name}: expected shape {list(expected)} as in {base}, found "
+                    f"{list(found)}; name fine-tunes of this base"
+                )
+    names, summary, moved = labels(models), [], []
+    progress("Cosine similarity", 0, len(matrices), "matrices")
+    for done, (layer, matrix, name) in enumerate(matrices, start=1):
+        for model, cosines in zip(names, _cosines(opened, name), strict=True):
+            summary.append({"model": model, "layer": layer, "matrix": matrix, **_statistics(cosines)})
+            found_at = np.argsort(cosines, kind="stable")[: min(lowest, np.count_nonzero(~np.isnan(cosines)))]
+            moved += [(model, layer, int(neuron), matrix, float(cosines[neuron])) for neuron in found_at]
+        progress("Cosine similarity", done, len(matrices), "matrices")
+    ranked = pd.DataFrame(moved, columns=["model", "layer", "neuron", "matrix", "cosine"])
+    ranked = ranked.sort_values(["cosine", "layer", "neuron"], kind="stable")
+    return Cosines(
+        pd.DataFrame(summary), ranked.groupby(["model", "matrix"], sort=False).head(lowest).reset_index(drop=True)
+    )
+
+
+def _cosines(checkpoints: Sequence[Checkpoint], name: str) -> NDArray[np.float64]:
+    """Return the (fine-tunes, neurons) cosines of one matrix with the first checkpoint's; NaN for zero vectors."""
+    base, *models = checkpoints
+    info, axis = base.info(name), base.architecture.neurons(name)
+    assert axis is not None
+    shape = (len(models), info.shape[axis.axis])
+    dots, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    base_squares = torch.zeros(shape[1], dtype=torch.float64)
+    rows = max(1, _BLOCK // info.row_elements)
+    for start in range(0, info.rows, rows):
+        stop = min(start + rows, info.rows)
+        neurons = slice(start, stop) if axis.axis == 0 else slice(None)
+        along = 1 - axis.axis
+        w0 = base.read(name, start, stop).double()  # (rows, columns)
+        base_squares[neurons] += (w0 * w0).sum(along)
+        for index, model in enumerate(models):
+            w = model.read(name, start, stop).double()  # (rows, columns)
+            dots[index, neurons] += (w0 * w).sum(along)
+            squares[index, neurons] += (w * w).sum(along)
+    # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.
+    return (dots / (base_squares * squares).sqrt()).clamp(-1, 1).numpy()  # (fine-tunes, neurons)
+
+
+def _statistics(cosines: NDArray[np.float64]) -> dict[str, float]:
+    known = cosines[~np.isnan(cosines)]
+    facts: dict[str, float] = {"neurons": len(cosines)}
+    if len(known):
+        p01, p50 = np.quantile(known, [0.01, 0.5])
+        facts |= {"mean": known.mean(), "min": known.min(), "p01": p01, "p50": p50}
+    else:
+        facts |= dict.fromkeys(("mean", "min", "p01", "p50"), np.nan)
+    return {**facts, "zero": len(cosines) - len(known)}
