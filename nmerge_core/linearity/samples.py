@@ -1,0 +1,71 @@
+"""The texts that linearity is measured on: a seeded choice per category, packed into batches of tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.corpus import load_corpus
+from nmerge_core.errors import InputError
+
+# Padded tokens per batch: enough that interpolating a layer's weights costs little beside its matrix products.
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one category, padded on the right."""
+
+    category: str
+    tokens: Tensor  # (B, T) int64
+    real: Tensor  # (B, T) bool
+
+
+def draw(
+    corpus: str, categories: Sequence[str] | None, base: Checkpoint, *, samples: int, max_length: int, seed: int
+) -> list[Batch]:
+    """Draw `samples` texts of each category and tokenise them with the base model's tokenizer.
+
+    The draw depends on the seed and the category's name alone, not on which other categories are asked for.
+
+    Raises:
+        InputError: the corpus cannot be read, or a category gives no token.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    loaded = load_corpus(corpus, categories)
+    batches = []
+    for category in loaded.categories if categories is None else dict.fromkeys(categories):
+        texts = [exemplar.text for exemplar in loaded.exemplars if exemplar.category == category]
+        rng = np.random.default_rng([seed, *category.encode()])
+        chosen = sorted(rng.choice(len(texts), size=min(samples, len(texts)), replace=False))
+        ids = tokenizer([texts[index] for index in chosen], truncation=True, max_length=max_length)["input_ids"]
+        packed = pack(category, ids)
+        if not packed:
+            raise InputError(f"{corpus}, category '{category}': expected texts with tokens, found none; fill its texts")
+        batches += packed
+    return batches
+
+
+def pack(category: str, ids: Sequence[Sequence[int]]) -> list[Batch]:
+    """Pack token sequences, shortest first, into batches of at most `BATCH_TOKENS` (a longer one stands alone)."""
+    ordered = sorted((sequence for sequence in ids if sequence), key=len)
+    rows: list[list[Sequence[int]]] = []
+    for sequence in ordered:
+        if rows and (len(rows[-1]) + 1) * len(sequence) <= BATCH_TOKENS:
+            rows[-1].append(sequence)
+        else:
+            rows.append([sequence])
+    return [_pad(category, batch) for batch in rows]
+
+
+def _pad(category: str, sequences: Sequence[Sequence[int]]) -> Batch:
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    real = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]  # (B, T)
+    tokens = torch.zeros(real.shape, dtype=torch.long)
+    tokens[real] = torch.tensor([token for sequence in sequences for token in sequence])
+    return Batch(category, tokens, real)

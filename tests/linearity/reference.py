@@ -1,0 +1,107 @@
+"""Linearity computed with ordinary whole models and plain loops, one text at a time."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+LAYERS = 2
+Groups = Mapping[tuple[int, str], Sequence[int]]
+Function = Callable[[nn.Module], Tensor]
+
+
+def load(reference: str) -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32).eval()
+
+
+def between(base: nn.Module, model: nn.Module, alpha: float, folder: str) -> nn.Module:
+    """θ0 + ατ of a whole model."""
+    mixed = load(folder)
+    states = {name: own + alpha * (model.state_dict()[name] - own) for name, own in base.state_dict().items()}
+    mixed.load_state_dict(states)
+    return mixed
+
+
+def functions(base: nn.Module, folder: str, text: str, groups: Groups) -> Iterator[tuple[Any, Function]]:
+    """Yield ((layer, submodule), f) with f of a model (tokens, d_model) at the base model's inputs for a text."""
+    tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
+    seen: dict[tuple[int, str], Any] = {}
+    hooks = []
+    for index, layer in enumerate(base.model.layers):
+
+        def attention(module: nn.Module, args: tuple, arguments: dict, index: int = index) -> None:
+            seen[index, "arguments"] = {name: value for name, value in arguments.items() if name != "hidden_states"}
+
+        def before(module: nn.Module, args: tuple, output: Tensor, index: int = index) -> None:
+            seen[index, "h"] = args[0]
+
+        def middle(module: nn.Module, args: tuple, output: Tensor, index: int = index) -> None:
+            seen[index, "h'"], seen[index, "z"] = args[0], output
+
+        hooks.append(layer.self_attn.register_forward_pre_hook(attention, with_kwargs=True))
+        hooks.append(layer.input_layernorm.register_forward_hook(before))
+        hooks.append(layer.post_attention_layernorm.register_forward_hook(middle))
+    with torch.no_grad():
+        base(tokens, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    for index in range(LAYERS):
+
+        def attend(model: nn.Module, index: int = index) -> Tensor:
+            layer = model.model.layers[index]
+            return layer.self_attn(layer.input_layernorm(seen[index, "h"]), **seen[index, "arguments"])[0][0]
+
+        def mlp(model: nn.Module, index: int = index) -> Tensor:
+            layer = model.model.layers[index]
+            return layer.mlp(layer.post_attention_layernorm(seen[index, "h'"]))[0]
+
+        yield (index, "attention"), attend
+        yield (index, "mlp"), mlp
+        for name, neurons in ((name, neurons) for (layer, name), neurons in groups.items() if layer == index):
+
+            def group(model: nn.Module, index: int = index, neurons: Sequence[int] = neurons) -> Tensor:
+                own, z = model.model.layers[index].mlp, seen[index, "z"][0]
+                others = [j for j in range(own.down_proj.in_features) if j not in neurons]
+                phi = own.act_fn(own.gate_proj(z)) * own.up_proj(z)  # (tokens, d_ffn)
+                phi[:, others] = 0
+                return phi @ own.down_proj.weight.T
+
+            yield (index, name), group
+
+
+@torch.no_grad()
+def non_linearity(base: str, model: str, texts: Sequence[str], alpha: float, groups: Groups) -> dict[Any, float]:
+    """Mean over all tokens of ‖f(θ0+ατ) − f(θ0) − αΔf‖ / ‖αΔf‖."""
+    origin, tuned = load(base), load(model)
+    mixed = between(origin, tuned, alpha, base)
+    ratios: dict[Any, list[float]] = {}
+    for text in texts:
+        for key, f in functions(origin, base, text, groups):
+            delta = f(tuned) - f(origin)
+            error = f(mixed) - f(origin) - alpha * delta
+            ratios.setdefault(key, []).extend((error.norm(dim=-1) / (alpha * delta).norm(dim=-1)).tolist())
+    return {key: sum(values) / len(values) for key, values in ratios.items()}
+
+
+def objective(
+    base: str, models: Sequence[str], texts: Sequence[Sequence[str]], alphas: dict[Any, Tensor], groups: Groups
+) -> dict[Any, Tensor]:
+    """Σ_t E_{x∈D_t} ‖Σ_i α_i Δf_i(x) − Δf_t(x)‖² in float64 for the α (models,) of each submodule."""
+    origin, tuned = load(base), [load(model) for model in models]
+    total = {key: torch.zeros((), dtype=torch.float64) for key in alphas}
+    for task, own in enumerate(texts):
+        errors: dict[Any, list[Tensor]] = {key: [] for key in alphas}
+        for text in own:
+            with torch.no_grad():
+                changes = {
+                    key: torch.stack([f(model) - f(origin) for model in tuned]).double()  # (models, tokens, d_model)
+                    for key, f in functions(origin, base, text, groups)
+                }
+            for key, deltas in changes.items():
+                merged = (alphas[key][:, None, None] * deltas).sum(0)
+                errors[key] += list(((merged - deltas[task]) ** 2).sum(-1))
+        for key in alphas:
+            total[key] = total[key] + torch.stack(errors[key]).mean()
+    return total
