@@ -1,6 +1,6 @@
 """What a method may ask for before it merges: statistics, linearity coefficients, neuron groups; and what it found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.classification import classify, neuron_categories
 from nmerge_core.errors import InputError
+from nmerge_core.merging.block import Block
 from nmerge_core.merging.recipe import Recipe
 from nmerge_core.merging.registry import Values
-from nmerge_core.merging.statistics import Magnitudes, magnitudes
+from nmerge_core.merging.statistics import Magnitudes, Ranked, count_entries, magnitudes, order_statistics
 from nmerge_core.merging.stream import Stream, all_rows
 from nmerge_core.progress import Progress, silent
 
@@ -57,6 +59,17 @@ class Context:
     def magnitudes(self, densities: Sequence[float], *, extra: int = 0) -> list[Magnitudes]:
         """Return whole-model statistics of |τ| per model (exact; a tied tensor counts once)."""
         return magnitudes(self.stream, all_rows(self.stream, self.names), densities, self.progress, extra=extra)
+
+    @property
+    def entries(self) -> int:
+        """The number d of entries of one model."""
+        return count_entries(self.stream, all_rows(self.stream, self.names))
+
+    def order_statistics(
+        self, values: Callable[[Block], torch.Tensor], ranks: Sequence[Sequence[int]], stage: str
+    ) -> list[list[Ranked]]:
+        """Return, per model, the values of the given ranks (1 the largest) among `values(block)` of the whole model."""
+        return order_statistics(self.stream, all_rows(self.stream, self.names), values, ranks, stage, self.progress)
 
     def tensor_thresholds(self, densities: Sequence[float]) -> dict[str, list[float]]:
         """Return per tensor and model the threshold that keeps `density` of that tensor alone."""

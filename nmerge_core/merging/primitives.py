@@ -78,3 +78,15 @@ def _mix(bits: torch.Tensor) -> torch.Tensor:
     bits = bits ^ ((bits >> 15) & 0x1FFFF)
     bits = bits * (0x846CA68B - (1 << 32))
     return bits ^ ((bits >> 16) & 0xFFFF)
+
+
+def split_by_base(deltas: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Split each weight neuron's deltas (T, rows, columns) along and across its base row (NeuroMerging Eq. 2).
+
+    Returns the coordinates τ·ŵ0 (T, rows, 1), the direction ŵ0 (rows, columns) and the orthogonal part τ⊥
+    (T, rows, columns). Where the base row is 0 so is ŵ0, and all is orthogonal.
+    """
+    norm = base.norm(dim=1, keepdim=True)  # (rows, 1)
+    direction = base / torch.where(norm == 0, 1.0, norm)
+    coordinates = (deltas * direction).sum(-1, keepdim=True)
+    return coordinates, direction, deltas - coordinates * direction

@@ -1,6 +1,6 @@
-"""Exact order statistics of |τ| over tensors or whole models, at the memory of a histogram."""
+"""Exact order statistics over tensors or whole models, streamed at the memory of a histogram."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
 
@@ -8,14 +8,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nmerge_core.merging.block import Block
 from nmerge_core.merging.primitives import kept_entries
 from nmerge_core.merging.stream import Rows, Stream, in_order
 from nmerge_core.progress import Progress
 
-# Nonnegative float32 are ordered like their 31 bits: pass 1 counts the high 15, pass 2 the low 16 of one bin.
+# Floats are ordered like their bits, once those of negative ones are flipped. The first pass counts the high 16 of the
+# 32 bits, the second the low 16 inside the bins where the ranks that are asked for lie.
 _LOW_BITS = 16
-_HIGH_BINS = 1 << (31 - _LOW_BITS)
-_LOW_BINS = 1 << _LOW_BITS
+_BINS = 1 << 16
+_FIRST = -(1 << 15)  # the lowest high half
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The value of one rank, the largest being rank 1, and the sum of the values at least as large."""
+
+    value: float
+    tail: float
 
 
 @dataclass(frozen=True)
@@ -35,38 +45,56 @@ class Magnitudes:
 def magnitudes(
     stream: Stream, rows: Sequence[Rows], densities: Sequence[float], progress: Progress, *, extra: int = 0
 ) -> list[Magnitudes]:
-    """Find, per model, the (⌈density · d⌉ + extra)-th largest |τ| over all `rows` (d entries), exactly, in two passes.
+    """Find, per model, the (⌈density · d⌉ + extra)-th largest |τ| over all `rows` (d entries), in two passes."""
+    entries = count_entries(stream, rows)
+    ranks = [[min(entries, kept_entries(entries, density) + extra), entries] for density in densities]
+    found = order_statistics(stream, rows, lambda block: block.deltas.abs(), ranks, "Magnitudes", progress)
+    return [Magnitudes(least.value, total.tail, least.tail) for least, total in found]
 
-    The sums are float64 and do not depend on the order in which blocks are read.
+
+def count_entries(stream: Stream, rows: Sequence[Rows]) -> int:
+    """Return d, the number of entries of all `rows` in one model."""
+    return sum((each.stop - each.start) * stream.donor.info(each.name).row_elements for each in rows)
+
+
+def order_statistics(
+    stream: Stream,
+    rows: Sequence[Rows],
+    values: Callable[[Block], torch.Tensor],
+    ranks: Sequence[Sequence[int]],
+    stage: str,
+    progress: Progress,
+) -> list[list[Ranked]]:
+    """Find for each model the values of its `ranks` among `values(block)`, (T, …) float32, of all rows, in two passes.
+
+    Exact, and independent of the order in which blocks are read: sums are float64, rounded once.
     """
-    totals = [_Total(_HIGH_BINS) for _ in stream.models]
-    for counts, sums in _pass(stream, rows, _high_histogram, "Statistics, pass 1 of 2", progress):
-        for total, count, sum_ in zip(totals, counts, sums, strict=True):
-            total.add(count, sum_)
-    bins, remaining = [], []
-    for total, density in zip(totals, densities, strict=True):
-        entries = int(total.counts.sum())
-        rank = min(entries, kept_entries(entries, density) + extra)
-        above, bin_ = _locate(total.counts, rank)
-        bins.append(bin_)
-        remaining.append(rank - above)
+    high = [_Histogram() for _ in ranks]
+    for counts, sums in _pass(stream, rows, values, _count_high, f"{stage}, pass 1 of 2", progress):
+        for histogram, count, sum_ in zip(high, counts, sums, strict=True):
+            histogram.add(count, sum_)
+    places = [[_locate(histogram.counts, rank) for rank in own] for histogram, own in zip(high, ranks, strict=True)]
+    bins = [sorted({bin_ for _, bin_ in own}) for own in places]
 
-    kept = [_Total(_LOW_BINS) for _ in stream.models]
+    def count_low(keys: torch.Tensor, block: torch.Tensor) -> list[list[tuple[torch.Tensor, float]]]:
+        return [[_count_low(k, b, bin_) for bin_ in own] for k, b, own in zip(keys, block, bins, strict=True)]
 
-    def low_histogram(bits: torch.Tensor) -> list[tuple[torch.Tensor, float]]:
-        return [_low_histogram(each, bin_) for each, bin_ in zip(bits, bins, strict=True)]
-
-    for counts_and_sums in _pass(stream, rows, low_histogram, "Statistics, pass 2 of 2", progress):
-        for total, (count, sum_) in zip(kept, counts_and_sums, strict=True):
-            total.add(count, sum_)
-    return [_finish(*each) for each in zip(totals, kept, bins, remaining, strict=True)]
+    low = [{bin_: _Histogram() for bin_ in own} for own in bins]
+    for found in _pass(stream, rows, values, count_low, f"{stage}, pass 2 of 2", progress):
+        for own, counted in zip(low, found, strict=True):
+            for histogram, (count, sum_) in zip(own.values(), counted, strict=True):
+                histogram.add(count, sum_)
+    return [
+        [_finish(own[bin_], bin_, rank - above) for rank, (above, bin_) in zip(asked, places_of, strict=True)]
+        for own, asked, places_of in zip(low, ranks, places, strict=True)
+    ]
 
 
-class _Total:
-    """A histogram and a sum, gathered block by block."""
+class _Histogram:
+    """Counts and a sum, gathered block by block."""
 
-    def __init__(self, bins: int) -> None:
-        self.counts = np.zeros(bins, dtype=np.int64)
+    def __init__(self) -> None:
+        self.counts = np.zeros(_BINS, dtype=np.int64)
         self._sums: list[float] = []
 
     def add(self, counts: torch.Tensor, sum_: float) -> None:
@@ -78,28 +106,40 @@ class _Total:
         return fsum(self._sums)
 
 
-def _pass(stream: Stream, rows: Sequence[Rows], function, stage: str, progress: Progress) -> Iterator:  # type: ignore[no-untyped-def]
+def _pass(
+    stream: Stream,
+    rows: Sequence[Rows],
+    values: Callable[[Block], torch.Tensor],
+    count: Callable,
+    stage: str,
+    progress: Progress,
+) -> Iterator:
     total = sum(each.stop - each.start for each in rows)
     done = 0
     progress(stage, done, total, "rows")
-    results = in_order(lambda each: function(stream.load(each).deltas.flatten(1).abs_().view(torch.int32)), rows)
-    for each, result in zip(rows, results, strict=True):
+
+    def work(each: Rows) -> object:
+        block = values(stream.load(each)).flatten(1)  # (T, entries)
+        bits = block.view(torch.int32)
+        return count(bits ^ ((bits >> 31) & 0x7FFFFFFF), block)
+
+    for each, result in zip(rows, in_order(work, rows), strict=True):
         yield result
         done += each.stop - each.start
         progress(stage, done, total, "rows")
 
 
-def _high_histogram(bits: torch.Tensor) -> tuple[list[torch.Tensor], list[float]]:
-    counts = [torch.bincount(each >> _LOW_BITS, minlength=_HIGH_BINS).cpu() for each in bits]
-    return counts, bits.view(torch.float32).sum(1, dtype=torch.float64).tolist()
+def _count_high(keys: torch.Tensor, block: torch.Tensor) -> tuple[list[torch.Tensor], list[float]]:
+    counts = [torch.bincount((each >> _LOW_BITS) - _FIRST, minlength=_BINS).cpu() for each in keys]
+    return counts, block.sum(1, dtype=torch.float64).tolist()
 
 
-def _low_histogram(bits: torch.Tensor, bin_: int) -> tuple[torch.Tensor, float]:
-    """Count the low bits inside one high bin, and sum the magnitudes above that bin."""
-    high = bits >> _LOW_BITS
-    inside = bits[high == bin_] & (_LOW_BINS - 1)
-    above = (bits.view(torch.float32) * (high > bin_)).sum(dtype=torch.float64).item()
-    return torch.bincount(inside, minlength=_LOW_BINS).cpu(), above
+def _count_low(keys: torch.Tensor, block: torch.Tensor, bin_: int) -> tuple[torch.Tensor, float]:
+    """Count the low bits inside one high bin, and sum the values above that bin."""
+    high = (keys >> _LOW_BITS) - _FIRST
+    inside = keys[high == bin_] & (_BINS - 1)
+    above = (block * (high > bin_)).sum(dtype=torch.float64).item()
+    return torch.bincount(inside, minlength=_BINS).cpu(), above
 
 
 def _locate(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
@@ -109,10 +149,11 @@ def _locate(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
     return int(cumulative[position] - counts[::-1][position]), len(counts) - 1 - position
 
 
-def _finish(total: _Total, kept: _Total, bin_: int, remaining: int) -> Magnitudes:
-    _, low = _locate(kept.counts, remaining)
-    bits = np.arange(_LOW_BINS, dtype=np.int32) + np.int32(bin_ << _LOW_BITS)
+def _finish(histogram: _Histogram, bin_: int, remaining: int) -> Ranked:
+    _, low = _locate(histogram.counts, remaining)
+    keys = np.arange(_BINS, dtype=np.int64) + ((bin_ + _FIRST) << _LOW_BITS)
+    bits = np.where(keys < 0, keys ^ 0x7FFFFFFF, keys).astype(np.int32)
     values = bits.view(np.float32).astype(np.float64)
-    inside = kept.counts > 0
+    inside = histogram.counts > 0
     inside[:low] = False
-    return Magnitudes(float(values[low]), total.sum, kept.sum + float(kept.counts[inside] @ values[inside]))
+    return Ranked(float(values[low]), histogram.sum + float(histogram.counts[inside] @ values[inside]))

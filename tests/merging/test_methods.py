@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -224,6 +225,55 @@ def test_categories_of_absent_tasks_fold_into_general(family, tmp_path: Path) ->
     name = "model.layers.1.mlp.up_proj.weight"
     tau = deltas(family)[name][:2, 3]  # neuron 3 is a translation neuron, and translation is not merged
     torch.testing.assert_close(merged[name][3], family.weights[name][3] + 0.75 * tau[0] + 0.5 * tau[1])
+
+
+def test_random_grouping_keeps_the_sizes_of_the_groups(family, tmp_path: Path) -> None:
+    frames = []
+    for seed, grouping in ((0, "functional"), (0, "random"), (1, "random")):
+        out = tmp_path / f"{grouping}-{seed}"
+        recipe = {"merge_method": "neuronmerge", "base_model": family.base, "seed": seed}
+        recipe |= {"models": [{"model": model} for model in family.models]}
+        given = {"neurons": family.neurons, "coefficients": ALPHA, "grouping": grouping}
+        merge(load_recipe({**recipe, "parameters": given}), out)
+        frames.append(pd.read_parquet(out / "nmerge_neurons/neurons.parquet"))
+    sizes = [frame.groupby(["layer", "category"]).size() for frame in frames]
+    assert sizes[0].equals(sizes[1]) and sizes[0].equals(sizes[2])
+    assert len({tuple(frame["category"]) for frame in frames}) == 3
+
+
+def test_subspace_parts_are_orthogonal_and_add_up(family, tmp_path: Path) -> None:
+    across = run(family, tmp_path / "across", "subspace", models=family.models[:1], keep="orthogonal")
+    along = run(family, tmp_path / "along", "subspace", models=family.models[:1], keep="parallel")
+    for name, base in family.weights.items():
+        tau = family.tunes["math"][name] - base
+        if base.dim() == 1:
+            torch.testing.assert_close(across[name], base + tau)
+            continue
+        torch.testing.assert_close(across[name] - base + along[name] - base, tau, atol=2e-6, rtol=1e-5)
+        dots = ((across[name] - base) * base).sum(1)
+        torch.testing.assert_close(dots, torch.zeros_like(dots), atol=2e-6, rtol=0)
+
+
+def test_pcb_equals_its_formula_over_the_whole_model(family, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "pcb", mask_ratio=0.3, tail_clip=0.02, **{"lambda": 0.8})
+    tau = torch.cat([each.flatten(1) for each in deltas(family).values()], dim=1)  # (T, d)
+    count, d = tau.shape
+    ranked = tau.abs().sort(1).values
+    size = tau.abs().clamp(ranked[:, int(d * 0.02), None], ranked[:, int(d * 0.98 - 1), None])
+
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        low, high = x.min(1, keepdim=True).values, x.max(1, keepdim=True).values
+        return (x - low) / (high - low)
+
+    score = torch.exp(count * scaled(size) ** 2) * torch.tanh(tau * tau.sum(0))
+    floor = score.sort(1).values[:, int(d * 0.7), None]
+    scale = scaled(torch.maximum(score, floor))
+    expected = 0.8 * (tau.sign() * size * scale).sum(0) / scale.sum(0).clamp(min=1e-12)
+    start = 0
+    for name, base in family.weights.items():
+        part = expected[start : start + base.numel()].view(base.shape)
+        start += base.numel()
+        torch.testing.assert_close(merged[name], base + part, atol=3e-6, rtol=1e-5)
 
 
 # Parameters a method needs besides its defaults, for the properties below.

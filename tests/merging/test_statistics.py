@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.merging.statistics import magnitudes
+from nmerge_core.merging.statistics import magnitudes, order_statistics
 from nmerge_core.merging.stream import Stream, all_rows
 from nmerge_core.progress import silent
 
@@ -24,3 +24,15 @@ def test_ties_are_kept_and_zeros_counted(family) -> None:
     stream = Stream(open_checkpoint(family.base), (open_checkpoint(family.base),), torch.device("cpu"))
     (found,) = magnitudes(stream, all_rows(stream, list(family.weights)), [0.1], silent)
     assert (found.threshold, found.l1, found.l1_kept, found.sigma) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_any_rank_of_signed_values(family) -> None:
+    stream = Stream(open_checkpoint(family.base), (open_checkpoint(family.models[0]),), torch.device("cpu"))
+    rows = all_rows(stream, list(family.weights))
+    tau = torch.cat([(family.tunes["math"][name] - base).flatten() for name, base in family.weights.items()])
+    ranked = tau.sort(descending=True).values
+    ranks = [1, 2, len(tau) // 2, len(tau) - 1, len(tau)]
+    (found,) = order_statistics(stream, rows, lambda block: block.deltas, [ranks], "Values", silent)
+    assert [each.value for each in found] == [ranked[rank - 1].item() for rank in ranks]
+    for each, rank in zip(found, ranks, strict=True):
+        assert each.tail == pytest.approx(ranked[:rank].double().sum().item(), abs=1e-9)

@@ -5,7 +5,7 @@ import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.parameters import LAMBDA_1, LAMBDA_2, MASK_RATIO, MERGE_FUNCTION
-from nmerge_core.merging.primitives import combine, trim
+from nmerge_core.merging.primitives import combine, split_by_base, trim
 from nmerge_core.merging.registry import Values, method
 
 # Components of a unit singular vector below this are rounding of the Gram matrix: the task is absent in that direction.
@@ -45,10 +45,7 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     psi = values.shared["merge_function"]
     if not block.neuronal:
         return combine(masked, psi) * lambda_2
-    norm = block.base.norm(dim=1, keepdim=True)  # (rows, 1)
-    direction = block.base / torch.where(norm == 0, 1.0, norm)  # ŵ0; 0 where the base row is 0: all is orthogonal
-    parallel = (masked * direction).sum(-1, keepdim=True)  # (T, rows, 1), the coordinates τ·ŵ0
-    orthogonal = masked - parallel * direction
+    parallel, direction, orthogonal = split_by_base(masked, block.base)
     merged = merge_orthogonal(orthogonal, psi) * lambda_2
     lambda_1 = values.shared["lambda_1"]
     return merged + lambda_1 * combine(parallel, psi) * direction if lambda_1 else merged

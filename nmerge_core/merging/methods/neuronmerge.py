@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
 from nmerge_core.merging.block import Block
@@ -61,6 +63,8 @@ def prepare(context: Context, values: Values) -> Facts:
     frame = context.neuron_categories(values)
     # The categories of tasks that are not merged fold into General (§4.1).
     frame = frame.assign(category=frame["category"].where(frame["category"].isin(tasks), GENERAL))
+    if values.shared["grouping"] == "random":
+        frame = _shuffled(frame, values.shared["seed"])
     categories = (GENERAL, *tasks)
     indices = {name: index for index, name in enumerate(categories)}
     groups = {
@@ -92,11 +96,19 @@ def prepare(context: Context, values: Values) -> Facts:
     plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, available, own_values, facts)
     sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
     solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
+    solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
     report: dict[str, Any] = {"groups": sizes}
     for found in filter(None, facts.values()):
         solved |= found.solved
         report |= found.report
     return Facts(plan, solved=solved, report=report, categories=frame)
+
+
+def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Give the same number of neurons of each layer to each category, at random (the control of Table 4)."""
+    order = np.random.default_rng(seed)
+    shuffled = frame.groupby("layer")["category"].transform(lambda layer: order.permutation(layer.to_numpy()))
+    return frame.assign(category=shuffled)
 
 
 def _values_for(used: Method, values: Values) -> Values:
@@ -128,6 +140,13 @@ def _values_for(used: Method, values: Values) -> Values:
             1,
         ),
         Parameter("margin", "int", None, "Votes m a category must be ahead by, else the neuron is General.", 0, 50, 1),
+        Parameter(
+            "grouping",
+            "choice",
+            "functional",
+            "Group neurons by what they do, or at random with the same sizes per layer (the control of Table 4).",
+            choices=("functional", "random"),
+        ),
         CATEGORY,
         CALIBRATION,
         SAMPLES,

@@ -1,0 +1,33 @@
+"""What one fine-tune is without its change along, or across, each neuron's base weights."""
+
+import torch
+
+from nmerge_core.merging.block import Block
+from nmerge_core.merging.parameters import WEIGHT
+from nmerge_core.merging.primitives import split_by_base, weighted_sum
+from nmerge_core.merging.registry import Parameter, Values, method
+
+
+@method(
+    "subspace",
+    title="Subspace ablation",
+    paper="NeuroMerging, EMNLP 2025 (Fig. 1, Tables 6 and 12)",
+    summary="Keep only the part of a fine-tune's change across (or along) each neuron's base weights.",
+    parameters=[
+        Parameter(
+            "keep",
+            "choice",
+            "orthogonal",
+            "The part of each neuron's change that is kept; 1-D tensors are kept whole.",
+            choices=("orthogonal", "parallel"),
+        ),
+        WEIGHT,
+    ],
+)
+def merge(block: Block, values: Values, facts: None) -> torch.Tensor:
+    """Return τ⊥ or τ∥ per weight neuron, unmasked, summed by weight where there are several models."""
+    deltas = block.deltas
+    if block.neuronal:
+        coordinates, direction, orthogonal = split_by_base(block.deltas, block.base)
+        deltas = orthogonal if values.shared["keep"] == "orthogonal" else coordinates * direction
+    return weighted_sum(deltas, values.each["weight"])
