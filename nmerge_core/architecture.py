@@ -68,6 +68,13 @@ class Architecture:
         found = _LAYER.search(name)
         return int(found.group(1)) if found else None
 
+    def position(self, name: str) -> float:
+        """Return a tensor's place between the first layer, 0, and the last, 1; embeddings at 0, norm and head at 1."""
+        layer = self.layer_of(name)
+        if layer is None:
+            return 0.0 if self.submodule(name) == "embedding" else 1.0
+        return layer / max(1, len(self.layers) - 1)
+
     def submodule(self, name: str) -> str:
         """Return attention, mlp, embedding, head or norm; a layer's norms go with the submodule that reads them."""
         if self.layer_of(name) is not None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nmerge_core.errors import InputError
@@ -11,7 +12,9 @@ _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 def resolve(reference: str) -> Path:
-    """Return the local folder of a model, fetching it first when it is a Hub id (weights as safetensors only).
+    """Return the local folder of a model, fetching it when it is a Hub id that was not fetched before.
+
+    Only safetensors weights are fetched. A model that is here already is used as it is, without asking the Hub.
 
     Raises:
         InputError: there is no such folder, and the Hub has no such model or cannot be reached.
@@ -28,6 +31,10 @@ def resolve(reference: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    with suppress(LocalEntryNotFoundError):
+        here = Path(snapshot_download(reference, allow_patterns=_FILES, local_files_only=True))
+        if any(here.glob("*.safetensors")):
+            return here
     try:
         return Path(snapshot_download(reference, allow_patterns=_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -71,11 +71,12 @@ class Context:
         """Return, per model, the values of the given ranks (1 the largest) among `values(block)` of the whole model."""
         return order_statistics(self.stream, all_rows(self.stream, self.names), values, ranks, stage, self.progress)
 
-    def tensor_thresholds(self, densities: Sequence[float]) -> dict[str, list[float]]:
+    def tensor_thresholds(self, values: Values) -> dict[str, list[float]]:
         """Return per tensor and model the threshold that keeps `density` of that tensor alone."""
         thresholds = {}
         for done, name in enumerate(self.names):
             self.progress("Statistics per tensor", done, len(self.names), "tensors")
+            densities = values.at(name, self.stream.donor.architecture.position(name)).each["density"]
             found = magnitudes(self.stream, self.stream.rows(name), densities, silent)
             thresholds[name] = [each.threshold for each in found]
         return thresholds

@@ -6,9 +6,19 @@ from nmerge_core.merging.primitives import MERGE_FUNCTIONS
 from nmerge_core.merging.registry import Parameter
 
 WEIGHT = Parameter(
-    "weight", "float", 1.0, "How much of this model's change is taken; 1 takes all of it.", -2, 3, 0.05, per_model=True
+    "weight",
+    "float",
+    1.0,
+    "How much of this model's change is taken; 1 takes all of it.",
+    -2,
+    3,
+    0.05,
+    per_model=True,
+    varies=True,
 )
-LAMBDA = Parameter("lambda", "float", 1.0, "Scale λ of the merged change; 1 leaves it as it is.", 0, 10, 0.05)
+LAMBDA = Parameter(
+    "lambda", "float", 1.0, "Scale λ of the merged change; 1 leaves it as it is.", 0, 10, 0.05, varies=True
+)
 DENSITY = Parameter(
     "density",
     "float",
@@ -19,6 +29,7 @@ DENSITY = Parameter(
     0.01,
     per_model=True,
     above_low=True,
+    varies=True,
 )
 NORMALIZE = Parameter(
     "normalize", "flag", False, "Divide by the sum of the weights, so that scales stay those of one model."

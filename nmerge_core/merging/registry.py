@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.merging import vary
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,8 @@ class Parameter:
     """One parameter of a method: its kind (float, int, choice, flag, text, json), default, range and meaning.
 
     `per_model` parameters stand beside a model in a recipe or, for all models, under `parameters`. A parameter with
-    `auto` also takes the word auto; one `per_category` also takes a mapping from category to value.
+    `auto` also takes the word auto; one `per_category` also takes a mapping from category to value; one that `varies`
+    also takes mergekit's gradient over the layers or its list of filters (`vary.at`).
     """
 
     name: str
@@ -34,6 +36,7 @@ class Parameter:
     per_model: bool = False
     per_category: bool = False
     auto: bool = False
+    varies: bool = False
     above_low: bool = False  # whether `low` itself is outside the range
     advanced: bool = False  # filled in by a finished merge, seldom by hand
 
@@ -45,6 +48,8 @@ class Parameter:
         """
         if self.per_category and isinstance(value, Mapping):
             return {str(category): self.check(choice, f"{where}.{category}") for category, choice in value.items()}
+        if self.varies and isinstance(value, list):
+            return [self._check_part(part, f"{where}[{index}]") for index, part in enumerate(value)]
         if value is None or self.kind == "json" or (self.auto and value == "auto"):
             return value
         kinds: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "flag": (bool,)}
@@ -58,6 +63,16 @@ class Parameter:
                 raise InputError(f"recipe, key '{where}': expected {self.expected()}, found {value}")
             return float(value) if self.kind == "float" else value
         return value
+
+    def _check_part(self, part: Any, where: str) -> Any:
+        """Check one point of a gradient, or one {filter, value} of a list of filters."""
+        if not isinstance(part, Mapping):
+            return self.check(part, where)
+        if not {"value"} <= part.keys() <= {"filter", "value"} or not isinstance(part.get("filter", ""), str):
+            raise InputError(
+                f"recipe, key '{where}': expected {{filter: part of a name, value: …}}, found {dict(part)}"
+            )
+        return {**part, "value": self.check(part["value"], f"{where}.value")}
 
     def expected(self) -> str:
         """Say in words what values are accepted."""
@@ -83,6 +98,18 @@ class Values:
 
     shared: Mapping[str, Any]
     each: Mapping[str, tuple[Any, ...]]
+
+    def at(self, name: str, position: float) -> "Values":
+        """Return the values of one tensor; `position` is its place in the model, 0 the first layer, 1 the last."""
+        shared = {key: vary.at(value, name, position) for key, value in self.shared.items()}
+        each = {key: tuple(vary.at(value, name, position) for value in own) for key, own in self.each.items()}
+        return Values(shared, each)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "Values":
+        """Return the values with a default in place of every None."""
+        shared = {key: defaults.get(key) if value is None else value for key, value in self.shared.items()}
+        each = {key: tuple(defaults[key] if v is None else v for v in own) for key, own in self.each.items()}
+        return Values(shared, each)
 
 
 MergeFunction = Callable[["Block", Values, Any], "torch.Tensor"]

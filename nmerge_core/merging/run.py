@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from nmerge_core import __version__
+from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import fingerprint, label, labels, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint, torch_dtype
 from nmerge_core.checkpoints.family import mismatches
@@ -22,9 +23,11 @@ from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.writer import Layout, check_target, create_files, plan_layout, write_at, write_companions
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device, peak_memory
+from nmerge_core.merging import vary
 from nmerge_core.merging.card import model_card
 from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
 from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
+from nmerge_core.merging.registry import Values
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
 from nmerge_core.progress import Progress, silent
 
@@ -77,7 +80,16 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
     if reasons:
         raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
+    _check_filters(recipe, stream.donor)
     return Opened(recipe, stream)
+
+
+def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:
+    values = recipe.values()
+    for value in (*values.shared.values(), *(own for each in values.each.values() for own in each)):
+        for text in vary.filters(value):
+            if not any(text in name for name in donor.tensors):
+                raise InputError(f"recipe, filter '{text}': expected a part of a tensor's name, found in none of them")
 
 
 def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:
@@ -131,14 +143,20 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
 
 
 def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, progress: Progress) -> None:
-    method, values, stream = context.recipe.method, context.recipe.values(), context.stream
+    method, stream = context.recipe.method, context.stream
+    values = tensor_values(context.recipe, stream.donor.architecture, layout.tensors)
     done = set((part / _JOURNAL).read_text(encoding="utf-8").splitlines()[1:])
     rows = all_rows(stream, [name for name in layout.tensors if name not in done])
 
     def work(each: Rows) -> None:
         block = stream.load(each)
         target = layout.tensors[each.name]
-        merged = (block.base + method.merge(block, values, facts)).to(torch_dtype(target.dtype)).cpu().contiguous()
+        merged = (
+            (block.base + method.merge(block, values[each.name], facts))
+            .to(torch_dtype(target.dtype))
+            .cpu()
+            .contiguous()
+        )
         write_at(target, each.start, merged.view(-1).view(torch.uint8).numpy().data)
 
     total = sum(tensor.bytes for tensor in layout.tensors.values())
@@ -152,6 +170,13 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
                 journal.write(f"{each.name}\n")
                 journal.flush()
             progress("Merging", written / 1e6, total / 1e6, "MB")
+
+
+def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:
+    """Resolve the parameters of every tensor; where no filter matches it a parameter has its default."""
+    values = recipe.values()
+    defaults = {parameter.name: parameter.default for parameter in recipe.method.parameters}
+    return {name: values.at(name, architecture.position(name)).with_defaults(defaults) for name in names}
 
 
 def _begin(part: Path, layout: Layout, identity: str) -> None:

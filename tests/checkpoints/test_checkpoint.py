@@ -102,6 +102,19 @@ def test_what_is_not_a_model_folder(tmp_path: Path) -> None:
         resolve("nobody/nothing-of-that-name")
 
 
+def test_a_fetched_model_is_used_without_asking_the_hub(
+    tmp_path: Path, weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--org--name/snapshots" / ("0" * 40)
+    checkpoints.write(snapshot, weights)
+    (tmp_path / "models--org--name/refs").mkdir()
+    (tmp_path / "models--org--name/refs/main").write_text("0" * 40)
+    assert open_checkpoint("org/name").folder == snapshot
+
+
 def test_family_report(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     base = checkpoints.write(tmp_path / "base", weights)
     half = checkpoints.write(tmp_path / "half", {name: value.half() for name, value in weights.items()}, rope_theta=5.0)

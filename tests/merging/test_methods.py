@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.registry import methods
 from nmerge_core.merging.run import merge
@@ -62,6 +63,23 @@ def test_linear(family, tmp_path: Path) -> None:
 def test_task_arithmetic(family, tmp_path: Path) -> None:
     merged = run(family, tmp_path / "out", "task_arithmetic", weight=0.4, **{"lambda": 0.5})
     assert_same(merged, family, lambda name, tau: 0.2 * tau.sum(0))
+
+
+def test_weights_vary_over_layers_and_names(family, tmp_path: Path) -> None:
+    filtered = [{"filter": "mlp", "value": [0.2, 0.6]}, {"filter": "embed", "value": 0.0}, {"value": 0.5}]
+    merged = run(family, tmp_path / "out", "task_arithmetic", weight=filtered)
+
+    def delta(name: str, tau: torch.Tensor) -> torch.Tensor:
+        # A gradient of two points over two layers: 0.2 in layer 0, 0.6 in layer 1.
+        weight = {"0": 0.2, "1": 0.6}[name.split(".")[2]] if "mlp" in name else 0.0 if "embed" in name else 0.5
+        return weight * tau.sum(0)
+
+    assert_same(merged, family, delta)
+
+
+def test_a_filter_that_matches_nothing_is_an_error(family, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="filter 'mpl': expected a part of a tensor's name"):
+        run(family, tmp_path / "out", "task_arithmetic", weight=[{"filter": "mpl", "value": 1.0}])
 
 
 def naive_ties(tau: torch.Tensor, least: list[float]) -> torch.Tensor:

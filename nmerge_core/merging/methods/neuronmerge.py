@@ -39,8 +39,8 @@ _DROP, _OWN, _MERGE = "drop", "own", "merge"
 class Plan:
     """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category index what is done with it.
 
-    A choice is drop, own or a method's name; `facts` and `values` are those of each method that is used, `own` gives
-    the position of the model whose category it is.
+    A choice is drop, own or a method's name; `facts` are those of each method that is used, `own` gives the position of
+    the model whose category it is.
     """
 
     groups: Mapping[int, torch.Tensor]
@@ -49,7 +49,6 @@ class Plan:
     others: str
     own: Mapping[str, int]
     methods: Mapping[str, Method]
-    values: Mapping[str, Values]
     facts: Mapping[str, Any]
 
 
@@ -80,7 +79,6 @@ def prepare(context: Context, values: Values) -> Facts:
     others = values.shared["others"]
     used = {choice for choice in (*choices.values(), others) if choice not in (_DROP, _OWN)}
     available = {name: methods()[_NAMES.get(name, name)] for name in sorted(used)}
-    own_values = {name: _values_for(used_method, values) for name, used_method in available.items()}
     solved_groups = {
         layer: {
             name: (ids == index).nonzero().flatten().numpy()
@@ -90,10 +88,12 @@ def prepare(context: Context, values: Values) -> Facts:
         for layer, ids in groups.items()
     }
     facts = {
-        name: used_method.prepare(context.with_groups(solved_groups), own_values[name]) if used_method.prepare else None
+        name: used_method.prepare(context.with_groups(solved_groups), _values_for(used_method, values))
+        if used_method.prepare
+        else None
         for name, used_method in available.items()
     }
-    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, available, own_values, facts)
+    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, available, facts)
     sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
     solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
     solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
@@ -112,14 +112,11 @@ def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _values_for(used: Method, values: Values) -> Values:
-    """Give a method the values of its parameters, its own default where this recipe names none."""
-    shared = {p.name: p.default for p in used.parameters} | {k: v for k, v in values.shared.items() if v is not None}
+    """Give a method the values of its parameters, its own defaults for those this recipe does not have."""
     count = len(values.each["weight"])
+    shared = {p.name: p.default for p in used.parameters} | {k: v for k, v in values.shared.items() if v is not None}
     each = {p.name: (p.default,) * count for p in used.parameters if p.per_model}
-    for name, given in values.each.items():
-        default = each.get(name, (None,) * count)
-        each[name] = tuple(d if v is None else v for v, d in zip(given, default, strict=True))
-    return Values(shared, each)
+    return Values(shared, each | dict(values.each))
 
 
 @method(
@@ -183,7 +180,7 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return θ_merge − θ0 of a block: each MLP neuron by its group's choice, the rest by `others` (Alg. 1)."""
     plan: Plan = facts.data
     if block.neuron_axis is None or block.layer is None:
-        return _apply(plan, plan.others, block)
+        return _apply(plan, plan.others, block, values)
     groups = plan.groups[block.layer]  # (d_ffn,)
     if block.neuron_axis == 0:
         groups = groups[block.start : block.stop]
@@ -194,10 +191,15 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
         mask = groups == index
         if choice == _DROP or not mask.any():
             continue
-        delta = block.deltas[plan.own[category]] if choice == _OWN else _apply(plan, choice, block.for_group(category))
+        delta = (
+            block.deltas[plan.own[category]]
+            if choice == _OWN
+            else _apply(plan, choice, block.for_group(category), values)
+        )
         merged = torch.where(mask.to(merged.device).unsqueeze(1 if by_row else 0), delta, merged)
     return merged
 
 
-def _apply(plan: Plan, name: str, block: Block) -> torch.Tensor:
-    return plan.methods[name].merge(block, plan.values[name], plan.facts[name])
+def _apply(plan: Plan, name: str, block: Block, values: Values) -> torch.Tensor:
+    used = plan.methods[name]
+    return used.merge(block, _values_for(used, values), plan.facts[name])

@@ -17,7 +17,9 @@ def prepare(context: Context, values: Values) -> Facts:
     """Find each model's trim threshold, over the whole model or per tensor."""
     densities = values.each["density"]
     if values.shared["trim"] == "tensor":
-        return Facts(context.tensor_thresholds(densities))
+        return Facts(context.tensor_thresholds(values))
+    if any(isinstance(density, list) for density in densities):
+        raise context.wrong("density", "one number with trim: model, whose threshold is the whole model's", densities)
     thresholds = [each.threshold for each in context.magnitudes(densities)]
     return Facts(thresholds, report={"thresholds": dict(zip(context.labels, thresholds, strict=True))})
 
