@@ -1,0 +1,5 @@
+"""Scores of models on tasks: lm-evaluation-harness in memory, and a locked-down place for generated code."""
+
+from nmerge_core.evaluation.scores import Evaluator, evaluate
+
+__all__ = ["Evaluator", "evaluate"]

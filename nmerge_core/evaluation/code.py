@@ -1,0 +1,61 @@
+r"""The score of generated code in lm-evaluation-harness: a filter that runs it in the sandbox, and pass@1.
+
+A code task's YAML names both:
+
+    unsafe_code: true
+    filter_list:
+      - name: sandbox
+        filter:
+          - {function: run_code, program: "{{prompt}}{{body}}\n\n{{tests}}\n"}
+          - {function: take_first}
+    process_results: !function nmerge_core.evaluation.code.pass_at_1
+    metric_list: [{metric: pass@1, aggregation: mean, higher_is_better: true}]
+
+`program` is the Jinja template of what runs: it has the document's fields, `completion` (what the model wrote) and
+`body` (of it, the lines up to the first that is not indented: where the function of the prompt ends).
+"""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from lm_eval.api.filter import Filter
+from lm_eval.api.registry import register_filter
+from lm_eval.utils import apply_template
+
+from nmerge_core.evaluation.sandbox import run_programs
+from nmerge_core.progress import Progress, silent
+
+# lm-eval makes and calls filters itself, so the report of progress (and with it, cancel) cannot be an argument.
+code_progress: ContextVar[Progress] = ContextVar("code_progress", default=silent)
+
+
+def function_body(completion: str) -> str:
+    """Return the completion up to the first line that is neither empty nor indented."""
+    lines = completion.splitlines()
+    end = next((number for number, line in enumerate(lines) if line and not line[0].isspace()), len(lines))
+    return "\n".join(lines[:end])
+
+
+@register_filter("run_code")
+class RunCode(Filter):
+    """Turns each completion into True or False: whether its program ran to its end."""
+
+    def __init__(self, program: str) -> None:
+        """Take the template of the program."""
+        self._program = program
+
+    def apply(self, resps: Sequence[Sequence[str]], docs: Sequence[dict[str, Any]]) -> list[list[bool]]:
+        """Run all completions (documents, repeats); see `run_programs` for what is raised."""
+        programs = [
+            apply_template(self._program, {**doc, "completion": text, "body": function_body(text)})
+            for doc, texts in zip(docs, resps, strict=True)
+            for text in texts
+        ]
+        outcomes = iter(run_programs(programs, progress=code_progress.get()))
+        return [[next(outcomes).passed for _ in texts] for texts in resps]
+
+
+def pass_at_1(doc: dict[str, Any], results: Sequence[bool]) -> dict[str, float]:
+    """Return the score of one document: 1 if its first completion passed, else 0."""
+    return {"pass@1": float(results[0])}

@@ -1,0 +1,170 @@
+"""What a category's neurons are for: switch a share of them off, score the model (NeuronMerge §2.3, Figs 4 and 7)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nmerge_core.activations.hooks import knock_out
+from nmerge_core.activations.store import Classification, open_classification
+from nmerge_core.errors import InputError
+from nmerge_core.evaluation.scores import BATCH_SIZE, Evaluator
+from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.progress import Progress, silent
+
+RANDOM = "random"
+Neurons = dict[int, NDArray[np.int64]]
+"""Neuron indices by layer."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measurement: which group's neurons are off, what share of the category's number, by which seed."""
+
+    group: str
+    proportion: float
+    seed: int
+    neurons: Neurons
+
+    @property
+    def size(self) -> int:
+        """The number of neurons that are off."""
+        return sum(len(indices) for indices in self.neurons.values())
+
+
+def knockout(
+    model: str,
+    neurons: Path,
+    category: str,
+    layers: Sequence[int],
+    proportions: Sequence[float],
+    task: str,
+    *,
+    repeats: int = 3,
+    seed: int = 0,
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    device: str = "auto",
+    run_code: bool = False,
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """Score a model on a task with growing shares of a category's neurons off, and with as many random ones off.
+
+    In each layer the share p of a category of n neurons is the first round(p·n) of a seeded shuffle, so that a larger
+    share contains the smaller ones. The control takes the same number in the same layer from a shuffle of all its
+    neurons, those of the category included (as the paper's random control), once per repeat.
+
+    Args:
+        model: folder or Hub id of the model.
+        neurons: the classification folder that says which neurons are the category's; of this model or of its base.
+        category: the category to knock out.
+        layers: the layers whose neurons go, from 0.
+        proportions: shares of the category's neurons, in (0, 1].
+        task: the task to score, as in `evaluation.tasks.load_task`.
+        repeats: seeds of the control: seed, seed + 1, ….
+        seed: seed of the category's shuffle and of the first control.
+        limit: score the first this many problems only.
+        batch_size: texts at a time.
+        device: as in `load_model`.
+        run_code: allow a task that runs what the model writes.
+        progress: counts measurements.
+
+    Returns:
+        Columns group (the category or "random"), proportion, neurons, seed, metric, value; per measurement a row for
+        each metric of the task, the primary one first. Both groups begin with proportion 0, the intact model.
+
+    Raises:
+        InputError: no such category, layer or task; the category has no neuron there; a proportion out of range; the
+            folder is of another kind of model.
+    """
+    classification = open_classification(neurons)
+    members = category_neurons(classification, category, layers)
+    if not proportions:
+        raise InputError("proportions: expected at least one share of the category's neurons, found none")
+    for proportion in proportions:
+        if not 0 < proportion <= 1:
+            raise InputError(f"proportions: expected shares above 0 and up to 1, found {proportion:g}; 20 % is 0.2")
+    if repeats < 1:
+        raise InputError(f"repeats: expected at least 1, found {repeats}")
+    evaluator = Evaluator([task], limit=limit, batch_size=batch_size, run_code=run_code)
+    language_model = load_model(model, device)
+    _check_same_kind(classification, language_model)
+    seeds = range(seed, seed + repeats)
+    trials = list(plan(members, classification.d_ffn, category, sorted(set(proportions)), seeds))
+    measurements = len(trials) + 1
+
+    def measure(index: int, neurons: Neurons) -> pd.DataFrame:
+        def within(stage: str, done: float, total: float, unit: str = "") -> None:
+            progress("knocking out neurons", index + min(0.99, done / max(total, 1)), measurements, "measurements")
+
+        with knock_out(language_model.model, language_model.architecture, neurons):
+            return evaluator.scores(language_model, within)[["metric", "value"]]
+
+    intact = measure(0, {})
+    tables = [
+        intact.assign(group=group, proportion=0.0, neurons=0, seed=group_seed)
+        for group, group_seed in ((category, seed), *((RANDOM, control) for control in seeds))
+    ]
+    for index, trial in enumerate(trials, start=1):
+        scores = measure(index, trial.neurons)
+        facts = {"group": trial.group, "proportion": trial.proportion, "neurons": trial.size, "seed": trial.seed}
+        tables.append(scores.assign(**facts))
+    progress("knocking out neurons", measurements, measurements, "measurements")
+    return pd.concat(tables, ignore_index=True)[["group", "proportion", "neurons", "seed", "metric", "value"]]
+
+
+def category_neurons(classification: Classification, category: str, layers: Sequence[int]) -> Neurons:
+    """Return the category's neurons in each of the layers.
+
+    Raises:
+        InputError: no such category or layer, or no neuron of the category in any of the layers.
+    """
+    folder = classification.folder
+    if category not in classification.categories:
+        raise InputError(f"{folder}: no category '{category}'; it has {', '.join(classification.categories)}")
+    if unknown := sorted(set(layers) - set(classification.layers)):
+        first, last = classification.layers[0], classification.layers[-1]
+        raise InputError(f"{folder}: no layer {unknown[0]}; it has layers {first} to {last}")
+    table = classification.neurons()
+    table = table[(table["category"] == category) & table["layer"].isin(layers)]
+    if table.empty:
+        named = ", ".join(str(layer) for layer in sorted(set(layers))) or "none"
+        raise InputError(f"{folder}: no neuron of category '{category}' in the layers asked for ({named}); add layers")
+    return {int(layer): rows["neuron"].to_numpy(np.int64) for layer, rows in table.groupby("layer")}
+
+
+def plan(
+    members: Neurons, d_ffn: int, category: str, proportions: Sequence[float], seeds: Sequence[int]
+) -> Iterator[Trial]:
+    """Yield the measurements: the category's curve by the first seed, then the control's by each seed.
+
+    Args:
+        members: the category's neurons by layer.
+        d_ffn: neurons in a layer, from which the control is drawn.
+        category: its name, which becomes the group's.
+        proportions: shares of the category's neurons.
+        seeds: seeds of the control.
+    """
+    everyone = {layer: np.arange(d_ffn) for layer in members}
+    groups = [(category, members, seeds[0]), *((RANDOM, everyone, seed) for seed in seeds)]
+    for group, pool, seed in groups:
+        shuffled = {
+            layer: np.random.default_rng((seed, layer, int(group == RANDOM))).permutation(indices)
+            for layer, indices in pool.items()
+        }
+        for proportion in proportions:
+            counts = {layer: round(proportion * len(indices)) for layer, indices in members.items()}
+            yield Trial(group, proportion, seed, {layer: np.sort(shuffled[layer][:n]) for layer, n in counts.items()})
+
+
+def _check_same_kind(classification: Classification, language_model: LanguageModel) -> None:
+    layers = language_model.architecture.layers
+    expected, found = (len(classification.layers), classification.d_ffn), (len(layers), layers[0].d_ffn)
+    if expected != found:
+        raise InputError(
+            f"{classification.folder}: it describes a model of {expected[0]} layers with {expected[1]} neurons each, "
+            f"but {language_model.label} has {found[0]} with {found[1]}; classify this model or its base"
+        )
