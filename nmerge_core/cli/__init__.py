@@ -1,0 +1,53 @@
+"""The command line: results on stdout, progress and messages on stderr, and the exit status says how it ended."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from nmerge_core.cli.parser import build_parser
+from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.runs.failure import out_of_memory, sentence
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 a failure of ours, 2 wrong input, 130 interrupted.
+
+    A wrong command line ends in argparse's SystemExit(2).
+    """
+    parsed = build_parser().parse_args(arguments)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        parsed.command(parsed)
+        sys.stdout.flush()
+        return DONE
+    except InputError as error:
+        _say(f"error: {error}")
+        return WRONG_INPUT
+    except (KeyboardInterrupt, Cancelled):
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if os.environ.get("NMERGE_DEBUG"):
+            traceback.print_exc()
+        hint = "" if out_of_memory(error) else "; run again with NMERGE_DEBUG=1 for the traceback"
+        _say(f"failed: {sentence(error)}{hint}")
+        return FAILED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(message: str) -> None:
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a line of progress may stand there
+    print(f"{clear}nmerge: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

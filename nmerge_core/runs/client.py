@@ -1,0 +1,122 @@
+"""What pages and scripts call: start, find, cancel and repeat runs, and ask the worker a short question."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nmerge_core
+from nmerge_core.errors import InputError
+from nmerge_core.runs import queue
+from nmerge_core.runs.folder import Run, create, find
+from nmerge_core.runs.lock import transitions, worker_pid
+from nmerge_core.runs.questions import ask_worker
+from nmerge_core.runs.request import resolve
+
+WORKER = (sys.executable, "-m", "nmerge_core.runs.worker")
+PROJECT = Path(nmerge_core.__file__).parents[1]
+
+
+def cache_root() -> Path:
+    """Return the folder of runs and artefacts: $NMERGE_CACHE, or cache/ of the project."""
+    return Path(os.environ.get("NMERGE_CACHE") or PROJECT / "cache").expanduser().resolve()
+
+
+def lookup(kind: str, parameters: Mapping[str, Any]) -> Run | None:
+    """Return the run of this request if there is one, in whatever state, without starting anything.
+
+    Raises:
+        InputError: The parameters are wrong, or an input is missing.
+    """
+    root = cache_root()
+    return find(root, resolve(root, kind, parameters).id)
+
+
+def submit(kind: str, parameters: Mapping[str, Any], title: str = "") -> Run:
+    """Queue a run and see that a worker is there; the run of an equal request is returned, and repeated if it failed.
+
+    Raises:
+        InputError: The parameters are wrong, or an input is missing.
+    """
+    root = cache_root()
+    request = resolve(root, kind, parameters)
+    with transitions(root):
+        run = find(root, request.id)
+        if run is None:
+            run = create(
+                root,
+                kind,
+                request.key,
+                title or request.title,
+                request.parameters,
+                request.inputs,
+                nmerge_core.__version__,
+            )
+        else:
+            queue.requeue(run)
+    if run.status().state == "queued":
+        ensure_worker()
+    return run
+
+
+def restart(run: Run) -> None:
+    """Queue a run again that has failed, was cancelled or was interrupted.
+
+    Raises:
+        InputError: An input has changed since: the run's figures would not be what its parameters say.
+    """
+    root = cache_root()
+    if resolve(root, run.kind, run.parameters).id != run.id:
+        raise InputError(f"{run.title}: its inputs (or this program) have changed since; start a new run instead")
+    with transitions(root):
+        queue.requeue(run)
+    ensure_worker()
+
+
+def cancel(run: Run) -> None:
+    """Cancel a waiting run at once, a going one within seconds."""
+    with transitions(cache_root()):
+        queue.request_cancel(run)
+
+
+def worker_alive() -> bool:
+    """Tell whether the worker process of this cache is there."""
+    return worker_pid(cache_root()) is not None
+
+
+def ensure_worker() -> None:
+    """Start the worker process if it is not there; it lives on when this process ends."""
+    root = cache_root()
+    if worker_pid(root) is not None:
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+    with (root / "worker.log").open("ab") as log:
+        # the command forks the worker and ends, so nobody is left to wait for it
+        subprocess.run(
+            [*WORKER, str(root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+
+
+def ask(question: str, *, timeout: float = 60.0, **arguments: Any) -> Any:
+    """Ask the worker a short question of `operations.QUESTIONS`, also while a run is going, and return its answer.
+
+    Args:
+        question: "token_activations" (model, layer, neuron, texts) or "generate" (model, prompt, max_new_tokens).
+        timeout: Seconds to wait; the first question about a model loads it.
+        arguments: The question's arguments, as JSON has them.
+
+    Raises:
+        InputError: The arguments are wrong, as the worker found.
+        TimeoutError: No answer in time; the message is a sentence for the user.
+        RuntimeError: The worker failed; the message is a sentence for the user.
+    """
+    ensure_worker()
+    return ask_worker(cache_root(), question, arguments, timeout)

@@ -1,0 +1,54 @@
+"""The two file locks of a cache: who is the worker, and who may change the state of a run."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+def hold_worker_lock(root: Path) -> IO[bytes] | None:
+    """Become the one worker of this cache.
+
+    Returns:
+        The open lock file, which the worker keeps open for as long as it lives (the kernel frees the lock however
+        the process ends), or None if another worker holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    file = (root / "worker.lock").open("a+b")
+    for _ in range(10):  # a client that looks who holds the lock has it for a moment
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+            continue
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        return file
+    file.close()
+    return None
+
+
+def worker_pid(root: Path) -> int | None:
+    """Return the process id of the living worker of this cache, or None if there is none."""
+    try:
+        with (root / "worker.lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+@contextmanager
+def transitions(root: Path) -> Iterator[None]:
+    """Hold the right to change which state the runs of this cache are in (clients and the worker take turns)."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "queue.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,41 @@
+"""The models that short questions have loaded, kept while there is room."""
+
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from nmerge_core.checkpoints.checkpoint import open_checkpoint
+from nmerge_core.checkpoints.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from nmerge_core.loading import LanguageModel
+
+_COUNT = 8
+_MEMORY_SHARE = 0.25  # of the machine's memory: the rest is for the run that is going
+
+
+class LoadedModels:
+    """At most eight models and a quarter of the memory; the one not used for longest goes first."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._models: OrderedDict[str, tuple[int, LanguageModel]] = OrderedDict()  # fingerprint → (bytes, model)
+
+    def get(self, reference: str) -> "LanguageModel":
+        """Return the model, loading it if its weights are not among the loaded ones."""
+        from nmerge_core.loading import load_model
+
+        checkpoint = open_checkpoint(reference)
+        key = fingerprint(checkpoint)
+        if key not in self._models:
+            self._make_room(checkpoint.bytes)
+            self._models[key] = (checkpoint.bytes, load_model(reference))
+        self._models.move_to_end(key)
+        return self._models[key][1]
+
+    def _make_room(self, wanted: int) -> None:
+        room = _MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        while self._models and (
+            len(self._models) >= _COUNT or sum(size for size, _ in self._models.values()) + wanted > room
+        ):
+            self._models.popitem(last=False)

@@ -1,0 +1,148 @@
+"""Every command end to end on tiny models: its table, its CSV, its exit status."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from nmerge_core.cli import main
+
+
+def test_inspect_prints_facts_and_json(family, capsys):
+    assert main(["inspect", family.base, family.math]) == 0
+    table = capsys.readouterr().out
+    assert "qwen2" in table and "neuronal" in table
+    assert main(["inspect", "--json", family.base]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["mergeable"] and report["models"][0]["d_ffn"] == 48
+
+
+def test_classify_writes_the_folder_and_prints_neurons_per_layer(classified):
+    base, _ = classified
+    neurons = pd.read_parquet(base / "neurons.parquet")
+    assert len(neurons) == 2 * 48
+    summary = pd.read_csv(base / "summary.csv")
+    assert summary["neurons"].sum() == 2 * 48
+
+
+def test_an_existing_folder_is_refused(family, classified, capsys):
+    assert main(["classify", family.base, "--corpus", family.corpus, "--out", str(classified[0])]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("nmerge: error: ") and "base-neurons" in error
+
+
+def test_compare(classified, tmp_path, capsys):
+    out = tmp_path / "compare.csv"
+    assert main(["compare", *map(str, classified), "--out", str(out)]) == 0
+    found = pd.read_csv(out)
+    assert list(found.columns) == ["layer", "category", "base", "math", "intersection"]
+    assert found["base"].sum() == found["math"].sum() == 2 * 48
+    assert "intersection" in capsys.readouterr().out
+
+
+def test_cosine(family, tmp_path, capsys):
+    out, moved = tmp_path / "cosine.csv", tmp_path / "moved.csv"
+    assert main(["cosine", family.base, family.math, "--out", str(out), "--moved", str(moved)]) == 0
+    found = pd.read_csv(out)
+    assert len(found) == 2 * 3 and found["mean"].between(0.5, 1).all()
+    assert len(pd.read_csv(moved)) == 3 * 50
+    assert "gate" in capsys.readouterr().out
+
+
+def test_knockout(family, classified, tmp_path, capsys):
+    out = tmp_path / "knockout.csv"
+    category = pd.read_parquet(classified[0] / "neurons.parquet")["category"].mode()[0]
+    assert main(
+        ["knockout", family.base, "--neurons", str(classified[0]), "--category", category, "--layers", "0-1",
+         "--proportions", "0.5,1", "--task", family.task, "--repeats", "2", "--limit", "2", "--out", str(out)]
+    ) == 0  # fmt: skip
+    found = pd.read_csv(out)
+    assert set(found["group"]) == {category, "random"}
+    assert {0.5, 1.0} <= set(found["proportion"])
+    assert "random" in capsys.readouterr().out
+
+
+def test_linearity_with_coefficients(family, tmp_path, capsys):
+    out, coefficients = tmp_path / "linearity.csv", tmp_path / "coefficients.csv"
+    assert main(
+        ["linearity", family.base, family.math, family.code, "--corpus", family.corpus, "--samples", "2",
+         "--out", str(out), "--coefficients", str(coefficients)]
+    ) == 0  # fmt: skip
+    assert len(pd.read_csv(out)) == 2 * 2 * 2 * 9  # models, layers, attention and mlp, alphas
+    assert len(pd.read_csv(coefficients)) == 2 * 2 * 2
+    assert "attention" in capsys.readouterr().out
+
+
+def test_merge_and_dry_run(family, tmp_path, capsys):
+    out = tmp_path / "merged"
+    assert main(["merge", str(family.recipe), str(out), "--dry-run"]) == 0
+    assert "writes" in capsys.readouterr().out and not out.exists()
+    assert main(["merge", str(family.recipe), str(out)]) == 0
+    assert (out / "config.json").exists() and (out / "nmerge_report.json").exists()
+    assert main(["merge", str(family.recipe), str(out)]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_evaluate(family, tmp_path, capsys):
+    out = tmp_path / "scores.csv"
+    assert main(["evaluate", family.base, family.math, "--tasks", family.task, "--limit", "3", "--out", str(out)]) == 0
+    found = pd.read_csv(out)
+    assert list(found.columns) == ["model", "task", "metric", "value", "stderr", "samples"]
+    assert list(found["model"]) == ["base", "math"] and set(found["samples"]) == {3}
+    assert "bits_per_byte" in capsys.readouterr().out
+
+
+def test_demo_is_written_once_and_then_left_alone(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    before = (out / "base" / "config.json").stat().st_mtime_ns
+    assert main(["demo", "--out", str(out)]) == 0
+    assert (out / "base" / "config.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["inspect", "nowhere"], "nowhere: no such folder"),
+        (["merge", "nowhere.yaml", "out"], "nowhere.yaml"),
+        (["compare", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nmerge: error: ") and error.count("\n") == 1 and expected in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["clasify"], "did you mean classify?"),
+        (["classify", "m", "--corpus", "c", "--out", "o", "--topk", "5"], "did you mean --top-k?"),
+        (["knockout", "m", "--neurons", "n", "--category", "c", "--task", "t", "--layers", "5-3"], "such as 1,3-5"),
+        (["evaluate", "m", "--tasks", "t", "--limit", "0"], "whole number from 1"),
+        (["cosine", "a", "b", "--out", "nowhere/at/all.csv"], "there is no folder"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_wrong_command_line_is_status_2_before_any_work(arguments, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(family, tmp_path, capsys, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("nmerge_core.similarity.cosine", broken)
+    assert main(["cosine", family.base, family.math]) == 1
+    error = capsys.readouterr().err
+    assert "Internal error (ZeroDivisionError: division by zero)" in error and "Traceback" not in error
+    monkeypatch.setenv("NMERGE_DEBUG", "1")
+    assert main(["cosine", family.base, family.math]) == 1
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""The command line as a process of its own: what it imports, and how it ends when it is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+NMERGE = [sys.executable, "-m", "nmerge_core"]
+
+
+def run(*arguments, **options):
+    return subprocess.run([*NMERGE, *arguments], cwd=PROJECT, capture_output=True, text=True, **options)
+
+
+def test_help_and_inspect_do_not_import_torch(family):
+    program = (
+        "import sys; from nmerge_core.cli import main\n"
+        "assert main(['inspect', sys.argv[1]]) == 0\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, family.base], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+    assert "classify" in run("--help").stdout
+
+
+def test_exit_statuses(family):
+    good = run("inspect", family.base)
+    assert (good.returncode, good.stderr) == (0, "")
+    bad = run("inspect", "nowhere")
+    assert bad.returncode == 2 and bad.stdout == "" and "Traceback" not in bad.stderr
+    assert run("inspect").returncode == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(family):
+    command = f"'{sys.executable}' -m nmerge_core inspect {family.base}"
+    piped = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert (piped.returncode, piped.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_classification_is_status_130_and_leaves_nothing(family, tmp_path, number):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for category in ("general", "math"):
+        lines = "".join(json.dumps({"text": f"{category} {n} " * 10}) + "\n" for n in range(3_000))
+        (corpus / f"{category}.jsonl").write_text(lines)
+    out = tmp_path / "out"
+    command = [*NMERGE, "classify", family.base, "--corpus", str(corpus), "--out", str(out), "--batch-size", "1"]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stderr.readline()  # the first report of progress
+    assert "exemplars" in line, line
+    time.sleep(0.3)
+    os.kill(process.pid, number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "nmerge: interrupted"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]

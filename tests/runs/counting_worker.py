@@ -1,0 +1,44 @@
+"""A real worker with operations that only count: `python counting_worker.py CACHE`."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from nmerge_core.errors import InputError
+from nmerge_core.runs.lock import hold_worker_lock
+from nmerge_core.runs.worker import Worker
+
+
+def count(parameters, results, progress):
+    (results / "begun").touch()
+    for step in range(parameters["steps"]):
+        progress("counting", step, parameters["steps"], "steps")
+        time.sleep(parameters["seconds"])
+    while parameters["until"] and not Path(parameters["until"]).exists():
+        progress("waiting", 1, 2, "steps")
+        time.sleep(0.01)
+    if parameters["fail"] == "input":
+        raise InputError("corpus/math.jsonl, line 17: not JSON")
+    if parameters["fail"] == "memory":
+        raise MemoryError
+    if parameters["fail"] == "bug":
+        raise ZeroDivisionError("division by zero")
+    (results / "count.txt").write_text(str(parameters["steps"]))
+
+
+def double(number):
+    if number < 0:
+        raise InputError(f"number {number}: expected 0 or more")
+    return 2 * number
+
+
+if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    root = Path(sys.argv[1])
+    lock = hold_worker_lock(root)
+    if lock is not None:
+        idle = float(os.environ.get("COUNTING_IDLE", "60"))
+        Worker(root, lock, {"count": count, "merge": count}, {"double": double}).serve(idle)

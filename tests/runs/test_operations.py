@@ -1,0 +1,82 @@
+"""The real worker on tiny models: every kind of run it can do, and both questions."""
+
+import os
+import signal
+import time
+
+import pandas as pd
+import pytest
+
+from nmerge_core.errors import InputError
+from nmerge_core.runs import client
+from nmerge_core.runs.lock import worker_pid
+from tests.tiny_family import make_family
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    return make_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture(scope="module")
+def real_cache(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NMERGE_CACHE", str(root))
+        yield root
+    while pid := worker_pid(root):
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def do(wait, real_cache):
+    def submit_and_wait(kind, parameters):
+        run = client.submit(kind, parameters)
+        wait(lambda: not run.status().active, 300)
+        assert run.status().state == "done", run.status().message + run.log()
+        return run
+
+    return submit_and_wait
+
+
+def test_classify_then_knock_out_by_the_run_s_id(do, family):
+    classified = do("classify", {"model": family.base, "corpus": family.corpus, "top_k": 5})
+    neurons = pd.read_parquet(classified.results / "neurons.parquet")
+    assert len(neurons) == 2 * 48
+    parameters = {"model": family.base, "neurons": classified.id, "category": neurons["category"].mode()[0],
+                  "layers": [0], "proportions": [1.0], "task": family.task, "repeats": 1, "limit": 1}  # fmt: skip
+    assert "random" in set(pd.read_csv(do("knockout", parameters).results / "knockout.csv")["group"])
+
+
+def test_cosine_and_linearity(do, family):
+    results = do("cosine", {"base": family.base, "models": [family.math]}).results
+    assert len(pd.read_csv(results / "cosine.csv")) == 6 and (results / "moved.csv").exists()
+    parameters = {"base": family.base, "models": [family.math, family.code], "corpus": family.corpus, "samples": 2}
+    assert not (do("linearity", parameters).results / "coefficients.csv").exists()
+    solved = do("linearity", {**parameters, "categories": ["math", "code"]}).results
+    assert len(pd.read_csv(solved / "linearity.csv")) == 2 * 2 * 2 * 9
+    assert set(pd.read_csv(solved / "coefficients.csv")["submodule"]) == {"attention", "mlp"}
+
+
+def test_merge_then_evaluate_what_it_made(do, family):
+    recipe = {"merge_method": "task_arithmetic", "base_model": family.base, "models": [{"model": family.math}]}
+    merged = do("merge", {"recipe": recipe})
+    checkpoint = merged.results / "merged"
+    assert (checkpoint / "nmerge_report.json").exists()
+    assert client.lookup("merge", {"recipe": {**recipe, "seed": 0}}) == merged  # the default, written out
+    scores = do("evaluate", {"models": [family.base, str(checkpoint)], "tasks": [family.task], "limit": 2})
+    assert list(pd.read_csv(scores.results / "scores.csv")["model"]) == ["base", "merged"]
+
+
+def test_questions(real_cache, family):
+    texts = ["one plus two", "def f():"]
+    found = client.ask("token_activations", timeout=120, model=family.base, layer=1, neuron=3, texts=texts)
+    assert ["".join(text["tokens"]) for text in found] == texts
+    assert all(len(text["values"]) == len(text["tokens"]) for text in found)
+    continued = client.ask("generate", model=family.base, prompt="one", max_new_tokens=3)
+    assert isinstance(continued, str) and continued == client.ask(
+        "generate", model=family.base, prompt="one", max_new_tokens=3
+    )
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        client.ask("generate", model="nowhere", prompt="one")

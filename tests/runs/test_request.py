@@ -1,0 +1,97 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nmerge_core.errors import InputError
+from nmerge_core.runs.folder import list_runs
+from nmerge_core.runs.request import resolve
+from tests.tiny_family import make_family
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    return make_family(tmp_path_factory.mktemp("family"))
+
+
+def test_defaults_and_ways_to_write_a_path_make_no_difference(family, tmp_path, monkeypatch):
+    asked = resolve(tmp_path, "classify", {"model": family.base, "corpus": family.corpus})
+    monkeypatch.chdir(family.root)
+    same = resolve(tmp_path, "classify", {"corpus": "corpus/", "model": "./base", "top_k": 10, "device": "auto"})
+    assert same == asked and same.id.startswith("classify-") and len(same.key) == 12
+    assert asked.parameters["model"] == family.base and asked.title == "classify base"
+    assert resolve(tmp_path, "classify", {"model": family.base, "corpus": family.corpus, "top_k": 9}).id != asked.id
+
+
+def test_a_changed_input_makes_another_run(family, tmp_path):
+    parameters = {"models": [family.base], "tasks": [family.task]}
+    before = resolve(tmp_path, "evaluate", parameters).id
+    data = family.root / "plain.jsonl"  # not named by the parameters, but by the task's YAML
+    content = data.read_text()
+    data.write_text(content + json.dumps({"text": "more"}) + "\n")
+    after = resolve(tmp_path, "evaluate", parameters).id
+    data.write_text(content)
+    assert after != before and resolve(tmp_path, "evaluate", parameters).id == before
+
+    corpus = {"model": family.base, "corpus": family.corpus}
+    before = resolve(tmp_path, "classify", corpus).id
+    math = family.root / "corpus" / "math.jsonl"
+    content = math.read_text()
+    math.write_text(content.replace("math text 0", "math text zero"))
+    after = resolve(tmp_path, "classify", corpus).id
+    math.write_text(content)
+    assert after != before
+
+
+def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(family.root)
+    recipe = {"merge_method": "task_arithmetic", "base_model": "base", "models": [{"model": "math"}]}
+    request = resolve(tmp_path, "merge", {"recipe": recipe})
+    assert request.parameters["recipe"]["base_model"] == family.base
+    assert request.parameters["recipe"]["models"][0]["model"] == family.math
+    assert len(request.inputs) == 2 and request.title == "merge by task_arithmetic"
+
+
+def test_a_resolved_request_resolves_to_itself(family, tmp_path):
+    entry = {"model": family.math, "parameters": {"weight": 0.5}}
+    for method in ("task_arithmetic", "ties", "neuromerging"):
+        models = [entry if method == "task_arithmetic" else {"model": family.math}]
+        recipe = {"merge_method": method, "base_model": family.base, "models": models}
+        request = resolve(tmp_path, "merge", {"recipe": recipe})
+        assert resolve(tmp_path, "merge", request.parameters) == request
+    request = resolve(tmp_path, "evaluate", {"models": [family.base], "tasks": [family.task]})
+    assert resolve(tmp_path, "evaluate", request.parameters) == request
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "expected"),
+    [
+        ("clasify", {}, "expected one of classify"),
+        ("classify", {"modl": "x"}, "did you mean 'model'"),
+        ("classify", {"model": "x"}, "'corpus' is missing"),
+        ("cosine", {"base": "nowhere", "models": ["x"]}, "nowhere: no such folder"),
+        ("merge", {"recipe": {"merge_method": "tyes"}}, "did you mean 'ties'"),
+    ],
+)
+def test_wrong_requests_say_what_is_expected(kind, parameters, expected, tmp_path):
+    with pytest.raises(InputError, match=expected):
+        resolve(tmp_path, kind, parameters)
+
+
+def test_folders_that_are_not_runs_are_passed_over(tmp_path):
+    for name, content in {"a": "{", "b": "[]", "c": '{"id": "c"}', "d": None}.items():
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "status.json").write_text("{}")
+        if content is not None:
+            (folder / "run.json").write_text(content)
+    assert list_runs(tmp_path) == []
+
+
+def test_the_page_s_side_imports_no_torch():
+    program = (
+        "import sys, nmerge_core.runs.client, nmerge_core.runs.operations\n"
+        "assert not {'torch', 'transformers', 'streamlit'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,173 @@
+import os
+import signal
+import stat
+import subprocess
+import threading
+import time
+
+import pytest
+
+from nmerge_core.errors import InputError
+from nmerge_core.runs import client, queue
+from nmerge_core.runs.folder import INTERRUPTED, delete, find, list_runs
+from nmerge_core.runs.lock import transitions, worker_pid
+
+LONG = {"until": "/nowhere"}  # a run that goes until it is cancelled or killed
+
+
+def ended(run):
+    return not run.status().active
+
+
+def test_a_run_is_done_with_results_log_and_progress(cache, wait):
+    run = client.submit("count", {"steps": 4})
+    wait(lambda: ended(run))
+    status = run.status()
+    assert (status.state, status.stage, status.done, status.total, status.unit) == ("done", "counting", 4, 4, "steps")
+    assert status.pid == worker_pid(cache) and status.peak_memory > 1 << 20
+    assert (run.results / "count.txt").read_text() == "4"
+    assert not run.part.exists()
+    assert "started: count" in run.log() and "done" in run.log()
+    assert list_runs(cache) == [run] and find(cache, run.id) == run
+
+
+def test_an_equal_request_finds_the_run_and_another_makes_another(cache, wait):
+    run = client.submit("count", {})
+    wait(lambda: ended(run))
+    before = run.status()
+    assert client.submit("count", {"steps": 3, "seconds": 0.0}) == run  # the defaults, written out
+    assert run.status() == before
+    assert client.lookup("count", {"steps": 3}) == run
+    assert client.lookup("count", {"steps": 2}) is None
+    assert client.submit("count", {"steps": 2}).id != run.id
+
+
+def test_runs_are_done_in_order_of_submission(cache, wait):
+    names = ["c", "a", "b", "d"]
+    runs = [client.submit("count", {"name": name}) for name in names]
+    wait(lambda: all(map(ended, runs)))
+    starts = [run.status().started for run in runs]
+    assert starts == sorted(starts)
+    assert [run.parameters["name"] for run in list_runs(cache)] == names[::-1]
+
+
+def test_cancel_of_a_going_and_of_a_waiting_run(cache, wait):
+    going = client.submit("count", LONG)
+    waiting = client.submit("count", {"name": "waiting"})
+    wait(lambda: going.status().stage == "waiting")
+    client.cancel(waiting)
+    assert waiting.status().state == "cancelled"
+    with pytest.raises(InputError, match="is running: cancel it before"):
+        delete(going)
+    started = time.monotonic()
+    client.cancel(going)
+    wait(lambda: ended(going))
+    assert time.monotonic() - started < 2
+    assert going.status().state == "cancelled"
+    assert not going.part.exists() and not going.results.exists()
+    delete(going)
+    assert find(cache, going.id) is None and not going.folder.exists()
+    again = client.submit("count", {"name": "waiting"})  # a cancelled run is repeated when it is asked for again
+    assert again == waiting
+    wait(lambda: again.status().state == "done")
+
+
+def test_a_killed_worker_leaves_an_interrupted_run_that_can_be_started_again(cache, wait, tmp_path):
+    run = client.submit("count", {"until": str(tmp_path / "go")})
+    waiting = client.submit("count", {"name": "waiting"})
+    wait(lambda: run.status().stage == "waiting")
+    (run.part / "half").touch()
+    os.kill(worker_pid(cache), signal.SIGKILL)
+    wait(lambda: not client.worker_alive())
+    assert (run.status().state, run.status().message) == ("interrupted", INTERRUPTED)
+    assert not run.results.exists() and waiting.status().state == "queued"
+    client.ensure_worker()  # what a page does that sees a waiting run
+    wait(lambda: waiting.status().state == "done")
+    assert run.status().state == "interrupted"
+    (tmp_path / "go").touch()
+    client.restart(run)
+    wait(lambda: run.status().state == "done")
+    assert sorted(file.name for file in run.results.iterdir()) == ["begun", "count.txt"]  # half is not among them
+
+
+def test_failures_say_what_is_wrong(cache, wait):
+    runs = {fail: client.submit("count", {"fail": fail}) for fail in ("input", "memory", "bug")}
+    wait(lambda: all(map(ended, runs.values())))
+    assert {run.status().state for run in runs.values()} == {"failed"}
+    assert runs["input"].status().message == "corpus/math.jsonl, line 17: not JSON"
+    assert "Traceback" not in runs["input"].log()
+    assert "lower the batch size" in runs["memory"].status().message
+    message = runs["bug"].status().message
+    assert message == "Internal error (ZeroDivisionError: division by zero); the log has the details"
+    assert "Traceback" in runs["bug"].log()
+    assert not any(run.results.exists() or run.part.exists() for run in runs.values())
+
+
+def test_two_clients_at_once_make_one_run_and_one_worker(cache, wait):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(client.submit("count", LONG))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({run.id for run in found}) == 1 and len(list_runs(cache)) == 1
+    wait(lambda: found[0].status().state == "running")
+    pid = worker_pid(cache)
+    subprocess.run([*client.WORKER, str(cache)], check=True)  # a second worker finds the lock taken and ends
+    time.sleep(1.5)
+    assert worker_pid(cache) == pid and found[0].status().state == "running"
+
+
+def test_a_question_is_answered_while_a_run_is_going(cache, wait):
+    assert client.ask("double", number=21) == 42
+    assert stat.S_IMODE((cache / "worker.json").stat().st_mode) == 0o600
+    run = client.submit("count", LONG)
+    wait(lambda: run.status().stage == "waiting")
+    started = time.monotonic()
+    assert client.ask("double", number=4) == 8
+    assert time.monotonic() - started < 1
+    with pytest.raises(InputError, match="number -1: expected 0 or more"):
+        client.ask("double", number=-1)
+    with pytest.raises(RuntimeError, match="Internal error"):
+        client.ask("halve", number=1)
+    assert run.status().state == "running"
+
+
+def test_a_question_to_a_worker_that_does_not_report_times_out(cache, wait):
+    run = client.submit("count", {"steps": 1, "seconds": 30.0})
+    wait(lambda: run.status().state == "running" and run.status().stage == "counting")
+    with pytest.raises(TimeoutError, match="did not answer within 1 seconds: it is busy"):
+        client.ask("double", timeout=1, number=1)
+
+
+def test_an_idle_worker_ends_and_the_next_run_starts_another(cache, wait, monkeypatch):
+    monkeypatch.setenv("COUNTING_IDLE", "0.3")
+    client.ask("double", number=1)
+    wait(lambda: not client.worker_alive())
+    run = client.submit("count", {})
+    wait(lambda: run.status().state == "done")
+
+
+def test_a_merge_continues_from_what_a_killed_worker_left(cache, wait, tmp_path, monkeypatch):
+    from nmerge_core.runs import request
+
+    monkeypatch.setitem(request.KINDS, "merge", request.KINDS["count"])
+    monkeypatch.setattr(request.Request, "title", "merge")
+    run = client.submit("merge", {"until": str(tmp_path / "go")})
+    wait(lambda: run.status().stage == "waiting")
+    (run.part / "journal").touch()
+    os.kill(worker_pid(cache), signal.SIGKILL)
+    wait(lambda: not client.worker_alive())
+    (tmp_path / "go").touch()
+    client.restart(run)
+    wait(lambda: run.status().state == "done")
+    assert (run.results / "journal").exists()
+
+
+def test_states_change_only_as_they_should(cache, wait):
+    run = client.submit("count", {})
+    wait(lambda: run.status().state == "done")
+    with transitions(cache):
+        queue.requeue(run)
+        queue.request_cancel(run)
+    assert run.status().state == "done" and not run.cancel_marker.exists()
