@@ -13,7 +13,7 @@ PACKAGE = "nmerge_core"
 
 # From the ground up: a module may import from its own layer and those above it in this list.
 LAYERS = (
-    {"", "errors", "progress", "machine", "figures", "demo"},
+    {"", "errors", "progress", "machine", "cache", "figures", "demo"},
     {"architecture", "checkpoints"},
     {"loading", "corpus", "activations"},
     {"categories", "classification", "similarity", "linearity"},

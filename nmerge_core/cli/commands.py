@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmerge_core.cache import DEMO, PROJECT, cache_root
 from nmerge_core.checkpoints.family import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.errors import InputError
 from nmerge_core.progress import TerminalProgress
-from nmerge_core.runs.client import PROJECT, cache_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def demo(arguments: Namespace) -> None:
         out = arguments.out or cache_root() / "demo-retrained"
         family.retrain(out, arguments.device, TerminalProgress())
     else:
-        out = arguments.out or cache_root() / "demo"
+        out = arguments.out or cache_root() / DEMO
         family.write_family(out, TerminalProgress())
     print(out)
 

@@ -3,7 +3,6 @@
 import difflib
 import functools
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +19,10 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 import nmerge_core
 import nmerge_core.evaluation.code  # noqa: F401 — registers the filter run_code
+from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.errors import InputError
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
-_PROJECT = Path(nmerge_core.__file__).parents[1]
 
 # lm-eval writes bars and remarks on the terminal that belongs to our progress, and datasets counts its uses online.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -63,7 +62,7 @@ def load_task(reference: str, *, run_code: bool) -> dict[str, Any]:
 
 def demo_tasks() -> Path:
     """Return the folder of the demo family's tasks."""
-    return Path(os.environ.get("NMERGE_CACHE") or _PROJECT / "cache") / "demo" / "tasks"
+    return cache_root() / DEMO / "tasks"
 
 
 def _find(reference: str) -> tuple[TaskManager, str]:

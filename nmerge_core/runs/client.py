@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import nmerge_core
+from nmerge_core.cache import PROJECT, cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.runs import queue
 from nmerge_core.runs.folder import Run, create, find
@@ -16,12 +16,6 @@ from nmerge_core.runs.questions import ask_worker
 from nmerge_core.runs.request import resolve
 
 WORKER = (sys.executable, "-m", "nmerge_core.runs.worker")
-PROJECT = Path(nmerge_core.__file__).parents[1]
-
-
-def cache_root() -> Path:
-    """Return the folder of runs and artefacts: $NMERGE_CACHE, or cache/ of the project."""
-    return Path(os.environ.get("NMERGE_CACHE") or PROJECT / "cache").expanduser().resolve()
 
 
 def lookup(kind: str, parameters: Mapping[str, Any]) -> Run | None:
