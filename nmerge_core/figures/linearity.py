@@ -1,0 +1,75 @@
+"""How far a submodule is from linear in its weights, layer by layer (NeuronMerge, §2.4 and App. B)."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from nmerge_core.figures import style
+from nmerge_core.figures.panels import cell, layer_axis, panels
+
+_WHOLE = {"attention": "attention", "mlp": "whole MLP"}
+
+
+def parts(frame: pd.DataFrame) -> pd.Series:
+    """Name each row's part of a layer: attention, mlp, or the category of a neuron group."""
+    return frame["group"].where(frame["submodule"] == "group", frame["submodule"])
+
+
+def part_title(part: str) -> str:
+    """Write a part of a layer as readers know it: attention, whole MLP, code neurons."""
+    return _WHOLE.get(part, f"{part} neurons")
+
+
+def nonlinearity(
+    frame: pd.DataFrame, colours: Mapping[str, str], *, title: str = "{}", dark: bool = False
+) -> go.Figure:
+    """Draw the non-linearity of attention, MLP and neuron groups, a panel per fine-tune; the mean over α.
+
+    Args:
+        frame: Columns model, layer, submodule, group, alpha, value (of `linearity.measure`).
+        colours: The colour of each category, in the order the categories are drawn.
+        title: How a panel's title is made from the model's name.
+        dark: The reader's theme.
+    """
+    mean = frame.assign(part=parts(frame)).groupby(["model", "part", "layer"], sort=False)["value"].mean().reset_index()
+    models = list(dict.fromkeys(mean["model"]))
+    columns = min(3, len(models))
+    figure = panels(
+        [title.format(model) for model in models],
+        columns=columns,
+        x_title="layer",
+        y_title="non-linearity (0 = linear)",
+        height=340 if len(models) <= 3 else 260,
+        dark=dark,
+    )
+    drawn: set[str] = set()
+    for index, model in enumerate(models):
+        lines = dict(list(mean[mean["model"] == model].groupby("part")))
+        for part in (part for part in (*_WHOLE, *colours) if part in lines):
+            line, title_of_part = lines[part], part_title(part)
+            figure.add_scatter(
+                x=line["layer"],
+                y=line["value"],
+                name=title_of_part,
+                legendgroup=title_of_part,
+                showlegend=part not in drawn,
+                mode="lines+markers",
+                line={
+                    "color": style.base_colour(dark) if part in _WHOLE else colours[part],
+                    "dash": "dot" if part == "attention" else "solid",
+                    "width": 2,
+                },
+                marker={"size": 5},
+                hovertext=[
+                    f"layer {layer} · {title_of_part} · {model}<br>non-linearity {style.significant(value)}, "
+                    "the mean over α and tokens"
+                    for layer, value in zip(line["layer"], line["value"], strict=True)
+                ],
+                hoverinfo="text",
+                **cell(index, columns),
+            )
+            drawn.add(part)
+    layer_axis(figure, list(frame["layer"]))
+    figure.update_yaxes(rangemode="tozero")
+    return figure

@@ -1,0 +1,53 @@
+"""The coefficients a merge gave each fine-tune, layer by layer (SubModule Linearity's α)."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from nmerge_core.figures import style
+from nmerge_core.figures.linearity import part_title
+from nmerge_core.figures.panels import cell, layer_axis, panels
+
+
+def coefficients(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
+    """Draw each fine-tune's coefficient over the layers, a panel per part of a layer.
+
+    Args:
+        frame: Columns model, layer, part (attention, mlp or a category), coefficient (of a merge's report).
+        colours: The colour of each model.
+        dark: The reader's theme.
+    """
+    found = list(dict.fromkeys(frame["part"]))
+    titles = [part_title(part) for part in found]
+    columns = min(3, len(titles))
+    figure = panels(
+        titles,
+        columns=columns,
+        x_title="layer",
+        y_title="coefficient α",
+        height=340 if len(titles) <= 3 else 260,
+        dark=dark,
+    )
+    for index, (part, title) in enumerate(zip(found, titles, strict=True)):
+        for model, line in frame[frame["part"] == part].groupby("model", sort=False):
+            line = line.sort_values("layer")
+            figure.add_scatter(
+                x=line["layer"],
+                y=line["coefficient"],
+                name=str(model),
+                legendgroup=str(model),
+                showlegend=index == 0,
+                mode="lines+markers",
+                line={"color": colours[str(model)], "width": 2},
+                marker={"size": 5},
+                hovertext=[
+                    f"layer {layer} · {title}<br>the {model} fine-tune's weights count {style.significant(alpha)} times"
+                    for layer, alpha in zip(line["layer"], line["coefficient"], strict=True)
+                ],
+                hoverinfo="text",
+                **cell(index, columns),
+            )
+    layer_axis(figure, list(frame["layer"]))
+    figure.update_yaxes(zeroline=True, zerolinewidth=1.5)
+    return figure

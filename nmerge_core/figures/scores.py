@@ -1,0 +1,148 @@
+"""Scores of models on tasks: bars with their 95 % confidence intervals, and what a metric's number means."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from nmerge_core.figures import style
+from nmerge_core.figures.panels import LEGEND, cell, panels
+
+Z_95 = 1.96  # standard errors on either side of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written: its name, whether it is a share in [0, 1], and whether more of it is better."""
+
+    title: str
+    share: bool
+    higher_is_better: bool = True
+
+    def write(self, value: float) -> str:
+        """The value with its unit."""
+        return style.percent(value) if self.share else style.significant(value)
+
+    @property
+    def axis(self) -> str:
+        """The title of an axis of this metric."""
+        return self.title + (", %" if self.share else "") + ("" if self.higher_is_better else " (lower is better)")
+
+
+_METRICS = {
+    "exact_match": Metric("exact match", share=True),
+    "pass@1": Metric("pass@1", share=True),
+    "acc": Metric("accuracy", share=True),
+    "acc_norm": Metric("accuracy, length-normalised", share=True),
+    "f1": Metric("F1", share=True),
+    "chrf": Metric("chrF, 0–100", share=False),
+    "bleu": Metric("BLEU, 0–100", share=False),
+    "word_perplexity": Metric("perplexity per word", share=False, higher_is_better=False),
+    "byte_perplexity": Metric("perplexity per byte", share=False, higher_is_better=False),
+    "perplexity": Metric("perplexity", share=False, higher_is_better=False),
+    "bits_per_byte": Metric("bits per byte", share=False, higher_is_better=False),
+}
+
+
+def metric(name: str) -> Metric:
+    """Look up how a metric is written; one we do not know is a plain number, more of it better."""
+    return _METRICS.get(name, Metric(name, share=False))
+
+
+def primary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Keep each task's primary metric, the first one it lists."""
+    first = scores.groupby("task", sort=False)["metric"].transform("first")
+    return scores[scores["metric"] == first]
+
+
+def bars(
+    scores: pd.DataFrame, colours: Mapping[str, str], models: Sequence[str], *, base: str = "", dark: bool = False
+) -> go.Figure:
+    """Draw each task's primary metric, a panel per task and a bar per model, with 95 % confidence intervals.
+
+    Args:
+        scores: Columns model, task, metric, value, stderr, samples (of `evaluation.evaluate`).
+        colours: The colour of each model.
+        models: The models to draw, first on top.
+        base: The model the hover compares with; none when empty.
+        dark: The reader's theme.
+    """
+    kept = primary(scores)
+    tasks = list(dict.fromkeys(kept["task"]))
+    names = {task: metric(kept.loc[kept["task"] == task, "metric"].iloc[0]) for task in tasks}
+    titles = [f"{task} · {names[task].axis}" for task in tasks]
+    columns = min(2, len(tasks))
+    figure = panels(titles, columns=columns, height=70 + 30 * len(models), dark=dark)
+    for index, task in enumerate(tasks):
+        rows = kept[kept["task"] == task].set_index("model").reindex(models).dropna(subset=["value"])
+        known, scale = names[task], 100 if names[task].share else 1
+        interval = scale * Z_95 * rows["stderr"].fillna(0)
+        figure.add_bar(
+            orientation="h",
+            y=list(rows.index),
+            x=scale * rows["value"],
+            error_x={"array": interval, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
+            marker={"color": [colours[model] for model in rows.index]},
+            hovertext=[_fact(row, known, rows["value"].get(base)) for row in rows.reset_index().to_dict("records")],
+            hoverinfo="text",
+            showlegend=False,
+            **cell(index, columns),
+        )
+        figure.add_scatter(  # the value right of its interval, where neither bar nor whisker hides it
+            y=list(rows.index),
+            x=scale * rows["value"] + interval,
+            mode="text",
+            text=["  " + known.write(value) for value in rows["value"]],
+            textposition="middle right",
+            hoverinfo="skip",
+            showlegend=False,
+            cliponaxis=False,
+            **cell(index, columns),
+        )
+        if known.share:  # one scale for all shares, with room for the value of a full bar
+            axis: dict[str, list[float]] = {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100]}
+        else:
+            axis = {"range": [0, 1.2 * float((rows["value"] + interval).max())]}
+        figure.update_xaxes(**axis, **cell(index, columns))
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=list(reversed(models)), showgrid=False, ticklabelstandoff=6
+    )
+    figure.update_layout(margin={"t": 30}, height=figure.layout.height - LEGEND)
+    return figure
+
+
+def table(scores: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Write the scores for reading: a row per model, a column per task and metric, with the 95 % interval."""
+    columns = {}
+    for (task, name), rows in scores.groupby(["task", "metric"], sort=False):
+        known = metric(str(name))
+        cells = rows.set_index("model")
+        columns[f"{task} · {known.title}"] = {
+            model: known.write(cells.at[model, "value"])
+            + _interval(cells.at[model, "value"], cells.at[model, "stderr"], known)
+            for model in models
+            if model in cells.index
+        }
+    return pd.DataFrame(columns).reindex(models).rename_axis("model").fillna("–").reset_index()
+
+
+def _interval(value: float, stderr: float, known: Metric) -> str:
+    """Write half the interval with as many decimals as the value."""
+    if pd.isna(stderr):
+        return ""
+    scale = 100 if known.share else 1
+    decimals = len(known.write(value).removesuffix(" %").partition(".")[2])
+    return f" ± {scale * Z_95 * stderr:,.{decimals}f}"
+
+
+def _fact(row: Mapping[str, float], known: Metric, base: float | None) -> str:
+    fact = (
+        f"{row['model']} · {row['task']} · {known.title}<br>{known.write(row['value'])}"
+        f"{_interval(row['value'], row['stderr'], known)} (95 %) · {style.count(row['samples'])} problems"
+    )
+    if base is None or row["value"] == base:
+        return fact
+    change = row["value"] - base
+    written = f"{100 * change:+.1f} points" if known.share else f"{change:+.3g}"
+    return f"{fact}<br>{written} against the base"

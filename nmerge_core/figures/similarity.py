@@ -1,0 +1,52 @@
+"""How little fine-tuning turns the neurons' weights, layer by layer (NeuronMerge, App. A.3 and Fig. 8)."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from nmerge_core.figures import style
+from nmerge_core.figures.panels import cell, layer_axis, panels
+
+MATRICES = {"gate": "gate (row)", "up": "up (row)", "down": "down (column)"}
+
+
+def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
+    """Draw the mean cosine of each layer's neurons, a panel per matrix and a line per fine-tune.
+
+    Args:
+        summary: Columns model, layer, matrix, neurons, mean, min, p01, p50, zero (of `similarity.cosine`).
+        colours: The colour of each model.
+        dark: The reader's theme.
+    """
+    figure = panels(
+        list(MATRICES.values()), x_title="layer", y_title="mean cosine with the base", height=340, dark=dark
+    )
+    for index, matrix in enumerate(MATRICES):
+        for model, rows in summary[summary["matrix"] == matrix].groupby("model", sort=False):
+            rows = rows.sort_values("layer")
+            figure.add_scatter(
+                x=rows["layer"],
+                y=rows["mean"],
+                name=str(model),
+                legendgroup=str(model),
+                showlegend=index == 0,
+                mode="lines+markers",
+                line={"color": colours[str(model)], "width": 2},
+                marker={"size": 6},
+                hovertext=[_fact(row) for row in rows.to_dict("records")],
+                hoverinfo="text",
+                **cell(index, len(MATRICES)),
+            )
+    layer_axis(figure, list(summary["layer"]))
+    figure.update_yaxes(tickformat=".5~f")
+    return figure
+
+
+def _fact(row: Mapping[str, float]) -> str:
+    zero = f"<br>{style.count(row['zero'])} zero vectors left out" if row["zero"] else ""
+    return (
+        f"layer {row['layer']} · {row['matrix']} · {row['model']} · {style.count(row['neurons'])} neurons<br>"
+        f"mean cosine {row['mean']:.5f} · median {row['p50']:.5f}<br>"
+        f"1 in 100 below {row['p01']:.5f} · lowest {row['min']:.5f}{zero}"
+    )

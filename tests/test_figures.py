@@ -1,0 +1,165 @@
+import pandas as pd
+import pytest
+
+from nmerge_core.figures import knockout, linearity, merge, panels, scores, similarity, style
+
+COLOURS = {"base": "#000000", "math": style.COLOURS["math"], "code": style.COLOURS["code"], "ties": style.MERGE}
+
+
+QUANTILES = {"min": 0.5, "p01": 0.9, "p50": 1.0}
+
+
+def test_cosines_have_a_panel_per_matrix_and_tell_the_whole_fact() -> None:
+    rows = [
+        {
+            "model": model,
+            "layer": layer,
+            "matrix": matrix,
+            "neurons": 1024,
+            "mean": mean,
+            "min": 0.5,
+            "p01": 0.9,
+            "p50": 1.0,
+        }
+        for model, mean in (("math", 0.99), ("code", 0.98))
+        for layer in (1, 0)
+        for matrix in ("gate", "up", "down")
+    ]
+    figure = similarity.mean_cosine(pd.DataFrame(rows).assign(zero=[3] + [0] * 11), COLOURS)
+    assert [(line.name, line.xaxis, line.line.color, line.showlegend) for line in figure.data[:3]] == [
+        ("math", "x", COLOURS["math"], True),
+        ("code", "x", COLOURS["code"], True),
+        ("math", "x2", COLOURS["math"], False),
+    ]
+    assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 1], [0.99, 0.99])  # in order of layer
+    assert figure.data[0].hovertext[1] == (
+        "layer 1 · gate · math · 1,024 neurons<br>mean cosine 0.99000 · median 1.00000<br>"
+        "1 in 100 below 0.90000 · lowest 0.50000<br>3 zero vectors left out"
+    )
+
+
+def knocked_out() -> pd.DataFrame:
+    curve = [("code", 0, 0, 0, 0.5), ("random", 0, 0, 0, 0.5), ("code", 1.0, 40, 0, 0.1)]
+    control = [("random", 1.0, 40, seed, value) for seed, value in ((0, 0.3), (1, 0.4), (2, 0.5))]
+    columns = ["group", "proportion", "neurons", "seed", "value"]
+    return pd.DataFrame(curve + control, columns=columns).assign(metric="pass@1")
+
+
+def test_spread_over_repeats() -> None:
+    frame = knocked_out()
+    last = knockout.spread(frame[frame["group"] == "random"]).iloc[-1]
+    # (0.3 + 0.4 + 0.5) / 3 = 0.4
+    assert (last["mean"], last["low"], last["high"], last["repeats"]) == (pytest.approx(0.4), 0.3, 0.5, 3)
+
+
+def test_knockout_draws_the_category_over_its_dashed_control_with_a_band() -> None:
+    figure = knockout.curves(knocked_out(), "pass@1", COLOURS)
+    band, control, curve = figure.data
+    assert band.fill == "toself" and list(band.x) == [0, 100, 100, 0] and list(band.y) == [50, 50, 30, 50]
+    assert (control.line.color, control.line.dash) == (style.RANDOM, "dash")
+    assert (curve.line.color, curve.line.dash, list(curve.y)) == (COLOURS["code"], "solid", [50, 10])
+    assert curve.hovertext[0] == "nothing knocked out<br>pass@1 50.0 %"
+    assert control.hovertext[1] == (
+        "40 random neurons off (100.0 % of the category)<br>pass@1 40.0 % · 30.0 % to 50.0 % over 3 repeats"
+    )
+
+
+def test_a_metric_that_is_no_share_is_drawn_as_it_is() -> None:
+    figure = knockout.curves(knocked_out().assign(metric="word_perplexity"), "word_perplexity", COLOURS)
+    assert list(figure.data[-1].y) == [0.5, 0.1]
+    assert figure.layout.yaxis.title.text == "perplexity per word (lower is better)"
+
+
+LINEARITY = pd.DataFrame(
+    [
+        ("math", 0, "attention", None, 0.1, 0.2),
+        ("math", 0, "attention", None, 0.2, 0.4),
+        ("math", 0, "group", "code", 0.1, 0.1),
+        ("code", 0, "mlp", None, 0.1, 0.3),
+    ],
+    columns=["model", "layer", "submodule", "group", "alpha", "value"],
+)
+
+
+def test_nonlinearity_is_the_mean_over_alpha_in_a_panel_per_model() -> None:
+    figure = linearity.nonlinearity(LINEARITY, COLOURS, title="{} fine-tune")
+    assert [title.text for title in figure.layout.annotations] == ["<b>math fine-tune</b>", "<b>code fine-tune</b>"]
+    attention, group, mlp = figure.data
+    assert attention.y[0] == pytest.approx(0.3)  # (0.2 + 0.4) / 2
+    assert (attention.name, attention.line.dash, attention.xaxis) == ("attention", "dot", "x")
+    assert (group.name, group.line.color) == ("code neurons", COLOURS["code"])
+    assert (mlp.name, mlp.line.color, mlp.xaxis) == ("whole MLP", style.base_colour(), "x2")
+
+
+def test_base_lines_change_colour_with_the_theme() -> None:
+    light, dark = (linearity.nonlinearity(LINEARITY, COLOURS, dark=theme) for theme in (False, True))
+    assert light.data[0].line.color != dark.data[0].line.color
+    assert light.data[1].line.color == dark.data[1].line.color  # a category's colour is the same everywhere
+
+
+def test_coefficients_have_a_panel_per_part() -> None:
+    rows = [("math", 1, "attention", 0.25), ("math", 0, "attention", 0.5), ("code", 0, "general", 0.75)]
+    figure = merge.coefficients(pd.DataFrame(rows, columns=["model", "layer", "part", "coefficient"]), COLOURS)
+    assert [title.text for title in figure.layout.annotations] == ["<b>attention</b>", "<b>general neurons</b>"]
+    assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 1], [0.5, 0.25])
+    assert figure.data[1].hovertext[0] == (
+        "layer 0 · general neurons<br>the code fine-tune's weights count 0.750 times"
+    )
+
+
+SCORES = pd.DataFrame(
+    [
+        ("base", "code", "pass@1", 0.4, 0.02, 300),
+        ("ties", "code", "pass@1", 0.55, 0.02, 300),
+        ("ties", "text", "word_perplexity", 12.34, float("nan"), 100),
+        ("ties", "text", "bits_per_byte", 1.2, float("nan"), 100),
+    ],
+    columns=["model", "task", "metric", "value", "stderr", "samples"],
+)
+
+
+def test_bars_show_the_primary_metric_with_its_interval() -> None:
+    figure = scores.bars(SCORES, COLOURS, ["base", "ties"], base="base")
+    code, _, text, _ = figure.data  # each followed by its written values
+    assert (list(code.y), list(code.x), list(code.marker.color)) == (
+        ["base", "ties"],
+        pytest.approx([40, 55]),
+        ["#000000", style.MERGE],
+    )
+    assert list(code.error_x.array) == pytest.approx([3.92, 3.92])  # 1.96 · 2 %
+    assert (
+        code.hovertext[1]
+        == "ties · code · pass@1<br>55.0 % ± 3.9 (95 %) · 300 problems<br>+15.0 points against the base"
+    )
+    assert (list(text.y), list(text.x)) == (["ties"], [12.34])
+    assert [title.text for title in figure.layout.annotations] == [
+        "<b>code · pass@1, %</b>",
+        "<b>text · perplexity per word (lower is better)</b>",
+    ]
+
+
+def test_the_table_has_every_metric_and_marks_what_is_missing() -> None:
+    written = scores.table(SCORES, ["base", "ties"])
+    assert written.to_dict("records") == [
+        {
+            "model": "base",
+            "code · pass@1": "40.0 % ± 3.9",
+            "text · perplexity per word": "–",
+            "text · bits per byte": "–",
+        },
+        {
+            "model": "ties",
+            "code · pass@1": "55.0 % ± 3.9",
+            "text · perplexity per word": "12.3",
+            "text · bits per byte": "1.20",
+        },
+    ]
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (3, 3, 1), (4, 3, 2), (7, 3, 3)])
+def test_panels_fill_row_by_row_and_hide_what_is_left(count: int, columns: int, rows: int) -> None:
+    figure = panels.panels([f"panel {index}" for index in range(count)], x_title="layer")
+    axes = list(figure.select_xaxes())
+    assert len(axes) == columns * rows
+    assert [axis.visible for axis in axes] == [None] * count + [False] * (columns * rows - count)
+    assert [index for index, axis in enumerate(axes) if axis.title.text] == list(range(max(0, count - columns), count))
