@@ -1,0 +1,70 @@
+"""NMerge's home page: what it is for, the chosen models, and the last runs."""
+
+import streamlit as st
+
+from nmerge_core.cache import cache_root
+from nmerge_core.runs.folder import list_runs
+from pages.shared.family import Family
+from pages.shared.page import begin, link
+from pages.shared.runs import run_line
+
+STEPS = {
+    "Understand": (
+        "A fine-tune changes a base model. Sort the neurons of each by what they react to, look at single ones, and "
+        "see how far fine-tuning has moved them.",
+        [
+            ("pages/2_Neurons.py", "Which neurons do what?", "bar_chart"),
+            ("pages/3_Explorer.py", "One neuron, up close", "search"),
+            ("pages/4_Similarity.py", "What has moved?", "compare_arrows"),
+        ],
+    ),
+    "Test": (
+        "Do these neurons matter? Switch them off and score the model; measure how well the changes of several "
+        "fine-tunes add up.",
+        [
+            ("pages/5_Knockout.py", "What breaks without?", "content_cut"),
+            ("pages/6_Linearity.py", "Do the changes add up?", "timeline"),
+        ],
+    ),
+    "Merge": (
+        "Put several fine-tunes into one model, neuron group by neuron group, and compare it with its sources.",
+        [
+            ("pages/7_Merge.py", "Make one model", "merge"),
+            ("pages/8_Evaluate.py", "How good is each model?", "checklist"),
+        ],
+    ),
+}
+LAST_RUNS = 5
+
+
+def draw_family(family: Family) -> None:
+    """The chosen models in one line, or the way to get them."""
+    tuned = ", ".join(model.label for model in family.models)
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        if family.missing:
+            st.markdown(f"The family **{family.name}** is not unpacked yet.", width="stretch")
+            link("pages/1_Models.py", "Get the models", "deployed_code", family)
+        else:
+            st.markdown(f"Chosen models: **{family.name}**, a base and its fine-tunes {tuned}.", width="stretch")
+            link("pages/1_Models.py", "Change", "deployed_code", family)
+
+
+family = begin(
+    "Home",
+    "See the neurons of language models, and merge models by them",
+    "Several fine-tunes of one base can become one model that has learnt all of their tasks, without training. NMerge "
+    "shows which neurons serve which task, and merges neuron by neuron, after the papers *NeuronMerge* and "
+    "*NeuroMerging*.",
+    needs_models=False,
+)
+draw_family(family)
+for column, (name, (text, links)) in zip(st.columns(len(STEPS), gap="medium"), STEPS.items(), strict=True):
+    with column.container(border=True, height="stretch"):
+        st.subheader(name, anchor=False)
+        st.markdown(text)
+        for path, label, icon in links:
+            link(path, label, icon, family)
+if last := list_runs(cache_root())[:LAST_RUNS]:
+    st.subheader("Last runs", anchor=False)
+    st.markdown("\n".join(f"- {run_line(run, run.status())}" for run in last))
+    link("pages/9_Runs.py", "All runs", "list_alt", family)

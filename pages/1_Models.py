@@ -1,0 +1,230 @@
+"""Models: choose a base and its fine-tunes, and see whether they can be merged."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import FamilyReport, inspect_family, labels, resolve
+from nmerge_core.errors import InputError
+from nmerge_core.figures import style
+from pages.shared.family import DEMO, HUB_ID, Family, Member, demo_family, families, save_family
+from pages.shared.page import begin, how_computed
+
+CATEGORY_HINTS = {"math": ("math", "gsm"), "code": ("code", "coder", "python"), "translation": ("trans", "wmt", "mt-")}
+SEARCH_DEPTH = 5  # folders below a root; a merged checkpoint of a run lies four below the cache
+SEARCH_LIMIT = 200
+
+
+def models_here() -> list[str]:
+    """Folders with a config.json under the configured roots ($NMERGE_MODEL_ROOTS, else ./models and the cache)."""
+    roots = os.environ.get("NMERGE_MODEL_ROOTS", f"models{os.pathsep}{cache_root()}").split(os.pathsep)
+    found: list[str] = []
+    for root in roots:
+        start = Path(root).expanduser()
+        for folder, folders, files in os.walk(start):
+            if "config.json" in files:
+                found.append(folder)
+                folders.clear()
+            elif len(Path(folder).relative_to(start).parts) >= SEARCH_DEPTH:
+                folders.clear()
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".part"))
+            if len(found) >= SEARCH_LIMIT:
+                return found
+    return found
+
+
+def likely_category(label: str) -> str:
+    """The category that a fine-tune's name speaks of, or nothing."""
+    name = label.lower()
+    return next((category for category, words in CATEGORY_HINTS.items() if any(w in name for w in words)), "")
+
+
+def facts(report: FamilyReport, family: Family) -> pd.DataFrame:
+    """One row per model: what its headers say."""
+    members = {member.reference: member for member in family.members}
+    return pd.DataFrame(
+        {
+            "model": members[model.reference].label,
+            "tuned for": members[model.reference].category or "–",
+            "parameters": model.parameters,
+            "neuronal (%)": 100 * model.neuronal / model.parameters,
+            "point (%)": 100 * model.point / model.parameters,
+            "size": style.size(model.bytes),
+            "dtype": model.dtype,
+            "shards": model.shards,
+            "where": model.reference,
+        }
+        for model in report.models
+    )
+
+
+def draw_report(family: Family) -> None:
+    """The verdict on merging, the architecture and the table of facts."""
+    report = inspect_family(family.base, family.references)
+    if report.mergeable:
+        st.success("These models can be merged: same architecture, tensors and shapes.", icon=":material/check_circle:")
+    for error in report.errors:
+        st.error(error)
+    for warning in report.warnings:
+        st.warning(warning)
+    if not report.models:
+        return
+    base = report.models[0]
+    facts_of_base = {
+        "Architecture": (base.model_type, "The model family, from config.json"),
+        "Layers": (base.layers, "Transformer blocks, each with one attention and one MLP"),
+        "Neurons per layer": (style.count(base.d_ffn), "d_ffn: rows of the MLP's gate and up, columns of its down"),
+        "Width": (style.count(base.d_model), "d_model: numbers in a token's hidden state"),
+        "Heads": (f"{base.heads} / {base.kv_heads}", "Attention heads: for queries / for keys and values"),
+        "Vocabulary": (style.count(base.vocabulary), "Tokens the model knows"),
+    }
+    widths = [1.2, 0.7, 1.5, 0.8, 0.8, 1.1]  # as wide as the names are long
+    for column, (name, (value, hint)) in zip(st.columns(widths), facts_of_base.items(), strict=True):
+        column.metric(name, value, help=hint)
+    st.dataframe(
+        facts(report, family),
+        hide_index=True,
+        column_config={
+            "parameters": st.column_config.NumberColumn(format="localized"),
+            "neuronal (%)": st.column_config.NumberColumn(
+                format="%.1f", help="Parameters in matrices: a row each is a weight neuron of NeuroMerging"
+            ),
+            "point (%)": st.column_config.NumberColumn(format="%.1f", help="Parameters in vectors: norms and biases"),
+            "shards": st.column_config.NumberColumn(help="Files the weights are split into"),
+        },
+        key="models_facts",
+    )
+
+
+def choose(name: str) -> None:
+    """Draw the page again with this family chosen; the sidebar's widget takes it before it is drawn."""
+    st.session_state["models_choose"] = name
+    st.rerun()
+
+
+def unpack_demo() -> None:
+    """Write the demo family's files to the cache (seconds, no network) and choose it."""
+    from nmerge_core.demo.family import write_family
+
+    try:
+        write_family(cache_root() / DEMO)
+    except InputError as error:
+        st.error(str(error))
+    else:
+        choose(DEMO)
+
+
+def fetch(references: list[str]) -> None:
+    """Get models from the Hub, saying what is fetched and how long it has taken."""
+    for reference in references:
+        with st.spinner(f"Fetching {reference} from the Hugging Face Hub", show_time=True):
+            try:
+                resolve(reference)
+            except InputError as error:
+                st.error(str(error))
+                return
+    st.rerun()
+
+
+def save(name: str, base: str, tuned: pd.DataFrame, corpus: str, tasks: list[str]) -> None:
+    """Save the family of the form and choose it."""
+    models = tuple(Member(row["where"], row["label"], row["tuned for"] or "") for row in tuned.to_dict("records"))
+    if not base or not models or not corpus:
+        st.error("A family needs a base, at least one fine-tune and a corpus. Choose them above.")
+        return
+    if len({"base", *(model.label for model in models)}) <= len(models):
+        st.error("Two models have the same label, or one is called “base”. Give each its own in the table above.")
+        return
+    try:
+        save_family(Family(name, base, models, corpus, tuple(tasks)))
+    except InputError as error:
+        st.error(str(error))
+    else:
+        choose(name)
+
+
+def own_family() -> None:
+    """The form that makes a family of the user's own models."""
+    here = models_here()
+    st.markdown(
+        "Pick from the models found on this machine, or type a folder or a Hugging Face Hub id such as "
+        "`Qwen/Qwen2.5-0.5B`. Nothing is changed in their folders."
+    )
+    base = st.selectbox("Base", here, None, accept_new_options=True, key="models_base", placeholder="Folder or id")
+    chosen = st.multiselect(
+        "Fine-tunes of that base", here, accept_new_options=True, key="models_tuned", placeholder="Folders or ids"
+    )
+    if chosen:
+        names = labels(chosen)
+        rows = pd.DataFrame({"label": names, "tuned for": [likely_category(name) for name in names], "where": chosen})
+    else:
+        rows = pd.DataFrame({"label": [], "tuned for": [], "where": []}, dtype=str)
+    tuned = st.data_editor(rows, hide_index=True, disabled=["where"], key=f"models_labels_{len(chosen)}")
+    demo = demo_family()
+    left, right = st.columns(2)
+    corpus = left.selectbox(
+        "Corpus",
+        [demo.corpus],
+        accept_new_options=True,
+        key="models_corpus",
+        help="A folder with one <category>.jsonl per category, general.jsonl among them; or a YAML of dataset sources",
+    )
+    tasks = right.multiselect(
+        "Tasks",
+        demo.tasks,
+        default=demo.tasks,
+        accept_new_options=True,
+        key="models_tasks",
+        help="What the models are scored on: a demo task, an lm-evaluation-harness task, or the path of a task's YAML",
+    )
+    name = st.text_input("Name of the family", max_chars=40, key="models_name", placeholder="qwen-math-code")
+    if st.button("Save and use this family", type="primary", key="models_save"):
+        save(name.strip(), base or "", tuned, corpus or "", tasks)
+
+
+if chosen_here := st.session_state.pop("models_choose", None):
+    st.session_state["family"] = chosen_here
+family = begin(
+    "Models",
+    "Which models are we looking at?",
+    "A **family** is one base model and fine-tunes of it. Fine-tunes of the same base share its architecture, so their "
+    "changes can be compared neuron by neuron, and merged. All pages look at the family chosen on the left.",
+    needs_models=False,
+)
+missing = family.missing
+if family.name == DEMO and missing:
+    st.info(
+        "The demo family comes with the program: a small base model trained on general text, math, code and "
+        "translation, and a fine-tune of it for each of the last three.",
+        icon=":material/inventory_2:",
+    )
+elif missing:
+    st.warning(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
+    fetchable = [reference for reference in missing if HUB_ID.match(reference)]
+    if fetchable and st.button("Fetch from the Hub", type="primary", key="models_fetch"):
+        fetch(fetchable)
+else:
+    draw_report(family)
+
+if st.button(
+    "Use the demo family",
+    type="primary" if family.name == DEMO and missing else "secondary",
+    key="models_use_demo",
+    icon=":material/inventory_2:",
+):
+    unpack_demo()
+with st.expander("Use your own models", icon=":material/add:", expanded=len(families()) == 1 and not missing):
+    own_family()
+how_computed(
+    "Only headers are read: `config.json` and the tables of contents of the safetensors files. "
+    "**Neuronal** parameters are those of matrices, whose rows NeuroMerging treats as weight neurons (its §3); "
+    "**point** parameters are those of vectors (norms, biases). An MLP neuron of NeuronMerge (§2) is one row of gate "
+    "and up with the same column of down.",
+    f"python -m nmerge_core inspect {' '.join([family.base, *family.references])}",
+    "from nmerge_core.checkpoints import inspect_family\n\n"
+    f"report = inspect_family({family.base!r}, {family.references!r})\n"
+    "print(report.mergeable, report.errors, report.warnings)",
+)

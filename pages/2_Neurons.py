@@ -1,0 +1,145 @@
+"""Neurons: how many neurons of each layer belong to which category, and how many keep it in every fine-tune."""
+
+import streamlit as st
+
+from nmerge_core.errors import InputError
+from nmerge_core.figures import neurons as figures
+from nmerge_core.figures import style
+from nmerge_core.runs import client
+from pages.shared.charts import csv_button, dark, show
+from pages.shared.family import Family
+from pages.shared.neurons import classification_runs, classify_parameters, comparison, finished, in_order, opened
+from pages.shared.page import begin, empty_state, how_computed, link
+from pages.shared.runs import run_panel
+
+FORMULA = r"""
+A neuron $j$ of an MLP has the activation $\varphi_j(z) = \mathrm{SiLU}(g_j \cdot z)\,(u_j \cdot z)$: the input of
+`down_proj`. Its score on an exemplar $s$ is $a_j(s) = \max_t |\varphi_j(s, t)|$ over the tokens of $s$ (at most 512).
+
+The $k$ exemplars with the highest scores vote, each for the category it comes from; the neuron belongs to the category
+with the most votes (NeuronMerge, Eq. 2), if that has at least $m$ votes more than the runner-up, and to *general*
+otherwise (App. D.3; $m = 1$: ties are general). The purple bar counts the neurons with the same category in the base
+and in every fine-tune (Figs. 3 and 6). Scores are stored, so $k$ and $m$ need no new pass through the models.
+"""
+
+
+def start_missing(family: Family) -> None:
+    """Queue a classification for each model that has none."""
+    for member in family.members:
+        client.submit("classify", classify_parameters(family, member), f"Classify {member.label}")
+
+
+def default_layers(layers: tuple[int, ...]) -> list[int]:
+    """All of a few layers; of many every fifth and the last, as in NeuronMerge, Fig. 6."""
+    return list(layers) if len(layers) <= 6 else sorted({*layers[::5], layers[-1]})
+
+
+family = begin(
+    "Neurons",
+    "Which neurons do what?",
+    "Every neuron is shown the same few hundred texts of each category. It belongs to the category that most of its "
+    "strongest texts come from, or to *general* when none leads.",
+)
+try:
+    runs = classification_runs(family)
+    waiting = [label for label, run in runs.items() if run is None]
+    if waiting and empty_state(
+        f"Not classified yet: **{', '.join(waiting)}**. Each model reads the corpus once; results are kept.",
+        f"Classify {'all ' if len(waiting) > 2 else ''}{len(waiting)} model{'s' if len(waiting) > 1 else ''}",
+        key="neurons_classify",
+    ):
+        start_missing(family)
+        st.rerun()
+except InputError as error:
+    st.error(str(error))
+    st.stop()
+for run in runs.values():
+    if run is not None:
+        run_panel(run)
+done = finished(runs)
+if "base" not in done:
+    st.stop()
+
+found = opened(done["base"])
+stored = found.top(found.layers[0])[0].shape[1]
+left, middle, right = st.columns([1, 1, 2], gap="large")
+k = left.slider(
+    "Voting exemplars k",
+    1,
+    stored,
+    min(10, stored),
+    key="neurons_k",
+    bind="query-params",
+    help="How many of a neuron's strongest texts vote on its category. The paper takes 10.",
+)
+m = middle.slider(
+    "Lead m",
+    0,
+    8,
+    1,
+    key="neurons_m",
+    bind="query-params",
+    help="Votes by which the first category must lead the second; otherwise the neuron counts as general. "
+    "1: ties are general. 0: a tie goes to the first category.",
+)
+layers = right.pills(
+    "Layers",
+    list(found.layers),
+    selection_mode="multi",
+    default=default_layers(found.layers),
+    key="neurons_layers",
+    bind="query-params",
+    help="The layers drawn below; 0 is nearest to the input.",
+)
+categories = in_order(family, found)
+frame = comparison(done, k, min(m, k), categories)
+colours = family.colours(dark())
+total = int(frame["base"].sum())
+general = int(frame.loc[frame["category"] == "general", "base"].sum())
+kept = int(frame["intersection"].sum())
+said = f"Of the base's {total:,} neurons **{style.percent(general / total)}** are general"
+if len(done) > 1:
+    said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune"
+st.markdown(f"{said}.")
+if layers:
+    show(
+        figures.categories_by_layer(frame, sorted(layers), colours, dark=dark()),
+        "neurons_by_layer",
+        frame[frame["layer"].isin(layers)],
+    )
+else:
+    st.info("Choose at least one layer above.")
+
+by_category = style.category_colours(categories)
+left, right = st.columns(2, gap="large")
+with left:
+    st.subheader("How much of each model is what?", anchor=False)
+    show(figures.proportions(frame, list(done), by_category, dark=dark()), "neurons_proportions", frame)
+with right:
+    st.subheader("Where in the depth?", anchor=False)
+    model = st.segmented_control(
+        "Model",
+        list(done),
+        default="base",
+        required=True,
+        key="neurons_model",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
+
+st.subheader("Numbers", anchor=False)
+numbers = {name: st.column_config.NumberColumn(format="localized") for name in [*done, "intersection"]}
+st.dataframe(frame, hide_index=True, height=300, key="neurons_table", column_config=numbers)
+csv_button(frame, "neurons_all", "neurons")
+link("pages/3_Explorer.py", "Look at single neurons", "search", family)
+folders = [str(run.results) for run in done.values()]
+how_computed(
+    FORMULA,
+    f"python -m nmerge_core classify {family.base} --corpus {family.corpus} --out neurons/base "
+    f"--top-k {k} --margin {min(m, k)}\npython -m nmerge_core compare neurons/* --out compare.csv",
+    "from nmerge_core.classification import compare\n"
+    "from nmerge_core.figures.neurons import categories_by_layer\n\n"
+    f"frame = compare({folders!r}, {list(done)!r}, k={k}, margin={min(m, k)})\n"
+    f"categories_by_layer(frame, {sorted(layers)!r}, {colours!r}).show()",
+)

@@ -1,0 +1,106 @@
+"""Similarity: how far fine-tuning turned each neuron's weights (NeuronMerge, App. A.3 and Fig. 8)."""
+
+import pandas as pd
+import streamlit as st
+
+from nmerge_core.activations.store import open_classification
+from nmerge_core.figures import style
+from nmerge_core.figures.similarity import MATRICES, mean_cosine
+from nmerge_core.runs.folder import Run
+from pages.shared.charts import csv_button, dark, show
+from pages.shared.family import Family
+from pages.shared.neurons import classification_runs, finished
+from pages.shared.page import begin, how_computed
+from pages.shared.results import read_table
+from pages.shared.runs import run_button, run_panel
+
+
+def reading(summary: pd.DataFrame) -> str:
+    """The figure in a sentence: the least and most similar of the fine-tunes' layers and matrices."""
+    low, high = (summary.loc[summary["mean"].agg(pick)] for pick in ("idxmin", "idxmax"))
+    return (
+        f"The mean cosine lies between **{low['mean']:.4f}** ({low['model']}, {low['matrix']} of layer {low['layer']}) "
+        f"and **{high['mean']:.4f}** ({high['model']}, {high['matrix']} of layer {high['layer']}); 1 is no change of "
+        "direction at all."
+    )
+
+
+def draw_moved(run: Run, family: Family) -> None:
+    """The neurons of lowest cosine, each with a link to the Explorer."""
+    st.subheader("Neurons that moved most", anchor=False)
+    moved = read_table(run, "moved.csv", list(names))
+    left, right = st.columns(2)
+    model = left.segmented_control(
+        "Fine-tune", names, default=names[0], required=True, key="similarity_model", bind="query-params"
+    )
+    matrix = right.segmented_control(
+        "Matrix",
+        list(MATRICES),
+        default="gate",
+        required=True,
+        key="similarity_matrix",
+        bind="query-params",
+        help="A neuron has a row in gate and up, which decide when it fires, and a column in down: what it then writes",
+    )
+    rows = moved[(moved["model"] == model) & (moved["matrix"] == matrix)].sort_values("cosine")
+    address = f"/Explorer?family={family.name}&model={model}"
+    columns = {"explorer": [f"{address}&layer={r.layer}&neuron={r.neuron}" for r in rows.itertuples()]}
+    if classified := finished(classification_runs(family)).get("base"):
+        categories = base_categories(str(classified.results))
+        columns = {"category": [categories[r.layer][r.neuron] for r in rows.itertuples()]} | columns
+    st.dataframe(
+        rows[["layer", "neuron", "cosine"]].assign(**columns),
+        hide_index=True,
+        height=318,
+        column_config={
+            "neuron": st.column_config.NumberColumn(format="localized"),
+            "cosine": st.column_config.NumberColumn(format="%.4f", help="With the same neuron of the base model"),
+            "category": st.column_config.TextColumn(help="In the base model"),
+            "explorer": st.column_config.LinkColumn("", display_text="what it responds to →"),
+        },
+        key="similarity_moved",
+    )
+    csv_button(moved, "similarity_moved")
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def base_categories(folder: str) -> dict[int, list[str]]:
+    """The category of each neuron, layer by layer, as a classification folder has it."""
+    neurons = open_classification(folder).neurons().sort_values(["layer", "neuron"])
+    return {int(layer): list(rows["category"]) for layer, rows in neurons.groupby("layer")}
+
+
+family = begin(
+    "Similarity",
+    "How far did fine-tuning move each neuron?",
+    "A neuron's weights are vectors. The **cosine** between the base model's and the fine-tune's is 1 where "
+    "fine-tuning left their direction alone. Near 1 everywhere explains why neurons keep their category.",
+)
+names = [model.label for model in family.models]
+run = run_button(
+    "cosine",
+    {"base": family.base, "models": family.references},
+    "Compare the weights",
+    key="similarity_run",
+    title=f"Similarity of {', '.join(names)}",
+)
+if run is None:
+    st.caption("Reads the weights once, block by block; needs no accelerator.")
+elif run_panel(run):
+    summary = read_table(run, "cosine.csv", names)
+    st.markdown(reading(summary))
+    show(mean_cosine(summary, family.colours(dark()), dark=dark()), "similarity_figure", summary, "similarity")
+    if zeros := int(summary["zero"].sum()):
+        st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")
+    draw_moved(run, family)
+
+how_computed(
+    r"For neuron $i$ and each of its vectors (row $i$ of gate and up, column $i$ of down): "
+    r"$\cos(w_i^\text{base}, w_i^\text{ft}) = \frac{w_i^\text{base} \cdot w_i^\text{ft}}"
+    r"{\lVert w_i^\text{base}\rVert\,\lVert w_i^\text{ft}\rVert}$, averaged over the neurons of a layer "
+    "(NeuronMerge, App. A.3, Fig. 8). Zero vectors are counted, not averaged.",
+    f"python -m nmerge_core cosine {' '.join([family.base, *family.references])} --out cosine.csv",
+    "from nmerge_core.similarity import cosine\nfrom nmerge_core.figures.similarity import mean_cosine\n\n"
+    f"found = cosine({family.base!r}, {family.references!r})\n"
+    f"mean_cosine(found.summary, {family.colours()!r}).show()",
+)

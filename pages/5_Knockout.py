@@ -1,0 +1,195 @@
+"""Knock-out: does a category's ability go when its neurons are switched off? (NeuronMerge, §2.3, Figs 4 and 7)."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from nmerge_core.figures import style
+from nmerge_core.figures.knockout import RANDOM, curves, spread
+from nmerge_core.figures.scores import metric
+from nmerge_core.runs.folder import Run
+from pages.shared.charts import dark, show
+from pages.shared.family import Family
+from pages.shared.neurons import classify_parameters, finished, opened
+from pages.shared.page import begin, how_computed
+from pages.shared.results import asked_parameters, full, read_table
+from pages.shared.runs import latest_run, run_button, run_panel
+from pages.shared.tasks import code_switch, runs_code, task_name
+
+PROPORTIONS = [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def reading(frame: pd.DataFrame, category: str, name: str) -> str:
+    """The figure in a sentence: what is left when all of the category's neurons, or as many random ones, are off."""
+    known, rows = metric(name), frame[frame["metric"] == name]
+    ours, control = (spread(rows[rows["group"] == group]) for group in (category, RANDOM))
+    last, random = ours.iloc[-1], control.iloc[-1]
+    intact = rows.loc[rows["proportion"] == 0, "value"].mean()
+    return (
+        f"With all {style.count(last['neurons'])} of these {category} neurons off, "
+        f"{known.title} goes from {known.write(intact)} to **{known.write(last['mean'])}**; with as many random "
+        f"neurons off, to **{known.write(random['mean'])}**."
+    )
+
+
+def settings(family: Family, model: str, classified: Run, asked: dict[str, Any]) -> dict[str, Any]:
+    """The controls of a knock-out, and the parameters of its run; they start at those `asked` for."""
+    neurons = opened(classified)
+    first_category = asked.get("category", neurons.categories[min(1, len(neurons.categories) - 1)])
+    first_layers = asked.get("layers", neurons.layers)
+    category = st.selectbox(
+        "Category",
+        neurons.categories,
+        neurons.categories.index(first_category),
+        key="knockout_category",
+        bind="query-params",
+        help="The neurons to switch off",
+    )
+    tasks = list(dict.fromkeys([*family.tasks, *([asked["task"]] if asked else [])]))
+    own_task = asked["task"] if asked.get("category") == category else category
+    task = st.selectbox(
+        "Task",
+        tasks,
+        tasks.index(own_task) if own_task in tasks else 0,
+        format_func=task_name,
+        key=f"knockout_task_{category}",
+        help="The ability to measure; it starts at the category's own",
+    )
+    first, last = st.slider(
+        "Layers",
+        neurons.layers[0],
+        neurons.layers[-1],
+        (first_layers[0], first_layers[-1]),
+        key="knockout_layers",
+        bind="query-params",
+        help="Neurons are switched off in these layers, ends included. The paper takes one: layer 13 of 28",
+    )
+    repeats = st.number_input(
+        "Repeats",
+        1,
+        20,
+        asked.get("repeats", 3),
+        key="knockout_repeats",
+        bind="query-params",
+        help="Random choices of neurons that are averaged; the band reaches from the lowest to the highest",
+    )
+    limit = st.number_input(
+        "Problems",
+        10,
+        None,
+        asked.get("limit", 100),
+        step=10,
+        key="knockout_limit",
+        bind="query-params",
+        help="The first so many of the task: more give a steadier curve and take longer",
+    )
+    run_code = code_switch([task], "knockout_code", asked.get("run_code", False))
+    return {
+        "model": model,
+        "neurons": classified.id,
+        "category": category,
+        "layers": list(range(first, last + 1)),
+        "proportions": PROPORTIONS,
+        "task": task,
+        "repeats": repeats,
+        "limit": limit,
+        "run_code": run_code,
+    }
+
+
+def draw(run: Run, category: str, family: Family) -> None:
+    """The figure, its reading and its numbers."""
+    frame = read_table(run, "knockout.csv")
+    names = list(dict.fromkeys(frame["metric"]))
+    name = names[0]
+    if len(names) > 1:
+        name = st.segmented_control(
+            "Metric",
+            names,
+            default=names[0],
+            required=True,
+            format_func=lambda n: metric(n).title,
+            key="knockout_metric",
+        )
+    st.markdown(reading(frame, category, name))
+    colours = style.category_colours(list(dict.fromkeys([*family.categories, category])))
+    show(curves(frame, name, colours, dark=dark()), "knockout_figure", frame, f"knockout-{category}")
+    known, rows = metric(name), frame[frame["metric"] == name]
+    table = pd.concat(spread(group).assign(group=label) for label, group in rows.groupby("group", sort=False))
+    for column in ("mean", "low", "high"):
+        table[column] = table[column].map(known.write)
+    table["proportion"] = table["proportion"].map(style.percent)
+    st.dataframe(
+        table[["group", "proportion", "neurons", "mean", "low", "high", "repeats"]],
+        hide_index=True,
+        column_config={"neurons": st.column_config.NumberColumn(format="localized")},
+        key="knockout_table",
+    )
+
+
+family = begin(
+    "Knock-out",
+    "Do these neurons do what their category says?",
+    "Switch off a category's neurons and see what the model loses. If the category means anything, it loses more of "
+    "that ability than with **as many random neurons** of the same layers switched off.",
+)
+controls, view = st.columns([1, 3], gap="large")
+with controls:
+    asked = asked_parameters("knockout")
+    names = [member.label for member in family.members]
+    references = [full(member.reference) for member in family.members]
+    asked = asked if asked.get("model") in references else {}
+    start = references.index(asked["model"]) if asked else 0
+    label = st.selectbox("Model", names, start, key="knockout_model", bind="query-params")
+member = next(member for member in family.members if member.label == label)
+classified = finished({label: latest_run("classify", classify_parameters(family, member))}).get(label)
+if classified is None:
+    with view:
+        st.markdown(f"First the neurons of **{label}** need their categories: one pass over the corpus.")
+        started = run_button(
+            "classify",
+            classify_parameters(family, member),
+            "Classify the neurons",
+            "knockout_classify",
+            f"Classify {label}",
+        )
+        if started is not None:
+            run_panel(started)
+    st.stop()
+with controls:
+    parameters = settings(family, member.reference, classified, asked)
+with view:
+    if runs_code(parameters["task"]) and not parameters["run_code"]:
+        st.info("This task runs the programs that the model writes. Switch on “Run generated code” to score it.")
+    layers = parameters["layers"]
+    where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}–{layers[-1]}"
+    run = run_button(
+        "knockout",
+        parameters,
+        "Knock them out",
+        "knockout_run",
+        f"Knock-out of {parameters['category']} in {label}, {where}, on {task_name(parameters['task'])}",
+    )
+    if run is None:
+        times = 1 + len(PROPORTIONS) * (1 + parameters["repeats"])
+        st.caption(
+            f"Scores {label} on {task_name(parameters['task'])} {times} times, {parameters['limit']} problems each."
+        )
+    elif run_panel(run):
+        draw(run, parameters["category"], family)
+
+how_computed(
+    r"A neuron is off when its activation $\varphi_j$, the input of down's column $j$, is set to 0: the same as "
+    "zeroing its weights. Which neurons make up 20 % is a seeded random choice, each share containing the smaller "
+    "ones; the control takes the same number from all neurons of the same layers (NeuronMerge, §2.3, Figs 4 and 7).",
+    f"python -m nmerge_core knockout {member.reference} --neurons {classified.results} --category "
+    f"{parameters['category']} --layers {layers[0]}-{layers[-1]} --proportions {','.join(map(str, PROPORTIONS))} "
+    f"--task {parameters['task']} --repeats {parameters['repeats']} --limit {parameters['limit']}"
+    f"{' --run-code' if parameters['run_code'] else ''} --out knockout.csv",
+    "from pathlib import Path\n\nfrom nmerge_core.knockout import knockout\n\n"
+    f"frame = knockout(\n    {member.reference!r},\n    Path({str(classified.results)!r}),\n"
+    f"    {parameters['category']!r},\n    {layers!r},\n    {PROPORTIONS!r},\n"
+    f"    {parameters['task']!r},\n    repeats={parameters['repeats']},\n    limit={parameters['limit']},\n"
+    f"    run_code={parameters['run_code']},\n)",
+)

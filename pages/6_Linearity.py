@@ -1,0 +1,121 @@
+"""Linearity: where adding task vectors is safe, and how much of each (NeuronMerge, §2.4; SubModule Linearity)."""
+
+import pandas as pd
+import streamlit as st
+
+from nmerge_core.figures import style
+from nmerge_core.figures.linearity import nonlinearity, part_title, parts
+from nmerge_core.figures.merge import coefficients
+from nmerge_core.runs.folder import Run
+from pages.shared.charts import dark, show
+from pages.shared.family import Family
+from pages.shared.neurons import classification_runs, finished
+from pages.shared.page import begin, how_computed, link
+from pages.shared.results import asked_parameters, read_table
+from pages.shared.runs import run_button, run_panel
+
+
+def reading(frame: pd.DataFrame) -> str:
+    """The figure in a sentence: each part's mean over models, layers and α, least linear first."""
+    mean = frame.assign(part=parts(frame)).groupby("part")["value"].mean().sort_values(ascending=False)
+    told = ", ".join(f"{part_title(str(part))} **{style.significant(value)}**" for part, value in mean.items())
+    return f"Averaged over models and layers, from least to most linear: {told}."
+
+
+def draw(run: Run, family: Family) -> None:
+    """Non-linearity, then the coefficients solved from it, each with its numbers."""
+    names = [model.label for model in family.models]
+    frame = read_table(run, "linearity.csv", names)
+    groups = [group for group in frame["group"].dropna().unique() if group]
+    st.markdown(reading(frame))
+    colours = style.category_colours(list(dict.fromkeys([*family.categories, *groups])))
+    figure = nonlinearity(frame, colours, title="{} fine-tune", dark=dark())
+    show(figure, "linearity_figure", frame, "linearity")
+    if not groups:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption("Classify the base model's neurons to see its neuron groups here too.", width="content")
+            link("pages/2_Neurons.py", "Neurons", "bar_chart", family)
+    if not (run.results / "coefficients.csv").exists():
+        st.info(
+            "Say on the Models page what each fine-tune was tuned for, and the merging coefficients are solved too."
+        )
+        return
+    solved = read_table(run, "coefficients.csv", names)
+    solved = solved.assign(part=parts(solved))[["model", "layer", "part", "coefficient"]]
+    st.subheader("How much of each fine-tune should a merge take?", anchor=False)
+    st.markdown(
+        "The coefficients **α** that bring each submodule's merged change closest to what every fine-tune does on its "
+        "own task. SubModule Linearity and NeuronMerge use them."
+    )
+    show(coefficients(solved, family.colours(dark()), dark=dark()), "linearity_coefficients", solved, "coefficients")
+    wide = solved.assign(part=solved["part"].map(part_title)).pivot(
+        index=["part", "layer"], columns="model", values="coefficient"
+    )[names]
+    st.dataframe(wide.reset_index(), hide_index=True, key="linearity_table", column_config=_three_digits(names))
+
+
+def _three_digits(names: list[str]) -> dict[str, st.column_config.NumberColumn]:
+    return {name: st.column_config.NumberColumn(format="%.3f") for name in names}
+
+
+family = begin(
+    "Linearity",
+    "Where is it safe to add fine-tunes together?",
+    "Merging adds weight changes and hopes that the **effects** add up too. Non-linearity says by how much they do "
+    "not: 0 is exact, 0.1 means a tenth of the effect is off.",
+)
+samples = st.slider(
+    "Texts per category",
+    5,
+    60,
+    asked_parameters("linearity").get("samples", 30),
+    step=5,
+    key="linearity_samples",
+    bind="query-params",
+    help="Drawn from the corpus with a fixed seed; the paper takes 30",
+    width=360,
+)
+classified = finished(classification_runs(family)).get("base")
+categories = [model.category for model in family.models]
+parameters = {
+    "base": family.base,
+    "models": family.references,
+    "corpus": family.corpus,
+    "neurons": classified.id if classified else None,
+    "categories": categories if all(categories) else None,
+    "samples": samples,
+}
+run = run_button(
+    "linearity",
+    parameters,
+    "Measure linearity",
+    "linearity_run",
+    f"Linearity of {', '.join(model.label for model in family.models)}",
+)
+if run is None:
+    with_groups = (
+        "with neuron groups" if classified else "without neuron groups: the base's neurons have no category yet"
+    )
+    st.caption(f"Runs {samples} texts of every category through one layer after the other, {with_groups}.")
+elif run_panel(run):
+    draw(run, family)
+
+neurons = f" --neurons {classified.results}" if classified else ""
+how_computed(
+    r"For a submodule $f$ on the base model's own hidden states $x$, with $\tau$ the fine-tune's weights minus the "
+    r"base's and $\Delta f(x) = f(x; \theta_0 + \tau) - f(x; \theta_0)$, non-linearity at $\alpha$ is"
+    "\n\n"
+    r"$$\frac{\lVert f(x; \theta_0 + \alpha\tau) - f(x; \theta_0) - \alpha\,\Delta f(x)\rVert}"
+    r"{\lVert\alpha\,\Delta f(x)\rVert}$$"
+    "\n\n"
+    r"averaged over tokens and $\alpha \in \{0.1, …, 0.9\}$ (NeuronMerge, §2.4, App. B). The merging coefficients "
+    r"solve $A\alpha = b$ with $A_{ij} = \sum_t \mathbb{E}\langle\Delta f_i, \Delta f_j\rangle$ and "
+    r"$b_i = \sum_t \mathbb{E}\langle\Delta f_i, \Delta f_t\rangle$ over the samples of each task $t$ (Dai et al., "
+    "ICLR 2025).",
+    f"python -m nmerge_core linearity {' '.join([family.base, *family.references])} --corpus {family.corpus}{neurons} "
+    f"--samples {samples} --out linearity.csv",
+    "from nmerge_core.linearity import measure, solve\n\n"
+    f"models = {family.references!r}\n"
+    f"frame = measure({family.base!r}, models, {family.corpus!r}, samples={samples})\n"
+    f"alpha = solve({family.base!r}, models, {family.corpus!r}, {categories!r}, samples={samples}).to_frame()",
+)

@@ -1,0 +1,248 @@
+"""Merge: choose a method, see what it costs, run it, and see what it did."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+import yaml
+
+from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import labels
+from nmerge_core.errors import InputError
+from nmerge_core.figures import style
+from nmerge_core.figures.merge import coefficients
+from nmerge_core.merging.recipe import DTYPES, Recipe, load_recipe, recipe_yaml
+from nmerge_core.merging.registry import Method, methods
+from pages.shared.charts import dark, show
+from pages.shared.family import Family, Member
+from pages.shared.neurons import classification_runs, finished
+from pages.shared.page import begin, how_computed
+from pages.shared.parameters import controls, name_of
+from pages.shared.results import Merged, merges, model_colours, zipped
+from pages.shared.runs import run_button, run_panel
+from pages.shared.scoreboard import Scoring, scoreboard
+from pages.shared.tasks import code_switch
+
+DOWNLOAD_LIMIT = 64e6  # bytes of a checkpoint that is offered as a zip
+
+
+def gallery(available: dict[str, Method]) -> None:
+    """What each method does, while none is chosen."""
+    rows = [f"| **{m.title}** | {m.summary} | {m.paper} |" for m in available.values()]
+    st.markdown("\n".join(["| Method | What it does | Source |", "| :-- | :-- | :-- |", *rows]))
+
+
+def recipe_of_controls(family: Family, method: Method, available: dict[str, Method]) -> dict[str, Any]:
+    """Draw the method's controls and return the recipe they make."""
+    labelled = {model.label: model for model in family.models}
+    left, middle, right = st.columns([2, 1, 1])
+    chosen = left.multiselect(
+        "Fine-tunes", list(labelled), default=list(labelled), key="merge_models", help="The models to merge, in order"
+    )
+    dtype = middle.selectbox(
+        "Written as",
+        list(DTYPES),
+        index=None,
+        placeholder="as the base",
+        key="merge_dtype",
+        help="The number format of the merged checkpoint; the arithmetic is always float32",
+    )
+    seed = right.number_input(
+        "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
+    )
+    members = [labelled[label] for label in chosen]
+    shared, each = controls(method, available, chosen, _tuned_for(members), _known(family, members))
+    recipe: dict[str, Any] = {"merge_method": method.name}
+    if method.needs_base:
+        recipe["base_model"] = family.base
+    models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
+    recipe |= {"models": models, "parameters": shared, "seed": seed}
+    return recipe | ({"dtype": dtype} if dtype else {})
+
+
+def _tuned_for(members: list[Member]) -> list[str]:
+    return [member.category or member.label for member in members]
+
+
+def _known(family: Family, members: list[Member]) -> dict[str, Any]:
+    """What the family tells about parameters that name data: its classified neurons, its corpus, its categories."""
+    classified = finished(classification_runs(family)).get("base")
+    neurons = {"neurons": str(classified.results)} if classified else {"corpus": family.corpus}
+    return neurons | {"calibration": family.corpus, "category": _tuned_for(members)}
+
+
+def recipe_of_yaml(family: Family) -> str:
+    """Draw the recipe as text to write or upload, and return it."""
+    uploaded = st.file_uploader("Upload a recipe", ["yaml", "yml"], key="merge_upload")
+    if uploaded is not None and st.session_state.get("merge_uploaded") != uploaded.file_id:
+        st.session_state["merge_uploaded"] = uploaded.file_id
+        st.session_state["merge_yaml"] = uploaded.getvalue().decode("utf-8", errors="replace")
+    st.session_state.setdefault("merge_yaml", st.session_state.get("merge_last_recipe", ""))
+    return st.text_area("Recipe", key="merge_yaml", height=360, help="mergekit's recipes are understood too")
+
+
+def title_of(recipe: Recipe, family: Family) -> str:
+    """Name a merge by its method and by what differs from the method's defaults."""
+    method = recipe.method
+    hidden = ("path", "text", "json")
+    changed = [
+        f"{name_of(p.name)} {recipe.parameters[p.name]}"
+        for p in method.parameters
+        if p.kind not in hidden and p.name in recipe.parameters and recipe.parameters[p.name] != p.default
+    ]
+    names = [family.labels.get(reference, reference) for reference in recipe.references]
+    own = "" if set(names) == {model.label for model in family.models} else f" of {', '.join(names)}"
+    return ", ".join([f"{method.title}{own}", *changed])
+
+
+def draw_cost(recipe: Recipe) -> None:
+    """What the merge will take, told from headers alone."""
+    from nmerge_core.merging.estimate import (
+        estimate,
+    )  # brings torch along, which the head of the page need not wait for
+
+    cost = estimate(recipe, cache_root())
+    at_least = "≥ " if cost.solving else ""
+    more = " Solving the coefficients comes on top." if cost.solving else ""
+    with st.container(horizontal=True, gap="medium"):
+        _metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more}")
+        _metric("Memory", style.size(cost.peak_memory), "At its peak: rows of every model, never a whole one")
+        _metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
+
+
+def _metric(name: str, value: str, explanation: str) -> None:
+    st.metric(name, value, help=explanation, width="content")
+
+
+def draw_report(merge: Merged, family: Family) -> None:
+    """Where the merged checkpoint is, what the merge took and found, and its scores beside those of its parts."""
+    folder = Path(merge.reference)
+    report = json.loads((folder / "nmerge_report.json").read_text())
+    facts = report["facts"]
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.markdown("A complete checkpoint, for `AutoModelForCausalLM.from_pretrained`:")
+        st.code(str(folder), language=None, wrap_lines=True)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if size <= DOWNLOAD_LIMIT:
+            st.download_button(
+                f"Download ({style.size(size)})",
+                lambda: zipped(folder),
+                f"{merge.run.id}.zip",
+                "application/zip",
+                key="merge_download",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+    with right:
+        with st.container(horizontal=True, gap="medium"):
+            _metric("Took", style.duration(sum(report["seconds"].values())), "Preparing and merging")
+            _metric("Memory", style.size(report["peak_memory"]), "The worker process at its peak")
+            _metric("Written", style.size(report["bytes_written"]), "The weights")
+        if "lambda_2" in facts:
+            st.caption(f"λ2 = **{style.significant(facts['lambda_2'])}**")
+    for warning in facts.get("warnings", []):
+        st.warning(warning)
+    if solved := facts.get("coefficients"):
+        st.subheader("How much of each fine-tune it took", anchor=False)
+        references = [model["model"] for model in report["models"]]
+        names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
+        frame = pd.DataFrame(solved).replace({"model": names})
+        colours = family.colours(dark())
+        show(coefficients(frame, colours, dark=dark()), "merge_coefficients", frame, "coefficients")
+    st.subheader("How good it is", anchor=False)
+    draw_scores(merge, family)
+
+
+def draw_scores(merge: Merged, family: Family) -> None:
+    """Scores of the base, the fine-tunes and the merge."""
+    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    limit = left.number_input(
+        "Problems per task",
+        10,
+        None,
+        None,
+        step=10,
+        key="merge_limit",
+        placeholder="all",
+        help="The first so many of each",
+    )
+    with right:
+        run_code = code_switch(family.tasks, "merge_code")
+    models = {member.label: member.reference for member in family.members} | {merge.name: merge.reference}
+    colours = model_colours(family, [merge], dark=dark())
+    scoreboard(models, Scoring(family.tasks, limit, run_code), colours, "merge_evaluate")
+
+
+family = begin(
+    "Merge",
+    "How do we make one model out of these?",
+    "A merge adds what each fine-tune changed to the base, so that one model can do what each of them can.",
+)
+with st.spinner("Loading the merge methods", show_time=True):  # the first time in this process it brings torch along
+    available = dict(methods())
+left, right = st.columns([1, 2], vertical_alignment="bottom", gap="large")
+name = left.selectbox(
+    "Method",
+    list(available),
+    index=None,
+    format_func=lambda method: available[method].title,
+    key="merge_method",
+    bind="query-params",
+    placeholder="Choose a method",
+)
+if name is None:
+    gallery(available)
+    done = merges(family)
+else:
+    method = available[name]
+    right.markdown(f"{method.summary} *{method.paper}*")
+    settings, summary = st.columns([2, 1], gap="large")
+    with settings:
+        source = st.segmented_control(
+            "Recipe from", ["Controls", "YAML"], default="Controls", required=True, key="merge_source"
+        )
+        given = recipe_of_controls(family, method, available) if source == "Controls" else recipe_of_yaml(family)
+    with summary, st.container(border=True):
+        try:
+            recipe = load_recipe(given)
+            text = recipe_yaml(recipe)
+            st.session_state["merge_last_recipe"] = text
+            draw_cost(recipe)
+            run = run_button("merge", {"recipe": yaml.safe_load(text)}, "Merge", "merge_run", title_of(recipe, family))
+            if run is not None and run.status().state == "done":
+                st.success("Merged. Its report is below.", icon=":material/check:")
+            st.code(text, language="yaml", height=300, wrap_lines=True)
+        except InputError as error:
+            st.error(str(error))
+            run = None
+    if run is not None:
+        run_panel(run)
+    done = merges(family)
+    if run is not None and run.status().state == "done" and st.session_state.get("merge_shown") != run.id:
+        st.session_state["merge_shown"] = st.session_state["merge_report"] = run.id
+
+if done:
+    by_id = {merge.run.id: merge for merge in done}
+    if st.session_state.get("merge_report") not in by_id:
+        asked = st.query_params.get("run")
+        st.session_state["merge_report"] = asked if asked in by_id else done[0].run.id
+    st.divider()
+    st.subheader("Merged checkpoints", anchor=False)
+    chosen = st.selectbox(
+        "Merge", list(by_id), format_func=lambda id: by_id[id].name, key="merge_report", label_visibility="collapsed"
+    )
+    draw_report(by_id[chosen], family)
+
+if name is not None:
+    how_computed(
+        f"{method.title} ({method.paper}): {method.summary}\n\n{inspect.cleandoc(method.merge.__doc__ or '')}\n\n"
+        r"Every difference $\tau_t = \theta_t - \theta_0$ is taken and merged in float32 and rounded once, on writing.",
+        "python -m nmerge_core merge recipe.yaml merged-model",
+        "from pathlib import Path\n\nfrom nmerge_core.merging.recipe import load_recipe\n"
+        "from nmerge_core.merging.run import merge\n\n"
+        "report = merge(load_recipe('recipe.yaml'), Path('merged-model'))",
+    )

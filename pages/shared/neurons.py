@@ -1,0 +1,72 @@
+"""The classification runs of a family's models, and what pages read from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from nmerge_core.activations.store import Classification, open_classification
+from nmerge_core.categories import categorise
+from nmerge_core.classification import compare
+from nmerge_core.runs.folder import Run
+from pages.shared.family import Family, Member
+from pages.shared.runs import latest_run
+
+
+def classify_parameters(family: Family, member: Member) -> dict[str, Any]:
+    """What a run is asked for to classify one model of the family."""
+    return {"model": member.reference, "corpus": family.corpus}
+
+
+def classification_runs(family: Family) -> dict[str, Run | None]:
+    """The classification run of each model by its label, base first; None where none was started."""
+    return {member.label: latest_run("classify", classify_parameters(family, member)) for member in family.members}
+
+
+def finished(runs: dict[str, Run | None]) -> dict[str, Run]:
+    """Those runs whose results are there."""
+    return {label: run for label, run in runs.items() if run is not None and run.status().state == "done"}
+
+
+def comparison(runs: dict[str, Run], k: int, margin: int, order: Sequence[str]) -> pd.DataFrame:
+    """Neurons per layer and category: a column per model, and those with the same category in all of them.
+
+    Each layer has its categories in the order given.
+    """
+    frame = _comparison(tuple(str(run.results) for run in runs.values()), tuple(runs), k, margin)
+    rank = frame["category"].map(list(order).index)
+    return frame.iloc[np.lexsort((rank, frame["layer"]))].reset_index(drop=True)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _comparison(folders: tuple[str, ...], labels: tuple[str, ...], k: int, margin: int) -> pd.DataFrame:
+    return compare([Path(folder) for folder in folders], labels, k=k, margin=margin)
+
+
+def in_order(family: Family, found: Classification) -> list[str]:
+    """The categories of a classification in the order the family names them, others after them."""
+    return sorted(found.categories, key=[*family.categories, *found.categories].index)
+
+
+def opened(run: Run) -> Classification:
+    """The classification a finished run has written."""
+    return open_classification(run.results)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def layer_categories(folder: str, layer: int, k: int, margin: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Category names (d_ffn,) and votes (d_ffn, categories) of the neurons of one layer of a finished run."""
+    found = open_classification(folder)
+    ids, _ = found.top(layer, k)
+    index, votes = categorise(ids, found.exemplar_categories, len(found.categories), k, margin)
+    return np.array(found.categories)[index], votes
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def exemplars(folder: str) -> pd.DataFrame:
+    """The texts of the corpus: id, category, text."""
+    return open_classification(folder).exemplars()

@@ -1,0 +1,127 @@
+"""The frame of every page: heading, navigation, chosen family, worker; and how a page ends."""
+
+import streamlit as st
+
+from nmerge_core.cache import cache_root
+from nmerge_core.figures.style import COLOURS, MERGE
+from nmerge_core.runs import client
+from nmerge_core.runs.folder import list_runs
+from pages.shared.family import Family, chosen_family, families
+
+NAVIGATION = {
+    "": [("app.py", "Home", "home")],
+    "Understand": [
+        ("pages/1_Models.py", "Models", "deployed_code"),
+        ("pages/2_Neurons.py", "Neurons", "bar_chart"),
+        ("pages/3_Explorer.py", "Explorer", "search"),
+        ("pages/4_Similarity.py", "Similarity", "compare_arrows"),
+    ],
+    "Test": [
+        ("pages/5_Knockout.py", "Knock-out", "content_cut"),
+        ("pages/6_Linearity.py", "Linearity", "timeline"),
+    ],
+    "Merge": [
+        ("pages/7_Merge.py", "Merge", "merge"),
+        ("pages/8_Evaluate.py", "Evaluate", "checklist"),
+    ],
+    "Work": [("pages/9_Runs.py", "Runs", "list_alt")],
+}
+
+ICON = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" stroke-width="4">
+<path d="M6 5 L16 17" stroke="{COLOURS["math"]}"/><path d="M16 4 L16 17" stroke="{COLOURS["code"]}"/>
+<path d="M26 5 L16 17" stroke="{COLOURS["translation"]}"/><path d="M16 16 L16 29" stroke="{MERGE}"/></svg>"""
+
+STYLE = """<style>
+.stMainBlockContainer { max-width: 1280px; padding: 2.6rem 3rem 4rem; }
+.stMainBlockContainer h1 { font-size: 1.9rem; font-weight: 650; padding-bottom: .2rem; }
+[data-testid="stSidebarUserContent"] { padding-top: 0; }
+[class*="_exports"] { margin-top: -.9rem; }
+.nav-group { font-size: .72rem; letter-spacing: .06em; text-transform: uppercase; opacity: .6; margin: .5rem 0 -.6rem; }
+.nav-brand { font-size: 1.25rem; font-weight: 700; letter-spacing: -.01em; }
+.nav-brand small { font-size: .8rem; font-weight: 400; opacity: .65; margin-left: .35rem; }
+</style>"""
+
+
+def begin(title: str, question: str, sentence: str, *, needs_models: bool = True) -> Family:
+    """Set up the page and draw its head: the question it answers and one sentence of context.
+
+    A page that needs the models ends here, with the way to get them, while they are not on this machine.
+
+    Args:
+        title: The page's name in the browser's tab.
+        question: The heading.
+        sentence: What a newcomer must know to read the figure.
+        needs_models: Whether the page makes no sense without the models' files.
+
+    Returns:
+        The family chosen in the sidebar.
+    """
+    st.set_page_config(f"{title} · NMerge", ICON, layout="wide")
+    st.html(STYLE)
+    with st.sidebar:
+        st.html('<div class="nav-brand">NMerge<small>neurons, seen and merged</small></div>')
+        family = _choose_family()
+        for group, links in NAVIGATION.items():
+            if group:
+                st.html(f'<div class="nav-group">{group}</div>')
+            for path, label, icon in links:
+                link(path, label, icon, family)
+        _worker_state()
+    st.title(question, anchor=False)
+    st.markdown(sentence)
+    if needs_models and (missing := family.missing):
+        st.info(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
+        link("pages/1_Models.py", "Get the models", "deployed_code", family)
+        st.stop()
+    return family
+
+
+def link(path: str, label: str, icon: str, family: Family, **query: str | int) -> None:
+    """A link to another page that keeps the chosen family; `query` sets that page's other parameters."""
+    parameters = {"family": family.name} | {name: str(value) for name, value in query.items()}
+    st.page_link(path, label=label, icon=f":material/{icon}:", query_params=parameters)
+
+
+def how_computed(formula_markdown: str, command: str, python: str) -> None:
+    """The folded end of a page: the formula with its source, and the command and the Python giving the same figure."""
+    with st.expander("How this is computed", icon=":material/function:"):
+        st.markdown(formula_markdown)
+        st.caption("The same from the command line")
+        st.code(command, language="bash", wrap_lines=True)
+        st.caption("The same in Python")
+        st.code(python, language="python")
+
+
+def empty_state(text: str, button_label: str, key: str) -> bool:
+    """A box saying what is missing, with the one button that gets it; true when it was clicked."""
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.markdown(text, width="stretch")
+        return st.button(button_label, type="primary", key=key)
+
+
+def _choose_family() -> Family:
+    names = list(families())
+    st.selectbox(
+        "Models",
+        names,
+        key="family",
+        bind="query-params",
+        help="The base and fine-tunes all pages look at. Make a family of your own on the Models page.",
+    )
+    return chosen_family()
+
+
+def _worker_state() -> None:
+    active = any(run.status().state in ("queued", "running") for run in list_runs(cache_root()))
+    st.fragment(_draw_worker_state, run_every=2 if active else None)()
+
+
+def _draw_worker_state() -> None:
+    states = [run.status().state for run in list_runs(cache_root())]
+    running, queued = states.count("running"), states.count("queued")
+    if queued or running:
+        client.ensure_worker()
+        parts = [f"{n} {what}" for n, what in ((running, "running"), (queued, "waiting")) if n]
+        st.caption(f":material/progress_activity: Runs: {', '.join(parts)}")
+    else:
+        st.caption(":material/check_circle: Nothing running")

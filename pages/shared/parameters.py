@@ -1,0 +1,136 @@
+"""A merge method's controls, drawn from how the registry describes its parameters; no method is named here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from nmerge_core.merging.registry import Method, Parameter
+
+COLUMNS = 3
+UNSET = "default"  # the placeholder of a parameter that is left unset
+
+
+def controls(
+    method: Method,
+    methods: Mapping[str, Method],
+    models: Sequence[str],
+    categories: Sequence[str],
+    known: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draw every parameter of a method.
+
+    Args:
+        method: The method.
+        methods: All methods by name.
+        models: What the pages call the models that are merged.
+        categories: The categories a per-category parameter has a choice for.
+        known: Values the family already tells, by parameter name; of a per-model parameter a value per model.
+
+    Returns:
+        The shared parameters, and those of each model; parameters left unset are in neither.
+    """
+    shared: dict[str, Any] = {}
+    each: list[dict[str, Any]] = [{} for _ in models]
+    own, lent = _sorted(method, methods)
+    _draw(method, own, models, categories, known, shared, each)
+    if lent:
+        with st.expander("More parameters", icon=":material/tune:"):
+            st.caption("Of the parts above, and of the methods chosen for them; unused ones change nothing.")
+            _draw(method, lent, models, categories, known, shared, each)
+    return shared, each
+
+
+def name_of(parameter: str) -> str:
+    """Write a parameter's name for reading: Mask ratio, λ1."""
+    words = parameter.replace("lambda_", "λ").replace("lambda", "λ").replace("_", " ")
+    return words if words.startswith("λ") else words.capitalize()
+
+
+def _sorted(method: Method, methods: Mapping[str, Method]) -> tuple[list[Parameter], list[Parameter]]:
+    """Part a method's parameters: its own, and those for data or for the methods it is put together from."""
+    drawn = [parameter for parameter in method.parameters if not parameter.advanced]
+    choices = {choice for parameter in drawn for choice in parameter.choices}
+    others = {p.name for name, other in methods.items() if name != method.name for p in other.parameters}
+    folded = [p for p in drawn if p.kind in ("path", "text") or (choices & methods.keys() and p.name in others)]
+    return [p for p in drawn if p not in folded], folded
+
+
+def _draw(
+    method: Method,
+    parameters: Sequence[Parameter],
+    models: Sequence[str],
+    categories: Sequence[str],
+    known: Mapping[str, Any],
+    shared: dict[str, Any],
+    each: list[dict[str, Any]],
+) -> None:
+    single = [p for p in parameters if not p.per_model and not p.per_category]
+    for start in range(0, len(single), COLUMNS):
+        for column, parameter in zip(st.columns(COLUMNS), single[start : start + COLUMNS], strict=False):
+            with column.container(key=f"merge_{parameter.name}"):
+                value = _control(parameter, name_of(parameter.name), f"{method.name}_{parameter.name}", known)
+            if value is not None:
+                shared[parameter.name] = value
+    for parameter in parameters:
+        if parameter.per_category:
+            values = _row(method, parameter, categories, "neurons", {})
+            shared[parameter.name] = (
+                next(iter(values)) if len(set(values)) == 1 else dict(zip(categories, values, strict=True))
+            )
+        elif parameter.per_model:
+            values = _row(method, parameter, models, "", known)
+            for own, value in zip(each, values, strict=True):
+                if value is not None:
+                    own[parameter.name] = value
+
+
+def _row(method: Method, parameter: Parameter, names: Sequence[str], noun: str, known: Mapping[str, Any]) -> list[Any]:
+    """Draw a parameter once for each model or category, beside each other."""
+    with st.container(key=f"merge_{parameter.name}", gap="xxsmall"):
+        st.markdown(f"**{name_of(parameter.name)}**", help=parameter.help)
+        unexplained = replace(parameter, help="")  # the heading has told it
+        values = []
+        for index, (column, name) in enumerate(zip(st.columns(max(COLUMNS, len(names))), names, strict=False)):
+            mine = {parameter.name: known[parameter.name][index]} if parameter.name in known else {}
+            with column:
+                values.append(_control(unexplained, f"{name} {noun}", f"{method.name}_{parameter.name}_{name}", mine))
+    return values
+
+
+def _control(parameter: Parameter, label: str, key: str, known: Mapping[str, Any]) -> Any:
+    """Draw one control and return its value; None where it is left unset."""
+    default = known.get(parameter.name, parameter.default)
+    key = f"merge_{key}"
+    if parameter.auto:
+        if st.toggle(f"{label} auto", default == "auto", key=f"{key}_auto", help=parameter.help):
+            return "auto"
+        default = (parameter.low or 0.0) + 1.0 if default == "auto" else default
+    if parameter.kind in ("float", "int"):
+        return _number(parameter, label, key, default)
+    if parameter.kind == "choice":
+        index = parameter.choices.index(default) if default is not None else None
+        choices = [choice.replace("_", " ") for choice in parameter.choices]
+        chosen = st.selectbox(label, choices, index, key=key, help=parameter.help, placeholder=UNSET)
+        return parameter.choices[choices.index(chosen)] if chosen is not None else None
+    if parameter.kind == "flag" and default is not None:
+        return st.toggle(label, default, key=key, help=parameter.help)
+    if parameter.kind == "flag":
+        words = {"yes": True, "no": False}
+        chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET)
+        return words[chosen] if chosen is not None else None
+    return st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET).strip() or None
+
+
+def _number(parameter: Parameter, label: str, key: str, default: float | None) -> float | None:
+    """Draw a slider where the range is known and a value is set, else a number's box."""
+    kind = float if parameter.kind == "float" else int
+    step = kind(parameter.step or 1)
+    low, high = (kind(bound) if bound is not None else None for bound in (parameter.low, parameter.high))
+    if low is not None and parameter.above_low:
+        low += step
+    value = kind(default) if default is not None else None
+    if value is None or low is None or high is None:
+        return st.number_input(label, low, high, value, step, key=key, help=parameter.help, placeholder=UNSET)
+    return st.slider(label, low, high, value, step, key=key, help=parameter.help)

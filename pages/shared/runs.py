@@ -1,0 +1,102 @@
+"""Starting a run from a page and watching it: the page never does the work, it looks at the run's folder."""
+
+import time
+from typing import Any
+
+import streamlit as st
+
+from nmerge_core.errors import InputError
+from nmerge_core.figures import style
+from nmerge_core.runs import client
+from nmerge_core.runs.folder import Run, Status
+
+BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
+
+
+def latest_run(kind: str, parameters: dict[str, Any]) -> Run | None:
+    """The run these parameters and today's files lead to, if it was ever started; starts nothing."""
+    try:
+        return client.lookup(kind, parameters)
+    except InputError:
+        return None
+
+
+def run_line(run: Run, status: Status) -> str:
+    """One line of Markdown for a run: its state, what it is, when it was started and how long it took."""
+    began = time.strftime("%d %b, %H:%M", time.localtime(run.created))
+    took = f" · {style.duration(status.updated - status.started)}" if status.started and not status.active else ""
+    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{run.title}** · {began}{took}"
+
+
+def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:
+    """A button that starts a run, and the run: the one just started, or the one started before with these parameters.
+
+    The button gives way to `run_panel` while the run is going. Wrong input is shown as a sentence.
+    """
+    run = latest_run(kind, parameters)
+    if run is not None and (run.status().active or run.status().state == "done"):
+        return run
+    if st.button(label, type="primary", key=key):
+        try:
+            run = client.submit(kind, parameters, title)
+        except InputError as error:
+            st.error(str(error))
+        else:
+            st.rerun()
+    return run
+
+
+def run_panel(run: Run) -> bool:
+    """The state of a run while it goes and what to do when it failed; true when its results are there.
+
+    Redraws itself every second while the run is going, and the page once when it has ended.
+    """
+    status = run.status()
+    if status.state == "done":
+        return True
+    st.fragment(_draw_panel, run_every=1 if status.active else None)(run, status.active)
+    return False
+
+
+def _draw_panel(run: Run, active_at_page_draw: bool) -> None:
+    status = run.status()
+    if active_at_page_draw and not status.active:
+        st.rerun()
+    with st.container(border=True):
+        if status.active:
+            _draw_progress(run, status)
+        else:
+            _draw_ended(run, status)
+
+
+def _draw_progress(run: Run, status: Status) -> None:
+    client.ensure_worker()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.progress(status.fraction, text=progress_sentence(run, status), width="stretch")
+        if st.button("Cancel", key=f"run_cancel_{run.id}", icon=":material/close:"):
+            client.cancel(run)
+
+
+def progress_sentence(run: Run, status: Status) -> str:
+    """What is being done, how far it is, how fast, and how long it will take."""
+    if status.state == "queued":
+        return f"{run.title}: waiting its turn"
+    parts = [f"{run.title}: {status.stage or 'starting'}"]
+    if status.total:
+        parts.append(f"{style.count(status.done)} of {style.count(status.total)} {status.unit}".strip())
+    if status.rate:
+        parts.append(f"{style.significant(status.rate)} {status.unit or 'steps'}/s")
+    if status.eta is not None:
+        parts.append(f"{style.duration(status.eta)} left")
+    return " · ".join(parts)
+
+
+def _draw_ended(run: Run, status: Status) -> None:
+    (st.error if status.state == "failed" else st.warning)(f"**{run.title}** · {status.state}. {status.message}")
+    if st.button("Start again", key=f"run_restart_{run.id}", icon=":material/replay:"):
+        try:
+            client.restart(run)
+        except InputError as error:
+            st.error(str(error))
+        else:
+            st.rerun()

@@ -1,0 +1,91 @@
+"""Scores of several models side by side: one run a model, so that a model scored before is not scored again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from nmerge_core.errors import InputError
+from nmerge_core.figures.scores import bars, table
+from nmerge_core.runs import client
+from nmerge_core.runs.folder import Run
+from pages.shared.charts import dark, show
+from pages.shared.results import read_table
+from pages.shared.runs import latest_run, run_panel
+from pages.shared.tasks import runs_code, task_name
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What models are scored on."""
+
+    tasks: Sequence[str]
+    limit: int | None
+    run_code: bool
+
+    def parameters(self, reference: str) -> dict[str, Any]:
+        """The parameters of the run that scores one model."""
+        return {"models": [reference], "tasks": list(self.tasks), "limit": self.limit, "run_code": self.run_code}
+
+
+def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str, str], key: str) -> None:
+    """Score models that were not yet, show how far that is, and draw the scores that are there.
+
+    Args:
+        models: Name → folder or Hub id, in the order to draw them.
+        scoring: The tasks, and how much of them.
+        colours: The colour of each name.
+        key: Of the button; the figure and the table derive theirs from it.
+    """
+    if left_out := [task for task in scoring.tasks if runs_code(task) and not scoring.run_code]:
+        names = ", ".join(map(task_name, left_out))
+        st.caption(f"Left out: {names}, which would run what the models write. Switch that on above.")
+        scoring = replace(scoring, tasks=[task for task in scoring.tasks if task not in left_out])
+    if not scoring.tasks:
+        return
+    runs = {name: latest_run("evaluate", scoring.parameters(reference)) for name, reference in models.items()}
+    states = {name: run.status().state if run else "missing" for name, run in runs.items()}
+    done = [name for name in models if states[name] == "done"]
+    active = [name for name in models if states[name] in ("queued", "running")]
+    rest = [name for name in models if name not in (*done, *active)]
+    if rest and st.button(f"Score {_counted(rest)}", type="primary", key=key):
+        _start(models, rest, scoring)
+    _panels(runs, states, active, rest)
+    if done:
+        frames = [read_table(run, "scores.csv", [name]) for name in done if (run := runs[name]) is not None]
+        _draw(pd.concat(frames, ignore_index=True), done, colours, key)
+
+
+def _start(models: Mapping[str, str], names: Sequence[str], scoring: Scoring) -> None:
+    try:
+        for name in names:
+            client.submit("evaluate", scoring.parameters(models[name]), f"Scores of {name}")
+    except InputError as error:
+        st.error(str(error))
+    else:
+        st.rerun()
+
+
+def _panels(
+    runs: Mapping[str, Run | None], states: Mapping[str, str], active: Sequence[str], rest: Sequence[str]
+) -> None:
+    """The run that is going (or the first that waits), how many wait behind it, and those that failed."""
+    going = sorted(active, key=lambda name: states[name] != "running")
+    for name in [*going[:1], *rest]:
+        if (run := runs[name]) is not None:
+            run_panel(run)
+    if len(going) > 1:
+        st.caption(f"Then {', '.join(going[1:])}.")
+
+
+def _draw(scores: pd.DataFrame, names: Sequence[str], colours: Mapping[str, str], key: str) -> None:
+    figure = bars(scores, colours, names, base="base", dark=dark())
+    show(figure, f"{key}_figure", scores, "scores")
+    st.dataframe(table(scores, names), hide_index=True, key=f"{key}_table")
+    st.caption("± and whiskers: 95 % confidence interval over the problems.")
+
+
+def _counted(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} models"

@@ -1,0 +1,34 @@
+"""Which tasks run what a model writes, and the switch that allows it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from nmerge_core.cache import cache_root
+
+
+def runs_code(task: str) -> bool:
+    """Whether a task (the path of a YAML, or a demo task) runs generated code, as its YAML says."""
+    path = Path(task).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        path = cache_root() / "demo" / "tasks" / f"{task}.yaml"
+    return path.is_file() and re.search(r"^unsafe_code:\s*true\b", path.read_text(), re.MULTILINE) is not None
+
+
+def task_name(task: str) -> str:
+    """What pages call a task: its name, or that of its YAML."""
+    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
+
+
+def code_switch(tasks: Sequence[str], key: str, default: bool = False) -> bool:
+    """The switch that lets tasks run generated code; drawn only where one of `tasks` does, else off."""
+    if not any(runs_code(task) for task in tasks):
+        return False
+    return st.toggle(
+        "Run generated code",
+        default,
+        key=key,
+        help="Scores code tasks by running what the model wrote, in a locked-down process without network and files",
+    )

@@ -1,0 +1,90 @@
+"""A family of tiny models in a cache of its own, classified for real, and pages opened on it."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from nmerge_core.runs import client, operations
+from nmerge_core.runs.folder import Run, Status, create
+from nmerge_core.runs.lock import worker_pid
+from nmerge_core.runs.request import resolve
+from tests.tiny import TEXTS, tiny_model, write_corpus
+
+OpenPage = Callable[..., AppTest]
+APP = str(Path(__file__).parents[2] / "app.py")
+
+
+def at(page: str) -> AppTest:
+    """The app at one of its pages, not yet run."""
+    return AppTest.from_file(APP, default_timeout=300).switch_page(page)
+
+
+def finish(root: Path, kind: str, parameters: dict[str, object], title: str) -> Run:
+    """Do a run in this process, as the worker would, and leave its folder behind."""
+    request = resolve(root, kind, parameters)
+    run = create(root, kind, request.key, title, request.parameters, request.inputs, "")
+    operations.OPERATIONS[kind](request.parameters, run.part, lambda stage, done, total, unit="": None)
+    run.part.rename(run.results)
+    run.write_status(Status("done", started=time.time() - 2))
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache with the family "tiny": base, math and code, the first two of them classified."""
+    root = tmp_path_factory.mktemp("app").resolve()
+    names = ("base", "math", "code")
+    references = {name: tiny_model(root / "models" / name, seed=seed) for seed, name in enumerate(names)}
+    corpus = write_corpus(root / "corpus", TEXTS)
+    tuned = [{"reference": references[name], "label": name, "category": name} for name in names[1:]]
+    family = {"name": "tiny", "base": references["base"], "models": tuned, "corpus": corpus, "tasks": []}
+    (root / "families").mkdir()
+    (root / "families" / "tiny.json").write_text(json.dumps(family))
+    for name in names[:2]:
+        finish(root, "classify", {"model": references[name], "corpus": corpus}, f"Classify {name}")
+    yield root
+    if pid := worker_pid(root):
+        os.kill(pid, signal.SIGTERM)
+
+
+@pytest.fixture
+def open_page(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    """Open a page of the app on the tiny family, with parameters in its address."""
+    monkeypatch.setenv("NMERGE_CACHE", str(tiny_cache))
+
+    def opened(page: str, **query: str) -> AppTest:
+        app = at(page)
+        for name, value in {"family": "tiny", **query}.items():
+            app.query_params[name] = value
+        app.run()
+        assert not app.exception, app.exception
+        return app
+
+    return opened
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache in which nothing has happened yet."""
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path))
+    assert client.cache_root() == tmp_path.resolve()
+    return tmp_path
+
+
+@pytest.fixture
+def leave_run(empty_cache: Path) -> Callable[..., Run]:
+    """Leave a run in a given state in the empty cache."""
+
+    def left(title: str, state: str, **facts: object) -> Run:
+        run = create(empty_cache, "cosine", title.replace(" ", "-"), title, {"base": "b"}, {}, "")
+        run.write_status(replace(Status(state), **facts))
+        return run
+
+    return left

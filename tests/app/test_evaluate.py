@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from nmerge_core.runs import client, operations
+from nmerge_core.runs.folder import list_runs
+from tests.app.conftest import OpenPage
+from tests.app.scored import FAMILY, done, drawn, make_family, models
+
+PAGE = "pages/8_Evaluate.py"
+
+
+def parameters(root: Path, model: str, **changed: object) -> dict[str, object]:
+    return {"models": [models(root)[model]], "tasks": [make_family(root)], "limit": None, "run_code": False} | changed
+
+
+def test_scores_of_models_side_by_side(tiny_cache: Path, open_page: OpenPage) -> None:
+    for model in ("base", "math", "code"):
+        done(tiny_cache, "evaluate", parameters(tiny_cache, model))
+    app = open_page(PAGE, family=FAMILY)
+    app.multiselect(key="evaluate_models").set_value(["base", "math", "code"]).run()
+    assert "evaluate_run" not in [button.key for button in app.button]
+    figure = drawn(app)
+    assert list(figure.data[0].y) == ["base", "math", "code"]
+    assert "against the base" in figure.data[0].hovertext[1]
+    table = app.dataframe[0].value
+    assert list(table["model"]) == ["base", "math", "code"]
+    assert table.iloc[0, 1].startswith(f"{figure.data[0].x[0]:.3g}"[:3])
+
+
+def test_only_models_without_a_score_are_scored(
+    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)
+    done(tiny_cache, "evaluate", parameters(tiny_cache, "base", limit=10))
+    app = open_page(PAGE, family=FAMILY, evaluate_limit="10")
+    app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
+    button = app.button(key="evaluate_run")
+    assert button.label == "Score math"
+    before = {run.id for run in list_runs(tiny_cache)}
+    button.click().run()
+    new = [run for run in list_runs(tiny_cache) if run.id not in before]
+    assert [run.parameters["models"] for run in new] == [[models(tiny_cache)["math"]]]
+    client.cancel(new[0])
+
+
+def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: OpenPage) -> None:
+    make_family(tiny_cache)
+    risky = tiny_cache / "risky.yaml"
+    risky.write_text("task: risky\nunsafe_code: true\n")
+    app = open_page(PAGE, family=FAMILY)
+    assert not app.toggle
+    described = (tiny_cache / "families" / f"{FAMILY}.json").read_text().replace("plain.yaml", "risky.yaml")
+    (tiny_cache / "families" / "risky.json").write_text(described)
+    app = open_page(PAGE, family="risky")
+    assert any(text.value.startswith("Left out: risky,") for text in app.caption)
+    assert "evaluate_run" not in [button.key for button in app.button]
+    app.toggle(key="evaluate_code").set_value(True).run()
+    assert app.button(key="evaluate_run").label.startswith("Score ")
+
+
+def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(question: str, **arguments: object) -> object:
+        return operations.QUESTIONS[question](**arguments)  # as the worker answers, without its process
+
+    monkeypatch.setattr(client, "ask", ask)
+    make_family(tiny_cache)
+    app = open_page(PAGE, family=FAMILY)
+    app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
+    app.text_area(key="evaluate_prompt").set_value("2 + 2 =").run()
+    assert not app.exception
+    known = models(tiny_cache)
+    answers = [ask("generate", model=known[name], prompt="2 + 2 =", max_new_tokens=64) for name in ("base", "math")]
+    assert [text.value for text in app.text] == answers and answers[0] != answers[1]

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nmerge_core.activations.store import open_classification
+from nmerge_core.figures import explorer
+from nmerge_core.runs.folder import list_runs
+from tests.app.conftest import OpenPage
+from tests.tiny import D_FFN
+
+PINK = "#CC79A7"
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.0, 0.0), (1.0, 1.0), (1 / 9, 0.05 + 0.95 * np.log10(2)), (2.0, 1.0)],  # 1 + 9 · 1/9 = 2
+)
+def test_opacity(share: float, expected: float) -> None:
+    assert explorer.opacity(share) == pytest.approx(expected)
+
+
+def test_tokens_are_shaded_escaped_and_windowed() -> None:
+    cell = explorer.Cell(["<b>", " two", " three", " four"], [0.0, 0.5, -4.5, 0.0], peak=4.5, note="")
+    shaded = explorer.shaded(cell, PINK)
+    assert shaded.startswith("&lt;b&gt;<span")
+    # r = 0.5 / 4.5 = 1/9, so the opacity is 0.05 + 0.95·log10(2) = 0.336; r = 1 has opacity 1.
+    assert "rgba(204,121,167,0.336)" in shaded and "rgba(204,121,167,1.000)" in shaded
+    assert shaded.count("dotted") == 1  # the negative one
+    assert 'title="φ = -4.5"' in shaded
+    assert explorer.shaded(cell, PINK, window=1).startswith("… <span")
+    assert "four" in explorer.shaded(cell, PINK, window=1) and "&lt;" not in explorer.shaded(cell, PINK, window=1)
+
+
+def test_votes_are_squares_in_order() -> None:
+    squares = explorer.votes(["math", "code"], {"math": "#111111", "code": "#222222"})
+    assert squares.index("#111111") < squares.index("#222222")
+    assert squares.count("<i ") == 2
+
+
+def grid_of(app: object) -> str:
+    return next(body for element in app.get("html") if "neuron-grid" in (body := element.proto.body))
+
+
+def test_a_neuron_by_its_link_with_tokens_from_the_worker(open_page: OpenPage, tiny_cache: Path) -> None:
+    app = open_page("pages/3_Explorer.py", model="math", layer="1", neuron="7")
+    assert not app.warning
+    said = next(text.value for text in app.markdown if text.value.startswith("Layer 1, neuron 7"))
+    run = next(run for run in list_runs(tiny_cache) if run.title == "Classify math")
+    found = open_classification(run.results)
+    neurons = found.neurons()
+    own = neurons[(neurons["layer"] == 1) & (neurons["neuron"] == 7)].iloc[0]
+    assert f"a **{own['category']}** neuron in math" in said
+    grid = grid_of(app)
+    first = own["exemplars"][0]
+    assert f"number 1 · score {found.top(1)[1][7, 0]:#.3g}".rstrip(".") in grid
+    # The strongest token is drawn at full opacity, and its value is the stored score (up to its sign).
+    assert ",1.000)" in grid
+    text = found.exemplars().set_index("id").at[first, "text"]
+    assert text[0] in grid
+
+
+def test_next_and_previous_go_round_the_ends(open_page: OpenPage) -> None:
+    app = open_page("pages/3_Explorer.py", neuron=str(D_FFN - 1))
+    app.button(key="explorer_next").click().run()
+    assert app.number_input(key="neuron").value == 0
+    app.button(key="explorer_prev").click().run()
+    assert app.number_input(key="neuron").value == D_FFN - 1
+
+
+def test_stepping_stays_in_the_category(open_page: OpenPage) -> None:
+    app = open_page("pages/3_Explorer.py")
+    table = app.dataframe[0].value
+    category = table["base"].value_counts().index[0]
+    app.selectbox(key="explorer_only").select(category).run()
+    members = list(app.dataframe[0].value["neuron"])
+    assert members == list(table.loc[table["base"] == category, "neuron"])
+    app.button(key="explorer_next").click().run()
+    assert app.number_input(key="neuron").value == next(n for n in members if n > 0)
+
+
+def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
+    app = open_page("pages/3_Explorer.py")
+    app.text_area(key="explorer_text").input("<i>3 + 4</i>").run()
+    assert not app.exception
+    own = [element.proto.body for element in app.get("html") if "neuron-grid" in element.proto.body][-1]
+    assert own.count('class="cell"') == 2
+    assert "<i>3" not in own
+
+
+def test_without_a_classification_the_page_leads_to_one(open_page: OpenPage, tiny_cache: Path, tmp_path: Path) -> None:
+    family = (tiny_cache / "families" / "tiny.json").read_text()
+    other = tiny_cache / "families" / "other.json"
+    other.write_text(family.replace('"tiny"', '"other"').replace(str(tiny_cache / "corpus"), str(tmp_path)))
+    app = open_page("pages/3_Explorer.py", family="other")
+    other.unlink()
+    assert "classified yet" in app.info[0].value

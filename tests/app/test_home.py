@@ -1,0 +1,28 @@
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+from pages.shared.page import NAVIGATION
+from tests.app.conftest import OpenPage, at
+
+
+def text_of(app: AppTest) -> str:
+    return "\n".join(element.value for element in app.markdown)
+
+
+def test_home_names_the_family_and_the_last_runs(open_page: OpenPage) -> None:
+    said = text_of(open_page("app.py"))
+    assert "**tiny**, a base and its fine-tunes math, code" in said
+    assert ":green-badge[done] **Classify base**" in said
+
+
+def test_a_fresh_cache_leads_to_the_demo(empty_cache: Path) -> None:
+    app = at("app.py").run()
+    assert not app.exception
+    assert "The family **demo** is not unpacked yet." in text_of(app)
+    assert "Last runs" not in [heading.value for heading in app.subheader]
+
+
+def test_every_page_of_the_menu_exists_and_every_page_is_in_the_menu() -> None:
+    listed = {path for links in NAVIGATION.values() for path, _, _ in links}
+    assert listed == {"app.py", *map(str, Path("pages").glob("*.py"))}

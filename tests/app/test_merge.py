@@ -1,0 +1,102 @@
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from nmerge_core.merging.recipe import load_recipe, recipe_yaml
+from nmerge_core.merging.registry import methods
+from nmerge_core.runs import client
+from pages.shared.results import zipped
+from tests.app.conftest import OpenPage
+from tests.app.scored import FAMILY, done, drawn, make_family, models
+
+PAGE = "pages/7_Merge.py"
+
+
+def recipe_shown(app: AppTest) -> dict[str, object]:
+    """The recipe that the page shows as YAML."""
+    return yaml.safe_load(next(code.value for code in app.code if code.value.startswith("merge_method")))
+
+
+def test_without_a_method_all_are_told(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE)
+    told = "\n".join(text.value for text in app.markdown)
+    assert all(method.title in told and method.summary in told for method in methods().values())
+
+
+@pytest.mark.parametrize("name", methods())
+def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open_page: OpenPage, name: str) -> None:
+    app = open_page(PAGE, merge_method=methods()[name].title)
+    assert not app.error, [error.value for error in app.error]
+    shown = load_recipe(recipe_shown(app))
+    method = methods()[name]
+    data = ("path", "text")  # what the family fills in
+    for parameter in method.parameters:
+        if parameter.kind not in data and not parameter.per_model and not parameter.per_category:
+            assert shown.values().shared[parameter.name] == parameter.default, parameter.name
+        elif parameter.per_model and parameter.kind not in data:
+            assert shown.values().each[parameter.name] == (parameter.default,) * 2, parameter.name
+    assert [entry.model for entry in shown.models] == [models(tiny_cache)[name] for name in ("math", "code")]
+
+
+def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
+    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    app.slider(key="merge_ties_density_code").set_value(0.25).run()
+    app.slider(key="merge_ties_lambda").set_value(0.5).run()
+    recipe = recipe_shown(app)
+    assert recipe["parameters"]["lambda"] == 0.5
+    assert [model["parameters"]["density"] for model in recipe["models"]] == [0.2, 0.25]
+    app.button(key="merge_run").click().run()
+    run = client.lookup("merge", {"recipe": recipe})
+    assert run is not None and run.title == "TIES-Merging, λ 0.5"
+    client.cancel(run)
+
+
+def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    app.get("button_group")[0].set_value("YAML").run()
+    area = app.text_area(key="merge_yaml")
+    assert yaml.safe_load(area.value)["merge_method"] == "ties"  # it starts at what the controls made
+    area.set_value(area.value.replace("lambda", "lamda")).run()
+    assert any("unknown key 'lamda'" in error.value and "'lambda'" in error.value for error in app.error)
+    assert "merge_run" not in [button.key for button in app.button]
+
+
+def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -> None:
+    known = models(tiny_cache)
+    make_family(tiny_cache)
+    recipe = load_recipe(
+        {
+            "merge_method": "sublin",
+            "base_model": known["base"],
+            "models": [{"model": known[name], "parameters": {"category": name}} for name in ("math", "code")],
+            "parameters": {"calibration": str(tiny_cache / "corpus"), "samples": 2},
+        }
+    )
+    run = done(tiny_cache, "merge", {"recipe": yaml.safe_load(recipe_yaml(recipe))}, "A merge by SubLin")
+    app = open_page(PAGE, family=FAMILY, run=run.id)
+    assert app.selectbox(key="merge_report").value == run.id
+    assert any(code.value == str(run.results / "merged") for code in app.code)
+    figure = drawn(app)
+    solved = json.loads((run.results / "merged" / "nmerge_report.json").read_text())["facts"]["coefficients"]
+    assert sum(len(line.y) for line in figure.data) == len(solved)
+    assert {line.name for line in figure.data} == {"math", "code"}
+    assert app.button(key="merge_evaluate").label.startswith("Score ")
+
+
+def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:
+    known = models(tiny_cache)
+    run = done(
+        tiny_cache,
+        "merge",
+        {"recipe": {"merge_method": "linear", "models": [{"model": known["math"]}, {"model": known["code"]}]}},
+    )
+    names = zipfile.ZipFile(io.BytesIO(zipped(run.results / "merged"))).namelist()
+    assert {"merged/model.safetensors", "merged/config.json", "merged/tokenizer.json"} <= set(names)

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from nmerge_core.errors import InputError
+from nmerge_core.figures import style
+from pages.shared.family import Family, Member, families, save_family
+from tests.app.conftest import OpenPage, at
+from tests.tiny import D_FFN, D_MODEL, LAYERS
+
+
+def test_facts_of_the_tiny_family(open_page: OpenPage) -> None:
+    app = open_page("pages/1_Models.py")
+    assert [metric.value for metric in app.metric] == ["qwen2", str(LAYERS), str(D_FFN), str(D_MODEL), "4 / 2", "257"]
+    table = app.dataframe[0].value
+    assert list(table["model"]) == ["base", "math", "code"]
+    # Vectors: two norms of 32 a layer and the final norm (5 × 32 = 160); biases of q (32), k and v (16 each) a layer
+    # (2 × 64 = 128); all others are in matrices.
+    expected = 100 * (160 + 128) / table["parameters"][0]
+    assert table["point (%)"][0] == pytest.approx(expected)
+    assert table["neuronal (%)"][0] == pytest.approx(100 - expected)
+    assert "can be merged" in app.success[0].value
+
+
+def test_a_fine_tune_of_another_shape_is_refused_in_a_sentence(empty_cache: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig
+
+    from tests.tiny import tiny_model
+
+    base = tiny_model(tmp_path / "models" / "base")
+    other = tiny_model(tmp_path / "models" / "other", config=LlamaConfig)
+    save_family(Family("odd", base, (Member(other, "other", "math"),), str(tmp_path)))
+    app = at("pages/1_Models.py")
+    app.query_params["family"] = "odd"
+    app.run()
+    assert not app.exception
+    assert not app.success
+    assert any("model_type" in error.value for error in app.error)
+
+
+def test_demo_with_one_click(empty_cache: Path) -> None:
+    app = at("pages/1_Models.py").run()
+    assert not app.metric
+    app.button(key="models_use_demo").click().run()
+    assert not app.exception
+    assert (empty_cache / "demo" / "base" / "model.safetensors").exists()
+    assert list(app.dataframe[0].value["model"]) == ["base", "math", "code", "translation"]
+    assert "can be merged" in app.success[0].value
+
+
+def test_own_family_is_saved_and_chosen(open_page: OpenPage, tiny_cache: Path) -> None:
+    app = open_page("pages/1_Models.py")
+    models = tiny_cache / "models"
+    app.selectbox(key="models_base").select(str(models / "base"))
+    app.multiselect(key="models_tuned").select(str(models / "code"))
+    app.text_input(key="models_name").input("only-code").run()
+    app.button(key="models_save").click().run()
+    assert not app.exception
+    saved = json.loads((tiny_cache / "families" / "only-code.json").read_text())
+    assert saved["models"] == [{"reference": str(models / "code"), "label": "code", "category": "code"}]
+    assert app.selectbox(key="family").value == "only-code"
+    (tiny_cache / "families" / "only-code.json").unlink()
+
+
+@pytest.mark.parametrize("name", ["", "demo", "../up", "a b"])
+def test_bad_names_of_a_family_are_refused(empty_cache: Path, name: str) -> None:
+    with pytest.raises(InputError, match="Give it such a name"):
+        save_family(Family(name, "base", (), "corpus"))
+    assert list(families()) == ["demo"]
+
+
+def test_a_saved_family_reads_back_equal(empty_cache: Path) -> None:
+    family = Family("mine", "b", (Member("m", "mathe", "math"), Member("x", "law", "law")), "c", ("math",))
+    save_family(family)
+    assert families()["mine"] == family
+    assert family.categories == ["general", "math", "law"]
+    assert family.colours() == {"base": style.base_colour(), "mathe": style.COLOURS["math"], "law": style.FURTHER[0]}
+
+
+def test_models_under_the_roots_are_found_and_runs_in_progress_are_not(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("a/one", "runs/merge-1/results/merged", "runs/merge-2/results.part/merged", ".hidden/two"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").touch()
+    monkeypatch.setenv("NMERGE_MODEL_ROOTS", str(tmp_path))
+    found = at("pages/1_Models.py").run()
+    assert found.selectbox(key="models_base").options == [
+        str(tmp_path / "a/one"),
+        str(tmp_path / "runs/merge-1/results/merged"),
+    ]

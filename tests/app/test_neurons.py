@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from nmerge_core.activations.store import open_classification
+from nmerge_core.figures import neurons, style
+from nmerge_core.runs.folder import list_runs
+from tests.app.conftest import OpenPage
+from tests.tiny import D_FFN, LAYERS
+
+FRAME = pd.DataFrame(
+    {
+        "layer": [13, 13, 14, 14],
+        "category": ["general", "code", "general", "code"],
+        "base": [6000, 2000, 4000, 4000],
+        "math": [5000, 3000, 4500, 3500],
+        "intersection": [4800, 1803, 3900, 3300],
+    }
+)
+COLOURS = {"base": "#000000", "math": style.COLOURS["math"]}
+
+
+def test_a_panel_per_layer_with_a_bar_per_model_and_the_intersection() -> None:
+    figure = neurons.categories_by_layer(FRAME, [13, 14], COLOURS)
+    assert [(bar.name, bar.marker.color, list(bar.y)) for bar in figure.data[:3]] == [
+        ("base", "#000000", [6000, 2000]),
+        ("math", style.COLOURS["math"], [5000, 3000]),
+        ("same in all models", style.INTERSECTION, [4800, 1803]),
+    ]
+    assert [list(bar.y) for bar in figure.data[3:]] == [[4000, 4000], [4500, 3500], [3900, 3300]]
+    assert [bar.showlegend for bar in figure.data] == [True] * 3 + [False] * 3
+    # 2,000 of layer 13's 8,000 neurons are 25 %.
+    assert figure.data[0].hovertext[1] == "layer 13 · 2,000 code neurons in base · 25.0 % · 1,803 kept in all models"
+
+
+def test_one_model_alone_has_no_intersection() -> None:
+    figure = neurons.categories_by_layer(FRAME, [13], {"base": "#000000"})
+    assert [bar.name for bar in figure.data] == ["base"]
+
+
+def test_proportions_are_shares_over_all_layers() -> None:
+    figure = neurons.proportions(FRAME, ["base", "math"], style.category_colours(["general", "code"]))
+    general, code = figure.data
+    # base: (6000 + 4000) / 16000 = 62.5 %; math: (5000 + 4500) / 16000 = 59.375 %.
+    assert list(general.x) == pytest.approx([62.5, 59.375])
+    assert list(code.x) == pytest.approx([37.5, 40.625])
+
+
+def test_over_depth_has_a_line_per_category() -> None:
+    figure = neurons.over_depth(FRAME, "math", style.category_colours(["general", "code"]), dark=True)
+    assert {line.name: (list(line.x), list(line.y)) for line in figure.data} == {
+        "general": ([13, 14], [5000, 4500]),
+        "code": ([13, 14], [3000, 3500]),
+    }
+    assert figure.layout.template.layout.paper_bgcolor == style.background(dark=True)
+
+
+def figure_of(app: object, index: int) -> go.Figure:
+    return go.Figure(json.loads(app.get("plotly_chart")[index].proto.spec))
+
+
+def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: Path) -> None:
+    app = open_page("pages/2_Neurons.py")
+    runs = len(list_runs(tiny_cache))
+    table = app.dataframe[0].value
+    assert list(table.columns) == ["layer", "category", "base", "math", "intersection"]
+    assert table["base"].sum() == LAYERS * D_FFN
+    assert list(table["category"][:3]) == ["general", "math", "code"]  # as everywhere, not as the files are sorted
+    classified = open_classification(next(r for r in list_runs(tiny_cache) if r.title == "Classify base").results)
+    counts = classified.neurons().groupby(["layer", "category"]).size()
+    for row in table.to_dict("records"):  # k = 10 and m = 1 are what classify has used
+        assert row["base"] == counts.get((row["layer"], row["category"]), 0)
+
+    app.slider(key="neurons_k").set_value(1).run()
+    assert not app.exception
+    by_first = app.dataframe[0].value
+    ids, _ = classified.top(0, 1)
+    first = [classified.categories[classified.exemplar_categories[i]] for i in ids[:, 0]]
+    in_layer_0 = by_first[by_first["layer"] == 0].set_index("category")["base"]
+    assert in_layer_0.to_dict() == {category: first.count(category) for category in classified.categories}
+    assert len(list_runs(tiny_cache)) == runs
+
+
+def test_layers_choose_the_panels(open_page: OpenPage) -> None:
+    app = open_page("pages/2_Neurons.py")
+    assert len(figure_of(app, 0).data) == LAYERS * 3
+    app.button_group(key="neurons_layers").set_value([1]).run()
+    assert not app.exception
+    assert len(figure_of(app, 0).data) == 3
+
+
+def test_a_view_is_shared_by_its_address(open_page: OpenPage) -> None:
+    app = open_page("pages/2_Neurons.py", neurons_k="3", neurons_m="2", neurons_layers="1", neurons_model="math")
+    assert app.slider(key="neurons_k").value == 3
+    assert app.slider(key="neurons_m").value == 2
+    assert len(figure_of(app, 0).data) == 3
+    assert "in math" in figure_of(app, 2).data[0].hovertext[0]
+
+
+def test_what_is_missing_is_offered(open_page: OpenPage) -> None:
+    app = open_page("pages/2_Neurons.py")
+    assert app.button(key="neurons_classify").label == "Classify 1 model"
+    assert any("**code**" in text.value for text in app.markdown)

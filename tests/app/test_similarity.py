@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nmerge_core.runs import client
+from tests.app.conftest import OpenPage
+from tests.app.scored import FAMILY, done, drawn, make_family, models
+
+PAGE = "pages/4_Similarity.py"
+
+
+def parameters(root: Path) -> dict[str, object]:
+    known = models(root)
+    return {"base": known["base"], "models": [known["math"], known["code"]]}
+
+
+def test_a_finished_run_is_drawn_and_read_out(tiny_cache: Path, open_page: OpenPage) -> None:
+    run = done(tiny_cache, "cosine", parameters(tiny_cache))
+    app = open_page(PAGE)
+    assert "similarity_run" not in [button.key for button in app.button]
+    figure = drawn(app)
+    assert [(line.name, line.xaxis) for line in figure.data] == [
+        (model, axis) for axis in ("x", "x2", "x3") for model in ("math", "code")
+    ]
+    summary = pd.read_csv(run.results / "cosine.csv")
+    gate = summary[(summary["model"] == "code") & (summary["matrix"] == "gate")].sort_values("layer")
+    assert list(figure.data[1].y) == pytest.approx(list(gate["mean"]))
+    said = "\n".join(text.value for text in app.markdown)
+    assert f"between **{summary['mean'].min():.4f}**" in said and f"and **{summary['mean'].max():.4f}**" in said
+
+
+def test_the_table_follows_model_and_matrix_and_links_to_the_explorer(tiny_cache: Path, open_page: OpenPage) -> None:
+    run = done(tiny_cache, "cosine", parameters(tiny_cache))
+    app = open_page(PAGE, similarity_model="code", similarity_matrix="down")
+    shown = app.dataframe[0].value
+    moved = pd.read_csv(run.results / "moved.csv")
+    expected = moved[(moved["model"] == "code") & (moved["matrix"] == "down")].sort_values("cosine")
+    assert list(shown["neuron"]) == list(expected["neuron"])
+    first = shown.iloc[0]
+    assert first["explorer"] == f"/Explorer?family=tiny&model=code&layer={first['layer']}&neuron={first['neuron']}"
+    assert set(shown["category"]) <= {"general", "math", "code"}  # the base is classified
+
+
+def test_the_button_starts_the_run_that_the_page_then_watches(
+    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)  # nobody does the run
+    make_family(tiny_cache)
+    described = (tiny_cache / "families" / f"{FAMILY}.json").read_text()
+    swapped = described.replace(models(tiny_cache)["math"], models(tiny_cache)["base"])
+    (tiny_cache / "families" / "swapped.json").write_text(swapped)
+    app = open_page(PAGE, family="swapped")
+    app.button(key="similarity_run").click().run()
+    assert not app.exception
+    known = models(tiny_cache)
+    run = client.lookup("cosine", {"base": known["base"], "models": [known["base"], known["code"]]})
+    assert run is not None
+    client.cancel(run)
+    assert "similarity_run" not in [button.key for button in app.button]
