@@ -1,0 +1,61 @@
+"""A browser for the session, an app for each test file, and a picture of every page that was open at a failure."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.driver import ARGUMENTS, App, chromium, errors_in, serve
+
+REPORT = Path(__file__).parent / "report"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app")
+    with serve(folder / "cache", folder / "app.log") as served:
+        yield served
+        assert served.healthy
+        assert not errors_in(served.log)
+
+
+@pytest.fixture
+def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[], Page]]:
+    """A function that opens a tab of its own session; at the end no tab has had a JavaScript error."""
+    pages: list[Page] = []
+    crashes: list[str] = []
+
+    def open_tab() -> Page:
+        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        page.on("pageerror", lambda error: crashes.append(str(error)))
+        pages.append(page)
+        return page
+
+    yield open_tab
+    if request.node.stash.get(FAILED, False):
+        REPORT.mkdir(exist_ok=True)
+        for number, page in enumerate(pages):
+            page.screenshot(path=REPORT / f"{request.node.name}-{number}.png", full_page=True)
+    for page in pages:
+        page.context.close()
+    assert not crashes
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report

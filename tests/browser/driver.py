@@ -1,0 +1,212 @@
+"""The real app in a real browser: starting and stopping it, and what a person does on a page."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from nmerge_core.runs.lock import worker_pid
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = ("", "Models", "Neurons", "Explorer", "Similarity", "Knockout", "Linearity", "Merge", "Evaluate", "Runs")
+ARGUMENTS = (
+    "--no-sandbox",  # tests run as root in containers
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+RUN_SECONDS = 300  # runs on the demo family take seconds; a slow, busy machine has this long
+
+
+def chromium() -> str | None:
+    """Path of the system's Chromium; None lets Playwright take the one it downloaded."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@dataclass(frozen=True)
+class App:
+    """A running app with a cache of its own that holds the demo family."""
+
+    url: str
+    cache: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def worker(self) -> int | None:
+        """Process id of the worker that does this app's runs."""
+        return worker_pid(self.cache)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the server lives and answers."""
+        if self.process.poll() is not None:
+            return False
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200
+        return False
+
+    def runs(self, kind: str = "") -> list[dict[str, Any]]:
+        """Description and status of every run on disk, of one kind if named."""
+        found = [json.loads(path.read_text()) for path in sorted(self.cache.glob(f"runs/{kind}*/run.json"))]
+        states = [json.loads((self.cache / "runs" / run["id"] / "status.json").read_text()) for run in found]
+        return [run | {"state": state["state"]} for run, state in zip(found, states, strict=True)]
+
+
+@contextlib.contextmanager
+def serve(cache: Path, log: Path) -> Iterator[App]:
+    """Materialise the demo family in `cache` and serve the app on a free port; at the end stop it and its worker."""
+    environment = os.environ | {"NMERGE_CACHE": str(cache)}
+    python = [sys.executable, "-m"]
+    subprocess.run([*python, "nmerge_core", "demo"], cwd=ROOT, env=environment, check=True, capture_output=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [*python, "streamlit", "run", "app.py", "--server.port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    app = App(f"http://127.0.0.1:{port}", cache, log, process)
+    try:
+        until = time.monotonic() + 60
+        while not app.healthy:
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        yield app
+    finally:
+        process.kill()
+        process.wait()
+        if pid := app.worker:
+            os.kill(pid, signal.SIGKILL)
+
+
+def settle(page: Page, seconds: float = 120) -> None:
+    """Wait until the page's script has finished and every widget is drawn."""
+    page.wait_for_timeout(300)  # what was just typed or moved is on its way to the server
+    state = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    expect(state).to_be_attached(timeout=seconds * 1000)
+    expect(page.locator('[data-testid="stSkeleton"]')).to_have_count(0, timeout=seconds * 1000)
+
+
+def visit(page: Page, app: App, name: str, **query: str) -> None:
+    """Open a page by its address, as a link or a reload does."""
+    page.goto(f"{app.url}/{name}" + ("?" if query else "") + "&".join(f"{k}={v}" for k, v in query.items()))
+    expect(page.locator("h1")).to_be_visible(timeout=60_000)
+    settle(page)
+    sound(page)
+
+
+def sound(page: Page) -> None:
+    """Assert that the page shows no exception and no traceback."""
+    exceptions = page.locator('[data-testid="stException"]')
+    assert exceptions.count() == 0, exceptions.first.inner_text()
+    assert "Traceback (most recent call last)" not in page.locator("body").inner_text()
+
+
+def keyed(page: Page, key: str) -> Locator:
+    """The widget or chart with this Streamlit key."""
+    return page.locator(f".st-key-{key}")
+
+
+def press(page: Page, key: str) -> None:
+    """Click the button with this Streamlit key."""
+    keyed(page, key).get_by_role("button").first.click()
+
+
+def choose(page: Page, key: str, option: str) -> None:
+    """Pick an option of the select box with this key."""
+    keyed(page, key).locator("input, [role=combobox]").first.click()
+    page.get_by_role("option", name=option, exact=True).click()
+    settle(page)
+
+
+def fill(page: Page, key: str, value: float) -> None:
+    """Type a number into the number input with this key."""
+    field = keyed(page, key).locator("input")
+    field.fill(str(value))
+    field.press("Enter")
+    settle(page)
+
+
+def finish(page: Page, app: App, kind: str, count: int = 1) -> list[Path]:
+    """Wait until `count` runs of a kind are done and the page shows it; return their results, oldest first."""
+    until = time.monotonic() + RUN_SECONDS
+    while True:
+        runs = app.runs(kind)
+        states = [run["state"] for run in runs]
+        assert "failed" not in states, [run for run in runs if run["state"] == "failed"]
+        if states.count("done") == count:
+            break
+        assert time.monotonic() < until, f"{kind}: {states}"
+        page.wait_for_timeout(200)
+    expect(page.locator('[class*="st-key-run_cancel_"]')).to_have_count(0, timeout=30_000)
+    settle(page)
+    sound(page)
+    runs.sort(key=lambda run: run["created"])
+    return [app.cache / "runs" / run["id"] / "results" for run in runs if run["state"] == "done"]
+
+
+def classify_family(page: Page, app: App) -> list[Path]:
+    """Classify the demo family's four models from the Neurons page and return their results."""
+    visit(page, app, "Neurons")
+    press(page, "neurons_classify")
+    return finish(page, app, "classify", 4)
+
+
+def traces(page: Page, key: str) -> list[dict[str, Any]]:
+    """Name, colour, x and y of every trace of the Plotly chart with this key, as the browser draws them."""
+    chart = keyed(page, key).locator(".js-plotly-plot")
+    expect(chart).to_be_visible(timeout=30_000)
+    return chart.evaluate(
+        """chart => chart._fullData.map(trace => ({name: trace.name, colour: (trace.marker || trace.line || {}).color,
+            type: trace.type, x: Array.from(trace.x || []), y: Array.from(trace.y || [])}))"""
+    )
+
+
+def answer(page: Page, selector: str, act: Callable[[], None]) -> float:
+    """Seconds from the key or mouse press in `act` to the last change it causes inside the selected element.
+
+    That is the moment the page has answered: its script has run since the press, and the element has been still for
+    half a second.
+    """
+    page.evaluate(
+        """selector => {
+            window.watchers?.forEach(watcher => watcher.disconnect());
+            Object.assign(window, {pressed: 0, changed: 0, ran: false});
+            const app = document.querySelector('[data-testid="stApp"]');
+            const still = () => app.dataset.testScriptState === "notRunning";
+            const element = new MutationObserver(() => { window.changed = performance.now(); });
+            const script = new MutationObserver(() => { window.ran ||= window.pressed > 0 && !still(); });
+            const all = {subtree: true, childList: true, attributes: true, characterData: true};
+            element.observe(document.querySelector(selector), all);
+            script.observe(app, {attributes: true});
+            window.watchers = [element, script];
+            window.answered = () =>
+                window.ran && still() && window.changed > window.pressed && performance.now() - window.changed > 500;
+            const press = () => { window.pressed ||= performance.now(); };
+            for (const name of ["keydown", "pointerdown"]) addEventListener(name, press, {capture: true, once: true});
+        }""",
+        selector,
+    )
+    act()
+    page.wait_for_function("window.answered()", timeout=60_000)
+    return float(page.evaluate("(window.changed - window.pressed) / 1000"))
+
+
+def errors_in(log: Path) -> list[str]:
+    """Lines of the server's log that tell of an exception."""
+    return re.findall(r"^.*(?:Traceback|Uncaught app|Error:).*$", log.read_text(), re.MULTILINE)

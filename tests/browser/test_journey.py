@@ -1,0 +1,143 @@
+"""One person's way through the app: from the demo family to a merged checkpoint that loads like any other."""
+
+import filecmp
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nmerge_core.classification import compare
+from nmerge_core.merging.recipe import load_recipe
+from nmerge_core.merging.run import merge
+from tests.browser.driver import App, choose, classify_family, fill, finish, keyed, press, settle, sound, traces, visit
+
+MODELS = ["base", "math", "code", "translation"]
+LIMIT = 10  # problems a task: enough to see scores, few enough to wait for
+
+
+def test_from_the_demo_family_to_a_merged_checkpoint(app: App, tab: Callable[[], Page], tmp_path: Path) -> None:
+    page = tab()
+    choose_models(page, app)
+    classify(page, app)
+    knock_out(page, app)
+    first = merge_with(page, app, "NeuronMerge", "samples", "ArrowLeft", 29, nth=1)
+    second = merge_with(page, app, "NeuroMerging", "mask_ratio", "ArrowRight", 0.16, nth=2)
+    evaluate(page, app)
+    for merged in (first, second):
+        loads(merged, app.cache / "demo" / "base")
+    is_what_the_engine_writes(app, second, tmp_path / "merged")
+
+
+def choose_models(page: Page, app: App) -> None:
+    visit(page, app, "")
+    page.get_by_role("link", name="Models", exact=True).click()
+    expect(page.get_by_text("These models can be merged")).to_be_visible(timeout=60_000)
+    press(page, "models_use_demo")
+    settle(page)
+    sound(page)
+
+
+def classify(page: Page, app: App) -> None:
+    """The chart of NeuronMerge's Fig. 3 shows the counts that the stored scores give."""
+    folders = classify_family(page, app)
+    expected = compare(folders, MODELS, k=10, margin=1)
+    drawn = traces(page, "neurons_by_layer")
+    labels = [*MODELS, "intersection"]
+    panels = [(layer, label) for layer in sorted(expected["layer"].unique()) for label in labels]
+    assert len(drawn) == len(panels)
+    for (layer, label), trace in zip(panels, drawn, strict=True):
+        rows = expected[expected["layer"] == layer]
+        assert trace["name"] == ("same in all models" if label == "intersection" else label)
+        assert dict(zip(trace["x"], trace["y"], strict=True)) == dict(zip(rows["category"], rows[label], strict=True))
+
+
+def knock_out(page: Page, app: App) -> None:
+    visit(page, app, "Knockout")
+    choose(page, "knockout_category", "math")
+    fill(page, "knockout_limit", LIMIT)
+    fill(page, "knockout_repeats", 1)
+    press(page, "knockout_run")
+    (results,) = finish(page, app, "knockout")
+    table = pd.read_csv(results / "knockout.csv")
+    assert set(table["group"]) == {"math", "random"}
+    assert sorted(set(table["proportion"])) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    pairs = table[table["proportion"] > 0].pivot_table(index="proportion", columns="group", values="neurons")
+    assert (pairs["math"] == pairs["random"]).all()
+    drawn = {trace["name"]: trace["y"] for trace in traces(page, "knockout_figure")}
+    for group, name in (("math", "math neurons"), ("random", "as many random neurons")):
+        curve = 100 * table[table["group"] == group].sort_values("proportion")["value"]
+        assert drawn[name] == pytest.approx(curve.tolist())
+
+
+def merge_with(page: Page, app: App, title: str, parameter: str, key: str, value: float, *, nth: int) -> Path:
+    """Merge with one slider moved by one step; the recipe must say so."""
+    visit(page, app, "Merge")
+    choose(page, "merge_method", title)
+    control = keyed(page, f"merge_{parameter}")
+    if not control.is_visible():
+        page.get_by_text("More parameters").click()
+    control.get_by_role("slider").press(key)
+    settle(page)
+    press(page, "merge_run")
+    merged = finish(page, app, "merge", nth)[-1] / "merged"
+    newest = max(app.runs("merge"), key=lambda run: run["created"])
+    recipe = load_recipe(newest["parameters"]["recipe"])
+    assert recipe.method.title == title
+    assert recipe.parameters[parameter] == value
+    expect(page.get_by_text(str(merged)).first).to_be_visible(timeout=60_000)
+    return merged
+
+
+def evaluate(page: Page, app: App) -> None:
+    """Score the family and the newest merge on the tasks that need no generated code to run."""
+    visit(page, app, "Evaluate")
+    keyed(page, "evaluate_tasks").get_by_role("button", name="Remove code").click()
+    settle(page)
+    fill(page, "evaluate_limit", LIMIT)
+    press(page, "evaluate_run")
+    results = finish(page, app, "evaluate", len(MODELS) + 1)
+    scores = pd.concat(pd.read_csv(folder / "scores.csv") for folder in results)
+    assert set(scores["task"]) == {"math", "translation", "general"}
+    assert scores["model"].nunique() == len(MODELS) + 1
+    matches = scores.loc[scores["metric"] == "exact_match", "value"]
+    assert matches.between(0, 1).all()
+    assert ((matches * LIMIT).round(6) % 1 == 0).all()  # so many of ten problems
+    drawn = {model for trace in traces(page, "evaluate_run_figure") for model in trace["y"]}
+    assert drawn >= {*MODELS} and len(drawn) == len(MODELS) + 1
+
+
+def loads(merged: Path, base: Path) -> None:
+    """The checkpoint is complete: model and tokenizer load, it generates, and it is not the base."""
+    model, original = (AutoModelForCausalLM.from_pretrained(folder) for folder in (merged, base))
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    prompt = tokenizer("Answer:", return_tensors="pt")
+    out = model.generate(input_ids=prompt["input_ids"], attention_mask=prompt["attention_mask"], max_new_tokens=4)
+    assert out.shape[1] > prompt["input_ids"].shape[1]
+    weights, before = model.state_dict(), original.state_dict()
+    assert weights.keys() == before.keys()
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
+    assert any(not torch.equal(weights[name], before[name]) for name in weights)
+
+
+def is_what_the_engine_writes(app: App, merged: Path, again: Path) -> None:
+    """The same recipe, merged without the app, gives the same bytes."""
+    newest = max(app.runs("merge"), key=lambda run: run["created"])
+    merge(load_recipe(newest["parameters"]["recipe"]), again, device="cpu")
+    for file in merged.glob("*.safetensors"):
+        assert filecmp.cmp(file, again / file.name, shallow=False)
+
+
+def test_similarity_and_linearity(app: App, tab: Callable[[], Page]) -> None:
+    page = tab()
+    visit(page, app, "Similarity")
+    press(page, "similarity_run")
+    finish(page, app, "cosine")
+    assert all(0 < value <= 1.000001 for trace in traces(page, "similarity_figure") for value in trace["y"])
+    visit(page, app, "Linearity")
+    press(page, "linearity_run")
+    finish(page, app, "linearity")
+    sound(page)

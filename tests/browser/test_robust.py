@@ -1,0 +1,47 @@
+"""What must not break the app: several people at once, and a worker process that is killed."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.driver import RUN_SECONDS, App, choose, finish, press, sound, traces, visit
+
+
+def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
+    """One classifies, one merges, one looks around; all runs end well, and each page shows its own."""
+    classifying, merging, looking = tab(), tab(), tab()
+    visit(classifying, app, "Neurons")
+    visit(merging, app, "Merge")
+    press(classifying, "neurons_classify")
+    choose(merging, "merge_method", "TIES-Merging")
+    press(merging, "merge_run")
+    for name in ("Models", "Runs", "Explorer", "Similarity"):
+        visit(looking, app, name)
+    finish(classifying, app, "classify", 4)
+    (merged,) = finish(merging, app, "merge")
+    assert traces(classifying, "neurons_by_layer")
+    expect(merging.get_by_text(str(merged / "merged")).first).to_be_visible(timeout=60_000)
+    visit(looking, app, "Runs")
+    assert looking.get_by_text("done").count() >= 5
+
+
+def test_killed_worker_is_told_in_a_sentence_and_the_run_starts_again(app: App, tab: Callable[[], Page]) -> None:
+    page = tab()
+    visit(page, app, "Linearity")
+    press(page, "linearity_run")
+    until = time.monotonic() + RUN_SECONDS
+    while not (running := [run["id"] for run in app.runs("linearity") if run["state"] == "running"]):
+        assert time.monotonic() < until
+        page.wait_for_timeout(50)
+    killed = app.worker
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    expect(page.get_by_text("The worker process stopped while this run was going")).to_be_visible(timeout=30_000)
+    sound(page)
+    assert app.healthy
+    press(page, f"run_restart_{running[0]}")
+    finish(page, app, "linearity")
+    assert app.worker != killed
