@@ -27,7 +27,7 @@ types: $(INSTALLED)
 
 # Offline and one thread a process: what passes here depends on no network and no number of cores.
 tests: browser
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # The system's Chromium, else the distribution's package, else the one Playwright downloads.
 browser: $(INSTALLED)

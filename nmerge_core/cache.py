@@ -1,12 +1,27 @@
-"""Where runs, artefacts and the demo family are kept."""
+"""Where runs, artefacts, the demo family and task YAMLs are kept."""
 
 import os
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 DEMO = "demo"  # the demo family's folder in the cache
+BENCHMARKS = Path(__file__).parent / "evaluation" / "benchmarks"  # tasks we have a YAML of our own for
 
 
 def cache_root() -> Path:
     """Return the folder of everything NMerge keeps: $NMERGE_CACHE, or cache/ of the project."""
     return Path(os.environ.get("NMERGE_CACHE") or PROJECT / "cache").expanduser().resolve()
+
+
+def task_file(reference: str, root: Path) -> Path | None:
+    """Return the YAML file of a task; none where there is no such file, or where the task may be one of lm-eval's own.
+
+    Args:
+        reference: The path of a YAML, the name of a task of the demo family, or that of one of our benchmarks.
+        root: The cache that holds the demo family.
+    """
+    path = Path(reference).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return path if path.is_file() else None
+    files = (folder / f"{reference}.yaml" for folder in (root / DEMO / "tasks", BENCHMARKS))
+    return next((file for file in files if file.is_file()), None)

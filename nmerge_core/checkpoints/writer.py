@@ -67,7 +67,7 @@ def plan_layout(folder: Path, tensors: Iterable[TensorInfo], dtype: str | None) 
 
 
 def create_files(layout: Layout) -> None:
-    """Write each file's header and reserve its length."""
+    """Write each file's header and set its length."""
     for file, header in layout.headers.items():
         with file.open("wb") as stream:
             stream.write(header)

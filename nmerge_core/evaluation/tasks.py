@@ -19,10 +19,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 import nmerge_core
 import nmerge_core.evaluation.code  # noqa: F401 — registers the filter run_code
-from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.cache import DEMO, cache_root, task_file
 from nmerge_core.errors import InputError
-
-BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 # lm-eval writes bars and remarks on the terminal that belongs to our progress, and datasets counts its uses online.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -66,14 +64,10 @@ def demo_tasks() -> Path:
 
 
 def _find(reference: str) -> tuple[TaskManager, str]:
-    path = Path(reference).expanduser()
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise InputError(f"task '{reference}': no such file")
-        return _local(path)
-    for folder in (demo_tasks(), BENCHMARKS):
-        if (folder / f"{reference}.yaml").is_file():
-            return _local(folder / f"{reference}.yaml")
+    if file := task_file(reference, cache_root()):
+        return _local(file)
+    if reference.endswith((".yaml", ".yml")):
+        raise InputError(f"task '{reference}': no such file")
     manager = _builtin()
     if reference not in manager.all_tasks:
         demo = sorted(found.stem for found in demo_tasks().glob("*.yaml"))

@@ -1,7 +1,7 @@
 """Scores of models on tasks: bars with their 95 % confidence intervals, and what a metric's number means."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -46,8 +46,13 @@ _METRICS = {
 
 
 def metric(name: str) -> Metric:
-    """Look up how a metric is written; one we do not know is a plain number, more of it better."""
-    return _METRICS.get(name, Metric(name, share=False))
+    """Look up how a metric is written; one we do not know is a plain number, more of it better.
+
+    `name` may end in the filter it was taken behind, as lm-eval writes it: `exact_match,strict-match`.
+    """
+    kind, _, behind = name.partition(",")
+    known = _METRICS.get(kind, Metric(kind, share=False))
+    return replace(known, title=f"{known.title} ({behind})") if behind else known
 
 
 def primary(scores: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translation": "#E69F00"}
-FURTHER = ("#56B4E9", "#CC79A7", "#F0E442")  # what Okabe–Ito has left for categories of the user's own
+# For categories of the user's own: what Okabe–Ito has left, then colours that stay apart for the colour-blind too.
+FURTHER = ("#56B4E9", "#CC79A7", "#F0E442", "#8C510A", "#80CDC1", "#999933")
 INTERSECTION = "#8E6BBF"
 MERGE = "#D55E00"
 RANDOM = "#9A9A9A"  # drawn dashed, with its band
@@ -24,8 +25,8 @@ def background(dark: bool = False) -> str:
 
 
 def category_colours(categories: Sequence[str]) -> dict[str, str]:
-    """A colour per category; categories of the user's own take the free ones in alphabetical order."""
-    own = sorted(set(categories) - set(COLOURS))
+    """A colour per category; categories of the user's own take the free ones in the order given."""
+    own = [category for category in dict.fromkeys(categories) if category not in COLOURS]
     extra = {category: FURTHER[i % len(FURTHER)] for i, category in enumerate(own)}
     return {category: COLOURS.get(category) or extra[category] for category in categories}
 

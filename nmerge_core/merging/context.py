@@ -76,7 +76,9 @@ class Context:
         thresholds = {}
         for done, name in enumerate(self.names):
             self.progress("Statistics per tensor", done, len(self.names), "tensors")
-            densities = values.at(name, self.stream.donor.architecture.position(name)).each["density"]
+            position = self.stream.donor.architecture.position(name)
+            own = values.at(name, position).with_defaults(self.recipe.defaults)
+            densities = own.each["density"]
             found = magnitudes(self.stream, self.stream.rows(name), densities, silent)
             thresholds[name] = [each.threshold for each in found]
         return thresholds
@@ -108,7 +110,7 @@ class Context:
         return solve(
             self.recipe.base_model or "",
             self.recipe.references,
-            str(self.path(calibration)),
+            str(self.recipe.path(calibration)),
             self.task_categories(values),
             groups=self.groups,
             samples=values.shared["samples"],
@@ -126,7 +128,7 @@ class Context:
         neurons, corpus = values.shared["neurons"], values.shared["corpus"]
         top_k, margin = values.shared["top_k"], values.shared["margin"]
         if neurons:
-            return self._checked(_categories(self.path(neurons), top_k, margin), neurons)
+            return self._checked(_categories(self.recipe.path(neurons), top_k, margin), neurons)
         if not corpus:
             expected = "the folder of a classification of the base (`classify BASE … --out DIR`), or a 'corpus'"
             raise self.wrong("parameters.neurons", expected, "neither")
@@ -134,7 +136,7 @@ class Context:
             out = Path(folder) / "neurons"
             classify(
                 self.recipe.base_model or "",
-                str(self.path(corpus)),
+                str(self.recipe.path(corpus)),
                 out,
                 top_k=top_k or 10,
                 margin=1 if margin is None else margin,
@@ -146,13 +148,6 @@ class Context:
     def wrong(self, key: str, expected: str, found: object) -> InputError:
         """Return the error for a value of the recipe that does not fit the models."""
         return InputError(f"recipe, key '{key}' ({self.recipe.merge_method}): expected {expected}; found {found}")
-
-    def path(self, reference: str) -> Path:
-        """Find a file of the recipe: as it is written, else beside the recipe's own file."""
-        path = Path(reference).expanduser()
-        if not path.exists() and self.recipe.folder and (self.recipe.folder / reference).exists():
-            return self.recipe.folder / reference
-        return path
 
     def _checked(self, categories: pd.DataFrame, source: str) -> pd.DataFrame:
         found = categories.groupby("layer")["neuron"].count().to_dict()

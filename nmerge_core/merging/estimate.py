@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.writer import existing_parent, plan_layout
+from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import DTYPES, Recipe
 from nmerge_core.merging.run import open_recipe
 from nmerge_core.merging.stream import BLOCK_ELEMENTS
@@ -43,20 +44,23 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     layout = plan_layout(out, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
     sources = [checkpoint for checkpoint in (stream.base, *stream.models) if checkpoint]
     entries = sum(tensor.elements for tensor in layout.tensors.values())
-    solving = "calibration" in {
-        parameter.name for parameter in recipe.method.parameters
-    } and not recipe.values().shared.get("coefficients")
+    values, method = recipe.values(), recipe.method
+    for parameter in method.parameters:
+        named = values.shared.get(parameter.name) if parameter.kind == "path" else None
+        if named and not recipe.path(named).exists():
+            raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
+    passes, solving = method.passes(values), method.solves(values)
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     cores = os.cpu_count() or 1
     block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
     return Estimate(
         tensors=len(layout.tensors),
         parameters=entries,
-        bytes_read=recipe.method.passes * sum(checkpoint.bytes for checkpoint in sources),
+        bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
         peak_memory=int(_START_BYTES + cores * block + len(sources) * layer),
-        seconds=_START_SECONDS + recipe.method.passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
+        seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
         solving=solving,
     )
 

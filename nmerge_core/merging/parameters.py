@@ -17,7 +17,15 @@ WEIGHT = Parameter(
     varies=True,
 )
 LAMBDA = Parameter(
-    "lambda", "float", 1.0, "Scale λ of the merged change; 1 leaves it as it is.", 0, 10, 0.05, varies=True
+    "lambda",
+    "float",
+    1.0,
+    "Scale λ of the merged change; 1 leaves it as it is.",
+    0,
+    5,
+    0.05,
+    varies=True,
+    open_end=True,
 )
 DENSITY = Parameter(
     "density",
@@ -66,6 +74,7 @@ LAMBDA_2 = Parameter(
     10,
     0.1,
     auto=True,
+    open_end=True,
 )
 MERGE_FUNCTION = Parameter(
     "merge_function",

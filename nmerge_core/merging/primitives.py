@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from nmerge_core.errors import InputError
+
 MERGE_FUNCTIONS = ("elect_mean", "elect_sum", "mean", "sum")
 
 
@@ -13,6 +15,14 @@ def weighted_sum(deltas: torch.Tensor, weights: Sequence[float]) -> torch.Tensor
     total = deltas[0] * weights[0]
     for delta, weight in zip(deltas[1:], weights[1:], strict=True):
         total.add_(delta, alpha=weight)
+    return total
+
+
+def total_weight(weights: Sequence[float]) -> float:
+    """Return Σ w_t to divide by; raises InputError where it is 0."""
+    total = sum(weights)
+    if not total:
+        raise InputError(f"recipe, key 'weight': expected weights that do not sum to 0 with normalize, found {weights}")
     return total
 
 

@@ -49,6 +49,11 @@ class Recipe:
         """The models that are merged, in order; the base is not among them."""
         return tuple(entry.model for entry in self.models)
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The method's default of every parameter."""
+        return {parameter.name: parameter.default for parameter in self.method.parameters}
+
     def values(self) -> Values:
         """Resolve every parameter: beside a model, else under `parameters`, else the default."""
         shared, each = {}, {}
@@ -59,6 +64,13 @@ class Recipe:
             else:
                 shared[parameter.name] = default
         return Values(shared | {"seed": self.seed}, each)
+
+    def path(self, reference: str) -> Path:
+        """Find a file that the recipe names: as it is written, else beside the recipe's own file."""
+        path = Path(reference).expanduser()
+        if not path.exists() and self.folder and (self.folder / reference).exists():
+            return self.folder / reference
+        return path
 
     def with_parameters(self, **solved: Any) -> "Recipe":
         """Return the recipe with some shared parameters replaced, as a finished merge records what it solved."""
@@ -182,12 +194,12 @@ def _parameters(given: Any, method: Method, where: str, *, per_model: bool = Fal
     return {
         parameter.name: parameter.check(given[parameter.name], f"{where}.{parameter.name}")
         for parameter in allowed
-        if parameter.name in given
+        if given.get(parameter.name) is not None  # a key that was left blank is a key left out
     }
 
 
 def _dtype(dtype: Any) -> str | None:
-    if dtype is not None and dtype not in DTYPES:
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
         raise InputError(f"recipe, key 'dtype': expected one of {', '.join(DTYPES)}; found {dtype!r}")
     return dtype
 

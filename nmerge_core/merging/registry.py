@@ -37,6 +37,7 @@ class Parameter:
     per_category: bool = False
     auto: bool = False
     varies: bool = False
+    open_end: bool = False  # whether `high` is only where a slider ends, and larger values are accepted
     above_low: bool = False  # whether `low` itself is outside the range
     advanced: bool = False  # filled in by a finished merge, seldom by hand
 
@@ -49,6 +50,11 @@ class Parameter:
         if self.per_category and isinstance(value, Mapping):
             return {str(category): self.check(choice, f"{where}.{category}") for category, choice in value.items()}
         if self.varies and isinstance(value, list):
+            if not value or len({isinstance(part, Mapping) for part in value}) > 1:
+                raise InputError(
+                    f"recipe, key '{where}': expected a list of numbers (a gradient over the layers) or of "
+                    f"{{filter, value}}, found {value!r}"
+                )
             return [self._check_part(part, f"{where}[{index}]") for index, part in enumerate(value)]
         if value is None or self.kind == "json" or (self.auto and value == "auto"):
             return value
@@ -59,7 +65,7 @@ class Parameter:
             raise InputError(f"recipe, key '{where}': expected {self.expected()}, found '{value}'")
         if isinstance(value, int | float) and self.kind in ("float", "int"):
             too_low = self.low is not None and (value < self.low or (self.above_low and value == self.low))
-            if value != value or too_low or (self.high is not None and value > self.high):
+            if value != value or too_low or (self.high is not None and value > self.high and not self.open_end):
                 raise InputError(f"recipe, key '{where}': expected {self.expected()}, found {value}")
             return float(value) if self.kind == "float" else value
         return value
@@ -88,7 +94,7 @@ class Parameter:
             return noun + auto
         left = "(" if self.above_low or self.low is None else "["
         low = "−∞" if self.low is None else f"{self.low:g}"
-        high = "∞)" if self.high is None else f"{self.high:g}]"
+        high = "∞)" if self.high is None or self.open_end else f"{self.high:g}]"
         return f"{noun} in {left}{low}, {high}{auto}"
 
 
@@ -116,12 +122,21 @@ MergeFunction = Callable[["Block", Values, Any], "torch.Tensor"]
 PrepareFunction = Callable[["Context", Values], Any]
 
 
+def _once(values: Values) -> int:
+    return 1
+
+
+def _never(values: Values) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Method:
     """A merge method: `merge(block, values, facts)` returns the merged delta of a block, (rows, columns) float32.
 
     `prepare(context, values)`, where there is one, finds whole-model facts first. A method without base works on the
-    weights themselves: its blocks have a zero base.
+    weights themselves: its blocks have a zero base. `passes` tells how often the models are read, the merge itself
+    included, and `solves` whether coefficients are measured by running them.
     """
 
     name: str
@@ -132,7 +147,8 @@ class Method:
     merge: MergeFunction
     prepare: PrepareFunction | None = None
     needs_base: bool = True
-    passes: int = 1  # times the models are read, the merge itself included
+    passes: Callable[[Values], int] = _once
+    solves: Callable[[Values], bool] = _never
 
     def parameter(self, name: str) -> Parameter:
         """Return the parameter of that name; raises KeyError."""
@@ -151,12 +167,15 @@ def method(
     parameters: Sequence[Parameter],
     prepare: PrepareFunction | None = None,
     needs_base: bool = True,
-    passes: int = 1,
+    passes: Callable[[Values], int] = _once,
+    solves: Callable[[Values], bool] = _never,
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Register the decorated merge function as a method."""
 
     def register(merge: MergeFunction) -> MergeFunction:
-        _METHODS[name] = Method(name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes)
+        _METHODS[name] = Method(
+            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves
+        )
         return merge
 
     return register

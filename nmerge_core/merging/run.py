@@ -106,13 +106,13 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
     stream = opened.stream
     part = out.absolute().parent / f".{out.name}.part"
     layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
-    check_target(out, layout.bytes - sum(file.stat().st_size for file in layout.sizes if file.exists()))
+    check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
     try:
         context = Context(recipe, stream, tuple(layout.tensors), progress)
         facts = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Facts()
         prepared = time.monotonic()
         resolved = _resolved(recipe, facts)
-        _begin(part, layout, _identity(opened, resolved))
+        _begin(part, layout, _identity(opened, resolved, facts))
         _merge_tensors(context, layout, part, facts, progress)
         merged = time.monotonic()
         write_companions(part, stream.donor, layout, recipe.dtype)
@@ -132,7 +132,7 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
         (part / _JOURNAL).unlink()
         os.replace(part, out)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise
         shutil.rmtree(part, ignore_errors=True)
         raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there") from error
@@ -174,8 +174,7 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
 
 def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:
     """Resolve the parameters of every tensor; where no filter matches it a parameter has its default."""
-    values = recipe.values()
-    defaults = {parameter.name: parameter.default for parameter in recipe.method.parameters}
+    values, defaults = recipe.values(), recipe.defaults
     return {name: values.at(name, architecture.position(name)).with_defaults(defaults) for name in names}
 
 
@@ -189,10 +188,11 @@ def _begin(part: Path, layout: Layout, identity: str) -> None:
         journal.write_text(f"{identity}\n", encoding="utf-8")
 
 
-def _identity(opened: Opened, resolved: Recipe) -> str:
+def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
+    groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
     sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
-    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type])
+    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type, groups])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

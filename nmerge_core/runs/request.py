@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from nmerge_core import __version__
+from nmerge_core.cache import task_file
 from nmerge_core.checkpoints.checkpoint import open_checkpoint
 from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
 from nmerge_core.checkpoints.reference import label
@@ -151,12 +152,10 @@ def _neurons(root: Path, reference: str) -> tuple[str, str]:
 
 
 def _task(root: Path, reference: str) -> tuple[str, str]:
-    """Resolve a task: a YAML file, or the name of a task of the demo family or of lm-eval."""
-    path = Path(_absolute(reference))
-    if path.is_file():
-        return str(path), _fingerprint_files(_with_mentioned(path))
-    demo = root / "demo" / "tasks" / f"{reference}.yaml"
-    return reference, _fingerprint_files(_with_mentioned(demo)) if demo.is_file() else ""
+    """Resolve a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval."""
+    named = _absolute(reference) if reference.endswith((".yaml", ".yml")) else reference
+    file = task_file(reference, root)
+    return named, _fingerprint_files(_with_mentioned(file)) if file else ""
 
 
 def _with_mentioned(file: Path) -> set[Path]:

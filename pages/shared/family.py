@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,9 +64,14 @@ class Family:
 
     def colours(self, dark: bool = False) -> dict[str, str]:
         """The colour of each model by its short name: the base's own, a fine-tune that of its category."""
-        by_category = style.category_colours(self.categories + [m.label for m in self.models if not m.category])
+        by_category = self.category_colours()
         tuned = {model.label: by_category[model.category or model.label] for model in self.models}
         return {"base": style.base_colour(dark), **tuned}
+
+    def category_colours(self, corpus: Sequence[str] = ()) -> dict[str, str]:
+        """The colour of each category: the family's own first, so that they are the same with any `corpus` of more."""
+        untold = [model.label for model in self.models if not model.category]
+        return style.category_colours([*self.categories, *untold, *corpus])
 
 
 def demo_family() -> Family:
@@ -76,12 +82,19 @@ def demo_family() -> Family:
 
 
 def on_this_machine(reference: str) -> bool:
-    """Whether a model is a folder here or a Hub id that was fetched before; asks nobody."""
+    """Whether a model is a folder here or a Hub id whose weights were fetched before; asks nobody."""
     if Path(reference).expanduser().is_dir():
         return True
-    from huggingface_hub import try_to_load_from_cache
+    if not HUB_ID.match(reference):
+        return False
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    return bool(HUB_ID.match(reference)) and isinstance(try_to_load_from_cache(reference, "config.json"), str)
+    try:
+        folder = Path(snapshot_download(reference, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return False
+    return any(folder.glob("*.safetensors"))
 
 
 def families() -> dict[str, Family]:

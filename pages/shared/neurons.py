@@ -52,6 +52,13 @@ def in_order(family: Family, found: Classification) -> list[str]:
     return sorted(found.categories, key=[*family.categories, *found.categories].index)
 
 
+def colours_in_order(family: Family, found: Classification) -> dict[str, str]:
+    """The colour of each category of a classification, in the order of `in_order`."""
+    order = in_order(family, found)
+    colours = family.category_colours(order)
+    return {category: colours[category] for category in order}
+
+
 def opened(run: Run) -> Classification:
     """The classification a finished run has written."""
     return open_classification(run.results)

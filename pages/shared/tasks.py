@@ -6,15 +6,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import cache_root, task_file
 
 
 def runs_code(task: str) -> bool:
-    """Whether a task (the path of a YAML, or a demo task) runs generated code, as its YAML says."""
-    path = Path(task).expanduser()
-    if path.suffix not in (".yaml", ".yml"):
-        path = cache_root() / "demo" / "tasks" / f"{task}.yaml"
-    return path.is_file() and re.search(r"^unsafe_code:\s*true\b", path.read_text(), re.MULTILINE) is not None
+    """Whether a task runs generated code, as its YAML says."""
+    file = task_file(task, cache_root())
+    return file is not None and re.search(r"^unsafe_code:\s*true\b", file.read_text(), re.MULTILINE) is not None
 
 
 def task_name(task: str) -> str:

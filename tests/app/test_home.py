@@ -13,7 +13,8 @@ def text_of(app: AppTest) -> str:
 def test_home_names_the_family_and_the_last_runs(open_page: OpenPage) -> None:
     said = text_of(open_page("app.py"))
     assert "**tiny**, a base and its fine-tunes math, code" in said
-    assert ":green-badge[done] **Classify base**" in said
+    last = [line for line in said.splitlines() if ":green-badge[done]" in line]
+    assert 1 <= len(last) <= 5
 
 
 def test_a_fresh_cache_leads_to_the_demo(empty_cache: Path) -> None:

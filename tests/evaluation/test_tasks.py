@@ -112,7 +112,7 @@ def test_names_of_lm_eval_come_last_and_unknown_ones_are_answered_with_near_ones
 
 def local_benchmark(name: str, docs: list[dict], folder: Path) -> str:
     """The YAML of a benchmark with its documents read from a file here; everything else stays as it is."""
-    text = (tasks.BENCHMARKS / f"{name}.yaml").read_text()
+    text = (BENCHMARKS / f"{name}.yaml").read_text()
     lines = [line for line in text.splitlines() if not line.startswith(("dataset_path", "dataset_name"))]
     (folder / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
     lines += ["dataset_path: json", "dataset_kwargs: {data_files: {test: docs.jsonl}}"]

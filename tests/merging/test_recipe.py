@@ -56,6 +56,13 @@ def test_written_recipe_reads_the_same() -> None:
         ({"parameters": {"normalize": 1}}, "expected true or false, found 1"),
         ({"parameters": {"trim": "layer"}}, "expected one of model, tensor, found 'layer'"),
         ({"parameters": {"weight": True}}, "expected a number in [-2, 3], found True"),
+        (
+            {"parameters": {"weight": []}},
+            "expected a list of numbers (a gradient over the layers) or of {filter, value}",
+        ),
+        ({"parameters": {"weight": [0.5, {"value": 1}]}}, "expected a list of numbers"),
+        ({"parameters": {"weight": [{"filtre": "mlp", "value": 1}]}}, "weight[0]': expected {filter"),
+        ({"dtype": ["bfloat16"]}, "key 'dtype': expected one of float32"),
         ({"dtype": "bf16"}, "key 'dtype': expected one of float32, bfloat16, float16; found 'bf16'"),
         ({"seed": -1}, "key 'seed': expected a whole number from 0, found -1"),
     ],
@@ -91,3 +98,14 @@ def test_auto_and_per_category_values() -> None:
     recipe["parameters"] = {"specific": {"math": "keep"}}
     with pytest.raises(InputError, match="parameters.specific.math': expected one of drop, own, merge, found 'keep'"):
         load_recipe(recipe)
+
+
+def test_a_key_left_blank_is_a_key_left_out() -> None:
+    recipe = load_recipe("merge_method: ties\nbase_model: b\nmodels: [{model: m}]\nparameters: {density: , trim: }\n")
+    assert recipe.values().each["density"] == (0.2,) and recipe.values().shared["trim"] == "model"
+
+
+def test_a_large_lambda_that_was_solved_is_read_again() -> None:
+    recipe = {"merge_method": "neuromerging", "base_model": "b", "models": [{"model": "m"}]}
+    solved = load_recipe({**recipe, "parameters": {"lambda_2": 27.6}})
+    assert load_recipe(recipe_yaml(solved)).values().shared["lambda_2"] == 27.6

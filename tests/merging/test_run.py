@@ -193,3 +193,59 @@ def test_estimate_counts_bytes_from_headers(family, tmp_path: Path) -> None:
     assert found.bytes_written == (tmp_path / "out/model.safetensors").stat().st_size
     ties = load_recipe({"merge_method": "ties", "base_model": family.base, "models": [{"model": family.models[0]}]})
     assert estimate(ties, tmp_path / "ties").bytes_read == 3 * 2 * 4 * entries  # three passes over two models
+
+
+def neuronmerge(family, neurons: str, **more: object) -> Recipe:
+    models = [{"model": model} for model in family.models[:2]]
+    parameters = {"neurons": neurons, "general": "task_arithmetic", "others": "task_arithmetic", **more}
+    recipe = {"merge_method": "neuronmerge", "base_model": family.base, "models": models, "parameters": parameters}
+    return load_recipe(recipe)
+
+
+def test_other_neuron_groups_do_not_take_over_what_is_left(family, tmp_path: Path) -> None:
+    other = checkpoints.categories(tmp_path / "other", ["math", "general", "code"])
+    with pytest.raises(Cancelled):
+        merge(neuronmerge(family, family.neurons), tmp_path / "out", progress=StopAt(24))
+    merge(neuronmerge(family, other), tmp_path / "out")
+    merge(neuronmerge(family, other), tmp_path / "clean")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "clean/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"coefficients": {"0": {"attention": [1, 1], "mlp": [1, 1]}}, "others": "sublin"}, "coefficients"),
+        (
+            {"specific": {"maths": "own"}},
+            r"'parameters.specific' .*expected categories among math, code; found \['maths'\]",
+        ),
+    ],
+)
+def test_neuronmerge_checks_what_it_is_given(family, tmp_path: Path, parameters: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        merge(neuronmerge(family, family.neurons, **parameters), tmp_path / "out")
+    assert left_in(tmp_path) == []
+
+
+def test_a_task_that_no_neuron_belongs_to_is_an_error(family, tmp_path: Path) -> None:
+    other = checkpoints.categories(tmp_path / "other", ["general", "math"])
+    with pytest.raises(
+        InputError, match=r"category' \(neuronmerge\): expected categories of neurons \(general, math\)"
+    ):
+        merge(neuronmerge(family, other), tmp_path / "out")
+
+
+def test_weights_that_cancel_cannot_be_normalised(family, tmp_path: Path) -> None:
+    parameters = {"weight": 0.0, "normalize": True}
+    with pytest.raises(InputError, match="expected weights that do not sum to 0"):
+        merge(recipe_of(family, parameters=parameters), tmp_path / "out")
+    assert left_in(tmp_path) == []
+
+
+def test_estimate_follows_the_methods_inside_neuronmerge(family, tmp_path: Path) -> None:
+    plain = estimate(neuronmerge(family, family.neurons), tmp_path / "out")
+    ties = estimate(neuronmerge(family, family.neurons, others="ties"), tmp_path / "out")
+    assert (plain.solving, ties.bytes_read) == (False, 3 * plain.bytes_read)
+    assert estimate(neuronmerge(family, family.neurons, general="sublin"), tmp_path / "out").solving
+    with pytest.raises(InputError, match="'parameters.calibration': nowhere does not exist"):
+        estimate(neuronmerge(family, family.neurons, calibration="nowhere"), tmp_path / "out")

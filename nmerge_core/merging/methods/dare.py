@@ -4,7 +4,7 @@ import torch
 
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT, with_default
-from nmerge_core.merging.primitives import drop_mask, elected_sum, weighted_sum
+from nmerge_core.merging.primitives import drop_mask, elected_sum, total_weight, weighted_sum
 from nmerge_core.merging.registry import Values, method
 
 _PAPER = "Yu et al., ICML 2024"
@@ -34,7 +34,7 @@ def drop(block: Block, values: Values) -> torch.Tensor:
 def merge_linear(block: Block, values: Values, facts: None) -> torch.Tensor:
     """Return λ Σ w_t of the dropped and rescaled deltas."""
     weights = values.each["weight"]
-    scale = values.shared["lambda"] / (sum(weights) if values.shared["normalize"] else 1.0)
+    scale = values.shared["lambda"] / (total_weight(weights) if values.shared["normalize"] else 1.0)
     return weighted_sum(drop(block, values), weights) * scale
 
 

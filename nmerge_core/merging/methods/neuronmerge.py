@@ -60,6 +60,9 @@ def prepare(context: Context, values: Values) -> Facts:
             "models[].parameters.category", f"a distinct category other than '{GENERAL}' per model", tasks
         )
     frame = context.neuron_categories(values)
+    known = sorted(frame["category"].unique())
+    if strange := [task for task in tasks if task not in known]:
+        raise context.wrong("models[].parameters.category", f"categories of neurons ({', '.join(known)})", strange)
     # The categories of tasks that are not merged fold into General (§4.1).
     frame = frame.assign(category=frame["category"].where(frame["category"].isin(tasks), GENERAL))
     if values.shared["grouping"] == "random":
@@ -102,6 +105,24 @@ def prepare(context: Context, values: Values) -> Facts:
         solved |= found.solved
         report |= found.report
     return Facts(plan, solved=solved, report=report, categories=frame)
+
+
+def _used(values: Values) -> set[str]:
+    """Return the methods that some part of the merge is made with, as recipes name them."""
+    specific = values.shared["specific"]
+    choices = {*specific.values()} if isinstance(specific, Mapping) else {specific}
+    named = {values.shared["general"], values.shared["others"]} | ({"sublin"} if _MERGE in choices else set())
+    return {name for name in named if name}
+
+
+def passes(values: Values) -> int:
+    """Count the passes over the models: those of the method in use that needs the most."""
+    return max(methods()[_NAMES.get(name, name)].passes(values) for name in _used(values))
+
+
+def solves(values: Values) -> bool:
+    """Whether coefficients have to be solved."""
+    return "sublin" in _used(values) and values.shared["coefficients"] is None
 
 
 def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -175,6 +196,8 @@ def _values_for(used: Method, values: Values) -> Values:
         COEFFICIENTS,
     ],
     prepare=prepare,
+    passes=passes,
+    solves=solves,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return θ_merge − θ0 of a block: each MLP neuron by its group's choice, the rest by `others` (Alg. 1)."""

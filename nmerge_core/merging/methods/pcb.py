@@ -65,7 +65,7 @@ def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:
         Parameter("tail_clip", "float", 0.01, "Share of smallest and of largest |τ| that is clipped.", 0, 0.4, 0.005),
     ],
     prepare=prepare,
-    passes=5,
+    passes=lambda values: 5,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return λ · Σ w_t τ̂_t ŝ_t / Σ ŝ_t with τ̂ clipped at its tails and ŝ the score floored and scaled to [0, 1]."""

@@ -23,6 +23,7 @@ def prepare(context: Context, values: Values) -> Facts:
             given.setdefault(str(layer), {})[part] = list(alphas)
         warnings = list(solved.warnings)
     else:
+        _check(context, given)
         warnings = []
     attention = [parts["attention"] for parts in given.values()]
     elsewhere = [fmean(alphas) for alphas in zip(*attention, strict=True)]
@@ -37,6 +38,20 @@ def prepare(context: Context, values: Values) -> Facts:
     )
 
 
+def _check(context: Context, given: Any) -> None:
+    """Check coefficients that a recipe brings: every part of every layer, a number per model."""
+    count = len(context.recipe.models)
+    layers = {str(mlp.layer) for mlp in context.stream.donor.architecture.layers}
+    groups = {layer: set(parts) for layer, parts in (context.groups or {}).items()}
+    expected = f"for each of {len(layers)} layers, attention, mlp and neuron groups with {count} numbers each"
+    if not isinstance(given, Mapping) or set(given) != layers:
+        raise context.wrong("parameters.coefficients", expected, f"layers {list(given) if given else given}")
+    for layer, parts in given.items():
+        missing = ({"attention", "mlp"} | groups.get(int(layer), set())) - set(parts)
+        if missing or any(not isinstance(a, list) or len(a) != count for a in parts.values()):
+            raise context.wrong(f"parameters.coefficients.{layer}", expected, parts)
+
+
 @method(
     "sublin",
     title="SubModule Linearity",
@@ -44,6 +59,7 @@ def prepare(context: Context, values: Values) -> Facts:
     summary="Task arithmetic with coefficients for each attention and each MLP, solved from measured outputs.",
     parameters=[CATEGORY, CALIBRATION, SAMPLES, COEFFICIENTS],
     prepare=prepare,
+    solves=lambda values: values.shared["coefficients"] is None,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return Σ α_t τ_t with the α of the block's group or submodule; elsewhere with the mean α of the attentions.

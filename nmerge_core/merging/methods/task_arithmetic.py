@@ -4,7 +4,7 @@ import torch
 
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.parameters import LAMBDA, NORMALIZE, WEIGHT
-from nmerge_core.merging.primitives import weighted_sum
+from nmerge_core.merging.primitives import total_weight, weighted_sum
 from nmerge_core.merging.registry import Values, method
 
 
@@ -18,5 +18,5 @@ from nmerge_core.merging.registry import Values, method
 def merge(block: Block, values: Values, facts: None) -> torch.Tensor:
     """Return λ Σ w_t τ_t (NeuronMerge Eq. 3)."""
     weights = values.each["weight"]
-    scale = values.shared["lambda"] / (sum(weights) if values.shared["normalize"] else 1.0)
+    scale = values.shared["lambda"] / (total_weight(weights) if values.shared["normalize"] else 1.0)
     return weighted_sum(block.deltas, weights) * scale
