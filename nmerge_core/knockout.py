@@ -77,8 +77,8 @@ def knockout(
         each metric of the task, the primary one first. Both groups begin with proportion 0, the intact model.
 
     Raises:
-        InputError: no such category, layer or task; the category has no neuron there; a proportion out of range; the
-            folder is of another kind of model.
+        InputError: no such category, layer or task; the category has no neuron there; a proportion, repeats or seed out
+            of range; the folder is of another kind of model.
     """
     classification = open_classification(neurons)
     members = category_neurons(classification, category, layers)
@@ -89,6 +89,8 @@ def knockout(
             raise InputError(f"proportions: expected shares above 0 and up to 1, found {proportion:g}; 20 % is 0.2")
     if repeats < 1:
         raise InputError(f"repeats: expected at least 1, found {repeats}")
+    if seed < 0:
+        raise InputError(f"seed: expected a whole number from 0, found {seed}")
     evaluator = Evaluator([task], limit=limit, batch_size=batch_size, run_code=run_code)
     language_model = load_model(model, device)
     _check_same_kind(classification, language_model)

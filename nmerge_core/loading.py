@@ -11,6 +11,7 @@ from transformers.utils import logging
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import Checkpoint, label, open_checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.machine import choose_device
 
 _DEVICE_SHARE = 0.8  # of a device's free memory that weights may fill; the rest is for activations
 
@@ -75,11 +76,4 @@ def _place(checkpoint: Checkpoint, device: str) -> str:
         local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         free, _ = torch.cuda.mem_get_info(local)
         return local if checkpoint.bytes < _DEVICE_SHARE * free else "auto"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device {device!r}: expected auto, cpu, or a GPU that is here such as cuda:0 ({reason})"
-        ) from error
-    return device
+    return str(choose_device(device))

@@ -2,18 +2,22 @@
 
 import resource
 import sys
-
-import torch
+from typing import TYPE_CHECKING
 
 from nmerge_core.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
 
-def choose_device(name: str = "auto") -> torch.device:
+
+def choose_device(name: str = "auto") -> "torch.device":
     """Return the named torch device; auto is the first GPU where there is one, else the CPU.
 
     Raises:
         InputError: there is no such device.
     """
+    import torch  # here, so that asking for the memory used does not bring it along
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -136,6 +136,7 @@ def test_progress_counts_measurements_and_cancels(place: Path) -> None:
         ({"proportions": [0.0]}, "proportions.*found 0"),
         ({"proportions": []}, "at least one"),
         ({"repeats": 0}, "repeats.*at least 1"),
+        ({"seed": -1}, "seed: expected a whole number from 0, found -1"),
         ({"neurons": Path("nowhere")}, "nowhere"),
     ],
 )

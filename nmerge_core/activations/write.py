@@ -27,7 +27,10 @@ STORED = 50
 
 
 def check_free(out: Path) -> None:
-    """Raise InputError where `out` is anything but a new or empty folder."""
+    """Raise InputError where `out` is anything but a new or empty folder, or cannot be written."""
+    parent = next(folder for folder in out.absolute().parents if os.path.exists(folder))
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise InputError(f"{out}: cannot be written; expected a folder that you may write to, found {parent}")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out}: exists already; expected a new or empty folder, choose another or remove it")
 

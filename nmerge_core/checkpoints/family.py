@@ -73,7 +73,7 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
     for checkpoint in opened[1:]:
         errors += mismatches(opened[0], checkpoint)
         warnings += _warnings(opened[0], checkpoint)
-    return FamilyReport(tuple(facts), tuple(errors), tuple(warnings))
+    return FamilyReport(tuple(facts), tuple(errors), tuple(dict.fromkeys(warnings)))  # the base's own once
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
@@ -142,7 +142,10 @@ def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
     for key in ("rope_parameters", "rope_theta", "rope_scaling", "rms_norm_eps"):
         if base.config.get(key) != model.config.get(key):
             found.append(f"{name}: config.json, key '{key}' differs from the base; the merge takes the base's")
-    ours, theirs = (_vocabulary(checkpoint.folder) for checkpoint in (base, model))
+    try:
+        ours, theirs = (_vocabulary(checkpoint.folder) for checkpoint in (base, model))
+    except InputError as error:
+        return [*found, str(error)]
     if ours is None or theirs is None:
         found.append(f"{name if theirs is None else label(base.reference)}: no tokenizer.json to compare tokens by")
     elif ours != theirs:
@@ -161,11 +164,14 @@ def _tokens(file: Path, modified: int) -> Mapping[str, int]:
     """Read the tokens of a tokenizer; `modified` is there to make the cache forget a rewritten file."""
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not readable as JSON ({error})") from error
-    vocabulary = content["model"].get("vocab", {})
-    tokens = dict(vocabulary) if isinstance(vocabulary, dict) else {pair[0]: i for i, pair in enumerate(vocabulary)}
-    return tokens | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+        vocabulary = content["model"].get("vocab", {})
+        tokens = dict(vocabulary) if isinstance(vocabulary, dict) else {pair[0]: i for i, pair in enumerate(vocabulary)}
+        return tokens | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file}: expected a tokenizer in JSON, found something else ({type(error).__name__}: {error}); "
+            "tokens cannot be compared"
+        ) from error
 
 
 def _some(items: Sequence[str]) -> str:

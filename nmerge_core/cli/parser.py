@@ -1,6 +1,7 @@
 """The commands and their options."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -68,9 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     classify.add_argument("model", metavar="MODEL", help=_MODEL)
     classify.add_argument("--corpus", required=True, help=_CORPUS)
     classify.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write; must be new")
-    classify.add_argument("--top-k", type=int, default=10, help="exemplars that vote on a neuron (default: 10)")
-    classify.add_argument("--margin", type=int, default=1, help="votes to lead by, else General (default: 1)")
-    classify.add_argument("--max-length", type=int, default=512, help="tokens of an exemplar read (default: 512)")
+    classify.add_argument("--top-k", type=_positive, default=10, help="exemplars that vote on a neuron (default: 10)")
+    classify.add_argument("--margin", type=_whole, default=1, help="votes to lead by, else General (default: 1)")
+    classify.add_argument("--max-length", type=_positive, default=512, help="tokens of an exemplar read (default: 512)")
     classify.add_argument("--batch-size", type=_batch_size, default="auto", help="exemplars a batch (default: auto)")
     classify.add_argument("--categories", type=_names, help="categories to use besides general (default: all)")
     classify.add_argument("--skip-first", action="store_true", help="leave out the first token, an attention sink")
@@ -78,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     compare = add("compare", commands.compare, "neurons per category in each model, and those it has in every model")
     compare.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="what classify wrote, the base's first")
-    compare.add_argument("--top-k", type=int, help="vote again with this many exemplars")
-    compare.add_argument("--margin", type=int, help="vote again with this margin")
+    compare.add_argument("--top-k", type=_positive, help="vote again with this many exemplars")
+    compare.add_argument("--margin", type=_whole, help="vote again with this margin")
     _out(compare)
 
     cosine = add("cosine", commands.cosine, "cosine similarity of neuron weights between a base and its fine-tunes")
@@ -99,8 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="shares of the category's neurons (default: 0.2,0.4,0.6,0.8,1.0)",
     )
     knockout.add_argument("--task", required=True, help=_TASKS)
-    knockout.add_argument("--repeats", type=int, default=3, help="random draws of each (default: 3)")
-    knockout.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    knockout.add_argument("--repeats", type=_positive, default=3, help="random draws of each (default: 3)")
+    knockout.add_argument("--seed", type=_whole, default=0, help="of the draws (default: 0)")
     _evaluation(knockout)
     _device(knockout)
     _out(knockout)
@@ -109,8 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
     _base_and_models(linearity)
     linearity.add_argument("--corpus", required=True, help=_CORPUS)
     linearity.add_argument("--neurons", type=Path, metavar="DIR", help="what classify wrote for BASE: adds its groups")
-    linearity.add_argument("--samples", type=int, default=30, help="texts of each category (default: 30)")
-    linearity.add_argument("--seed", type=int, default=0, help="of the draw of texts (default: 0)")
+    linearity.add_argument("--samples", type=_positive, default=30, help="texts of each category (default: 30)")
+    linearity.add_argument("--seed", type=_whole, default=0, help="of the draw of texts (default: 0)")
     linearity.add_argument("--categories", type=_names, help="with --coefficients: the category of each MODEL in turn")
     _device(linearity)
     _out(linearity)
@@ -162,13 +163,19 @@ def _csv(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text} is a folder; expected the name of a CSV file")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"the folder {path.parent} cannot be written")
     return path
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+def _whole(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, found {text!r}")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, least=1)
 
 
 def _batch_size(text: str) -> int | str:

@@ -32,8 +32,11 @@ def draw(
     The draw depends on the seed and the category's name alone, not on which other categories are asked for.
 
     Raises:
-        InputError: the corpus cannot be read, or a category gives no token.
+        InputError: the corpus cannot be read, a category gives no token, or a number is out of range.
     """
+    for name, value, least in (("samples", samples, 1), ("max_length", max_length, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"{name}: expected a whole number from {least}, found {value}")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.folder)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import nmerge_core
@@ -11,8 +12,8 @@ from nmerge_core.cache import PROJECT, cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.runs import queue
 from nmerge_core.runs.folder import Run, create, find
-from nmerge_core.runs.lock import transitions, worker_pid
-from nmerge_core.runs.questions import ask_worker
+from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
+from nmerge_core.runs.questions import ask_worker, outdated
 from nmerge_core.runs.request import resolve
 
 WORKER = (sys.executable, "-m", "nmerge_core.runs.worker")
@@ -50,6 +51,8 @@ def submit(kind: str, parameters: Mapping[str, Any], title: str = "") -> Run:
             )
         else:
             queue.requeue(run)
+        if run.status().state == "queued":
+            _replace_outdated_worker(root)  # before it can take the run
     if run.status().state == "queued":
         ensure_worker()
     return run
@@ -66,6 +69,7 @@ def restart(run: Run) -> None:
         raise InputError(f"{run.title}: its inputs (or this program) have changed since; start a new run instead")
     with transitions(root):
         queue.requeue(run)
+        _replace_outdated_worker(root)
     ensure_worker()
 
 
@@ -83,8 +87,21 @@ def worker_alive() -> bool:
 def ensure_worker() -> None:
     """Start the worker process if it is not there; it lives on when this process ends."""
     root = cache_root()
-    if worker_pid(root) is not None:
-        return
+    if worker_pid(root) is None:
+        _start_worker(root)
+
+
+def _replace_outdated_worker(root: Path) -> None:
+    """Ask a worker of other code to end after its current run, and start the successor, which waits for that."""
+    if outdated(root):
+        try:
+            stop_marker(root).touch(exist_ok=False)
+        except FileExistsError:  # its successor waits already
+            return
+        _start_worker(root)
+
+
+def _start_worker(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     with (root / "worker.log").open("ab") as log:
@@ -112,5 +129,6 @@ def ask(question: str, *, timeout: float = 60.0, **arguments: Any) -> Any:
         TimeoutError: No answer in time; the message is a sentence for the user.
         RuntimeError: The worker failed; the message is a sentence for the user.
     """
+    _replace_outdated_worker(cache_root())
     ensure_worker()
     return ask_worker(cache_root(), question, arguments, timeout)

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import IO
 
 
+def stop_marker(root: Path) -> Path:
+    """Return the file whose presence asks the worker to end after its current run: a successor waits for the lock."""
+    return root / "worker.stop"
+
+
 def hold_worker_lock(root: Path) -> IO[bytes] | None:
-    """Become the one worker of this cache.
+    """Become the one worker of this cache, waiting for the one before where it is asked to end.
 
     Returns:
         The open lock file, which the worker keeps open for as long as it lives (the kernel frees the lock however
@@ -18,11 +23,13 @@ def hold_worker_lock(root: Path) -> IO[bytes] | None:
     """
     root.mkdir(parents=True, exist_ok=True)
     file = (root / "worker.lock").open("a+b")
-    for _ in range(10):  # a client that looks who holds the lock has it for a moment
+    tries = 0
+    while tries < 10 or stop_marker(root).exists():  # a client that looks who holds the lock has it for a moment
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.02)
+            time.sleep(0.02 if tries < 10 else 0.5)
+            tries += 1
             continue
         file.truncate(0)
         file.write(str(os.getpid()).encode())

@@ -13,11 +13,14 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
+from nmerge_core import __version__
+from nmerge_core.cache import PROJECT
 from nmerge_core.errors import InputError
 from nmerge_core.runs.failure import sentence
 from nmerge_core.runs.lock import worker_pid
 
 Questions = Mapping[str, Callable[..., Any]]
+CODE = {"version": __version__, "package": str(PROJECT)}  # what this process runs, as worker.json has it
 
 
 class QuestionServer:
@@ -30,7 +33,7 @@ class QuestionServer:
         key = secrets.token_bytes(32)
         # a socket's path may have 107 characters, a cache's may have more: the socket is in a temporary folder
         self._listener = Listener(family="AF_UNIX", authkey=key)
-        described = {"pid": os.getpid(), "address": self._listener.address, "key": key.hex()}
+        described = {"pid": os.getpid(), "address": self._listener.address, "key": key.hex(), **CODE}
         temporary = root / f".worker.json.{secrets.token_hex(4)}"
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             json.dump(described, file)
@@ -71,6 +74,15 @@ class QuestionServer:
         except Exception as error:
             logging.exception("question %s failed", asked["question"])
             return {"failure": sentence(error)}
+
+
+def outdated(root: Path) -> bool:
+    """Tell whether the living worker of this cache runs other code than this process: it began before an update."""
+    try:
+        described = json.loads((root / "worker.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:  # it is starting
+        return False
+    return described["pid"] == worker_pid(root) and any(described.get(name) != CODE[name] for name in CODE)
 
 
 def ask_worker(root: Path, question: str, arguments: Mapping[str, Any], timeout: float) -> Any:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.machine import peak_memory
 from nmerge_core.progress import Progress
 from nmerge_core.runs import queue
 from nmerge_core.runs.failure import out_of_memory, sentence
 from nmerge_core.runs.folder import INTERRUPTED, Run, Status, list_runs
-from nmerge_core.runs.lock import hold_worker_lock, transitions
+from nmerge_core.runs.lock import hold_worker_lock, stop_marker, transitions
 from nmerge_core.runs.questions import Questions, QuestionServer
 
 Operation = Callable[[Mapping[str, Any], Path, Progress], None]
@@ -77,21 +78,27 @@ class Worker:
                 status = run.status()
                 if status.state in ("running", "interrupted"):  # "running" if this process got the dead one's id
                     run.write_status(replace(status, state="interrupted", message=INTERRUPTED, rate=None, eta=None))
+        stop_marker(root).unlink(missing_ok=True)  # it was for the worker before
         self._questions = QuestionServer(root, questions)
 
     def serve(self, idle_seconds: float = IDLE_SECONDS) -> None:
-        """Do runs in order of submission and answer questions, until there was neither for `idle_seconds`."""
+        """Do runs in order of submission and answer questions, until there was neither for `idle_seconds`.
+
+        Where a successor waits, end after the current run and leave it the queue.
+        """
         last = time.monotonic()
         while True:
             with transitions(self._root):
-                run = queue.take(self._root, os.getpid())
-                if run is None and time.monotonic() - last > idle_seconds:
+                replaced = stop_marker(self._root).exists()
+                run = None if replaced else queue.take(self._root, os.getpid())
+                if replaced or (run is None and time.monotonic() - last > idle_seconds):
                     self._lock.close()  # before a client can queue a run and believe that it will be done
-                    return
+                    break
             if run is not None:
                 self._do(run)
             if self._questions.answer(wait=0 if run is not None else _LOOK_SECONDS) or run is not None:
                 last = time.monotonic()
+        self._questions.answer(wait=_LOOK_SECONDS)  # of clients that came before the lock was free
 
     def _do(self, run: Run) -> None:
         """Do one run to its end, whatever that is; only a kill leaves results.part."""
@@ -151,15 +158,6 @@ def reset_peak_memory() -> None:
     """Let the kernel count this process's peak resident memory afresh."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory() -> int | None:
-    """Return the peak resident memory of this process since the last reset, in bytes (None where not told)."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def _release_memory() -> None:

@@ -132,3 +132,16 @@ def test_family_report(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None
     assert "half: dtype F16 where the base has F32" in report.warnings
     assert "half: its tokenizer differs from the base's in 2 tokens: b; c" in report.warnings
     assert any("half: config.json, key 'rope_theta' differs" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model": 1}', '{"model": {}, "added_tokens": [{}]}'])
+def test_a_corrupt_tokenizer_is_a_warning_of_the_report(tmp_path: Path, weights, content: str) -> None:
+    base, model, other = (checkpoints.write(tmp_path / name, weights) for name in ("base", "model", "other"))
+    for folder in (base, model, other):
+        (Path(folder) / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
+    (Path(model) / "tokenizer.json").write_text(content)
+    report = inspect_family(base, [model, other])
+    assert report.mergeable and len(report.models) == 3
+    (warning,) = report.warnings
+    assert warning.startswith(f"{Path(model) / 'tokenizer.json'}: expected a tokenizer in JSON, found something else")
+    assert inspect_family(model, [base, other]).warnings == (warning,)  # the base's, told once

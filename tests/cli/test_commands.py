@@ -1,6 +1,7 @@
 """Every command end to end on tiny models: its table, its CSV, its exit status."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -124,6 +125,14 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["classify", "m", "--corpus", "c", "--out", "o", "--topk", "5"], "did you mean --top-k?"),
         (["knockout", "m", "--neurons", "n", "--category", "c", "--task", "t", "--layers", "5-3"], "such as 1,3-5"),
         (["evaluate", "m", "--tasks", "t", "--limit", "0"], "whole number from 1"),
+        (["linearity", "a", "b", "--corpus", "c", "--samples", "-1"], "--samples: expected a whole number from 1"),
+        (["linearity", "a", "b", "--corpus", "c", "--seed", "-1"], "--seed: expected a whole number from 0"),
+        (["knockout", "m", "--repeats", "0"], "--repeats: expected a whole number from 1"),
+        (["knockout", "m", "--seed", "-1"], "--seed: expected a whole number from 0"),
+        (["classify", "m", "--top-k", "0"], "--top-k: expected a whole number from 1"),
+        (["classify", "m", "--margin", "-1"], "--margin: expected a whole number from 0"),
+        (["classify", "m", "--max-length", "0"], "--max-length: expected a whole number from 1"),
+        (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number from 1"),
         (["cosine", "a", "b", "--out", "nowhere/at/all.csv"], "there is no folder"),
         ([], "COMMAND"),
     ],
@@ -133,6 +142,15 @@ def test_a_wrong_command_line_is_status_2_before_any_work(arguments, expected, c
         main(arguments)
     assert stop.value.code == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_table_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(SystemExit) as stop:
+        main(["cosine", "a", "b", "--out", str(tmp_path / "locked" / "all.csv")])
+    assert stop.value.code == 2
+    assert "locked cannot be written" in capsys.readouterr().err
 
 
 def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(family, tmp_path, capsys, monkeypatch):

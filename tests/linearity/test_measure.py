@@ -83,6 +83,9 @@ def test_wrong_input_is_named(qwen2, corpus, tmp_path):
         measure(qwen2, [qwen2], corpus, neurons=str(tmp_path / "neurons"))
     with pytest.raises(InputError, match="device 'gpu'"):
         measure(qwen2, [qwen2], corpus, device="gpu")
+    for name, value in (("samples", 0), ("samples", -1), ("max_length", 0), ("seed", -1)):
+        with pytest.raises(InputError, match=f"{name}: expected a whole number from ., found {value}"):
+            measure(qwen2, [qwen2], corpus, **{name: value})
 
 
 def test_layers_of_another_form_are_refused(corpus, tmp_path):

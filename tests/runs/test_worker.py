@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import stat
@@ -7,10 +8,12 @@ import time
 
 import pytest
 
+import nmerge_core
+from nmerge_core.cache import PROJECT
 from nmerge_core.errors import InputError
 from nmerge_core.runs import client, queue
 from nmerge_core.runs.folder import INTERRUPTED, delete, find, list_runs
-from nmerge_core.runs.lock import transitions, worker_pid
+from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
 
 LONG = {"until": "/nowhere"}  # a run that goes until it is cancelled or killed
 
@@ -146,6 +149,23 @@ def test_an_idle_worker_ends_and_the_next_run_starts_another(cache, wait, monkey
     wait(lambda: not client.worker_alive())
     run = client.submit("count", {})
     wait(lambda: run.status().state == "done")
+
+
+def test_a_worker_of_other_code_ends_after_its_run_and_its_successor_does_the_queue(cache, wait, tmp_path):
+    going = client.submit("count", {"until": str(tmp_path / "go")})
+    wait(lambda: going.status().stage == "waiting")
+    old = worker_pid(cache)
+    described = json.loads((cache / "worker.json").read_text())
+    assert (described["version"], described["package"]) == (nmerge_core.__version__, str(PROJECT))
+    (cache / "worker.json").write_text(json.dumps({**described, "version": "0"}))  # as if it began before an update
+    queued = [client.submit("count", {"name": name}) for name in "ab"]
+    assert client.ask("double", number=2) == 4
+    assert worker_pid(cache) == old and going.status().state == "running"
+    (tmp_path / "go").touch()
+    wait(lambda: all(run.status().state == "done" for run in (going, *queued)))
+    assert worker_pid(cache) not in (None, old)
+    assert [run.status().pid for run in (going, *queued)] == [old, worker_pid(cache), worker_pid(cache)]
+    assert not stop_marker(cache).exists()
 
 
 def test_a_merge_continues_from_what_a_killed_worker_left(cache, wait, tmp_path, monkeypatch):
