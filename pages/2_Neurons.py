@@ -6,9 +6,17 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import neurons as figures
 from nmerge_core.figures import style
 from nmerge_core.runs import client
+from nmerge_core.runs.folder import Run
 from pages.shared.charts import csv_button, dark, show
 from pages.shared.family import Family
-from pages.shared.neurons import classification_runs, classify_parameters, comparison, finished, in_order, opened
+from pages.shared.neurons import (
+    classification_runs,
+    classify_parameters,
+    colours_in_order,
+    comparison,
+    finished,
+    opened,
+)
 from pages.shared.page import begin, empty_state, how_computed, link
 from pages.shared.runs import run_panel
 
@@ -34,6 +42,93 @@ def default_layers(layers: tuple[int, ...]) -> list[int]:
     return list(layers) if len(layers) <= 6 else sorted({*layers[::5], layers[-1]})
 
 
+@st.fragment  # so that a moved slider draws this part of the page again, and not its head
+def draw(family: Family, done: dict[str, Run]) -> None:
+    """The controls and the figures of the models whose classification is done, the base among them."""
+    found = opened(done["base"])
+    stored = found.top(found.layers[0])[0].shape[1]
+    left, middle, right = st.columns([1, 1, 2], gap="large")
+    k = left.slider(
+        "Voting exemplars k",
+        1,
+        stored,
+        min(10, stored),
+        key="neurons_k",
+        bind="query-params",
+        help="How many of a neuron's strongest texts vote on its category. The paper takes 10.",
+    )
+    m = middle.slider(
+        "Lead m",
+        0,
+        8,
+        1,
+        key="neurons_m",
+        bind="query-params",
+        help="Votes by which the first category must lead the second; otherwise the neuron counts as general. "
+        "1: ties are general. 0: a tie goes to the first category.",
+    )
+    layers = right.pills(
+        "Layers",
+        list(found.layers),
+        selection_mode="multi",
+        default=default_layers(found.layers),
+        key="neurons_layers",
+        bind="query-params",
+        help="The layers drawn below; 0 is nearest to the input.",
+    )
+    by_category = colours_in_order(family, found)
+    frame = comparison(done, k, min(m, k), list(by_category))
+    colours = family.colours(dark())
+    total = int(frame["base"].sum())
+    general = int(frame.loc[frame["category"] == "general", "base"].sum())
+    kept = int(frame["intersection"].sum())
+    said = f"Of the base's {total:,} neurons **{style.percent(general / total)}** are general"
+    if len(done) > 1:
+        said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune"
+    st.markdown(f"{said}.")
+    if layers:
+        show(
+            figures.categories_by_layer(frame, sorted(layers), colours, dark=dark()),
+            "neurons_by_layer",
+            frame[frame["layer"].isin(layers)],
+        )
+    else:
+        st.info("Choose at least one layer above.")
+
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("How much of each model is what?", anchor=False)
+        show(figures.proportions(frame, list(done), by_category, dark=dark()), "neurons_proportions", frame)
+    with right:
+        st.subheader("Where in the depth?", anchor=False)
+        model = st.segmented_control(
+            "Model",
+            list(done),
+            default="base",
+            required=True,
+            key="neurons_model",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
+
+    st.subheader("Numbers", anchor=False)
+    numbers = {name: st.column_config.NumberColumn(format="localized") for name in [*done, "intersection"]}
+    st.dataframe(frame, hide_index=True, height=300, key="neurons_table", column_config=numbers)
+    csv_button(frame, "neurons_all", "neurons")
+    link("pages/3_Explorer.py", "Look at single neurons", "search", family)
+    folders = [str(run.results) for run in done.values()]
+    how_computed(
+        FORMULA,
+        f"python -m nmerge_core classify {family.base} --corpus {family.corpus} --out neurons/base "
+        f"--top-k {k} --margin {min(m, k)}\npython -m nmerge_core compare neurons/* --out compare.csv",
+        "from nmerge_core.classification import compare\n"
+        "from nmerge_core.figures.neurons import categories_by_layer\n\n"
+        f"frame = compare({folders!r}, {list(done)!r}, k={k}, margin={min(m, k)})\n"
+        f"categories_by_layer(frame, {sorted(layers)!r}, {colours!r}).show()",
+    )
+
+
 family = begin(
     "Neurons",
     "Which neurons do what?",
@@ -57,89 +152,5 @@ for run in runs.values():
     if run is not None:
         run_panel(run)
 done = finished(runs)
-if "base" not in done:
-    st.stop()
-
-found = opened(done["base"])
-stored = found.top(found.layers[0])[0].shape[1]
-left, middle, right = st.columns([1, 1, 2], gap="large")
-k = left.slider(
-    "Voting exemplars k",
-    1,
-    stored,
-    min(10, stored),
-    key="neurons_k",
-    bind="query-params",
-    help="How many of a neuron's strongest texts vote on its category. The paper takes 10.",
-)
-m = middle.slider(
-    "Lead m",
-    0,
-    8,
-    1,
-    key="neurons_m",
-    bind="query-params",
-    help="Votes by which the first category must lead the second; otherwise the neuron counts as general. "
-    "1: ties are general. 0: a tie goes to the first category.",
-)
-layers = right.pills(
-    "Layers",
-    list(found.layers),
-    selection_mode="multi",
-    default=default_layers(found.layers),
-    key="neurons_layers",
-    bind="query-params",
-    help="The layers drawn below; 0 is nearest to the input.",
-)
-categories = in_order(family, found)
-frame = comparison(done, k, min(m, k), categories)
-colours = family.colours(dark())
-total = int(frame["base"].sum())
-general = int(frame.loc[frame["category"] == "general", "base"].sum())
-kept = int(frame["intersection"].sum())
-said = f"Of the base's {total:,} neurons **{style.percent(general / total)}** are general"
-if len(done) > 1:
-    said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune"
-st.markdown(f"{said}.")
-if layers:
-    show(
-        figures.categories_by_layer(frame, sorted(layers), colours, dark=dark()),
-        "neurons_by_layer",
-        frame[frame["layer"].isin(layers)],
-    )
-else:
-    st.info("Choose at least one layer above.")
-
-by_category = style.category_colours(categories)
-left, right = st.columns(2, gap="large")
-with left:
-    st.subheader("How much of each model is what?", anchor=False)
-    show(figures.proportions(frame, list(done), by_category, dark=dark()), "neurons_proportions", frame)
-with right:
-    st.subheader("Where in the depth?", anchor=False)
-    model = st.segmented_control(
-        "Model",
-        list(done),
-        default="base",
-        required=True,
-        key="neurons_model",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
-    show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
-
-st.subheader("Numbers", anchor=False)
-numbers = {name: st.column_config.NumberColumn(format="localized") for name in [*done, "intersection"]}
-st.dataframe(frame, hide_index=True, height=300, key="neurons_table", column_config=numbers)
-csv_button(frame, "neurons_all", "neurons")
-link("pages/3_Explorer.py", "Look at single neurons", "search", family)
-folders = [str(run.results) for run in done.values()]
-how_computed(
-    FORMULA,
-    f"python -m nmerge_core classify {family.base} --corpus {family.corpus} --out neurons/base "
-    f"--top-k {k} --margin {min(m, k)}\npython -m nmerge_core compare neurons/* --out compare.csv",
-    "from nmerge_core.classification import compare\n"
-    "from nmerge_core.figures.neurons import categories_by_layer\n\n"
-    f"frame = compare({folders!r}, {list(done)!r}, k={k}, margin={min(m, k)})\n"
-    f"categories_by_layer(frame, {sorted(layers)!r}, {colours!r}).show()",
-)
+if "base" in done:
+    draw(family, done)

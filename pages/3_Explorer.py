@@ -15,7 +15,7 @@ from nmerge_core.figures import explorer as figures
 from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
-from pages.shared.neurons import classification_runs, exemplars, finished, layer_categories, opened
+from pages.shared.neurons import classification_runs, colours_in_order, exemplars, finished, layer_categories, opened
 from pages.shared.page import begin, how_computed, link
 
 ALL = "all neurons"
@@ -213,7 +213,7 @@ with left.container(key="explorer_model"):
 count = middle.slider("Texts", 1, 10, 5, key="explorer_count", help="How many of the strongest texts to show")
 whole = right.toggle("Whole texts", key="explorer_whole", help="Or only the tokens around the strongest one")
 found = opened(done[model])
-colours = style.category_colours(list(found.categories))
+colours = colours_in_order(family, found)
 columns = st.columns(5, vertical_alignment="bottom")
 with columns[0].container(key="explorer_layer"):
     layer = st.selectbox("Layer", found.layers, key="layer", bind="query-params", help="0 is nearest to the input")

@@ -11,7 +11,7 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
 from pages.shared.family import Family
-from pages.shared.neurons import classify_parameters, finished, opened
+from pages.shared.neurons import classify_parameters, colours_in_order, finished, opened
 from pages.shared.page import begin, how_computed
 from pages.shared.results import asked_parameters, full, read_table
 from pages.shared.runs import latest_run, run_button, run_panel
@@ -98,7 +98,7 @@ def settings(family: Family, model: str, classified: Run, asked: dict[str, Any])
     }
 
 
-def draw(run: Run, category: str, family: Family) -> None:
+def draw(run: Run, category: str, classified: Run, family: Family) -> None:
     """The figure, its reading and its numbers."""
     frame = read_table(run, "knockout.csv")
     names = list(dict.fromkeys(frame["metric"]))
@@ -113,7 +113,7 @@ def draw(run: Run, category: str, family: Family) -> None:
             key="knockout_metric",
         )
     st.markdown(reading(frame, category, name))
-    colours = style.category_colours(list(dict.fromkeys([*family.categories, category])))
+    colours = colours_in_order(family, opened(classified))
     show(curves(frame, name, colours, dark=dark()), "knockout_figure", frame, f"knockout-{category}")
     known, rows = metric(name), frame[frame["metric"] == name]
     table = pd.concat(spread(group).assign(group=label) for label, group in rows.groupby("group", sort=False))
@@ -177,7 +177,7 @@ with view:
             f"Scores {label} on {task_name(parameters['task'])} {times} times, {parameters['limit']} problems each."
         )
     elif run_panel(run):
-        draw(run, parameters["category"], family)
+        draw(run, parameters["category"], classified, family)
 
 how_computed(
     r"A neuron is off when its activation $\varphi_j$, the input of down's column $j$, is set to 0: the same as "

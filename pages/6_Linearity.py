@@ -9,7 +9,7 @@ from nmerge_core.figures.merge import coefficients
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
 from pages.shared.family import Family
-from pages.shared.neurons import classification_runs, finished
+from pages.shared.neurons import classification_runs, colours_in_order, finished, opened
 from pages.shared.page import begin, how_computed, link
 from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import run_button, run_panel
@@ -22,16 +22,15 @@ def reading(frame: pd.DataFrame) -> str:
     return f"Averaged over models and layers, from least to most linear: {told}."
 
 
-def draw(run: Run, family: Family) -> None:
+def draw(run: Run, classified: Run | None, family: Family) -> None:
     """Non-linearity, then the coefficients solved from it, each with its numbers."""
     names = [model.label for model in family.models]
     frame = read_table(run, "linearity.csv", names)
-    groups = [group for group in frame["group"].dropna().unique() if group]
     st.markdown(reading(frame))
-    colours = style.category_colours(list(dict.fromkeys([*family.categories, *groups])))
+    colours = colours_in_order(family, opened(classified)) if classified else {}
     figure = nonlinearity(frame, colours, title="{} fine-tune", dark=dark())
     show(figure, "linearity_figure", frame, "linearity")
-    if not groups:
+    if classified is None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption("Classify the base model's neurons to see its neuron groups here too.", width="content")
             link("pages/2_Neurons.py", "Neurons", "bar_chart", family)
@@ -98,7 +97,7 @@ if run is None:
     )
     st.caption(f"Runs {samples} texts of every category through one layer after the other, {with_groups}.")
 elif run_panel(run):
-    draw(run, family)
+    draw(run, classified, family)
 
 neurons = f" --neurons {classified.results}" if classified else ""
 how_computed(

@@ -16,10 +16,11 @@ from nmerge_core.figures import style
 from nmerge_core.figures.merge import coefficients
 from nmerge_core.merging.recipe import DTYPES, Recipe, load_recipe, recipe_yaml
 from nmerge_core.merging.registry import Method, methods
+from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
-from pages.shared.family import Family, Member
+from pages.shared.family import HUB_ID, Family, Member, on_this_machine
 from pages.shared.neurons import classification_runs, finished
-from pages.shared.page import begin, how_computed
+from pages.shared.page import begin, how_computed, link
 from pages.shared.parameters import controls, name_of
 from pages.shared.results import Merged, merges, model_colours, zipped
 from pages.shared.runs import run_button, run_panel
@@ -54,7 +55,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
     )
     members = [labelled[label] for label in chosen]
-    shared, each = controls(method, available, chosen, _tuned_for(members), _known(family, members))
+    shared, each = controls(method, available, chosen, _tuned_for(members), _known(family, members), family.name)
     recipe: dict[str, Any] = {"merge_method": method.name}
     if method.needs_base:
         recipe["base_model"] = family.base
@@ -82,6 +83,29 @@ def recipe_of_yaml(family: Family) -> str:
         st.session_state["merge_yaml"] = uploaded.getvalue().decode("utf-8", errors="replace")
     st.session_state.setdefault("merge_yaml", st.session_state.get("merge_last_recipe", ""))
     return st.text_area("Recipe", key="merge_yaml", height=360, help="mergekit's recipes are understood too")
+
+
+def not_here(recipe: Recipe) -> list[str]:
+    """The Hub ids of a recipe that were not fetched yet: opening one would start its download in the page."""
+    named = dict.fromkeys([*([recipe.base_model] if recipe.base_model else []), *recipe.references])
+    return [reference for reference in named if HUB_ID.match(reference) and not on_this_machine(reference)]
+
+
+def draw_run(recipe: Recipe, text: str, family: Family) -> Run | None:
+    """What the merge will take, the button that starts it, and its run if there is one."""
+    if absent := not_here(recipe):
+        st.info(
+            f"Not on this machine yet: {', '.join(absent)}. Add them to a family and fetch them there, or name the "
+            "folders they are in.",
+            icon=":material/download:",
+        )
+        link("pages/1_Models.py", "Get the models", "deployed_code", family)
+        return None
+    draw_cost(recipe)
+    run = run_button("merge", {"recipe": yaml.safe_load(text)}, "Merge", "merge_run", title_of(recipe, family))
+    if run is not None and run.status().state == "done":
+        st.success("Merged. Its report is below.", icon=":material/check:")
+    return run
 
 
 def title_of(recipe: Recipe, family: Family) -> str:
@@ -211,10 +235,7 @@ else:
             recipe = load_recipe(given)
             text = recipe_yaml(recipe)
             st.session_state["merge_last_recipe"] = text
-            draw_cost(recipe)
-            run = run_button("merge", {"recipe": yaml.safe_load(text)}, "Merge", "merge_run", title_of(recipe, family))
-            if run is not None and run.status().state == "done":
-                st.success("Merged. Its report is below.", icon=":material/check:")
+            run = draw_run(recipe, text, family)
             st.code(text, language="yaml", height=300, wrap_lines=True)
         except InputError as error:
             st.error(str(error))

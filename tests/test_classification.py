@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nmerge_core.activations.store import open_classification
+from nmerge_core.activations.write import check_free
 from nmerge_core.categories import categorise
 from nmerge_core.classification import classify, compare, neuron_categories
 from nmerge_core.corpus import load_corpus
@@ -162,6 +163,27 @@ def test_a_cancelled_run_leaves_nothing_behind(made, tmp_path, stage):
     with pytest.raises(Cancelled):
         classify(str(made[0] / "base"), made[1], tmp_path / "out", top_k=5, progress=cancel)
     assert leftovers(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(made, tmp_path):
+    (tmp_path / "file").touch()
+    reports = []
+    with pytest.raises(InputError, match=r"file/deep/out: cannot be written; .*found .*/file$"):
+        classify(
+            str(made[0] / "base"),
+            made[1],
+            tmp_path / "file" / "deep" / "out",
+            top_k=5,
+            progress=lambda *report: reports.append(report),
+        )
+    assert reports == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_below_a_read_only_one_is_refused(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(InputError, match="cannot be written; .*found .*/locked$"):
+        check_free(tmp_path / "locked" / "deep" / "out")
 
 
 def test_an_existing_folder_is_refused_unless_it_is_empty(made, tmp_path):

@@ -163,3 +163,16 @@ def test_panels_fill_row_by_row_and_hide_what_is_left(count: int, columns: int, 
     assert len(axes) == columns * rows
     assert [axis.visible for axis in axes] == [None] * count + [False] * (columns * rows - count)
     assert [index for index, axis in enumerate(axes) if axis.title.text] == list(range(max(0, count - columns), count))
+
+
+def test_a_metric_behind_a_filter_is_written_as_the_metric() -> None:
+    known = scores.metric("exact_match,strict-match")
+    assert (known.axis, known.write(0.5)) == ("exact match (strict-match), %", "50.0 %")
+    assert scores.metric("word_perplexity,last") == scores.Metric("perplexity per word (last)", False, False)
+
+
+def test_a_category_keeps_its_colour_when_others_follow() -> None:
+    own = style.category_colours(["general", "law", "math"])
+    more = style.category_colours(["general", "law", "math", "art", "biology"])
+    assert {name: more[name] for name in own} == own
+    assert len({*more.values(), style.MERGE, style.INTERSECTION, style.RANDOM}) == 8

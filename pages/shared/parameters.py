@@ -1,5 +1,6 @@
 """A merge method's controls, drawn from how the registry describes its parameters; no method is named here."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ def controls(
     models: Sequence[str],
     categories: Sequence[str],
     known: Mapping[str, Any],
+    family: str,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Draw every parameter of a method.
 
@@ -27,6 +29,7 @@ def controls(
         models: What the pages call the models that are merged.
         categories: The categories a per-category parameter has a choice for.
         known: Values the family already tells, by parameter name; of a per-model parameter a value per model.
+        family: The family's name; what is typed for one family does not stay for another.
 
     Returns:
         The shared parameters, and those of each model; parameters left unset are in neither.
@@ -34,11 +37,11 @@ def controls(
     shared: dict[str, Any] = {}
     each: list[dict[str, Any]] = [{} for _ in models]
     own, lent = _sorted(method, methods)
-    _draw(method, own, models, categories, known, shared, each)
+    _draw(method, own, models, categories, known, family, shared, each)
     if lent:
         with st.expander("More parameters", icon=":material/tune:"):
             st.caption("Of the parts above, and of the methods chosen for them; unused ones change nothing.")
-            _draw(method, lent, models, categories, known, shared, each)
+            _draw(method, lent, models, categories, known, family, shared, each)
     return shared, each
 
 
@@ -63,6 +66,7 @@ def _draw(
     models: Sequence[str],
     categories: Sequence[str],
     known: Mapping[str, Any],
+    family: str,
     shared: dict[str, Any],
     each: list[dict[str, Any]],
 ) -> None:
@@ -70,23 +74,25 @@ def _draw(
     for start in range(0, len(single), COLUMNS):
         for column, parameter in zip(st.columns(COLUMNS), single[start : start + COLUMNS], strict=False):
             with column.container(key=f"merge_{parameter.name}"):
-                value = _control(parameter, name_of(parameter.name), f"{method.name}_{parameter.name}", known)
+                value = _control(parameter, name_of(parameter.name), f"{method.name}_{parameter.name}", known, family)
             if value is not None:
                 shared[parameter.name] = value
     for parameter in parameters:
         if parameter.per_category:
-            values = _row(method, parameter, categories, "neurons", {})
+            values = _row(method, parameter, categories, "neurons", {}, family)
             shared[parameter.name] = (
                 next(iter(values)) if len(set(values)) == 1 else dict(zip(categories, values, strict=True))
             )
         elif parameter.per_model:
-            values = _row(method, parameter, models, "", known)
+            values = _row(method, parameter, models, "", known, family)
             for own, value in zip(each, values, strict=True):
                 if value is not None:
                     own[parameter.name] = value
 
 
-def _row(method: Method, parameter: Parameter, names: Sequence[str], noun: str, known: Mapping[str, Any]) -> list[Any]:
+def _row(
+    method: Method, parameter: Parameter, names: Sequence[str], noun: str, known: Mapping[str, Any], family: str
+) -> list[Any]:
     """Draw a parameter once for each model or category, beside each other."""
     with st.container(key=f"merge_{parameter.name}", gap="xxsmall"):
         st.markdown(f"**{name_of(parameter.name)}**", help=parameter.help)
@@ -95,11 +101,12 @@ def _row(method: Method, parameter: Parameter, names: Sequence[str], noun: str, 
         for index, (column, name) in enumerate(zip(st.columns(max(COLUMNS, len(names))), names, strict=False)):
             mine = {parameter.name: known[parameter.name][index]} if parameter.name in known else {}
             with column:
-                values.append(_control(unexplained, f"{name} {noun}", f"{method.name}_{parameter.name}_{name}", mine))
+                key = f"{method.name}_{parameter.name}_{name}"
+                values.append(_control(unexplained, f"{name} {noun}", key, mine, family))
     return values
 
 
-def _control(parameter: Parameter, label: str, key: str, known: Mapping[str, Any]) -> Any:
+def _control(parameter: Parameter, label: str, key: str, known: Mapping[str, Any], family: str) -> Any:
     """Draw one control and return its value; None where it is left unset."""
     default = known.get(parameter.name, parameter.default)
     key = f"merge_{key}"
@@ -120,6 +127,8 @@ def _control(parameter: Parameter, label: str, key: str, known: Mapping[str, Any
         words = {"yes": True, "no": False}
         chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET)
         return words[chosen] if chosen is not None else None
+    # A box keeps its text when only its default changes, so its key changes with the family and what that tells.
+    key = f"{key}_{family}_{hashlib.sha256(str(default).encode()).hexdigest()[:8]}"
     return st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET).strip() or None
 
 

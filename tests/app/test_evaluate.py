@@ -4,6 +4,8 @@ import pytest
 
 from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import list_runs
+from nmerge_core.runs.request import resolve
+from pages.shared.tasks import runs_code
 from tests.app.conftest import OpenPage
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 
@@ -72,3 +74,12 @@ def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage, monkeyp
     known = models(tiny_cache)
     answers = [ask("generate", model=known[name], prompt="2 + 2 =", max_new_tokens=64) for name in ("base", "math")]
     assert [text.value for text in app.text] == answers and answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("task", ["humaneval", "mbpp"])
+def test_the_code_benchmarks_are_known_to_run_code(tiny_cache: Path, task: str, empty_cache: Path) -> None:
+    assert runs_code(task) and not runs_code("hellaswag")
+    asked = parameters(tiny_cache, "base", tasks=[task, "hellaswag"])
+    request = resolve(empty_cache, "evaluate", asked)
+    assert request.parameters["tasks"] == [task, "hellaswag"]
+    assert request.inputs[task] and not request.inputs["hellaswag"]  # its YAML is ours; the other is lm-eval's

@@ -100,3 +100,30 @@ def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:
     )
     names = zipfile.ZipFile(io.BytesIO(zipped(run.results / "merged"))).namelist()
     assert {"merged/model.safetensors", "merged/config.json", "merged/tokenizer.json"} <= set(names)
+
+
+def test_paths_follow_the_family(tiny_cache: Path, open_page: OpenPage) -> None:
+    described = json.loads((tiny_cache / "families" / "tiny.json").read_text())
+    (tiny_cache / "elsewhere").mkdir(exist_ok=True)
+    other = described | {"name": "moved", "corpus": str(tiny_cache / "elsewhere")}
+    (tiny_cache / "families" / "moved.json").write_text(json.dumps(other))
+    app = open_page(PAGE, merge_method=methods()["sublin"].title)
+    calibration = {"tiny": described["corpus"], "moved": other["corpus"]}
+    for family in ("tiny", "moved", "tiny"):
+        app.selectbox(key="family").set_value(family).run()
+        assert recipe_shown(app)["parameters"]["calibration"] == calibration[family]
+    (tiny_cache / "families" / "moved.json").unlink()
+
+
+def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
+    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *name, **_: asked.append(name))
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    app.get("button_group")[0].set_value("YAML").run()
+    area = app.text_area(key="merge_yaml")
+    area.set_value(area.value.replace(models(tiny_cache)["math"], "nobody/has-this")).run()
+    assert not app.error and any("Not on this machine yet: nobody/has-this." in info.value for info in app.info)
+    assert not asked
+    assert "merge_run" not in [button.key for button in app.button]

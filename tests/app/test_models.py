@@ -5,7 +5,7 @@ import pytest
 
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
-from pages.shared.family import Family, Member, families, save_family
+from pages.shared.family import Family, Member, families, on_this_machine, save_family
 from tests.app.conftest import OpenPage, at
 from tests.tiny import D_FFN, D_MODEL, LAYERS
 
@@ -90,3 +90,18 @@ def test_models_under_the_roots_are_found_and_runs_in_progress_are_not(
         str(tmp_path / "a/one"),
         str(tmp_path / "runs/merge-1/results/merged"),
     ]
+
+
+def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
+    repository = tmp_path / "models--lab--law"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    (snapshot / "config.json").write_text("{}")
+    assert not on_this_machine("lab/law")
+    (snapshot / "model.safetensors").write_bytes(b"")
+    assert on_this_machine("lab/law")
+    assert not on_this_machine("lab/other") and not on_this_machine("lab/--..")

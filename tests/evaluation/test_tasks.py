@@ -8,6 +8,7 @@ import pytest
 import yaml
 from lm_eval.tasks import TaskManager
 
+from nmerge_core.cache import BENCHMARKS
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import tasks
 from nmerge_core.evaluation.tasks import load_task
