@@ -36,6 +36,7 @@ def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[
 
     def open_tab() -> Page:
         page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        page.set_default_navigation_timeout(120_000)
         page.on("pageerror", lambda error: crashes.append(str(error)))
         pages.append(page)
         return page
