@@ -162,8 +162,11 @@ def _known(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
     for key in content:
         if key not in keys:
             near = get_close_matches(str(key), keys, 1, 0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys) or 'none'}"
-            raise InputError(f"{where}: unknown key '{key}'; {hint}")
+            offered = ", ".join(key for key in keys if key not in _WITHOUT_EFFECT)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {offered or 'none'}"
+            owners = [name for name, method in methods().items() if key in {p.name for p in method.parameters}]
+            owned = f" (it is a parameter of {', '.join(owners)}; leave it out here)" if owners else ""
+            raise InputError(f"{where}: unknown key '{key}'{owned}; {hint}")
 
 
 def _entries(models: Any, method: Method) -> list[ModelEntry]:
