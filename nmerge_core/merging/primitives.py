@@ -57,12 +57,6 @@ def elected_sum(deltas: torch.Tensor, weights: Sequence[float], normalize: bool)
     return total / torch.where(weight == 0, 1.0, weight)
 
 
-def tensor_threshold(delta: torch.Tensor, density: float) -> float:
-    """Return the ⌈density · d⌉-th largest magnitude of one tensor."""
-    kept = kept_entries(delta.numel(), density)
-    return delta.abs().flatten().kthvalue(delta.numel() - kept + 1).values.item()
-
-
 def kept_entries(entries: int, density: float) -> int:
     """Return ⌈density · entries⌉, at least 1; a density such as 0.1 means its decimal value, not its binary one."""
     return max(1, -int(-round(density * entries, 6) // 1))

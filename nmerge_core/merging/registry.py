@@ -150,10 +150,6 @@ class Method:
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
 
-    def parameter(self, name: str) -> Parameter:
-        """Return the parameter of that name; raises KeyError."""
-        return next(parameter for parameter in self.parameters if parameter.name == name)
-
 
 _METHODS: dict[str, Method] = {}
 
