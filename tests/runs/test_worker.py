@@ -80,10 +80,11 @@ def test_a_killed_worker_leaves_an_interrupted_run_that_can_be_started_again(cac
     waiting = client.submit("count", {"name": "waiting"})
     wait(lambda: run.status().stage == "waiting")
     (run.part / "half").touch()
-    os.kill(worker_pid(cache), signal.SIGKILL)
-    wait(lambda: not client.worker_alive())
+    killed = worker_pid(cache)
+    os.kill(killed, signal.SIGKILL)
+    wait(lambda: worker_pid(cache) != killed)  # another may be there: the second submission can have started one
     assert (run.status().state, run.status().message) == ("interrupted", INTERRUPTED)
-    assert not run.results.exists() and waiting.status().state == "queued"
+    assert not run.results.exists()
     client.ensure_worker()  # what a page does that sees a waiting run
     wait(lambda: waiting.status().state == "done")
     assert run.status().state == "interrupted"
