@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nmerge_core.demo.text import CATEGORIES, Example, distinct
 from nmerge_core.errors import InputError
+from nmerge_core.machine import choose_device
 from nmerge_core.progress import Progress, silent
 
 PACKAGE = Path(__file__).parent
@@ -43,7 +44,7 @@ def retrain(out: Path, device: str, progress: Progress = silent) -> Path:
     from nmerge_core.demo.training import train_family  # torch and transformers take seconds that writing needs not
 
     with _replacing(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".demo-weights-") as weights:
-        train_family(Path(weights), device, progress)
+        train_family(Path(weights), choose_device(device), progress)
         _assemble(folder, Path(weights), progress)
     return out
 

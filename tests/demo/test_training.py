@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from nmerge_core.cli import main
 from nmerge_core.demo import training
 from nmerge_core.demo.family import WEIGHTS
 from nmerge_core.errors import Cancelled
@@ -78,11 +79,16 @@ def test_prompts_are_cut_into_tokens_as_in_training(tokenizer):
     assert len(tokenizer("17")["input_ids"]) == 2
 
 
-def test_train_family_writes_the_layout_of_the_shipped_weights(tmp_path, monkeypatch):
+def test_retrain_writes_the_files_of_the_shipped_family(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "BASE", tuple(replace(phase, steps=1) for phase in training.BASE))
     monkeypatch.setattr(training, "FINE_TUNES", tuple(replace(phase, steps=1) for phase in training.FINE_TUNES))
     monkeypatch.setattr(training, "TOKENIZER_DOCUMENTS", 300)
-    training.train_family(tmp_path, "cpu")
-    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {path.relative_to(WEIGHTS).as_posix() for path in WEIGHTS.rglob("*") if path.is_file()}
-    assert os.path.getsize(tmp_path / "math/model.safetensors") == os.path.getsize(WEIGHTS / "math/model.safetensors")
+    assert main(["demo", "--retrain", "--out", str(tmp_path / "retrained")]) == 0
+    assert main(["demo", "--out", str(tmp_path / "shipped")]) == 0
+    retrained, shipped = (
+        {path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in ("retrained", "shipped")
+    )
+    assert retrained == shipped
+    weights = [tmp_path / name / "math/model.safetensors" for name in ("retrained", "shipped")]
+    assert os.path.getsize(weights[0]) == os.path.getsize(weights[1])
