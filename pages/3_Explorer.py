@@ -240,7 +240,8 @@ kept = f"It is something else in {', '.join(changed)}." if changed else "It keep
 st.markdown(
     f"Layer {layer}, neuron {neuron}: a **{chosen.category}** neuron in {model}. {kept if len(done) > 1 else ''}"
 )
-draw_texts(models, chosen, count, whole, colours)
+with st.container(key="explorer_texts"):
+    draw_texts(models, chosen, count, whole, colours)
 draw_own_text(models, colours[chosen.category])
 of_layer = {label: categories_of(run, layer)[0] for label, run in done.items()}
 table = pd.DataFrame({"neuron": np.arange(found.d_ffn), **of_layer})

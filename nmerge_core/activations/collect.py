@@ -121,6 +121,8 @@ def token_activations(
 ) -> list[TokenActivations]:
     """Return one neuron's activation φ at every token of each text, truncated to `max_length` tokens.
 
+    The texts run as one batch, padded on the right.
+
     Raises:
         InputError: the model has no such layer or neuron.
     """
@@ -130,30 +132,38 @@ def token_activations(
             f"{language_model.label}: no neuron {neuron} in layer {layer}; "
             f"it has layers 0 to {len(layers) - 1} of {layers[0].d_ffn} neurons"
         )
-    return [_trace(language_model, text, layer, neuron, max_length) for text in texts]
-
-
-def _trace(language_model: LanguageModel, text: str, layer: int, neuron: int, max_length: int) -> TokenActivations:
-    encoding = language_model.tokenizer(
-        text, truncation=True, max_length=_limit(language_model, max_length), return_offsets_mapping=True
+    encoded = language_model.tokenizer(
+        list(texts), truncation=True, max_length=_limit(language_model, max_length), return_offsets_mapping=True
     )
-    values: list[float] = []
-    if not encoding["input_ids"]:
-        return TokenActivations([], [])
+    tokens = [torch.tensor(ids, dtype=torch.long) for ids in encoded["input_ids"]]
+    padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, T)
+    lengths = torch.tensor([len(ids) for ids in tokens])
+    values: list[list[float]] = []
 
     def keep(layer: int, activation: Tensor) -> None:
-        values.extend(activation[0, :, neuron].float().tolist())  # (T,)
+        values.extend(activation[..., neuron].float().tolist())  # (B, T)
 
-    with record_activations(language_model.model, language_model.architecture, [layer], keep):
-        _forward(language_model, torch.tensor([encoding["input_ids"]]), None)
-    names = language_model.tokenizer.convert_ids_to_tokens(encoding["input_ids"])
+    if padded.numel():
+        with record_activations(language_model.model, language_model.architecture, [layer], keep):
+            _forward(language_model, padded, torch.arange(padded.shape[1]) < lengths[:, None])
+    else:
+        values = [[] for _ in texts]
+    return [
+        TokenActivations(_pieces(language_model, text, ids, offsets), own[: len(ids)])
+        for text, ids, offsets, own in zip(texts, encoded["input_ids"], encoded["offset_mapping"], values, strict=True)
+    ]
+
+
+def _pieces(language_model: LanguageModel, text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> list[str]:
+    """Cut a text where its tokens end."""
+    names = language_model.tokenizer.convert_ids_to_tokens(ids)
     pieces, end = [], 0
-    for name, (start, stop) in zip(names, encoding["offset_mapping"], strict=True):
+    for name, (start, stop) in zip(names, offsets, strict=True):
         # From the end of the last token: keeps spaces that offsets leave out, and a character made of several
         # tokens appears once. Tokens that stand for no text (beginning of sequence) appear by name.
         pieces.append(text[end:stop] if start < stop else name)
         end = max(end, stop)
-    return TokenActivations(pieces, values)
+    return pieces
 
 
 def _run_batch(

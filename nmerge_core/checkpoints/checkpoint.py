@@ -64,12 +64,10 @@ class Checkpoint:
         tensor = self.info(name)
         stop = tensor.rows if stop is None else stop
         row_bytes = tensor.row_elements * DTYPE_BYTES[tensor.dtype]
-        buffer = bytearray((stop - start) * row_bytes)
-        read_into(tensor.file, tensor.offset + start * row_bytes, memoryview(buffer))
         shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
-        if not buffer:
-            return torch.empty(shape, dtype=torch_dtype(tensor.dtype))
-        return torch.frombuffer(buffer, dtype=torch_dtype(tensor.dtype)).view(shape)
+        values = torch.empty(shape, dtype=torch_dtype(tensor.dtype))
+        read_into(tensor.file, tensor.offset + start * row_bytes, values.view(-1).view(torch.uint8).numpy().data)
+        return values
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""

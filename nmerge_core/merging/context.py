@@ -17,7 +17,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.recipe import Recipe
 from nmerge_core.merging.registry import Values
-from nmerge_core.merging.statistics import Magnitudes, Ranked, count_entries, magnitudes, order_statistics
+from nmerge_core.merging.statistics import Magnitudes, Order, count_entries, magnitudes, order_statistics
 from nmerge_core.merging.stream import Stream, all_rows
 from nmerge_core.progress import Progress, silent
 
@@ -67,8 +67,8 @@ class Context:
 
     def order_statistics(
         self, values: Callable[[Block], torch.Tensor], ranks: Sequence[Sequence[int]], stage: str
-    ) -> list[list[Ranked]]:
-        """Return, per model, the values of the given ranks (1 the largest) among `values(block)` of the whole model."""
+    ) -> list[Order]:
+        """Return, per model, the values of its ranks (1 the largest) among `values(block)` of the whole model."""
         return order_statistics(self.stream, all_rows(self.stream, self.names), values, ranks, stage, self.progress)
 
     def tensor_thresholds(self, values: Values) -> dict[str, list[float]]:

@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch.nn.functional import hardshrink
 
 from nmerge_core.errors import InputError
 
@@ -28,12 +30,15 @@ def total_weight(weights: Sequence[float]) -> float:
 
 def trim(deltas: torch.Tensor, thresholds: Sequence[float]) -> torch.Tensor:
     """Keep of each model's deltas (T, …) the entries of magnitude at least its threshold; the rest become 0."""
-    return torch.stack([delta * (delta.abs() >= least) for delta, least in zip(deltas, thresholds, strict=True)])
+    # hardshrink keeps what is beyond its bound, so the bound is the float just below.
+    bounds = [float(np.nextafter(np.float32(least), np.float32(0))) for least in thresholds]
+    return torch.stack([hardshrink(delta, bound) for delta, bound in zip(deltas, bounds, strict=True)])
 
 
 def elect(values: torch.Tensor) -> torch.Tensor:
     """Keep of values (T, …) those that agree with the sign of their sum over the models (TIES, step 2)."""
-    return values * (values * values.sum(0) > 0)
+    sign = values.sum(0).sgn_()
+    return (values * sign).clamp_(min=0).mul_(sign)
 
 
 def combine(values: torch.Tensor, merge_function: str = "elect_mean") -> torch.Tensor:
@@ -41,20 +46,20 @@ def combine(values: torch.Tensor, merge_function: str = "elect_mean") -> torch.T
 
     The mean counts nonzero entries only, elected or not, as the authors of TIES and NeuroMerging do (Table 5).
     """
-    kept = elect(values) if merge_function.startswith("elect") else values
+    kept = elect(values) if merge_function.startswith("elect") else values.clone()
     total = kept.sum(0)
-    return total if merge_function.endswith("sum") else total / (kept != 0).sum(0).clamp(min=1)
+    return total if merge_function.endswith("sum") else total / kept.ne_(0).sum(0).clamp_(min=1)
 
 
 def elected_sum(deltas: torch.Tensor, weights: Sequence[float], normalize: bool) -> torch.Tensor:
     """Return the sum of the weighted deltas that agree with the elected sign, over Σ |w| of those if `normalize`."""
-    scale = torch.tensor(weights, dtype=deltas.dtype, device=deltas.device).view(-1, *[1] * (deltas.dim() - 1))
-    kept = elect(deltas * scale)
+    scaled = torch.stack([delta * weight for delta, weight in zip(deltas, weights, strict=True)])
+    kept = elect(scaled)
     total = kept.sum(0)
     if not normalize:
         return total
-    weight = ((kept != 0) * scale.abs()).sum(0)
-    return total / torch.where(weight == 0, 1.0, weight)
+    agreed = weighted_sum(kept.ne_(0), [abs(weight) for weight in weights])
+    return total / agreed.clamp_(min=torch.finfo(agreed.dtype).tiny)  # 0 / tiny where none agreed
 
 
 def kept_entries(entries: int, density: float) -> int:
@@ -63,25 +68,16 @@ def kept_entries(entries: int, density: float) -> int:
 
 
 def drop_mask(shape: torch.Size, first: int, density: float, *, seed: int, model: int, name: str) -> torch.Tensor:
-    """Draw DARE's keep mask for entries first, first + 1, … of a tensor: True with probability `density`.
+    """Draw DARE's keep mask for entries first, first + 1, … of a tensor: float32, 1 with probability `density`, else 0.
 
-    A hash of (seed, model position, tensor name, entry), so that the mask does not depend on blocks, order or device.
+    Entry i takes the i-th 32 random bits of a PCG64 stream seeded by (seed, model position, tensor name), so the mask
+    does not depend on blocks, order or device.
     """
     digest = hashlib.sha256(f"{seed} {model} {name}".encode()).digest()
-    key_low, key_high = (int.from_bytes(digest[i : i + 4], "little", signed=True) for i in (0, 4))
-    entries = torch.arange(first, first + shape.numel(), dtype=torch.int64)
-    bits = _mix(entries.to(torch.int32) ^ key_low)
-    bits = _mix(bits ^ (entries >> 32).to(torch.int32) ^ key_high)
-    return ((bits & 0x7FFFFFFF) < round(density * 2**31)).view(shape)
-
-
-def _mix(bits: torch.Tensor) -> torch.Tensor:
-    """Mix 32-bit integers (Wellons' lowbias32, with logical shifts)."""
-    bits = bits ^ ((bits >> 16) & 0xFFFF)
-    bits = bits * 0x7FEB352D
-    bits = bits ^ ((bits >> 15) & 0x1FFFF)
-    bits = bits * (0x846CA68B - (1 << 32))
-    return bits ^ ((bits >> 16) & 0xFFFF)
+    stream = np.random.PCG64(int.from_bytes(digest, "little")).advance(first // 2)
+    words = stream.random_raw(shape.numel() // 2 + 1)
+    bits = words.astype("<u8", copy=False).view("<u4")[first % 2 :][: shape.numel()]
+    return torch.from_numpy((bits < round(density * 2**32)).astype(np.float32)).view(shape)
 
 
 def split_by_base(deltas: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

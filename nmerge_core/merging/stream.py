@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from math import isfinite
 from typing import TypeVar
 
 import torch
@@ -57,11 +58,14 @@ class Stream:
         """
         neuronal = len(self.donor.info(rows.name).shape) > 1
         architecture = self.donor.architecture
-        base = self._read(self.base, rows, neuronal) if self.base else None
-        deltas = torch.stack([self._read(model, rows, neuronal) for model in self.models])  # (T, rows, columns)
-        if base is None:
-            base = torch.zeros_like(deltas[0])
-        else:
+        count = rows.stop - rows.start
+        shape = (count, self.donor.info(rows.name).row_elements) if neuronal else (1, count)
+        base = torch.zeros(shape, device=self.device)
+        deltas = torch.empty((len(self.models), *shape), device=self.device)  # (T, rows, columns)
+        for model, delta in zip(self.models, deltas, strict=True):
+            self._read(model, rows, delta)
+        if self.base:
+            self._read(self.base, rows, base)
             deltas -= base
         return Block(
             name=rows.name,
@@ -75,15 +79,15 @@ class Stream:
             neuron_axis=neurons.axis if (neurons := architecture.neurons(rows.name)) else None,
         )
 
-    def _read(self, checkpoint: Checkpoint, rows: Rows, neuronal: bool) -> torch.Tensor:
-        values = checkpoint.read(rows.name, rows.start, rows.stop).to(self.device).float()
+    def _read(self, checkpoint: Checkpoint, rows: Rows, values: torch.Tensor) -> None:
+        """Read rows in float32 into `values`, (rows, columns)."""
+        values.copy_(checkpoint.read(rows.name, rows.start, rows.stop).to(self.device).view(values.shape))
         # A sum of finite entries stays finite in float32, so one number tells without a mask of the block.
-        if not torch.isfinite(values.sum()):
+        if not isfinite(values.sum().item()):
             raise InputError(
                 f"{checkpoint.reference}, tensor {rows.name}: rows {rows.start} to {rows.stop - 1} hold NaN or "
                 "infinite entries; expected finite weights. Fetch or train this model again, or leave it out"
             )
-        return values.flatten(1) if neuronal else values.view(1, -1)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -178,10 +178,11 @@ def traces(page: Page, key: str) -> list[dict[str, Any]]:
 
 
 def answer(page: Page, selector: str, act: Callable[[], None]) -> float:
-    """Seconds from the key or mouse press in `act` to the last change it causes inside the selected element.
+    """Seconds from the key or mouse press in `act` to the last change a reader sees inside the selected element.
 
-    That is the moment the page has answered: its script has run since the press, and the element has been still for
-    half a second.
+    That is the moment the page has answered: its script has run since the press, and what is shown there has been
+    still for half a second. The figure that a new one has replaced is hidden at once and taken away later: what
+    happens to it is not counted.
     """
     page.evaluate(
         """selector => {
@@ -189,12 +190,18 @@ def answer(page: Page, selector: str, act: Callable[[], None]) -> float:
             Object.assign(window, {pressed: 0, changed: 0, ran: false});
             const app = document.querySelector('[data-testid="stApp"]');
             const still = () => app.dataset.testScriptState === "notRunning";
-            const element = new MutationObserver(() => { window.changed = performance.now(); });
+            const seen = record => {
+                const element = record.target.nodeType === 1 ? record.target : record.target.parentElement;
+                return element?.closest(selector) && !element.closest("[data-retained]");
+            };
+            const change = new MutationObserver(records => {
+                if (records.some(seen)) window.changed = performance.now();
+            });
             const script = new MutationObserver(() => { window.ran ||= window.pressed > 0 && !still(); });
             const all = {subtree: true, childList: true, attributes: true, characterData: true};
-            element.observe(document.querySelector(selector), all);
+            change.observe(document.body, all);
             script.observe(app, {attributes: true});
-            window.watchers = [element, script];
+            window.watchers = [change, script];
             window.answered = () =>
                 window.ran && still() && window.changed > window.pressed && performance.now() - window.changed > 500;
             const press = () => { window.pressed ||= performance.now(); };

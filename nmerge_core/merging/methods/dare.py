@@ -20,7 +20,8 @@ def drop(block: Block, values: Values) -> torch.Tensor:
             kept.append(delta)
             continue
         mask = drop_mask(delta.shape, first, density, seed=values.shared["seed"], model=model, name=block.name)
-        kept.append(delta * mask.to(delta.device) * (1 / density if values.shared["rescale"] else 1.0))
+        scale = 1 / density if values.shared["rescale"] else 1.0
+        kept.append(mask.to(delta.device).mul_(delta).mul_(scale))
     return torch.stack(kept)
 
 

@@ -36,7 +36,7 @@ def prepare(context: Context, values: Values) -> Facts:
     summary="Split each neuron's change into a part along its base weights and a part across; merge the parts apart.",
     parameters=[MASK_RATIO, LAMBDA_1, LAMBDA_2, MERGE_FUNCTION],
     prepare=prepare,
-    passes=lambda values: 3,
+    passes=lambda values: 2,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return λ1·(∥ part) + λ2·(⊥ part) per row of a 2-D weight, λ2·ψ of the masked deltas of a 1-D tensor (Alg. 1)."""

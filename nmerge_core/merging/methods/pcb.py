@@ -31,10 +31,10 @@ def prepare(context: Context, values: Values) -> Facts:
     # The authors' indices into the ascending order; rank 1 is the largest of all.
     tails = [entries - int(entries * clip), entries - int(entries * (1 - clip) - 1)]
     found = context.order_statistics(lambda block: block.deltas.abs(), [tails] * count, "Magnitudes")
-    magnitudes = [Range(low.value, high.value) for low, high in found]
+    magnitudes = [Range(*(each.value for each in order.ranked)) for order in found]
     floor = [entries - int(entries * (1 - ratio)), 1]
     found = context.order_statistics(lambda block: score(block, magnitudes), [floor] * count, "Scores")
-    return Facts((magnitudes, [Range(low.value, high.value) for low, high in found]))
+    return Facts((magnitudes, [Range(*(each.value for each in order.ranked)) for order in found]))
 
 
 def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:
@@ -65,7 +65,7 @@ def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:
         Parameter("tail_clip", "float", 0.01, "Share of smallest and of largest |τ| that is clipped.", 0, 0.4, 0.005),
     ],
     prepare=prepare,
-    passes=lambda values: 5,
+    passes=lambda values: 3,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return λ · Σ w_t τ̂_t ŝ_t / Σ ŝ_t with τ̂ clipped at its tails and ŝ the score floored and scaled to [0, 1]."""

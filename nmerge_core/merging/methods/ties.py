@@ -31,7 +31,7 @@ def prepare(context: Context, values: Values) -> Facts:
     summary="Keep each model's largest changes, agree on a sign per weight, average what agrees.",
     parameters=[WEIGHT, with_default(DENSITY, 0.2), LAMBDA, TRIM, with_default(NORMALIZE, True)],
     prepare=prepare,
-    passes=lambda values: 3,
+    passes=lambda values: 2,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return λ times the mean (weighted by |w|) of the trimmed deltas that agree with the elected sign."""

@@ -1,0 +1,1 @@
+"""Speed and memory of whole processes, both sides in one run."""

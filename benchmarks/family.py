@@ -1,0 +1,86 @@
+"""Random families in the shapes of real models, written once and kept: what the benchmarks merge."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+SCALE, CHANGE = 0.02, 0.002  # standard deviations of weights and of what fine-tuning adds to them
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Qwen2's sizes; heads have 64 entries."""
+
+    layers: int
+    d_model: int
+    d_ffn: int
+    vocabulary: int
+    heads: int
+    kv_heads: int
+    tied: bool = True
+
+    def tensors(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes in file order."""
+        d, kv = self.d_model, self.kv_heads * 64
+        found: list[tuple[str, tuple[int, ...]]] = [("model.embed_tokens.weight", (self.vocabulary, d))]
+        for layer in range(self.layers):
+            parts = {
+                "self_attn.q_proj.weight": (d, d),
+                "self_attn.q_proj.bias": (d,),
+                "self_attn.k_proj.weight": (kv, d),
+                "self_attn.k_proj.bias": (kv,),
+                "self_attn.v_proj.weight": (kv, d),
+                "self_attn.v_proj.bias": (kv,),
+                "self_attn.o_proj.weight": (d, d),
+                "mlp.gate_proj.weight": (self.d_ffn, d),
+                "mlp.up_proj.weight": (self.d_ffn, d),
+                "mlp.down_proj.weight": (d, self.d_ffn),
+                "input_layernorm.weight": (d,),
+                "post_attention_layernorm.weight": (d,),
+            }
+            found += [(f"model.layers.{layer}.{name}", shape) for name, shape in parts.items()]
+        found.append(("model.norm.weight", (d,)))
+        return found if self.tied else [*found, ("lm_head.weight", (self.vocabulary, d))]
+
+    def config(self) -> dict[str, object]:
+        """The model's config.json."""
+        return {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "hidden_size": self.d_model,
+            "intermediate_size": self.d_ffn,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": self.tied,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 32768,
+            "dtype": "bfloat16",
+        }
+
+
+QWEN_05B = Shape(layers=24, d_model=896, d_ffn=4864, vocabulary=151936, heads=14, kv_heads=2)
+
+
+def write_family(folder: Path, shape: Shape, models: int = 3) -> list[Path]:
+    """Write a base and its fine-tunes in bfloat16, one file each, unless they are there; return the folders."""
+    folders = [folder / name for name in ("base", *(f"tuned-{index}" for index in range(models)))]
+    for index, model in enumerate(folders):
+        if (model / "config.json").exists():
+            continue
+        model.mkdir(parents=True, exist_ok=True)
+        tensors = {}
+        for number, (name, size) in enumerate(shape.tensors()):
+            weights = SCALE * torch.randn(size, generator=torch.Generator().manual_seed(number))
+            if index:
+                drawn = torch.Generator().manual_seed(1_000_003 * index + number)
+                weights += CHANGE * torch.randn(size, generator=drawn)
+            tensors[name] = weights.bfloat16()
+        save_file(tensors, model / "model.safetensors", {"format": "pt"})
+        (model / "config.json").write_text(json.dumps(shape.config(), indent=1), encoding="utf-8")
+    return folders

@@ -1,0 +1,125 @@
+"""Merging a family of four in the shape of Qwen2.5-0.5B: NMerge against mergekit, in turn on the same files.
+
+    python -m benchmarks.merge                         # ours alone, where mergekit is not installed
+    python -m benchmarks.merge --mergekit mergekit-yaml --repeats 5
+    python -m benchmarks.merge --shapes                # peak memory against layers and vocabulary
+
+Wall seconds and peak memory are of whole processes, from start to exit, medians; ratios are mergekit's over ours.
+mergekit trims TIES per tensor, NMerge over the whole model, as the authors do.
+"""
+
+import argparse
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from benchmarks.family import QWEN_05B, Shape, write_family
+from benchmarks.measure import Command, in_turn, median, run
+from nmerge_core.cache import cache_root
+
+METHODS = {
+    "linear": {},
+    "task_arithmetic": {"lambda": 0.4},
+    "dare_linear": {"density": 0.4, "lambda": 0.4},
+    "ties": {"density": 0.2},
+}
+OURS_ALONE = {"neuromerging": {}, "pcb": {}}
+WANTED = {"linear": 3, "task_arithmetic": 3, "dare_linear": 6, "ties": 10}  # times faster than mergekit
+SMALL = Shape(layers=12, d_model=896, d_ffn=4864, vocabulary=8192, heads=14, kv_heads=2)
+
+
+def write_recipe(method: str, parameters: dict[str, float], folders: list[Path], file: Path) -> Path:
+    """Write a recipe that both programs read."""
+    base, *models = map(str, folders)
+    content = {
+        "merge_method": method,
+        "base_model": base,
+        "models": [{"model": model, "parameters": {"weight": 1.0}} for model in models],
+        "dtype": "bfloat16",
+    }
+    if method == "linear":
+        del content["base_model"]
+    if method not in METHODS:
+        content["models"] = [{"model": model} for model in models]
+    if parameters:
+        content["parameters"] = parameters
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def ours(recipe: Path, out: Path) -> Command:
+    """Our command line."""
+    return Command("nmerge", [sys.executable, "-m", "nmerge_core", "merge", str(recipe), str(out)], {}, out)
+
+
+def theirs(program: str, recipe: Path, out: Path) -> Command:
+    """mergekit's."""
+    return Command("mergekit", [*program.split(), str(recipe), str(out), "--no-copy-tokenizer"], {}, out)
+
+
+def against_mergekit(work: Path, program: str, repeats: int, names: list[str]) -> None:
+    """Print a row per method that both have, then ours alone."""
+    folders = write_family(work / "qwen-0.5b", QWEN_05B)
+    print(f"{'method':16} {'mergekit s':>10} {'nmerge s':>9} {'faster':>7} {'wanted':>6}   "
+          f"{'mergekit MB':>11} {'nmerge MB':>9} {'share':>6}")  # fmt: skip
+    for method, parameters in (METHODS | OURS_ALONE).items():
+        if names and method not in names:
+            continue
+        recipe = write_recipe(method, parameters, folders, work / f"{method}.yaml")
+        commands = [ours(recipe, work / "out-nmerge")]
+        if program and method in METHODS:
+            commands.append(theirs(program, recipe, work / "out-mergekit"))
+        costs = in_turn(commands, repeats)
+        mine = median(costs["nmerge"])
+        row = f"{method:16} {'—':>10} {mine.wall:9.1f} {'':>7} {'':>6}   {'—':>11} {mine.memory / 1e6:9.0f}"
+        if len(commands) == 2:
+            other = median(costs["mergekit"])
+            row = (
+                f"{method:16} {other.wall:10.1f} {mine.wall:9.1f} {other.wall / mine.wall:6.1f}× {WANTED[method]:5}×   "
+                f"{other.memory / 1e6:11.0f} {mine.memory / 1e6:9.0f} {mine.memory / other.memory:5.0%}"
+            )
+        print(row, flush=True)
+
+
+def memory_by_shape(work: Path) -> None:
+    """Print the peak memory of a TIES and a NeuroMerging merge as layers and vocabulary grow."""
+    shapes = {
+        "12 layers, vocabulary 8,192": SMALL,
+        "48 layers, vocabulary 8,192": replace(SMALL, layers=48),
+        "12 layers, vocabulary 262,144": replace(SMALL, vocabulary=262_144),
+    }
+    print(f"{'family of three':32} {'ties MB':>8} {'neuromerging MB':>16}")
+    for name, shape in shapes.items():
+        folder = work / "shape"
+        shutil.rmtree(folder, ignore_errors=True)
+        folders = write_family(folder, shape, models=2)
+        peaks = []
+        for method in ("ties", "neuromerging"):
+            recipe = write_recipe(method, {}, folders, work / "shape.yaml")
+            peaks.append(run(ours(recipe, work / "out-nmerge")).memory / 1e6)
+        print(f"{name:32} {peaks[0]:8.0f} {peaks[1]:16.0f}", flush=True)
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Parse the command line and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mergekit", default=shutil.which("mergekit-yaml") or "", help="command that runs mergekit")
+    parser.add_argument("--repeats", type=int, default=3, help="counted runs of each (default: 3)")
+    parser.add_argument("--methods", default="", help="some of the methods, separated by commas (default: all)")
+    parser.add_argument("--shapes", action="store_true", help="peak memory against layers and vocabulary instead")
+    parser.add_argument("--work", type=Path, default=cache_root() / "benchmarks", help="where families and merges are kept")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.shapes:
+        memory_by_shape(arguments.work)
+    else:
+        names = [name for name in arguments.methods.split(",") if name]
+        against_mergekit(arguments.work, arguments.mergekit, arguments.repeats, names)
+
+
+if __name__ == "__main__":
+    main()
