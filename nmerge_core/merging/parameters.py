@@ -103,7 +103,7 @@ TASKS = Parameter(
     None,
     "Tasks the search scores its candidates on, as `evaluate` takes them; their mean primary metric is made large.",
 )
-LIMIT = Parameter("limit", "int", 100, "Only the first so many problems of each task.", 1, 100_000, 1, open_end=True)
+LIMIT = Parameter("limit", "int", 100, "Only the first so many problems of each task.", 1, None, 10)
 RUN_CODE = Parameter("run_code", "flag", False, "Let tasks run the code that a candidate writes, in the sandbox.")
 EVALUATIONS = Parameter(
     "evaluations",
@@ -111,7 +111,7 @@ EVALUATIONS = Parameter(
     40,
     "Candidates that are merged and measured, the start among them; each reads every model once.",
     2,
-    1000,
+    200,
     1,
     open_end=True,
 )

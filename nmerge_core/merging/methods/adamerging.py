@@ -75,8 +75,9 @@ def _part(values: Values, layer: int | None, submodule: str) -> str:
             500,
             "Steps of Adam; each reads every model, and its changes once more per batch of texts.",
             1,
-            10_000,
+            1000,
             1,
+            open_end=True,
         ),
         Parameter(
             "learning_rate", "float", 1e-3, "Learning rate of Adam.", 0, 0.1, 0.001, above_low=True, open_end=True
