@@ -133,7 +133,8 @@ def draw_cost(recipe: Recipe) -> None:
     more = " Solving the coefficients comes on top." if cost.solving else ""
     with st.container(horizontal=True, gap="medium"):
         _metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more}")
-        _metric("Memory", style.size(cost.peak_memory), "At its peak: rows of every model, never a whole one")
+        whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
+        _metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
         _metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
 
 
@@ -193,7 +194,7 @@ def draw_scores(merge: Merged, family: Family) -> None:
         None,
         None,
         step=10,
-        key="merge_limit",
+        key="merge_score_limit",
         placeholder="all",
         help="The first so many of each",
     )

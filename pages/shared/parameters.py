@@ -75,7 +75,7 @@ def _draw(
     single = [p for p in parameters if not p.per_model and not p.per_category]
     for start in range(0, len(single), COLUMNS):
         for column, parameter in zip(st.columns(COLUMNS), single[start : start + COLUMNS], strict=False):
-            with column.container(key=f"merge_of_{parameter.name}"):
+            with column.container(key=f"merge_{parameter.name}"):
                 value = _control(parameter, name_of(parameter.name), f"{method.name}_{parameter.name}", known, family)
             if value is not None:
                 shared[parameter.name] = value
@@ -96,7 +96,7 @@ def _row(
     method: Method, parameter: Parameter, names: Sequence[str], noun: str, known: Mapping[str, Any], family: str
 ) -> list[Any]:
     """Draw a parameter once for each model or category, beside each other."""
-    with st.container(key=f"merge_of_{parameter.name}", gap="xxsmall"):
+    with st.container(key=f"merge_{parameter.name}", gap="xxsmall"):
         st.markdown(f"**{name_of(parameter.name)}**", help=parameter.help)
         unexplained = replace(parameter, help="")  # the heading has told it
         values = []

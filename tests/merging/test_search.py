@@ -14,6 +14,7 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import evaluate
 from nmerge_core.linearity.samples import Batch, pack
 from nmerge_core.merging.candidate import load_candidate
+from nmerge_core.merging.estimate import estimate
 from nmerge_core.merging.learn import Entropy, entropy, learn
 from nmerge_core.merging.recipe import Recipe, load_recipe
 from nmerge_core.merging.run import merge, open_recipe
@@ -240,6 +241,18 @@ def test_wrong_input_is_named(
     with pytest.raises(InputError, match=message):
         merge(recipe_of(family, method, **parameters), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_costs_passes_and_a_whole_model(family: SimpleNamespace, tmp_path: Path) -> None:
+    done = estimate(recipe_of(family, "lorahub", coefficients={"model": [1.0, 1.0]}), tmp_path / "out")
+    search = estimate(searched(family, "lorahub"), tmp_path / "out")
+    assert (done.solving, search.solving) == (False, True)
+    assert search.bytes_read == (1 + 15) * done.bytes_read  # 15 candidates, and the merge
+    assert search.peak_memory == done.peak_memory + 4 * done.parameters
+    learning = estimate(searched(family, "adamerging"), tmp_path / "out")
+    assert learning.bytes_read == (1 + 2 * 3) * done.bytes_read  # in 2 steps, the merge and the changes of 2 tasks
+    es = estimate(searched(family, "pcb_es"), tmp_path / "out")
+    assert es.bytes_read == (5 + 4) * done.bytes_read
 
 
 def test_a_search_can_be_cancelled(family: SimpleNamespace, tmp_path: Path) -> None:
