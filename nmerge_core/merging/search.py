@@ -70,9 +70,13 @@ def search(
     low: float,
     high: float,
 ) -> Found:
-    """Search a coefficient per model in [low, high] by CMA-ES, with the recipe's seed and number of `evaluations`."""
+    """Search a coefficient per model in [low, high] by CMA-ES, with the recipe's seed and number of `evaluations`.
+
+    Raises:
+        InputError: the loss of every candidate is NaN or infinite.
+    """
     evaluations = values.shared["evaluations"]
-    return minimise(
+    found = minimise(
         loss,
         [start] * len(context.recipe.models),
         step=step,
@@ -82,6 +86,11 @@ def search(
         seed=context.recipe.seed,
         progress=lambda done: context.progress("Searching coefficients", done, evaluations, "candidates"),
     )
+    if not isfinite(found.value):
+        raise context.wrong(
+            "parameters", "texts or tasks on which some candidate scores a number", "NaN for all of them"
+        )
+    return found
 
 
 def load_texts(context: Context, values: Values, categories: Sequence[str]) -> "list[Batch]":
@@ -109,7 +118,11 @@ def load_evaluator(context: Context, values: Values) -> "Evaluator":
 
     if not values.shared["tasks"]:
         raise context.wrong("parameters.tasks", "at least one task that `evaluate` accepts", "none")
-    tasks = [str(context.recipe.path(task)) for task in values.shared["tasks"]]
+    # A name is a task, even where a folder of that name lies beside the recipe.
+    files = {
+        task: str(context.recipe.path(task)) for task in values.shared["tasks"] if task.endswith((".yaml", ".yml"))
+    }
+    tasks = [files.get(task, task) for task in values.shared["tasks"]]
     return Evaluator(tasks, limit=values.shared["limit"], run_code=values.shared["run_code"])
 
 

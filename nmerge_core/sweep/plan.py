@@ -58,7 +58,7 @@ _KEYS = ("recipe", "search", "tasks", *_DEFAULTS)
 
 
 def load_sweep(file: Path) -> Sweep:
-    """Read a sweep and try its recipe at the ends of every searched key.
+    """Read a sweep and try its recipe with the values of every searched key.
 
     Raises:
         InputError: not YAML, an unknown key (the nearest is named), a value out of range, or a searched key that the
@@ -72,9 +72,7 @@ def load_sweep(file: Path) -> Sweep:
     search = content["search"]
     if not isinstance(search, Mapping) or not search:
         raise InputError(f"{file}, key 'search': expected a path into the recipe and its values, found {search!r}")
-    whole = {parameter.name for parameter in load_recipe(recipe).method.parameters if parameter.kind == "int"} | {
-        "seed"
-    }
+    whole = ["seed", *(p.name for p in load_recipe(recipe).method.parameters if p.kind == "int")]
     axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
     strategy, keep, tasks, objective = (content[key] for key in ("strategy", "keep", "tasks", "objective"))
     _check(strategy in STRATEGIES, file, "strategy", f"one of {', '.join(STRATEGIES)}", strategy)
@@ -95,7 +93,7 @@ def load_sweep(file: Path) -> Sweep:
         str(path) if (path := file.parent / task).is_file() and not Path(task).exists() else task for task in tasks
     ]
     sweep = Sweep(recipe, folder, axes, strategy, trials, content["seed"], tuple(found), objective, limit, keep)
-    _try_ends(sweep)
+    _try_values(sweep)
     return sweep
 
 
@@ -109,18 +107,17 @@ def check_keys(content: Iterable[Any], known: Iterable[str], where: str) -> None
             raise InputError(f"{where}: unknown key '{key}'; {hint}")
 
 
-def _try_ends(sweep: Sweep) -> None:
-    """Check every key at both its ends, the others at their first value."""
+def _try_values(sweep: Sweep) -> None:
+    """Check every value of every key, or both ends of its range, the others at their first."""
     first = {axis.key: axis.at(0) for axis in sweep.axes}
     for axis in sweep.axes:
-        low, high = (recipe_yaml(sweep.recipe_at({**first, axis.key: axis.at(place)})) for place in (0, 1))
-        if low == high and len(axis.values) != 1:
+        values = axis.values or (axis.at(0), axis.at(1))
+        recipes = {recipe_yaml(sweep.recipe_at({**first, axis.key: value})) for value in values}
+        if len(recipes) == 1 < len(values):
             raise InputError(
-                f"sweep, search key '{axis.key}': {axis.at(0)} and {axis.at(1)} make the same recipe; is it set "
-                "beside every model? That goes before the shared one, search models[0].parameters… there"
+                f"sweep, search key '{axis.key}': {values[0]} and {values[-1]} make the same recipe; is it set beside "
+                "every model? That goes before the shared one, search models[0].parameters… there"
             )
-        for value in axis.values:
-            sweep.recipe_at({**first, axis.key: value})
 
 
 def _read(file: Path) -> Mapping[str, Any]:

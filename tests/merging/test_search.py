@@ -1,6 +1,7 @@
 """Coefficients that are searched with whole candidates: what is measured, what is found, what is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,13 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import evaluate
 from nmerge_core.linearity.samples import Batch, pack
 from nmerge_core.merging.candidate import load_candidate
+from nmerge_core.merging.context import Context
 from nmerge_core.merging.estimate import estimate
 from nmerge_core.merging.learn import Entropy, entropy, learn
 from nmerge_core.merging.recipe import Recipe, load_recipe
+from nmerge_core.merging.registry import Values
 from nmerge_core.merging.run import merge, open_recipe
+from nmerge_core.merging.search import load_evaluator, search
 from nmerge_core.progress import silent
 from tests.tiny_family import make_family
 
@@ -211,6 +215,27 @@ def test_pcb_es_reports_what_its_output_scores(family: SimpleNamespace, tmp_path
     assert facts["objective"] == max(facts["history"])
     scores = evaluate([str(tmp_path / "out")], [family.task], limit=2)
     assert facts["objective"] == pytest.approx(-scores["value"][0])  # of bits per byte less is better
+
+
+def test_a_task_s_name_is_no_folder_beside_the_recipe(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "math").mkdir()
+    (tmp_path / "plain.yaml").write_text(Path(family.task).read_text())
+    (tmp_path / "plain.jsonl").write_text('{"text": "some words"}')
+    context = Context(replace(searched(family, "pcb_es"), folder=tmp_path), None, (), silent)  # type: ignore[arg-type]
+    shared = {"tasks": ("plain.yaml",), "limit": None, "run_code": False}
+    assert load_evaluator(context, Values(shared, {})).names == ["plain"]
+    asked: list[list[str]] = []
+    monkeypatch.setattr("nmerge_core.evaluation.Evaluator", lambda tasks, **_: asked.append(tasks))
+    load_evaluator(context, Values(shared | {"tasks": ("math",)}, {}))
+    assert asked == [["math"]]
+
+
+def test_a_search_without_a_number_is_an_error(family: SimpleNamespace) -> None:
+    context = Context(searched(family, "lorahub"), None, (), silent)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected texts or tasks on which some candidate scores a number"):
+        search(context, context.recipe.values(), lambda *_: float("nan"), start=0.0, step=0.5, low=-1.0, high=1.0)
 
 
 def test_pcb_es_starts_at_pcb(family: SimpleNamespace, tmp_path: Path) -> None:
