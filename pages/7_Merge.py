@@ -69,10 +69,10 @@ def _tuned_for(members: list[Member]) -> list[str]:
 
 
 def _known(family: Family, members: list[Member]) -> dict[str, Any]:
-    """What the family tells about parameters that name data: its classified neurons, its corpus, its categories."""
+    """What the family tells about parameters that name data: its classified neurons, corpus, categories and tasks."""
     classified = finished(classification_runs(family)).get("base")
     neurons = {"neurons": str(classified.results)} if classified else {"corpus": family.corpus}
-    return neurons | {"calibration": family.corpus, "category": _tuned_for(members)}
+    return neurons | {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
 
 
 def recipe_of_yaml(family: Family) -> str:
@@ -111,7 +111,7 @@ def draw_run(recipe: Recipe, text: str, family: Family) -> Run | None:
 def title_of(recipe: Recipe, family: Family) -> str:
     """Name a merge by its method and by what differs from the method's defaults."""
     method = recipe.method
-    hidden = ("path", "text", "json")
+    hidden = ("path", "text", "names", "json")
     changed = [
         f"{name_of(p.name)} {recipe.parameters[p.name]}"
         for p in method.parameters
@@ -133,7 +133,8 @@ def draw_cost(recipe: Recipe) -> None:
     more = " Solving the coefficients comes on top." if cost.solving else ""
     with st.container(horizontal=True, gap="medium"):
         _metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more}")
-        _metric("Memory", style.size(cost.peak_memory), "At its peak: rows of every model, never a whole one")
+        whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
+        _metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
         _metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
 
 
@@ -168,12 +169,15 @@ def draw_report(merge: Merged, family: Family) -> None:
             _metric("Written", style.size(report["bytes_written"]), "The weights")
         if "lambda_2" in facts:
             st.caption(f"λ2 = **{style.significant(facts['lambda_2'])}**")
+    references = [model["model"] for model in report["models"]]
+    names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
+    if scales := facts.get("scales"):
+        took = " · ".join(f"{names[own]} **{style.significant(scale)}**" for own, scale in scales.items())
+        st.caption(f"How much it took of each fine-tune: {took}")
     for warning in facts.get("warnings", []):
         st.warning(warning)
     if solved := facts.get("coefficients"):
         st.subheader("How much of each fine-tune it took", anchor=False)
-        references = [model["model"] for model in report["models"]]
-        names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
         frame = pd.DataFrame(solved).replace({"model": names})
         colours = family.colours(dark())
         show(coefficients(frame, colours, dark=dark()), "merge_coefficients", frame, "coefficients")
@@ -190,7 +194,7 @@ def draw_scores(merge: Merged, family: Family) -> None:
         None,
         None,
         step=10,
-        key="merge_limit",
+        key="merge_score_limit",
         placeholder="all",
         help="The first so many of each",
     )

@@ -13,12 +13,12 @@ PACKAGE = "nmerge_core"
 
 # From the ground up: a module may import from its own layer and those above it in this list.
 LAYERS = (
-    {"", "errors", "progress", "machine", "cache", "figures", "demo"},
+    {"", "errors", "progress", "machine", "cache", "figures", "demo", "evolution"},
     {"architecture", "checkpoints"},
     {"loading", "corpus", "activations"},
-    {"categories", "classification", "similarity", "linearity"},
-    {"merging"},
-    {"evaluation", "knockout"},
+    {"categories", "classification", "similarity", "linearity", "evaluation"},
+    {"merging"},  # some methods search by what a task or a text says of the candidate
+    {"sweep", "knockout"},
     {"runs"},
     {"cli", "__main__"},
 )

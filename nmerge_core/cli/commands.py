@@ -169,6 +169,21 @@ def evaluate(arguments: Namespace) -> None:
     _give(found, arguments.out)
 
 
+def sweep(arguments: Namespace) -> None:
+    """Search recipe parameters and print a row per trial, and where the best recipe is."""
+    from nmerge_core.sweep import load_sweep, sweep
+
+    found = sweep(
+        load_sweep(arguments.sweep),
+        arguments.out,
+        device=arguments.device,
+        run_code=arguments.run_code,
+        progress=TerminalProgress(),
+    )
+    _print(found)
+    print(arguments.out / "best.yaml")
+
+
 def app(arguments: Namespace) -> None:
     """Become the app's server."""
     port = arguments.port or os.environ.get("PORT") or "8501"

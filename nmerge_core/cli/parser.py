@@ -131,6 +131,12 @@ def build_parser() -> argparse.ArgumentParser:
     _device(evaluate)
     _out(evaluate)
 
+    sweep = add("sweep", commands.sweep, "search recipe parameters: every trial is merged and evaluated")
+    sweep.add_argument("sweep", type=Path, metavar="SWEEP", help="a YAML file: recipe, search, tasks and strategy")
+    sweep.add_argument("out", type=Path, metavar="OUT", help="the folder to write, or one to go on with")
+    _run_code(sweep)
+    _device(sweep)
+
     app = add("app", commands.app, "serve the app")
     app.add_argument("--port", type=int, help="default: $PORT, or 8501")
     return parser
@@ -147,6 +153,10 @@ def _device(parser: argparse.ArgumentParser) -> None:
 
 def _evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_positive, help="only the first problems of a task (default: all)")
+    _run_code(parser)
+
+
+def _run_code(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-code", action="store_true", help="allow running generated code, in a locked-down process"
     )

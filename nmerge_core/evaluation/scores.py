@@ -5,7 +5,7 @@ Values are as lm-eval gives them: accuracies, exact match and pass@1 in [0, 1], 
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,7 @@ class Evaluator:
                 raise InputError(f"{name}: expected a whole number of at least 1, found {number}")
         self._limit, self._batch_size = limit, batch_size
         self._tasks = [(reference, load_task(reference, run_code=run_code)) for reference in dict.fromkeys(tasks)]
-        names = [name for _, task in self._tasks for name in task["tasks"]]
-        if repeated := {name for name in names if names.count(name) > 1}:
+        if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise InputError(f"tasks: {', '.join(tasks)} hold '{min(repeated)}' more than once; keep one of them")
 
     def scores(self, language_model: LanguageModel, progress: Progress = silent) -> pd.DataFrame:
@@ -75,6 +74,28 @@ class Evaluator:
                 results = self._run(language_model, task, stage, progress)
             rows += _rows(results, task["tasks"])
         return pd.DataFrame(rows).assign(model=language_model.label)[COLUMNS]
+
+    @property
+    def names(self) -> list[str]:
+        """The tasks' names, as the column `task` of the scores has them; a group's members, not the group itself."""
+        return [name for _, task in self._tasks for name in task["tasks"]]
+
+    def objective(self, scores: pd.DataFrame, weights: Mapping[str, float] | None = None) -> float:
+        """Return what a search makes large: the mean (by weight) over tasks of each one's primary metric.
+
+        A metric of which less is better counts negatively. `weights` are by task name; a task without one counts 0.
+        """
+        primary = scores.drop_duplicates("task").set_index("task")
+        weights = dict.fromkeys(self.names, 1.0) if weights is None else weights
+        total = 0.0
+        for name, weight in weights.items():
+            value, metric = primary.at[name, "value"], primary.at[name, "metric"].split(",")[0]
+            total += weight * (value if self._higher_is_better(name, metric) else -value)
+        return float(total / sum(weights.values()))
+
+    def _higher_is_better(self, name: str, metric: str) -> bool:
+        task = next(task["tasks"][name] for _, task in self._tasks if name in task["tasks"])
+        return bool(task.higher_is_better().get(metric, True))
 
     def _run(self, language_model: LanguageModel, task: Any, stage: str, progress: Progress) -> dict[str, Any]:
         while True:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from nmerge_core.figures import style
 from nmerge_core.figures.panels import cell, layer_axis, panels
 
-_WHOLE = {"attention": "attention", "mlp": "whole MLP"}
+_WHOLE = {"attention": "attention", "mlp": "whole MLP", "layer": "whole layer"}
 
 
 def parts(frame: pd.DataFrame) -> pd.Series:

@@ -25,7 +25,14 @@ class Batch:
 
 
 def draw(
-    corpus: str, categories: Sequence[str] | None, base: Checkpoint, *, samples: int, max_length: int, seed: int
+    corpus: str,
+    categories: Sequence[str] | None,
+    base: Checkpoint,
+    *,
+    samples: int,
+    max_length: int,
+    seed: int,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[Batch]:
     """Draw `samples` texts of each category and tokenise them with the base model's tokenizer.
 
@@ -47,19 +54,19 @@ def draw(
         rng = np.random.default_rng([seed, *category.encode()])
         chosen = sorted(rng.choice(len(texts), size=min(samples, len(texts)), replace=False))
         ids = tokenizer([texts[index] for index in chosen], truncation=True, max_length=max_length)["input_ids"]
-        packed = pack(category, ids)
+        packed = pack(category, ids, batch_tokens)
         if not packed:
             raise InputError(f"{corpus}, category '{category}': expected texts with tokens, found none; fill its texts")
         batches += packed
     return batches
 
 
-def pack(category: str, ids: Sequence[Sequence[int]]) -> list[Batch]:
-    """Pack token sequences, shortest first, into batches of at most `BATCH_TOKENS` (a longer one stands alone)."""
+def pack(category: str, ids: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> list[Batch]:
+    """Pack token sequences, shortest first, into batches of at most `batch_tokens` (a longer one stands alone)."""
     ordered = sorted((sequence for sequence in ids if sequence), key=len)
     rows: list[list[Sequence[int]]] = []
     for sequence in ordered:
-        if rows and (len(rows[-1]) + 1) * len(sequence) <= BATCH_TOKENS:
+        if rows and (len(rows[-1]) + 1) * len(sequence) <= batch_tokens:
             rows[-1].append(sequence)
         else:
             rows.append([sequence])

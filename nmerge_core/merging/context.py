@@ -92,6 +92,14 @@ class Context:
         given = values.each["category"]
         return [category or label for category, label in zip(given, self.labels, strict=True)]
 
+    def calibration(self, values: Values) -> str:
+        """Return the corpus whose texts measure coefficients; raises InputError where none is named."""
+        calibration = values.shared["calibration"]
+        if not calibration:
+            expected = "the folder of a corpus (one <category>.jsonl per category), which measures the coefficients"
+            raise self.wrong("parameters.calibration", expected, "none")
+        return str(self.recipe.path(calibration))
+
     def coefficients(self, values: Values) -> "Coefficients":
         """Solve SubModule Linearity's α per layer for attention, MLP and neuron groups (`linearity.solve`).
 
@@ -101,16 +109,10 @@ class Context:
         # Imported here: it brings transformers along, which a look at a method's parameters does not need.
         from nmerge_core.linearity import solve
 
-        calibration = values.shared["calibration"]
-        if not calibration:
-            expected = (
-                "the folder of a corpus (one <category>.jsonl per category), on which the coefficients are solved"
-            )
-            raise self.wrong("parameters.calibration", expected, "none")
         return solve(
             self.recipe.base_model or "",
             self.recipe.references,
-            str(self.recipe.path(calibration)),
+            self.calibration(values),
             self.task_categories(values),
             groups=self.groups,
             samples=values.shared["samples"],

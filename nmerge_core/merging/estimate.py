@@ -50,6 +50,8 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         if named and not recipe.path(named).exists():
             raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
     passes, solving = method.passes(values), method.solves(values)
+    searching = method.searches(values)
+    model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     cores = os.cpu_count() or 1
     block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
@@ -59,9 +61,9 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
-        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer),
+        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + model),
         seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
-        solving=solving,
+        solving=solving or searching,
     )
 
 

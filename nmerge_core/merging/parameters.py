@@ -97,11 +97,29 @@ CALIBRATION = Parameter(
     "Corpus folder with one <category>.jsonl per category; its texts measure the coefficients.",
 )
 SAMPLES = Parameter("samples", "int", 30, "Texts per task that the coefficients are solved on (paper: 30).", 1, 1000, 1)
+TASKS = Parameter(
+    "tasks",
+    "names",
+    None,
+    "Tasks the search scores its candidates on, as `evaluate` takes them; their mean primary metric is made large.",
+)
+LIMIT = Parameter("limit", "int", 100, "Only the first so many problems of each task.", 1, None, 10)
+RUN_CODE = Parameter("run_code", "flag", False, "Let tasks run the code that a candidate writes, in the sandbox.")
+EVALUATIONS = Parameter(
+    "evaluations",
+    "int",
+    40,
+    "Candidates that are merged and measured, the start among them; each reads every model once.",
+    2,
+    200,
+    1,
+    open_end=True,
+)
 COEFFICIENTS = Parameter(
     "coefficients",
     "json",
     None,
-    "Coefficients that were solved before, per layer and submodule; given, nothing is solved.",
+    "Coefficients that were found before, per part of the model; given, nothing is searched or solved.",
     advanced=True,
 )
 

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a method: its kind (float, int, choice, flag, text, json), default, range and meaning.
+    """One parameter of a method: its kind, default, range and meaning.
 
-    `per_model` parameters stand beside a model in a recipe or, for all models, under `parameters`. A parameter with
-    `auto` also takes the word auto; one `per_category` also takes a mapping from category to value; one that `varies`
-    also takes mergekit's gradient over the layers or its list of filters (`vary.at`).
+    Kinds are float, int, choice, flag, text, names (a tuple of texts), path and json. `per_model` parameters stand
+    beside a model in a recipe or, for all models, under `parameters`. A parameter with `auto` also takes the word auto;
+    one `per_category` also takes a mapping from category to value; one that `varies` also takes mergekit's gradient
+    over the layers or its list of filters (`vary.at`).
     """
 
     name: str
@@ -58,6 +59,11 @@ class Parameter:
             return [self._check_part(part, f"{where}[{index}]") for index, part in enumerate(value)]
         if value is None or self.kind == "json" or (self.auto and value == "auto"):
             return value
+        if self.kind == "names":
+            names = [value] if isinstance(value, str) else value
+            if not isinstance(names, list | tuple) or not all(name and isinstance(name, str) for name in names):
+                raise InputError(f"recipe, key '{where}': expected {self.expected()}, found {value!r}")
+            return tuple(names)  # a list would be a gradient over the layers
         kinds: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "flag": (bool,)}
         if not isinstance(value, kinds.get(self.kind, (str,))) or (self.kind != "flag" and isinstance(value, bool)):
             raise InputError(f"recipe, key '{where}': expected {self.expected()}, found {value!r}")
@@ -88,7 +94,7 @@ class Parameter:
         if self.kind == "flag":
             return "true or false"
         if self.kind not in ("float", "int"):
-            return "text"
+            return "a list of names" if self.kind == "names" else "text"
         noun = "a number" if self.kind == "float" else "a whole number"
         if self.low is None and self.high is None:
             return noun + auto
@@ -136,7 +142,8 @@ class Method:
 
     `prepare(context, values)`, where there is one, finds whole-model facts first. A method without base works on the
     weights themselves: its blocks have a zero base. `passes` tells how often the models are read, the merge itself
-    included, and `solves` whether coefficients are measured by running them.
+    included, `solves` whether coefficients are measured by running them layer by layer, `searches` whether a whole
+    model is held in memory and run to find them.
     """
 
     name: str
@@ -149,6 +156,7 @@ class Method:
     needs_base: bool = True
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
+    searches: Callable[[Values], bool] = _never
 
 
 _METHODS: dict[str, Method] = {}
@@ -165,12 +173,13 @@ def method(
     needs_base: bool = True,
     passes: Callable[[Values], int] = _once,
     solves: Callable[[Values], bool] = _never,
+    searches: Callable[[Values], bool] = _never,
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Register the decorated merge function as a method."""
 
     def register(merge: MergeFunction) -> MergeFunction:
         _METHODS[name] = Method(
-            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves
+            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves, searches
         )
         return merge
 

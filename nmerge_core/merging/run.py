@@ -84,6 +84,18 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     return Opened(recipe, stream)
 
 
+def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
+    """Open another recipe; where it merges the same models they stay open."""
+
+    def sources(of: Recipe) -> tuple[object, ...]:
+        return (of.base_model, of.references, of.method.needs_base)
+
+    if sources(opened.recipe) != sources(recipe):
+        return open_recipe(recipe, device)
+    _check_filters(recipe, opened.stream.donor)
+    return Opened(recipe, opened.stream)
+
+
 def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:
     values = recipe.values()
     for value in (*values.shared.values(), *(own for each in values.each.values() for own in each)):
@@ -101,9 +113,13 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
     Raises:
         InputError: the recipe does not fit its models, `out` exists, the disk is full, or a weight is NaN or infinite.
     """
+    return merge_opened(open_recipe(recipe, device), out, progress)
+
+
+def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Report:
+    """Merge an opened recipe as `merge` does."""
     started = time.monotonic()
-    opened = open_recipe(recipe, device)
-    stream = opened.stream
+    recipe, stream = opened.recipe, opened.stream
     part = out.absolute().parent / f".{out.name}.part"
     layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
     check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))

@@ -56,7 +56,9 @@ def _sorted(method: Method, methods: Mapping[str, Method]) -> tuple[list[Paramet
     drawn = [parameter for parameter in method.parameters if not parameter.advanced]
     choices = {choice for parameter in drawn for choice in parameter.choices}
     others = {p.name for name, other in methods.items() if name != method.name for p in other.parameters}
-    folded = [p for p in drawn if p.kind in ("path", "text") or (choices & methods.keys() and p.name in others)]
+    folded = [
+        p for p in drawn if p.kind in ("path", "text", "names") or (choices & methods.keys() and p.name in others)
+    ]
     return [p for p in drawn if p not in folded], folded
 
 
@@ -127,9 +129,14 @@ def _control(parameter: Parameter, label: str, key: str, known: Mapping[str, Any
         words = {"yes": True, "no": False}
         chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET)
         return words[chosen] if chosen is not None else None
+    if parameter.kind == "names":
+        default = ", ".join(default or ())
     # A box keeps its text when only its default changes, so its key changes with the family and what that tells.
     key = f"{key}_{family}_{hashlib.sha256(str(default).encode()).hexdigest()[:8]}"
-    return st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET).strip() or None
+    text = st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET).strip()
+    if parameter.kind == "names":
+        return [name.strip() for name in text.split(",") if name.strip()] or None
+    return text or None
 
 
 def _number(parameter: Parameter, label: str, key: str, default: float | None) -> float | None:

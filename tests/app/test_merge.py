@@ -7,6 +7,7 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
+from nmerge_core.figures.style import significant
 from nmerge_core.merging.recipe import load_recipe, recipe_yaml
 from nmerge_core.merging.registry import methods
 from nmerge_core.runs import client
@@ -34,7 +35,7 @@ def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open
     assert not app.error, [error.value for error in app.error]
     shown = load_recipe(recipe_shown(app))
     method = methods()[name]
-    data = ("path", "text")  # what the family fills in
+    data = ("path", "text", "names")  # what the family fills in
     for parameter in method.parameters:
         if parameter.kind not in data and not parameter.per_model and not parameter.per_category:
             assert shown.values().shared[parameter.name] == parameter.default, parameter.name
@@ -89,6 +90,49 @@ def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -
     assert sum(len(line.y) for line in figure.data) == len(solved)
     assert {line.name for line in figure.data} == {"math", "code"}
     assert app.button(key="merge_evaluate").label.startswith("Score ")
+
+
+def test_a_family_s_tasks_are_what_a_search_scores(tiny_cache: Path, open_page: OpenPage) -> None:
+    task = make_family(tiny_cache)
+    app = open_page(PAGE, family=FAMILY, merge_method=methods()["pcb_es"].title)
+    recipe = recipe_shown(app)
+    assert recipe["parameters"]["tasks"] == [task]
+    box = next(box for box in app.text_input if (box.key or "").startswith("merge_pcb_es_tasks"))
+    box.set_value(f"{task}, math").run()
+    assert recipe_shown(app)["parameters"]["tasks"] == [task, "math"]
+
+
+def test_the_report_of_a_search(tiny_cache: Path, open_page: OpenPage) -> None:
+    known = models(tiny_cache)
+    task = make_family(tiny_cache)
+    recipe = {
+        "merge_method": "pcb_es",
+        "base_model": known["base"],
+        "models": [{"model": known[name]} for name in ("math", "code")],
+        "parameters": {"tasks": [task], "limit": 1, "evaluations": 2},
+    }
+    run = done(tiny_cache, "merge", {"recipe": recipe}, "A merge by search")
+    assert task in run.inputs  # a changed task makes another run
+    app = open_page(PAGE, family=FAMILY, run=run.id)
+    scales = json.loads((run.results / "merged" / "nmerge_report.json").read_text())["facts"]["scales"]
+    told = next(caption.value for caption in app.caption if "took of each fine-tune" in caption.value)
+    assert all(f"{name} **{significant(scale)}**" in told for name, scale in scales.items())
+
+
+def test_the_report_of_coefficients_by_layer(tiny_cache: Path, open_page: OpenPage) -> None:
+    known = models(tiny_cache)
+    make_family(tiny_cache)
+    coefficients = {"embedding": [0.1, 0.2], "0": [0.3, 0.4], "1": [0.5, 0.6], "norm": [0.7, 0.8]}
+    recipe = {
+        "merge_method": "adamerging",
+        "base_model": known["base"],
+        "models": [{"model": known[name]} for name in ("math", "code")],
+        "parameters": {"coefficients": coefficients},
+    }
+    run = done(tiny_cache, "merge", {"recipe": recipe}, "A merge by layers")
+    figure = drawn(open_page(PAGE, family=FAMILY, run=run.id))
+    assert {line.name: list(line.y) for line in figure.data} == {"math": [0.3, 0.5], "code": [0.4, 0.6]}
+    assert "<b>whole layer</b>" in {note.text for note in figure.layout.annotations}
 
 
 def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:

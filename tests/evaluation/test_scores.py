@@ -216,3 +216,20 @@ def test_jackknife_with_groups_is_near_the_closed_form() -> None:
 def test_no_model() -> None:
     with pytest.raises(InputError, match="at least one model"):
         evaluate([], ["general"])
+
+
+def test_the_objective_is_the_mean_of_primary_metrics_and_larger_is_better(model: str, tmp_path: Path) -> None:
+    texts = write(tmp_path, "general", [{"text": text} for text in TEXTS])
+    sums = write(tmp_path, "math", [{"prompt": "1 + 1", "answer": "2"}])
+    evaluator = Evaluator([texts, sums])
+    first, second = evaluator.names
+    rows = [
+        (first, "word_perplexity", 40.0), (first, "bits_per_byte", 3.0), (second, "exact_match", 0.5),
+    ]  # fmt: skip
+    scores = pd.DataFrame(rows, columns=["task", "metric", "value"])
+    assert evaluator.objective(scores) == (-40.0 + 0.5) / 2  # of perplexity less is better
+    # Weights 1 and 3: (1 · −40 + 3 · 0.5) / 4; a task without a weight does not count.
+    assert evaluator.objective(scores, {first: 1, second: 3}) == -9.625
+    assert evaluator.objective(scores, {second: 2}) == 0.5
+    filtered = scores.assign(metric=["word_perplexity", "bits_per_byte", "exact_match,strict-match"])
+    assert evaluator.objective(filtered) == evaluator.objective(scores)

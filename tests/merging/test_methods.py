@@ -294,14 +294,32 @@ def test_pcb_equals_its_formula_over_the_whole_model(family, tmp_path: Path) -> 
         torch.testing.assert_close(merged[name], base + part, atol=3e-6, rtol=1e-5)
 
 
-# Parameters a method needs besides its defaults, for the properties below.
-NEEDED = {"sublin": {"coefficients": ALPHA}, "neuronmerge": {"coefficients": ALPHA}}
+# Coefficients of the methods that solve or search some, for the properties below.
+BY_LAYER = {part: [0.5, -0.25, 1.25] for part in ("0", "1", "embedding", "norm")}
+NEEDED = {"sublin": ALPHA, "neuronmerge": ALPHA, "adamerging": BY_LAYER}
+NEEDED |= {name: {"model": [0.5, -0.25, 1.25]} for name in ("lorahub", "pcb_es")}
 
 
-def needed(family, method: str, models: int = 3) -> dict[str, object]:
-    alpha = {layer: {part: each[:models] for part, each in parts.items()} for layer, parts in ALPHA.items()}
-    given = {"coefficients": alpha} if method in NEEDED else {}
+def needed(family, method: str) -> dict[str, object]:
+    given = {"coefficients": NEEDED[method]} if method in NEEDED else {}
     return given | ({"neurons": family.neurons} if method == "neuronmerge" else {})
+
+
+def test_adamerging_by_layer(family, tmp_path: Path) -> None:
+    coefficients = {"embedding": [1, 0, 0], "0": [0.5, 0, 0], "1": [0, 0.25, 0], "norm": [0, 0, 1]}
+    merged = run(family, tmp_path / "out", "adamerging", coefficients=coefficients)
+
+    def delta(name: str, tau: torch.Tensor) -> torch.Tensor:
+        if ".layers." in name:
+            return 0.5 * tau[0] if ".layers.0." in name else 0.25 * tau[1]
+        return tau[0] if "embed" in name else tau[2]
+
+    assert_same(merged, family, delta)
+
+
+def test_lorahub_adds_by_coefficients(family, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "lorahub", coefficients={"model": [0.5, -0.25, 1.25]})
+    assert_same(merged, family, lambda name, tau: 0.5 * tau[0] - 0.25 * tau[1] + 1.25 * tau[2])
 
 
 @pytest.mark.parametrize("method", methods())

@@ -1,14 +1,27 @@
 """Weigh each entry by how much its task cares for it and how much the tasks agree (parameter competition balancing)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.parameters import LAMBDA, WEIGHT
+from nmerge_core.merging.parameters import COEFFICIENTS, EVALUATIONS, LAMBDA, LIMIT, RUN_CODE, TASKS, WEIGHT
 from nmerge_core.merging.registry import Parameter, Values, method
+from nmerge_core.merging.search import (
+    MODEL,
+    candidate_of,
+    found_coefficients,
+    given_coefficients,
+    load_evaluator,
+    search,
+    searches,
+)
+
+# Of the search for λ_t, which starts at PCB-Merging without a search; the paper names neither.
+_BOUND = 2.0
+_STEP = 0.3  # standard deviation of the first draws
 
 
 @dataclass(frozen=True)
@@ -44,35 +57,79 @@ def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:
     return intra * torch.tanh(block.deltas * block.deltas.sum(0))
 
 
+def balanced(block: Block, facts: Facts, weights: Sequence[float]) -> torch.Tensor:
+    """Return Σ w_t τ̂_t ŝ_t / Σ ŝ_t with τ̂ clipped at its tails and ŝ the score floored and scaled to [0, 1]."""
+    magnitudes, scores = facts.data
+    scale = [each.scaled(own) for own, each in zip(score(block, magnitudes), scores, strict=True)]
+    total = torch.zeros_like(block.base)
+    for delta, own, tail, weight in zip(block.deltas, scale, magnitudes, weights, strict=True):
+        total.add_(delta.sign() * delta.abs().clamp(tail.low, tail.high) * own, alpha=weight)
+    return total / torch.stack(scale).sum(0).clamp(min=1e-12)
+
+
+_MASK_RATIO = Parameter(
+    "mask_ratio",
+    "float",
+    0.2,
+    "Fraction r of the highest scores that counts, over the whole model.",
+    0,
+    1,
+    0.01,
+    above_low=True,
+)
+_TAIL_CLIP = Parameter(
+    "tail_clip", "float", 0.01, "Share of smallest and of largest |τ| that is clipped.", 0, 0.4, 0.005
+)
+_PASSES = 3  # two order statistics and the merge
+
+
 @method(
     "pcb",
     title="PCB-Merging",
     paper="Du et al., NeurIPS 2024",
     summary="Weigh every change by how large it is in its model and how much the models agree on it.",
-    parameters=[
-        WEIGHT,
-        LAMBDA,
-        Parameter(
-            "mask_ratio",
-            "float",
-            0.2,
-            "Fraction r of the highest scores that counts, over the whole model.",
-            0,
-            1,
-            0.01,
-            above_low=True,
-        ),
-        Parameter("tail_clip", "float", 0.01, "Share of smallest and of largest |τ| that is clipped.", 0, 0.4, 0.005),
-    ],
+    parameters=[WEIGHT, LAMBDA, _MASK_RATIO, _TAIL_CLIP],
     prepare=prepare,
-    passes=lambda values: 3,
+    passes=lambda values: _PASSES,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return λ · Σ w_t τ̂_t ŝ_t / Σ ŝ_t with τ̂ clipped at its tails and ŝ the score floored and scaled to [0, 1]."""
-    magnitudes, scores = facts.data
-    weights = values.each["weight"]
-    scale = [each.scaled(own) for own, each in zip(score(block, magnitudes), scores, strict=True)]
-    total = torch.zeros_like(block.base)
-    for delta, own, tail, weight in zip(block.deltas, scale, magnitudes, weights, strict=True):
-        total.add_(delta.sign() * delta.abs().clamp(tail.low, tail.high) * own, alpha=weight)
-    return total / torch.stack(scale).sum(0).clamp(min=1e-12) * values.shared["lambda"]
+    return balanced(block, facts, values.each["weight"]) * values.shared["lambda"]
+
+
+def prepare_search(context: Context, values: Values) -> Facts:
+    """Search a λ_t per model by CMA-ES, from λ = 1, for the largest mean of the tasks' primary metrics.
+
+    Only the order of the candidates' scores steers the search. The λ_t that is found is one of those that were scored,
+    so the output scores what the report says, on these tasks never less than PCB-Merging at λ = 1.
+    """
+    facts = prepare(context, values)
+    if given := given_coefficients(context, values, [MODEL]):
+        return replace(found_coefficients(context, given), data=(facts, given[MODEL]))
+    evaluator = load_evaluator(context, values)
+    candidate = candidate_of(context)
+
+    def loss(coefficients: list[float], tick: Callable[[], None]) -> float:
+        candidate.fill(lambda block: balanced(block, facts, coefficients), tick)
+        return -evaluator.objective(evaluator.scores(candidate.language_model, lambda *_: tick()))
+
+    found = search(context, values, loss, start=1.0, step=_STEP, low=0.0, high=_BOUND)
+    history = [-value for value in found.history]
+    searched = found_coefficients(context, {MODEL: found.point}, objective=-found.value, history=history)
+    return replace(searched, data=(facts, found.point))
+
+
+@method(
+    "pcb_es",
+    title="PCB-Merging + ES",
+    paper="Du et al., NeurIPS 2024",
+    summary="PCB-Merging with a scale per model that an evolution strategy finds on tasks of yours.",
+    parameters=[TASKS, LIMIT, RUN_CODE, EVALUATIONS, _MASK_RATIO, _TAIL_CLIP, COEFFICIENTS],
+    prepare=prepare_search,
+    passes=lambda values: _PASSES + searches(values) * values.shared["evaluations"],
+    searches=searches,
+)
+def merge_searched(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+    """Return Σ λ_t τ̂_t ŝ_t / Σ ŝ_t (as `pcb`) with the λ_t that were found; the best candidate is what is written."""
+    balance, coefficients = facts.data
+    return balanced(block, balance, coefficients)

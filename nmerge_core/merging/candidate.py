@@ -1,0 +1,94 @@
+"""A merged model that is never written: what a search measures, made anew in memory for the coefficients it tries."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nmerge_core.errors import InputError
+from nmerge_core.linearity.samples import Batch
+from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.merging.block import Block
+from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One whole model in memory; `weights` are its parameters' own memory, by their names in the checkpoints."""
+
+    language_model: LanguageModel
+    stream: Stream
+    weights: Mapping[str, Tensor]
+
+    def fill(self, delta: Callable[[Block], Tensor], tick: Callable[[], None]) -> None:
+        """Set the weights to base + `delta(block)`, rounded once to the model's dtype; `tick` is called per block."""
+
+        def work(rows: Rows) -> None:
+            block = self.stream.load(rows)
+            target = self.weights[rows.name][rows.start : rows.stop]
+            target.copy_((block.base + delta(block)).view(target.shape))
+
+        for _ in in_order(work, all_rows(self.stream, list(self.weights))):
+            tick()
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Run a batch and return its logits (B, T, vocabulary); causal attention never sees the right padding."""
+        tokens = batch.tokens.to(self.language_model.device)
+        logits: Tensor = self.language_model.model(input_ids=tokens, use_cache=False).logits
+        return logits
+
+    def each(self, work: Callable[[Batch], Result], batches: Sequence[Batch]) -> Iterator[Result]:
+        """Work on every batch, in order: on the CPU on one thread a batch, so that no sum depends on the threads."""
+        return in_order(work, batches) if self.stream.device.type == "cpu" else map(work, batches)
+
+    def cross_entropy(self, batches: Sequence[Batch], tick: Callable[[], None]) -> float:
+        """Return the mean, over the batches' categories, of the mean next-token cross-entropy in nats."""
+
+        def work(batch: Batch) -> float:
+            with torch.inference_mode():
+                return next_token_loss(self.logits(batch), batch)
+
+        predicted = Counter[str]()
+        for batch in batches:
+            predicted[batch.category] += int(batch.real[:, 1:].sum())
+        total = 0.0
+        for batch, loss in zip(batches, self.each(work, batches), strict=True):
+            total += loss / max(1, predicted[batch.category])
+            tick()
+        return total / len(predicted)
+
+
+def load_candidate(stream: Stream, names: Sequence[str], dtype: torch.dtype | None) -> Candidate:
+    """Load the donor's model, in `dtype` or its own, for weights to be merged into.
+
+    Raises:
+        InputError: the model cannot be loaded, or transformers keeps its weights under other names or shapes.
+    """
+    donor = stream.donor
+    language_model = load_model(donor.reference, str(stream.device))
+    model: nn.Module = language_model.model
+    model.to(dtype=dtype)
+    own = model.state_dict()
+    weights = {}
+    for name in names:
+        found = own.get(name, own.get(f"{language_model.model.base_model_prefix}.{name}"))
+        if found is None or tuple(found.shape) != donor.info(name).shape:
+            raise InputError(
+                f"{donor.reference}, tensor {name}: transformers runs this model from weights of other names or "
+                "shapes, so it cannot be merged in memory; search with the command `sweep`, which writes each candidate"
+            )
+        weights[name] = found
+    return Candidate(language_model, stream, weights)
+
+
+def next_token_loss(logits: Tensor, batch: Batch) -> float:
+    """Return the summed cross-entropy of each text's real tokens after its first; logits (B, T, vocabulary)."""
+    real = batch.real[:, 1:].to(logits.device)  # (B, T − 1)
+    following = batch.tokens[:, 1:].to(logits.device)[real]  # (N,)
+    return F.cross_entropy(logits[:, :-1][real].float(), following, reduction="sum").item()

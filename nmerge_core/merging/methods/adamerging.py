@@ -1,0 +1,97 @@
+"""Coefficients per model, or per model and layer, that make the merge sure of its predictions on unlabelled texts."""
+
+import torch
+
+from nmerge_core.merging.block import Block
+from nmerge_core.merging.context import Context, Facts
+from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS
+from nmerge_core.merging.primitives import weighted_sum
+from nmerge_core.merging.registry import Parameter, Values, method
+from nmerge_core.merging.search import (
+    MODEL,
+    candidate_of,
+    found_coefficients,
+    given_coefficients,
+    load_texts,
+    searches,
+)
+
+_START = 0.3  # λ before the first step (§4.1)
+
+
+def prepare(context: Context, values: Values) -> Facts:
+    """Learn λ by Adam on Σ_t of the mean entropy of the next token's distribution over texts of task t (Eq. 4).
+
+    A language model's classes are its vocabulary, and each token of a text is a prediction. All texts are seen at every
+    step, where the authors draw 16 anew; they clamp λ to [0, 1] in use, here it is put back there after a step.
+    """
+    from nmerge_core.merging.learn import Entropy, learn
+
+    architecture = context.stream.donor.architecture
+    part_of = {name: _part(values, architecture.layer_of(name), architecture.submodule(name)) for name in context.names}
+    parts = list(dict.fromkeys(part_of.values()))
+    if given := given_coefficients(context, values, parts):
+        return found_coefficients(context, given)
+    batches = load_texts(context, values, list(dict.fromkeys(context.task_categories(values))))
+    groups = {name: parts.index(part) for name, part in part_of.items()}
+    steps = values.shared["steps"]
+    start = torch.full((len(parts), len(context.recipe.models)), _START, dtype=torch.float64)
+    learnt, history = learn(
+        Entropy(candidate_of(context, torch.float32), groups, batches),
+        start,
+        steps=steps,
+        rate=values.shared["learning_rate"],
+        progress=lambda done: context.progress("Learning coefficients", done, steps, "steps"),
+    )
+    return found_coefficients(context, dict(zip(parts, learnt, strict=True)), history=history)
+
+
+def _part(values: Values, layer: int | None, submodule: str) -> str:
+    """Name the part whose coefficients a tensor has: the model, its layer, or, outside the layers, what it is."""
+    if values.shared["granularity"] == "task":
+        return MODEL
+    return submodule if layer is None else str(layer)
+
+
+@method(
+    "adamerging",
+    title="AdaMerging",
+    paper="Yang et al., ICLR 2024",
+    summary="Learn how much of each model every layer takes, so that the merge is sure of what comes next in a text.",
+    parameters=[
+        CALIBRATION,
+        CATEGORY,
+        Parameter("samples", "int", 16, "Unlabelled texts per task, all of them read at every step.", 1, 1000, 1),
+        Parameter(
+            "granularity",
+            "choice",
+            "layer",
+            "One coefficient per model and layer (layer-wise), or per model alone (task-wise).",
+            choices=("layer", "task"),
+        ),
+        Parameter(
+            "steps",
+            "int",
+            500,
+            "Steps of Adam; each reads every model, and its changes once more per batch of texts.",
+            1,
+            1000,
+            1,
+            open_end=True,
+        ),
+        Parameter(
+            "learning_rate", "float", 1e-3, "Learning rate of Adam.", 0, 0.1, 0.001, above_low=True, open_end=True
+        ),
+        COEFFICIENTS,
+    ],
+    prepare=prepare,
+    # The weights are merged, and each batch (of a few texts, one at the least for every task) reads the changes again.
+    passes=lambda values: 1 + searches(values) * values.shared["steps"] * (1 + len(values.each["category"])),
+    searches=searches,
+)
+def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+    """Return Σ λ_t τ_t with the λ of the block's layer, or, outside the layers, of embeddings, norm and head.
+
+    The authors' code has a λ for every tensor of its vision models; the paper's "layer" (Eq. 3) is a layer here.
+    """
+    return weighted_sum(block.deltas, facts.data[_part(values, block.layer, block.submodule)])

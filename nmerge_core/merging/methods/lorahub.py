@@ -1,0 +1,68 @@
+"""Coefficients per model that a gradient-free search finds on a few examples of what the merge is for."""
+
+from collections.abc import Callable
+
+import torch
+
+from nmerge_core.merging.block import Block
+from nmerge_core.merging.context import Context, Facts
+from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS, EVALUATIONS
+from nmerge_core.merging.primitives import weighted_sum
+from nmerge_core.merging.registry import Parameter, Values, method
+from nmerge_core.merging.search import (
+    MODEL,
+    candidate_of,
+    found_coefficients,
+    given_coefficients,
+    load_texts,
+    search,
+    searches,
+)
+
+_BOUND = 1.5  # of |c_t| (§3.3)
+_L1 = 0.05  # weight α of the mean of |c_t| (Eq. 3, the authors' code)
+_STEP = 0.5  # standard deviation of the first draws: a third of the bound
+
+
+def prepare(context: Context, values: Values) -> Facts:
+    """Search c from 0, as the authors do: the loss is the mean next-token cross-entropy of the texts + 0.05·mean|c|.
+
+    CMA-ES stands in for the authors' NGOpt of nevergrad, which picks among such searches by itself.
+    """
+    if given := given_coefficients(context, values, [MODEL]):
+        return found_coefficients(context, given)
+    categories = [values.shared["target"]] if values.shared["target"] else context.task_categories(values)
+    batches = load_texts(context, values, categories)
+    candidate = candidate_of(context)
+
+    def loss(coefficients: list[float], tick: Callable[[], None]) -> float:
+        candidate.fill(lambda block: weighted_sum(block.deltas, coefficients), tick)
+        penalty = sum(map(abs, coefficients)) / len(coefficients)
+        return candidate.cross_entropy(batches, tick) + _L1 * penalty
+
+    found = search(context, values, loss, start=0.0, step=_STEP, low=-_BOUND, high=_BOUND)
+    return found_coefficients(context, {MODEL: found.point}, loss=found.value, history=found.history)
+
+
+@method(
+    "lorahub",
+    title="LoraHub",
+    paper="Huang et al., COLM 2024",
+    summary="Add up the changes by coefficients that a search without gradients finds on a few example texts.",
+    parameters=[
+        CALIBRATION,
+        Parameter(
+            "target", "text", None, "The corpus category the merge is for; the categories of all its models if unset."
+        ),
+        CATEGORY,
+        Parameter("samples", "int", 5, "Example texts per category (paper: 5).", 1, 1000, 1),
+        EVALUATIONS,
+        COEFFICIENTS,
+    ],
+    prepare=prepare,
+    passes=lambda values: 1 + searches(values) * values.shared["evaluations"],
+    searches=searches,
+)
+def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+    """Return Σ c_t τ_t, of adapters and of whole fine-tunes alike."""
+    return weighted_sum(block.deltas, facts.data[MODEL])

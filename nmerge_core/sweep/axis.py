@@ -1,0 +1,87 @@
+"""One searched key of a recipe: where it is, and the values it may take."""
+
+import math
+import re
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from nmerge_core.errors import InputError
+
+_KEY = re.compile(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*")
+_DIGITS = 6  # significant ones of a value drawn from a range, so that a recipe shows what was merged
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dotted path into a recipe, such as models[0].parameters.weight, with its values or its range.
+
+    A range is drawn from evenly, or evenly in its logarithm where `log`; a `whole` one in whole numbers.
+    """
+
+    key: str
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    whole: bool = False
+
+    def at(self, place: float) -> Any:
+        """Return the value at a place in [0, 1] between the first (or lowest) and the last."""
+        if self.values:
+            return self.values[min(int(place * len(self.values)), len(self.values) - 1)]
+        if self.log:
+            value = self.low * (self.high / self.low) ** place
+        else:
+            value = self.low + place * (self.high - self.low)
+        return round(value) if self.whole else float(f"{value:.{_DIGITS}g}")
+
+    @property
+    def written(self) -> Any:
+        """The axis as a sweep's YAML has it."""
+        if self.values:
+            return list(self.values)
+        return {"low": self.low, "high": self.high, **({"log": True} if self.log else {})}
+
+    def put(self, recipe: MutableMapping[str, Any], value: Any) -> None:
+        """Set the key in a recipe as it was read from YAML, making the mappings on the way that are not there.
+
+        Raises:
+            InputError: a list on the way is too short, or something on the way is neither list nor mapping.
+        """
+        parts = [int(part) if part.isdigit() else part for part in re.findall(r"\w+", self.key)]
+        place: Any = recipe
+        for depth, part in enumerate(parts):
+            if isinstance(part, int):
+                if not isinstance(place, list) or part >= len(place):
+                    there = f"{len(place)} entries" if isinstance(place, list) else f"{place!r}"
+                    raise InputError(f"sweep, search key '{self.key}': expected a list with an entry {part}, {there}")
+            elif not isinstance(place, dict):
+                raise InputError(
+                    f"sweep, search key '{self.key}': expected a mapping that holds {part}, found {place!r}"
+                )
+            if depth == len(parts) - 1:
+                place[part] = value
+            elif isinstance(place, dict) and place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+
+
+def read_axis(key: str, given: Any, *, whole: bool) -> Axis:
+    """Read `[value, …]` or `{low, high, log}`; `whole` says that the recipe takes whole numbers there.
+
+    Raises:
+        InputError: it is neither, or the key is no dotted path.
+    """
+    where = f"sweep, search key '{key}'"
+    if not _KEY.fullmatch(key):
+        raise InputError(f"{where}: expected a path into the recipe such as parameters.lambda or models[0].model")
+    if isinstance(given, list) and given:
+        return Axis(key, values=tuple(given))
+    if not isinstance(given, Mapping) or not {"low", "high"} <= given.keys() <= {"low", "high", "log"}:
+        raise InputError(f"{where}: expected [value, …] or {{low: …, high: …}} (and log: true), found {given!r}")
+    low, high, log = given["low"], given["high"], given.get("log", False)
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in (low, high))
+    if not numbers or low >= high or not isinstance(log, bool) or (log and low <= 0):
+        raise InputError(f"{where}: expected numbers low < high (above 0 with log: true), found {dict(given)}")
+    return Axis(key, low=low, high=high, log=log, whole=whole)

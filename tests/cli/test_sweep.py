@@ -1,0 +1,58 @@
+"""`sweep` end to end: real merges, real tasks, the table it prints and leaves."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from nmerge_core.cli import main
+
+
+@pytest.fixture
+def asked(family, tmp_path):
+    """A sweep of two trials over the family's recipe."""
+    file = tmp_path / "sweep.yaml"
+
+    def write(**more: object) -> str:
+        content = {"recipe": str(family.recipe), "search": {"parameters.weight": [0.0, 1.0]}, "tasks": [family.task]}
+        file.write_text(yaml.safe_dump({**content, "limit": 2, **more}))
+        return str(file)
+
+    return write
+
+
+def test_sweep_merges_scores_and_keeps_the_best(family, asked, tmp_path, capsys):
+    out, scores = tmp_path / "out", tmp_path / "scores.csv"
+    assert main(["sweep", asked(), str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "objective" in printed.out and printed.out.endswith(f"{out / 'best.yaml'}\n")
+    assert "Trial 2 of 2: " in printed.err
+    trials = pd.read_csv(out / "trials.csv")
+    assert list(trials) == ["trial", "parameters.weight", "plain/bits_per_byte", "objective", "seconds"]
+    assert (trials["objective"] == -trials["plain/bits_per_byte"]).all()  # of bits per byte less is better
+    best = trials["objective"].idxmax()
+    assert main(["evaluate", family.base, str(out / "best"), "--tasks", family.task, "--limit", "2",
+                 "--out", str(scores)]) == 0  # fmt: skip
+    again = pd.read_csv(scores)["value"]
+    assert again[0] == trials["plain/bits_per_byte"][0]  # weight 0 is the base
+    assert again[1] == trials["plain/bits_per_byte"][best]
+    assert yaml.safe_load((out / "best.yaml").read_text())["parameters"]["weight"] == float(best)
+    before = (out / "trials.csv").read_bytes()
+    assert main(["sweep", asked(), str(out)]) == 0  # all is done
+    assert (out / "trials.csv").read_bytes() == before
+
+
+def test_an_objective_weighs_tasks(family, asked, tmp_path, capsys):
+    assert main(["sweep", asked(objective={"plane": 1}), str(tmp_path / "out")]) == 2
+    assert "unknown key 'plane'; did you mean 'plain'?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["sweep", asked(objective={"plain": 2}), str(tmp_path / "out")]) == 0
+    trials = pd.read_csv(tmp_path / "out/trials.csv")
+    assert (trials["objective"] == -trials["plain/bits_per_byte"]).all()
+
+
+def test_wrong_sweeps_are_one_line_and_status_2(asked, tmp_path, capsys):
+    assert main(["sweep", asked(search={"parameters.wait": [1]}), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nmerge: error: ") and error.count("\n") == 1 and "did you mean 'weight'" in error
+    assert main(["sweep", asked(tasks=["no-such-task.yaml"]), str(tmp_path / "out")]) == 2
+    assert "no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
