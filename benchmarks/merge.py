@@ -56,7 +56,7 @@ def ours(recipe: Path, out: Path) -> Command:
 
 
 def theirs(program: str, recipe: Path, out: Path) -> Command:
-    """mergekit's."""
+    """Mergekit's."""
     return Command("mergekit", [*program.split(), str(recipe), str(out), "--no-copy-tokenizer"], {}, out)
 
 
@@ -111,7 +111,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each (default: 3)")
     parser.add_argument("--methods", default="", help="some of the methods, separated by commas (default: all)")
     parser.add_argument("--shapes", action="store_true", help="peak memory against layers and vocabulary instead")
-    parser.add_argument("--work", type=Path, default=cache_root() / "benchmarks", help="where families and merges are kept")
+    parser.add_argument(
+        "--work", type=Path, default=cache_root() / "benchmarks", help="where families and merges are kept"
+    )
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.shapes:

@@ -277,7 +277,7 @@ def test_a_search_costs_passes_and_a_whole_model(family: SimpleNamespace, tmp_pa
     learning = estimate(searched(family, "adamerging"), tmp_path / "out")
     assert learning.bytes_read == (1 + 2 * 3) * done.bytes_read  # in 2 steps, the merge and the changes of 2 tasks
     es = estimate(searched(family, "pcb_es"), tmp_path / "out")
-    assert es.bytes_read == (5 + 4) * done.bytes_read
+    assert es.bytes_read == (3 + 4) * done.bytes_read
 
 
 def test_a_search_can_be_cancelled(family: SimpleNamespace, tmp_path: Path) -> None:
