@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,17 +59,23 @@ class Checkpoint:
         Raises:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
-        import torch
-
         tensor = self.info(name)
         stop = tensor.rows if stop is None else stop
-        row_bytes = tensor.row_elements * DTYPE_BYTES[tensor.dtype]
-        buffer = bytearray((stop - start) * row_bytes)
-        read_into(tensor.file, tensor.offset + start * row_bytes, memoryview(buffer))
+        run = (start * tensor.row_elements, (stop - start) * tensor.row_elements)
         shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
-        if not buffer:
-            return torch.empty(shape, dtype=torch_dtype(tensor.dtype))
-        return torch.frombuffer(buffer, dtype=torch_dtype(tensor.dtype)).view(shape)
+        return _read_runs(tensor, [run]).view(shape)
+
+    def read_matrix(self, name: str, start: int, stop: int) -> "torch.Tensor":
+        """Read rows [start, stop) of a tensor seen as a `Matrix`, (rows, columns), in the checkpoint's own dtype.
+
+        Raises:
+            InputError: as `read`.
+        """
+        tensor, matrix = self.info(name), self.architecture.matrix(name)
+        values = _read_runs(tensor, matrix.runs(start, stop))
+        if matrix.transposed:
+            return values.view(matrix.columns, stop - start).T.contiguous()  # (rows, columns)
+        return values.view(stop - start, matrix.columns)
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""
@@ -78,19 +84,32 @@ class Checkpoint:
         return self.tensors[name]
 
 
-def read_into(file: Path, offset: int, buffer: memoryview) -> None:
-    """Fill `buffer` from a file's bytes at `offset`; raises InputError where the file ended or vanished."""
+def _read_runs(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> "torch.Tensor":
+    """Read runs of entries (first, number), one after the other, in the tensor's own dtype."""
+    import torch
+
+    size = DTYPE_BYTES[tensor.dtype]
+    places = [(tensor.offset + first * size, count * size) for first, count in runs]
+    buffer = bytearray(sum(length for _, length in places))
+    if not buffer:
+        return torch.empty(0, dtype=torch_dtype(tensor.dtype))
+    _read_into(tensor.file, places, memoryview(buffer))
+    return torch.frombuffer(buffer, dtype=torch_dtype(tensor.dtype))
+
+
+def _read_into(file: Path, places: Iterable[tuple[int, int]], buffer: memoryview) -> None:
+    """Fill `buffer` from places (offset, length) of a file; raises InputError where the file ended or vanished."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
     try:
-        filled = 0
-        while filled < len(buffer):
-            got = os.preadv(descriptor, [buffer[filled:]], offset + filled)
-            if got == 0:
-                raise InputError(f"{file}: ended before byte {offset + filled:,}; it was complete when it was opened")
-            filled += got
+        for offset, length in places:
+            while length:
+                got = os.preadv(descriptor, [buffer[:length]], offset)
+                if got == 0:
+                    raise InputError(f"{file}: ended before byte {offset:,}; it was complete when it was opened")
+                buffer, offset, length = buffer[got:], offset + got, length - got
     finally:
         os.close(descriptor)
 

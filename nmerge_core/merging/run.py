@@ -20,7 +20,7 @@ from nmerge_core.checkpoints import fingerprint, label, labels, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint, torch_dtype
 from nmerge_core.checkpoints.family import mismatches
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.checkpoints.writer import Layout, check_target, create_files, plan_layout, write_at, write_companions
+from nmerge_core.checkpoints.writer import Layout, check_target, create_files, plan_layout, write_companions, write_matrix
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device, peak_memory
 from nmerge_core.merging import vary
@@ -151,22 +151,17 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
     def work(each: Rows) -> None:
         block = stream.load(each)
         target = layout.tensors[each.name]
-        merged = (
-            (block.base + method.merge(block, values[each.name], facts))
-            .to(torch_dtype(target.dtype))
-            .cpu()
-            .contiguous()
-        )
-        write_at(target, each.start, merged.view(-1).view(torch.uint8).numpy().data)
+        merged = (block.base + method.merge(block, values[each.name], facts)).to(torch_dtype(target.dtype)).cpu()
+        write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, merged)
 
     total = sum(tensor.bytes for tensor in layout.tensors.values())
     written = sum(layout.tensors[name].bytes for name in done if name in layout.tensors)
     progress("Merging", written / 1e6, total / 1e6, "MB")
     with (part / _JOURNAL).open("a", encoding="utf-8") as journal:
         for each, _ in zip(rows, in_order(work, rows), strict=True):
-            target = layout.tensors[each.name]
-            written += (each.stop - each.start) * target.bytes // max(1, target.rows)
-            if each.stop == target.rows:
+            target, whole = layout.tensors[each.name], stream.donor.architecture.matrix(each.name).rows
+            written += (each.stop - each.start) * target.bytes // whole
+            if each.stop == whole:
                 journal.write(f"{each.name}\n")
                 journal.flush()
             progress("Merging", written / 1e6, total / 1e6, "MB")

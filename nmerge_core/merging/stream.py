@@ -16,6 +16,7 @@ from nmerge_core.merging.block import Block
 
 # Entries per block and model: a few float32 copies of it stay in a core's cache, and calls still cost little beside it.
 BLOCK_ELEMENTS = 1 << 17
+_RUN = 256  # rows of a block that is stored transposed: its entries lie in runs of this length
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,10 +45,10 @@ class Stream:
         return self.base or self.models[0]
 
     def rows(self, name: str) -> list[Rows]:
-        """Cut a tensor into blocks of whole rows; a 1-D tensor counts each entry as a row."""
-        tensor = self.donor.info(name)
-        step = max(1, BLOCK_ELEMENTS // max(1, tensor.row_elements))
-        return [Rows(name, start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step)]
+        """Cut a tensor into blocks of weight neurons; a point parameter counts each entry as a row."""
+        matrix = self.donor.architecture.matrix(name)
+        step = max(_RUN if matrix.transposed else 1, BLOCK_ELEMENTS // max(1, matrix.columns))
+        return [Rows(name, start, min(start + step, matrix.rows)) for start in range(0, matrix.rows, step)]
 
     def load(self, rows: Rows) -> Block:
         """Read one block of every model.
@@ -55,8 +56,9 @@ class Stream:
         Raises:
             InputError: an entry is NaN or infinite (the tensor and model are named), or a file is no longer whole.
         """
-        neuronal = len(self.donor.info(rows.name).shape) > 1
         architecture = self.donor.architecture
+        neuronal = architecture.matrix(rows.name).neuronal
+        neurons = architecture.neurons(rows.name, rows.start, rows.stop)
         base = self._read(self.base, rows, neuronal) if self.base else None
         deltas = torch.stack([self._read(model, rows, neuronal) for model in self.models])  # (T, rows, columns)
         if base is None:
@@ -72,18 +74,18 @@ class Stream:
             neuronal=neuronal,
             layer=architecture.layer_of(rows.name),
             submodule=architecture.submodule(rows.name),
-            neuron_axis=neurons.axis if (neurons := architecture.neurons(rows.name)) else None,
+            neurons=None if neurons is None else torch.from_numpy(neurons if neuronal else neurons.T),
         )
 
     def _read(self, checkpoint: Checkpoint, rows: Rows, neuronal: bool) -> torch.Tensor:
-        values = checkpoint.read(rows.name, rows.start, rows.stop).to(self.device).float()
+        values = checkpoint.read_matrix(rows.name, rows.start, rows.stop).to(self.device).float()
         # A sum of finite entries stays finite in float32, so one number tells without a mask of the block.
         if not torch.isfinite(values.sum()):
             raise InputError(
                 f"{checkpoint.reference}, tensor {rows.name}: rows {rows.start} to {rows.stop - 1} hold NaN or "
                 "infinite entries; expected finite weights. Fetch or train this model again, or leave it out"
             )
-        return values.flatten(1) if neuronal else values.view(1, -1)
+        return values if neuronal else values.T  # (rows, columns)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
