@@ -1,7 +1,7 @@
 """The MLPs of a checkpoint, experts included, and which of their rows and columns are which neuron."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nmerge_core.architecture.matrices import Matrix, Shape
@@ -79,8 +79,16 @@ class MlpLayer:
         return tuple(dict.fromkeys(part.matrix for part in self.maps))
 
 
+def towers(names: Iterable[str]) -> set[str]:
+    """Return what precedes the numbers of layers: `model.layers`; `encoder.block` and `decoder.block`; ….
+
+    A decoder is one tower, T5 has an encoder and a decoder, CLIP has one for text and one for images.
+    """
+    return {found["tower"] for name in names if (found := LAYER.match(name))}
+
+
 def find_mlps(shapes: Mapping[str, Shape], matrices: Mapping[str, Matrix]) -> dict[str, list[MlpLayer]]:
-    """Find the MLP of every layer, by tower: a decoder is one; T5 has an encoder and a decoder, CLIP text and vision.
+    """Find the MLP of every layer, by tower.
 
     Layers are counted through all towers, in order of the towers' names, a decoder after its encoder.
 
@@ -94,16 +102,16 @@ def find_mlps(shapes: Mapping[str, Shape], matrices: Mapping[str, Matrix]) -> di
         if layer and mlp:
             modules = found.setdefault(layer["tower"], {}).setdefault(int(layer["number"]), {})
             modules.setdefault(mlp["module"] or "", {})[mlp["projection"]] = name
-    towers: dict[str, list[MlpLayer]] = {}
+    layers: dict[str, list[MlpLayer]] = {}
     counted = 0
     for tower in sorted(found, key=lambda name: ("decoder" in name, name)):
         for number in sorted(found[tower]):
             layer_name = f"{tower}.{number}"
-            towers.setdefault(tower, []).append(_layer(counted, layer_name, found[tower][number], shapes, matrices))
+            layers.setdefault(tower, []).append(_layer(counted, layer_name, found[tower][number], shapes, matrices))
             counted += 1
         if sorted(found[tower]) != list(range(len(found[tower]))):
             raise InputError(f"expected an MLP in {tower} 0, 1, …; found them in {sorted(found[tower])}")
-    return towers
+    return layers
 
 
 def _layer(

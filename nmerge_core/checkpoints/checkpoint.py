@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.architecture import Architecture, derive
+from nmerge_core.architecture import Architecture, derive, towers
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo, read_header
 from nmerge_core.checkpoints.reference import resolve
 from nmerge_core.errors import InputError
@@ -16,8 +17,13 @@ from nmerge_core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-# The head that a tied model shares with its embeddings; some fine-tunes store a copy of it all the same.
-TIED_HEAD = "lm_head.weight"
+# What a model shares with its embeddings where these are tied; some fine-tunes store a copy of it all the same.
+_TIED_HEAD = "lm_head.weight"
+_TIED_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # T5's, of `shared`
+# Masks, positions and rotary frequencies that older versions of transformers stored: not parameters, and not loaded.
+_BUFFER = re.compile(r"(?:^|\.)(?:attn\.masked_bias|position_ids|rotary_emb\.inv_freq)$")
+_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|wte|shared)\.weight$")
+_CAUSAL_MASK = re.compile(r"(?:^|\.)attn\.bias$")
 _INDEX = "model.safetensors.index.json"
 
 
@@ -76,6 +82,22 @@ class Checkpoint:
         if matrix.transposed:
             return values.view(matrix.columns, stop - start).T.contiguous()  # (rows, columns)
         return values.view(stop - start, matrix.columns)
+
+    def named_like(self, base: "Checkpoint") -> "Checkpoint":
+        """Return the checkpoint with its tensors under the base's names, where only a prefix differs.
+
+        A model that was saved with its head has the name of its body before every other tensor's (`transformer.h.0…`),
+        one that was saved without has not (`h.0…`).
+        """
+        ours, theirs = min(towers(self.tensors), default=""), min(towers(base.tensors), default="")
+        if ours.endswith(f".{theirs}"):
+            prefix = ours.removesuffix(theirs)
+            return replace(self, tensors={name.removeprefix(prefix): t for name, t in self.tensors.items()})
+        if theirs.endswith(f".{ours}"):
+            prefix = theirs.removesuffix(ours)
+            named = {name if name in base.tensors else f"{prefix}{name}": t for name, t in self.tensors.items()}
+            return replace(self, tensors=named)
+        return self
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""
@@ -138,9 +160,19 @@ def open_checkpoint(reference: str) -> Checkpoint:
             if name in tensors:
                 raise InputError(f"{file}: tensor {name} is also in {tensors[name].file.name}; expected it once")
             tensors[name] = tensor
-    if config.get("tie_word_embeddings") and any("embed_tokens" in name for name in tensors):
-        tensors.pop(TIED_HEAD, None)
-    return Checkpoint(reference, folder, config, tensors)
+    return Checkpoint(reference, folder, config, _parameters(config, tensors))
+
+
+def _parameters(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """Leave out what is no parameter of its own: buffers, and copies of tied embeddings."""
+    copies = set(_TIED_EMBEDDINGS) if "shared.weight" in tensors else set()
+    if config.get("tie_word_embeddings") and any(_EMBEDDINGS.search(name) for name in tensors):
+        copies.add(_TIED_HEAD)
+
+    def is_buffer(name: str, tensor: TensorInfo) -> bool:
+        return bool(_BUFFER.search(name) or (_CAUSAL_MASK.search(name) and len(tensor.shape) == 4))
+
+    return {name: tensor for name, tensor in tensors.items() if name not in copies and not is_buffer(name, tensor)}
 
 
 def _weight_files(folder: Path) -> list[Path]:

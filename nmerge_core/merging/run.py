@@ -74,9 +74,9 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
     base = open_checkpoint(recipe.base_model) if recipe.base_model and recipe.method.needs_base else None
-    models = tuple(open_checkpoint(reference) for reference in recipe.references)
+    opened = [open_checkpoint(reference) for reference in recipe.references]
+    models = tuple(model.named_like(base or opened[0]) for model in opened)
     stream = Stream(base, models, choose_device(device))
-    stream.donor.architecture  # noqa: B018 (raises for a family that is not known)
     reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
     if reasons:
         raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
