@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from nmerge_core.architecture import Architecture
@@ -36,10 +37,16 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
             the CPU together if the model is larger than one GPU, else the CPU.
 
     Raises:
-        InputError: the model or its tokenizer cannot be loaded, weights are missing, or there is no such device.
+        InputError: the model is no causal language model, it or its tokenizer cannot be loaded, weights are missing,
+            or there is no such device.
     """
     checkpoint = open_checkpoint(reference)
     architecture = checkpoint.architecture
+    if architecture.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InputError(
+            f"{reference}: expected a causal language model, found model type '{architecture.model_type}'; it can be "
+            "inspected, merged and compared by cosine, but its neurons cannot be classified or knocked out"
+        )
     logging.disable_progress_bar()
     place = _place(checkpoint, device)
     try:

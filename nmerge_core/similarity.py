@@ -21,8 +21,9 @@ class Cosines:
     """Cosines between the neuron weights of a base and of its fine-tunes.
 
     Attributes:
-        summary: model, layer, matrix (gate, up, down; up and down of an MLP without gate), neurons, mean, min, p01, p50, zero. `zero` counts the neurons
-            whose vector is zero in either model: they have no cosine and are in none of the statistics.
+        summary: model, layer, matrix (gate, up, down; up and down of an MLP without gate), neurons, mean, min, p01,
+            p50, zero. `zero` counts the neurons whose vector is zero in either model: they have no cosine and are in
+            none of the statistics.
         moved: model, layer, neuron, matrix, cosine of the neurons of lowest cosine per model and matrix, lowest first.
     """
 

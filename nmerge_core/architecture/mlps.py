@@ -34,7 +34,7 @@ LAYER = re.compile(r"^(?P<tower>(?:.*?\.)??(?:layers?|h|blocks?))\.(?P<number>\d
 class NeuronMap:
     """Rows [start, stop) of a tensor, seen as a `Matrix`, that are one MLP's gate, up or down.
 
-    On axis 0 row start + i is neuron first + i of the layer; on axis 1 column c of each of the rows is neuron first + c.
+    On axis 0 row start + i is neuron first + i of the layer; on axis 1 column c of every row is neuron first + c.
     """
 
     tensor: str

@@ -13,7 +13,7 @@ from nmerge_core.checkpoints.header import FLOATS
 from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 
-# Same shapes with another value of these would still be another function of the weights. Families name them differently.
+# Same shapes with another value of these would still be another function of the weights; families differ in names.
 _HEADS = ("num_attention_heads", "num_heads", "n_head")
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj")
 _SAME_CONFIG = ("model_type", "num_hidden_layers", "n_layer", "num_layers", *_HEADS, "num_key_value_heads")
