@@ -16,8 +16,9 @@ from nmerge_core.errors import InputError
 # Same shapes with another value of these would still be another function of the weights; families differ in names.
 _HEADS = ("num_attention_heads", "num_heads", "n_head")
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj")
-_SAME_CONFIG = ("model_type", "num_hidden_layers", "n_layer", "num_layers", *_HEADS, "num_key_value_heads")
-_SAME_CONFIG += (*_ACTIVATIONS, "num_experts_per_tok", "norm_topk_prob")
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
+_EXPERTS = ("num_experts_per_tok", "norm_topk_prob")
+_SAME_CONFIG = ("model_type", *_LAYERS, *_HEADS, "num_key_value_heads", *_ACTIVATIONS, *_EXPERTS)
 _NESTED = ("text_config", "vision_config")  # of a model with several towers
 _LISTED = 3  # tensors named in a message before "and N more"
 

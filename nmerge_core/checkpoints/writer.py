@@ -83,7 +83,7 @@ def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: "torch.
     import torch
 
     stored = (values.T if matrix.transposed else values).contiguous()
-    view = memoryview(stored.view(-1).view(torch.uint8).numpy())
+    view = stored.view(-1).view(torch.uint8).numpy().data
     size = DTYPE_BYTES[tensor.dtype]
     descriptor = os.open(tensor.file, os.O_WRONLY)
     try:
