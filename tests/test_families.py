@@ -9,15 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nmerge_core import similarity
 from nmerge_core.activations.hooks import knock_out, record_activations
 from nmerge_core.checkpoints import inspect_family
 from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
+from nmerge_core.merging import stream
 from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.run import merge
-from nmerge_core.similarity import cosine
-from tests.families import FAMILIES, Family, as_matrix, as_stored, is_down, layer_number, make, neuron_ids
+from tests.families import FAMILIES, D, Family, as_matrix, as_stored, is_down, layer_number, make, neuron_ids
 from tests.tiny import TEXTS, write_corpus
 
 Weights = dict[str, torch.Tensor]
@@ -40,6 +41,14 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     return get
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut tensors of these sizes into several blocks, inside experts and fused matrices too."""
+    monkeypatch.setattr(stream, "BLOCK_ELEMENTS", 7 * D)
+    monkeypatch.setattr(stream, "_RUN", 5)
+    monkeypatch.setattr(similarity, "_BLOCK", 7 * D)
+
+
 def each_family(families=FAMILIES):
     return pytest.mark.parametrize("family", families, ids=lambda family: family.title)
 
@@ -54,7 +63,7 @@ def run(models: SimpleNamespace, out: Path, method: str, **parameters: object) -
 
 
 def assert_merged(merged: Weights, family: Family, models: SimpleNamespace, delta) -> None:
-    """`delta(name, base, tau)` is the expected change of a tensor seen as a matrix, tau (T, rows, columns) or (T, n)."""
+    """`delta(name, base, tau)` is the change of a tensor seen as a matrix, tau (T, rows, columns) or (T, n)."""
     assert merged.keys() == models.weights.keys()
     for name, stored in models.weights.items():
         base = as_matrix(family, name, stored)
@@ -173,19 +182,25 @@ def test_neuronmerge_and_sublin_find_neurons_and_submodules(family: Family, made
 @each_family()
 def test_cosine(family: Family, made) -> None:
     models = made(family)
-    found = cosine(models.base, [models.code], lowest=10_000).moved.set_index(["layer", "matrix", "neuron"])["cosine"]
+    found = similarity.cosine(models.base, [models.code], lowest=10_000).moved.set_index(["layer", "matrix", "neuron"])[
+        "cosine"
+    ]
     counts = found.groupby(["layer", "matrix"]).size()
     assert set(counts.index.get_level_values("matrix")) in ({"gate", "up", "down"}, {"up", "down"})
     assert all(count == family.neurons[layer] for (layer, _), count in counts.items())
     tune = models.tunes[1]
+    expected: dict[tuple[int, int], list[float]] = {}
     for name, weight in models.weights.items():
         ids = neuron_ids(family, name, weight.shape)
-        if ids is None or not is_down(family, name):
+        if ids is None or weight.dim() < 2:
             continue
         for neuron in (int(ids.min()), int(ids.max())):
-            ours, theirs = weight[ids == neuron].double(), tune[name][ids == neuron].double()
-            expected = (ours @ theirs / (ours.norm() * theirs.norm())).item()
-            assert found[layer_number(family, name), "down", neuron] == pytest.approx(expected, abs=1e-9)
+            vectors = [value[ids == neuron].double() for value in (weight, tune[name])]  # of gate and up where fused
+            ours, theirs = (vector.view(-1, D) for vector in vectors)
+            cosines = (ours * theirs).sum(1) / (ours.norm(dim=1) * theirs.norm(dim=1))
+            expected.setdefault((layer_number(family, name), neuron), []).extend(cosines.tolist())
+    for (layer, neuron), values in expected.items():
+        assert sorted(found[layer, :, neuron]) == pytest.approx(sorted(values), abs=1e-9)
 
 
 TOKENS = torch.tensor([[5, 9, 200, 31, 8], [7, 7, 80, 2, 6]])
