@@ -42,11 +42,7 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
     """
     checkpoint = open_checkpoint(reference)
     architecture = checkpoint.architecture
-    if architecture.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise InputError(
-            f"{reference}: expected a causal language model, found model type '{architecture.model_type}'; it can be "
-            "inspected, merged and compared by cosine, but its neurons cannot be classified or knocked out"
-        )
+    check_causal(checkpoint)
     logging.disable_progress_bar()
     place = _place(checkpoint, device)
     try:
@@ -74,6 +70,16 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
         missing = sorted(found["missing_keys"])
         raise InputError(f"{reference}: {len(missing):,} tensors of the model are missing, {missing[0]} among them")
     return LanguageModel(model.eval(), tokenizer, architecture, label(reference), model.device)
+
+
+def check_causal(checkpoint: Checkpoint) -> None:
+    """Raise InputError where a model is no causal language model: what runs a model on texts is for these alone."""
+    found = checkpoint.architecture.model_type
+    if found not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InputError(
+            f"{checkpoint.reference}: expected a causal language model, found model type '{found}'; it can be "
+            "inspected, merged and compared by cosine, but not classified, knocked out or measured"
+        )
 
 
 def _place(checkpoint: Checkpoint, device: str) -> str:

@@ -14,6 +14,7 @@ from nmerge_core.activations.hooks import knock_out, record_activations
 from nmerge_core.checkpoints import inspect_family
 from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
+from nmerge_core.linearity import solve
 from nmerge_core.loading import load_model
 from nmerge_core.merging import stream
 from nmerge_core.merging.recipe import load_recipe
@@ -238,7 +239,7 @@ def test_knocking_out_equals_zeroing_the_neurons_weights(family: Family, made, t
 
 def cells(family: Family, models: SimpleNamespace, folder: Path) -> str:
     """What works for a family, found by trying."""
-    neurons = "yes"
+    neurons = coefficients = "yes"
     corpus = write_corpus(folder / "corpus", TEXTS)
     try:
         classify(models.base, corpus, folder / "neurons", top_k=3, device="cpu")
@@ -247,7 +248,13 @@ def cells(family: Family, models: SimpleNamespace, folder: Path) -> str:
     except InputError as error:
         assert "expected a causal language model" in str(error)
         neurons = "no"
-    return f"| {family.title} | yes | yes | {neurons} | {family.note} |"
+    try:
+        solved = solve(models.base, [models.math, models.code], corpus, ["math", "code"], samples=1, device="cpu")
+        assert len(solved.values) == 2 * len(family.neurons)
+    except InputError as error:
+        assert "cannot be measured yet" in str(error) or neurons == "no"
+        coefficients = "no"
+    return f"| {family.title} | yes | yes | {neurons} | {coefficients} | {family.note} |"
 
 
 @each_family()
