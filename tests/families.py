@@ -1,16 +1,20 @@
 """A tiny random model of each family, and where its weights say its neurons are, written down independently."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from nmerge_core.merging.recipe import load_recipe
+from nmerge_core.merging.run import merge
 from tests.tiny import tiny_tokenizer
 
 D, F, LAYERS, EXPERTS, MOE_F, SHARED_F = 16, 24, 2, 4, 12, 20
@@ -28,6 +32,7 @@ _IMAGES = {"image_size": 16, "patch_size": 8}
 _MOE = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "moe_intermediate_size": MOE_F}
 
 Weights = dict[str, torch.Tensor]
+MIXED = ["general", "math", "code"]
 
 
 @dataclass(frozen=True)
@@ -273,3 +278,34 @@ def as_matrix(family: Family, name: str, tensor: torch.Tensor) -> torch.Tensor:
 def as_stored(family: Family, name: str, matrix: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """The inverse of `as_matrix`."""
     return matrix.T if family.conv1d and re.search(family.conv1d, name) else matrix.reshape(shape)
+
+
+def run(models: SimpleNamespace, out: Path, method: str, **parameters: object) -> Weights:
+    entries = [{"model": models.math, "parameters": {"category": "math"}}, {"model": models.code}]
+    if method != "neuronmerge":
+        entries[0].pop("parameters")
+    recipe = {"merge_method": method, "base_model": models.base, "models": entries, "parameters": parameters}
+    merge(load_recipe(recipe), out)
+    return load_file(out / "model.safetensors")
+
+
+def categories(family: Family, file: Path) -> pd.DataFrame:
+    """Give every neuron a random category."""
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randint(len(MIXED), (count,), generator=generator).tolist() for count in family.neurons]
+    neurons = [(layer, neuron, MIXED[index]) for layer, own in enumerate(drawn) for neuron, index in enumerate(own)]
+    frame = pd.DataFrame(neurons, columns=["layer", "neuron", "category"])
+    file.parent.mkdir()
+    frame.to_parquet(file)
+    return frame
+
+
+def family_of(title: str) -> Family:
+    return next(family for family in FAMILIES if family.title == title)
+
+
+def rewrite(folder: str, out: Path, change) -> str:
+    """Copy a checkpoint with other tensors."""
+    shutil.copytree(folder, out)
+    save_file(change(load_file(out / "model.safetensors")), out / "model.safetensors", {"format": "pt"})
+    return str(out)

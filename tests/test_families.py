@@ -17,32 +17,27 @@ from nmerge_core.errors import InputError
 from nmerge_core.linearity import solve
 from nmerge_core.loading import load_model
 from nmerge_core.merging import stream
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.run import merge
-from tests.families import FAMILIES, D, Family, as_matrix, as_stored, is_down, layer_number, make, neuron_ids
+from tests.families import (
+    FAMILIES,
+    MIXED,
+    D,
+    Family,
+    Weights,
+    as_matrix,
+    as_stored,
+    categories,
+    is_down,
+    layer_number,
+    neuron_ids,
+    run,
+)
 from tests.tiny import TEXTS, write_corpus
 
-Weights = dict[str, torch.Tensor]
 DOCUMENT = Path(__file__).parent.parent / "docs/families.md"
 CAUSAL = [family for family in FAMILIES if family.auto == "AutoModelForCausalLM"]
-MIXED = ["general", "math", "code"]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory):
-    """Make the models of a family when they are first asked for."""
-    root = tmp_path_factory.mktemp("families")
-    cache: dict[str, SimpleNamespace] = {}
-
-    def get(family: Family) -> SimpleNamespace:
-        if family.title not in cache:
-            cache[family.title] = make(family, root / str(len(cache)))
-        return cache[family.title]
-
-    return get
-
-
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut tensors of these sizes into several blocks, inside experts and fused matrices too."""
     monkeypatch.setattr(stream, "BLOCK_ELEMENTS", 7 * D)
@@ -52,15 +47,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def each_family(families=FAMILIES):
     return pytest.mark.parametrize("family", families, ids=lambda family: family.title)
-
-
-def run(models: SimpleNamespace, out: Path, method: str, **parameters: object) -> Weights:
-    entries = [{"model": models.math, "parameters": {"category": "math"}}, {"model": models.code}]
-    if method != "neuronmerge":
-        entries[0].pop("parameters")
-    recipe = {"merge_method": method, "base_model": models.base, "models": entries, "parameters": parameters}
-    merge(load_recipe(recipe), out)
-    return load_file(out / "model.safetensors")
 
 
 def assert_merged(merged: Weights, family: Family, models: SimpleNamespace, delta) -> None:
@@ -110,8 +96,8 @@ def neuromerged(base: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
 
 
 @each_family()
-def test_inspect(family: Family, made) -> None:
-    models = made(family)
+def test_inspect(family: Family, made_family) -> None:
+    models = made_family(family)
     report = inspect_family(models.base, [models.math, models.code])
     assert report.mergeable and not report.errors
     facts = report.models[0]
@@ -122,8 +108,8 @@ def test_inspect(family: Family, made) -> None:
 
 
 @each_family()
-def test_merges_equal_a_naive_reference(family: Family, made, tmp_path: Path) -> None:
-    models = made(family)
+def test_merges_equal_a_naive_reference(family: Family, made_family, small_blocks, tmp_path: Path) -> None:
+    models = made_family(family)
     merged = run(models, tmp_path / "linear", "linear")
     assert_merged(merged, family, models, lambda name, base, tau: tau.mean(0))
     least = thresholds(models, 0.3)
@@ -142,20 +128,11 @@ def test_merges_equal_a_naive_reference(family: Family, made, tmp_path: Path) ->
         assert torch.equal(value, written[name]), name
 
 
-def categories(family: Family, file: Path) -> pd.DataFrame:
-    """Give every neuron a random category."""
-    generator = torch.Generator().manual_seed(1)
-    drawn = [torch.randint(len(MIXED), (count,), generator=generator).tolist() for count in family.neurons]
-    neurons = [(layer, neuron, MIXED[index]) for layer, own in enumerate(drawn) for neuron, index in enumerate(own)]
-    frame = pd.DataFrame(neurons, columns=["layer", "neuron", "category"])
-    file.parent.mkdir()
-    frame.to_parquet(file)
-    return frame
-
-
 @each_family()
-def test_neuronmerge_and_sublin_find_neurons_and_submodules(family: Family, made, tmp_path: Path) -> None:
-    models = made(family)
+def test_neuronmerge_finds_neurons_and_sublin_submodules(
+    family: Family, made_family, small_blocks, tmp_path: Path
+) -> None:
+    models = made_family(family)
     frame = categories(family, tmp_path / "neurons/neurons.parquet")
     alpha = {"attention": [0.5, 0.25], "mlp": [0.75, -0.5], "general": [1.5, 1.25]}
     solved = {str(layer): alpha for layer in range(len(family.neurons))}
@@ -181,8 +158,8 @@ def test_neuronmerge_and_sublin_find_neurons_and_submodules(family: Family, made
 
 
 @each_family()
-def test_cosine(family: Family, made) -> None:
-    models = made(family)
+def test_cosine(family: Family, made_family, small_blocks) -> None:
+    models = made_family(family)
     found = similarity.cosine(models.base, [models.code], lowest=10_000).moved.set_index(["layer", "matrix", "neuron"])[
         "cosine"
     ]
@@ -208,8 +185,8 @@ TOKENS = torch.tensor([[5, 9, 200, 31, 8], [7, 7, 80, 2, 6]])
 
 
 @each_family(CAUSAL)
-def test_knocking_out_equals_zeroing_the_neurons_weights(family: Family, made, tmp_path: Path) -> None:
-    models = made(family)
+def test_knocking_out_equals_zeroing_the_neurons_weights(family: Family, made_family, tmp_path: Path) -> None:
+    models = made_family(family)
     chosen = {layer: torch.arange(layer, count, 3) for layer, count in enumerate(family.neurons)}
     weights = {name: value.clone() for name, value in models.weights.items()}
     for name, value in weights.items():
@@ -258,10 +235,10 @@ def cells(family: Family, models: SimpleNamespace, folder: Path) -> str:
 
 
 @each_family()
-def test_the_documentation_says_what_works(family: Family, made, tmp_path: Path) -> None:
+def test_the_documentation_says_what_works(family: Family, made_family, tmp_path: Path) -> None:
     """Inspecting and merging are tried by the tests above."""
     lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
-    assert cells(family, made(family), tmp_path) in lines
+    assert cells(family, made_family(family), tmp_path) in lines
 
 
 def test_the_documentation_names_no_other_family() -> None:
