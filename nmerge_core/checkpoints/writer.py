@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 SHARD_BYTES = 5_000_000_000  # the Hub's customary largest shard
 # What travels from the donor of configuration and tokenizer beside the weights.
 _COMPANIONS: tuple[str, ...] = ("generation_config.json", "chat_template*", "*tokenizer*", "special_tokens_map.json")
-_COMPANIONS += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
+_COMPANIONS += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
+_COMPANIONS += ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)

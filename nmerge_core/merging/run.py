@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
             peak_memory=peak_memory(),
             facts=facts.report,
         )
-        _describe(part, resolved, facts, report)
+        _describe(part, resolved, facts, report, stream.donor.config.get("architectures") or ())
         (part / _JOURNAL).unlink()
         os.replace(part, out)
     except OSError as error:
@@ -217,11 +217,11 @@ def _source(checkpoint: Checkpoint) -> dict[str, str]:
     return {"model": checkpoint.reference, "label": label(checkpoint.reference), "fingerprint": fingerprint(checkpoint)}
 
 
-def _describe(part: Path, resolved: Recipe, facts: Facts, report: Report) -> None:
+def _describe(part: Path, resolved: Recipe, facts: Facts, report: Report, architectures: Sequence[str]) -> None:
     (part / "nmerge_recipe.yaml").write_text(recipe_yaml(resolved), encoding="utf-8")
     (part / "nmerge_report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     names = labels(resolved.references)
-    (part / "README.md").write_text(model_card(resolved, names, report.version), encoding="utf-8")
+    (part / "README.md").write_text(model_card(resolved, names, report.version, architectures), encoding="utf-8")
     if facts.categories is not None:
         (part / NEURONS_FOLDER).mkdir(exist_ok=True)
         facts.categories.to_parquet(part / NEURONS_FOLDER / "neurons.parquet", index=False)

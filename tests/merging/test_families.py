@@ -97,3 +97,16 @@ def test_what_is_no_parameter_is_left_out(title: str, more: Weights, made_family
     expected, found = run(models, tmp_path / "one", "ties"), run(old, tmp_path / "two", "ties")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_image_model_takes_its_processor_along_and_says_how_it_is_loaded(made_family, tmp_path: Path) -> None:
+    models = made_family(family_of("ViT"))
+    base = rewrite(models.base, tmp_path / "base", dict)
+    (tmp_path / "base/preprocessor_config.json").write_text("{}")
+    run(SimpleNamespace(**vars(models) | {"base": base}), tmp_path / "out", "ties")
+    assert (tmp_path / "out/preprocessor_config.json").read_text() == "{}"
+    card = (tmp_path / "out/README.md").read_text()
+    program = card.partition("```python\n")[2].partition("```")[0].replace("this-folder", str(tmp_path / "out"))
+    found: dict = {}
+    exec(program, found)
+    assert type(found["model"]).__name__ == "ViTForImageClassification"
