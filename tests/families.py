@@ -98,7 +98,7 @@ FAMILIES = (
         _DECODER | {"mlp_bias": True, "attention_bias": True},
         _GATED,
         _PRE_NORM,
-        note="with and without biases",
+        note="biases of MLP and attention too",
     ),
     Family("Mistral", "MistralConfig", _DECODER, _GATED, _PRE_NORM),
     Family(
