@@ -19,6 +19,7 @@ _FORMS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"fc1": ("up",), "fc2": ("down",)},
     {"intermediate.dense": ("up",), "output.dense": ("down",)},
 )
+_DOWN = ("down",)
 _PROJECTIONS = "|".join(re.escape(name) for form in _FORMS for name in form)
 # What follows the name of a layer: its MLP's module, or one of its experts, where the MLP has a module of its own.
 _MLP = re.compile(
@@ -114,6 +115,17 @@ def find_mlps(shapes: Mapping[str, Shape], matrices: Mapping[str, Matrix]) -> di
     return layers
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """The tensors of one MLP, or of experts stacked in one: `names` by the matrices that each holds."""
+
+    names: Mapping[tuple[str, ...], str]
+    stacked: bool
+    experts: int
+    d_ffn: int  # of one expert
+    d_model: int
+
+
 def _layer(
     layer: int,
     name: str,
@@ -130,64 +142,49 @@ def _layer(
     d_ffn = d_model = 0
     for module in sorted(modules, key=lambda module: ("shared_expert" in module, number(module) or 0)):
         full = f"{name}.{module}" if module else name
-        form = _form(full, modules[module])
-        names = {kinds: modules[module][projection] for projection, kinds in form.items()}
-        down = matrices[names["down",]]
-        stacked = len(shapes[names["down",]]) == 3
-        experts = shapes[names["down",]][0] if stacked else 1
-        width, d_model = down.columns, down.rows // experts
-        _check(names, shapes, matrices, experts, width, d_model)
-        maps += _maps(layer, names, shapes, experts, width, d_model, d_ffn)
-        for expert in range(experts):
-            routed = expert if stacked else number(module)
-            mlps.append(Mlp(full, names["down",].removesuffix(".weight"), d_ffn, width, routed))
-            d_ffn += width
+        weights = _weights(full, modules[module], shapes, matrices)
+        maps += _maps(layer, weights, shapes, d_ffn)
+        d_model = weights.d_model
+        for expert in range(weights.experts):
+            routed = expert if weights.stacked else number(module)
+            mlps.append(Mlp(full, weights.names[_DOWN].removesuffix(".weight"), d_ffn, weights.d_ffn, routed))
+            d_ffn += weights.d_ffn
     return MlpLayer(layer, name, d_ffn, d_model, tuple(mlps), tuple(maps))
 
 
-def _form(module: str, names: Mapping[str, str]) -> Mapping[str, tuple[str, ...]]:
-    for form in _FORMS:
-        if set(form) <= set(names):
-            return form
-    known = "; ".join(", ".join(form) for form in _FORMS)
-    raise InputError(f"{module}: expected the weights of an MLP ({known}), found {', '.join(sorted(names))}")
-
-
-def _check(
-    names: Mapping[tuple[str, ...], str],
-    shapes: Mapping[str, Shape],
-    matrices: Mapping[str, Matrix],
-    experts: int,
-    width: int,
-    d_model: int,
-) -> None:
+def _weights(
+    module: str, found: Mapping[str, str], shapes: Mapping[str, Shape], matrices: Mapping[str, Matrix]
+) -> _Weights:
+    form = next((form for form in _FORMS if form.keys() <= found.keys()), None)
+    if form is None:
+        known = "; ".join(", ".join(form) for form in _FORMS)
+        raise InputError(f"{module}: expected the weights of an MLP ({known}), found {', '.join(sorted(found))}")
+    names = {kinds: found[projection] for projection, kinds in form.items()}
+    down = matrices[names[_DOWN]]
+    stacked = len(shapes[names[_DOWN]]) == 3
+    experts = shapes[names[_DOWN]][0] if stacked else 1
+    weights = _Weights(names, stacked, experts, down.columns, down.rows // experts)
     for kinds, name in names.items():
-        rows = d_model if kinds == ("down",) else len(kinds) * width
-        columns = width if kinds == ("down",) else d_model
+        rows = weights.d_model if kinds == _DOWN else len(kinds) * weights.d_ffn
+        columns = weights.d_ffn if kinds == _DOWN else weights.d_model
         if (matrices[name].rows, matrices[name].columns) != (experts * rows, columns):
-            stored = (columns, rows) if matrices[name].transposed else (rows, columns)
-            expected = [experts, *stored] if len(shapes[name]) == 3 else [*stored]
-            raise InputError(f"{name}: expected shape {expected} beside {names['down',]}, found {list(shapes[name])}")
+            stored = [columns, rows] if matrices[name].transposed else [rows, columns]
+            expected = [experts, *stored] if stacked else stored
+            raise InputError(f"{name}: expected shape {expected} beside {names[_DOWN]}, found {list(shapes[name])}")
+    return weights
 
 
-def _maps(
-    layer: int,
-    names: Mapping[tuple[str, ...], str],
-    shapes: Mapping[str, Shape],
-    experts: int,
-    width: int,
-    d_model: int,
-    first: int,
-) -> Iterator[NeuronMap]:
-    for kinds, name in names.items():
+def _maps(layer: int, weights: _Weights, shapes: Mapping[str, Shape], first: int) -> Iterator[NeuronMap]:
+    for kinds, name in weights.names.items():
         bias = name.removesuffix("weight") + "bias"
-        for expert in range(experts):
-            neuron = first + expert * width
-            if kinds == ("down",):  # its bias adds to the residual stream, not to a neuron
-                yield NeuronMap(name, layer, "down", expert * d_model, (expert + 1) * d_model, 1, neuron)
+        for expert in range(weights.experts):
+            neuron = first + expert * weights.d_ffn
+            if kinds == _DOWN:  # its bias adds to the residual stream, not to a neuron
+                start = expert * weights.d_model
+                yield NeuronMap(name, layer, "down", start, start + weights.d_model, 1, neuron)
                 continue
             for index, kind in enumerate(kinds):
-                start = (expert * len(kinds) + index) * width
+                start = (expert * len(kinds) + index) * weights.d_ffn
                 for tensor in (name, bias):
                     if tensor in shapes:
-                        yield NeuronMap(tensor, layer, kind, start, start + width, 0, neuron)
+                        yield NeuronMap(tensor, layer, kind, start, start + weights.d_ffn, 0, neuron)
