@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from nmerge_core.architecture import Architecture
@@ -36,10 +37,12 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
             the CPU together if the model is larger than one GPU, else the CPU.
 
     Raises:
-        InputError: the model or its tokenizer cannot be loaded, weights are missing, or there is no such device.
+        InputError: the model is no causal language model, it or its tokenizer cannot be loaded, weights are missing,
+            or there is no such device.
     """
     checkpoint = open_checkpoint(reference)
     architecture = checkpoint.architecture
+    check_causal(checkpoint)
     logging.disable_progress_bar()
     place = _place(checkpoint, device)
     try:
@@ -67,6 +70,16 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
         missing = sorted(found["missing_keys"])
         raise InputError(f"{reference}: {len(missing):,} tensors of the model are missing, {missing[0]} among them")
     return LanguageModel(model.eval(), tokenizer, architecture, label(reference), model.device)
+
+
+def check_causal(checkpoint: Checkpoint) -> None:
+    """Raise InputError where a model is no causal language model: what runs a model on texts is for these alone."""
+    found = checkpoint.architecture.model_type
+    if found not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InputError(
+            f"{checkpoint.reference}: expected a causal language model, found model type '{found}'; it can be "
+            "inspected, merged and compared by cosine, but not classified, knocked out or measured"
+        )
 
 
 def _place(checkpoint: Checkpoint, device: str) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint, labels, open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.progress import Progress, silent
@@ -20,8 +21,9 @@ class Cosines:
     """Cosines between the neuron weights of a base and of its fine-tunes.
 
     Attributes:
-        summary: model, layer, matrix (gate, up, down), neurons, mean, min, p01, p50, zero. `zero` counts the neurons
-            whose vector is zero in either model: they have no cosine and are in none of the statistics.
+        summary: model, layer, matrix (gate, up, down; up and down of an MLP without gate), neurons, mean, min, p01,
+            p50, zero. `zero` counts the neurons whose vector is zero in either model: they have no cosine and are in
+            none of the statistics.
         moved: model, layer, neuron, matrix, cosine of the neurons of lowest cosine per model and matrix, lowest first.
     """
 
@@ -30,8 +32,9 @@ class Cosines:
 
 
 def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Progress = silent) -> Cosines:
-    """Compute cos(w_base, w_ft) of every neuron: row j of gate and up, column j of down.
+    """Compute cos(w_base, w_ft) of every neuron: row j of gate and up, column j of down, whatever the stored form.
 
+    Layers of a model of several towers are counted through all of them, neurons of a layer through all its experts.
     Weights are streamed in blocks of rows and accumulated in float64: memory is bounded by blocks, not by models.
 
     Args:
@@ -45,15 +48,12 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
 
     Source: NeuronMerge App. A.3, Fig. 8; quantiles and lowest neurons are added.
     """
-    opened = [open_checkpoint(reference) for reference in (base, *models)]
-    matrices = [
-        (mlp.layer, matrix, name)
-        for mlp in opened[0].architecture.layers
-        for matrix, name in (("gate", mlp.gate), ("up", mlp.up), ("down", mlp.down))
-    ]
+    origin = open_checkpoint(base)
+    opened = [origin, *(open_checkpoint(model).named_like(origin) for model in models)]
+    matrices = [(layer, matrix) for layer in origin.architecture.layers for matrix in layer.matrices]
     for checkpoint in opened[1:]:
-        for _, _, name in matrices:
-            expected, found = opened[0].info(name).shape, checkpoint.info(name).shape
+        for name in dict.fromkeys(part.tensor for layer in origin.architecture.layers for part in layer.maps):
+            expected, found = origin.info(name).shape, checkpoint.info(name).shape
             if found != expected:
                 raise InputError(
                     f"{checkpoint.reference}, {name}: expected shape {list(expected)} as in {base}, found "
@@ -61,11 +61,11 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
                 )
     names, summary, moved = labels(models), [], []
     progress("Cosine similarity", 0, len(matrices), "matrices")
-    for done, (layer, matrix, name) in enumerate(matrices, start=1):
-        for model, cosines in zip(names, _cosines(opened, name), strict=True):
-            summary.append({"model": model, "layer": layer, "matrix": matrix, **_statistics(cosines)})
+    for done, (layer, matrix) in enumerate(matrices, start=1):
+        for model, cosines in zip(names, _cosines(opened, layer, matrix), strict=True):
+            summary.append({"model": model, "layer": layer.layer, "matrix": matrix, **_statistics(cosines)})
             found_at = np.argsort(cosines, kind="stable")[: min(lowest, np.count_nonzero(~np.isnan(cosines)))]
-            moved += [(model, layer, int(neuron), matrix, float(cosines[neuron])) for neuron in found_at]
+            moved += [(model, layer.layer, int(neuron), matrix, float(cosines[neuron])) for neuron in found_at]
         progress("Cosine similarity", done, len(matrices), "matrices")
     ranked = pd.DataFrame(moved, columns=["model", "layer", "neuron", "matrix", "cosine"])
     ranked = ranked.sort_values(["cosine", "layer", "neuron"], kind="stable")
@@ -74,25 +74,27 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     )
 
 
-def _cosines(checkpoints: Sequence[Checkpoint], name: str) -> NDArray[np.float64]:
+def _cosines(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> NDArray[np.float64]:
     """Return the (fine-tunes, neurons) cosines of one matrix with the first checkpoint's; NaN for zero vectors."""
     base, *models = checkpoints
-    info, axis = base.info(name), base.architecture.neurons(name)
-    assert axis is not None
-    shape = (len(models), info.shape[axis.axis])
-    dots, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    base_squares = torch.zeros(shape[1], dtype=torch.float64)
-    rows = max(1, _BLOCK // info.row_elements)
-    for start in range(0, info.rows, rows):
-        stop = min(start + rows, info.rows)
-        neurons = slice(start, stop) if axis.axis == 0 else slice(None)
-        along = 1 - axis.axis
-        w0 = base.read(name, start, stop).double()  # (rows, columns)
-        base_squares[neurons] += (w0 * w0).sum(along)
-        for index, model in enumerate(models):
-            w = model.read(name, start, stop).double()  # (rows, columns)
-            dots[index, neurons] += (w0 * w).sum(along)
-            squares[index, neurons] += (w * w).sum(along)
+    dots, squares = torch.zeros(2, len(models), layer.d_ffn, dtype=torch.float64)
+    base_squares = torch.zeros(layer.d_ffn, dtype=torch.float64)
+    for part in layer.maps:
+        oriented = base.architecture.matrix(part.tensor)
+        if part.matrix != matrix or not oriented.neuronal:  # biases are no part of a neuron's vector
+            continue
+        step = max(1, _BLOCK // oriented.columns)
+        for start in range(part.start, part.stop, step):
+            stop = min(start + step, part.stop)
+            count = stop - start if part.axis == 0 else oriented.columns
+            first = part.first + (start - part.start if part.axis == 0 else 0)
+            neurons, along = slice(first, first + count), 1 - part.axis
+            w0 = base.read_matrix(part.tensor, start, stop).double()  # (rows, columns)
+            base_squares[neurons] += (w0 * w0).sum(along)
+            for index, model in enumerate(models):
+                w = model.read_matrix(part.tensor, start, stop).double()  # (rows, columns)
+                dots[index, neurons] += (w0 * w).sum(along)
+                squares[index, neurons] += (w * w).sum(along)
     # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.
     return (dots / (base_squares * squares).sqrt()).clamp(-1, 1).numpy()  # (fine-tunes, neurons)
 

@@ -29,18 +29,20 @@ def draw_moved(run: Run, family: Family) -> None:
     """The neurons of lowest cosine, each with a link to the Explorer."""
     st.subheader("Neurons that moved most", anchor=False)
     moved = read_table(run, "moved.csv", list(names))
+    matrices = [matrix for matrix in MATRICES if (moved["matrix"] == matrix).any()]
     left, right = st.columns(2)
     model = left.segmented_control(
         "Fine-tune", names, default=names[0], required=True, key="similarity_model", bind="query-params"
     )
     matrix = right.segmented_control(
         "Matrix",
-        list(MATRICES),
-        default="gate",
+        matrices,
+        default=matrices[0],
         required=True,
         key="similarity_matrix",
         bind="query-params",
-        help="A neuron has a row in gate and up, which decide when it fires, and a column in down: what it then writes",
+        help="A neuron has a row in up and, in most families, in gate, which decide when it fires, and a column in "
+        "down: what it then writes",
     )
     rows = moved[(moved["model"] == model) & (moved["matrix"] == matrix)].sort_values("cosine")
     address = f"/Explorer?family={family.name}&model={model}"

@@ -8,3 +8,25 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NMERGE_CACHE"] = tempfile.mkdtemp(prefix="nmerge-tests-")
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def made_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], SimpleNamespace]:
+    """Make the tiny models of a family of `tests.families` when they are first asked for."""
+    from tests.families import make
+
+    root = tmp_path_factory.mktemp("families")
+    made: dict[str, SimpleNamespace] = {}
+
+    def get(family: Any) -> SimpleNamespace:
+        if family.title not in made:
+            made[family.title] = make(family, root / str(len(made)))
+        return made[family.title]
+
+    return get

@@ -13,11 +13,7 @@ LAYERS, D_MODEL, D_FFN = 2, 32, 48
 def tiny_model(folder: Path, *, seed: int = 0, config: type = Qwen2Config, dtype: torch.dtype = torch.float32) -> str:
     """Save a model and its tokenizer, one token a byte; return the folder as a reference."""
     torch.manual_seed(seed)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({"<eos>": 0} | {token: id for id, token in enumerate(alphabet, start=1)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+    tiny_tokenizer(folder)
     model = AutoModelForCausalLM.from_config(
         config(
             vocab_size=257,
@@ -35,6 +31,15 @@ def tiny_model(folder: Path, *, seed: int = 0, config: type = Qwen2Config, dtype
     )
     model.to(dtype).save_pretrained(folder)
     return str(folder)
+
+
+def tiny_tokenizer(folder: Path) -> None:
+    """Save a tokenizer of 257 tokens: the end of a text, and one a byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({"<eos>": 0} | {token: id for id, token in enumerate(alphabet, start=1)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
 
 
 def write_corpus(folder: Path, texts: dict[str, list[str]]) -> str:

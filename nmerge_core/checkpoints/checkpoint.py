@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.architecture import Architecture, derive
+from nmerge_core.architecture import Architecture, derive, towers
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo, read_header
 from nmerge_core.checkpoints.reference import resolve
 from nmerge_core.errors import InputError
@@ -16,8 +17,13 @@ from nmerge_core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-# The head that a tied model shares with its embeddings; some fine-tunes store a copy of it all the same.
-TIED_HEAD = "lm_head.weight"
+# What a model shares with its embeddings where these are tied; some fine-tunes store a copy of it all the same.
+_TIED_HEAD = "lm_head.weight"
+_TIED_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # T5's, of `shared`
+# Masks, positions and rotary frequencies that older versions of transformers stored: not parameters, and not loaded.
+_BUFFER = re.compile(r"(?:^|\.)(?:attn\.masked_bias|position_ids|rotary_emb\.inv_freq)$")
+_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|wte|shared)\.weight$")
+_CAUSAL_MASK = re.compile(r"(?:^|\.)attn\.bias$")
 _INDEX = "model.safetensors.index.json"
 
 
@@ -59,15 +65,39 @@ class Checkpoint:
         Raises:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
-        import torch
-
         tensor = self.info(name)
         stop = tensor.rows if stop is None else stop
-        row_bytes = tensor.row_elements * DTYPE_BYTES[tensor.dtype]
+        run = (start * tensor.row_elements, (stop - start) * tensor.row_elements)
         shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
-        values = torch.empty(shape, dtype=torch_dtype(tensor.dtype))
-        read_into(tensor.file, tensor.offset + start * row_bytes, values.view(-1).view(torch.uint8).numpy().data)
-        return values
+        return _read_runs(tensor, [run]).view(shape)
+
+    def read_matrix(self, name: str, start: int, stop: int) -> "torch.Tensor":
+        """Read rows [start, stop) of a tensor seen as a `Matrix`, (rows, columns), in the checkpoint's own dtype.
+
+        Raises:
+            InputError: as `read`.
+        """
+        tensor, matrix = self.info(name), self.architecture.matrix(name)
+        values = _read_runs(tensor, matrix.runs(start, stop))
+        if matrix.transposed:
+            return values.view(matrix.columns, stop - start).T.contiguous()  # (rows, columns)
+        return values.view(stop - start, matrix.columns)
+
+    def named_like(self, base: "Checkpoint") -> "Checkpoint":
+        """Return the checkpoint with its tensors under the base's names, where only a prefix differs.
+
+        A model that was saved with its head has the name of its body before every other tensor's (`transformer.h.0…`),
+        one that was saved without has not (`h.0…`).
+        """
+        ours, theirs = min(towers(self.tensors), default=""), min(towers(base.tensors), default="")
+        if ours.endswith(f".{theirs}"):
+            prefix = ours.removesuffix(theirs)
+            return replace(self, tensors={name.removeprefix(prefix): t for name, t in self.tensors.items()})
+        if theirs.endswith(f".{ours}"):
+            prefix = theirs.removesuffix(ours)
+            named = {name if name in base.tensors else f"{prefix}{name}": t for name, t in self.tensors.items()}
+            return replace(self, tensors=named)
+        return self
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""
@@ -76,19 +106,30 @@ class Checkpoint:
         return self.tensors[name]
 
 
-def read_into(file: Path, offset: int, buffer: memoryview) -> None:
-    """Fill `buffer` from a file's bytes at `offset`; raises InputError where the file ended or vanished."""
+def _read_runs(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> "torch.Tensor":
+    """Read runs of entries (first, number), one after the other, in the tensor's own dtype."""
+    import torch
+
+    size = DTYPE_BYTES[tensor.dtype]
+    places = [(tensor.offset + first * size, count * size) for first, count in runs]
+    values = torch.empty(sum(length for _, length in places) // size, dtype=torch_dtype(tensor.dtype))
+    _read_into(tensor.file, places, values.view(torch.uint8).numpy().data)
+    return values
+
+
+def _read_into(file: Path, places: Iterable[tuple[int, int]], buffer: memoryview) -> None:
+    """Fill `buffer` from places (offset, length) of a file; raises InputError where the file ended or vanished."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
     try:
-        filled = 0
-        while filled < len(buffer):
-            got = os.preadv(descriptor, [buffer[filled:]], offset + filled)
-            if got == 0:
-                raise InputError(f"{file}: ended before byte {offset + filled:,}; it was complete when it was opened")
-            filled += got
+        for offset, length in places:
+            while length:
+                got = os.preadv(descriptor, [buffer[:length]], offset)
+                if got == 0:
+                    raise InputError(f"{file}: ended before byte {offset:,}; it was complete when it was opened")
+                buffer, offset, length = buffer[got:], offset + got, length - got
     finally:
         os.close(descriptor)
 
@@ -117,9 +158,19 @@ def open_checkpoint(reference: str) -> Checkpoint:
             if name in tensors:
                 raise InputError(f"{file}: tensor {name} is also in {tensors[name].file.name}; expected it once")
             tensors[name] = tensor
-    if config.get("tie_word_embeddings") and any("embed_tokens" in name for name in tensors):
-        tensors.pop(TIED_HEAD, None)
-    return Checkpoint(reference, folder, config, tensors)
+    return Checkpoint(reference, folder, config, _parameters(config, tensors))
+
+
+def _parameters(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """Leave out what is no parameter of its own: buffers, and copies of tied embeddings."""
+    copies = set(_TIED_EMBEDDINGS) if "shared.weight" in tensors else set()
+    if config.get("tie_word_embeddings") and any(_EMBEDDINGS.search(name) for name in tensors):
+        copies.add(_TIED_HEAD)
+
+    def is_buffer(name: str, tensor: TensorInfo) -> bool:
+        return bool(_BUFFER.search(name) or (_CAUSAL_MASK.search(name) and len(tensor.shape) == 4))
+
+    return {name: tensor for name, tensor in tensors.items() if name not in copies and not is_buffer(name, tensor)}
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -13,14 +13,22 @@ from nmerge_core.checkpoints.header import FLOATS
 from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 
-# Same shapes with another value of these would still be another function of the weights.
-_SAME_CONFIG = ("model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act")
+# Same shapes with another value of these would still be another function of the weights; families differ in names.
+_HEADS = ("num_attention_heads", "num_heads", "n_head")
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj")
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
+_EXPERTS = ("num_experts_per_tok", "norm_topk_prob")
+_SAME_CONFIG = ("model_type", *_LAYERS, *_HEADS, "num_key_value_heads", *_ACTIVATIONS, *_EXPERTS)
+_NESTED = ("text_config", "vision_config")  # of a model with several towers
 _LISTED = 3  # tensors named in a message before "and N more"
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the headers say of one model; `neuronal` and `point` count parameters of 2-D and 1-D tensors."""
+    """What the headers say of one model; `neuronal` and `point` count parameters of weight neurons and of the rest.
+
+    Of a model of several towers d_model, d_ffn and heads are the first's, layers are all.
+    """
 
     reference: str
     label: str
@@ -65,7 +73,7 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
         try:
             checkpoint = open_checkpoint(reference)
             facts.append(model_facts(checkpoint))
-            opened.append(checkpoint)
+            opened.append(checkpoint.named_like(opened[0]) if opened else checkpoint)
         except InputError as error:
             errors.append(str(error))
             if reference == base:
@@ -79,11 +87,12 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     """Collect the facts of one model; raises InputError where its family is not known."""
     architecture = checkpoint.architecture
-    heads = int(checkpoint.config.get("num_attention_heads", 0))
+    config: Mapping[str, Any] = checkpoint.config.get(_NESTED[0]) or checkpoint.config
+    heads = next((int(config[key]) for key in _HEADS if key in config), 0)
     dtypes = Counter[str]()
     for tensor in checkpoint.tensors.values():
         dtypes[tensor.dtype] += tensor.elements
-    neuronal = sum(tensor.elements for tensor in checkpoint.tensors.values() if len(tensor.shape) > 1)
+    neuronal = sum(t.elements for name, t in checkpoint.tensors.items() if architecture.matrix(name).neuronal)
     return ModelFacts(
         reference=checkpoint.reference,
         label=label(checkpoint.reference),
@@ -92,7 +101,7 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         d_model=architecture.d_model,
         d_ffn=architecture.layers[0].d_ffn,
         heads=heads,
-        kv_heads=int(checkpoint.config.get("num_key_value_heads") or heads),
+        kv_heads=int(config.get("num_key_value_heads") or heads),
         vocabulary=architecture.vocabulary,
         parameters=checkpoint.parameters,
         neuronal=neuronal,
@@ -107,11 +116,12 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
 def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
     """List what makes `model` unmergeable with `base`, a sentence each, naming key or tensor."""
     name = label(model.reference)
+    ours, theirs = _settings(base.config), _settings(model.config)
     found = [
-        f"{name}: config.json, key '{key}': expected {base.config.get(key)!r} as in the base, "
-        f"found {model.config.get(key)!r}; it is not a fine-tune of this base"
-        for key in _SAME_CONFIG
-        if base.config.get(key) != model.config.get(key)
+        f"{name}: config.json, key '{key}': expected {ours[key]!r} as in the base, "
+        f"found {theirs[key]!r}; it is not a fine-tune of this base"
+        for key in ours
+        if key in theirs and ours[key] != theirs[key]  # not every version of transformers writes every key
     ]
     shapes = [
         f"{tensor}: expected {list(info.shape)}, found {list(model.tensors[tensor].shape)}"
@@ -119,7 +129,9 @@ def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
         if tensor in model.tensors and model.tensors[tensor].shape != info.shape
     ]
     if shapes:
-        added = " (tokens were added to its vocabulary)" if all("embed" in s or "lm_head" in s for s in shapes) else ""
+        vocabulary = ("embed", "lm_head", "wte", "shared.weight")
+        grown = all(any(part in shape for part in vocabulary) for shape in shapes)
+        added = " (tokens were added to its vocabulary)" if grown else ""
         found.append(f"{name}: shapes differ from the base{added}: {_some(shapes)}")
     if missing := [tensor for tensor in base.tensors if tensor not in model.tensors]:
         found.append(f"{name}: tensors of the base are missing: {_some(missing)}")
@@ -131,6 +143,14 @@ def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
             f"{name}: expected floating-point weights ({', '.join(FLOATS)}): {_some(odd)}; dequantise it first"
         )
     return found
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the function of the weights: the keys of `_SAME_CONFIG`, those of the towers as tower.key."""
+    settings = {key: config[key] for key in _SAME_CONFIG if key in config}
+    for tower in (key for key in _NESTED if config.get(key)):
+        settings |= {f"{tower}.{key}": value for key, value in _settings(config[tower]).items()}
+    return settings
 
 
 def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:

@@ -7,16 +7,21 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
 from nmerge_core.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
+
 SHARD_BYTES = 5_000_000_000  # the Hub's customary largest shard
 # What travels from the donor of configuration and tokenizer beside the weights.
 _COMPANIONS: tuple[str, ...] = ("generation_config.json", "chat_template*", "*tokenizer*", "special_tokens_map.json")
-_COMPANIONS += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
+_COMPANIONS += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
+_COMPANIONS += ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -74,15 +79,20 @@ def create_files(layout: Layout) -> None:
             stream.truncate(layout.sizes[file])
 
 
-def write_at(tensor: TensorInfo, row: int, content: bytes | memoryview) -> None:
-    """Write rows of a tensor, beginning at `row`, at their place in its file."""
+def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: "torch.Tensor") -> None:
+    """Write rows of a tensor seen as a `Matrix`, (rows, columns) in its own dtype from row `start` on, in its file."""
+    import torch
+
+    stored = (values.T if matrix.transposed else values).contiguous()
+    view = stored.view(-1).view(torch.uint8).numpy().data
+    size = DTYPE_BYTES[tensor.dtype]
     descriptor = os.open(tensor.file, os.O_WRONLY)
     try:
-        offset = tensor.offset + row * tensor.row_elements * DTYPE_BYTES[tensor.dtype]
-        view = memoryview(content)
-        while view:
-            written = os.pwrite(descriptor, view, offset)
-            view, offset = view[written:], offset + written
+        for first, count in matrix.runs(start, start + values.numel() // matrix.columns):
+            offset, length = tensor.offset + first * size, count * size
+            while length:
+                written = os.pwrite(descriptor, view[:length], offset)
+                view, offset, length = view[written:], offset + written, length - written
     finally:
         os.close(descriptor)
 

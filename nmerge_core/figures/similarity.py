@@ -19,10 +19,10 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
         colours: The colour of each model.
         dark: The reader's theme.
     """
-    figure = panels(
-        list(MATRICES.values()), x_title="layer", y_title="mean cosine with the base", height=340, dark=dark
-    )
-    for index, matrix in enumerate(MATRICES):
+    found = [matrix for matrix in MATRICES if (summary["matrix"] == matrix).any()]  # not every MLP has a gate
+    titles = [MATRICES[matrix] for matrix in found]
+    figure = panels(titles, x_title="layer", y_title="mean cosine with the base", height=340, dark=dark)
+    for index, matrix in enumerate(found):
         for model, rows in summary[summary["matrix"] == matrix].groupby("model", sort=False):
             rows = rows.sort_values("layer")
             figure.add_scatter(
@@ -36,7 +36,7 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
                 marker={"size": 6},
                 hovertext=[_fact(row) for row in rows.to_dict("records")],
                 hoverinfo="text",
-                **cell(index, len(MATRICES)),
+                **cell(index, len(found)),
             )
     layer_axis(figure, list(summary["layer"]))
     figure.update_yaxes(tickformat=".5~f")

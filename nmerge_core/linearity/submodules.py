@@ -2,12 +2,13 @@
 
 On the base model's own hidden states they are
 
-- attention: f(h) = self_attn(input_layernorm(h)), with h the residual stream entering the layer;
-- mlp: f(h') = mlp(post_attention_layernorm(h')), with h' the residual stream after the base model's attention;
-- a neuron group g of the MLP: f(z) = Σ_{j∈g} φ_j(z) · down[:, j], with z the base model's post_attention_layernorm(h').
+- attention: f(h) = attention(norm(h)), with h the residual stream entering the layer;
+- mlp: f(h') = mlp(norm(h')), with h' the residual stream after the base model's attention;
+- a neuron group g of the MLP: f(z) = Σ_{j∈g} φ_j(z) · down[:, j], with z what the base model's MLP reads.
 
-So the change of a norm counts as a change of the submodule that reads it, but not of a neuron group, whose parameters
-are its rows of gate and up and its columns of down alone (NeuronMerge §2.4 and App. B leave this open).
+The norms are those before and, in some families, after the module (`form`). So the change of a norm counts as a change
+of the submodule that it reads or writes for, but not of a neuron group, whose parameters are its rows of gate and up
+and its columns of down alone (NeuronMerge §2.4 and App. B leave this open).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,62 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
 
+from nmerge_core.architecture import Matrix, MlpLayer
+
 Weights = dict[str, Tensor]
 Groups = Mapping[int, Mapping[str, np.ndarray]]  # layer → name of the group → its neurons
 
-ATTENTION = ("input_layernorm", "self_attn")
-MLP = ("post_attention_layernorm", "mlp")
+
+@dataclass(frozen=True)
+class Sublayer:
+    """Modules of a decoder layer, by name, whose composition is added to the residual stream."""
+
+    before: str | None  # norm
+    module: str
+    after: str | None  # norm
+
+    @property
+    def reads(self) -> str:
+        """The module whose input is the residual stream."""
+        return self.before or self.module
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modules in their order."""
+        return tuple(name for name in (self.before, self.module, self.after) if name)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a family's decoder layers are built: x = x + attention(x), then x = x + mlp(x)."""
+
+    attention: Sublayer
+    mlp: Sublayer
+
+
+_FORMS = (
+    # Qwen2, Qwen3, Llama, Mistral, Phi-3, OLMo
+    Form(Sublayer("input_layernorm", "self_attn", None), Sublayer("post_attention_layernorm", "mlp", None)),
+    # Gemma 2, Gemma 3
+    Form(
+        Sublayer("input_layernorm", "self_attn", "post_attention_layernorm"),
+        Sublayer("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
+    ),
+    # OLMo 2
+    Form(
+        Sublayer(None, "self_attn", "post_attention_layernorm"),
+        Sublayer(None, "mlp", "post_feedforward_layernorm"),
+    ),
+    # GPT-2
+    Form(Sublayer("ln_1", "attn", None), Sublayer("ln_2", "mlp", None)),
+)
+_ACTIVATIONS = ("act_fn", "activation_fn", "act")
+
+
+def form(layer: nn.Module) -> Form | None:
+    """Return how a decoder layer is built, None where that is not known; modules without weights decide too."""
+    parts = {name for name, module in layer.named_children() if not isinstance(module, nn.Dropout)}
+    return next((known for known in _FORMS if parts == {*known.attention.names, *known.mlp.names}), None)
 
 
 @dataclass(frozen=True)
@@ -33,7 +85,7 @@ class Inputs:
     """What the submodules of one layer read for one batch: n real tokens of the base model, float32."""
 
     states: Tensor  # (B, T, d_model), h
-    arguments: Mapping[str, Any]  # of self_attn, besides its hidden states
+    arguments: Mapping[str, Any]  # of the attention, besides its hidden states
     middle: Tensor  # (n, d_model), h'
     normed: Tensor  # (n, d_model), z
     real: Tensor  # (B, T) bool
@@ -55,54 +107,60 @@ class Submodule:
 
 
 def submodules(
-    layer: int, module: nn.Module, weights: Sequence[Weights], groups: Mapping[str, np.ndarray]
+    layer: MlpLayer,
+    module: nn.Module,
+    built: Form,
+    weights: Sequence[Weights],
+    matrix: Callable[[str], Matrix],
+    groups: Mapping[str, np.ndarray],
 ) -> list[Submodule]:
     """Return a decoder layer's attention, its MLP and its neuron groups, in this order.
 
     Args:
-        layer: its number.
+        layer: its neurons.
         module: the layer without weights.
+        built: its form.
         weights: the layer's weights in the base model and in each fine-tune; grouped neurons are copied from them.
+        matrix: the orientation of a tensor by its name in the checkpoint.
         groups: name of each group and its neurons.
     """
 
     def submodule(kind: str, group: str, choose: Callable[[Weights], Weights], output: Output) -> Submodule:
         base, *models = (choose(own) for own in weights)
-        return Submodule(layer, kind, group, base, tuple(models), output)
+        return Submodule(layer.layer, kind, group, base, tuple(models), output)
 
-    activation = module.get_submodule("mlp.act_fn")
+    own = module.get_submodule(built.mlp.module)
+    activation = next(own.get_submodule(name) for name in _ACTIVATIONS if hasattr(own, name))
+    attention, mlp = _Composed(module, built.attention), _Composed(module, built.mlp)
     return [
-        submodule("attention", "", partial(_select, ATTENTION), partial(_attention_output, _Attention(module))),
-        submodule("mlp", "", partial(_select, MLP), partial(_mlp_output, _Mlp(module))),
+        submodule("attention", "", partial(_select, built.attention.names), partial(_attention_output, attention)),
+        submodule("mlp", "", partial(_select, built.mlp.names), partial(_mlp_output, mlp)),
         *(
-            submodule("group", group, partial(_neurons, torch.tensor(neurons)), partial(_group_output, activation))
+            submodule(
+                "group",
+                group,
+                partial(_neurons, layer, matrix, torch.tensor(neurons)),
+                partial(_group_output, activation),
+            )
             for group, neurons in groups.items()
         ),
     ]
 
 
-class _Attention(nn.Module):
-    """f(h) = self_attn(input_layernorm(h))."""
+class _Composed(nn.Module):
+    """f(x) = after(module(before(x))), the modules under their names in the layer."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, sublayer: Sublayer) -> None:
         super().__init__()
-        self.input_layernorm = layer.get_submodule("input_layernorm")
-        self.self_attn = layer.get_submodule("self_attn")
+        self.sublayer = sublayer
+        for name in sublayer.names:
+            self.add_module(name, layer.get_submodule(name))
 
     def forward(self, states: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-        return self.self_attn(hidden_states=self.input_layernorm(states), **arguments)[0]
-
-
-class _Mlp(nn.Module):
-    """f(h') = mlp(post_attention_layernorm(h'))."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.post_attention_layernorm = layer.get_submodule("post_attention_layernorm")
-        self.mlp = layer.get_submodule("mlp")
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.mlp(self.post_attention_layernorm(states))
+        for name in self.sublayer.names:
+            output: Any = self.get_submodule(name)(states, **(arguments if name == self.sublayer.module else {}))
+            states = output[0] if isinstance(output, tuple) else output  # attention has its weights beside it
+        return states
 
 
 def _attention_output(attention: nn.Module, weights: Weights, inputs: Inputs) -> Tensor:
@@ -111,26 +169,29 @@ def _attention_output(attention: nn.Module, weights: Weights, inputs: Inputs) ->
 
 
 def _mlp_output(mlp: nn.Module, weights: Weights, inputs: Inputs) -> Tensor:
-    return functional_call(mlp, weights, (inputs.middle,), strict=True)  # (n, d_model)
+    return functional_call(mlp, weights, (inputs.middle, {}), strict=True)  # (n, d_model)
 
 
 def _group_output(activation: Callable[[Tensor], Tensor], weights: Weights, inputs: Inputs) -> Tensor:
-    gate = linear(inputs.normed, weights["gate_proj.weight"], weights.get("gate_proj.bias"))  # (n, neurons)
-    up = linear(inputs.normed, weights["up_proj.weight"], weights.get("up_proj.bias"))  # (n, neurons)
-    return linear(activation(gate) * up, weights["down_proj.weight"])  # (n, d_model)
+    up = linear(inputs.normed, weights["up"], weights.get("up bias"))  # (n, neurons)
+    if "gate" in weights:
+        phi = activation(linear(inputs.normed, weights["gate"], weights.get("gate bias"))) * up  # (n, neurons)
+    else:
+        phi = activation(up)
+    return linear(phi, weights["down"])  # (n, d_model)
 
 
 def _select(parts: Sequence[str], weights: Weights) -> Weights:
     return {name: weight for name, weight in weights.items() if name.split(".")[0] in parts}
 
 
-def _neurons(neurons: Tensor, weights: Weights) -> Weights:
-    """Keep these neurons of the MLP; the bias of down belongs to none."""
+def _neurons(layer: MlpLayer, matrix: Callable[[str], Matrix], neurons: Tensor, weights: Weights) -> Weights:
+    """Return rows of gate and up (neurons, d_model), their biases, and columns of down (d_model, neurons)."""
     kept = {}
-    for name, weight in weights.items():
-        match name.split("."):
-            case ["mlp", "gate_proj" | "up_proj" as matrix, kind]:
-                kept[f"{matrix}.{kind}"] = weight[neurons.to(weight.device)]
-            case ["mlp", "down_proj", "weight"]:
-                kept["down_proj.weight"] = weight[:, neurons.to(weight.device)].contiguous()
+    for part in layer.maps:
+        oriented, weight = matrix(part.tensor), weights[part.tensor.removeprefix(f"{layer.decoder_layer}.")]
+        rows = (weight.T if oriented.transposed else weight)[part.start : part.stop]
+        own = (neurons - part.first).to(weight.device)
+        name = part.matrix if oriented.neuronal else f"{part.matrix} bias"
+        kept[name] = rows[own] if part.axis == 0 else rows[:, own].contiguous()
     return kept

@@ -9,9 +9,10 @@ import torch
 class Block:
     """Rows [start, stop) of a tensor: `base` (rows, columns) and `deltas` (models, rows, columns), both float32.
 
-    `neuronal` says whether rows are weight neurons (a 2-D weight) or the tensor is a point parameter; the entries
-    [start, stop) of a 1-D tensor are one row of columns. `layer` and `submodule` say where the tensor belongs,
-    `neuron_axis` which of its axes counts MLP neurons. `group` is set where one group of these neurons is merged.
+    `neuronal` says whether rows are weight neurons (`architecture.Matrix`) or the tensor is a point parameter, whose
+    entries [start, stop) are one row of columns. `layer` and `submodule` say where the tensor belongs, `neurons` the
+    MLP neuron of each entry, int64 that broadcasts to (rows, columns), None where entries belong to no single neuron.
+    `group` is set where one group of these neurons is merged.
     """
 
     name: str
@@ -22,7 +23,7 @@ class Block:
     neuronal: bool
     layer: int | None
     submodule: str
-    neuron_axis: int | None
+    neurons: torch.Tensor | None
     group: str | None = None
 
     def for_group(self, group: str) -> "Block":

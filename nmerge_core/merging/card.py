@@ -7,8 +7,11 @@ import yaml
 from nmerge_core.merging.recipe import Recipe, recipe_yaml
 
 
-def model_card(recipe: Recipe, names: Sequence[str], version: str) -> str:
-    """Write a Hugging Face model card: method, sources, how to load it, and the recipe that makes it again."""
+def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures: Sequence[str]) -> str:
+    """Write a Hugging Face model card: method, sources, how to load it, and the recipe that makes it again.
+
+    `architectures` are the classes that config.json names.
+    """
     method = recipe.method
     references = [recipe.base_model, *recipe.references] if recipe.base_model else list(recipe.references)
     hub = [reference for reference in references if not reference.startswith("/")]
@@ -32,10 +35,7 @@ def model_card(recipe: Recipe, names: Sequence[str], version: str) -> str:
             "## Use",
             "",
             "```python",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            'model = AutoModelForCausalLM.from_pretrained("this-folder")',
-            'tokenizer = AutoTokenizer.from_pretrained("this-folder")',
+            *_loading(architectures),
             "```",
             "",
             "## Recipe",
@@ -49,6 +49,18 @@ def model_card(recipe: Recipe, names: Sequence[str], version: str) -> str:
             "",
         ]
     )
+
+
+def _loading(architectures: Sequence[str]) -> list[str]:
+    if architectures and not architectures[0].endswith(("ForCausalLM", "LMHeadModel")):
+        name = architectures[0]
+        return [f"from transformers import {name}", "", f'model = {name}.from_pretrained("this-folder")']
+    return [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("this-folder")',
+        'tokenizer = AutoTokenizer.from_pretrained("this-folder")',
+    ]
 
 
 def _solved(recipe: Recipe) -> bool:

@@ -7,12 +7,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from nmerge_core import __version__
 from nmerge_core.architecture import Architecture
@@ -20,7 +18,14 @@ from nmerge_core.checkpoints import fingerprint, label, labels, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint, torch_dtype
 from nmerge_core.checkpoints.family import mismatches
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.checkpoints.writer import Layout, check_target, create_files, plan_layout, write_at, write_companions
+from nmerge_core.checkpoints.writer import (
+    Layout,
+    check_target,
+    create_files,
+    plan_layout,
+    write_companions,
+    write_matrix,
+)
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device, peak_memory
 from nmerge_core.merging import vary
@@ -74,9 +79,9 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
     base = open_checkpoint(recipe.base_model) if recipe.base_model and recipe.method.needs_base else None
-    models = tuple(open_checkpoint(reference) for reference in recipe.references)
+    opened = [open_checkpoint(reference) for reference in recipe.references]
+    models = tuple(model.named_like(base or opened[0]) for model in opened)
     stream = Stream(base, models, choose_device(device))
-    stream.donor.architecture  # noqa: B018 (raises for a family that is not known)
     reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
     if reasons:
         raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
@@ -144,7 +149,7 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
             peak_memory=peak_memory(),
             facts=facts.report,
         )
-        _describe(part, resolved, facts, report)
+        _describe(part, resolved, facts, report, stream.donor.config.get("architectures") or ())
         (part / _JOURNAL).unlink()
         os.replace(part, out)
     except OSError as error:
@@ -167,22 +172,17 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
     def work(each: Rows) -> None:
         block = stream.load(each)
         target = layout.tensors[each.name]
-        merged = (
-            (block.base + method.merge(block, values[each.name], facts))
-            .to(torch_dtype(target.dtype))
-            .cpu()
-            .contiguous()
-        )
-        write_at(target, each.start, merged.view(-1).view(torch.uint8).numpy().data)
+        merged = (block.base + method.merge(block, values[each.name], facts)).to(torch_dtype(target.dtype)).cpu()
+        write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, merged)
 
     total = sum(tensor.bytes for tensor in layout.tensors.values())
     written = sum(layout.tensors[name].bytes for name in done if name in layout.tensors)
     progress("Merging", written / 1e6, total / 1e6, "MB")
     with (part / _JOURNAL).open("a", encoding="utf-8") as journal:
         for each, _ in zip(rows, in_order(work, rows), strict=True):
-            target = layout.tensors[each.name]
-            written += (each.stop - each.start) * target.bytes // max(1, target.rows)
-            if each.stop == target.rows:
+            target, whole = layout.tensors[each.name], stream.donor.architecture.matrix(each.name).rows
+            written += (each.stop - each.start) * target.bytes // whole
+            if each.stop == whole:
                 journal.write(f"{each.name}\n")
                 journal.flush()
             progress("Merging", written / 1e6, total / 1e6, "MB")
@@ -233,11 +233,11 @@ def _source(checkpoint: Checkpoint) -> dict[str, str]:
     return {"model": checkpoint.reference, "label": label(checkpoint.reference), "fingerprint": fingerprint(checkpoint)}
 
 
-def _describe(part: Path, resolved: Recipe, facts: Facts, report: Report) -> None:
+def _describe(part: Path, resolved: Recipe, facts: Facts, report: Report, architectures: Sequence[str]) -> None:
     (part / "nmerge_recipe.yaml").write_text(recipe_yaml(resolved), encoding="utf-8")
     (part / "nmerge_report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     names = labels(resolved.references)
-    (part / "README.md").write_text(model_card(resolved, names, report.version), encoding="utf-8")
+    (part / "README.md").write_text(model_card(resolved, names, report.version, architectures), encoding="utf-8")
     if facts.categories is not None:
         (part / NEURONS_FOLDER).mkdir(exist_ok=True)
         facts.categories.to_parquet(part / NEURONS_FOLDER / "neurons.parquet", index=False)

@@ -64,7 +64,8 @@ def magnitudes(
 
 def count_entries(stream: Stream, rows: Sequence[Rows]) -> int:
     """Return d, the number of entries of all `rows` in one model."""
-    return sum((each.stop - each.start) * stream.donor.info(each.name).row_elements for each in rows)
+    matrix = stream.donor.architecture.matrix
+    return sum((each.stop - each.start) * matrix(each.name).columns for each in rows)
 
 
 def order_statistics(

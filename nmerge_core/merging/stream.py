@@ -17,6 +17,7 @@ from nmerge_core.merging.block import Block
 
 # Entries per block and model: a few float32 copies of it stay in a core's cache, and calls still cost little beside it.
 BLOCK_ELEMENTS = 1 << 17
+_RUN = 256  # rows of a block that is stored transposed: its entries lie in runs of this length
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,10 +46,10 @@ class Stream:
         return self.base or self.models[0]
 
     def rows(self, name: str) -> list[Rows]:
-        """Cut a tensor into blocks of whole rows; a 1-D tensor counts each entry as a row."""
-        tensor = self.donor.info(name)
-        step = max(1, BLOCK_ELEMENTS // max(1, tensor.row_elements))
-        return [Rows(name, start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step)]
+        """Cut a tensor into blocks of weight neurons; a point parameter counts each entry as a row."""
+        matrix = self.donor.architecture.matrix(name)
+        step = max(_RUN if matrix.transposed else 1, BLOCK_ELEMENTS // max(1, matrix.columns))
+        return [Rows(name, start, min(start + step, matrix.rows)) for start in range(0, matrix.rows, step)]
 
     def load(self, rows: Rows) -> Block:
         """Read one block of every model.
@@ -56,10 +57,11 @@ class Stream:
         Raises:
             InputError: an entry is NaN or infinite (the tensor and model are named), or a file is no longer whole.
         """
-        neuronal = len(self.donor.info(rows.name).shape) > 1
         architecture = self.donor.architecture
+        matrix = architecture.matrix(rows.name)
+        neurons = architecture.neurons(rows.name, rows.start, rows.stop)
         count = rows.stop - rows.start
-        shape = (count, self.donor.info(rows.name).row_elements) if neuronal else (1, count)
+        shape = (count, matrix.columns) if matrix.neuronal else (1, count)
         base = torch.zeros(shape, device=self.device)
         deltas = torch.empty((len(self.models), *shape), device=self.device)  # (T, rows, columns)
         for model, delta in zip(self.models, deltas, strict=True):
@@ -73,15 +75,15 @@ class Stream:
             deltas=deltas,
             start=rows.start,
             stop=rows.stop,
-            neuronal=neuronal,
+            neuronal=matrix.neuronal,
             layer=architecture.layer_of(rows.name),
             submodule=architecture.submodule(rows.name),
-            neuron_axis=neurons.axis if (neurons := architecture.neurons(rows.name)) else None,
+            neurons=None if neurons is None else torch.from_numpy(neurons if matrix.neuronal else neurons.T),
         )
 
     def _read(self, checkpoint: Checkpoint, rows: Rows, values: torch.Tensor) -> None:
         """Read rows in float32 into `values`, (rows, columns)."""
-        values.copy_(checkpoint.read(rows.name, rows.start, rows.stop).to(self.device).view(values.shape))
+        values.copy_(checkpoint.read_matrix(rows.name, rows.start, rows.stop).to(self.device).view(values.shape))
         # A sum of finite entries stays finite in float32, so one number tells without a mask of the block.
         if not isfinite(values.sum().item()):
             raise InputError(

@@ -49,13 +49,18 @@ def test_missing_shards_are_named(tmp_path: Path, weights: dict[str, torch.Tenso
 def test_neurons_are_rows_of_gate_and_up_and_columns_of_down(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     architecture = open_checkpoint(checkpoints.write(tmp_path / "m", weights)).architecture
     mlp = architecture.layers[1]
-    assert (mlp.down_module, mlp.decoder_layer, mlp.d_ffn) == ("model.layers.1.mlp.down_proj", "model.layers.1", 12)
-    axes = {
-        name.rpartition(".1.")[2]: found.axis
+    assert (mlp.mlps[0].down, mlp.decoder_layer, mlp.d_ffn) == ("model.layers.1.mlp.down_proj", "model.layers.1", 12)
+    neurons = {
+        name.rpartition(".1.")[2]: found.tolist()
         for name in weights
-        if (found := architecture.neurons(name)) and found.layer == 1
+        if ".1." in name and (found := architecture.neurons(name, 3, 5)) is not None
     }
-    assert axes == {"mlp.gate_proj.weight": 0, "mlp.up_proj.weight": 0, "mlp.down_proj.weight": 1}
+    rows = [[3], [4]]
+    assert neurons == {
+        "mlp.gate_proj.weight": rows,
+        "mlp.up_proj.weight": rows,
+        "mlp.down_proj.weight": [[*range(12)]],
+    }
     parts = {name.replace("model.layers.1.", ""): architecture.submodule(name) for name in weights if ".0." not in name}
     assert parts["self_attn.q_proj.bias"] == parts["input_layernorm.weight"] == "attention"
     assert parts["mlp.down_proj.weight"] == parts["post_attention_layernorm.weight"] == "mlp"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from transformers import Gemma2Config, Qwen2Config
+from transformers import MixtralConfig, PhiConfig, Qwen2Config
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify
@@ -88,10 +88,12 @@ def test_wrong_input_is_named(qwen2, corpus, tmp_path):
             measure(qwen2, [qwen2], corpus, **{name: value})
 
 
-def test_layers_of_another_form_are_refused(corpus, tmp_path):
-    """Gemma 2 has more norms around its MLP."""
-    model = tiny_model(tmp_path / "gemma2", config=Gemma2Config)
-    with pytest.raises(InputError, match="expected decoder layers of .*found .*pre_feedforward_layernorm"):
+@pytest.mark.parametrize(
+    ("config", "found"), [(PhiConfig, "self_attn, mlp, input_layernorm"), (MixtralConfig, "routed experts")]
+)
+def test_layers_of_another_form_are_refused(corpus, tmp_path, config, found):
+    model = tiny_model(tmp_path / "model", config=config)
+    with pytest.raises(InputError, match=f"expected decoder layers of .*found .*{found}"):
         measure(model, [model], corpus)
 
 

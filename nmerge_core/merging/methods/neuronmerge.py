@@ -202,12 +202,9 @@ def _values_for(used: Method, values: Values) -> Values:
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return θ_merge − θ0 of a block: each MLP neuron by its group's choice, the rest by `others` (Alg. 1)."""
     plan: Plan = facts.data
-    if block.neuron_axis is None or block.layer is None:
+    if block.neurons is None or block.layer is None:
         return _apply(plan, plan.others, block, values)
-    groups = plan.groups[block.layer]  # (d_ffn,)
-    if block.neuron_axis == 0:
-        groups = groups[block.start : block.stop]
-    by_row = block.neuron_axis == 0 and block.neuronal
+    groups = plan.groups[block.layer][block.neurons]  # broadcasts to (rows, columns)
     merged = torch.zeros_like(block.base)
     for index, category in enumerate(plan.categories):
         choice = plan.choices[category]
@@ -219,7 +216,7 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
             if choice == _OWN
             else _apply(plan, choice, block.for_group(category), values)
         )
-        merged = torch.where(mask.to(merged.device).unsqueeze(1 if by_row else 0), delta, merged)
+        merged = torch.where(mask.to(merged.device), delta, merged)
     return merged
 
 

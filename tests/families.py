@@ -1,0 +1,311 @@
+"""A tiny random model of each family, and where its weights say its neurons are, written down independently."""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from nmerge_core.merging.recipe import load_recipe
+from nmerge_core.merging.run import merge
+from tests.tiny import tiny_tokenizer
+
+D, F, LAYERS, EXPERTS, MOE_F, SHARED_F = 16, 24, 2, 4, 12, 20
+_TEXT = {"vocab_size": 257, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+_DECODER = _TEXT | {
+    "hidden_size": D,
+    "intermediate_size": F,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+_ENCODER = {"hidden_size": D, "intermediate_size": F, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+_IMAGES = {"image_size": 16, "patch_size": 8}
+_MOE = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "moe_intermediate_size": MOE_F}
+
+Weights = dict[str, torch.Tensor]
+MIXED = ["general", "math", "code"]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Tensors whose entries along `axis` are neurons: `first` + position, modulo `modulo` where that is set."""
+
+    pattern: str
+    axis: int
+    first: Callable[[re.Match], int] = lambda match: 0
+    modulo: int | None = None
+    down: bool = False
+
+
+def rows(*names: str, **more: Any) -> list[Owner]:
+    return [Owner(name, 0, **more) for name in names]
+
+
+def columns(name: str, **more: Any) -> Owner:
+    return Owner(name, 1, down=True, **more)
+
+
+def experts(up: str, down: str, d_ffn: int) -> list[Owner]:
+    """Per expert, its number the first group of the patterns."""
+    return [
+        Owner(up, 0, first=lambda match: int(match[1]) * d_ffn),
+        Owner(down, 1, first=lambda match: int(match[1]) * d_ffn, down=True),
+    ]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: how to make a model of it, and what is where in its checkpoint."""
+
+    title: str
+    config: str
+    settings: Mapping[str, Any]
+    owners: list[Owner]
+    mlp: str  # names that the MLP of a layer reads or holds; the layer's others are its attention's
+    neurons: tuple[int, ...] = (F,) * LAYERS  # by layer
+    auto: str = "AutoModelForCausalLM"
+    conv1d: str | None = None
+    second: str | None = None  # the prefix of the second tower, whose layers are counted after the first's
+    save: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+_GATED = [*rows(r"mlp\.(gate|up)_proj\.(weight|bias)$"), columns(r"mlp\.down_proj\.weight$")]
+_PRE_NORM = r"\.(mlp|post_attention_layernorm)\."
+_FEEDFORWARD_NORMS = r"\.(mlp|(pre|post)_feedforward_layernorm)\."
+_QWEN_EXPERTS = experts(r"experts\.(\d+)\.(?:gate|up)_proj\.weight$", r"experts\.(\d+)\.down_proj\.weight$", MOE_F)
+_SHARED = [
+    *rows(r"shared_expert\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
+    columns(r"shared_expert\.down_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
+]
+_ROUTED = "the router is merged as it is; a neuron is an expert's"
+
+FAMILIES = (
+    Family("Qwen2", "Qwen2Config", _DECODER | {"tie_word_embeddings": True}, _GATED, _PRE_NORM),
+    Family("Qwen3", "Qwen3Config", _DECODER | {"head_dim": 4}, _GATED, _PRE_NORM),
+    Family(
+        "Llama",
+        "LlamaConfig",
+        _DECODER | {"mlp_bias": True, "attention_bias": True},
+        _GATED,
+        _PRE_NORM,
+        note="biases of MLP and attention too",
+    ),
+    Family("Mistral", "MistralConfig", _DECODER, _GATED, _PRE_NORM),
+    Family(
+        "Phi-3",
+        "Phi3Config",
+        _DECODER,
+        [*rows(r"gate_up_proj\.weight$", modulo=F), columns(r"mlp\.down_proj\.weight$")],
+        _PRE_NORM,
+        note="a neuron is two rows of `gate_up_proj`; `qkv_proj` is merged by rows",
+    ),
+    Family("Gemma 2", "Gemma2Config", _DECODER | {"head_dim": 4}, _GATED, _FEEDFORWARD_NORMS),
+    Family("Gemma 3 (text)", "Gemma3TextConfig", _DECODER | {"head_dim": 4}, _GATED, _FEEDFORWARD_NORMS),
+    Family("OLMo", "OlmoConfig", _DECODER, _GATED, _PRE_NORM),
+    Family("OLMo 2", "Olmo2Config", _DECODER, _GATED, _FEEDFORWARD_NORMS),
+    Family(
+        "GPT-2",
+        "GPT2Config",
+        _TEXT | {"n_embd": D, "n_inner": F, "n_layer": LAYERS, "n_head": 4, "n_positions": 64},
+        [Owner(r"mlp\.c_fc\.weight$", 1), *rows(r"mlp\.c_fc\.bias$"), Owner(r"mlp\.c_proj\.weight$", 0, down=True)],
+        r"\.(mlp|ln_2)\.",
+        conv1d=r"\.(c_attn|c_fc|c_proj)\.weight$",
+        note="weights stored (in, out): a weight neuron is a column; names with or without `transformer.`",
+    ),
+    Family(
+        "Mixtral",
+        "MixtralConfig",
+        _DECODER | {"num_local_experts": EXPERTS, "num_experts_per_tok": 2},
+        experts(r"experts\.(\d+)\.w[13]\.weight$", r"experts\.(\d+)\.w2\.weight$", F),
+        r"\.(block_sparse_moe|post_attention_layernorm)\.",
+        neurons=(EXPERTS * F,) * LAYERS,
+        note=_ROUTED,
+    ),
+    Family(
+        "Qwen2-MoE",
+        "Qwen2MoeConfig",
+        _DECODER | _MOE | {"shared_expert_intermediate_size": SHARED_F},
+        [*_QWEN_EXPERTS, *_SHARED],
+        _PRE_NORM,
+        neurons=(EXPERTS * MOE_F + SHARED_F,) * LAYERS,
+        note=f"{_ROUTED} or, last, the shared expert's",
+    ),
+    Family(
+        "Qwen3-MoE",
+        "Qwen3MoeConfig",
+        _DECODER | _MOE | {"head_dim": 4},
+        _QWEN_EXPERTS,
+        _PRE_NORM,
+        neurons=(EXPERTS * MOE_F,) * LAYERS,
+        note=_ROUTED,
+    ),
+    Family(
+        "Qwen3-MoE, experts stacked",
+        "Qwen3MoeConfig",
+        _DECODER | _MOE | {"head_dim": 4},
+        [],  # see `neuron_ids`
+        _PRE_NORM,
+        neurons=(EXPERTS * MOE_F,) * LAYERS,
+        save={"save_original_format": False},
+        note="as `save_pretrained(…, save_original_format=False)` writes them: (experts, out, in)",
+    ),
+    Family(
+        "T5",
+        "T5Config",
+        _TEXT | {"d_model": D, "d_kv": 4, "d_ff": F, "num_layers": LAYERS, "num_heads": 4, "decoder_start_token_id": 0},
+        [*rows(r"\.wi\.weight$"), columns(r"\.wo\.weight$")],
+        r"DenseReluDense|encoder.*\.layer\.1\.|decoder.*\.layer\.2\.",
+        neurons=(F,) * 2 * LAYERS,
+        auto="AutoModelForSeq2SeqLM",
+        second="decoder",
+        note="the decoder's layers are counted after the encoder's",
+    ),
+    Family(
+        "T5 1.1",
+        "T5Config",
+        _TEXT
+        | {"d_model": D, "d_kv": 4, "d_ff": F, "num_layers": LAYERS, "num_heads": 4, "decoder_start_token_id": 0}
+        | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+        [*rows(r"\.wi_[01]\.weight$"), columns(r"\.wo\.weight$")],
+        r"DenseReluDense|encoder.*\.layer\.1\.|decoder.*\.layer\.2\.",
+        neurons=(F,) * 2 * LAYERS,
+        auto="AutoModelForSeq2SeqLM",
+        second="decoder",
+        note="gated",
+    ),
+    Family(
+        "CLIP",
+        "CLIPConfig",
+        {
+            "text_config": _ENCODER | _TEXT | {"max_position_embeddings": 16, "projection_dim": 12},
+            "vision_config": _ENCODER | _IMAGES | {"projection_dim": 12, "intermediate_size": 20},
+            "projection_dim": 12,
+        },
+        [*rows(r"mlp\.fc1\.(weight|bias)$"), columns(r"mlp\.fc2\.weight$")],
+        r"\.(mlp|layer_norm2)\.",
+        neurons=(F, F, 20, 20),
+        auto="AutoModel",
+        second="vision_model",
+        note="the image encoder's layers are counted after the text encoder's",
+    ),
+    Family(
+        "ViT",
+        "ViTConfig",
+        _ENCODER | _IMAGES | {"num_labels": 5},
+        [
+            *rows(r"\.intermediate\.dense\.(weight|bias)$"),
+            columns(r"layer\.\d+\.output\.dense\.weight$"),
+        ],
+        r"layer\.\d+\.(intermediate|output|layernorm_after)\.",
+        auto="AutoModelForImageClassification",
+        note="a row of the patch embedding is an output channel",
+    ),
+)
+
+
+def make(family: Family, root: Path) -> SimpleNamespace:
+    """Save a random base and two fine-tunes of it; return their folders and weights as they lie on disk."""
+    torch.manual_seed(0)
+    config = getattr(transformers, family.config)(**family.settings)
+    auto = getattr(transformers, family.auto)
+    made = SimpleNamespace(config=config, auto=auto, parameters=0)
+    model = auto.from_config(config)
+    base = {name: value.clone() for name, value in model.state_dict().items()}
+    for name in ("base", "math", "code"):
+        scale = 0.3 if name == "base" else 0.05
+        with torch.no_grad():
+            model.load_state_dict(base)
+            for parameter in model.parameters():
+                parameter += scale * torch.randn_like(parameter)
+        if name == "base":
+            base = {key: value.clone() for key, value in model.state_dict().items()}
+        model.save_pretrained(root / name, **family.save)
+        tiny_tokenizer(root / name)
+        setattr(made, name, str(root / name))
+    made.parameters = sum(parameter.numel() for parameter in model.parameters())
+    made.weights, *made.tunes = (load_file(root / name / "model.safetensors") for name in ("base", "math", "code"))
+    return made
+
+
+def layer_number(family: Family, name: str) -> int | None:
+    found = re.search(r"(?:^|\.)(?:layers?|h|block)\.(\d+)\.", name)
+    if not found:
+        return None
+    return int(found[1]) + (LAYERS if family.second and name.startswith(family.second) else 0)
+
+
+def neuron_ids(family: Family, name: str, shape: torch.Size) -> torch.Tensor | None:
+    """The neuron of each entry of a stored tensor, or None."""
+    if name.endswith("mlp.experts.gate_up_proj"):  # (experts, gate rows and up rows, in)
+        return (torch.arange(EXPERTS)[:, None] * MOE_F + torch.arange(2 * MOE_F) % MOE_F)[..., None].expand(shape)
+    if name.endswith("mlp.experts.down_proj"):  # (experts, out, columns)
+        return (torch.arange(EXPERTS)[:, None, None] * MOE_F + torch.arange(MOE_F)).expand(shape)
+    for owner in family.owners:
+        if match := re.search(owner.pattern, name):
+            ids = torch.arange(shape[owner.axis])
+            ids = owner.first(match) + (ids % owner.modulo if owner.modulo else ids)
+            return ids.view([-1 if axis == owner.axis else 1 for axis in range(len(shape))]).expand(shape)
+    return None
+
+
+def is_down(family: Family, name: str) -> bool:
+    return name.endswith("experts.down_proj") or any(o.down and re.search(o.pattern, name) for o in family.owners)
+
+
+def as_matrix(family: Family, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A stored tensor with a weight neuron a row, or as a vector."""
+    if family.conv1d and re.search(family.conv1d, name):
+        return tensor.T
+    if tensor.dim() == 4:
+        return tensor.flatten(1)
+    if tensor.dim() == 3:
+        if "experts" in name:
+            return tensor.reshape(-1, tensor.shape[-1])
+        return tensor[0, 0] if name.endswith("cls_token") else tensor[0]
+    return tensor
+
+
+def as_stored(family: Family, name: str, matrix: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The inverse of `as_matrix`."""
+    return matrix.T if family.conv1d and re.search(family.conv1d, name) else matrix.reshape(shape)
+
+
+def run(models: SimpleNamespace, out: Path, method: str, **parameters: object) -> Weights:
+    entries = [{"model": models.math, "parameters": {"category": "math"}}, {"model": models.code}]
+    if method != "neuronmerge":
+        entries[0].pop("parameters")
+    recipe = {"merge_method": method, "base_model": models.base, "models": entries, "parameters": parameters}
+    merge(load_recipe(recipe), out)
+    return load_file(out / "model.safetensors")
+
+
+def categories(family: Family, file: Path) -> pd.DataFrame:
+    """Give every neuron a random category."""
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randint(len(MIXED), (count,), generator=generator).tolist() for count in family.neurons]
+    neurons = [(layer, neuron, MIXED[index]) for layer, own in enumerate(drawn) for neuron, index in enumerate(own)]
+    frame = pd.DataFrame(neurons, columns=["layer", "neuron", "category"])
+    file.parent.mkdir()
+    frame.to_parquet(file)
+    return frame
+
+
+def family_of(title: str) -> Family:
+    return next(family for family in FAMILIES if family.title == title)
+
+
+def rewrite(folder: str, out: Path, change) -> str:
+    """Copy a checkpoint with other tensors."""
+    shutil.copytree(folder, out)
+    save_file(change(load_file(out / "model.safetensors")), out / "model.safetensors", {"format": "pt"})
+    return str(out)
