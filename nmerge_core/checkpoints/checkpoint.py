@@ -1,7 +1,6 @@
 """A model folder opened from its headers alone; weights are read by rows when asked for."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.architecture import Architecture, derive
-from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo, read_header
+from nmerge_core.checkpoints.header import TensorInfo, read_header
 from nmerge_core.checkpoints.reference import resolve
+from nmerge_core.checkpoints.rows import read_rows
 from nmerge_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,50 +59,13 @@ class Checkpoint:
         Raises:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
-        import torch
-
-        tensor = self.info(name)
-        stop = tensor.rows if stop is None else stop
-        row_bytes = tensor.row_elements * DTYPE_BYTES[tensor.dtype]
-        buffer = bytearray((stop - start) * row_bytes)
-        read_into(tensor.file, tensor.offset + start * row_bytes, memoryview(buffer))
-        shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
-        if not buffer:
-            return torch.empty(shape, dtype=torch_dtype(tensor.dtype))
-        return torch.frombuffer(buffer, dtype=torch_dtype(tensor.dtype)).view(shape)
+        return read_rows(self.info(name), start, stop)
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""
         if name not in self.tensors:
             raise InputError(f"{self.reference}: no tensor '{name}'")
         return self.tensors[name]
-
-
-def read_into(file: Path, offset: int, buffer: memoryview) -> None:
-    """Fill `buffer` from a file's bytes at `offset`; raises InputError where the file ended or vanished."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
-    try:
-        filled = 0
-        while filled < len(buffer):
-            got = os.preadv(descriptor, [buffer[filled:]], offset + filled)
-            if got == 0:
-                raise InputError(f"{file}: ended before byte {offset + filled:,}; it was complete when it was opened")
-            filled += got
-    finally:
-        os.close(descriptor)
-
-
-def torch_dtype(name: str) -> "torch.dtype":
-    """Translate a safetensors dtype name."""
-    import torch
-
-    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
-    names |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
-    names |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-    return getattr(torch, names[name])
 
 
 def open_checkpoint(reference: str) -> Checkpoint:

@@ -17,9 +17,10 @@ import torch
 from nmerge_core import __version__
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import fingerprint, label, labels, open_checkpoint
-from nmerge_core.checkpoints.checkpoint import Checkpoint, torch_dtype
+from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.family import mismatches
 from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import Layout, check_target, create_files, plan_layout, write_at, write_companions
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device, peak_memory
