@@ -1,15 +1,17 @@
 """A model folder opened from its headers alone; weights are read by rows when asked for."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.architecture import Architecture, derive
+from nmerge_core.checkpoints.adapter import Adapter, open_adapter
+from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.header import TensorInfo, read_header
-from nmerge_core.checkpoints.reference import resolve
+from nmerge_core.checkpoints.json_file import read_json
+from nmerge_core.checkpoints.reference import halves, resolve
 from nmerge_core.checkpoints.rows import read_rows
 from nmerge_core.errors import InputError
 
@@ -23,12 +25,16 @@ _INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's configuration and its tensors in file order; no weight is held."""
+    """A checkpoint's configuration and its tensors in file order; no weight is held.
+
+    With an adapter, `folder`, `config` and `tensors` are the model's own; `read` gives what the adapter makes of them.
+    """
 
     reference: str
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
+    adapter: Adapter | None = None
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -45,21 +51,26 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """The size of all weights in bytes."""
-        return sum(tensor.bytes for tensor in self.tensors.values())
+        """The size of all weights in bytes, and of the adapter's file."""
+        own = sum(tensor.bytes for tensor in self.tensors.values())
+        return own + self.adapter.file.stat().st_size if self.adapter else own
 
     @property
     def files(self) -> list[Path]:
-        """The weight files, in order of name."""
-        return sorted({tensor.file for tensor in self.tensors.values()})
+        """The weight files, in order of name, the adapter's last."""
+        own = sorted({tensor.file for tensor in self.tensors.values()})
+        return [*own, self.adapter.file] if self.adapter else own
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
-        """Read rows [start, stop) of a tensor in the checkpoint's own dtype, by a positioned read (no mapped pages).
+        """Read rows [start, stop) of a tensor in the checkpoint's own dtype, those that an adapter changes in float32.
 
         Raises:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
-        return read_rows(self.info(name), start, stop)
+        tensor = self.info(name)
+        if self.adapter and name in self.adapter.changed:
+            return self.adapter.read(tensor, start, stop)
+        return read_rows(tensor, start, stop)
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""
@@ -69,13 +80,19 @@ class Checkpoint:
 
 
 def open_checkpoint(reference: str) -> Checkpoint:
-    """Open a model folder or Hub id from its headers (well under a second, whatever its size).
+    """Open a model, or MODEL+ADAPTER, from its headers (well under a second, whatever its size).
 
     Raises:
-        InputError: no such model, a file of it is missing, truncated or unreadable, or it has no safetensors.
+        InputError: no such model, a file of it is missing, truncated or unreadable, or it has no safetensors; or its
+            adapter is none that can be added to its weights.
     """
-    folder = resolve(reference)
-    config = _read_json(folder / "config.json", "a Hugging Face model folder has one")
+    model, *adapter = halves(reference)
+    folder = resolve(model)
+    if (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists():
+        raise InputError(
+            f"{model}: expected a model, found an adapter; write MODEL+{model} with the model it was trained on"
+        )
+    config = read_json(folder / "config.json", "a Hugging Face model folder has one")
     tensors: dict[str, TensorInfo] = {}
     for file in _weight_files(folder):
         for name, tensor in read_header(file).items():
@@ -84,12 +101,13 @@ def open_checkpoint(reference: str) -> Checkpoint:
             tensors[name] = tensor
     if config.get("tie_word_embeddings") and any("embed_tokens" in name for name in tensors):
         tensors.pop(TIED_HEAD, None)
-    return Checkpoint(reference, folder, config, tensors)
+    opened = Checkpoint(reference, folder, config, tensors)
+    return replace(opened, adapter=open_adapter(adapter[0], opened)) if adapter else opened
 
 
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / _INDEX).exists():
-        index = _read_json(folder / _INDEX, "it lists the shards")
+        index = read_json(folder / _INDEX, "it lists the shards")
         names = sorted(set(index.get("weight_map", {}).values()))
         missing = [name for name in names if not (folder / name).exists()]
         if missing or not names:
@@ -102,15 +120,3 @@ def _weight_files(folder: Path) -> list[Path]:
         hint = "; it has pickled weights: convert them with `save_pretrained(…)` of transformers" if pickled else ""
         raise InputError(f"{folder}: expected *.safetensors, found none{hint}")
     return files
-
-
-def _read_json(file: Path, why: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: missing; {why}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}")
-    return content

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from nmerge_core import __version__
 from nmerge_core.cli import commands
 
-_MODEL = "a model folder or Hub id"
+_MODEL = "a model folder or Hub id, or MODEL+ADAPTER with the folder or id of a LoRA"
 _CORPUS = "a folder with one <category>.jsonl per category, or a YAML of datasets sources"
 _TASKS = "a task YAML, a task of the demo family (math, code, translation, general), or an lm-eval name"
 
