@@ -68,7 +68,7 @@ class Checkpoint:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
         tensor = self.info(name)
-        if self.adapter and name in self.adapter.changed:
+        if self.adapter and tensor.name in self.adapter.changed:
             return self.adapter.read(tensor, start, stop)
         return read_rows(tensor, start, stop)
 
