@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.loading import load_model
+from nmerge_core.merging.card import model_card
 from nmerge_core.merging.estimate import estimate
 from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.run import merge
@@ -91,8 +92,6 @@ def test_what_is_written_names_model_and_adapter_and_gives_the_same_bytes(
 
 
 def test_the_card_lists_hub_ids_of_models_and_adapters_apart(family) -> None:
-    from nmerge_core.merging.card import model_card
-
     recipe = {**recipe_of(family, ["org/base+org/math", "org/base+/runs/lora"]), "base_model": "org/base"}
     card = model_card(load_recipe(recipe), ["base+math", "base+lora"], "0")
     assert yaml.safe_load(card.split("---")[1])["base_model"] == ["org/base", "org/math"]
@@ -128,8 +127,6 @@ def test_a_broken_adapter_is_named_and_nothing_is_left(family, tmp_path: Path) -
     weights = load_file(adapter / "adapter_model.safetensors")
     name = "base_model.model.model.layers.1.mlp.up_proj.lora_B.weight"
     weights[name][3, 1] = float("nan")
-    from safetensors.torch import save_file
-
     save_file(weights, adapter / "adapter_model.safetensors")
     (tmp_path / "target").mkdir()
     message = r"base\+.*lora, tensor model.layers.1.mlp.up_proj.weight: rows \d+ to \d+ hold NaN"
