@@ -123,6 +123,13 @@ def build_parser() -> argparse.ArgumentParser:
     merge.add_argument("--dry-run", action="store_true", help="check everything, print the cost, write nothing")
     _device(merge)
 
+    extract = add("extract", commands.extract, "a LoRA adapter that makes a merge or fine-tune of its base")
+    extract.add_argument("base", metavar="BASE", help=_MODEL)
+    extract.add_argument("model", metavar="MODEL", help="what was made of BASE")
+    extract.add_argument("out", type=Path, metavar="OUT", help="the adapter's folder; must be new")
+    extract.add_argument("--rank", type=_positive, required=True, help="the rank of each linear layer's change")
+    _device(extract)
+
     evaluate = add("evaluate", commands.evaluate, "scores of models on tasks")
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help=_MODEL)
     evaluate.add_argument("--tasks", required=True, type=_names, help=f"separated by commas; each {_TASKS}")
