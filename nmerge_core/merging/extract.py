@@ -66,6 +66,12 @@ def extract(
             or a weight is NaN or infinite.
     """
     origin, tuned = open_checkpoint(base), open_checkpoint(model)
+    for name, tensor in origin.tensors.items():
+        if name in tuned.tensors and tuned.tensors[name].shape != tensor.shape:
+            raise InputError(
+                f"{model}, tensor {name}: expected shape {list(tensor.shape)} as in {base}, found "
+                f"{list(tuned.tensors[name].shape)}; an adapter cannot change shapes, as added tokens do"
+            )
     if reasons := mismatches(origin, tuned):
         raise InputError("no adapter can be extracted:\n  " + "\n  ".join(reasons))
     place = choose_device(device)

@@ -1,6 +1,7 @@
 """Models with adapters through the merge, from the recipe to what is written; and loaded to be run."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,19 @@ def test_another_adapter_does_not_take_over_what_is_left(family, tmp_path: Path)
     merge(recipe, tmp_path / "out")
     merge(recipe, tmp_path / "clean")
     assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "clean/model.safetensors").read_bytes()
+
+
+def test_nothing_larger_than_a_block_or_a_factor_is_read(
+    family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 128 float32 entries, the largest factors A (4, 48) and B (48, 4); the embedding has 257·32 entries."""
+    monkeypatch.setattr("nmerge_core.merging.stream.BLOCK_ELEMENTS", 128)
+    recipe = load_recipe(recipe_of(family, family.references, "ties"))
+    sizes: list[int] = []
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: sizes.append(len(buffers[0])) or preadv(fd, buffers, at))
+    merge(recipe, tmp_path / "out")
+    assert max(sizes) == 4 * 4 * 48
 
 
 def test_preflight_opens_the_adapter(family, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_what_is_not_carried_is_told(tmp_path: Path, capsys: pytest.CaptureFixtu
     report = json.loads((tmp_path / "lora/nmerge_report.json").read_text())
     assert report["captured"] == 0 and (report["base"]["label"], report["model"]["label"]) == ("base", "tuned")
     assert {row["tensor"] for row in report["tensors"]} == set(open_checkpoint(base).tensors)
+    assert main(["inspect", base, f"{base}+{tmp_path / 'lora'}"]) == 0
 
 
 def test_kinds_sum_over_layers(tmp_path: Path) -> None:
@@ -162,6 +163,9 @@ def test_wrong_input_leaves_nothing(tmp_path: Path) -> None:
     tuned = fine_tune(base, tmp_path / "tuned")
     with pytest.raises(InputError, match="tuned: exists already"):
         extract(base, tuned, tmp_path / "tuned", 4)
+    grown = save_model(tmp_path / "grown", type(QWEN2)(**{**QWEN2.to_dict(), "vocab_size": 42}))
+    with pytest.raises(InputError, match=r"grown, tensor lm_head.weight: expected shape \[40, 32\] as in"):
+        extract(base, grown, tmp_path / "lora", 4)
     other = save_model(tmp_path / "gpt2", GPT2)
     with pytest.raises(InputError, match="no adapter can be extracted:\n  gpt2: config.json, key 'model_type'"):
         extract(base, other, tmp_path / "lora", 4)
@@ -170,7 +174,7 @@ def test_wrong_input_leaves_nothing(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "tuned/model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="tuned, tensor lm_head.weight: rows 0 to 39 hold NaN or infinite"):
         extract(base, tuned, tmp_path / "lora", 4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "gpt2", "tuned"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "gpt2", "grown", "tuned"]
 
 
 def test_a_cancelled_extraction_leaves_nothing(tmp_path: Path) -> None:
