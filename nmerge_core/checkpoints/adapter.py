@@ -75,19 +75,19 @@ class Adapter:
         """What decides the changes beside the bytes of the weights, wherever the files lie."""
         return repr([(name, {**vars(change), "a": None, "b": None}) for name, change in sorted(self.added.items())])
 
-    def read(self, tensor: TensorInfo, start: int, stop: int | None) -> "torch.Tensor":
-        """Read rows [start, stop) of a tensor of the model as the adapter changes them, in float32.
+    def stored(self, tensor: TensorInfo) -> TensorInfo:
+        """Return what stands in the place of a tensor of the model: one of the adapter's, or the tensor itself."""
+        return self.replaced.get(tensor.name, tensor)
 
-        The sum of the float32 values is not rounded to the model's dtype. Held beside the rows are their part of one
-        factor and the other whole.
+    def add_to(self, values: "torch.Tensor", name: str, start: int, stop: int) -> "torch.Tensor":
+        """Add what the adapter adds to rows [start, stop) of a tensor to their float32 values, in place.
+
+        The sum is not rounded to the model's dtype. Held are those rows' part of one factor and the other whole.
 
         Raises:
-            InputError: a file ended or vanished since its header was read.
+            InputError: the adapter's file ended or vanished since its header was read.
         """
-        stop = tensor.rows if stop is None else stop
-        values = read_rows(self.replaced.get(tensor.name, tensor), start, stop).float()
-        change = self.added.get(tensor.name)
-        return change.add_to(values, start, stop) if change else values
+        return self.added[name].add_to(values, start, stop) if name in self.added else values
 
 
 def open_adapter(reference: str, model: "Checkpoint") -> Adapter:

@@ -68,9 +68,11 @@ class Checkpoint:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
         tensor = self.info(name)
-        if self.adapter and tensor.name in self.adapter.changed:
-            return self.adapter.read(tensor, start, stop)
-        return read_rows(tensor, start, stop)
+        stop = tensor.rows if stop is None else stop
+        if self.adapter is None or tensor.name not in self.adapter.changed:
+            return read_rows(tensor, start, stop)
+        values = read_rows(self.adapter.stored(tensor), start, stop).float()
+        return self.adapter.add_to(values, tensor.name, start, stop)
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""

@@ -1,6 +1,7 @@
 """Reading a part of one tensor from its file, by positioned reads: no mapped pages pile up in resident memory."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,34 +18,36 @@ def read_rows(tensor: TensorInfo, start: int = 0, stop: int | None = None) -> "t
     Raises:
         InputError: the file ended or vanished since its header was read.
     """
-    import torch
-
     stop = tensor.rows if stop is None else stop
-    row_bytes = tensor.row_elements * DTYPE_BYTES[tensor.dtype]
-    buffer = bytearray((stop - start) * row_bytes)
-    _read_into(tensor.file, tensor.offset + start * row_bytes, memoryview(buffer))
     shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
-    if not buffer:
-        return torch.empty(shape, dtype=torch_dtype(tensor.dtype))
-    return torch.frombuffer(buffer, dtype=torch_dtype(tensor.dtype)).view(shape)
+    return read_runs(tensor, [(start * tensor.row_elements, (stop - start) * tensor.row_elements)]).view(shape)
 
 
 def read_columns(tensor: TensorInfo, start: int, stop: int) -> "torch.Tensor":
     """Read columns [start, stop) of a matrix of few rows in its own dtype, (rows, stop − start).
 
     Raises:
-        InputError: the file ended or vanished since its header was read.
+        InputError: as `read_rows`.
+    """
+    runs = [(row * tensor.row_elements + start, stop - start) for row in range(tensor.rows)]
+    return read_runs(tensor, runs).view(tensor.rows, stop - start)
+
+
+def read_runs(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> "torch.Tensor":
+    """Read runs of entries (first, number) of a tensor, one after the other, in its own dtype.
+
+    Raises:
+        InputError: as `read_rows`.
     """
     import torch
 
     size = DTYPE_BYTES[tensor.dtype]
-    rows, columns = tensor.shape
-    width = (stop - start) * size
-    buffer = bytearray(rows * width)
-    for row in range(rows):
-        part = memoryview(buffer)[row * width : (row + 1) * width]
-        _read_into(tensor.file, tensor.offset + (row * columns + start) * size, part)
-    return torch.frombuffer(buffer, dtype=torch_dtype(tensor.dtype)).view(rows, stop - start)
+    places = [(tensor.offset + first * size, count * size) for first, count in runs]
+    buffer = bytearray(sum(length for _, length in places))
+    if not buffer:
+        return torch.empty(0, dtype=torch_dtype(tensor.dtype))
+    _read_into(tensor.file, places, memoryview(buffer))
+    return torch.frombuffer(buffer, dtype=torch_dtype(tensor.dtype))
 
 
 def torch_dtype(name: str) -> "torch.dtype":
@@ -57,17 +60,18 @@ def torch_dtype(name: str) -> "torch.dtype":
     return getattr(torch, names[name])
 
 
-def _read_into(file: Path, offset: int, buffer: memoryview) -> None:
+def _read_into(file: Path, places: Iterable[tuple[int, int]], buffer: memoryview) -> None:
+    """Fill `buffer` from places (offset, length) of a file."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
     try:
-        filled = 0
-        while filled < len(buffer):
-            got = os.preadv(descriptor, [buffer[filled:]], offset + filled)
-            if got == 0:
-                raise InputError(f"{file}: ended before byte {offset + filled:,}; it was complete when it was opened")
-            filled += got
+        for offset, length in places:
+            while length:
+                got = os.preadv(descriptor, [buffer[:length]], offset)
+                if got == 0:
+                    raise InputError(f"{file}: ended before byte {offset:,}; it was complete when it was opened")
+                buffer, offset, length = buffer[got:], offset + got, length - got
     finally:
         os.close(descriptor)
