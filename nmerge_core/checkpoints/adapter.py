@@ -52,8 +52,8 @@ class Shift:
     scale: float
 
     def add_to(self, values: "torch.Tensor", start: int, stop: int) -> "torch.Tensor":
-        """Add the change of entries [start, stop) to `values`, (entries,) float32, in place."""
-        return values.add_(read_rows(self.b, start, stop).float(), alpha=self.scale)
+        """Add the change of entries [start, stop) to `values`, as many float32, in place."""
+        return values.add_(read_rows(self.b, start, stop).float().view_as(values), alpha=self.scale)
 
 
 @dataclass(frozen=True)
