@@ -1,4 +1,4 @@
-"""Hugging Face checkpoint folders: headers, lazy reads, families, fingerprints, and the writer of merged ones."""
+"""Hugging Face checkpoint folders: headers, lazy reads, adapters, families, fingerprints, and the writer of merges."""
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from nmerge_core.checkpoints.family import FamilyReport, ModelFacts, inspect_family

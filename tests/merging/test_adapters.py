@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.cli import main
@@ -108,6 +109,21 @@ def test_another_adapter_does_not_take_over_what_is_left(family, tmp_path: Path)
     merge(recipe, tmp_path / "out")
     merge(recipe, tmp_path / "clean")
     assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "clean/model.safetensors").read_bytes()
+
+
+def test_bytes_do_not_depend_on_shards_or_threads(family, tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(family.base).save_pretrained(tmp_path / "base", max_shard_size="20KB")
+    assert len(open_checkpoint(str(tmp_path / "base")).files) > 3
+    sharded = [reference.replace(family.base, str(tmp_path / "base")) for reference in family.references]
+    merge(load_recipe(recipe_of(family, family.references, "ties")), tmp_path / "one")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        merge(load_recipe(recipe_of(family, sharded, "ties")), tmp_path / "two")
+    finally:
+        torch.set_num_threads(threads)
+    one, two = (tmp_path / out / "model.safetensors" for out in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_nothing_larger_than_a_block_or_a_factor_is_read(
