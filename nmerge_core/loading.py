@@ -11,9 +11,11 @@ from transformers.utils import logging
 
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import Checkpoint, label, open_checkpoint
+from nmerge_core.checkpoints.adapter import Adapter, find_tensor
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
 
+_BLOCK_ELEMENTS = 1 << 22  # of a weight that an adapter is added to at once, in float32
 _DEVICE_SHARE = 0.8  # of a device's free memory that weights may fill; the rest is for activations
 
 
@@ -31,14 +33,17 @@ class LanguageModel:
 def load_model(reference: str, device: str = "auto") -> LanguageModel:
     """Load a model in its own dtype; code that comes with a model is never run.
 
+    An adapter is added to the weights: summed in float32 by blocks of rows, then cast to the model's dtype, as a merge
+    that writes this dtype does.
+
     Args:
-        reference: a model folder or a Hub id.
+        reference: a model folder or a Hub id, or MODEL+ADAPTER.
         device: "auto", or a torch device. "auto" is this process's GPU (by LOCAL_RANK) if there is one, all GPUs and
             the CPU together if the model is larger than one GPU, else the CPU.
 
     Raises:
-        InputError: the model is no causal language model, it or its tokenizer cannot be loaded, weights are missing,
-            or there is no such device.
+        InputError: the model is no causal language model; it, its tokenizer or its adapter cannot be loaded; weights
+            are missing; or there is no such device.
     """
     checkpoint = open_checkpoint(reference)
     architecture = checkpoint.architecture
@@ -69,7 +74,26 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise InputError(f"{reference}: {len(missing):,} tensors of the model are missing, {missing[0]} among them")
+    if checkpoint.adapter:
+        _add_adapter(model, checkpoint, checkpoint.adapter)
     return LanguageModel(model.eval(), tokenizer, architecture, label(reference), model.device)
+
+
+@torch.no_grad()
+def _add_adapter(model: PreTrainedModel, checkpoint: Checkpoint, adapter: Adapter) -> None:
+    parameters = dict(model.named_parameters())
+    for name in sorted(adapter.changed):
+        tensor, own = checkpoint.info(name), find_tensor(name, parameters)
+        if own is None or parameters[own].shape != tensor.shape or parameters[own].is_meta:
+            found = "on disk" if own and parameters[own].is_meta else "stored in another form"
+            raise InputError(
+                f"{checkpoint.reference}, tensor {name}: expected a weight of the loaded model, found it {found}; "
+                "merge model and adapter into a folder (merge_method: linear, this one model) and name that"
+            )
+        step = max(1, _BLOCK_ELEMENTS // max(1, tensor.row_elements))
+        for start in range(0, tensor.rows, step):
+            stop = min(start + step, tensor.rows)
+            parameters[own][start:stop].copy_(checkpoint.read(name, start, stop))
 
 
 def check_causal(checkpoint: Checkpoint) -> None:

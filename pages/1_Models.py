@@ -151,7 +151,7 @@ def own_family() -> None:
     here = models_here()
     st.markdown(
         "Pick from the models found on this machine, or type a folder or a Hugging Face Hub id such as "
-        "`Qwen/Qwen2.5-0.5B`. Nothing is changed in their folders."
+        "`Qwen/Qwen2.5-0.5B`. A LoRA is named with its model, as `MODEL+ADAPTER`. Nothing is changed in their folders."
     )
     base = st.selectbox("Base", here, None, accept_new_options=True, key="models_base", placeholder="Folder or id")
     chosen = st.multiselect(

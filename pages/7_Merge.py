@@ -10,7 +10,7 @@ import streamlit as st
 import yaml
 
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import labels
+from nmerge_core.checkpoints import halves, labels
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import coefficients
@@ -87,8 +87,9 @@ def recipe_of_yaml(family: Family) -> str:
 
 def not_here(recipe: Recipe) -> list[str]:
     """The Hub ids of a recipe that were not fetched yet: opening one would start its download in the page."""
-    named = dict.fromkeys([*([recipe.base_model] if recipe.base_model else []), *recipe.references])
-    return [reference for reference in named if HUB_ID.match(reference) and not on_this_machine(reference)]
+    references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
+    named = dict.fromkeys(half for reference in references for half in halves(reference))
+    return [half for half in named if HUB_ID.match(half) and not on_this_machine(half)]
 
 
 def draw_run(recipe: Recipe, text: str, family: Family) -> Run | None:

@@ -1,17 +1,19 @@
 """A model folder opened from its headers alone; weights are read by rows when asked for."""
 
-import json
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.architecture import Architecture, derive, towers
-from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo, read_header
-from nmerge_core.checkpoints.reference import resolve
+from nmerge_core.checkpoints.adapter import Adapter, open_adapter
+from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
+from nmerge_core.checkpoints.header import TensorInfo, read_header
+from nmerge_core.checkpoints.json_file import read_json
+from nmerge_core.checkpoints.reference import halves, resolve
+from nmerge_core.checkpoints.rows import read_rows, read_runs
 from nmerge_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,12 +31,16 @@ _INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's configuration and its tensors in file order; no weight is held."""
+    """A checkpoint's configuration and its tensors in file order; no weight is held.
+
+    With an adapter, `folder`, `config` and `tensors` are the model's own; `read` gives what the adapter makes of them.
+    """
 
     reference: str
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
+    adapter: Adapter | None = None
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -51,37 +57,42 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """The size of all weights in bytes."""
-        return sum(tensor.bytes for tensor in self.tensors.values())
+        """The size of all weights in bytes, and of the adapter's file."""
+        own = sum(tensor.bytes for tensor in self.tensors.values())
+        return own + self.adapter.file.stat().st_size if self.adapter else own
 
     @property
     def files(self) -> list[Path]:
-        """The weight files, in order of name."""
-        return sorted({tensor.file for tensor in self.tensors.values()})
+        """The weight files, in order of name, the adapter's last."""
+        own = sorted({tensor.file for tensor in self.tensors.values()})
+        return [*own, self.adapter.file] if self.adapter else own
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
-        """Read rows [start, stop) of a tensor in the checkpoint's own dtype, by a positioned read (no mapped pages).
+        """Read rows [start, stop) of a tensor in the checkpoint's own dtype, those that an adapter changes in float32.
 
         Raises:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
         tensor = self.info(name)
         stop = tensor.rows if stop is None else stop
-        run = (start * tensor.row_elements, (stop - start) * tensor.row_elements)
-        shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
-        return _read_runs(tensor, [run]).view(shape)
+        if self.adapter is None or tensor.name not in self.adapter.changed:
+            return read_rows(tensor, start, stop)
+        values = read_rows(self.adapter.stored(tensor), start, stop).float()
+        return self.adapter.add_to(values, tensor.name, start, stop)
 
     def read_matrix(self, name: str, start: int, stop: int) -> "torch.Tensor":
-        """Read rows [start, stop) of a tensor seen as a `Matrix`, (rows, columns), in the checkpoint's own dtype.
+        """Read rows [start, stop) of a tensor seen as a `Matrix`, (rows, columns), in the dtypes of `read`.
 
         Raises:
             InputError: as `read`.
         """
         tensor, matrix = self.info(name), self.architecture.matrix(name)
-        values = _read_runs(tensor, matrix.runs(start, stop))
+        adapter = self.adapter if self.adapter and tensor.name in self.adapter.changed else None
+        values = read_runs(adapter.stored(tensor) if adapter else tensor, matrix.runs(start, stop))
         if matrix.transposed:
-            return values.view(matrix.columns, stop - start).T.contiguous()  # (rows, columns)
-        return values.view(stop - start, matrix.columns)
+            values = values.view(matrix.columns, stop - start).T.contiguous()
+        values = values.view(stop - start, matrix.columns)  # (rows, columns)
+        return adapter.add_to(values.float(), tensor.name, start, stop, matrix.transposed) if adapter else values
 
     def named_like(self, base: "Checkpoint") -> "Checkpoint":
         """Return the checkpoint with its tensors under the base's names, where only a prefix differs.
@@ -106,59 +117,28 @@ class Checkpoint:
         return self.tensors[name]
 
 
-def _read_runs(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> "torch.Tensor":
-    """Read runs of entries (first, number), one after the other, in the tensor's own dtype."""
-    import torch
-
-    size = DTYPE_BYTES[tensor.dtype]
-    places = [(tensor.offset + first * size, count * size) for first, count in runs]
-    values = torch.empty(sum(length for _, length in places) // size, dtype=torch_dtype(tensor.dtype))
-    _read_into(tensor.file, places, values.view(torch.uint8).numpy().data)
-    return values
-
-
-def _read_into(file: Path, places: Iterable[tuple[int, int]], buffer: memoryview) -> None:
-    """Fill `buffer` from places (offset, length) of a file; raises InputError where the file ended or vanished."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
-    try:
-        for offset, length in places:
-            while length:
-                got = os.preadv(descriptor, [buffer[:length]], offset)
-                if got == 0:
-                    raise InputError(f"{file}: ended before byte {offset:,}; it was complete when it was opened")
-                buffer, offset, length = buffer[got:], offset + got, length - got
-    finally:
-        os.close(descriptor)
-
-
-def torch_dtype(name: str) -> "torch.dtype":
-    """Translate a safetensors dtype name."""
-    import torch
-
-    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
-    names |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
-    names |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-    return getattr(torch, names[name])
-
-
 def open_checkpoint(reference: str) -> Checkpoint:
-    """Open a model folder or Hub id from its headers (well under a second, whatever its size).
+    """Open a model, or MODEL+ADAPTER, from its headers (well under a second, whatever its size).
 
     Raises:
-        InputError: no such model, a file of it is missing, truncated or unreadable, or it has no safetensors.
+        InputError: no such model, a file of it is missing, truncated or unreadable, or it has no safetensors; or its
+            adapter is none that can be added to its weights.
     """
-    folder = resolve(reference)
-    config = _read_json(folder / "config.json", "a Hugging Face model folder has one")
+    model, *adapter = halves(reference)
+    folder = resolve(model)
+    if (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists():
+        raise InputError(
+            f"{model}: expected a model, found an adapter; write MODEL+{model} with the model it was trained on"
+        )
+    config = read_json(folder / "config.json", "a Hugging Face model folder has one")
     tensors: dict[str, TensorInfo] = {}
     for file in _weight_files(folder):
         for name, tensor in read_header(file).items():
             if name in tensors:
                 raise InputError(f"{file}: tensor {name} is also in {tensors[name].file.name}; expected it once")
             tensors[name] = tensor
-    return Checkpoint(reference, folder, config, _parameters(config, tensors))
+    opened = Checkpoint(reference, folder, config, _parameters(config, tensors))
+    return replace(opened, adapter=open_adapter(adapter[0], opened)) if adapter else opened
 
 
 def _parameters(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
@@ -175,7 +155,7 @@ def _parameters(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
 
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / _INDEX).exists():
-        index = _read_json(folder / _INDEX, "it lists the shards")
+        index = read_json(folder / _INDEX, "it lists the shards")
         names = sorted(set(index.get("weight_map", {}).values()))
         missing = [name for name in names if not (folder / name).exists()]
         if missing or not names:
@@ -188,15 +168,3 @@ def _weight_files(folder: Path) -> list[Path]:
         hint = "; it has pickled weights: convert them with `save_pretrained(…)` of transformers" if pickled else ""
         raise InputError(f"{folder}: expected *.safetensors, found none{hint}")
     return files
-
-
-def _read_json(file: Path, why: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: missing; {why}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}")
-    return content

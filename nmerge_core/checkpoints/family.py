@@ -78,6 +78,9 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
             errors.append(str(error))
             if reference == base:
                 return FamilyReport((), tuple(errors), ())
+    for checkpoint in opened:
+        if checkpoint.adapter:
+            warnings += [f"{label(checkpoint.reference)}: {warning}" for warning in checkpoint.adapter.warnings]
     for checkpoint in opened[1:]:
         errors += mismatches(opened[0], checkpoint)
         warnings += _warnings(opened[0], checkpoint)

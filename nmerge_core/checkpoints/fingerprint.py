@@ -14,8 +14,13 @@ _SAMPLE_BYTES = 1024  # of the start, middle and end of every tensor of a larger
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """Return 16 hex digits of a checkpoint's configuration, headers and sampled weight bytes, wherever it lies."""
+    """Return 16 hex digits of a checkpoint's configuration, headers and sampled weight bytes, wherever it lies.
+
+    An adapter counts with its weights, scales and orientations.
+    """
     digest = hashlib.sha256(repr(sorted(checkpoint.config.items())).encode())
+    if checkpoint.adapter:
+        digest.update(checkpoint.adapter.settings.encode())
     for file in checkpoint.files:
         status = file.stat()
         digest.update(_weights_digest(file.resolve(), status.st_size, status.st_mtime_ns).encode())

@@ -1,4 +1,4 @@
-"""What a user calls a model: a folder or a Hub id."""
+"""What a user calls a model: a folder or a Hub id, or MODEL+ADAPTER, both of them folders or Hub ids."""
 
 import re
 from collections.abc import Sequence
@@ -11,23 +11,44 @@ _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
-def resolve(reference: str) -> Path:
-    """Return the local folder of a model, fetching it when it is a Hub id that was not fetched before.
+def halves(reference: str) -> tuple[str, ...]:
+    """Return the model that a reference names and, where it names one after a '+', the adapter.
 
-    Only safetensors weights are fetched. A model that is here already is used as it is, without asking the Hub.
+    A path that exists is one model, whatever its name; of several places to cut, one between two folders is taken.
+    """
+    if "+" not in reference or Path(reference).expanduser().exists():
+        return (reference,)
+    cuts = [index for index, character in enumerate(reference) if character == "+"]
+    return max(
+        ((reference[:cut], reference[cut + 1 :]) for cut in cuts),
+        key=lambda pair: [Path(half).expanduser().is_dir() for half in pair],
+    )
+
+
+def absolute(reference: str) -> str:
+    """Return the reference with local folders in full, so that it means the same from anywhere."""
+    paths = [(half, Path(half).expanduser()) for half in halves(reference)]
+    return "+".join(str(path.resolve()) if path.exists() else half for half, path in paths)
+
+
+def resolve(reference: str, config: str = "config.json") -> Path:
+    """Return the local folder of a model (or adapter), fetching it when it is a Hub id that was not fetched before.
+
+    Only safetensors weights are fetched. A model that is here already is used as it is, without asking the Hub. Errors
+    name the file `config` as what the folder should hold.
 
     Raises:
         InputError: there is no such folder, and the Hub has no such model or cannot be reached.
     """
+    if not reference:
+        raise InputError(f"expected the folder that holds {config}, or a Hub id, found an empty name beside a '+'")
     folder = Path(reference).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise InputError(f"{reference}: expected a model folder, found a file; name the folder that holds config.json")
+        raise InputError(f"{reference}: expected a model folder, found a file; name the folder that holds {config}")
     if not _HUB_ID.match(reference) or reference.startswith((".", "/")):
-        raise InputError(
-            f"{reference}: no such folder; expected a folder with config.json and *.safetensors, or a Hub id"
-        )
+        raise InputError(f"{reference}: no such folder; expected a folder with {config} and *.safetensors, or a Hub id")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -46,17 +67,25 @@ def resolve(reference: str) -> Path:
 
 
 def label(reference: str) -> str:
-    """Return the short name of a model in tables and figures: the last part of its path or id."""
-    return Path(reference.rstrip("/")).name or reference
+    """Return the short name of a model in tables and figures: the last part of its path or id, `model+adapter`."""
+    return _short(_parts(reference), 1)
 
 
 def labels(references: Sequence[str]) -> list[str]:
     """Return a distinct label per reference: parent folders are added where the last parts collide."""
-    parts = [Path(reference.rstrip("/")).parts or (reference,) for reference in references]
+    parts = [_parts(reference) for reference in references]
     result = []
     for own in parts:
         depth = 1
-        while depth < len(own) and sum(other[-depth:] == own[-depth:] for other in parts) > 1:
+        while depth < max(map(len, own)) and sum(_short(other, depth) == _short(own, depth) for other in parts) > 1:
             depth += 1
-        result.append("/".join(own[-depth:]).lstrip("/"))
+        result.append(_short(own, depth))
     return result
+
+
+def _parts(reference: str) -> list[tuple[str, ...]]:
+    return [Path(half.rstrip("/")).parts or (half,) for half in halves(reference)]
+
+
+def _short(parts: Sequence[tuple[str, ...]], depth: int) -> str:
+    return "+".join("/".join(half[-depth:]).lstrip("/") for half in parts)

@@ -5,7 +5,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,25 +50,34 @@ def plan_layout(folder: Path, tensors: Iterable[TensorInfo], dtype: str | None) 
             size = 0
         shards[-1].append((tensor, kind))
         size += needed
-    placed: dict[str, TensorInfo] = {}
-    headers, sizes = {}, {}
+    parts = []
     for number, shard in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        position = 0
-        for tensor, kind in shard:
-            end = position + tensor.elements * DTYPE_BYTES[kind]
-            header[tensor.name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [position, end]}
-            position = end
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        file, start = folder / name, 8 + len(text)
-        headers[file] = struct.pack("<Q", len(text)) + text
-        sizes[file] = start + position
-        for tensor, kind in shard:
-            begin = header[tensor.name]["data_offsets"][0]
-            placed[tensor.name] = TensorInfo(tensor.name, kind, tensor.shape, file, start + int(begin))
-    return Layout(placed, headers, sizes)
+        parts.append(plan_file(folder / name, [replace(tensor, dtype=kind) for tensor, kind in shard]))
+    return Layout(
+        {name: tensor for part in parts for name, tensor in part.tensors.items()},
+        {file: header for part in parts for file, header in part.headers.items()},
+        {file: size for part in parts for file, size in part.sizes.items()},
+    )
+
+
+def plan_file(file: Path, tensors: Iterable[TensorInfo]) -> Layout:
+    """Lay tensors out in one file, one after the other in their given order, each in its dtype."""
+    ends: dict[str, tuple[TensorInfo, int]] = {}
+    position = 0
+    for tensor in tensors:
+        position += tensor.bytes
+        ends[tensor.name] = (tensor, position)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, (tensor, end) in ends.items():
+        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [end - tensor.bytes, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    placed = {
+        name: replace(tensor, file=file, offset=start + end - tensor.bytes) for name, (tensor, end) in ends.items()
+    }
+    return Layout(placed, {file: struct.pack("<Q", len(text)) + text}, {file: start + position})
 
 
 def create_files(layout: Layout) -> None:

@@ -153,6 +153,30 @@ def merge(arguments: Namespace) -> None:
     print(arguments.out)
 
 
+def extract(arguments: Namespace) -> None:
+    """Write the adapter, and print how much of the change it has, summed over the layers."""
+    from nmerge_core.merging.extract import extract
+    from nmerge_core.merging.extracted import by_kind, captured
+
+    found = extract(
+        arguments.base,
+        arguments.model,
+        arguments.out,
+        arguments.rank,
+        device=arguments.device,
+        progress=TerminalProgress(),
+    )
+    _print(by_kind(found))
+    left = found[found["rank"] == 0]["share"].sum()
+    print(f"{arguments.out} has {captured(found):.2%} of the change (its squared norm)")
+    if left:
+        print(
+            f"nmerge: warning: {left:.2%} of the change is in embeddings, norms, biases and other tensors of no linear "
+            "layer, which the adapter does not have",
+            file=sys.stderr,
+        )
+
+
 def evaluate(arguments: Namespace) -> None:
     """Print the scores of each model on each task."""
     from nmerge_core.evaluation import evaluate

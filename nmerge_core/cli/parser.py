@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from nmerge_core import __version__
 from nmerge_core.cli import commands
 
-_MODEL = "a model folder or Hub id"
+_MODEL = "a model folder or Hub id, or MODEL+ADAPTER with the folder or id of a LoRA"
 _CORPUS = "a folder with one <category>.jsonl per category, or a YAML of datasets sources"
 _TASKS = "a task YAML, a task of the demo family (math, code, translation, general), or an lm-eval name"
 
@@ -122,6 +122,13 @@ def build_parser() -> argparse.ArgumentParser:
     merge.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must be new")
     merge.add_argument("--dry-run", action="store_true", help="check everything, print the cost, write nothing")
     _device(merge)
+
+    extract = add("extract", commands.extract, "a LoRA adapter that makes a merge or fine-tune of its base")
+    extract.add_argument("base", metavar="BASE", help=_MODEL)
+    extract.add_argument("model", metavar="MODEL", help="what was made of BASE")
+    extract.add_argument("out", type=Path, metavar="OUT", help="the adapter's folder; must be new")
+    extract.add_argument("--rank", type=_positive, required=True, help="the rank of each linear layer's change")
+    _device(extract)
 
     evaluate = add("evaluate", commands.evaluate, "scores of models on tasks")
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help=_MODEL)

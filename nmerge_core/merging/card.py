@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from nmerge_core.checkpoints import halves
 from nmerge_core.merging.recipe import Recipe, recipe_yaml
 
 
@@ -14,7 +15,8 @@ def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures
     """
     method = recipe.method
     references = [recipe.base_model, *recipe.references] if recipe.base_model else list(recipe.references)
-    hub = [reference for reference in references if not reference.startswith("/")]
+    named = dict.fromkeys(half for reference in references for half in halves(reference))
+    hub = [half for half in named if not half.startswith("/")]
     front = {"library_name": "transformers", "tags": ["merge", "nmerge"], **({"base_model": hub} if hub else {})}
     base = [f"- base: `{recipe.base_model}`"] if recipe.base_model else []
     sources = base + [f"- {name}: `{entry.model}`" for name, entry in zip(names, recipe.models, strict=True)]

@@ -14,10 +14,11 @@ from typing import Any
 
 from nmerge_core import __version__
 from nmerge_core.architecture import Architecture
-from nmerge_core.checkpoints import fingerprint, label, labels, open_checkpoint
-from nmerge_core.checkpoints.checkpoint import Checkpoint, torch_dtype
+from nmerge_core.checkpoints import absolute, fingerprint, label, labels, open_checkpoint
+from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.family import mismatches
 from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import (
     Layout,
     check_target,
@@ -214,15 +215,11 @@ def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
 
 def _resolved(recipe: Recipe, facts: Facts) -> Recipe:
     """Fill in what was solved, and name local folders in full, so that the recipe can be run from anywhere."""
-
-    def full(reference: str) -> str:
-        return str(Path(reference).expanduser().resolve()) if Path(reference).expanduser().exists() else reference
-
-    entries = tuple(replace(entry, model=full(entry.model)) for entry in recipe.models)
-    base = full(recipe.base_model) if recipe.base_model else None
+    entries = tuple(replace(entry, model=absolute(entry.model)) for entry in recipe.models)
+    base = absolute(recipe.base_model) if recipe.base_model else None
     solved = recipe.with_parameters(**facts.solved) if facts.solved else recipe
     paths = {
-        parameter.name: full(value)
+        parameter.name: absolute(value)
         for parameter in recipe.method.parameters
         if parameter.kind == "path" and (value := solved.values().shared[parameter.name]) and value != NEURONS_FOLDER
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nmerge_core.checkpoints.checkpoint import torch_dtype
+from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.evolution import Found, minimise
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.recipe import DTYPES

@@ -16,7 +16,7 @@ from nmerge_core import __version__
 from nmerge_core.cache import task_file
 from nmerge_core.checkpoints.checkpoint import open_checkpoint
 from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
-from nmerge_core.checkpoints.reference import label
+from nmerge_core.checkpoints.reference import absolute, label
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import load_recipe, recipe_yaml
 from nmerge_core.runs.folder import find
@@ -129,11 +129,11 @@ def _resolve(root: Path, name: str, value: Any, inputs: dict[str, str]) -> Any:
 def _model(root: Path, reference: str) -> tuple[str, str]:
     checkpoint = open_checkpoint(reference)
     tokenizer = _fingerprint_files(checkpoint.folder.glob("tokenizer*"))
-    return _absolute(reference), f"{fingerprint(checkpoint)}-{tokenizer}"
+    return absolute(reference), f"{fingerprint(checkpoint)}-{tokenizer}"
 
 
 def _corpus(root: Path, reference: str) -> tuple[str, str]:
-    path = Path(_absolute(reference))
+    path = Path(absolute(reference))
     if not path.exists():
         raise InputError(f"{reference}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file")
     return str(path), _fingerprint_files(path.glob("*.jsonl") if path.is_dir() else _with_mentioned(path))
@@ -144,7 +144,7 @@ def _neurons(root: Path, reference: str) -> tuple[str, str]:
     run = find(root, reference)
     if run is not None and run.status().state != "done":
         raise InputError(f"{run.title}: expected a finished classification, but it is {run.status().state}")
-    folder = run.results if run is not None else Path(_absolute(reference))
+    folder = run.results if run is not None else Path(absolute(reference))
     neurons = folder / "neurons.parquet"
     if not neurons.is_file():
         raise InputError(f"{reference}: expected a classification (a folder that `classify` wrote), found no {neurons}")
@@ -153,7 +153,7 @@ def _neurons(root: Path, reference: str) -> tuple[str, str]:
 
 def _task(root: Path, reference: str) -> tuple[str, str]:
     """Resolve a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval."""
-    named = _absolute(reference) if reference.endswith((".yaml", ".yml")) else reference
+    named = absolute(reference) if reference.endswith((".yaml", ".yml")) else reference
     file = task_file(reference, root)
     return named, _fingerprint_files(_with_mentioned(file)) if file else ""
 
@@ -172,11 +172,6 @@ def _fingerprint_files(files: Iterable[Path]) -> str:
 @lru_cache(maxsize=256)
 def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
     return fingerprint_files(file for file, _, _ in stamps)
-
-
-def _absolute(reference: str) -> str:
-    path = Path(reference).expanduser()
-    return str(path.resolve()) if path.exists() else reference
 
 
 _ROLES: dict[str, Callable[[Path, str], tuple[str, str]]] = {

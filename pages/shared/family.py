@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints.reference import halves
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 
@@ -58,8 +59,9 @@ class Family:
 
     @property
     def missing(self) -> list[str]:
-        """The models that are not on this machine (yet), and the corpus if it is not."""
-        absent = [member.reference for member in self.members if not on_this_machine(member.reference)]
+        """The models and adapters that are not on this machine (yet), and the corpus if it is not."""
+        named = dict.fromkeys(half for member in self.members for half in halves(member.reference))
+        absent = [half for half in named if not on_this_machine(half)]
         return absent if Path(self.corpus).exists() else [*absent, self.corpus]
 
     def colours(self, dark: bool = False) -> dict[str, str]:
@@ -82,7 +84,7 @@ def demo_family() -> Family:
 
 
 def on_this_machine(reference: str) -> bool:
-    """Whether a model is a folder here or a Hub id whose weights were fetched before; asks nobody."""
+    """Whether a model or an adapter is a folder here or a Hub id whose weights were fetched; asks nobody."""
     if Path(reference).expanduser().is_dir():
         return True
     if not HUB_ID.match(reference):

@@ -39,6 +39,24 @@ def test_a_fine_tune_of_another_shape_is_refused_in_a_sentence(empty_cache: Path
     assert any("model_type" in error.value for error in app.error)
 
 
+def test_a_family_of_a_base_and_its_adapter(empty_cache: Path, tmp_path: Path) -> None:
+    from tests.peft_adapters import random_adapter
+    from tests.tiny import tiny_model
+
+    base = tiny_model(tmp_path / "models" / "base")
+    random_adapter(base, tmp_path / "lora", r=2, target_modules=["q_proj"])
+    family = Family("lora", base, (Member(f"{base}+{tmp_path / 'lora'}", "math", "math"),), str(tmp_path))
+    assert not family.missing
+    save_family(family)
+    app = at("pages/1_Models.py")
+    app.query_params["family"] = "lora"
+    app.run()
+    assert not app.exception
+    assert "can be merged" in app.success[0].value
+    absent = Family("away", base, (Member(f"lab/law+{tmp_path / 'gone'}", "law"),), str(tmp_path))
+    assert absent.missing == ["lab/law", str(tmp_path / "gone")]
+
+
 def test_demo_with_one_click(empty_cache: Path) -> None:
     app = at("pages/1_Models.py").run()
     assert not app.metric

@@ -132,6 +132,7 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["classify", "m", "--top-k", "0"], "--top-k: expected a whole number from 1"),
         (["classify", "m", "--margin", "-1"], "--margin: expected a whole number from 0"),
         (["classify", "m", "--max-length", "0"], "--max-length: expected a whole number from 1"),
+        (["extract", "a", "b", "o", "--rank", "0"], "--rank: expected a whole number from 1"),
         (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number from 1"),
         (["cosine", "a", "b", "--out", "nowhere/at/all.csv"], "there is no folder"),
         ([], "COMMAND"),

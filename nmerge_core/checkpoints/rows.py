@@ -1,0 +1,75 @@
+"""Reading a part of one tensor from its file, by positioned reads: no mapped pages pile up in resident memory."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
+from nmerge_core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_rows(tensor: TensorInfo, start: int = 0, stop: int | None = None) -> "torch.Tensor":
+    """Read rows [start, stop) of a tensor in its own dtype; a scalar is one row.
+
+    Raises:
+        InputError: the file ended or vanished since its header was read.
+    """
+    stop = tensor.rows if stop is None else stop
+    shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
+    return read_runs(tensor, [(start * tensor.row_elements, (stop - start) * tensor.row_elements)]).view(shape)
+
+
+def read_columns(tensor: TensorInfo, start: int, stop: int) -> "torch.Tensor":
+    """Read columns [start, stop) of a matrix of few rows in its own dtype, (rows, stop − start).
+
+    Raises:
+        InputError: as `read_rows`.
+    """
+    runs = [(row * tensor.row_elements + start, stop - start) for row in range(tensor.rows)]
+    return read_runs(tensor, runs).view(tensor.rows, stop - start)
+
+
+def read_runs(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> "torch.Tensor":
+    """Read runs of entries (first, number) of a tensor, one after the other, in its own dtype.
+
+    Raises:
+        InputError: as `read_rows`.
+    """
+    import torch
+
+    size = DTYPE_BYTES[tensor.dtype]
+    places = [(tensor.offset + first * size, count * size) for first, count in runs]
+    values = torch.empty(sum(length for _, length in places) // size, dtype=torch_dtype(tensor.dtype))
+    _read_into(tensor.file, places, values.view(torch.uint8).numpy().data)
+    return values
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """Translate a safetensors dtype name."""
+    import torch
+
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+    names |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+    names |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+    return getattr(torch, names[name])
+
+
+def _read_into(file: Path, places: Iterable[tuple[int, int]], buffer: memoryview) -> None:
+    """Fill `buffer` from places (offset, length) of a file."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
+    try:
+        for offset, length in places:
+            while length:
+                got = os.preadv(descriptor, [buffer[:length]], offset)
+                if got == 0:
+                    raise InputError(f"{file}: ended before byte {offset:,}; it was complete when it was opened")
+                buffer, offset, length = buffer[got:], offset + got, length - got
+    finally:
+        os.close(descriptor)
