@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import existing_parent, plan_layout
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import DTYPES, Recipe
@@ -21,7 +22,10 @@ _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
 
 @dataclass(frozen=True)
 class Estimate:
-    """Sizes in bytes, `seconds` to the nearest order; `solving` says that coefficients are measured on top of it."""
+    """Sizes in bytes, `seconds` to the nearest order; `solving` says that coefficients are measured on top of it.
+
+    `rows` counts the embeddings' rows in the merge, `appended` the tokens that follow those of the tokenizer it takes.
+    """
 
     tensors: int
     parameters: int
@@ -31,6 +35,8 @@ class Estimate:
     peak_memory: int
     seconds: float
     solving: bool
+    rows: int
+    appended: int
 
 
 def estimate(recipe: Recipe, out: Path) -> Estimate:
@@ -42,7 +48,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     opened = open_recipe(recipe, "cpu")
     stream = opened.stream
     layout = plan_layout(out, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
-    sources = [checkpoint for checkpoint in (stream.base, *stream.models) if checkpoint]
+    sources = stream.checkpoints
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
     for parameter in method.parameters:
@@ -62,6 +68,8 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         peak_memory=int(_START_BYTES + cores * block + len(sources) * layer),
         seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
         solving=solving,
+        rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),
+        appended=len(opened.vocabulary.appended),
     )
 
 

@@ -29,6 +29,7 @@ from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
 from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
 from nmerge_core.merging.registry import Values
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+from nmerge_core.merging.vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.progress import Progress, silent
 
 _JOURNAL = "journal"
@@ -56,15 +57,16 @@ class Opened:
 
     recipe: Recipe
     stream: Stream
+    vocabulary: MergedVocabulary
 
     @property
     def tensors(self) -> list[TensorInfo]:
-        """The donor's tensors in order of their names, layer 10 after layer 9, whatever its shards."""
+        """The merge's tensors in order of their names, layer 10 after layer 9, whatever the donor's shards."""
 
         def order(tensor: TensorInfo) -> list[tuple[int, str]]:
             return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", tensor.name)]
 
-        return sorted(self.stream.donor.tensors.values(), key=order)
+        return sorted(map(self.stream.info, self.stream.donor.tensors), key=order)
 
 
 def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
@@ -81,7 +83,8 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     if reasons:
         raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
     _check_filters(recipe, stream.donor)
-    return Opened(recipe, stream)
+    vocabulary = merged_vocabulary(recipe, stream.checkpoints)
+    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary)
 
 
 def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:
@@ -103,7 +106,8 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
     """
     started = time.monotonic()
     opened = open_recipe(recipe, device)
-    stream = opened.stream
+    stream, vocabulary = opened.stream, opened.vocabulary
+    extension = vocabulary.extension()
     part = out.absolute().parent / f".{out.name}.part"
     layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
     check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
@@ -115,7 +119,10 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
         _begin(part, layout, _identity(opened, resolved, facts))
         _merge_tensors(context, layout, part, facts, progress)
         merged = time.monotonic()
-        write_companions(part, stream.donor, layout, recipe.dtype)
+        write_companions(part, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
+        if extension:
+            extension.write(part)
+        warnings = [*vocabulary.warnings, *facts.report.get("warnings", ())]
         report = Report(
             version=__version__,
             method=recipe.merge_method,
@@ -126,7 +133,7 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
             bytes_written=layout.bytes,
             seconds={"prepare": prepared - started, "merge": merged - prepared},
             peak_memory=peak_memory(),
-            facts=facts.report,
+            facts={**facts.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
         )
         _describe(part, resolved, facts, report)
         (part / _JOURNAL).unlink()
@@ -192,7 +199,8 @@ def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
     groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
     sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
-    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type, groups])
+    tokens = [opened.vocabulary.rows.digest] if opened.vocabulary.rows else []
+    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type, groups, *tokens])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -210,7 +218,8 @@ def _resolved(recipe: Recipe, facts: Facts) -> Recipe:
         for parameter in recipe.method.parameters
         if parameter.kind == "path" and (value := solved.values().shared[parameter.name]) and value != NEURONS_FOLDER
     }
-    return replace(solved.with_parameters(**paths), models=entries, base_model=base)
+    tokenizer = recipe.tokenizer.renamed(full) if recipe.tokenizer else None
+    return replace(solved.with_parameters(**paths), models=entries, base_model=base, tokenizer=tokenizer)
 
 
 def _source(checkpoint: Checkpoint) -> dict[str, str]:
