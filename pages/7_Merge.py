@@ -53,13 +53,14 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         help="The number format of the merged checkpoint; the arithmetic is always float32",
     )
     members = [labelled[label] for label in chosen]
-    tokenizers = {BASE: "the base's", UNION: "all tokens"} | {m.reference: f"{m.label}'s" for m in members}
+    tokenizers = {BASE: "the base's" if method.needs_base else "the first one's", UNION: "all tokens"}
+    tokenizers |= {member.reference: f"{member.label}'s" for member in members}
     tokenizer = words.selectbox(
         "Tokenizer",
         list(tokenizers),
         index=None,
         format_func=tokenizers.get,
-        placeholder="as the base",
+        placeholder=tokenizers[BASE],
         key="merge_tokenizer",
         help="Whose tokens the merge has. Rows of embeddings are then matched by token; without it by position",
     )

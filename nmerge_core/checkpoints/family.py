@@ -118,11 +118,11 @@ def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
             f"{tensor}: expected {list(base.tensors[tensor].shape)}, found {list(model.tensors[tensor].shape)}"
             for tensor in differing
         ]
-        added, hint = "", ""
+        added, reason = "", ""
         if all(counts_tokens(tensor) for tensor in differing):
             added = " (tokens were added to its vocabulary)"
-            hint = "; with a readable tokenizer.json in both folders rows can be matched by their tokens"
-        found.append(f"{name}: shapes differ from the base{added}: {some(shapes)}{hint}")
+            reason = f"; rows cannot be matched by their tokens: {_without_tokens(base) or _without_tokens(model)}"
+        found.append(f"{name}: shapes differ from the base{added}: {some(shapes)}{reason}")
     if missing := [tensor for tensor in base.tensors if tensor not in model.tensors]:
         found.append(f"{name}: tensors of the base are missing: {some(missing)}")
     if extra := [tensor for tensor in model.tensors if tensor not in base.tensors]:
@@ -137,7 +137,15 @@ def _shapes_fit(base: Checkpoint, model: Checkpoint, tensor: str) -> bool:
     """Whether a tensor has one shape in both, but for rows that are matched by the models' tokens."""
     ours, theirs = base.tensors[tensor].shape, model.tensors[tensor].shape
     by_token = counts_tokens(tensor) and ours[1:] == theirs[1:]
-    return ours == theirs or (by_token and bool(known_vocabulary(base)) and bool(known_vocabulary(model)))
+    return ours == theirs or (by_token and not _without_tokens(base) and not _without_tokens(model))
+
+
+def _without_tokens(checkpoint: Checkpoint) -> str:
+    """Say why the tokens of a model's rows are not known; empty where they are."""
+    try:
+        return "" if read_vocabulary(checkpoint) else f"{checkpoint.folder} has no tokenizer.json"
+    except InputError as error:
+        return str(error)
 
 
 def _conflicting(base: Checkpoint, model: Checkpoint) -> bool:

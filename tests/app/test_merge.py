@@ -59,6 +59,17 @@ def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
     client.cancel(run)
 
 
+def test_the_tokenizer_is_the_bases_unless_chosen(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    assert "tokenizer" not in recipe_shown(app)
+    box = app.selectbox(key="merge_tokenizer")
+    assert box.options == ["the base's", "all tokens", "math's", "code's"]
+    box.set_value("union").run()
+    assert recipe_shown(app)["tokenizer"] == "union"
+    app.selectbox(key="merge_tokenizer").set_value(models(tiny_cache)["code"]).run()
+    assert not app.error and recipe_shown(app)["tokenizer"] == models(tiny_cache)["code"]
+
+
 def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE, merge_method="TIES-Merging")
     app.get("button_group")[0].set_value("YAML").run()
