@@ -36,7 +36,7 @@ class Vocabulary:
     @cached_property
     def row(self) -> Mapping[str, int]:
         """The row of each token that has one."""
-        return {token: id for token, id in self.ids.items() if id < self.rows}
+        return self.ids if self.next_id <= self.rows else {t: id for t, id in self.ids.items() if id < self.rows}
 
     @property
     def next_id(self) -> int:

@@ -103,6 +103,8 @@ class Stream:
             torch.cat([self._read_run(each, rows.name, run, neuronal) for run in runs(indices)], dim=axis)
             for each, indices in zip(self.checkpoints, sources, strict=True)
         ]
+        if (sources >= 0).all():
+            return own
         has = torch.from_numpy(sources >= 0).to(self.device).unsqueeze(-1 if neuronal else 1)  # (models, rows, 1)
         shared = sum(own[1:], own[0]) / has.sum(0).clamp(min=1)  # of a row that one model has: that row itself
         if self.base:

@@ -58,10 +58,12 @@ def read_choice(recipe: Mapping[str, Any], references: Sequence[str]) -> Tokeniz
     content = next(iter(given.values()))
     if isinstance(content, str):
         return TokenizerChoice(_source(content, references))
-    if not isinstance(content, Mapping) or not {"source", "tokens"} >= content.keys():
+    if not isinstance(content, Mapping):
         raise InputError(
             f"{_KEY}: expected base, union, one of the recipe's models, or {{source: …, tokens: …}}; found {content!r}"
         )
+    if unknown := sorted(content.keys() - {"source", "tokens"}):
+        raise InputError(f"{_KEY}: unknown key '{unknown[0]}'; known keys: source, tokens")
     tokens = content.get("tokens") or {}
     if not isinstance(tokens, Mapping):
         raise InputError(f"{_KEY}.tokens: expected {{token: {{source: …}}}}, found {tokens!r}")

@@ -74,6 +74,8 @@ def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Merg
     names = [checkpoint.reference for checkpoint in checkpoints]
     source = _source(recipe, choice.source, names)
     vocabularies = _vocabularies(checkpoints)
+    if not vocabularies and (choice.source == UNION or choice.tokens):
+        raise InputError(f"{first.folder}: no tokenizer.json to match tokens by, nor in the other models' folders")
     if not vocabularies:
         return MergedVocabulary(checkpoints[source])
     own = vocabularies[source]

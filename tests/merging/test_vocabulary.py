@@ -293,8 +293,19 @@ def test_a_model_without_tokenizer_is_taken_to_have_the_bases(grown, tmp_path: P
     assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
     shutil.copytree(grown.models[0], tmp_path / "other")
     (tmp_path / "other/tokenizer.json").unlink()
-    with pytest.raises(InputError, match="embed_tokens.weight: expected .*by their tokens: .*other has no tokenizer.json"):
+    with pytest.raises(
+        InputError, match="embed_tokens.weight: expected .*by their tokens: .*other has no tokenizer.json"
+    ):
         merge(recipe_of(grown, models=[str(tmp_path / "other")], tokenizer="base"), tmp_path / "none")
+
+
+def test_without_any_tokenizer_there_is_nothing_to_unite(family, tmp_path: Path) -> None:
+    recipe = {"merge_method": "ties", "base_model": family.base, "models": [{"model": family.models[0]}]}
+    with pytest.raises(InputError, match="base: no tokenizer.json to match tokens by, nor in the other models'"):
+        merge(load_recipe({**recipe, "tokenizer": "union"}), tmp_path / "out")
+    merge(load_recipe({**recipe, "tokenizer": "base"}), tmp_path / "out")
+    merge(load_recipe(recipe), tmp_path / "plain")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "plain/model.safetensors").read_bytes()
 
 
 def test_a_union_takes_over_no_trained_tokens(tmp_path: Path) -> None:
@@ -336,7 +347,10 @@ def test_head_and_embeddings_of_other_sizes(grown, tmp_path: Path) -> None:
         ({"tokenizer": 3}, "found 3"),
         ({"tokenizer": "base", "tokenizer_source": "base"}, "found both; leave one out"),
         ({"tokenizer_sorce": "base"}, "unknown key 'tokenizer_sorce'; did you mean 'tokenizer_source'?"),
-        ({"tokenizer": {"source": "base", "pad_to_multiple_of": 8}}, "{source: …, tokens: …}; found"),
+        (
+            {"tokenizer": {"source": "base", "pad_to_multiple_of": 8}},
+            "unknown key 'pad_to_multiple_of'; known keys: source",
+        ),
         ({"tokenizer": {"tokens": ["<a>"]}}, "tokens: expected {token: {source: …}}, found ['<a>']"),
         ({"tokenizer": {"tokens": {"<a>": "m"}}}, "tokens.<a>: expected {source: …, force: true or false}, found 'm'"),
         ({"tokenizer": {"tokens": {"<a>": {"source": "q"}}}}, "tokens.<a>.source: expected {kind: zero}"),
