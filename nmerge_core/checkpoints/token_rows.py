@@ -68,7 +68,7 @@ def map_rows(
     if not appended and not fills and all(each.row == own.row and each.rows == own.rows for each in vocabularies):
         return None
     ids = {**own.ids, **{token: own.next_id + place for place, token in enumerate(appended)}}
-    rows = max(own.rows, own.next_id + len(appended)) if appended else own.rows
+    rows = max([own.rows, *(ids[token] + 1 for token in (*appended, *(fills or {})))])
     tokens: list[str | None] = [None] * rows
     for token, id in ids.items():
         if id < rows:

@@ -128,23 +128,32 @@ def _vocabularies(checkpoints: Sequence[Checkpoint]) -> list[Vocabulary]:
 
 
 def _missing(own: Vocabulary, vocabularies: Sequence[Vocabulary], names: Sequence[str]) -> dict[str, Flags]:
-    """Return the tokens that a union appends: in the models' order, each model's by their ids."""
+    """Return the tokens that a union appends, with their flags: in the models' order, each model's by their ids."""
     appended: dict[str, Flags] = {}
     for vocabulary, name in zip(vocabularies, names, strict=True):
         new = [token for token in vocabulary.row if token not in own.ids and token not in appended]
-        if trained := [repr(token) for token in new if token not in vocabulary.added]:
-            raise InputError(
-                f"recipe, key 'tokenizer': union cannot append {len(trained):,} tokens of {name} ({some(trained)}), as "
-                "they are of its trained vocabulary, which splits texts in another way; expected base or that model"
-            )
+        _check_added(vocabulary, name, new)
         appended |= {token: vocabulary.added[token] for token in sorted(new, key=vocabulary.ids.__getitem__)}
     return appended
 
 
 def _flags(token: str, origin: TokenSource, vocabularies: Sequence[Vocabulary], names: Sequence[str]) -> Flags:
     """Return the flags of a token that a recipe adds: those of its source, else of the first model that has it."""
-    preferred = [vocabularies[names.index(origin.model)]] if origin.model in names else []
-    return next((each.added[token] for each in (*preferred, *vocabularies) if token in each.added), {})
+    order = sorted(zip(vocabularies, names, strict=True), key=lambda each: each[1] != origin.model)
+    for vocabulary, name in order:
+        if token in vocabulary.ids:
+            _check_added(vocabulary, name, [token])
+            return vocabulary.added[token]
+    return {}
+
+
+def _check_added(vocabulary: Vocabulary, name: str, tokens: Sequence[str]) -> None:
+    """Check that another tokenizer can take over a model's tokens."""
+    if trained := [repr(token) for token in tokens if token not in vocabulary.added]:
+        raise InputError(
+            f"recipe, key 'tokenizer': cannot append {len(trained):,} tokens of {name} ({some(trained)}) to another "
+            "tokenizer: they are of its trained vocabulary, which splits texts in its own way; choose base or that model"
+        )
 
 
 def _fill(token: str, origin: TokenSource, vocabularies: Sequence[Vocabulary], names: Sequence[str]) -> Fill:

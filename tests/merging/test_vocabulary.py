@@ -73,6 +73,8 @@ def test_filled_and_rowless_tokens() -> None:
     # Rows: a, b, two that no token names, far, x; the last from the fine-tune's row 0 in every model.
     assert found.sources.tolist() == [[0, 1, -1, -1, -1, -1], [0, -1, -1, -1, -1, -1]]
     assert found.fills == {2: None, 3: None, 4: None, 5: (1, 0)}
+    alone = map_rows([base, tune], 0, (), {"far": Fill(None, force=True)})
+    assert alone is not None and (alone.rows, alone.fills) == (5, {2: None, 3: None, 4: None})
 
 
 def test_runs_of_consecutive_rows() -> None:
@@ -311,10 +313,11 @@ def test_without_any_tokenizer_there_is_nothing_to_unite(family, tmp_path: Path)
 def test_a_union_takes_over_no_trained_tokens(tmp_path: Path) -> None:
     base, tune = moved(tmp_path, [*TRAINED, "p", "q"])
     recipe = {"merge_method": "task_arithmetic", "base_model": base, "models": [{"model": tune}]}
-    with pytest.raises(
-        InputError, match=r"union cannot append 2 tokens of .*tune \('p'; 'q'\), as they are of its trained"
-    ):
+    with pytest.raises(InputError, match=r"cannot append 2 tokens of .*tune \('p'; 'q'\) to another tokenizer"):
         merge(load_recipe({**recipe, "tokenizer": "union"}), tmp_path / "out")
+    one = {"source": "base", "tokens": {"p": {"source": "tune"}}}
+    with pytest.raises(InputError, match=r"cannot append 1 tokens of .*tune \('p'\)"):
+        merge(load_recipe({**recipe, "tokenizer": one}), tmp_path / "out")
     assert "'union'" not in " ".join(inspect_family(base, [tune]).warnings)
     found = merged(load_recipe({**recipe, "tokenizer": "tune"}), tmp_path / "out")[EMBEDDING]
     torch.testing.assert_close(found, load_file(Path(tune) / "model.safetensors")[EMBEDDING])
