@@ -27,8 +27,9 @@ class VocabularyMap:
 
     `fills` holds what models without a row hold there by a recipe's wish. Everywhere else they agree with the base:
     they hold its row, so that their delta is 0. A token that the base does not have either is, in the base and in every
-    model without it, the mean of those that have it: the mean is what those models would agree on, one owner alone is
-    taken as it is, and no method can scale a token away because only some models know it.
+    model without it, the mean of those that have it, so that deltas are relative to that mean. One owner's row is thus
+    taken as it is, and the weight or density that a method gives to changes does not scale a token that only some know.
+    This is mergekit's rule too.
     """
 
     sources: NDArray[np.int64]

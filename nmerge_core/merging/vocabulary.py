@@ -152,7 +152,7 @@ def _check_added(vocabulary: Vocabulary, name: str, tokens: Sequence[str]) -> No
     if trained := [repr(token) for token in tokens if token not in vocabulary.added]:
         raise InputError(
             f"recipe, key 'tokenizer': cannot append {len(trained):,} tokens of {name} ({some(trained)}) to another "
-            "tokenizer: they are of its trained vocabulary, which splits texts in its own way; choose base or that model"
+            "tokenizer: they are of its trained vocabulary, which splits texts its own way; choose base or this model"
         )
 
 
