@@ -129,6 +129,8 @@ def title_of(recipe: Recipe, family: Family) -> str:
         for p in method.parameters
         if p.kind not in hidden and p.name in recipe.parameters and recipe.parameters[p.name] != p.default
     ]
+    if recipe.tokenizer:
+        changed.append(f"tokenizer {family.labels.get(recipe.tokenizer.source, recipe.tokenizer.source)}")
     names = [family.labels.get(reference, reference) for reference in recipe.references]
     own = "" if set(names) == {model.label for model in family.models} else f" of {', '.join(names)}"
     return ", ".join([f"{method.title}{own}", *changed])
