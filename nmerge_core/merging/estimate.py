@@ -17,6 +17,7 @@ from nmerge_core.merging.stream import BLOCK_ELEMENTS
 _ENTRIES_PER_SECOND = 1.2e8
 _START_SECONDS = 2.0  # importing torch and opening files
 _START_BYTES = 350e6  # what a process with torch occupies before any work
+_TOKEN_BYTES = 300  # per row and model where tokens are matched: their texts and ids, measured
 _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
 
 
@@ -58,6 +59,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     passes, solving = method.passes(values), method.solves(values)
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     cores = os.cpu_count() or 1
+    matched = stream.vocabulary.sources.size if stream.vocabulary else 0
     block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
     return Estimate(
         tensors=len(layout.tensors),
@@ -65,7 +67,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
-        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer),
+        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + matched * _TOKEN_BYTES),
         seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
         solving=solving,
         rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),

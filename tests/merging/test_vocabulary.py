@@ -432,4 +432,6 @@ def test_estimate_counts_the_rows_that_are_written(grown, tmp_path: Path) -> Non
     found = estimate(recipe, tmp_path / "out")
     merge(recipe, tmp_path / "out")
     assert (found.rows, found.appended) == (18, 0)
+    plain = estimate(recipe_of(grown, models=grown.models[2:] * 3), tmp_path / "plain")
+    assert found.peak_memory > plain.peak_memory  # as many models, and their tokens
     assert found.bytes_written == (tmp_path / "out/model.safetensors").stat().st_size
