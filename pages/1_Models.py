@@ -64,7 +64,13 @@ def facts(report: FamilyReport, family: Family) -> pd.DataFrame:
 def draw_report(family: Family) -> None:
     """The verdict on merging, the architecture and the table of facts."""
     report = inspect_family(family.base, family.references)
-    if report.mergeable:
+    if report.mergeable and report.needs_tokenizer:
+        st.info(
+            "These models can be merged, by a recipe that says whose tokenizer the merge has: same architecture, "
+            "another vocabulary.",
+            icon=":material/check_circle:",
+        )
+    elif report.mergeable:
         st.success("These models can be merged: same architecture, tensors and shapes.", icon=":material/check_circle:")
     for error in report.errors:
         st.error(error)

@@ -16,6 +16,7 @@ from nmerge_core.figures import style
 from nmerge_core.figures.merge import coefficients
 from nmerge_core.merging.recipe import DTYPES, Recipe, load_recipe, recipe_yaml
 from nmerge_core.merging.registry import Method, methods
+from nmerge_core.merging.tokenizer import BASE, UNION
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
 from pages.shared.family import HUB_ID, Family, Member, on_this_machine
@@ -39,7 +40,7 @@ def gallery(available: dict[str, Method]) -> None:
 def recipe_of_controls(family: Family, method: Method, available: dict[str, Method]) -> dict[str, Any]:
     """Draw the method's controls and return the recipe they make."""
     labelled = {model.label: model for model in family.models}
-    left, middle, right = st.columns([2, 1, 1])
+    left, middle, words, right = st.columns([2, 1, 1, 0.8])
     chosen = left.multiselect(
         "Fine-tunes", list(labelled), default=list(labelled), key="merge_models", help="The models to merge, in order"
     )
@@ -51,17 +52,28 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         key="merge_dtype",
         help="The number format of the merged checkpoint; the arithmetic is always float32",
     )
+    members = [labelled[label] for label in chosen]
+    tokenizers = {BASE: "the base's" if method.needs_base else "the first one's", UNION: "all tokens"}
+    tokenizers |= {member.reference: f"{member.label}'s" for member in members}
+    tokenizer = words.selectbox(
+        "Tokenizer",
+        list(tokenizers),
+        index=None,
+        format_func=tokenizers.get,
+        placeholder=tokenizers[BASE],
+        key="merge_tokenizer",
+        help="Whose tokens the merge has. Rows of embeddings are then matched by token; without it by position",
+    )
     seed = right.number_input(
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
     )
-    members = [labelled[label] for label in chosen]
     shared, each = controls(method, available, chosen, _tuned_for(members), _known(family, members), family.name)
     recipe: dict[str, Any] = {"merge_method": method.name}
     if method.needs_base:
         recipe["base_model"] = family.base
     models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
     recipe |= {"models": models, "parameters": shared, "seed": seed}
-    return recipe | ({"dtype": dtype} if dtype else {})
+    return recipe | {key: value for key, value in (("dtype", dtype), ("tokenizer", tokenizer)) if value}
 
 
 def _tuned_for(members: list[Member]) -> list[str]:
@@ -118,6 +130,8 @@ def title_of(recipe: Recipe, family: Family) -> str:
         for p in method.parameters
         if p.kind not in hidden and p.name in recipe.parameters and recipe.parameters[p.name] != p.default
     ]
+    if recipe.tokenizer:
+        changed.append(f"tokenizer {family.labels.get(recipe.tokenizer.source, recipe.tokenizer.source)}")
     names = [family.labels.get(reference, reference) for reference in recipe.references]
     own = "" if set(names) == {model.label for model in family.models} else f" of {', '.join(names)}"
     return ", ".join([f"{method.title}{own}", *changed])

@@ -1,16 +1,14 @@
 """Can these models be merged? Answered from headers and small files alone, with every reason against it."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from nmerge_core.checkpoints.header import FLOATS
 from nmerge_core.checkpoints.reference import label
+from nmerge_core.checkpoints.vocabulary import compare, counts_tokens, known_vocabulary, read_vocabulary, some
 from nmerge_core.errors import InputError
 
 # Same shapes with another value of these would still be another function of the weights; families differ in names.
@@ -20,7 +18,6 @@ _LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
 _EXPERTS = ("num_experts_per_tok", "norm_topk_prob")
 _SAME_CONFIG = ("model_type", *_LAYERS, *_HEADS, "num_key_value_heads", *_ACTIVATIONS, *_EXPERTS)
 _NESTED = ("text_config", "vision_config")  # of a model with several towers
-_LISTED = 3  # tensors named in a message before "and N more"
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,11 @@ class FamilyReport:
     models: tuple[ModelFacts, ...]
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
+    needs_tokenizer: bool = False  # whether a recipe has to say whose vocabulary the merge has
 
     @property
     def mergeable(self) -> bool:
-        """Whether nothing speaks against merging."""
+        """Whether nothing speaks against merging, by a recipe that names a tokenizer where one is needed."""
         return not self.errors
 
 
@@ -84,7 +82,9 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
     for checkpoint in opened[1:]:
         errors += mismatches(opened[0], checkpoint)
         warnings += _warnings(opened[0], checkpoint)
-    return FamilyReport(tuple(facts), tuple(errors), tuple(dict.fromkeys(warnings)))  # the base's own once
+    needs_tokenizer = any(_conflicting(opened[0], checkpoint) for checkpoint in opened[1:])
+    warnings = list(dict.fromkeys(warnings))  # the base's own once
+    return FamilyReport(tuple(facts), tuple(errors), tuple(warnings), needs_tokenizer)
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
@@ -126,25 +126,24 @@ def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
         for key in ours
         if key in theirs and ours[key] != theirs[key]  # not every version of transformers writes every key
     ]
-    shapes = [
-        f"{tensor}: expected {list(info.shape)}, found {list(model.tensors[tensor].shape)}"
-        for tensor, info in base.tensors.items()
-        if tensor in model.tensors and model.tensors[tensor].shape != info.shape
-    ]
-    if shapes:
-        vocabulary = ("embed", "lm_head", "wte", "shared.weight")
-        grown = all(any(part in shape for part in vocabulary) for shape in shapes)
-        added = " (tokens were added to its vocabulary)" if grown else ""
-        found.append(f"{name}: shapes differ from the base{added}: {_some(shapes)}")
+    differing = [tensor for tensor in base.tensors if tensor in model.tensors and not _shapes_fit(base, model, tensor)]
+    if differing:
+        shapes = [
+            f"{tensor}: expected {list(base.tensors[tensor].shape)}, found {list(model.tensors[tensor].shape)}"
+            for tensor in differing
+        ]
+        added, reason = "", ""
+        if all(counts_tokens(tensor) for tensor in differing):
+            added = " (tokens were added to its vocabulary)"
+            reason = f"; rows cannot be matched by their tokens: {_without_tokens(base) or _without_tokens(model)}"
+        found.append(f"{name}: shapes differ from the base{added}: {some(shapes)}{reason}")
     if missing := [tensor for tensor in base.tensors if tensor not in model.tensors]:
-        found.append(f"{name}: tensors of the base are missing: {_some(missing)}")
+        found.append(f"{name}: tensors of the base are missing: {some(missing)}")
     if extra := [tensor for tensor in model.tensors if tensor not in base.tensors]:
-        found.append(f"{name}: tensors the base does not have: {_some(extra)}")
+        found.append(f"{name}: tensors the base does not have: {some(extra)}")
     odd = [f"{tensor} is {info.dtype}" for tensor, info in model.tensors.items() if info.dtype not in FLOATS]
     if odd:
-        found.append(
-            f"{name}: expected floating-point weights ({', '.join(FLOATS)}): {_some(odd)}; dequantise it first"
-        )
+        found.append(f"{name}: expected floating-point weights ({', '.join(FLOATS)}): {some(odd)}; dequantise it first")
     return found
 
 
@@ -154,6 +153,27 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     for tower in (key for key in _NESTED if config.get(key)):
         settings |= {f"{tower}.{key}": value for key, value in _settings(config[tower]).items()}
     return settings
+
+
+def _shapes_fit(base: Checkpoint, model: Checkpoint, tensor: str) -> bool:
+    """Whether a tensor has one shape in both, but for rows that are matched by the models' tokens."""
+    ours, theirs = base.tensors[tensor].shape, model.tensors[tensor].shape
+    by_token = counts_tokens(tensor) and ours[1:] == theirs[1:]
+    return ours == theirs or (by_token and not _without_tokens(base) and not _without_tokens(model))
+
+
+def _without_tokens(checkpoint: Checkpoint) -> str:
+    """Say why the tokens of a model's rows are not known; empty where they are."""
+    try:
+        return "" if read_vocabulary(checkpoint) else f"{checkpoint.folder} has no tokenizer.json"
+    except InputError as error:
+        return str(error)
+
+
+def _conflicting(base: Checkpoint, model: Checkpoint) -> bool:
+    ours, theirs = known_vocabulary(base), known_vocabulary(model)
+    difference = compare(ours, theirs) if ours and theirs else None
+    return difference is not None and difference.conflicting
 
 
 def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
@@ -166,37 +186,11 @@ def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
         if base.config.get(key) != model.config.get(key):
             found.append(f"{name}: config.json, key '{key}' differs from the base; the merge takes the base's")
     try:
-        ours, theirs = (_vocabulary(checkpoint.folder) for checkpoint in (base, model))
+        ours, theirs = (read_vocabulary(checkpoint) for checkpoint in (base, model))
     except InputError as error:
         return [*found, str(error)]
     if ours is None or theirs is None:
         found.append(f"{name if theirs is None else label(base.reference)}: no tokenizer.json to compare tokens by")
-    elif ours != theirs:
-        moved = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
-        found.append(f"{name}: its tokenizer differs from the base's in {len(moved):,} tokens: {_some(moved)}")
+    elif difference := compare(ours, theirs):
+        found.append(difference.describe(name))
     return found
-
-
-def _vocabulary(folder: Path) -> Mapping[str, int] | None:
-    file = folder / "tokenizer.json"
-    return _tokens(file, file.stat().st_mtime_ns) if file.exists() else None
-
-
-@lru_cache(maxsize=16)
-def _tokens(file: Path, modified: int) -> Mapping[str, int]:
-    """Read the tokens of a tokenizer; `modified` is there to make the cache forget a rewritten file."""
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-        vocabulary = content["model"].get("vocab", {})
-        tokens = dict(vocabulary) if isinstance(vocabulary, dict) else {pair[0]: i for i, pair in enumerate(vocabulary)}
-        return tokens | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{file}: expected a tokenizer in JSON, found something else ({type(error).__name__}: {error}); "
-            "tokens cannot be compared"
-        ) from error
-
-
-def _some(items: Sequence[str]) -> str:
-    shown = "; ".join(items[:_LISTED])
-    return f"{shown}; and {len(items) - _LISTED:,} more" if len(items) > _LISTED else shown

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 SHARD_BYTES = 5_000_000_000  # the Hub's customary largest shard
-# What travels from the donor of configuration and tokenizer beside the weights.
+# What travels from the model whose tokenizer the merge has: what goes by its tokens' ids.
 _COMPANIONS: tuple[str, ...] = ("generation_config.json", "chat_template*", "*tokenizer*", "special_tokens_map.json")
 _COMPANIONS += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
 _COMPANIONS += ("preprocessor_config.json", "processor_config.json")
@@ -106,14 +106,16 @@ def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: "torch.
         os.close(descriptor)
 
 
-def write_companions(folder: Path, donor: Checkpoint, layout: Layout, dtype: str | None) -> None:
-    """Write config.json and the index, and copy the tokenizer and generation settings of the donor."""
-    config = dict(donor.config)
+def write_companions(
+    folder: Path, config: Mapping[str, Any], tokenizer: Checkpoint, layout: Layout, dtype: str | None
+) -> None:
+    """Write config.json and the index, and copy the tokenizer and the generation settings of one model."""
+    config = dict(config)
     if dtype:
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for pattern in _COMPANIONS:
-        for file in donor.folder.glob(pattern):
+        for file in tokenizer.folder.glob(pattern):
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)
             else:

@@ -141,6 +141,7 @@ def merge(arguments: Namespace) -> None:
         check_target(arguments.out, cost.bytes_written)
         print(f"tensors       {cost.tensors:>10,}")
         print(f"parameters    {cost.parameters:>10,}")
+        print(f"token rows    {cost.rows:>10,}" + (f" ({cost.appended:,} tokens appended)" if cost.appended else ""))
         print(f"reads         {cost.bytes_read / 1e6:>10,.1f} MB")
         print(f"writes        {cost.bytes_written / 1e6:>10,.1f} MB")
         print(f"disk free     {cost.disk_free / 1e6:>10,.1f} MB")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import existing_parent, plan_layout
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import DTYPES, Recipe
@@ -16,12 +17,16 @@ from nmerge_core.merging.stream import BLOCK_ELEMENTS
 _ENTRIES_PER_SECOND = 1.2e8
 _START_SECONDS = 2.0  # importing torch and opening files
 _START_BYTES = 350e6  # what a process with torch occupies before any work
+_TOKEN_BYTES = 300  # per row and model where tokens are matched: their texts and ids, measured
 _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Sizes in bytes, `seconds` to the nearest order; `solving` says that coefficients are measured on top of it."""
+    """Sizes in bytes, `seconds` to the nearest order; `solving` says that coefficients are measured on top of it.
+
+    `rows` counts the embeddings' rows in the merge, `appended` the tokens that follow those of the tokenizer it takes.
+    """
 
     tensors: int
     parameters: int
@@ -31,6 +36,8 @@ class Estimate:
     peak_memory: int
     seconds: float
     solving: bool
+    rows: int
+    appended: int
 
 
 def estimate(recipe: Recipe, out: Path) -> Estimate:
@@ -42,7 +49,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     opened = open_recipe(recipe, "cpu")
     stream = opened.stream
     layout = plan_layout(out, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
-    sources = [checkpoint for checkpoint in (stream.base, *stream.models) if checkpoint]
+    sources = stream.sources
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
     for parameter in method.parameters:
@@ -54,6 +61,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     cores = os.cpu_count() or 1
+    matched = stream.vocabulary.sources.size if stream.vocabulary else 0
     block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
     return Estimate(
         tensors=len(layout.tensors),
@@ -61,9 +69,11 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
-        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + model),
+        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + model + matched * _TOKEN_BYTES),
         seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
         solving=solving or searching,
+        rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),
+        appended=len(opened.vocabulary.appended),
     )
 
 

@@ -10,9 +10,10 @@ import yaml
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging.registry import Method, Values, methods
+from nmerge_core.merging.tokenizer import TokenizerChoice, read_choice
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "seed")
+_KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "seed", "tokenizer", "tokenizer_source")
 # mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
 _WITHOUT_EFFECT = ("int8_mask",)
 
@@ -35,6 +36,7 @@ class Recipe:
     parameters: Mapping[str, Any]
     dtype: str | None = None
     seed: int = 0
+    tokenizer: TokenizerChoice | None = None
     folder: Path | None = field(
         default=None, compare=False
     )  # of the file it came from: its relative paths may start here
@@ -107,6 +109,7 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
         parameters=_parameters(content.get("parameters"), method, "parameters"),
         dtype=_dtype(content.get("dtype")),
         seed=_seed(content.get("seed", 0)),
+        tokenizer=read_choice(content, [*([base] if base else []), *(entry.model for entry in entries)]),
         folder=file.parent if (file := _file(source)) else None,
     )
 
@@ -131,6 +134,8 @@ def recipe_yaml(recipe: Recipe) -> str:
     content |= {"models": models, "parameters": shared}
     if recipe.dtype:
         content["dtype"] = recipe.dtype
+    if recipe.tokenizer:
+        content["tokenizer"] = recipe.tokenizer.content()
     content["seed"] = recipe.seed
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 

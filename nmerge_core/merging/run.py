@@ -35,6 +35,7 @@ from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
 from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
 from nmerge_core.merging.registry import Values
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+from nmerge_core.merging.vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.progress import Progress, silent
 
 _JOURNAL = "journal"
@@ -62,15 +63,16 @@ class Opened:
 
     recipe: Recipe
     stream: Stream
+    vocabulary: MergedVocabulary
 
     @property
     def tensors(self) -> list[TensorInfo]:
-        """The donor's tensors in order of their names, layer 10 after layer 9, whatever its shards."""
+        """The merge's tensors in order of their names, layer 10 after layer 9, whatever the donor's shards."""
 
         def order(tensor: TensorInfo) -> list[tuple[int, str]]:
             return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", tensor.name)]
 
-        return sorted(self.stream.donor.tensors.values(), key=order)
+        return sorted(map(self.stream.info, self.stream.donor.tensors), key=order)
 
 
 def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
@@ -87,19 +89,20 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     if reasons:
         raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
     _check_filters(recipe, stream.donor)
-    return Opened(recipe, stream)
+    vocabulary = merged_vocabulary(recipe, stream.sources)
+    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary)
 
 
 def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     """Open another recipe; where it merges the same models they stay open."""
 
     def sources(of: Recipe) -> tuple[object, ...]:
-        return (of.base_model, of.references, of.method.needs_base)
+        return (of.base_model, of.references, of.method.needs_base, of.tokenizer)
 
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)
     _check_filters(recipe, opened.stream.donor)
-    return Opened(recipe, opened.stream)
+    return Opened(recipe, opened.stream, opened.vocabulary)
 
 
 def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:
@@ -125,7 +128,8 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
 def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Report:
     """Merge an opened recipe as `merge` does."""
     started = time.monotonic()
-    recipe, stream = opened.recipe, opened.stream
+    recipe, stream, vocabulary = opened.recipe, opened.stream, opened.vocabulary
+    extension = vocabulary.extension()
     part = out.absolute().parent / f".{out.name}.part"
     layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
     check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
@@ -137,7 +141,10 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
         _begin(part, layout, _identity(opened, resolved, facts))
         _merge_tensors(context, layout, part, facts, progress)
         merged = time.monotonic()
-        write_companions(part, stream.donor, layout, recipe.dtype)
+        write_companions(part, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
+        if extension:
+            extension.write(part)
+        warnings = [*vocabulary.warnings, *facts.report.get("warnings", ())]
         report = Report(
             version=__version__,
             method=recipe.merge_method,
@@ -148,7 +155,7 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
             bytes_written=layout.bytes,
             seconds={"prepare": prepared - started, "merge": merged - prepared},
             peak_memory=peak_memory(),
-            facts=facts.report,
+            facts={**facts.report, "warnings": warnings, **vocabulary.report(stream.sources)},
         )
         _describe(part, resolved, facts, report, stream.donor.config.get("architectures") or ())
         (part / _JOURNAL).unlink()
@@ -209,7 +216,8 @@ def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
     groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
     sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
-    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type, groups])
+    tokens = [opened.vocabulary.rows.digest] if opened.vocabulary.rows else []
+    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type, groups, *tokens])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -223,7 +231,8 @@ def _resolved(recipe: Recipe, facts: Facts) -> Recipe:
         for parameter in recipe.method.parameters
         if parameter.kind == "path" and (value := solved.values().shared[parameter.name]) and value != NEURONS_FOLDER
     }
-    return replace(solved.with_parameters(**paths), models=entries, base_model=base)
+    tokenizer = recipe.tokenizer.renamed(absolute) if recipe.tokenizer else None
+    return replace(solved.with_parameters(**paths), models=entries, base_model=base, tokenizer=tokenizer)
 
 
 def _source(checkpoint: Checkpoint) -> dict[str, str]:

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import isfinite
 from typing import TypeVar
@@ -12,6 +12,9 @@ from typing import TypeVar
 import torch
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.token_rows import VocabularyMap, runs
+from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
 from nmerge_core.merging.block import Block
 
@@ -39,17 +42,31 @@ class Stream:
     base: Checkpoint | None
     models: tuple[Checkpoint, ...]
     device: torch.device
+    vocabulary: VocabularyMap | None = None  # where rows of tokens come from, if not from the same row of every model
 
     @property
     def donor(self) -> Checkpoint:
         """The checkpoint whose tensors, configuration and tokenizer the merge takes: the base, else the first model."""
         return self.base or self.models[0]
 
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints whose weights are read: the base where there is one, then the models."""
+        return (self.base, *self.models) if self.base else self.models
+
+    def info(self, name: str) -> TensorInfo:
+        """Return the donor's tensor with the shape that it has in the merge."""
+        tensor = self.donor.info(name)
+        if self.vocabulary is None or not counts_tokens(name):
+            return tensor
+        return replace(tensor, shape=(self.vocabulary.rows, *tensor.shape[1:]))
+
     def rows(self, name: str) -> list[Rows]:
         """Cut a tensor into blocks of weight neurons; a point parameter counts each entry as a row."""
         matrix = self.donor.architecture.matrix(name)
+        count = self.vocabulary.rows if self.vocabulary and counts_tokens(name) else matrix.rows
         step = max(_RUN if matrix.transposed else 1, BLOCK_ELEMENTS // max(1, matrix.columns))
-        return [Rows(name, start, min(start + step, matrix.rows)) for start in range(0, matrix.rows, step)]
+        return [Rows(name, start, min(start + step, count)) for start in range(0, count, step)]
 
     def load(self, rows: Rows) -> Block:
         """Read one block of every model.
@@ -62,12 +79,14 @@ class Stream:
         neurons = architecture.neurons(rows.name, rows.start, rows.stop)
         count = rows.stop - rows.start
         shape = (count, matrix.columns) if matrix.neuronal else (1, count)
-        base = torch.zeros(shape, device=self.device)
-        deltas = torch.empty((len(self.models), *shape), device=self.device)  # (T, rows, columns)
-        for model, delta in zip(self.models, deltas, strict=True):
-            self._read(model, rows, delta)
+        held = torch.empty((len(self.sources), *shape), device=self.device)  # (base and models, rows, columns)
+        if self.vocabulary and counts_tokens(rows.name):
+            self._match(self.vocabulary, rows, held, axis=0 if matrix.neuronal else 1)
+        else:
+            for checkpoint, values in zip(self.sources, held, strict=True):
+                self._read(checkpoint, rows, values)
+        base, deltas = (held[0], held[1:]) if self.base else (torch.zeros_like(held[0]), held)
         if self.base:
-            self._read(self.base, rows, base)
             deltas -= base
         return Block(
             name=rows.name,
@@ -80,6 +99,37 @@ class Stream:
             submodule=architecture.submodule(rows.name),
             neurons=None if neurons is None else torch.from_numpy(neurons if matrix.neuronal else neurons.T),
         )
+
+    def _match(self, vocabulary: VocabularyMap, rows: Rows, held: torch.Tensor, axis: int) -> None:
+        """Read one block by tokens, which `axis` counts: own rows, and where there are none as `VocabularyMap` says."""
+        indices = vocabulary.sources[:, rows.start : rows.stop]
+        for checkpoint, own, values in zip(self.sources, indices, held, strict=True):
+            self._read_runs(checkpoint, rows.name, runs(own), values, axis)
+        if (indices >= 0).all():
+            return
+        has = torch.from_numpy(indices >= 0).to(self.device).unsqueeze(2 - axis)  # (models, rows, 1) or its mirror
+        shared = sum(held[1:], held[0]) / has.sum(0).clamp(min=1)  # of a row that one model has: that row itself
+        if self.base:
+            shared = torch.where(has[0], held[0], shared)
+        for row, place in vocabulary.fills.items():
+            if rows.start <= row < rows.stop:
+                model, first = place or (0, -1)
+                filled = shared.narrow(axis, row - rows.start, 1)
+                self._read_runs(self.sources[model], rows.name, [(first, 1)], filled, axis)
+        held.copy_(torch.where(has, held, shared))
+
+    def _read_runs(
+        self, checkpoint: Checkpoint, name: str, places: Sequence[tuple[int, int]], values: torch.Tensor, axis: int
+    ) -> None:
+        """Read runs of consecutive rows (first, number) one after the other; zeros for those that begin at −1."""
+        at = 0
+        for first, count in places:
+            part = values.narrow(axis, at, count)
+            if first < 0:
+                part.zero_()
+            else:
+                self._read(checkpoint, Rows(name, first, first + count), part)
+            at += count
 
     def _read(self, checkpoint: Checkpoint, rows: Rows, values: torch.Tensor) -> None:
         """Read rows in float32 into `values`, (rows, columns)."""

@@ -19,6 +19,7 @@ from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
 from nmerge_core.checkpoints.reference import absolute, label
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import load_recipe, recipe_yaml
+from nmerge_core.merging.tokenizer import BASE, UNION
 from nmerge_core.runs.folder import find
 
 
@@ -132,6 +133,11 @@ def _model(root: Path, reference: str) -> tuple[str, str]:
     return absolute(reference), f"{fingerprint(checkpoint)}-{tokenizer}"
 
 
+def _tokenizer(root: Path, source: str) -> tuple[str, str]:
+    """Resolve whose tokenizer a merge has: a model, or a word of recipes."""
+    return (source, "") if source in (BASE, UNION) else _model(root, source)
+
+
 def _corpus(root: Path, reference: str) -> tuple[str, str]:
     path = Path(absolute(reference))
     if not path.exists():
@@ -179,6 +185,8 @@ _ROLES: dict[str, Callable[[Path, str], tuple[str, str]]] = {
     "base": _model,
     "base_model": _model,
     "models": _model,
+    "tokenizer": _tokenizer,
+    "source": _tokenizer,  # of a tokenizer, or of one of its tokens
     "corpus": _corpus,
     "calibration": _corpus,
     "neurons": _neurons,

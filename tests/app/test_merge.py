@@ -14,6 +14,7 @@ from nmerge_core.runs import client
 from pages.shared.results import zipped
 from tests.app.conftest import OpenPage
 from tests.app.scored import FAMILY, done, drawn, make_family, models
+from tests.merging import vocabularies
 
 PAGE = "pages/7_Merge.py"
 
@@ -58,6 +59,39 @@ def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
     run = client.lookup("merge", {"recipe": recipe})
     assert run is not None and run.title == "TIES-Merging, λ 0.5"
     client.cancel(run)
+
+
+def test_the_tokenizer_is_the_bases_unless_chosen(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    assert "tokenizer" not in recipe_shown(app)
+    box = app.selectbox(key="merge_tokenizer")
+    assert box.options == ["the base's", "all tokens", "math's", "code's"]
+    box.set_value("union").run()
+    assert recipe_shown(app)["tokenizer"] == "union"
+    app.selectbox(key="merge_tokenizer").set_value(models(tiny_cache)["code"]).run()
+    assert not app.error and recipe_shown(app)["tokenizer"] == models(tiny_cache)["code"]
+
+
+def test_models_with_other_tokens_need_a_tokenizer(
+    tiny_cache: Path, open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown = vocabularies.make_family(tmp_path)
+    tuned = [{"reference": model, "label": Path(model).name, "category": ""} for model in grown.models]
+    family = {"name": "grown", "base": grown.base, "models": tuned, "corpus": str(tiny_cache / "corpus"), "tasks": []}
+    file = tiny_cache / "families" / "grown.json"
+    file.write_text(json.dumps(family))
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)
+    try:
+        app = open_page(PAGE, merge_method="Task arithmetic", family="grown")
+        assert any("key 'tokenizer': missing" in error.value for error in app.error)
+        app.selectbox(key="merge_tokenizer").set_value("union").run()
+        assert not app.error
+        app.button(key="merge_run").click().run()
+        run = client.lookup("merge", {"recipe": recipe_shown(app)})
+        assert run is not None and run.title == "Task arithmetic, tokenizer union"
+        client.cancel(run)
+    finally:
+        file.unlink()
 
 
 def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: OpenPage) -> None:

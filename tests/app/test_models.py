@@ -57,6 +57,21 @@ def test_a_family_of_a_base_and_its_adapter(empty_cache: Path, tmp_path: Path) -
     assert absent.missing == ["lab/law", str(tmp_path / "gone")]
 
 
+def test_another_vocabulary_is_explained(empty_cache: Path, tmp_path: Path) -> None:
+    from tests.merging.vocabularies import make_family
+
+    grown = make_family(tmp_path / "models")
+    members = tuple(Member(model, Path(model).name, "") for model in grown.models)
+    save_family(Family("grown", grown.base, members, str(tmp_path)))
+    app = at("pages/1_Models.py")
+    app.query_params["family"] = "grown"
+    app.run()
+    assert not app.exception and not app.error and not app.success
+    assert any("whose tokenizer the merge has" in info.value for info in app.info)
+    told = [warning.value for warning in app.warning if "its vocabulary is not the base's" in warning.value]
+    assert [text.split(":")[0] for text in told] == ["math", "code"]
+
+
 def test_demo_with_one_click(empty_cache: Path) -> None:
     app = at("pages/1_Models.py").run()
     assert not app.metric

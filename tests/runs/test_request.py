@@ -53,6 +53,21 @@ def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, m
     assert len(request.inputs) == 2 and request.title == "merge by task_arithmetic"
 
 
+def test_a_recipe_s_tokenizer_is_absolute_too(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(family.root)
+    recipe = {"merge_method": "task_arithmetic", "base_model": "base", "models": [{"model": "math"}]}
+    united = resolve(tmp_path, "merge", {"recipe": {**recipe, "tokenizer": "union"}})
+    based = resolve(tmp_path, "merge", {"recipe": {**recipe, "tokenizer": "base"}})  # the word, not the folder
+    assert [r.parameters["recipe"]["tokenizer"] for r in (united, based)] == ["union", "base"]
+    tokens = {"<a>": {"source": "math"}, "<b>": {"source": {"kind": "model_token", "model": "base", "token": "c"}}}
+    request = resolve(tmp_path, "merge", {"recipe": {**recipe, "tokenizer": {"source": "math", "tokens": tokens}}})
+    tokenizer = request.parameters["recipe"]["tokenizer"]
+    assert tokenizer["source"] == tokenizer["tokens"]["<a>"]["source"] == family.math
+    assert tokenizer["tokens"]["<b>"]["source"]["model"] == family.base
+    assert resolve(tmp_path, "merge", request.parameters) == request
+    assert len({united.id, based.id, request.id}) == 3
+
+
 def test_a_resolved_request_resolves_to_itself(family, tmp_path):
     entry = {"model": family.math, "parameters": {"weight": 0.5}}
     for method in ("task_arithmetic", "ties", "neuromerging"):
