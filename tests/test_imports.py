@@ -15,8 +15,8 @@ PACKAGE = "nmerge_core"
 LAYERS = (
     {"", "errors", "progress", "machine", "cache", "figures", "demo"},
     {"architecture", "checkpoints"},
-    {"loading", "corpus", "activations"},
-    {"categories", "classification", "similarity", "linearity"},
+    {"loading", "skeleton", "corpus", "activations"},
+    {"categories", "classification", "similarity", "linearity", "statistics"},
     {"merging"},
     {"evaluation", "knockout"},
     {"runs"},

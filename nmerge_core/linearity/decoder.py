@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.linearity.samples import Batch
 from nmerge_core.linearity.submodules import ATTENTION, MLP, Inputs, Submodule, submodules
-from nmerge_core.machine import choose_device
+from nmerge_core.skeleton import Skeleton
 
 
 class Decoder:
@@ -27,18 +25,16 @@ class Decoder:
         Raises:
             InputError: there is no such device, or the models' layers differ or are of a form that is not known.
         """
-        self._device = choose_device(device)
-        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-        decoder = model.get_decoder()
-        decoder.rotary_emb = type(decoder.rotary_emb)(config).to(self._device)
-        decoder.norm = nn.Identity()
-        self.layers: nn.ModuleList = decoder.layers
+        self._skeleton = Skeleton(base, device)
+        self._device = self._skeleton.device
+        self.layers = self._skeleton.layers
         self._checkpoints = (base, *models)
         self._check()
         self._real = [batch.real.to(self._device) for batch in batches]
-        self._states, self._arguments = self._embed(decoder, batches)
+        outer = self._skeleton.outer_weights()
+        outsides = [self._skeleton.outside(outer, batch.tokens) for batch in batches]
+        self._states = [outside.entering for outside in outsides]
+        self._calls = [outside.calls for outside in outsides]
 
     def _check(self) -> None:
         base, *models = self._checkpoints
@@ -58,23 +54,6 @@ class Decoder:
                             f"{model.reference}, tensor {tensor}: expected shape {list(expected)} as in "
                             f"{base.reference}, found {list(found)}; take fine-tunes of this base"
                         )
-
-    def _embed(self, decoder: nn.Module, batches: Sequence[Batch]) -> tuple[list[Tensor], list[list[dict[str, Any]]]]:
-        """Return each batch's states before layer 0, and the keyword arguments of each layer for each batch.
-
-        The decoder itself makes the rotary embeddings and masks; stand-ins for its layers write down what they get.
-        """
-        base = self._checkpoints[0]
-        embedding = next(name for name in base.tensors if base.architecture.submodule(name) == "embedding")
-        table = base.read(embedding)  # (vocabulary, d_model), checkpoint dtype
-        recorders = [_Recorder() for _ in self.layers]
-        decoder.layers = nn.ModuleList(recorders)
-        states = []
-        for batch in batches:
-            embedded = table[batch.tokens].to(self._device, torch.float32)  # (B, T, d_model)
-            # Right padding needs no mask: attention is causal, so real tokens never see it.
-            states.append(decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state)
-        return states, [recorder.arguments for recorder in recorders]
 
     def submodules(self, mlp: MlpLayer, groups: Mapping[str, np.ndarray]) -> list[Submodule]:
         """Read one layer of every model, as float32, and return its attention, its MLP and its neuron groups."""
@@ -102,24 +81,12 @@ class Decoder:
             states = self._states[index]
             try:
                 weights = attention.base | mlp.base
-                after = functional_call(layer, weights, (states,), self._arguments[attention.layer][index])
+                after = self._skeleton.run(attention.layer, weights, states, self._calls[index][attention.layer])
             finally:
                 for hook in hooks:
                     hook.remove()
             yield Inputs(states, captured["arguments"], captured["middle"][real], captured["normed"][real], real)
             self._states[index] = after
-
-
-class _Recorder(nn.Module):
-    """A decoder layer that does nothing but write down the keyword arguments of each call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.arguments: list[dict[str, Any]] = []
-
-    def forward(self, states: Tensor, **arguments: Any) -> Tensor:
-        self.arguments.append(arguments)
-        return states
 
 
 def _keep_arguments(captured: dict[str, Any], module: nn.Module, args: tuple, arguments: dict[str, Any]) -> None:
