@@ -21,7 +21,7 @@ _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
 
 @dataclass(frozen=True)
 class Estimate:
-    """Sizes in bytes, `seconds` to the nearest order; `solving` says that coefficients are measured on top of it."""
+    """Sizes in bytes, `seconds` to the nearest order; `solving` says that the models are run on texts on top of it."""
 
     tensors: int
     parameters: int
@@ -42,13 +42,14 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     opened = open_recipe(recipe, "cpu")
     stream = opened.stream
     layout = plan_layout(out, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
-    sources = [checkpoint for checkpoint in (stream.base, *stream.models) if checkpoint]
+    sources = stream.sources
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
     for parameter in method.parameters:
-        named = values.shared.get(parameter.name) if parameter.kind == "path" else None
-        if named and not recipe.path(named).exists():
-            raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
+        given = values.each.get(parameter.name) or (values.shared.get(parameter.name),)
+        for named in given if parameter.kind == "path" else ():
+            if named and not recipe.path(named).exists():
+                raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
     passes, solving = method.passes(values), method.solves(values)
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     cores = os.cpu_count() or 1

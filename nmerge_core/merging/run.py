@@ -73,9 +73,9 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     Raises:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
-    base = open_checkpoint(recipe.base_model) if recipe.base_model and recipe.method.needs_base else None
+    base = open_checkpoint(recipe.base_model) if recipe.base_model else None
     models = tuple(open_checkpoint(reference) for reference in recipe.references)
-    stream = Stream(base, models, choose_device(device))
+    stream = Stream(base, models, choose_device(device), differences=recipe.method.needs_base)
     stream.donor.architecture  # noqa: B018 (raises for a family that is not known)
     reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
     if reasons:
@@ -192,7 +192,8 @@ def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
     groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
     sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
-    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type, groups])
+    read = [recipe_yaml(resolved), sources, groups, facts.inputs]
+    content = json.dumps([__version__, opened.stream.device.type, *read])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -202,14 +203,15 @@ def _resolved(recipe: Recipe, facts: Facts) -> Recipe:
     def full(reference: str) -> str:
         return str(Path(reference).expanduser().resolve()) if Path(reference).expanduser().exists() else reference
 
-    entries = tuple(replace(entry, model=full(entry.model)) for entry in recipe.models)
     base = full(recipe.base_model) if recipe.base_model else None
-    solved = recipe.with_parameters(**facts.solved) if facts.solved else recipe
+    solved = recipe.with_parameters(**facts.solved).with_each(**facts.solved_each)
+    values = solved.values()
     paths = {
         parameter.name: full(value)
         for parameter in recipe.method.parameters
-        if parameter.kind == "path" and (value := solved.values().shared[parameter.name]) and value != NEURONS_FOLDER
+        if parameter.kind == "path" and (value := values.shared.get(parameter.name)) and value != NEURONS_FOLDER
     }
+    entries = tuple(replace(entry, model=full(entry.model)) for entry in solved.models)
     return replace(solved.with_parameters(**paths), models=entries, base_model=base)
 
 

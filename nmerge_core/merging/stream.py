@@ -32,16 +32,25 @@ class Rows:
 
 @dataclass(frozen=True)
 class Stream:
-    """The base (None where a method works on the weights themselves) and the models, opened from their headers."""
+    """The base, where one is named, and the models, opened from their headers.
+
+    Blocks hold differences from the base, or the weights themselves and a zero base.
+    """
 
     base: Checkpoint | None
     models: tuple[Checkpoint, ...]
     device: torch.device
+    differences: bool = True
 
     @property
     def donor(self) -> Checkpoint:
         """The checkpoint whose tensors, configuration and tokenizer the merge takes: the base, else the first model."""
         return self.base or self.models[0]
+
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints whose weights are read."""
+        return (self.base, *self.models) if self.base and self.differences else self.models
 
     def rows(self, name: str) -> list[Rows]:
         """Cut a tensor into blocks of whole rows; a 1-D tensor counts each entry as a row."""
@@ -57,7 +66,7 @@ class Stream:
         """
         neuronal = len(self.donor.info(rows.name).shape) > 1
         architecture = self.donor.architecture
-        base = self._read(self.base, rows, neuronal) if self.base else None
+        base = self._read(self.base, rows, neuronal) if self.base and self.differences else None
         deltas = torch.stack([self._read(model, rows, neuronal) for model in self.models])  # (T, rows, columns)
         if base is None:
             base = torch.zeros_like(deltas[0])
@@ -74,6 +83,10 @@ class Stream:
             submodule=architecture.submodule(rows.name),
             neuron_axis=neurons.axis if (neurons := architecture.neurons(rows.name)) else None,
         )
+
+    def beside(self, block: Block, checkpoint: Checkpoint) -> torch.Tensor:
+        """Read from another checkpoint of the same tensors what lies beside a block: (rows, columns) float32."""
+        return self._read(checkpoint, Rows(block.name, block.start, block.stop), block.neuronal)
 
     def _read(self, checkpoint: Checkpoint, rows: Rows, neuronal: bool) -> torch.Tensor:
         values = checkpoint.read(rows.name, rows.start, rows.stop).to(self.device).float()

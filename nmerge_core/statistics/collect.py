@@ -120,6 +120,15 @@ def cached(
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = cache_root() / "statistics" / f"{kind}-{key}"
     if not folder.exists():
-        asked = {"categories": [category], "samples": samples, "seed": seed, "device": device, "progress": progress}
-        collect(checkpoint.reference, corpus, kind, folder, **asked)
+        collect(
+            checkpoint.reference,
+            corpus,
+            kind,
+            folder,
+            categories=[category],
+            samples=samples,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
     return open_statistics(folder, kind, checkpoint)

@@ -1,6 +1,6 @@
 """The diagonal of the empirical Fisher information of a language model, one decoder layer in memory at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ def fisher(
     """Write F = 1/N Σ_s (∂ log p(s; θ) / ∂θ)², log p(s; θ) = Σ_t log p(s_t | s_<t; θ), for each tensor of a model.
 
     The gradients are those of single texts, on the texts' own tokens: the empirical Fisher information, where Matena
-    and Raffel (NeurIPS 2022, Eq. 3) take the expectation over the model's own predictions, a sum over the vocabulary at
+    and Raffel (NeurIPS 2022) take the expectation over the model's own predictions, a sum over the vocabulary at
     each token. A tied tensor has one gradient, that of all its uses. All is computed in float32, texts added in
     order. In memory: a layer or what lies outside the layers, three times, and 2 GB of the texts' hidden states; where
     these need more, the texts go through the layers in several groups, which changes no bit of the result.
@@ -85,7 +85,7 @@ class _Steps:
 class _Sums:
     """The sums of squares so far, kept in the files that will hold the result."""
 
-    def __init__(self, model: Checkpoint, tensors: dict[str, TensorInfo], device: torch.device, divisor: int):
+    def __init__(self, model: Checkpoint, tensors: Mapping[str, TensorInfo], device: torch.device, divisor: int):
         self._model, self._tensors, self._device, self._divisor = model, tensors, device, divisor
 
     def read(self, name: str) -> Tensor:

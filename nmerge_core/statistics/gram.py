@@ -23,7 +23,7 @@ _HEAD = "lm_head.weight"
 def gram(
     checkpoint: Checkpoint, batches: Sequence[Batch], folder: Path, device: str, stage: str, progress: Progress
 ) -> tuple[list[str], dict[str, str]]:
-    """Write G = Σ x xᵀ, over the real tokens, of the input x of each linear layer (RegMean, Jin et al., ICLR 2023, §3).
+    """Write G = Σ x xᵀ, over the real tokens, of the input x of each linear layer (RegMean, Jin et al., ICLR 2023).
 
     Layers that read the same tensor (q, k and v; gate and up) share one matrix. An untied head counts among them. All
     is computed in float32, batches added in order. In memory: a decoder layer with its Gram matrices, or what
