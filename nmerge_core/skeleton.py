@@ -45,13 +45,18 @@ class Skeleton:
         """Build the modules for a device ("auto": a GPU if there is one).
 
         Raises:
-            InputError: there is no such device, or the model that transformers builds has other tensors.
+            InputError: there is no such device, it is no causal language model that transformers knows, or the model
+                that transformers builds has other tensors.
         """
         self.device = choose_device(device)
         self._checkpoint = checkpoint
-        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-        with init_empty_weights(include_buffers=False):
-            self._model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        try:
+            config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+            with init_empty_weights(include_buffers=False):
+                self._model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"{checkpoint.reference}: transformers has no causal model for it ({reason})") from error
         self._model.tie_weights()
         for module in self._model.modules():
             module._buffers = {name: b if b is None else b.to(self.device) for name, b in module._buffers.items()}
@@ -93,7 +98,7 @@ class Skeleton:
     def outside(self, weights: Weights, tokens: Tensor, states: Tensor | None = None, *, head: bool = False) -> Outside:
         """Run all but the layers on tokens (B, T), with stand-ins for these.
 
-        Right padding needs no mask: attention is causal, so real tokens never see it.
+        Right padding is not masked: attention is causal, so real tokens never see it.
 
         Args:
             weights: the tensors outside the layers.
@@ -108,7 +113,8 @@ class Skeleton:
             prefix = next(name for name, each in self._model.named_modules() if each is decoder) + "."
             module, names = decoder, {n: n.removeprefix(prefix) for n in weights if n.startswith(prefix)}
         own = {inner: weights[name] for name, inner in names.items()}
-        keywords = {"input_ids": tokens.to(self.device), "use_cache": False}
+        tokens = tokens.to(self.device)
+        keywords = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
         output = functional_call(module, own, (), keywords)
         entering = self._stand_ins[0].states
         calls = [stand_in.call for stand_in in self._stand_ins]

@@ -60,7 +60,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
-        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer),
+        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + method.holds(stream)),
         seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
         solving=solving,
     )

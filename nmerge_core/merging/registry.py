@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from nmerge_core.merging.block import Block
     from nmerge_core.merging.context import Context
+    from nmerge_core.merging.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Values:
 
 MergeFunction = Callable[["Block", Values, Any], "torch.Tensor"]
 PrepareFunction = Callable[["Context", Values], Any]
+HoldsFunction = Callable[["Stream"], int]
 
 
 def _once(values: Values) -> int:
@@ -130,13 +132,18 @@ def _never(values: Values) -> bool:
     return False
 
 
+def _nothing(stream: "Stream") -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class Method:
     """A merge method: `merge(block, values, facts)` returns the merged delta of a block, (rows, columns) float32.
 
     `prepare(context, values)`, where there is one, finds whole-model facts first. A method without base works on the
     weights themselves: its blocks have a zero base. `passes` tells how often the models are read, the merge itself
-    included, and `solves` whether coefficients are measured by running them.
+    included, `solves` whether something is measured by running them on texts, and `holds` the bytes that it keeps in
+    memory while it merges.
     """
 
     name: str
@@ -149,6 +156,7 @@ class Method:
     needs_base: bool = True
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
+    holds: HoldsFunction = _nothing
 
 
 _METHODS: dict[str, Method] = {}
@@ -165,12 +173,13 @@ def method(
     needs_base: bool = True,
     passes: Callable[[Values], int] = _once,
     solves: Callable[[Values], bool] = _never,
+    holds: HoldsFunction = _nothing,
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Register the decorated merge function as a method."""
 
     def register(merge: MergeFunction) -> MergeFunction:
         _METHODS[name] = Method(
-            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves
+            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves, holds
         )
         return merge
 

@@ -41,7 +41,7 @@ def gram(
         The names of the files, and for each weight the name of its matrix.
 
     Raises:
-        InputError: the model cannot be run, or an input of a linear layer is not one vector per token.
+        InputError: the model cannot be run, or an input of a linear layer is not finite or not one vector per token.
     """
     skeleton = Skeleton(checkpoint, device)
     real = [batch.real.to(skeleton.device) for batch in batches]
@@ -67,7 +67,7 @@ def gram(
                     _add(grams, tensor, x, kept)
             progress(stage, index * len(batches) + number + 1, total, "batches")
         files.append(f"layer-{index:05}.safetensors")
-        save({name: matrix.cpu() for name, matrix in grams.items()}, folder / files[-1])
+        _write(grams, folder / files[-1], checkpoint)
     if _HEAD in skeleton.outer_names:
         outer = skeleton.outer_weights()
         grams = {}
@@ -75,8 +75,18 @@ def gram(
             _add(grams, _HEAD, skeleton.outside(outer, batch.tokens, own).output, kept)
         names[_HEAD] = _HEAD
         files.append("head.safetensors")
-        save({_HEAD: grams[_HEAD].cpu()}, folder / files[-1])
+        _write(grams, folder / files[-1], checkpoint)
     return files, names
+
+
+def _write(grams: dict[str, Tensor], file: Path, checkpoint: Checkpoint) -> None:
+    for name, matrix in grams.items():
+        if not torch.isfinite(matrix).all():
+            raise InputError(
+                f"{checkpoint.reference}, tensor {name}: expected finite inputs, found NaN or infinite ones; check the "
+                "model's weights"
+            )
+    save({name: matrix.cpu() for name, matrix in grams.items()}, file)
 
 
 @contextmanager

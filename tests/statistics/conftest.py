@@ -2,7 +2,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from transformers import LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -10,6 +18,10 @@ CONFIGS = {
     "qwen2, tied": Qwen2Config,
     "llama, untied, with biases": partial(LlamaConfig, attention_bias=True, mlp_bias=True),
     "mistral with a window": partial(MistralConfig, sliding_window=4),
+    "qwen3": partial(Qwen3Config, head_dim=8),
+    "gemma 2": partial(Gemma2Config, head_dim=8, query_pre_attn_scalar=8, sliding_window=4),
+    "gemma 3": partial(Gemma3TextConfig, head_dim=8, query_pre_attn_scalar=8, sliding_window=4),
+    "olmo 2, untied": Olmo2Config,
 }
 
 

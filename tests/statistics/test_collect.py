@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -145,6 +145,28 @@ def test_a_model_that_transformers_builds_otherwise_is_named(qwen2: str, corpus:
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
     with pytest.raises(InputError, match=r"odd: expected tensor model.embed_tokens.weight of shape \[300, 32\]"):
         collect(str(folder), corpus, "gram", tmp_path / "out")
+
+
+def test_a_model_that_is_no_language_model_is_refused(qwen2: str, corpus: str, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(qwen2, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
+    with pytest.raises(InputError, match="odd: transformers has no causal model for it"):
+        collect(str(folder), corpus, "gram", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["fisher", "gram"])
+def test_weights_that_are_not_finite_are_named(qwen2: str, corpus: str, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(qwen2, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3] = float("inf")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"odd, tensor model.layers.1.*: expected finite"):
+        collect(str(folder), corpus, kind, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_cache_collects_once(qwen2: str, corpus: str, tmp_path: Path, monkeypatch) -> None:

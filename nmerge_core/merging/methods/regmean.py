@@ -14,6 +14,7 @@ from nmerge_core.merging.context import Context, Facts, statistics_facts
 from nmerge_core.merging.parameters import CATEGORY, CORPUS, SHARE, STATISTICS, TEXTS
 from nmerge_core.merging.primitives import total_weight, weighted_sum
 from nmerge_core.merging.registry import Parameter, Values, method
+from nmerge_core.merging.stream import Stream
 
 # Of the smallest to the largest eigenvalue of Σ G scaled to unit diagonal: below it is what rounding to float32 leaves.
 _SINGULAR = torch.finfo(torch.float32).eps
@@ -130,6 +131,14 @@ def prepare(context: Context, values: Values) -> Facts:
     return statistics_facts(found, (Recent(make), grams), [warning for warning in warnings.values() if warning])
 
 
+def holds(stream: Stream) -> int:
+    """Count the bytes of the largest system: T float64 matrices, their sum and its factor, a float32 one being read."""
+    donor = stream.donor
+    inside = [each for name, each in donor.tensors.items() if donor.architecture.layer_of(name) is not None]
+    inputs = max(tensor.shape[-1] for tensor in inside if len(tensor.shape) > 1)
+    return inputs**2 * (8 * (len(stream.models) + 2) + 4)
+
+
 @method(
     "regmean",
     title="RegMean",
@@ -154,6 +163,7 @@ def prepare(context: Context, values: Values) -> Facts:
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],
+    holds=holds,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the weighted average of all else.
@@ -168,5 +178,11 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     if block.name not in grams:
         return mean
     regression = systems(grams[block.name], weights)
+    inputs = regression.grams.shape[-1]
+    if block.deltas.shape[-1] != inputs:
+        raise InputError(
+            f"tensor {block.name}: expected {inputs:,} columns, as many as its Gram matrix has, found "
+            f"{block.deltas.shape[-1]:,}; collect the statistics again"
+        )
     right = ((block.deltas - mean).double() @ regression.grams).sum(0)  # (rows, inputs)
     return mean + regression.solve(right).float()
