@@ -168,7 +168,8 @@ def holds(stream: Stream) -> int:
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the weighted average of all else.
 
-    G̃ is the model's mean of x xᵀ over tokens, off-diagonal entries times `scale`. Computed as the average W̄ plus
+    G̃ is the model's mean of x xᵀ over tokens, as in the authors' code (the paper's is the sum, which favours longer
+    texts), off-diagonal entries times `scale`. Computed as the average W̄ plus
     (Σ w_t (W_t − W̄) G̃_t)(Σ w_t G̃_t)⁻¹, the same where the sum is regular; where it is singular this takes, among the
     best W, one that is near the average rather than near zero: the paper leaves it open.
     """
