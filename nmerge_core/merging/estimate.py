@@ -14,6 +14,7 @@ from nmerge_core.merging.stream import BLOCK_ELEMENTS
 
 # Entries of one model that one core streams per second, measured on two cores, files in the page cache.
 _ENTRIES_PER_SECOND = 1.2e8
+_OPERATIONS_PER_SECOND = 1.6e10  # in float64, of one core, in matrix products and factorisations
 _START_SECONDS = 2.0  # importing torch and opening files
 _START_BYTES = 350e6  # what a process with torch occupies before any work
 _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
@@ -50,7 +51,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         for named in given if parameter.kind == "path" else ():
             if named and not recipe.path(named).exists():
                 raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
-    passes, solving = method.passes(values), method.solves(values)
+    passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream)
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     cores = os.cpu_count() or 1
     block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
@@ -60,8 +61,10 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
-        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + method.holds(stream)),
-        seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
+        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + needs.memory),
+        seconds=_START_SECONDS
+        + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores)
+        + needs.operations / (_OPERATIONS_PER_SECOND * cores),
         solving=solving,
     )
 

@@ -121,7 +121,7 @@ class Values:
 
 MergeFunction = Callable[["Block", Values, Any], "torch.Tensor"]
 PrepareFunction = Callable[["Context", Values], Any]
-HoldsFunction = Callable[["Stream"], int]
+NeedsFunction = Callable[["Stream"], "Needs"]
 
 
 def _once(values: Values) -> int:
@@ -132,8 +132,16 @@ def _never(values: Values) -> bool:
     return False
 
 
-def _nothing(stream: "Stream") -> int:
-    return 0
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs beyond streaming blocks: bytes of memory, and operations in float64."""
+
+    memory: int = 0
+    operations: float = 0.0
+
+
+def _nothing(stream: "Stream") -> Needs:
+    return Needs()
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,8 @@ class Method:
 
     `prepare(context, values)`, where there is one, finds whole-model facts first. A method without base works on the
     weights themselves: its blocks have a zero base. `passes` tells how often the models are read, the merge itself
-    included, `solves` whether something is measured by running them on texts, and `holds` the bytes that it keeps in
-    memory while it merges.
+    included, `solves` whether something is measured by running them on texts, and `needs` what else the merge
+    takes.
     """
 
     name: str
@@ -156,7 +164,7 @@ class Method:
     needs_base: bool = True
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
-    holds: HoldsFunction = _nothing
+    needs: NeedsFunction = _nothing
 
 
 _METHODS: dict[str, Method] = {}
@@ -173,13 +181,13 @@ def method(
     needs_base: bool = True,
     passes: Callable[[Values], int] = _once,
     solves: Callable[[Values], bool] = _never,
-    holds: HoldsFunction = _nothing,
+    needs: NeedsFunction = _nothing,
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Register the decorated merge function as a method."""
 
     def register(merge: MergeFunction) -> MergeFunction:
         _METHODS[name] = Method(
-            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves, holds
+            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves, needs
         )
         return merge
 

@@ -13,7 +13,7 @@ from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts, statistics_facts
 from nmerge_core.merging.parameters import CATEGORY, CORPUS, SHARE, STATISTICS, TEXTS
 from nmerge_core.merging.primitives import total_weight, weighted_sum
-from nmerge_core.merging.registry import Parameter, Values, method
+from nmerge_core.merging.registry import Needs, Parameter, Values, method
 from nmerge_core.merging.stream import Stream
 
 # Of the smallest to the largest eigenvalue of Σ G scaled to unit diagonal: below it is what rounding to float32 leaves.
@@ -131,12 +131,19 @@ def prepare(context: Context, values: Values) -> Facts:
     return statistics_facts(found, (Recent(make), grams), [warning for warning in warnings.values() if warning])
 
 
-def holds(stream: Stream) -> int:
-    """Count the bytes of the largest system: T float64 matrices, their sum and its factor, a float32 one being read."""
-    donor = stream.donor
-    inside = [each for name, each in donor.tensors.items() if donor.architecture.layer_of(name) is not None]
-    inputs = max(tensor.shape[-1] for tensor in inside if len(tensor.shape) > 1)
-    return inputs**2 * (8 * (len(stream.models) + 2) + 4)
+def needs(stream: Stream) -> Needs:
+    """Count, over the layers' matrices (out, in), in memory: T + 2 of the largest float64 in² and a float32 one.
+
+    Operations: T products and two triangular solves of each matrix, two factorisations (in³ / 3) of each input, of
+    which a layer has four.
+    """
+    donor, models = stream.donor, len(stream.models)
+    inside = [each.shape for name, each in donor.tensors.items() if donor.architecture.layer_of(name) is not None]
+    matrices = [shape for shape in inside if len(shape) > 1]
+    largest, d_model = max(shape[-1] for shape in matrices), donor.architecture.d_model
+    solved = sum(shape[0] * shape[-1] ** 2 * (2 * models + 2) for shape in matrices)
+    factored = len(donor.architecture.layers) * 2 / 3 * (largest**3 + 3 * d_model**3)
+    return Needs(largest**2 * (8 * (models + 2) + 4), solved + factored)
 
 
 @method(
@@ -163,7 +170,7 @@ def holds(stream: Stream) -> int:
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],
-    holds=holds,
+    needs=needs,
 )
 def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     """Return W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the weighted average of all else.
