@@ -89,10 +89,10 @@ def _cosines(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) ->
             count = stop - start if part.axis == 0 else oriented.columns
             first = part.first + (start - part.start if part.axis == 0 else 0)
             neurons, along = slice(first, first + count), 1 - part.axis
-            w0 = base.read_matrix(part.tensor, start, stop).double()  # (rows, columns)
+            w0 = base.read_matrix(part.tensor, oriented, start, stop).double()  # (rows, columns)
             base_squares[neurons] += (w0 * w0).sum(along)
             for index, model in enumerate(models):
-                w = model.read_matrix(part.tensor, start, stop).double()  # (rows, columns)
+                w = model.read_matrix(part.tensor, oriented, start, stop).double()  # (rows, columns)
                 dots[index, neurons] += (w0 * w).sum(along)
                 squares[index, neurons] += (w * w).sum(along)
     # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.

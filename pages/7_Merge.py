@@ -67,7 +67,9 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     seed = right.number_input(
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
     )
-    shared, each = controls(method, available, chosen, _tuned_for(members), _known(family, members), family.name)
+    members = [labelled[label] for label in chosen]
+    known = _known(family, members, method)
+    shared, each = controls(method, available, chosen, _tuned_for(members), known, family.name)
     recipe: dict[str, Any] = {"merge_method": method.name}
     if method.needs_base:
         recipe["base_model"] = family.base
@@ -80,11 +82,15 @@ def _tuned_for(members: list[Member]) -> list[str]:
     return [member.category or member.label for member in members]
 
 
-def _known(family: Family, members: list[Member]) -> dict[str, Any]:
-    """What the family tells about parameters that name data: its classified neurons, corpus, categories and tasks."""
+def _known(family: Family, members: list[Member], method: Method) -> dict[str, Any]:
+    """What the family tells about parameters that name data: its classified neurons, corpus, categories and tasks.
+
+    Where a method takes neurons that are there already, it need not classify them with the corpus.
+    """
     classified = finished(classification_runs(family)).get("base")
-    neurons = {"neurons": str(classified.results)} if classified else {"corpus": family.corpus}
-    return neurons | {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
+    takes_neurons = any(parameter.name == "neurons" for parameter in method.parameters)
+    data = {"neurons": str(classified.results)} if classified and takes_neurons else {"corpus": family.corpus}
+    return data | {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
 
 
 def recipe_of_yaml(family: Family) -> str:
@@ -145,7 +151,7 @@ def draw_cost(recipe: Recipe) -> None:
 
     cost = estimate(recipe, cache_root())
     at_least = "≥ " if cost.solving else ""
-    more = " Solving the coefficients comes on top." if cost.solving else ""
+    more = " Running the models on texts comes on top." if cost.solving else ""
     with st.container(horizontal=True, gap="medium"):
         _metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more}")
         whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"

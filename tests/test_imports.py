@@ -15,8 +15,8 @@ PACKAGE = "nmerge_core"
 LAYERS = (
     {"", "errors", "progress", "machine", "cache", "figures", "demo", "evolution"},
     {"architecture", "checkpoints"},
-    {"loading", "corpus", "activations"},
-    {"categories", "classification", "similarity", "linearity", "evaluation"},
+    {"loading", "skeleton", "corpus", "activations"},
+    {"categories", "classification", "similarity", "linearity", "evaluation", "statistics"},
     {"merging"},  # some methods search by what a task or a text says of the candidate
     {"sweep", "knockout"},
     {"runs"},
@@ -27,7 +27,7 @@ LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "accelerate", "sacrebleu"}
 
 # Requirements that are used without an import: as commands, or by the libraries that are imported.
-TOOLS = {"mypy", "pytest-xdist", "ruff", "accelerate", "pyarrow", "sacrebleu"}
+TOOLS = {"mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu"}
 DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval"}
 
 

@@ -10,7 +10,14 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 LAYERS, D_MODEL, D_FFN = 2, 32, 48
 
 
-def tiny_model(folder: Path, *, seed: int = 0, config: type = Qwen2Config, dtype: torch.dtype = torch.float32) -> str:
+def tiny_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    config: type = Qwen2Config,
+    dtype: torch.dtype = torch.float32,
+    tied: bool = True,
+) -> str:
     """Save a model and its tokenizer, one token a byte; return the folder as a reference."""
     torch.manual_seed(seed)
     tiny_tokenizer(folder)
@@ -24,7 +31,7 @@ def tiny_model(folder: Path, *, seed: int = 0, config: type = Qwen2Config, dtype
             num_key_value_heads=2,
             max_position_embeddings=64,
             initializer_range=0.5,
-            tie_word_embeddings=True,
+            tie_word_embeddings=tied,
             bos_token_id=None,
             eos_token_id=0,
         )

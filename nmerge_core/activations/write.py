@@ -58,7 +58,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
     """Write scores.safetensors and top.safetensors."""
     by_layer = {f"layer.{layer}": scores.values[index] for index, layer in enumerate(scores.layers)}
-    _save(by_layer, folder / "scores.safetensors")
+    save(by_layer, folder / "scores.safetensors")
     best: dict[str, list[Tensor]] = {"ids": [], "values": [], "positions": []}
     for done, (values, positions) in enumerate(zip(scores.values, scores.positions, strict=True)):
         progress("Top exemplars", done, len(scores.layers), "layers")
@@ -68,10 +68,11 @@ def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
         best["ids"].append(ids.int())
         best["values"].append(ranked[:, :STORED])
         best["positions"].append(positions.T.gather(1, ids).int())
-    _save({name: torch.stack(layers) for name, layers in best.items()}, folder / "top.safetensors")
+    save({name: torch.stack(layers) for name, layers in best.items()}, folder / "top.safetensors")
 
 
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
+def save(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write a safetensors file, with the permissions of any other new file in its folder."""
     save_file(tensors, file)
     file.chmod(file.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.architecture import Architecture, derive, towers
+from nmerge_core.architecture import Architecture, Matrix, derive, towers
 from nmerge_core.checkpoints.adapter import Adapter, open_adapter
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.header import TensorInfo, read_header
@@ -80,13 +80,13 @@ class Checkpoint:
         values = read_rows(self.adapter.stored(tensor), start, stop).float()
         return self.adapter.add_to(values, tensor.name, start, stop)
 
-    def read_matrix(self, name: str, start: int, stop: int) -> "torch.Tensor":
-        """Read rows [start, stop) of a tensor seen as a `Matrix`, (rows, columns), in the dtypes of `read`.
+    def read_matrix(self, name: str, matrix: Matrix, start: int, stop: int) -> "torch.Tensor":
+        """Read rows [start, stop) of a tensor seen as `matrix`, (rows, columns), in the dtypes of `read`.
 
         Raises:
             InputError: as `read`.
         """
-        tensor, matrix = self.info(name), self.architecture.matrix(name)
+        tensor = self.info(name)
         adapter = self.adapter if self.adapter and tensor.name in self.adapter.changed else None
         values = read_runs(adapter.stored(tensor) if adapter else tensor, matrix.runs(start, stop))
         if matrix.transposed:

@@ -128,6 +128,30 @@ def linearity(arguments: Namespace) -> None:
         _give(solved.to_frame(), arguments.coefficients)
 
 
+def statistics(arguments: Namespace) -> None:
+    """Write a statistics folder and print what it is of."""
+    from nmerge_core.statistics import collect
+
+    collect(
+        arguments.model,
+        arguments.corpus,
+        arguments.kind,
+        arguments.out,
+        categories=arguments.categories,
+        samples=arguments.samples,
+        max_length=arguments.max_length,
+        seed=arguments.seed,
+        device=arguments.device,
+        progress=TerminalProgress(),
+    )
+    meta = json.loads((arguments.out / "meta.json").read_text(encoding="utf-8"))
+    size = sum((arguments.out / name).stat().st_size for name in meta["files"])
+    print(f"categories    {', '.join(meta['categories'])}")
+    print(f"texts         {meta['texts']:>10,}")
+    print(f"tokens        {meta['tokens']:>10,}")
+    print(f"size          {size / 1e6:>10,.1f} MB")
+
+
 def merge(arguments: Namespace) -> None:
     """Merge, or check everything and print what it would cost."""
     from nmerge_core.merging.recipe import load_recipe
@@ -146,7 +170,7 @@ def merge(arguments: Namespace) -> None:
         print(f"writes        {cost.bytes_written / 1e6:>10,.1f} MB")
         print(f"disk free     {cost.disk_free / 1e6:>10,.1f} MB")
         print(f"peak memory   {cost.peak_memory / 1e6:>10,.1f} MB")
-        print(f"about         {cost.seconds:>10,.1f} s" + (" and solving coefficients" if cost.solving else ""))
+        print(f"about         {cost.seconds:>10,.1f} s" + (" and running the models on texts" if cost.solving else ""))
         return
     from nmerge_core.merging.run import merge
 

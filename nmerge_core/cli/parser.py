@@ -117,6 +117,19 @@ def build_parser() -> argparse.ArgumentParser:
     _out(linearity)
     _out(linearity, "--coefficients", "also solve the coefficients of SubModule Linearity and write them")
 
+    statistics = add("statistics", commands.statistics, "Fisher information or Gram matrices of a model, for merging")
+    statistics.add_argument("model", metavar="MODEL", help=_MODEL)
+    statistics.add_argument("--corpus", required=True, help=_CORPUS)
+    statistics.add_argument(
+        "--kind", required=True, choices=("fisher", "gram"), help="fisher for the method fisher, gram for regmean"
+    )
+    statistics.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write; must be new")
+    statistics.add_argument("--categories", type=_names, help="categories whose texts are taken (default: all)")
+    statistics.add_argument("--samples", type=_positive, default=256, help="texts of each category (default: 256)")
+    statistics.add_argument("--max-length", type=_positive, default=512, help="tokens of a text read (default: 512)")
+    statistics.add_argument("--seed", type=_whole, default=0, help="of the draw of texts (default: 0)")
+    _device(statistics)
+
     merge = add("merge", commands.merge, "merge models as a recipe says")
     merge.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, as mergekit has them and more")
     merge.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must be new")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmerge_core.checkpoints import Checkpoint
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus import Corpus, load_corpus
 from nmerge_core.errors import InputError
 
 # Padded tokens per batch: enough that interpolating a layer's weights costs little beside its matrix products.
@@ -34,12 +34,22 @@ def draw(
     seed: int,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Batch]:
-    """Draw `samples` texts of each category and tokenise them with the base model's tokenizer.
+    """Draw `samples` texts of each category and pack their tokens into batches (`sequences`, `pack`)."""
+    loaded = load_corpus(corpus, categories)
+    chosen = loaded.categories if categories is None else categories
+    drawn = sequences(loaded, chosen, base, samples=samples, max_length=max_length, seed=seed)
+    return [batch for category, ids in drawn.items() for batch in pack(category, ids, batch_tokens)]
+
+
+def sequences(
+    corpus: Corpus, categories: Sequence[str], base: Checkpoint, *, samples: int, max_length: int, seed: int
+) -> dict[str, list[list[int]]]:
+    """Draw `samples` texts of each category and tokenise them with the base model's tokenizer; empty ones are left out.
 
     The draw depends on the seed and the category's name alone, not on which other categories are asked for.
 
     Raises:
-        InputError: the corpus cannot be read, a category gives no token, or a number is out of range.
+        InputError: a category gives no token, or a number is out of range.
     """
     for name, value, least in (("samples", samples, 1), ("max_length", max_length, 1), ("seed", seed, 0)):
         if value < least:
@@ -47,18 +57,18 @@ def draw(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
-    loaded = load_corpus(corpus, categories)
-    batches = []
-    for category in loaded.categories if categories is None else dict.fromkeys(categories):
-        texts = [exemplar.text for exemplar in loaded.exemplars if exemplar.category == category]
+    drawn = {}
+    for category in dict.fromkeys(categories):
+        texts = [exemplar.text for exemplar in corpus.exemplars if exemplar.category == category]
         rng = np.random.default_rng([seed, *category.encode()])
         chosen = sorted(rng.choice(len(texts), size=min(samples, len(texts)), replace=False))
         ids = tokenizer([texts[index] for index in chosen], truncation=True, max_length=max_length)["input_ids"]
-        packed = pack(category, ids, batch_tokens)
-        if not packed:
-            raise InputError(f"{corpus}, category '{category}': expected texts with tokens, found none; fill its texts")
-        batches += packed
-    return batches
+        drawn[category] = [sequence for sequence in ids if sequence]
+        if not drawn[category]:
+            raise InputError(
+                f"{corpus.reference}, category '{category}': expected texts with tokens, found none; fill its texts"
+            )
+    return drawn
 
 
 def pack(category: str, ids: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> list[Batch]:

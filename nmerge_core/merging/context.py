@@ -23,6 +23,7 @@ from nmerge_core.progress import Progress, silent
 
 if TYPE_CHECKING:
     from nmerge_core.linearity import Coefficients
+    from nmerge_core.statistics import Statistics
 
 Groups = Mapping[int, Mapping[str, np.ndarray]]  # layer → category → neuron indices
 NEURONS_FOLDER = "nmerge_neurons"
@@ -32,13 +33,29 @@ NEURONS_FOLDER = "nmerge_neurons"
 class Facts:
     """What a method's `prepare` found: `solved` goes into the resolved recipe, `report` into the report.
 
-    `categories` holds the neuron groups that were used, for the output to carry; `data` is the method's own.
+    `solved_each` has a value per model. `categories` holds the neuron groups that were used, for the output to carry;
+    `inputs` the fingerprint of what else was read beside the models; `data` is the method's own.
     """
 
     data: Any = None
     solved: Mapping[str, Any] = field(default_factory=dict)
+    solved_each: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     categories: pd.DataFrame | None = None
+
+
+def statistics_facts(statistics: "Sequence[Statistics]", data: Any, warnings: Sequence[str] = ()) -> Facts:
+    """Return what a method found that merges by `statistics`; their folders go into the resolved recipe."""
+    keys = ("label", "corpus", "categories", "texts", "tokens")
+    rows = [{**{key: s.meta[key] for key in keys}, "fingerprint": s.fingerprint} for s in statistics]
+    return Facts(
+        data,
+        solved={"corpus": None},
+        solved_each={"statistics": [str(s.folder.resolve()) for s in statistics]},
+        inputs={str(position): s.fingerprint for position, s in enumerate(statistics)},
+        report={"statistics": rows, "warnings": list(warnings)},
+    )
 
 
 @dataclass(frozen=True)
@@ -76,12 +93,15 @@ class Context:
         thresholds = {}
         for done, name in enumerate(self.names):
             self.progress("Statistics per tensor", done, len(self.names), "tensors")
-            position = self.stream.donor.architecture.position(name)
-            own = values.at(name, position).with_defaults(self.recipe.defaults)
-            densities = own.each["density"]
+            densities = self.values_of(name, values).each["density"]
             found = magnitudes(self.stream, self.stream.rows(name), densities, silent)
             thresholds[name] = [each.threshold for each in found]
         return thresholds
+
+    def values_of(self, name: str, values: Values) -> Values:
+        """Return the parameters of one tensor."""
+        position = self.stream.donor.architecture.position(name)
+        return values.at(name, position).with_defaults(self.recipe.defaults)
 
     def with_groups(self, groups: Groups) -> "Context":
         """Return the context with neuron groups whose coefficients are solved too."""
@@ -146,6 +166,35 @@ class Context:
                 progress=self.progress,
             )
             return self._checked(_categories(out, None, None), corpus)
+
+    def statistics(self, values: Values, kind: str) -> "list[Statistics]":
+        """Return each model's statistics: read from its folder, else from the cache, where they may be collected first.
+
+        Raises:
+            InputError: neither a folder nor a corpus is named, or a folder is of another model or kind.
+        """
+        from nmerge_core.statistics import cached, open_statistics
+
+        corpus, folders = values.shared["corpus"], values.each["statistics"]
+        if not corpus and None in folders:
+            expected = f"a folder of `statistics MODEL --kind {kind} …` for each model, or a 'corpus' for all"
+            raise self.wrong("models[].parameters.statistics", expected, "neither")
+        models = zip(self.stream.models, folders, self.task_categories(values), strict=True)
+        return [
+            open_statistics(self.recipe.path(folder), kind, model)
+            if folder
+            else cached(
+                model,
+                str(self.recipe.path(corpus)),
+                kind,
+                category,
+                samples=values.shared["samples"],
+                seed=self.recipe.seed,
+                device=str(self.stream.device),
+                progress=self.progress,
+            )
+            for model, folder, category in models
+        ]
 
     def wrong(self, key: str, expected: str, found: object) -> InputError:
         """Return the error for a value of the recipe that does not fit the models."""

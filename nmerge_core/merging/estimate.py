@@ -15,6 +15,7 @@ from nmerge_core.merging.stream import BLOCK_ELEMENTS
 
 # Entries of one model that one core streams per second, measured on two cores, files in the page cache.
 _ENTRIES_PER_SECOND = 1.2e8
+_OPERATIONS_PER_SECOND = 1.6e10  # in float64, of one core, in matrix products and factorisations
 _START_SECONDS = 2.0  # importing torch and opening files
 _START_BYTES = 350e6  # what a process with torch occupies before any work
 _TOKEN_BYTES = 300  # per row and model where tokens are matched: their texts and ids, measured
@@ -23,7 +24,7 @@ _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
 
 @dataclass(frozen=True)
 class Estimate:
-    """Sizes in bytes, `seconds` to the nearest order; `solving` says that coefficients are measured on top of it.
+    """Sizes in bytes, `seconds` to the nearest order; `solving` says that the models are run on texts on top of it.
 
     `rows` counts the embeddings' rows in the merge, `appended` the tokens that follow those of the tokenizer it takes.
     """
@@ -53,10 +54,11 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
     for parameter in method.parameters:
-        named = values.shared.get(parameter.name) if parameter.kind == "path" else None
-        if named and not recipe.path(named).exists():
-            raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
-    passes, solving = method.passes(values), method.solves(values)
+        given = values.each.get(parameter.name) or (values.shared.get(parameter.name),)
+        for named in given if parameter.kind == "path" else ():
+            if named and not recipe.path(named).exists():
+                raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
+    passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream)
     searching = method.searches(values)
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
@@ -69,8 +71,12 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
-        peak_memory=int(_START_BYTES + cores * block + len(sources) * layer + model + matched * _TOKEN_BYTES),
-        seconds=_START_SECONDS + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores),
+        peak_memory=int(
+            _START_BYTES + cores * block + len(sources) * layer + model + matched * _TOKEN_BYTES + needs.memory
+        ),
+        seconds=_START_SECONDS
+        + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores)
+        + needs.operations / (_OPERATIONS_PER_SECOND * cores),
         solving=solving or searching,
         rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),
         appended=len(opened.vocabulary.appended),

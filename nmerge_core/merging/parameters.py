@@ -115,6 +115,20 @@ EVALUATIONS = Parameter(
     1,
     open_end=True,
 )
+STATISTICS = Parameter(
+    "statistics",
+    "path",
+    None,
+    "Folder of this model's statistics (command `statistics`); collected on the corpus if left out.",
+    per_model=True,
+)
+CORPUS = Parameter(
+    "corpus", "path", None, "Corpus whose texts of a model's category its statistics are collected on, if need be."
+)
+TEXTS = replace(
+    SAMPLES, default=256, help="Texts per model that its statistics are collected on, if need be.", open_end=True
+)
+SHARE = replace(WEIGHT, help="How much this model counts beside what its statistics say.", low=0.0)
 COEFFICIENTS = Parameter(
     "coefficients",
     "json",

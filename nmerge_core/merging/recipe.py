@@ -1,6 +1,6 @@
 """mergekit's YAML as people have it: read, checked against the method's parameters, resolved, and written again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -77,6 +77,14 @@ class Recipe:
     def with_parameters(self, **solved: Any) -> "Recipe":
         """Return the recipe with some shared parameters replaced, as a finished merge records what it solved."""
         return replace(self, parameters={**self.parameters, **solved})
+
+    def with_each(self, **solved: Sequence[Any]) -> "Recipe":
+        """Return the recipe with some per-model parameters replaced, each by a value per model."""
+        entries = tuple(
+            replace(entry, parameters={**entry.parameters, **{name: own[index] for name, own in solved.items()}})
+            for index, entry in enumerate(self.models)
+        )
+        return replace(self, models=entries)
 
 
 def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from nmerge_core.merging.block import Block
     from nmerge_core.merging.context import Context
+    from nmerge_core.merging.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class Values:
 
 MergeFunction = Callable[["Block", Values, Any], "torch.Tensor"]
 PrepareFunction = Callable[["Context", Values], Any]
+NeedsFunction = Callable[["Stream"], "Needs"]
 
 
 def _once(values: Values) -> int:
@@ -137,13 +139,25 @@ def _never(values: Values) -> bool:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a method needs beyond streaming blocks: bytes of memory, and operations in float64."""
+
+    memory: int = 0
+    operations: float = 0.0
+
+
+def _nothing(stream: "Stream") -> Needs:
+    return Needs()
+
+
+@dataclass(frozen=True)
 class Method:
     """A merge method: `merge(block, values, facts)` returns the merged delta of a block, (rows, columns) float32.
 
     `prepare(context, values)`, where there is one, finds whole-model facts first. A method without base works on the
     weights themselves: its blocks have a zero base. `passes` tells how often the models are read, the merge itself
-    included, `solves` whether coefficients are measured by running them layer by layer, `searches` whether a whole
-    model is held in memory and run to find them.
+    included, `solves` whether something is measured by running them on texts, `searches` whether a whole model is held
+    in memory and run to find it, and `needs` what else the merge takes.
     """
 
     name: str
@@ -157,6 +171,7 @@ class Method:
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
     searches: Callable[[Values], bool] = _never
+    needs: NeedsFunction = _nothing
 
 
 _METHODS: dict[str, Method] = {}
@@ -174,12 +189,13 @@ def method(
     passes: Callable[[Values], int] = _once,
     solves: Callable[[Values], bool] = _never,
     searches: Callable[[Values], bool] = _never,
+    needs: NeedsFunction = _nothing,
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Register the decorated merge function as a method."""
 
     def register(merge: MergeFunction) -> MergeFunction:
         _METHODS[name] = Method(
-            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves, searches
+            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves, searches, needs
         )
         return merge
 

@@ -81,15 +81,15 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     Raises:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
-    base = open_checkpoint(recipe.base_model) if recipe.base_model and recipe.method.needs_base else None
+    base = open_checkpoint(recipe.base_model) if recipe.base_model else None
     opened = [open_checkpoint(reference) for reference in recipe.references]
     models = tuple(model.named_like(base or opened[0]) for model in opened)
-    stream = Stream(base, models, choose_device(device))
+    stream = Stream(base, models, choose_device(device), differences=recipe.method.needs_base)
     reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
     if reasons:
         raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
     _check_filters(recipe, stream.donor)
-    vocabulary = merged_vocabulary(recipe, stream.sources)
+    vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary)
 
 
@@ -155,7 +155,7 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
             bytes_written=layout.bytes,
             seconds={"prepare": prepared - started, "merge": merged - prepared},
             peak_memory=peak_memory(),
-            facts={**facts.report, "warnings": warnings, **vocabulary.report(stream.sources)},
+            facts={**facts.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
         )
         _describe(part, resolved, facts, report, stream.donor.config.get("architectures") or ())
         (part / _JOURNAL).unlink()
@@ -216,21 +216,23 @@ def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
     groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
     sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
-    tokens = [opened.vocabulary.rows.digest] if opened.vocabulary.rows else []
-    content = json.dumps([__version__, recipe_yaml(resolved), sources, opened.stream.device.type, groups, *tokens])
+    tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
+    read = [recipe_yaml(resolved), sources, groups, facts.inputs, tokens]
+    content = json.dumps([__version__, opened.stream.device.type, *read])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _resolved(recipe: Recipe, facts: Facts) -> Recipe:
     """Fill in what was solved, and name local folders in full, so that the recipe can be run from anywhere."""
-    entries = tuple(replace(entry, model=absolute(entry.model)) for entry in recipe.models)
     base = absolute(recipe.base_model) if recipe.base_model else None
-    solved = recipe.with_parameters(**facts.solved) if facts.solved else recipe
+    solved = recipe.with_parameters(**facts.solved).with_each(**facts.solved_each)
+    values = solved.values()
     paths = {
         parameter.name: absolute(value)
         for parameter in recipe.method.parameters
-        if parameter.kind == "path" and (value := solved.values().shared[parameter.name]) and value != NEURONS_FOLDER
+        if parameter.kind == "path" and (value := values.shared.get(parameter.name)) and value != NEURONS_FOLDER
     }
+    entries = tuple(replace(entry, model=absolute(entry.model)) for entry in solved.models)
     tokenizer = recipe.tokenizer.renamed(absolute) if recipe.tokenizer else None
     return replace(solved.with_parameters(**paths), models=entries, base_model=base, tokenizer=tokenizer)
 

@@ -37,11 +37,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Stream:
-    """The base (None where a method works on the weights themselves) and the models, opened from their headers."""
+    """The base, where one is named, and the models, opened from their headers.
+
+    Blocks hold differences from the base, or the weights themselves and a zero base.
+    """
 
     base: Checkpoint | None
     models: tuple[Checkpoint, ...]
     device: torch.device
+    differences: bool = True
     vocabulary: VocabularyMap | None = None  # where rows of tokens come from, if not from the same row of every model
 
     @property
@@ -50,9 +54,14 @@ class Stream:
         return self.base or self.models[0]
 
     @property
-    def sources(self) -> tuple[Checkpoint, ...]:
-        """The checkpoints whose weights are read: the base where there is one, then the models."""
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All that was opened: the base where one is named, then the models."""
         return (self.base, *self.models) if self.base else self.models
+
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints whose weights are read: the base where differences from it are taken, then the models."""
+        return self.checkpoints if self.differences else self.models
 
     def info(self, name: str) -> TensorInfo:
         """Return the donor's tensor with the shape that it has in the merge."""
@@ -79,15 +88,19 @@ class Stream:
         neurons = architecture.neurons(rows.name, rows.start, rows.stop)
         count = rows.stop - rows.start
         shape = (count, matrix.columns) if matrix.neuronal else (1, count)
-        held = torch.empty((len(self.sources), *shape), device=self.device)  # (base and models, rows, columns)
         if self.vocabulary and counts_tokens(rows.name):
+            held = torch.empty((len(self.checkpoints), *shape), device=self.device)
             self._match(self.vocabulary, rows, held, axis=0 if matrix.neuronal else 1)
         else:
+            held = torch.empty((len(self.sources), *shape), device=self.device)
             for checkpoint, values in zip(self.sources, held, strict=True):
                 self._read(checkpoint, rows, values)
-        base, deltas = (held[0], held[1:]) if self.base else (torch.zeros_like(held[0]), held)
-        if self.base:
+        deltas = held[-len(self.models) :]  # (T, rows, columns)
+        if self.base and self.differences:
+            base = held[0]
             deltas -= base
+        else:
+            base = torch.zeros_like(held[0])
         return Block(
             name=rows.name,
             base=base,
@@ -100,10 +113,16 @@ class Stream:
             neurons=None if neurons is None else torch.from_numpy(neurons if matrix.neuronal else neurons.T),
         )
 
+    def beside(self, block: Block, checkpoint: Checkpoint) -> torch.Tensor:
+        """Read from another checkpoint of the same tensors what lies beside a block: (rows, columns) float32."""
+        values = torch.empty_like(block.base)
+        self._read(checkpoint, Rows(block.name, block.start, block.stop), values)
+        return values
+
     def _match(self, vocabulary: VocabularyMap, rows: Rows, held: torch.Tensor, axis: int) -> None:
         """Read one block by tokens, which `axis` counts: own rows, and where there are none as `VocabularyMap` says."""
         indices = vocabulary.sources[:, rows.start : rows.stop]
-        for checkpoint, own, values in zip(self.sources, indices, held, strict=True):
+        for checkpoint, own, values in zip(self.checkpoints, indices, held, strict=True):
             self._read_runs(checkpoint, rows.name, runs(own), values, axis)
         if (indices >= 0).all():
             return
@@ -115,7 +134,7 @@ class Stream:
             if rows.start <= row < rows.stop:
                 model, first = place or (0, -1)
                 filled = shared.narrow(axis, row - rows.start, 1)
-                self._read_runs(self.sources[model], rows.name, [(first, 1)], filled, axis)
+                self._read_runs(self.checkpoints[model], rows.name, [(first, 1)], filled, axis)
         held.copy_(torch.where(has, held, shared))
 
     def _read_runs(
@@ -133,7 +152,9 @@ class Stream:
 
     def _read(self, checkpoint: Checkpoint, rows: Rows, values: torch.Tensor) -> None:
         """Read rows in float32 into `values`, (rows, columns)."""
-        values.copy_(checkpoint.read_matrix(rows.name, rows.start, rows.stop).to(self.device).view(values.shape))
+        matrix = self.donor.architecture.matrix(rows.name)
+        read = checkpoint.read_matrix(rows.name, matrix, rows.start, rows.stop)
+        values.copy_(read.to(self.device).view(values.shape))
         # A sum of finite entries stays finite in float32, so one number tells without a mask of the block.
         if not isfinite(values.sum().item()):
             raise InputError(

@@ -157,6 +157,14 @@ def _neurons(root: Path, reference: str) -> tuple[str, str]:
     return str(folder), _fingerprint_files([neurons])
 
 
+def _statistics(root: Path, reference: str) -> tuple[str, str]:
+    """Resolve a statistics folder."""
+    meta = Path(absolute(reference)) / "meta.json"
+    if not meta.is_file():
+        raise InputError(f"{reference}: expected a folder that `statistics` wrote, found no {meta}")
+    return str(meta.parent), _fingerprint_files([meta])
+
+
 def _task(root: Path, reference: str) -> tuple[str, str]:
     """Resolve a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval."""
     named = absolute(reference) if reference.endswith((".yaml", ".yml")) else reference
@@ -190,6 +198,7 @@ _ROLES: dict[str, Callable[[Path, str], tuple[str, str]]] = {
     "corpus": _corpus,
     "calibration": _corpus,
     "neurons": _neurons,
+    "statistics": _statistics,
     "task": _task,
     "tasks": _task,
 }

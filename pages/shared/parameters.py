@@ -148,5 +148,6 @@ def _number(parameter: Parameter, label: str, key: str, default: float | None) -
         low += step
     value = kind(default) if default is not None else None
     if value is None or low is None or high is None:
-        return st.number_input(label, low, high, value, step, key=key, help=parameter.help, placeholder=UNSET)
+        shown = "%g" if kind is float else "%d"
+        return st.number_input(label, low, high, value, step, shown, key=key, help=parameter.help, placeholder=UNSET)
     return st.slider(label, low, high, value, step, key=key, help=parameter.help)

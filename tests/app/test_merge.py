@@ -169,6 +169,31 @@ def test_the_report_of_coefficients_by_layer(tiny_cache: Path, open_page: OpenPa
     assert "<b>whole layer</b>" in {note.text for note in figure.layout.annotations}
 
 
+@pytest.mark.parametrize("name", ["fisher", "regmean"])
+def test_a_method_that_measures_the_models_is_filled_in_and_merges(
+    tiny_cache: Path, open_page: OpenPage, name: str
+) -> None:
+    app = open_page(PAGE, merge_method=methods()[name].title)
+    recipe = recipe_shown(app)
+    assert recipe["parameters"]["corpus"] == str(tiny_cache / "corpus")
+    assert [model["parameters"] for model in recipe["models"]] == [{"category": "math"}, {"category": "code"}]
+    assert any(metric.label == "Time" and metric.value.startswith("≥ ") for metric in app.metric)
+    run = done(tiny_cache, "merge", {"recipe": recipe}, f"A merge by {name}")
+    resolved = load_recipe(run.results / "merged" / "nmerge_recipe.yaml")
+    folders = resolved.values().each["statistics"]
+    app = open_page(PAGE, run=run.id, merge_method=methods()[name].title)
+    assert any(code.value == str(run.results / "merged") for code in app.code)
+    for model, folder in zip(("math", "code"), folders, strict=True):
+        key = next(box.key for box in app.text_input if box.key.startswith(f"merge_{name}_statistics_{model}"))
+        app.text_input(key=key).set_value(folder)
+    app.run()
+    assert not app.error
+    assert [model["parameters"]["statistics"] for model in recipe_shown(app)["models"]] == list(folders)
+    key = next(box.key for box in app.text_input if box.key.startswith(f"merge_{name}_statistics_math"))
+    app.text_input(key=key).set_value("nowhere").run()
+    assert any("parameters.statistics': nowhere does not exist" in error.value for error in app.error)
+
+
 def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:
     known = models(tiny_cache)
     run = done(

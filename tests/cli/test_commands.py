@@ -74,6 +74,29 @@ def test_linearity_with_coefficients(family, tmp_path, capsys):
     assert "attention" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("kind", "method"), [("fisher", "fisher"), ("gram", "regmean")])
+def test_statistics_are_collected_and_merged_by(family, tmp_path, capsys, kind, method):
+    entries = []
+    for name in ("math", "code"):
+        out = tmp_path / f"{name}-{kind}"
+        asked = ["--corpus", family.corpus, "--categories", name, "--samples", "4", "--kind", kind, "--out", str(out)]
+        assert main(["statistics", getattr(family, name), *asked]) == 0
+        printed = capsys.readouterr().out
+        assert f"categories    {name}\n" in printed and "texts                  4\n" in printed
+        assert main(["statistics", getattr(family, name), *asked]) == 2
+        assert "exists already" in capsys.readouterr().err
+        entries.append({"model": getattr(family, name), "parameters": {"statistics": out.name}})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"merge_method": method, "models": entries}))
+    assert main(["merge", str(recipe), str(tmp_path / "merged"), "--dry-run"]) == 0
+    assert "running the models" not in capsys.readouterr().out
+    assert main(["merge", str(recipe), str(tmp_path / "merged")]) == 0
+    assert str(tmp_path / f"math-{kind}") in (tmp_path / "merged" / "nmerge_recipe.yaml").read_text()
+    assert main(["statistics", family.math, "--corpus", family.corpus, "--kind", kind, "--categories", "poetry",
+                 "--out", str(tmp_path / "none")]) == 2  # fmt: skip
+    assert "no category poetry" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
 def test_merge_and_dry_run(family, tmp_path, capsys):
     out = tmp_path / "merged"
     assert main(["merge", str(family.recipe), str(out), "--dry-run"]) == 0
@@ -129,6 +152,7 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["linearity", "a", "b", "--corpus", "c", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["knockout", "m", "--repeats", "0"], "--repeats: expected a whole number from 1"),
         (["knockout", "m", "--seed", "-1"], "--seed: expected a whole number from 0"),
+        (["statistics", "m", "--corpus", "c", "--out", "o", "--kind", "hessian"], "invalid choice: 'hessian'"),
         (["classify", "m", "--top-k", "0"], "--top-k: expected a whole number from 1"),
         (["classify", "m", "--margin", "-1"], "--margin: expected a whole number from 0"),
         (["classify", "m", "--max-length", "0"], "--max-length: expected a whole number from 1"),

@@ -1,11 +1,16 @@
 """Small checkpoints written straight to disk: two layers of a Qwen2, without transformers."""
 
 import json
+import re
+import zlib
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from nmerge_core.checkpoints import fingerprint, open_checkpoint
+
+TOKENS = 50  # of the random statistics
 D_MODEL, D_FFN, VOCABULARY, LAYERS = 8, 12, 20, 2
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -64,6 +69,33 @@ def write(folder: Path, weights: dict[str, torch.Tensor], shards: int = 1, **con
         weight_map |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return str(folder)
+
+
+def statistics(model: str, kind: str) -> str:
+    """Write a statistics folder of a model, random by the model's name, unless it is there."""
+    folder = Path(model).with_name(f"{Path(model).name}-{kind}")
+    if folder.exists():
+        return str(folder)
+    folder.mkdir()
+    checkpoint = open_checkpoint(model)
+    shapes = {name: checkpoint.tensors[name].shape for name in sorted(checkpoint.tensors)}  # whatever the shards
+    grams = {name: gram_name(name) for name in shapes if "_proj.weight" in name}
+    generator = torch.Generator().manual_seed(zlib.crc32(Path(model).name.encode()))
+    if kind == "fisher":
+        values = {name: torch.rand(shape, generator=generator) ** 4 for name, shape in shapes.items()}
+    else:
+        inputs = {gram: torch.randn(TOKENS, shapes[gram][1], generator=generator) for gram in sorted({*grams.values()})}
+        values = {gram: x.T @ x for gram, x in inputs.items()}
+    save_file(values, folder / "model.safetensors")
+    meta = {"kind": kind, "model": model, "label": Path(model).name, "model_fingerprint": fingerprint(checkpoint)}
+    meta |= {"corpus": "none", "categories": [], "files": ["model.safetensors"], "texts": 1, "tokens": TOKENS}
+    (folder / "meta.json").write_text(json.dumps(meta | {"grams": grams}))
+    return str(folder)
+
+
+def gram_name(weight: str) -> str:
+    """The first of the weights that read the same input as this one."""
+    return re.sub("[kv]_proj", "q_proj", weight).replace("up_proj", "gate_proj")
 
 
 def categories(folder: Path, names: list[str]) -> str:

@@ -1,0 +1,66 @@
+"""Average the models' weights entry by entry, each model counting as much as its texts depend on the entry."""
+
+import torch
+
+from nmerge_core.merging.block import Block
+from nmerge_core.merging.context import Context, Facts, statistics_facts
+from nmerge_core.merging.parameters import CATEGORY, CORPUS, SHARE, STATISTICS, TEXTS
+from nmerge_core.merging.primitives import total_weight, weighted_sum
+from nmerge_core.merging.registry import Parameter, Values, method
+
+
+def prepare(context: Context, values: Values) -> Facts:
+    """Find each model's Fisher information.
+
+    Raises:
+        InputError: rows of embeddings would have to be matched by their tokens.
+    """
+    if context.stream.vocabulary:
+        expected = "models of one vocabulary, as Fisher information is of rows by position"
+        raise context.wrong("models", expected, "vocabularies that differ; take another method, or leave them out")
+    found = context.statistics(values, "fisher")
+    return statistics_facts(found, (context.stream, [statistics.tensors for statistics in found]))
+
+
+@method(
+    "fisher",
+    title="Fisher merging",
+    paper="Matena & Raffel, NeurIPS 2022",
+    summary="Average each weight, a model counting as much as the likelihood of its texts depends on the weight.",
+    parameters=[
+        SHARE,
+        Parameter(
+            "floor",
+            "float",
+            1e-6,
+            "Least Fisher information.",
+            0,
+            None,
+            1e-6,
+            above_low=True,
+            open_end=True,
+        ),
+        STATISTICS,
+        CORPUS,
+        CATEGORY,
+        TEXTS,
+    ],
+    prepare=prepare,
+    needs_base=False,
+    solves=lambda values: None in values.each["statistics"],
+)
+def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+    """Return Σ w_t F_t θ_t / Σ w_t F_t with F_t the diagonal Fisher information, at least `floor`.
+
+    What F_t is of a language model is told at `statistics.fisher`. A tensor without F, such as a buffer, is averaged.
+    The authors' code divides each F by its norm over the model before, and floors that of the first model alone; the
+    paper's formula has neither, and weights can say as much.
+    """
+    stream, fisher = facts.data
+    weights = values.each["weight"]
+    total = total_weight(weights)
+    if any(block.name not in own.tensors for own in fisher):
+        return weighted_sum(block.deltas, weights) / total
+    floored = [stream.beside(block, own).clamp_(min=values.shared["floor"]) for own in fisher]
+    importance = torch.stack([own * weight for own, weight in zip(floored, weights, strict=True)])  # (T, rows, columns)
+    return (importance * block.deltas).sum(0) / importance.sum(0)
