@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.run import merge
+from tests.merging import checkpoints
 from tests.tiny import tiny_tokenizer
 
 D, F, LAYERS, EXPERTS, MOE_F, SHARED_F = 16, 24, 2, 4, 12, 20
@@ -283,7 +284,7 @@ def as_stored(family: Family, name: str, matrix: torch.Tensor, shape: torch.Size
 def run(models: SimpleNamespace, out: Path, method: str, **parameters: object) -> Weights:
     entries = [{"model": models.math, "parameters": {"category": "math"}}, {"model": models.code}]
     if method != "neuronmerge":
-        entries[0].pop("parameters")
+        entries = checkpoints.entries(method, [models.math, models.code])
     recipe = {"merge_method": method, "base_model": models.base, "models": entries, "parameters": parameters}
     merge(load_recipe(recipe), out)
     return load_file(out / "model.safetensors")

@@ -61,7 +61,7 @@ class MergedVocabulary:
 
 
 def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> MergedVocabulary:
-    """Find the vocabulary that a recipe asks for; `checkpoints` are its models, the base first where it is read.
+    """Find the vocabulary that a recipe asks for; `checkpoints` are its models, the base first where it is named.
 
     Without the key `tokenizer` the merge has the first one's tokenizer, and rows are merged by position.
 
@@ -109,8 +109,7 @@ def _source(recipe: Recipe, source: str, names: Sequence[str]) -> int:
     wanted = recipe.base_model if source == BASE else source
     if wanted not in names:
         raise InputError(
-            f"recipe, key 'tokenizer': {recipe.merge_method} does not read base_model ({wanted}); expected one of "
-            f"{', '.join(names)}, or list it among the models"
+            f"recipe, key 'tokenizer': expected {BASE}, {UNION} or one of {', '.join(names)}; found {wanted}"
         )
     return names.index(wanted)
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
 
 TOKENS = 50  # of the random statistics
+STATISTICS = {"fisher": "fisher", "regmean": "gram"}  # the kind that a method reads
 D_MODEL, D_FFN, VOCABULARY, LAYERS = 8, 12, 20, 2
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -84,13 +85,22 @@ def statistics(model: str, kind: str) -> str:
     if kind == "fisher":
         values = {name: torch.rand(shape, generator=generator) ** 4 for name, shape in shapes.items()}
     else:
-        inputs = {gram: torch.randn(TOKENS, shapes[gram][1], generator=generator) for gram in sorted({*grams.values()})}
+        columns = {gram: checkpoint.architecture.matrix(gram).columns for gram in sorted({*grams.values()})}
+        inputs = {gram: torch.randn(TOKENS, count, generator=generator) for gram, count in columns.items()}
         values = {gram: x.T @ x for gram, x in inputs.items()}
     save_file(values, folder / "model.safetensors")
     meta = {"kind": kind, "model": model, "label": Path(model).name, "model_fingerprint": fingerprint(checkpoint)}
     meta |= {"corpus": "none", "categories": [], "files": ["model.safetensors"], "texts": 1, "tokens": TOKENS}
     (folder / "meta.json").write_text(json.dumps(meta | {"grams": grams}))
     return str(folder)
+
+
+def entries(method: str, models: list[str]) -> list[dict[str, object]]:
+    """The models of a recipe, each with its statistics where the method needs them."""
+    if method not in STATISTICS:
+        return [{"model": model} for model in models]
+    folders = [statistics(model, STATISTICS[method]) for model in models]
+    return [{"model": m, "parameters": {"statistics": s}} for m, s in zip(models, folders, strict=True)]
 
 
 def gram_name(weight: str) -> str:

@@ -45,6 +45,10 @@ def test_every_method_gives_the_same_bytes_whatever_the_shards(
     if method in ("sublin", "neuronmerge"):
         parts = {part: [0.5, 0.25] for part in ("attention", "mlp", "general")}
         given["coefficients"] = {str(layer): parts for layer in range(len(family.neurons))}
+    if method in ("lorahub", "pcb_es", "adamerging"):
+        given["coefficients"] = {"model": [0.5, 0.25]}
+    if method == "adamerging":
+        given["granularity"] = "task"
     if method == "neuronmerge":
         categories(family, tmp_path / "neurons/neurons.parquet")
         given["neurons"] = str(tmp_path / "neurons")

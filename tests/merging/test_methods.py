@@ -16,7 +16,6 @@ from nmerge_core.merging.run import merge
 from tests.merging import checkpoints
 
 Weights = dict[str, torch.Tensor]
-STATISTICS = {"fisher": "fisher", "regmean": "gram"}
 ALPHA = {
     str(layer): {part: [0.25 + 0.5 * layer, 0.5, -0.25] for part in ("attention", "mlp", "general", "math", "code")}
     for layer in range(checkpoints.LAYERS)
@@ -27,19 +26,11 @@ def run(family, out: Path, method: str, models: list[str] | None = None, **param
     recipe = {
         "merge_method": method,
         "base_model": family.base,
-        "models": entries(method, models or family.models),
+        "models": checkpoints.entries(method, models or family.models),
         "parameters": parameters,
     }
     merge(load_recipe(recipe), out)
     return load_file(out / "model.safetensors")
-
-
-def entries(method: str, models: list[str]) -> list[dict[str, object]]:
-    """The models of a recipe, each with its statistics where the method needs them."""
-    if method not in STATISTICS:
-        return [{"model": model} for model in models]
-    folders = [checkpoints.statistics(model, STATISTICS[method]) for model in models]
-    return [{"model": m, "parameters": {"statistics": s}} for m, s in zip(models, folders, strict=True)]
 
 
 def deltas(family) -> Weights:
@@ -368,7 +359,7 @@ def test_bfloat16_is_rounded_once(tmp_path: Path, family, method: str) -> None:
     for out, base, models in (("h", half, halves), ("s", {n: v.float() for n, v in half.items()}, single)):
         reference = checkpoints.write(tmp_path / out / "base", base)
         merge(
-            load_recipe({**recipe, "base_model": reference, "models": entries(method, models)}),
+            load_recipe({**recipe, "base_model": reference, "models": checkpoints.entries(method, models)}),
             tmp_path / f"{out}-out",
         )
     exact = load_file(tmp_path / "s-out/model.safetensors")

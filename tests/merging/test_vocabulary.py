@@ -108,7 +108,10 @@ UNITED = [*TRAINED, "<m>", "<x>", "<c>", None]
 
 @pytest.mark.parametrize(
     ("method", "tokenizer"),
-    [*((method, "union") for method in methods()), ("ties", "base"), ("ties", "code"), ("linear", "base")],
+    [
+        *((method, "union") for method in methods() if method != "fisher"),  # that is of rows by position
+        *(("ties", "base"), ("ties", "code"), ("linear", "base")),
+    ],
 )
 def test_as_if_all_models_had_the_vocabulary(grown, tmp_path: Path, method: str, tokenizer: str) -> None:
     """The same bytes as merging whole models whose rows were laid out by token before."""
@@ -128,8 +131,10 @@ def test_as_if_all_models_had_the_vocabulary(grown, tmp_path: Path, method: str,
         for name, weights in aligned.items()
     }
     shared = {"merge_method": method, "parameters": needed(grown, method)}
-    expected = {**shared, "models": [{"model": written[name]} for name in names if name != "base"]}
-    found = {**shared, "models": [{"model": model} for model in grown.models], "tokenizer": tokenizer}
+    if method == "adamerging":
+        shared["parameters"]["coefficients"] |= {"head": [0.5, 0.25, 0.125]}
+    expected = {**shared, "models": checkpoints.entries(method, [written[name] for name in names if name != "base"])}
+    found = {**shared, "models": checkpoints.entries(method, grown.models), "tokenizer": tokenizer}
     if based:
         expected["base_model"], found["base_model"] = written["base"], grown.base
     merge(load_recipe(expected), tmp_path / "expected")
@@ -400,9 +405,23 @@ def test_a_source_without_the_row_is_named(grown, tmp_path: Path, tokens: dict, 
         estimate(recipe_of(grown, tokenizer={"source": "base", "tokens": tokens}), tmp_path / "out")
 
 
-def test_a_base_that_a_method_does_not_read_gives_no_tokenizer(grown, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="key 'tokenizer': linear does not read base_model"):
-        estimate(recipe_of(grown, "linear", tokenizer="base"), tmp_path / "out")
+def test_a_base_that_is_only_named_gives_the_tokenizer(grown, tmp_path: Path) -> None:
+    tokens = grown.tokens["base"]
+    aligned = naive_rows(grown, tokens, "base", ["base", "math", "code", "plain"], True)
+    merge(recipe_of(grown, "linear", tokenizer="base"), tmp_path / "out")
+    merged = load_file(tmp_path / "out/model.safetensors")
+    for tensor in BY_TOKEN:
+        mean = sum(aligned[name][tensor] for name in ("math", "code", "plain")) / 3
+        torch.testing.assert_close(merged[tensor], mean)
+    assert read_vocabulary(open_checkpoint(str(tmp_path / "out"))).ids == {
+        token: place for place, token in enumerate(tokens) if token
+    }
+
+
+def test_fisher_information_is_of_rows_by_position(grown, tmp_path: Path) -> None:
+    recipe = {"merge_method": "fisher", "models": checkpoints.entries("fisher", grown.models), "tokenizer": "union"}
+    with pytest.raises(InputError, match="expected models of one vocabulary"):
+        merge(load_recipe(recipe), tmp_path / "out")
 
 
 def test_the_command_line_tells_and_merges(grown, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
