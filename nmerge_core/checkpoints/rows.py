@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def read_runs(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> "torch.Ten
     return values
 
 
+@cache
 def torch_dtype(name: str) -> "torch.dtype":
     """Translate a safetensors dtype name."""
     import torch

@@ -7,12 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from nmerge_core.activations.store import open_classification
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.classification import classify, neuron_categories
 from nmerge_core.errors import InputError
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.recipe import Recipe
@@ -22,6 +19,8 @@ from nmerge_core.merging.stream import Stream, all_rows
 from nmerge_core.progress import Progress, silent
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nmerge_core.linearity import Coefficients
     from nmerge_core.statistics import Statistics
 
@@ -42,7 +41,7 @@ class Facts:
     solved_each: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
-    categories: pd.DataFrame | None = None
+    categories: "pd.DataFrame | None" = None
 
 
 def statistics_facts(statistics: "Sequence[Statistics]", data: Any, warnings: Sequence[str] = ()) -> Facts:
@@ -141,7 +140,7 @@ class Context:
             progress=self.progress,
         )
 
-    def neuron_categories(self, values: Values) -> pd.DataFrame:
+    def neuron_categories(self, values: Values) -> "pd.DataFrame":
         """Return the base's neuron categories (layer, neuron, category), read or classified on the way.
 
         Raises:
@@ -154,6 +153,8 @@ class Context:
         if not corpus:
             expected = "the folder of a classification of the base (`classify BASE … --out DIR`), or a 'corpus'"
             raise self.wrong("parameters.neurons", expected, "neither")
+        from nmerge_core.classification import classify
+
         with TemporaryDirectory(prefix="nmerge-neurons-") as folder:
             out = Path(folder) / "neurons"
             classify(
@@ -200,7 +201,7 @@ class Context:
         """Return the error for a value of the recipe that does not fit the models."""
         return InputError(f"recipe, key '{key}' ({self.recipe.merge_method}): expected {expected}; found {found}")
 
-    def _checked(self, categories: pd.DataFrame, source: str) -> pd.DataFrame:
+    def _checked(self, categories: "pd.DataFrame", source: str) -> "pd.DataFrame":
         found = categories.groupby("layer")["neuron"].count().to_dict()
         expected = {mlp.layer: mlp.d_ffn for mlp in self.stream.donor.architecture.layers}
         if found != expected:
@@ -211,10 +212,15 @@ class Context:
         return categories
 
 
-def _categories(folder: Path, top_k: int | None, margin: int | None) -> pd.DataFrame:
+def _categories(folder: Path, top_k: int | None, margin: int | None) -> "pd.DataFrame":
     file = folder / "neurons.parquet"
     if not file.exists():
         raise InputError(f"{file}: missing; expected the folder of a classification (`classify MODEL … --out DIR`)")
     if top_k is None and margin is None:
+        import pandas as pd  # takes half a second that most merges need not spend
+
         return pd.read_parquet(file, columns=["layer", "neuron", "category"])
+    from nmerge_core.activations.store import open_classification
+    from nmerge_core.classification import neuron_categories
+
     return neuron_categories(open_classification(folder), k=top_k, margin=margin)

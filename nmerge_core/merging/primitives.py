@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn.functional import hardshrink
 
 from nmerge_core.errors import InputError
 
@@ -30,9 +29,11 @@ def total_weight(weights: Sequence[float]) -> float:
 
 def trim(deltas: torch.Tensor, thresholds: Sequence[float]) -> torch.Tensor:
     """Keep of each model's deltas (T, …) the entries of magnitude at least its threshold; the rest become 0."""
-    # hardshrink keeps what is beyond its bound, so the bound is the float just below.
-    bounds = [float(np.nextafter(np.float32(least), np.float32(0))) for least in thresholds]
-    return torch.stack([hardshrink(delta, bound) for delta, bound in zip(deltas, bounds, strict=True)])
+    kept = torch.empty_like(deltas)
+    for delta, least, out in zip(deltas, thresholds, kept, strict=True):
+        # hardshrink keeps what is beyond its bound, so the bound is the float just below.
+        torch.hardshrink(delta, float(np.nextafter(np.float32(least), np.float32(0))), out=out)
+    return kept
 
 
 def elect(values: torch.Tensor) -> torch.Tensor:
@@ -53,13 +54,15 @@ def combine(values: torch.Tensor, merge_function: str = "elect_mean") -> torch.T
 
 def elected_sum(deltas: torch.Tensor, weights: Sequence[float], normalize: bool) -> torch.Tensor:
     """Return the sum of the weighted deltas that agree with the elected sign, over Σ |w| of those if `normalize`."""
-    scaled = torch.stack([delta * weight for delta, weight in zip(deltas, weights, strict=True)])
-    kept = elect(scaled)
-    total = kept.sum(0)
-    if not normalize:
-        return total
-    agreed = weighted_sum(kept.ne_(0), [abs(weight) for weight in weights])
-    return total / agreed.clamp_(min=torch.finfo(agreed.dtype).tiny)  # 0 / tiny where none agreed
+    sign = weighted_sum(deltas, weights).sgn_()
+    total, agreed = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta, weight in zip(deltas, weights, strict=True):
+        agreeing = (delta * weight).mul_(sign).clamp_(min=0)  # |w τ| where its sign is the elected one, else 0
+        total.add_(agreeing)
+        if normalize:
+            agreed.add_(agreeing.ne_(0), alpha=abs(weight))
+    total.mul_(sign)
+    return total.div_(agreed.clamp_(min=torch.finfo(agreed.dtype).tiny)) if normalize else total
 
 
 def kept_entries(entries: int, density: float) -> int:

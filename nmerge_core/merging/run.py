@@ -180,15 +180,18 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
     def work(each: Rows) -> None:
         block = stream.load(each)
         target = layout.tensors[each.name]
-        merged = (block.base + method.merge(block, values[each.name], facts)).to(torch_dtype(target.dtype)).cpu()
-        write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, merged)
+        merged = method.merge(block, values[each.name], facts)
+        if stream.differences:
+            merged = merged.add_(block.base)
+        stored = merged.to(torch_dtype(target.dtype)).cpu()
+        write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, stored)
 
     total = sum(tensor.bytes for tensor in layout.tensors.values())
     written = sum(layout.tensors[name].bytes for name in done if name in layout.tensors)
     progress("Merging", written / 1e6, total / 1e6, "MB")
     with (part / _JOURNAL).open("a", encoding="utf-8") as journal:
         for each, _ in zip(rows, in_order(work, rows), strict=True):
-            target, whole = layout.tensors[each.name], stream.donor.architecture.matrix(each.name).rows
+            target, whole = layout.tensors[each.name], stream.count(each.name)
             written += (each.stop - each.start) * target.bytes // whole
             if each.stop == whole:
                 journal.write(f"{each.name}\n")

@@ -122,8 +122,10 @@ class _Search:
         flat = values if values.is_cuda else values.numpy()  # numpy compares on a CPU ten times as fast
         inside = flat[(flat >= self.low) & (flat <= self.high)]
         keys = _keys(np.asarray(inside.cpu() if isinstance(inside, torch.Tensor) else inside))
+        larger = flat > self.high
+        count = larger.count_nonzero() if isinstance(larger, torch.Tensor) else np.count_nonzero(larger)
         above = torch.nn.functional.threshold(values, self.high, 0.0)
-        return int((flat > self.high).sum()), _sum(above), (keys - self.first) >> self.shift
+        return int(count), _sum(above), (keys - self.first) >> self.shift
 
     def add(self, above: int, sum_: float, bins: NDArray[np.int64]) -> None:
         """Count what `look` found in a block."""

@@ -70,10 +70,15 @@ class Stream:
             return tensor
         return replace(tensor, shape=(self.vocabulary.rows, *tensor.shape[1:]))
 
+    def count(self, name: str) -> int:
+        """Return how many rows a tensor has in the merge: weight neurons, or entries of a point parameter."""
+        if self.vocabulary and counts_tokens(name):
+            return self.vocabulary.rows
+        return self.donor.architecture.matrix(name).rows
+
     def rows(self, name: str) -> list[Rows]:
-        """Cut a tensor into blocks of weight neurons; a point parameter counts each entry as a row."""
-        matrix = self.donor.architecture.matrix(name)
-        count = self.vocabulary.rows if self.vocabulary and counts_tokens(name) else matrix.rows
+        """Cut a tensor into blocks."""
+        matrix, count = self.donor.architecture.matrix(name), self.count(name)
         step = max(_RUN if matrix.transposed else 1, BLOCK_ELEMENTS // max(1, matrix.columns))
         return [Rows(name, start, min(start + step, count)) for start in range(0, count, step)]
 
@@ -95,6 +100,7 @@ class Stream:
             held = torch.empty((len(self.sources), *shape), device=self.device)
             for checkpoint, values in zip(self.sources, held, strict=True):
                 self._read(checkpoint, rows, values)
+        self._check_finite(rows, held)
         deltas = held[-len(self.models) :]  # (T, rows, columns)
         if self.base and self.differences:
             base = held[0]
@@ -155,12 +161,17 @@ class Stream:
         matrix = self.donor.architecture.matrix(rows.name)
         read = checkpoint.read_matrix(rows.name, matrix, rows.start, rows.stop)
         values.copy_(read.to(self.device).view(values.shape))
-        # A sum of finite entries stays finite in float32, so one number tells without a mask of the block.
-        if not isfinite(values.sum().item()):
-            raise InputError(
-                f"{checkpoint.reference}, tensor {rows.name}: rows {rows.start} to {rows.stop - 1} hold NaN or "
-                "infinite entries; expected finite weights. Fetch or train this model again, or leave it out"
-            )
+
+    def _check_finite(self, rows: Rows, held: torch.Tensor) -> None:
+        # A sum of finite weights stays finite in float32, so one number tells without a mask of the block.
+        if isfinite(held.sum().item()):
+            return
+        for checkpoint, values in zip(self.checkpoints[-len(held) :], held, strict=True):
+            if not isfinite(values.sum().item()):
+                raise InputError(
+                    f"{checkpoint.reference}, tensor {rows.name}: rows {rows.start} to {rows.stop - 1} hold NaN or "
+                    "infinite entries; expected finite weights. Fetch or train this model again, or leave it out"
+                )
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -14,15 +14,15 @@ _PARAMETERS = [WEIGHT, with_default(DENSITY, 0.4), LAMBDA, RESCALE, NORMALIZE]
 def drop(block: Block, values: Values) -> torch.Tensor:
     """Keep each entry with probability `density`, divided by the density if `rescale`: exactly 1/(1 − p)."""
     first = block.start * (block.deltas.shape[-1] if block.neuronal else 1)
-    kept = []
+    kept = torch.empty_like(block.deltas)
     for model, (delta, density) in enumerate(zip(block.deltas, values.each["density"], strict=True)):
         if density == 1:
-            kept.append(delta)
+            kept[model] = delta
             continue
         mask = drop_mask(delta.shape, first, density, seed=values.shared["seed"], model=model, name=block.name)
         scale = 1 / density if values.shared["rescale"] else 1.0
-        kept.append(mask.to(delta.device).mul_(delta).mul_(scale))
-    return torch.stack(kept)
+        torch.mul(delta, mask.to(delta.device), out=kept[model]).mul_(scale)
+    return kept
 
 
 @method(

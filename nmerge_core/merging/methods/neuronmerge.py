@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from nmerge_core.merging.block import Block
@@ -27,6 +26,9 @@ from nmerge_core.merging.parameters import (
     with_default,
 )
 from nmerge_core.merging.registry import Method, Parameter, Values, method, methods
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GENERAL = "general"
 # What the papers call a method, and the method it is here.
@@ -125,7 +127,7 @@ def solves(values: Values) -> bool:
     return "sublin" in _used(values) and values.shared["coefficients"] is None
 
 
-def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _shuffled(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
     """Give the same number of neurons of each layer to each category, at random (the control of Table 4)."""
     order = np.random.default_rng(seed)
     shuffled = frame.groupby("layer")["category"].transform(lambda layer: order.permutation(layer.to_numpy()))
