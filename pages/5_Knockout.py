@@ -161,7 +161,7 @@ with controls:
     parameters = settings(family, member.reference, classified, asked)
 with view:
     if runs_code(parameters["task"]) and not parameters["run_code"]:
-        st.info("This task runs the programs that the model writes. Switch on “Run generated code” to score it.")
+        st.info("This task runs the programs that the model writes. Switch on “Run its code” to score it.")
     layers = parameters["layers"]
     where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}–{layers[-1]}"
     run = run_button(

@@ -25,7 +25,7 @@ def code_switch(tasks: Sequence[str], key: str, default: bool = False) -> bool:
     if not any(runs_code(task) for task in tasks):
         return False
     return st.toggle(
-        "Run generated code",
+        "Run its code",
         default,
         key=key,
         help="Scores code tasks by running what the model wrote, in a locked-down process without network and files",
