@@ -105,6 +105,18 @@ def planned(planner: MergePlanner) -> dict[str, int]:
     return {"tensors": len(sizes), "parameters": elements, "bytes_read": read, "bytes_written": written}
 
 
+def set_layer_types(planner: MergePlanner) -> None:
+    """Give the merge's configuration each layer's kind of attention from the layer that it comes from.
+
+    mergekit sets the number of layers alone, and transformers 5 saves no configuration where the two do not agree.
+    """
+    if len(planner.config.modules) == 1 and getattr(planner.out_model_config, "layer_types", None):
+        (module,) = planner.config.modules.values()
+        first = [output.sources[0] for output in module.slices]
+        kinds = [kind for each in first for kind in each.model.config().layer_types[slice(*each.layer_range)]]
+        planner.out_model_config.layer_types = kinds
+
+
 def _find(model: Any, weight: Any) -> TensorInfo | None:
     index = LoaderCache().get(model).index
     for name in (weight.name, *(weight.aliases or ()), *(weight.tied_names or ())):
@@ -136,6 +148,7 @@ def main() -> int:
         def plan_to_disk(self, out_path: str) -> Any:
             nonlocal going
             tasks = super().plan_to_disk(out_path)
+            set_layer_types(self)
             answer(**planned(self))
             lines.get()
             going = True
