@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -29,6 +29,7 @@ from nmerge_core.machine import choose_device
 from nmerge_core.merging.card import compose
 from nmerge_core.merging.mergekit import ENGINE, MergekitRecipe
 from nmerge_core.merging.run import Report, source
+from nmerge_core.merging.vocabulary import by_position
 from nmerge_core.progress import Progress, silent
 
 _BAR = re.compile(r"Executing graph:\s+\d+%.*\| (\d+)/(\d+) ")  # tqdm's, of mergekit's one long loop
@@ -52,6 +53,7 @@ class Opened:
 
     base: Checkpoint | None
     models: tuple[Checkpoint, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def donor(self) -> Checkpoint:
@@ -105,6 +107,8 @@ def _open(recipe: MergekitRecipe) -> Opened:
         models = [model.named_like(opened.donor) for model in opened.models if model is not opened.donor]
         if reasons := [reason for model in models for reason in mismatches(opened.donor, model)]:
             raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
+        if not (recipe.content.get("tokenizer") or recipe.content.get("tokenizer_source")):
+            return replace(opened, warnings=by_position(opened.donor, models))
     return opened
 
 
@@ -252,7 +256,10 @@ def _describe(part: Path, recipe: MergekitRecipe, opened: Opened, seconds: dict[
         peak_memory=peak,
         facts={
             "engine": {package: version(package) for package in (ENGINE, "torch", "transformers")},
-            "warnings": ["mergekit wrote no tokenizer: copy one into the folder"] if lost else [],
+            "warnings": [
+                *opened.warnings,
+                *(["mergekit wrote no tokenizer: copy one into the folder"] if lost else []),
+            ],
         },
     )
     (part / "nmerge_recipe.yaml").write_text(resolved.yaml(), encoding="utf-8")

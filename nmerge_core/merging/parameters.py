@@ -49,8 +49,8 @@ TRIM = Parameter(
     "trim",
     "choice",
     "auto",
-    "Keep the largest changes of the whole model (the authors' rule) or of each tensor (mergekit's); auto is the model, "
-    "but each tensor where the density varies over the layers, as there is no one threshold then.",
+    "Keep the largest changes of the whole model (the authors' rule) or of each tensor (mergekit's). "
+    "auto is model, but tensor where the density varies over the layers: there is no one threshold then.",
     choices=("auto", "model", "tensor"),
 )
 MASK_RATIO = Parameter(
