@@ -23,7 +23,6 @@ from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
-from pydantic import BaseModel, ValidationError
 
 from nmerge_core.checkpoints.header import TensorInfo, read_header
 from nmerge_core.machine import peak_memory
@@ -44,8 +43,9 @@ class Configuration(MergeConfiguration):
 
 def check_names(content: Any, parsed: Any, parameters: list[str], where: str = "recipe") -> None:
     """Raise ValueError for a key that mergekit would pass over: it ignores what it does not know."""
-    if isinstance(parsed, BaseModel) and isinstance(content, Mapping):
-        _known(content, list(type(parsed).model_fields), where)
+    fields = getattr(type(parsed), "model_fields", None)  # of a pydantic model
+    if fields and isinstance(content, Mapping):
+        _known(content, list(fields), where)
         for key, value in content.items():
             if key == "parameters":
                 _known(value or {}, parameters, f"{where}.{key}")
@@ -178,7 +178,7 @@ def _listen(lines: "SimpleQueue[str]") -> None:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, ValidationError):
+    if hasattr(error, "errors"):  # pydantic's ValidationError
         places = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
         return "; ".join(f"{place}: {message}" for place, message in places[:3])
     return " ".join(str(error).split()) or type(error).__name__
