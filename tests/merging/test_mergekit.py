@@ -20,7 +20,10 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging import mergekit
 from nmerge_core.merging.engine import MergekitRecipe, load, merge, written
 from nmerge_core.merging.recipe import Recipe, load_recipe
+from tests import peft_adapters
 from tests.merging import vocabularies
+
+NAME = "model.layers.0.mlp.down_proj.weight"
 
 needs_mergekit = pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
 
@@ -218,6 +221,33 @@ def test_models_that_do_not_fit_are_refused(family: SimpleNamespace, tmp_path: P
     with pytest.raises(InputError, match="key 'num_attention_heads': expected 2"):
         merge(load(recipe(SimpleNamespace(models=[family.models[0], wide]))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@needs_mergekit
+def test_adapters_are_merged_first_and_leave_nothing(tmp_path: Path) -> None:
+    model = peft_adapters.save_model(tmp_path / "model")
+    adapted = peft_adapters.random_adapter(model, tmp_path / "lora", r=2, target_modules=["q_proj", "down_proj"])
+    content = {"engine": "mergekit", "merge_method": "passthrough", "models": [{"model": f"{model}+{tmp_path}/lora"}]}
+    merge(load(content), tmp_path / "out")
+    expected, found = peft_adapters.merged(adapted).state_dict(), load_file(tmp_path / "out" / "model.safetensors")
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    assert not torch.equal(found[NAME], load_file(f"{model}/model.safetensors")[NAME])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lora", "model", "out"]
+    assert load(tmp_path / "out" / "nmerge_recipe.yaml").references == (f"{model}+{tmp_path}/lora",)
+
+
+@needs_mergekit
+def test_an_interrupt_ends_mergekit_too(family: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(family)))
+    command = [sys.executable, "-m", "nmerge_core", "merge", str(tmp_path / "recipe.yaml"), str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr and "Planning" in process.stderr.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.terminate()
+        assert process.wait(20) == 130 and "interrupted" in process.stderr.read()
+    assert children and not any(Path(f"/proc/{child}").exists() for child in children)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 @needs_mergekit
