@@ -14,17 +14,8 @@ from nmerge_core.merging.registry import Method, Values, methods
 from nmerge_core.merging.tokenizer import TokenizerChoice, read_choice
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_KEYS: tuple[str, ...] = (
-    "merge_method",
-    "base_model",
-    "models",
-    "parameters",
-    "dtype",
-    "out_dtype",
-    "seed",
-    "tokenizer",
-)
-_KEYS += ("tokenizer_source", "engine")
+_KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "seed")
+_KEYS += ("tokenizer", "tokenizer_source", "engine")
 # mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
 _WITHOUT_EFFECT = ("int8_mask",)
 
@@ -133,9 +124,7 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
         models=entries,
         parameters=_parameters(content.get("parameters"), method, "parameters"),
         # mergekit computes in `dtype` and writes `out_dtype`; here arithmetic is float32 whatever is written.
-        dtype=_dtype(content.get("dtype"), "dtype")
-        if content.get("out_dtype") is None
-        else _dtype(content["out_dtype"], "out_dtype"),
+        dtype=_dtype(content, "out_dtype") or _dtype(content, "dtype"),
         seed=_seed(content.get("seed", 0)),
         tokenizer=read_choice(content, [*([base] if base else []), *(entry.model for entry in entries)]),
         folder=file.parent if (file := _file(source)) else None,
@@ -250,7 +239,8 @@ def _check_engine(engine: Any) -> None:
         raise InputError(f"recipe, key 'engine': expected nmerge or mergekit, found {engine!r}")
 
 
-def _dtype(dtype: Any, key: str) -> str | None:
+def _dtype(content: Mapping[str, Any], key: str) -> str | None:
+    dtype = content.get(key)
     if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
         raise InputError(f"recipe, key '{key}': expected one of {', '.join(DTYPES)}; found {dtype!r}")
     return dtype
