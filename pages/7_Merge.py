@@ -14,7 +14,9 @@ from nmerge_core.checkpoints import halves, labels
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import coefficients
-from nmerge_core.merging.recipe import DTYPES, Recipe, load_recipe, recipe_yaml
+from nmerge_core.merging import mergekit
+from nmerge_core.merging.engine import AnyRecipe, MergekitRecipe, load, written
+from nmerge_core.merging.recipe import DTYPES, Recipe
 from nmerge_core.merging.registry import Method, methods
 from nmerge_core.merging.tokenizer import BASE, UNION
 from nmerge_core.runs.folder import Run
@@ -93,24 +95,31 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
     return data | {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
 
 
-def recipe_of_yaml(family: Family) -> str:
-    """Draw the recipe as text to write or upload, and return it."""
+def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
+    """Draw the recipe as text to write or upload, and return it; `start` is what stands there at first."""
     uploaded = st.file_uploader("Upload a recipe", ["yaml", "yml"], key="merge_upload")
     if uploaded is not None and st.session_state.get("merge_uploaded") != uploaded.file_id:
         st.session_state["merge_uploaded"] = uploaded.file_id
-        st.session_state["merge_yaml"] = uploaded.getvalue().decode("utf-8", errors="replace")
-    st.session_state.setdefault("merge_yaml", st.session_state.get("merge_last_recipe", ""))
-    return st.text_area("Recipe", key="merge_yaml", height=360, help="mergekit's recipes are understood too")
+        st.session_state[key] = uploaded.getvalue().decode("utf-8", errors="replace")
+    st.session_state.setdefault(key, start)
+    return st.text_area("Recipe", key=key, height=360, help="mergekit's recipes are understood too")
 
 
-def not_here(recipe: Recipe) -> list[str]:
+def recipe_of_mergekit(name: str, family: Family) -> str:
+    """Draw the recipe of a method of mergekit's, which has no controls here, as text, and return it."""
+    models = [{"model": member.reference} for member in family.models]
+    content = {"merge_method": name, "base_model": family.base, "models": models, "parameters": {}}
+    return recipe_of_yaml(MergekitRecipe(content).yaml(), f"merge_yaml_{name}_{family.name}")
+
+
+def not_here(recipe: AnyRecipe) -> list[str]:
     """The Hub ids of a recipe that were not fetched yet: opening one would start its download in the page."""
     references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
     named = dict.fromkeys(half for reference in references for half in halves(reference))
     return [half for half in named if HUB_ID.match(half) and not on_this_machine(half)]
 
 
-def draw_run(recipe: Recipe, text: str, family: Family) -> Run | None:
+def draw_run(recipe: AnyRecipe, text: str, family: Family) -> Run | None:
     """What the merge will take, the button that starts it, and its run if there is one."""
     if absent := not_here(recipe):
         st.info(
@@ -120,15 +129,22 @@ def draw_run(recipe: Recipe, text: str, family: Family) -> Run | None:
         )
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
         return None
-    draw_cost(recipe)
+    if isinstance(recipe, MergekitRecipe):
+        st.caption("mergekit merges it in a process of its own; it tells no time or memory before it starts.")
+    else:
+        draw_cost(recipe)
     run = run_button("merge", {"recipe": yaml.safe_load(text)}, "Merge", "merge_run", title_of(recipe, family))
     if run is not None and run.status().state == "done":
         st.success("Merged. Its report is below.", icon=":material/check:")
     return run
 
 
-def title_of(recipe: Recipe, family: Family) -> str:
+def title_of(recipe: AnyRecipe, family: Family) -> str:
     """Name a merge by its method and by what differs from the method's defaults."""
+    names = [family.labels.get(reference, reference) for reference in recipe.references]
+    own = "" if set(names) == {model.label for model in family.models} else f" of {', '.join(names)}"
+    if isinstance(recipe, MergekitRecipe):
+        return f"{recipe.merge_method} by mergekit{own}"
     method = recipe.method
     hidden = ("path", "text", "names", "json")
     changed = [
@@ -138,8 +154,6 @@ def title_of(recipe: Recipe, family: Family) -> str:
     ]
     if recipe.tokenizer:
         changed.append(f"tokenizer {family.labels.get(recipe.tokenizer.source, recipe.tokenizer.source)}")
-    names = [family.labels.get(reference, reference) for reference in recipe.references]
-    own = "" if set(names) == {model.label for model in family.models} else f" of {', '.join(names)}"
     return ", ".join([f"{method.title}{own}", *changed])
 
 
@@ -236,9 +250,9 @@ with st.spinner("Loading the merge methods", show_time=True):  # the first time 
 left, right = st.columns([1, 2], vertical_alignment="bottom", gap="large")
 name = left.selectbox(
     "Method",
-    list(available),
+    [*available, *(sorted({*mergekit.METHODS} - {*available}) if mergekit.installed() else ())],
     index=None,
-    format_func=lambda method: available[method].title,
+    format_func=lambda method: available[method].title if method in available else f"{method} (mergekit)",
     key="merge_method",
     bind="query-params",
     placeholder="Choose a method",
@@ -247,18 +261,28 @@ if name is None:
     gallery(available)
     done = merges(family)
 else:
-    method = available[name]
-    right.markdown(f"{method.summary} *{method.paper}*")
+    method = available.get(name)  # none of a method of mergekit's
+    about = (
+        f"{method.summary} *{method.paper}*"
+        if method
+        else "A method of mergekit's: [its documentation](https://github.com/arcee-ai/mergekit) has the parameters."
+    )
+    right.markdown(about)
     settings, summary = st.columns([2, 1], gap="large")
     with settings:
-        source = st.segmented_control(
+        given: str | dict[str, Any]
+        if method is None:
+            given = recipe_of_mergekit(name, family)
+        elif "YAML" == st.segmented_control(
             "Recipe from", ["Controls", "YAML"], default="Controls", required=True, key="merge_source"
-        )
-        given = recipe_of_controls(family, method, available) if source == "Controls" else recipe_of_yaml(family)
+        ):
+            given = recipe_of_yaml(st.session_state.get("merge_last_recipe", ""))
+        else:
+            given = recipe_of_controls(family, method, available)
     with summary, st.container(border=True):
         try:
-            recipe = load_recipe(given)
-            text = recipe_yaml(recipe)
+            recipe = load(given)
+            text = written(recipe)
             st.session_state["merge_last_recipe"] = text
             run = draw_run(recipe, text, family)
             st.code(text, language="yaml", height=300, wrap_lines=True)
@@ -284,11 +308,15 @@ if done:
     draw_report(by_id[chosen], family)
 
 if name is not None:
-    how_computed(
+    how = (
         f"{method.title} ({method.paper}): {method.summary}\n\n{inspect.cleandoc(method.merge.__doc__ or '')}\n\n"
-        r"Every difference $\tau_t = \theta_t - \theta_0$ is taken and merged in float32 and rounded once, on writing.",
+        r"Every difference $\tau_t = \theta_t - \theta_0$ is taken and merged in float32 and rounded once, on writing."
+        if method
+        else "mergekit computes it in a process of its own; NMerge checks recipe and models first and adds the report."
+    )
+    how_computed(
+        how,
         "python -m nmerge_core merge recipe.yaml merged-model",
-        "from pathlib import Path\n\nfrom nmerge_core.merging.recipe import load_recipe\n"
-        "from nmerge_core.merging.run import merge\n\n"
-        "report = merge(load_recipe('recipe.yaml'), Path('merged-model'))",
+        "from pathlib import Path\n\nfrom nmerge_core.merging.engine import load, merge\n\n"
+        "report = merge(load('recipe.yaml'), Path('merged-model'))",
     )

@@ -135,8 +135,13 @@ def test_a_page_names_nothing_heavy(file: Path) -> None:
     assert not {name.split(".")[0] for name in imported(file)} & HEAVY
 
 
+def requirement_lines() -> list[str]:
+    """The lines of what is required and of what is optional, each with the reason above it."""
+    return [line for file in sorted(ROOT.glob("requirements*.txt")) for line in file.read_text("utf-8").splitlines()]
+
+
 def requirements() -> dict[str, str]:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines = requirement_lines()
     pins = [line.split("==") for line in lines if line.strip() and not line.startswith("#")]
     assert all(len(pin) == 2 for pin in pins), "pin every requirement with =="
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
@@ -153,6 +158,6 @@ def test_imports_and_requirements_agree() -> None:
 
 
 def test_every_requirement_says_why() -> None:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines = requirement_lines()
     silent = [line for before, line in zip(["", *lines], lines, strict=False) if "==" in line and before[:2] != "# "]
     assert not silent

@@ -154,10 +154,21 @@ def statistics(arguments: Namespace) -> None:
 
 def merge(arguments: Namespace) -> None:
     """Merge, or check everything and print what it would cost."""
-    from nmerge_core.merging.recipe import load_recipe
+    from nmerge_core.merging.engine import MergekitRecipe, load, merge
 
-    recipe = load_recipe(arguments.recipe)
-    if arguments.dry_run:
+    recipe = load(arguments.recipe)
+    if not arguments.dry_run:
+        merge(recipe, arguments.out, device=arguments.device, progress=TerminalProgress())
+        print(arguments.out)
+    elif isinstance(recipe, MergekitRecipe):
+        from nmerge_core.merging.mergekit_run import plan
+
+        planned = plan(recipe, arguments.out, TerminalProgress())
+        print(f"tensors       {planned.tensors:>10,}")
+        print(f"parameters    {planned.parameters:>10,}")
+        print(f"reads         {planned.bytes_read / 1e6:>10,.1f} MB")
+        print(f"writes        {planned.bytes_written / 1e6:>10,.1f} MB")
+    else:
         from nmerge_core.checkpoints.writer import check_target
         from nmerge_core.merging.estimate import estimate
 
@@ -171,11 +182,6 @@ def merge(arguments: Namespace) -> None:
         print(f"disk free     {cost.disk_free / 1e6:>10,.1f} MB")
         print(f"peak memory   {cost.peak_memory / 1e6:>10,.1f} MB")
         print(f"about         {cost.seconds:>10,.1f} s" + (" and running the models on texts" if cost.solving else ""))
-        return
-    from nmerge_core.merging.run import merge
-
-    merge(recipe, arguments.out, device=arguments.device, progress=TerminalProgress())
-    print(arguments.out)
 
 
 def extract(arguments: Namespace) -> None:

@@ -14,21 +14,40 @@ def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures
     `architectures` are the classes that config.json names.
     """
     method = recipe.method
-    references = [recipe.base_model, *recipe.references] if recipe.base_model else list(recipe.references)
+    return compose(
+        f"merged by {method.title}",
+        f"{method.summary} Source of the method: {method.paper}. Made with NMerge {version}.",
+        recipe.base_model,
+        list(zip(names, recipe.references, strict=True)),
+        recipe_yaml(recipe.with_parameters(coefficients=None) if _solved(recipe) else recipe),
+        architectures,
+    )
+
+
+def compose(
+    how: str,
+    method: str,
+    base: str | None,
+    models: Sequence[tuple[str, str]],
+    recipe: str,
+    architectures: Sequence[str],
+) -> str:
+    """Write a model card from its parts; `models` holds each model's name and reference."""
+    references = [base, *(each for _, each in models)] if base else [each for _, each in models]
     named = dict.fromkeys(half for reference in references for half in halves(reference))
     hub = [half for half in named if not half.startswith("/")]
     front = {"library_name": "transformers", "tags": ["merge", "nmerge"], **({"base_model": hub} if hub else {})}
-    base = [f"- base: `{recipe.base_model}`"] if recipe.base_model else []
-    sources = base + [f"- {name}: `{entry.model}`" for name, entry in zip(names, recipe.models, strict=True)]
+    sources = [f"- base: `{base}`"] if base else []
+    sources += [f"- {name}: `{reference}`" for name, reference in models]
     return "\n".join(
         [
             "---",
             yaml.safe_dump(front, sort_keys=False).rstrip(),
             "---",
             "",
-            f"# {' + '.join(names)}, merged by {method.title}",
+            f"# {' + '.join(name for name, _ in models)}, {how}",
             "",
-            f"{method.summary} Source of the method: {method.paper}. Made with NMerge {version}.",
+            method,
             "",
             "## Models",
             "",
@@ -46,7 +65,7 @@ def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures
             "and timings in `nmerge_report.json`.",
             "",
             "```yaml",
-            recipe_yaml(recipe.with_parameters(coefficients=None) if _solved(recipe) else recipe).rstrip(),
+            recipe.rstrip(),
             "```",
             "",
         ]

@@ -48,9 +48,10 @@ RESCALE = Parameter(
 TRIM = Parameter(
     "trim",
     "choice",
-    "model",
-    "Keep the largest changes of the whole model (the authors' rule) or of each tensor (mergekit's).",
-    choices=("model", "tensor"),
+    "auto",
+    "Keep the largest changes of the whole model (the authors' rule) or of each tensor (mergekit's). "
+    "auto is model, but tensor where the density varies over the layers: there is no one threshold then.",
+    choices=("auto", "model", "tensor"),
 )
 MASK_RATIO = Parameter(
     "mask_ratio",

@@ -9,11 +9,13 @@ from typing import Any
 import yaml
 
 from nmerge_core.errors import InputError
+from nmerge_core.merging import mergekit
 from nmerge_core.merging.registry import Method, Values, methods
 from nmerge_core.merging.tokenizer import TokenizerChoice, read_choice
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "seed", "tokenizer", "tokenizer_source")
+_KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "seed")
+_KEYS += ("tokenizer", "tokenizer_source", "engine")
 # mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
 _WITHOUT_EFFECT = ("int8_mask",)
 
@@ -93,10 +95,16 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
     Raises:
         InputError: not YAML, an unknown key (the nearest known one is named), a missing key, or a value out of range.
     """
-    content = source if isinstance(source, Mapping) else _parse(source)
+    content = read_content(source)
+    _check_engine(content.get("engine", "nmerge"))
+    for key in content:
+        if key in mergekit.KEYS and key not in _KEYS:
+            raise InputError(f"recipe: key '{key}' is mergekit's own; {mergekit.elsewhere()}, or leave the key out")
     _known(content, _KEYS, "recipe")
     available = methods()
     name = str(content.get("merge_method"))
+    if name in mergekit.METHODS and name not in available:
+        raise InputError(f"recipe, key 'merge_method': '{name}' is one of mergekit's methods; {mergekit.elsewhere()}")
     if name not in available:
         near = get_close_matches(name, available, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -115,7 +123,8 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
         base_model=base,
         models=entries,
         parameters=_parameters(content.get("parameters"), method, "parameters"),
-        dtype=_dtype(content.get("dtype")),
+        # mergekit computes in `dtype` and writes `out_dtype`; here arithmetic is float32 whatever is written.
+        dtype=_dtype(content, "out_dtype") or _dtype(content, "dtype"),
         seed=_seed(content.get("seed", 0)),
         tokenizer=read_choice(content, [*([base] if base else []), *(entry.model for entry in entries)]),
         folder=file.parent if (file := _file(source)) else None,
@@ -154,7 +163,14 @@ def _file(source: Path | str | Mapping[str, Any]) -> Path | None:
     return source if isinstance(source, Path) else None
 
 
-def _parse(source: Path | str) -> Mapping[str, Any]:
+def read_content(source: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what stands in a recipe: of a YAML file, YAML text, or a mapping as it is.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or no mapping.
+    """
+    if isinstance(source, Mapping):
+        return source
     file = _file(source)
     name = str(file or "recipe")
     try:
@@ -214,9 +230,19 @@ def _parameters(given: Any, method: Method, where: str, *, per_model: bool = Fal
     }
 
 
-def _dtype(dtype: Any) -> str | None:
+def _check_engine(engine: Any) -> None:
+    if engine == mergekit.ENGINE:
+        raise InputError(
+            "recipe, key 'engine': expected a recipe for NMerge's own methods (engine: nmerge), found one for mergekit"
+        )
+    if engine != "nmerge":
+        raise InputError(f"recipe, key 'engine': expected nmerge or mergekit, found {engine!r}")
+
+
+def _dtype(content: Mapping[str, Any], key: str) -> str | None:
+    dtype = content.get(key)
     if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
-        raise InputError(f"recipe, key 'dtype': expected one of {', '.join(DTYPES)}; found {dtype!r}")
+        raise InputError(f"recipe, key '{key}': expected one of {', '.join(DTYPES)}; found {dtype!r}")
     return dtype
 
 

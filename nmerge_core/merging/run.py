@@ -148,8 +148,8 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
         report = Report(
             version=__version__,
             method=recipe.merge_method,
-            base=_source(stream.base) if stream.base else None,
-            models=[_source(model) for model in stream.models],
+            base=source(stream.base) if stream.base else None,
+            models=[source(model) for model in stream.models],
             dtype=recipe.dtype or "+".join(sorted({tensor.dtype for tensor in layout.tensors.values()})),
             tensors=len(layout.tensors),
             bytes_written=layout.bytes,
@@ -240,7 +240,8 @@ def _resolved(recipe: Recipe, facts: Facts) -> Recipe:
     return replace(solved.with_parameters(**paths), models=entries, base_model=base, tokenizer=tokenizer)
 
 
-def _source(checkpoint: Checkpoint) -> dict[str, str]:
+def source(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what a report says of a model it was made of."""
     return {"model": checkpoint.reference, "label": label(checkpoint.reference), "fingerprint": fingerprint(checkpoint)}
 
 

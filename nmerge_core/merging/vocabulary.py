@@ -70,7 +70,7 @@ def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Merg
     """
     choice, first = recipe.tokenizer, checkpoints[0]
     if choice is None:
-        return MergedVocabulary(first, warnings=_by_position(first, checkpoints[1:]))
+        return MergedVocabulary(first, warnings=by_position(first, checkpoints[1:]))
     names = [checkpoint.reference for checkpoint in checkpoints]
     source = _source(recipe, choice.source, names)
     vocabularies = _vocabularies(checkpoints)
@@ -88,7 +88,7 @@ def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Merg
     return MergedVocabulary(checkpoints[source], own, appended, rows)
 
 
-def _by_position(base: Checkpoint, models: Sequence[Checkpoint]) -> tuple[str, ...]:
+def by_position(base: Checkpoint, models: Sequence[Checkpoint]) -> tuple[str, ...]:
     """Check that rows can be merged by position, and return what is to be said of tokens that only some models name."""
     ours = known_vocabulary(base)
     pairs = [(label(model.reference), theirs) for model in models if (theirs := known_vocabulary(model))]

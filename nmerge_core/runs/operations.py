@@ -49,13 +49,12 @@ def linearity(parameters: Mapping[str, Any], results: Path, progress: Progress) 
 
 
 def merge(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write merged/, a complete checkpoint; a killed merge continues where it stopped."""
-    from nmerge_core.merging.recipe import load_recipe
-    from nmerge_core.merging.run import merge
+    """Write merged/, a complete checkpoint; a killed merge continues where it stopped (mergekit's begins again)."""
+    from nmerge_core.merging.engine import load, merge
 
     out = results / "merged"
     if not out.exists():  # else the process was killed between the end of the merge and the end of the run
-        merge(load_recipe(parameters["recipe"]), out, device=parameters["device"], progress=progress)
+        merge(load(parameters["recipe"]), out, device=parameters["device"], progress=progress)
 
 
 def evaluate(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nmerge_core.checkpoints.checkpoint import open_checkpoint
 from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
 from nmerge_core.checkpoints.reference import absolute, label
 from nmerge_core.errors import InputError
-from nmerge_core.merging.recipe import load_recipe, recipe_yaml
+from nmerge_core.merging.engine import MergekitRecipe, load, written
 from nmerge_core.merging.tokenizer import BASE, UNION
 from nmerge_core.runs.folder import find
 
@@ -112,7 +113,10 @@ def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
     inputs: dict[str, str] = {}
     full = {**KINDS[kind].defaults, **parameters}
     if "recipe" in full:
-        full["recipe"] = yaml.safe_load(recipe_yaml(load_recipe(full["recipe"])))
+        recipe = load(full["recipe"])
+        full["recipe"] = yaml.safe_load(written(recipe))
+        if isinstance(recipe, MergekitRecipe):
+            inputs["mergekit"] = version("mergekit")
     return Request(kind, {name: _resolve(root, name, full[name], inputs) for name in sorted(full)}, inputs)
 
 
@@ -194,6 +198,7 @@ _ROLES: dict[str, Callable[[Path, str], tuple[str, str]]] = {
     "base_model": _model,
     "models": _model,
     "tokenizer": _tokenizer,
+    "tokenizer_source": _tokenizer,
     "source": _tokenizer,  # of a tokenizer, or of one of its tokens
     "corpus": _corpus,
     "calibration": _corpus,

@@ -13,6 +13,7 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
 from nmerge_core.figures import style
+from nmerge_core.merging.mergekit import named_models
 from nmerge_core.runs.folder import Run, find, list_runs
 from pages.shared.family import Family
 
@@ -70,7 +71,7 @@ def merges(family: Family) -> list[Merged]:
         run
         for run in list_runs(cache_root())
         if run.kind == "merge"
-        and known >= {model["model"] for model in run.parameters["recipe"]["models"]}
+        and known >= set(named_models(run.parameters["recipe"])) - {run.parameters["recipe"].get("base_model")}
         and run.status().state == "done"
     ]
     titles = [run.title for run in done]

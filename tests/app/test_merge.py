@@ -8,9 +8,10 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.figures.style import significant
+from nmerge_core.merging import mergekit
 from nmerge_core.merging.recipe import load_recipe, recipe_yaml
 from nmerge_core.merging.registry import methods
-from nmerge_core.runs import client
+from nmerge_core.runs import client, request
 from pages.shared.results import zipped
 from tests.app.conftest import OpenPage
 from tests.app.scored import FAMILY, done, drawn, make_family, models
@@ -102,6 +103,41 @@ def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: Ope
     area.set_value(area.value.replace("lambda", "lamda")).run()
     assert any("unknown key 'lamda'" in error.value and "'lambda'" in error.value for error in app.error)
     assert "merge_run" not in [button.key for button in app.button]
+
+
+def test_methods_of_mergekit_are_there_where_it_is(
+    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mergekit, "find_spec", lambda name: None)
+    absent = open_page(PAGE)
+    assert absent.selectbox(key="merge_method").options == [method.title for method in methods().values()]
+    monkeypatch.setattr(mergekit, "find_spec", lambda name: object())
+    monkeypatch.setattr(request, "version", lambda package: "0.1.5")
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)
+    app = open_page(PAGE, merge_method="slerp (mergekit)")
+    assert not app.error and not app.slider
+    area = app.text_area(key="merge_yaml_slerp_tiny")
+    started = yaml.safe_load(area.value)
+    assert started["engine"] == "mergekit" and started["base_model"] == models(tiny_cache)["base"]
+    area.set_value(area.value.replace("merge_method", "merge_metod")).run()
+    assert any("did you mean 'merge_method'?" in error.value for error in app.error)
+    area.set_value(yaml.safe_dump({**started, "models": started["models"][:1], "parameters": {"t": 0.5}})).run()
+    assert not app.error
+    app.button(key="merge_run").click().run()
+    text = next(code.value for code in app.code if code.value.startswith("engine: mergekit"))
+    run = client.lookup("merge", {"recipe": yaml.safe_load(text)})
+    assert run is not None and run.title == "slerp by mergekit of math"
+    client.cancel(run)
+
+
+@pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
+def test_the_report_of_a_merge_by_mergekit(tiny_cache: Path, open_page: OpenPage) -> None:
+    slices = [{"sources": [{"model": models(tiny_cache)[name], "layer_range": [0, 1]}]} for name in ("math", "code")]
+    recipe = {"engine": "mergekit", "merge_method": "passthrough", "slices": slices}
+    run = done(tiny_cache, "merge", {"recipe": recipe}, "Stacked")
+    app = open_page(PAGE, run=run.id)
+    assert app.selectbox(key="merge_report").value == run.id
+    assert any(code.value == str(run.results / "merged") for code in app.code)
 
 
 def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -> None:

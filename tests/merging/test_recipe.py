@@ -28,7 +28,7 @@ def test_mergekits_example_reads_as_people_have_it() -> None:
     values = recipe.values()
     assert values.each["weight"] == (0.5, 0.3)
     assert values.each["density"] == (0.5, 0.2)  # beside the model, else the default
-    assert values.shared["normalize"] is True and values.shared["trim"] == "model"
+    assert values.shared["normalize"] is True and values.shared["trim"] == "auto"
     assert recipe.dtype == "float16"
 
 
@@ -59,7 +59,7 @@ def test_written_recipe_reads_the_same() -> None:
         ({"parameters": {"density": 0}}, "expected a number in (0, 1], found 0"),
         ({"parameters": {"density": "half"}}, "found 'half'"),
         ({"parameters": {"normalize": 1}}, "expected true or false, found 1"),
-        ({"parameters": {"trim": "layer"}}, "expected one of model, tensor, found 'layer'"),
+        ({"parameters": {"trim": "layer"}}, "expected one of auto, model, tensor, found 'layer'"),
         ({"parameters": {"weight": True}}, "expected a number in [-2, 3], found True"),
         (
             {"parameters": {"weight": []}},
@@ -107,7 +107,7 @@ def test_auto_and_per_category_values() -> None:
 
 def test_a_key_left_blank_is_a_key_left_out() -> None:
     recipe = load_recipe("merge_method: ties\nbase_model: b\nmodels: [{model: m}]\nparameters: {density: , trim: }\n")
-    assert recipe.values().each["density"] == (0.2,) and recipe.values().shared["trim"] == "model"
+    assert recipe.values().each["density"] == (0.2,) and recipe.values().shared["trim"] == "auto"
 
 
 def test_a_large_lambda_that_was_solved_is_read_again() -> None:

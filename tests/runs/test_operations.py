@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.merging import mergekit
 from nmerge_core.runs import client
 from nmerge_core.runs.lock import worker_pid
 from tests.tiny_family import make_family
@@ -67,6 +68,19 @@ def test_merge_then_evaluate_what_it_made(do, family):
     assert client.lookup("merge", {"recipe": {**recipe, "seed": 0}}) == merged  # the default, written out
     scores = do("evaluate", {"models": [family.base, str(checkpoint)], "tasks": [family.task], "limit": 2})
     assert list(pd.read_csv(scores.results / "scores.csv")["model"]) == ["base", "merged"]
+
+
+@pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
+def test_a_merge_by_mergekit_is_a_run_like_any_other(do, wait, family):
+    recipe = {"engine": "mergekit", "merge_method": "slerp", "base_model": family.base, "parameters": {"t": 0.5}}
+    recipe["models"] = [{"model": family.base}, {"model": family.math}]
+    merged = do("merge", {"recipe": recipe})
+    assert (merged.results / "merged" / "nmerge_report.json").exists() and merged.status().unit == "steps"
+    broken = client.submit("merge", {"recipe": {**recipe, "tokenizer_source": "base", "chat_template": "none"}})
+    wait(lambda: not broken.status().active, 300)
+    assert broken.status().state == "failed" and "Invalid chat template" in broken.status().message
+    assert 'File "' in broken.log() and "_set_chat_template" in broken.log()  # where, in mergekit
+    assert not broken.results.exists() and not broken.part.exists()
 
 
 def test_questions(real_cache, family):

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.merging import mergekit
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
 from tests.tiny_family import make_family
@@ -66,6 +67,20 @@ def test_a_recipe_s_tokenizer_is_absolute_too(family, tmp_path, monkeypatch):
     assert tokenizer["tokens"]["<b>"]["source"]["model"] == family.base
     assert resolve(tmp_path, "merge", request.parameters) == request
     assert len({united.id, based.id, request.id}) == 3
+
+
+@pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
+def test_a_recipe_for_mergekit_is_resolved_like_ours(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(family.root)
+    sources = [{"model": "base", "layer_range": [0, 2]}, {"model": "math", "layer_range": [0, 2]}]
+    recipe = {"engine": "mergekit", "merge_method": "slerp", "slices": [{"sources": sources, "base_model": "base"}]}
+    request = resolve(tmp_path, "merge", {"recipe": {**recipe, "parameters": {"t": 0.5}, "tokenizer_source": "math"}})
+    found = request.parameters["recipe"]
+    assert [source["model"] for source in found["slices"][0]["sources"]] == [family.base, family.math]
+    assert found["slices"][0]["base_model"] == family.base and found["tokenizer_source"] == family.math
+    assert found["seed"] == 0 and request.title == "merge by slerp"
+    assert request.inputs.keys() == {family.base, family.math, "mergekit"}  # another version makes another run
+    assert resolve(tmp_path, "merge", request.parameters) == request
 
 
 def test_a_resolved_request_resolves_to_itself(family, tmp_path):

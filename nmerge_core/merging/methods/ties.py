@@ -15,13 +15,15 @@ Thresholds = Sequence[float] | Mapping[str, Sequence[float]]
 
 def prepare(context: Context, values: Values) -> Facts:
     """Find each model's trim threshold, over the whole model or per tensor."""
-    densities = values.each["density"]
-    if values.shared["trim"] == "tensor":
-        return Facts(context.tensor_thresholds(values))
-    if any(isinstance(density, list) for density in densities):
+    densities, rule = values.each["density"], values.shared["trim"]
+    varies = any(isinstance(density, list) for density in densities)
+    if rule == "tensor" or (rule == "auto" and varies):
+        return Facts(context.tensor_thresholds(values), solved={"trim": "tensor"})
+    if varies:
         raise context.wrong("density", "one number with trim: model, whose threshold is the whole model's", densities)
     thresholds = [each.threshold for each in context.magnitudes(densities)]
-    return Facts(thresholds, report={"thresholds": dict(zip(context.labels, thresholds, strict=True))})
+    report = {"thresholds": dict(zip(context.labels, thresholds, strict=True))}
+    return Facts(thresholds, solved={"trim": "model"}, report=report)
 
 
 @method(
