@@ -1,11 +1,8 @@
 """The one loop that merges: read a block of every model, merge it in float32, write it in its place, forget it."""
 
-import errno
 import hashlib
 import json
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +14,12 @@ from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import absolute, fingerprint, label, labels, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.family import mismatches
+from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import (
     Layout,
     check_target,
-    create_files,
     plan_layout,
     write_companions,
     write_matrix,
@@ -32,13 +29,12 @@ from nmerge_core.machine import choose_device, peak_memory
 from nmerge_core.merging import vary
 from nmerge_core.merging.card import model_card
 from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
+from nmerge_core.merging.part import begin, finished, hold, journal_of, part_of, publish
 from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
 from nmerge_core.merging.registry import Values
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
 from nmerge_core.merging.vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.progress import Progress, silent
-
-_JOURNAL = "journal"
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,17 @@ class Opened:
     recipe: Recipe
     stream: Stream
     vocabulary: MergedVocabulary
+    stamps: Mapping[Path, Stamp]
+
+    def check_unchanged(self) -> None:
+        """Check that the weight files are those that were opened; raises InputError naming the first that is not."""
+        for checkpoint in self.stream.checkpoints:
+            now = stamps([checkpoint])
+            if changed := [file for file, stamp in now.items() if stamp != self.stamps[file]]:
+                raise InputError(
+                    f"{checkpoint.reference}: {changed[0]} was changed while it was being merged; expected the same "
+                    "file from start to end. Run the merge again when nothing writes to it"
+                )
 
     @property
     def tensors(self) -> list[TensorInfo]:
@@ -90,7 +97,7 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
         raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
-    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary)
+    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary, stamps(stream.checkpoints))
 
 
 def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
@@ -102,7 +109,7 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)
     _check_filters(recipe, opened.stream.donor)
-    return Opened(recipe, opened.stream, opened.vocabulary)
+    return replace(opened, recipe=recipe)
 
 
 def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:
@@ -129,17 +136,18 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
     """Merge an opened recipe as `merge` does."""
     started = time.monotonic()
     recipe, stream, vocabulary = opened.recipe, opened.stream, opened.vocabulary
-    extension = vocabulary.extension()
-    part = out.absolute().parent / f".{out.name}.part"
+    part = part_of(out)
     layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
     check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
-    try:
+    with hold(out):
+        extension = vocabulary.extension()
         context = Context(recipe, stream, tuple(layout.tensors), progress)
         facts = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Facts()
         prepared = time.monotonic()
         resolved = _resolved(recipe, facts)
-        _begin(part, layout, _identity(opened, resolved, facts))
+        begin(part, layout, _identity(opened, resolved, facts))
         _merge_tensors(context, layout, part, facts, progress)
+        opened.check_unchanged()
         merged = time.monotonic()
         write_companions(part, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
         if extension:
@@ -158,23 +166,14 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
             facts={**facts.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
         )
         _describe(part, resolved, facts, report, stream.donor.config.get("architectures") or ())
-        (part / _JOURNAL).unlink()
-        os.replace(part, out)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-            raise
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there") from error
-    except InputError:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        publish(part, out)
     return report
 
 
 def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, progress: Progress) -> None:
     method, stream = context.recipe.method, context.stream
     values = tensor_values(context.recipe, stream.donor.architecture, layout.tensors)
-    done = set((part / _JOURNAL).read_text(encoding="utf-8").splitlines()[1:])
+    done = finished(part)
     rows = all_rows(stream, [name for name in layout.tensors if name not in done])
 
     def work(each: Rows) -> None:
@@ -186,13 +185,12 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
     total = sum(tensor.bytes for tensor in layout.tensors.values())
     written = sum(layout.tensors[name].bytes for name in done if name in layout.tensors)
     progress("Merging", written / 1e6, total / 1e6, "MB")
-    with (part / _JOURNAL).open("a", encoding="utf-8") as journal:
+    with journal_of(part, 0) as note:
         for each, _ in zip(rows, in_order(work, rows), strict=True):
             target, whole = layout.tensors[each.name], stream.donor.architecture.matrix(each.name).rows
             written += (each.stop - each.start) * target.bytes // whole
             if each.stop == whole:
-                journal.write(f"{each.name}\n")
-                journal.flush()
+                note(target)
             progress("Merging", written / 1e6, total / 1e6, "MB")
 
 
@@ -202,22 +200,13 @@ def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[st
     return {name: values.at(name, architecture.position(name)).with_defaults(defaults) for name in names}
 
 
-def _begin(part: Path, layout: Layout, identity: str) -> None:
-    """Make the folder of the work in progress, or take over one that the same merge left."""
-    journal = part / _JOURNAL
-    if not (journal.exists() and journal.read_text(encoding="utf-8").startswith(f"{identity}\n")):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        create_files(layout)
-        journal.write_text(f"{identity}\n", encoding="utf-8")
-
-
 def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
     groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
     sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
-    read = [recipe_yaml(resolved), sources, groups, facts.inputs, tokens]
+    times = sorted(opened.stamps.values())  # fingerprints sample large files
+    read = [recipe_yaml(resolved), sources, times, groups, facts.inputs, tokens]
     content = json.dumps([__version__, opened.stream.device.type, *read])
     return hashlib.sha256(content.encode()).hexdigest()
 
