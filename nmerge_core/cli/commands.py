@@ -172,10 +172,12 @@ def merge(arguments: Namespace) -> None:
         print(f"peak memory   {cost.peak_memory / 1e6:>10,.1f} MB")
         print(f"about         {cost.seconds:>10,.1f} s" + (" and running the models on texts" if cost.solving else ""))
         return
+    from nmerge_core.activations import distributed
     from nmerge_core.merging.run import merge
 
     merge(recipe, arguments.out, device=arguments.device, progress=TerminalProgress())
-    print(arguments.out)
+    if distributed.join()[0] == 0:
+        print(arguments.out)
 
 
 def extract(arguments: Namespace) -> None:

@@ -42,23 +42,17 @@ def hold(out: Path) -> Iterator[None]:
         InputError: another process merges into `out`, or just did, or the disk cannot be written.
     """
     part, file = part_of(out), out.absolute().parent / f".{out.name}.lock"
-    try:
+    with disk_errors(out):
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(file)
-    except OSError as error:
-        raise _disk_failed(out, error) from error
     if lock is None:
         owner = file.read_text(encoding="utf-8") if file.exists() else ""
         raise InputError(f"{out}: {owner or 'another process'} is merging into it; wait for it, or name another folder")
     try:
         if out.exists():
             raise InputError(f"{out}: another process has just finished it; name another folder or remove it")
-        yield
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        discard(part)
-        raise _disk_failed(out, error) from error
+        with disk_errors(out):
+            yield
     except InputError:
         discard(part)
         raise
@@ -68,12 +62,19 @@ def hold(out: Path) -> Iterator[None]:
         lock.close()
 
 
-def _disk_failed(out: Path, error: OSError) -> InputError:
-    where = f": {error.filename}" if error.filename else ""
-    return InputError(
-        f"{out}: writing failed ({error.strerror}{where}); nothing was left there. Check that the disk has room and "
-        "can be written, and run the merge again"
-    )
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Say in a sentence what the disk did to a merge into `out`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        raise InputError(
+            f"{out}: writing failed ({error.strerror}{where}); nothing was left there. Check that the disk has room "
+            "and can be written, and run the merge again"
+        ) from error
 
 
 def _lock(file: Path) -> IO[str] | None:

@@ -29,10 +29,11 @@ from nmerge_core.machine import choose_device, peak_memory
 from nmerge_core.merging import vary
 from nmerge_core.merging.card import model_card
 from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
-from nmerge_core.merging.part import begin, finished, hold, journal_of, part_of, publish
+from nmerge_core.merging.part import begin, disk_errors, finished, hold, journal_of, part_of, publish
 from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
 from nmerge_core.merging.registry import Values
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+from nmerge_core.merging.team import Team, team
 from nmerge_core.merging.vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.progress import Progress, silent
 
@@ -124,34 +125,37 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
     """Merge a recipe's models into a complete checkpoint folder at `out`.
 
     The folder appears only when it is complete. Work in progress lies beside it in `.<name>.part`; the same recipe goes
-    on there after a kill, at the first tensor that was not finished.
+    on there after a kill, at the first tensor that was not finished. Among the processes of `accelerate launch` the
+    tensors are divided (`team`); `out` is then on a file system that all of them see.
 
     Raises:
         InputError: the recipe does not fit its models, `out` exists, the disk is full, or a weight is NaN or infinite.
+        ProcessLost: another of the processes ended.
     """
     return merge_opened(open_recipe(recipe, device), out, progress)
 
 
 def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Report:
     """Merge an opened recipe as `merge` does."""
+    with team() as processes:
+        return _merge(opened, out, processes, processes.watching(progress))
+
+
+def _merge(opened: Opened, out: Path, team: Team, progress: Progress) -> Report:
     started = time.monotonic()
     recipe, stream, vocabulary = opened.recipe, opened.stream, opened.vocabulary
     part = part_of(out)
     layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
-    check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
-    with hold(out):
-        extension = vocabulary.extension()
+    if team.first:
+        check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
+    with hold(out) if team.first else disk_errors(out):
         context = Context(recipe, stream, tuple(layout.tensors), progress)
-        facts = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Facts()
+        facts = team.told(part, lambda: _prepare(opened, context, layout, part))
         prepared = time.monotonic()
-        resolved = _resolved(recipe, facts)
-        begin(part, layout, _identity(opened, resolved, facts))
-        _merge_tensors(context, layout, part, facts, progress)
+        _merge_tensors(context, layout, part, team, facts, progress)
         opened.check_unchanged()
+        team.meet(part, progress)
         merged = time.monotonic()
-        write_companions(part, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
-        if extension:
-            extension.write(part)
         warnings = [*vocabulary.warnings, *facts.report.get("warnings", ())]
         report = Report(
             version=__version__,
@@ -165,16 +169,32 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
             peak_memory=peak_memory(),
             facts={**facts.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
         )
-        _describe(part, resolved, facts, report, stream.donor.config.get("architectures") or ())
-        publish(part, out)
+        if team.first:
+            write_companions(part, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
+            if extension := vocabulary.extension():
+                extension.write(part)
+            _describe(part, _resolved(recipe, facts), facts, report, stream.donor.config.get("architectures") or ())
+            publish(part, out)
+        team.dismiss()
     return report
 
 
-def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, progress: Progress) -> None:
+def _prepare(opened: Opened, context: Context, layout: Layout, part: Path) -> Facts:
+    """Find what the method has to know first, and make the folder of the work in progress."""
+    recipe = opened.recipe
+    opened.vocabulary.extension()  # an error of it comes before the work
+    facts: Facts = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Facts()
+    begin(part, layout, _identity(opened, _resolved(recipe, facts), facts))
+    return facts
+
+
+def _merge_tensors(context: Context, layout: Layout, part: Path, team: Team, facts: Facts, progress: Progress) -> None:
+    """Merge this process's share of the tensors."""
     method, stream = context.recipe.method, context.stream
-    values = tensor_values(context.recipe, stream.donor.architecture, layout.tensors)
+    names = team.share(layout)
+    values = tensor_values(context.recipe, stream.donor.architecture, names)
     done = finished(part)
-    rows = all_rows(stream, [name for name in layout.tensors if name not in done])
+    rows = all_rows(stream, [name for name in names if name not in done])
 
     def work(each: Rows) -> None:
         block = stream.load(each)
@@ -182,10 +202,10 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
         merged = (block.base + method.merge(block, values[each.name], facts)).to(torch_dtype(target.dtype)).cpu()
         write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, merged)
 
-    total = sum(tensor.bytes for tensor in layout.tensors.values())
-    written = sum(layout.tensors[name].bytes for name in done if name in layout.tensors)
+    total = sum(layout.tensors[name].bytes for name in names)
+    written = sum(layout.tensors[name].bytes for name in names if name in done)
     progress("Merging", written / 1e6, total / 1e6, "MB")
-    with journal_of(part, 0) as note:
+    with journal_of(part, team.rank) as note:
         for each, _ in zip(rows, in_order(work, rows), strict=True):
             target, whole = layout.tensors[each.name], stream.donor.architecture.matrix(each.name).rows
             written += (each.stop - each.start) * target.bytes // whole
