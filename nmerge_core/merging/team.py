@@ -85,7 +85,7 @@ class Team:
             with distributed.alone():
                 found = find()
             (folder / FACTS).write_bytes(pickle.dumps(found))
-            self._store.set("prepared", b"")
+            self._set("prepared")
             return found
         self._wait_for(["prepared"], silent)
         return pickle.loads((folder / FACTS).read_bytes())
@@ -103,7 +103,7 @@ class Team:
     def meet(self, folder: Path, progress: Progress) -> None:
         """Let the first process go on when all are ready; the others then wait until it has made OUT of `folder`."""
         if self.processes > 1:
-            self._store.set(f"ready {self.rank}", b"")
+            self._set(f"ready {self.rank}")
             self._wait_for([f"ready {other}" for other in self._others] if self.first else ["made"], progress)
             if self.first:
                 (folder / FACTS).unlink()
@@ -111,7 +111,7 @@ class Team:
     def dismiss(self) -> None:
         """Let the others end, now that the first process has made OUT."""
         if self.first and self.processes > 1:
-            self._store.set("made", b"")
+            self._set("made")
 
     def watch(self) -> None:
         """Give signs of life, and look for those of the others, until this process leaves."""
@@ -127,8 +127,8 @@ class Team:
                         self._lost.append(other)
                 if self.leaving.wait(_BEAT):
                     return
-        except RuntimeError:  # the store is gone, with the process or the launcher that kept it
-            self._lost += [0]
+        except RuntimeError:  # the store is gone, with the first process or the launcher that kept it
+            self._lost.append(0)
 
     def leave(self, last: bytes) -> None:
         """Give the last sign; the first process, which may keep the store, goes after the others."""
@@ -145,15 +145,30 @@ class Team:
     def _wait_for(self, keys: list[str], progress: Progress) -> None:
         while True:
             self._check()
-            ready = sum(self._store.check([key]) for key in keys)
+            with self._store_kept():
+                ready = sum(self._store.check([key]) for key in keys)
             if ready == len(keys):
                 return
             progress("Waiting for the other processes", ready, len(keys), "processes")
             time.sleep(_POLL)
 
+    def _set(self, key: str) -> None:
+        with self._store_kept():
+            self._store.set(key, b"")
+
+    @contextmanager
+    def _store_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._loss(0) from error
+
     def _check(self) -> None:
         if self._lost:
-            raise ProcessLost(
-                f"process {self._lost[0]} of {self.processes} ended before the merge did (its own message, if any, "
-                "says why); the same command goes on where it stopped"
-            )
+            raise self._loss(self._lost[0])
+
+    def _loss(self, lost: int) -> ProcessLost:
+        return ProcessLost(
+            f"process {lost} of {self.processes} ended before the merge did (its own message, if any, says why); the "
+            "same command goes on where it stopped"
+        )
