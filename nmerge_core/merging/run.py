@@ -89,13 +89,22 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     Raises:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
-    base = open_checkpoint(recipe.base_model) if recipe.base_model else None
-    opened = [open_checkpoint(reference) for reference in recipe.references]
-    models = tuple(model.named_like(base or opened[0]) for model in opened)
-    stream = Stream(base, models, choose_device(device), differences=recipe.method.needs_base)
-    reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
+    references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
+    opened: list[Checkpoint] = []
+    reasons = []
+    for reference in references:
+        try:
+            checkpoint = open_checkpoint(reference)
+            if opened:
+                reasons += mismatches(opened[0], checkpoint := checkpoint.named_like(opened[0]))
+            opened.append(checkpoint)
+        except InputError as error:
+            reasons.append(str(error))
     if reasons:
-        raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
+        listed = "these models cannot be merged:\n  " + "\n  ".join(reasons)
+        raise InputError(listed if len(references) > 1 else reasons[0])
+    base, models = (opened[0], opened[1:]) if recipe.base_model else (None, opened)
+    stream = Stream(base, tuple(models), choose_device(device), differences=recipe.method.needs_base)
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary, stamps(stream.checkpoints))
