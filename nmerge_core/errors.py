@@ -1,4 +1,4 @@
-"""The two ways work ends early that are not our failure: wrong input, and the user's cancel."""
+"""The ways work ends early that are not our failure: wrong input, the user's cancel, and a process that was lost."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class Cancelled(Exception):
     """The user asked to stop; raised from a progress report, so that every reporting step can be cancelled."""
+
+
+class ProcessLost(Exception):
+    """Another process of the same work ended before it was done; the message says which."""

@@ -2,20 +2,40 @@
 
 import atexit
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False  # whether this process works for itself at the moment
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process work as if it were the only one, on what the others do not take part in."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
 
 def join() -> tuple[int, int]:
     """Return this process's rank and the number of processes, joining the others first; (0, 1) when alone."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = 1 if _alone else int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return 0, 1
     if not dist.is_initialized():
         dist.init_process_group("gloo")  # results lie in the machine's memory, not on its GPUs
         atexit.register(dist.destroy_process_group)
     return dist.get_rank(), world
+
+
+def store() -> dist.Store:
+    """Return the store of keys and values by which the processes found each other, after `join`."""
+    return dist.distributed_c10d._get_default_store()
 
 
 def gather(parts: Tensor) -> None:
@@ -32,5 +52,5 @@ def gather(parts: Tensor) -> None:
 
 def wait() -> None:
     """Wait until all processes have come here; at once when alone."""
-    if dist.is_initialized():
+    if dist.is_initialized() and not _alone:
         dist.barrier()

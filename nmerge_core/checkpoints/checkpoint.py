@@ -26,6 +26,7 @@ _TIED_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
 _BUFFER = re.compile(r"(?:^|\.)(?:attn\.masked_bias|position_ids|rotary_emb\.inv_freq)$")
 _EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|wte|shared)\.weight$")
 _CAUSAL_MASK = re.compile(r"(?:^|\.)attn\.bias$")
+_OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
 _INDEX = "model.safetensors.index.json"
 
 
@@ -48,7 +49,8 @@ class Checkpoint:
         try:
             return derive(self.config, {name: tensor.shape for name, tensor in self.tensors.items()})
         except InputError as error:
-            raise InputError(f"{self.reference}: {error}") from None
+            own = f"; it is defined by code of its own (config.json, key '{_OWN_CODE}'), which is never run"
+            raise InputError(f"{self.reference}: {error}{own if _OWN_CODE in self.config else ''}") from None
 
     @property
     def parameters(self) -> int:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import read_header
+from nmerge_core.errors import InputError
+
+Stamp = tuple[int, int, int]  # of a file: inode, size, time of the last change in ns
 
 _WHOLE_BYTES = 64 << 20  # files up to this size are read whole
 _SAMPLE_BYTES = 1024  # of the start, middle and end of every tensor of a larger file
@@ -33,6 +36,18 @@ def fingerprint_files(files: Iterable[Path]) -> str:
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def stamps(checkpoints: Iterable[Checkpoint]) -> dict[Path, Stamp]:
+    """Return what changes when a weight file is replaced or written to; raises InputError where one is gone."""
+    found = {}
+    for file in (file for checkpoint in checkpoints for file in checkpoint.files):
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
+        found[file] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found
 
 
 @lru_cache(maxsize=4096)

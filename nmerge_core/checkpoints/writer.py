@@ -1,5 +1,6 @@
 """Writing a merged checkpoint: every offset is known before the first weight."""
 
+import errno
 import json
 import os
 import shutil
@@ -81,11 +82,17 @@ def plan_file(file: Path, tensors: Iterable[TensorInfo]) -> Layout:
 
 
 def create_files(layout: Layout) -> None:
-    """Write each file's header and set its length."""
+    """Write each file's header and take all the space that it will need, so that a full disk shows before the work."""
     for file, header in layout.headers.items():
         with file.open("wb") as stream:
             stream.write(header)
             stream.truncate(layout.sizes[file])
+            stream.flush()
+            try:
+                os.posix_fallocate(stream.fileno(), 0, layout.sizes[file])
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot reserve space
+                    raise
 
 
 def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: "torch.Tensor") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from nmerge_core.cli.parser import build_parser
-from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.errors import Cancelled, InputError, ProcessLost
 from nmerge_core.runs.failure import out_of_memory, sentence
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Cancelled):
         _say("interrupted")
         return INTERRUPTED
+    except ProcessLost as error:
+        _say(f"failed: {error}")
+        return FAILED
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

@@ -158,8 +158,11 @@ def merge(arguments: Namespace) -> None:
 
     recipe = load(arguments.recipe)
     if not arguments.dry_run:
+        from nmerge_core.activations import distributed
+
         merge(recipe, arguments.out, device=arguments.device, progress=TerminalProgress())
-        print(arguments.out)
+        if distributed.join()[0] == 0:
+            print(arguments.out)
     elif isinstance(recipe, MergekitRecipe):
         from nmerge_core.merging.mergekit_run import plan
 

@@ -173,6 +173,14 @@ class Method:
     searches: Callable[[Values], bool] = _never
     needs: NeedsFunction = _nothing
 
+    def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
+        """Travel between processes as a name: each has the same methods."""
+        return _named, (self.name,)
+
+
+def _named(name: str) -> Method:
+    return methods()[name]
+
 
 _METHODS: dict[str, Method] = {}
 

@@ -1,11 +1,8 @@
 """The one loop that merges: read a block of every model, merge it in float32, write it in its place, forget it."""
 
-import errno
 import hashlib
 import json
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +14,12 @@ from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import absolute, fingerprint, label, labels, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.family import mismatches
+from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import (
     Layout,
     check_target,
-    create_files,
     plan_layout,
     write_companions,
     write_matrix,
@@ -32,13 +29,13 @@ from nmerge_core.machine import choose_device, peak_memory
 from nmerge_core.merging import vary
 from nmerge_core.merging.card import model_card
 from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
+from nmerge_core.merging.part import begin, disk_errors, finished, hold, journal_of, part_of, publish
 from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
 from nmerge_core.merging.registry import Values
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+from nmerge_core.merging.team import Team, team
 from nmerge_core.merging.vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.progress import Progress, silent
-
-_JOURNAL = "journal"
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,17 @@ class Opened:
     recipe: Recipe
     stream: Stream
     vocabulary: MergedVocabulary
+    stamps: Mapping[Path, Stamp]
+
+    def check_unchanged(self) -> None:
+        """Check that the weight files are those that were opened; raises InputError naming the first that is not."""
+        for checkpoint in self.stream.checkpoints:
+            now = stamps([checkpoint])
+            if changed := [file for file, stamp in now.items() if stamp != self.stamps[file]]:
+                raise InputError(
+                    f"{checkpoint.reference}: {changed[0]} was changed while it was being merged; expected the same "
+                    "file from start to end. Run the merge again when nothing writes to it"
+                )
 
     @property
     def tensors(self) -> list[TensorInfo]:
@@ -81,16 +89,25 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     Raises:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
-    base = open_checkpoint(recipe.base_model) if recipe.base_model else None
-    opened = [open_checkpoint(reference) for reference in recipe.references]
-    models = tuple(model.named_like(base or opened[0]) for model in opened)
-    stream = Stream(base, models, choose_device(device), differences=recipe.method.needs_base)
-    reasons = [reason for model in models if model is not stream.donor for reason in mismatches(stream.donor, model)]
+    references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
+    opened: list[Checkpoint] = []
+    reasons = []
+    for reference in references:
+        try:
+            checkpoint = open_checkpoint(reference)
+            if opened:
+                reasons += mismatches(opened[0], checkpoint := checkpoint.named_like(opened[0]))
+            opened.append(checkpoint)
+        except InputError as error:
+            reasons.append(str(error))
     if reasons:
-        raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
+        listed = "these models cannot be merged:\n  " + "\n  ".join(reasons)
+        raise InputError(listed if len(references) > 1 else reasons[0])
+    base, models = (opened[0], opened[1:]) if recipe.base_model else (None, opened)
+    stream = Stream(base, tuple(models), choose_device(device), differences=recipe.method.needs_base)
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
-    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary)
+    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary, stamps(stream.checkpoints))
 
 
 def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
@@ -102,7 +119,7 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)
     _check_filters(recipe, opened.stream.donor)
-    return Opened(recipe, opened.stream, opened.vocabulary)
+    return replace(opened, recipe=recipe)
 
 
 def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:
@@ -117,33 +134,37 @@ def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress
     """Merge a recipe's models into a complete checkpoint folder at `out`.
 
     The folder appears only when it is complete. Work in progress lies beside it in `.<name>.part`; the same recipe goes
-    on there after a kill, at the first tensor that was not finished.
+    on there after a kill, at the first tensor that was not finished. Among the processes of `accelerate launch` the
+    tensors are divided (`team`); `out` is then on a file system that all of them see.
 
     Raises:
         InputError: the recipe does not fit its models, `out` exists, the disk is full, or a weight is NaN or infinite.
+        ProcessLost: another of the processes ended.
     """
     return merge_opened(open_recipe(recipe, device), out, progress)
 
 
 def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Report:
     """Merge an opened recipe as `merge` does."""
+    with team() as processes:
+        return _merge(opened, out, processes, processes.watching(progress))
+
+
+def _merge(opened: Opened, out: Path, team: Team, progress: Progress) -> Report:
     started = time.monotonic()
     recipe, stream, vocabulary = opened.recipe, opened.stream, opened.vocabulary
-    extension = vocabulary.extension()
-    part = out.absolute().parent / f".{out.name}.part"
+    part = part_of(out)
     layout = plan_layout(part, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
-    check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
-    try:
+    if team.first:
+        check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
+    with hold(out) if team.first else disk_errors(out):
         context = Context(recipe, stream, tuple(layout.tensors), progress)
-        facts = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Facts()
+        facts = team.told(part, lambda: _prepare(opened, context, layout, part))
         prepared = time.monotonic()
-        resolved = _resolved(recipe, facts)
-        _begin(part, layout, _identity(opened, resolved, facts))
-        _merge_tensors(context, layout, part, facts, progress)
+        _merge_tensors(context, layout, part, team, facts, progress)
+        opened.check_unchanged()
+        team.meet(part, progress)
         merged = time.monotonic()
-        write_companions(part, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
-        if extension:
-            extension.write(part)
         warnings = [*vocabulary.warnings, *facts.report.get("warnings", ())]
         report = Report(
             version=__version__,
@@ -157,25 +178,32 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
             peak_memory=peak_memory(),
             facts={**facts.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
         )
-        _describe(part, resolved, facts, report, stream.donor.config.get("architectures") or ())
-        (part / _JOURNAL).unlink()
-        os.replace(part, out)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-            raise
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there") from error
-    except InputError:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        if team.first:
+            write_companions(part, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
+            if extension := vocabulary.extension():
+                extension.write(part)
+            _describe(part, _resolved(recipe, facts), facts, report, stream.donor.config.get("architectures") or ())
+            publish(part, out)
+        team.dismiss()
     return report
 
 
-def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, progress: Progress) -> None:
+def _prepare(opened: Opened, context: Context, layout: Layout, part: Path) -> Facts:
+    """Find what the method has to know first, and make the folder of the work in progress."""
+    recipe = opened.recipe
+    opened.vocabulary.extension()  # an error of it comes before the work
+    facts: Facts = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Facts()
+    begin(part, layout, _identity(opened, _resolved(recipe, facts), facts))
+    return facts
+
+
+def _merge_tensors(context: Context, layout: Layout, part: Path, team: Team, facts: Facts, progress: Progress) -> None:
+    """Merge this process's share of the tensors."""
     method, stream = context.recipe.method, context.stream
-    values = tensor_values(context.recipe, stream.donor.architecture, layout.tensors)
-    done = set((part / _JOURNAL).read_text(encoding="utf-8").splitlines()[1:])
-    rows = all_rows(stream, [name for name in layout.tensors if name not in done])
+    names = team.share(layout)
+    values = tensor_values(context.recipe, stream.donor.architecture, names)
+    done = finished(part)
+    rows = all_rows(stream, [name for name in names if name not in done])
 
     def work(each: Rows) -> None:
         block = stream.load(each)
@@ -186,16 +214,15 @@ def _merge_tensors(context: Context, layout: Layout, part: Path, facts: Facts, p
         stored = merged.to(torch_dtype(target.dtype)).cpu()
         write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, stored)
 
-    total = sum(tensor.bytes for tensor in layout.tensors.values())
-    written = sum(layout.tensors[name].bytes for name in done if name in layout.tensors)
+    total = sum(layout.tensors[name].bytes for name in names)
+    written = sum(layout.tensors[name].bytes for name in names if name in done)
     progress("Merging", written / 1e6, total / 1e6, "MB")
-    with (part / _JOURNAL).open("a", encoding="utf-8") as journal:
+    with journal_of(part, team.rank) as note:
         for each, _ in zip(rows, in_order(work, rows), strict=True):
             target, whole = layout.tensors[each.name], stream.count(each.name)
             written += (each.stop - each.start) * target.bytes // whole
             if each.stop == whole:
-                journal.write(f"{each.name}\n")
-                journal.flush()
+                note(target)
             progress("Merging", written / 1e6, total / 1e6, "MB")
 
 
@@ -205,22 +232,13 @@ def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[st
     return {name: values.at(name, architecture.position(name)).with_defaults(defaults) for name in names}
 
 
-def _begin(part: Path, layout: Layout, identity: str) -> None:
-    """Make the folder of the work in progress, or take over one that the same merge left."""
-    journal = part / _JOURNAL
-    if not (journal.exists() and journal.read_text(encoding="utf-8").startswith(f"{identity}\n")):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        create_files(layout)
-        journal.write_text(f"{identity}\n", encoding="utf-8")
-
-
 def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
     groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
     sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
-    read = [recipe_yaml(resolved), sources, groups, facts.inputs, tokens]
+    times = sorted(opened.stamps.values())  # fingerprints sample large files
+    read = [recipe_yaml(resolved), sources, times, groups, facts.inputs, tokens]
     content = json.dumps([__version__, opened.stream.device.type, *read])
     return hashlib.sha256(content.encode()).hexdigest()
 

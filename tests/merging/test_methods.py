@@ -13,6 +13,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.registry import methods
 from nmerge_core.merging.run import merge
+from nmerge_core.merging.stream import all_rows
 from tests.merging import checkpoints
 
 Weights = dict[str, torch.Tensor]
@@ -328,6 +329,30 @@ def test_same_recipe_same_bytes_whatever_the_shards(family, tmp_path: Path, meth
     sharded = [checkpoints.write(tmp_path / name, weights, shards=3) for name, weights in family.tunes.items()]
     run(family, tmp_path / "two", method, models=sharded, **needed(family, method))
     assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", methods())
+def test_threads_and_visiting_order_change_nothing(
+    family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("nmerge_core.merging.stream.BLOCK_ELEMENTS", 32)  # several blocks a tensor
+    before = torch.get_num_threads()
+    written = {}
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            run(family, tmp_path / str(threads), method, **needed(family, method))
+            written[threads] = (tmp_path / str(threads) / "model.safetensors").read_bytes()
+    finally:
+        torch.set_num_threads(before)
+    for module in ("run", "context"):
+        monkeypatch.setattr(
+            f"nmerge_core.merging.{module}.all_rows", lambda stream, names: all_rows(stream, list(names)[::-1])
+        )
+    run(family, tmp_path / "reversed", method, **needed(family, method))
+    written[-1] = (tmp_path / "reversed/model.safetensors").read_bytes()
+    assert len(set(written.values())) == 1
 
 
 @pytest.mark.parametrize("method", [name for name, method in methods().items() if method.needs_base])

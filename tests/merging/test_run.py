@@ -1,6 +1,7 @@
 """What a merge leaves on disk: when it ends well, when its input is wrong, and when it is stopped midway."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -125,6 +126,33 @@ def test_every_mismatch_is_listed_at_once(family, tmp_path: Path) -> None:
     extra, _ = broken(family, tmp_path, "extra")
     with pytest.raises(InputError, match=r"shape: shapes differ(.|\n)*extra: tensors the base does not have"):
         merge(recipe_of(family, [shape, extra]), tmp_path / "out")
+
+
+def test_every_model_that_cannot_be_opened_is_listed_too(family, tmp_path: Path) -> None:
+    kinds = ["truncated", "shape", "pickled", "folder", "header"]
+    models = [broken(family, tmp_path, kind) for kind in kinds]
+    (tmp_path / "target").mkdir()
+    with pytest.raises(InputError) as caught:
+        merge(recipe_of(family, [family.models[0], *(model for model, _ in models)]), tmp_path / "target/out")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "these models cannot be merged:" and len(lines) == 1 + len(kinds)
+    for line, (_, message) in zip(lines[1:], models, strict=True):
+        assert re.search(message, line)
+    assert left_in(tmp_path / "target") == []
+
+
+def test_code_of_a_checkpoint_is_never_run(family, tmp_path: Path) -> None:
+    own = {"auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}}
+    weights = {name.replace("mlp", "feed"): value for name, value in family.tunes["math"].items()}
+    odd = checkpoints.write(tmp_path / "odd", weights, model_type="own", **own)
+    (tmp_path / "odd/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(InputError, match=r"odd: .*code of its own \(config.json, key 'auto_map'\), which is never run"):
+        merge(load_recipe({"merge_method": "linear", "models": [{"model": odd}]}), tmp_path / "out")
+    # Where the tensors tell what they are, the code is not needed.
+    known = checkpoints.write(tmp_path / "known", family.tunes["math"], **own)
+    shutil.copy(tmp_path / "odd/own.py", tmp_path / "known")
+    merge(recipe_of(family, [known]), tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
 
 
 class StopAt:

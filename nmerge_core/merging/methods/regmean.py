@@ -4,7 +4,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +17,9 @@ from nmerge_core.merging.parameters import CATEGORY, CORPUS, SHARE, STATISTICS, 
 from nmerge_core.merging.primitives import total_weight, weighted_sum
 from nmerge_core.merging.registry import Needs, Parameter, Values, method
 from nmerge_core.merging.stream import Stream
+
+if TYPE_CHECKING:
+    from nmerge_core.statistics import Statistics
 
 # Of the smallest to the largest eigenvalue of Σ G scaled to unit diagonal: below it is what rounding to float32 leaves.
 _SINGULAR = torch.finfo(torch.float32).eps
@@ -79,6 +84,10 @@ class Recent:
         self._results: OrderedDict[Hashable, Future[System]] = OrderedDict()
         self._lock = Lock()
 
+    def __reduce__(self) -> tuple[type["Recent"], tuple[Callable[..., System]]]:
+        """Travel between processes without what was computed."""
+        return Recent, (self._function,)
+
     def __call__(self, *key: Hashable) -> System:
         """Return the result for `key`."""
         with self._lock:
@@ -95,6 +104,17 @@ class Recent:
         return result.result()
 
 
+def _read_system(
+    found: Sequence["Statistics"], device: torch.device, scale: float, gram: str, weights: tuple[float, ...]
+) -> System:
+    # Divided by the tokens, so that a task with longer texts counts no more.
+    inputs = found[0].tensors.info(gram).rows
+    read = torch.empty(len(found), inputs, inputs, dtype=torch.float64, device=device)
+    for matrix, own in zip(read, found, strict=True):
+        matrix.copy_(own.tensors.read(gram)).div_(own.tokens)
+    return system(read, weights, scale)
+
+
 def prepare(context: Context, values: Values) -> Facts:
     """Find each model's Gram matrices, and the linear layers whose texts leave directions of the input unseen."""
     found = context.statistics(values, "gram")
@@ -105,14 +125,7 @@ def prepare(context: Context, values: Values) -> Facts:
                 "others; collect both with this version"
             )
 
-    def make(gram: str, weights: tuple[float, ...]) -> System:
-        # Divided by the tokens, so that a task with longer texts counts no more.
-        inputs = found[0].tensors.info(gram).rows
-        read = torch.empty(len(found), inputs, inputs, dtype=torch.float64, device=context.stream.device)
-        for matrix, own in zip(read, found, strict=True):
-            matrix.copy_(own.tensors.read(gram)).div_(own.tokens)
-        return system(read, weights, values.shared["scale"])
-
+    make = partial(_read_system, found, context.stream.device, values.shared["scale"])
     systems, grams = Recent(make), found[0].grams
     warnings: dict[tuple, str] = {}
     for done, name in enumerate(context.names):
