@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from typing import Protocol
 
 
@@ -41,12 +42,13 @@ class TerminalProgress:
         spent = now - self._started
         left = f", {spent / done * (total - done):.0f} s left" if done and not finished and spent > 1 else ""
         line = f"{stage}: {_count(done)} of {_count(total)} {unit}".rstrip() + left
-        sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
-        if finished:
-            if terminal:
+        with suppress(BrokenPipeError):  # nobody reads it any more; the work goes on
+            sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
+            if finished and terminal:
                 sys.stderr.write("\n")
+            sys.stderr.flush()
+        if finished:
             self._stage = ""
-        sys.stderr.flush()
 
 
 def _count(value: float) -> str:

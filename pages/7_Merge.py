@@ -69,7 +69,6 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     seed = right.number_input(
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
     )
-    members = [labelled[label] for label in chosen]
     known = _known(family, members, method)
     shared, each = controls(method, available, chosen, _tuned_for(members), known, family.name)
     recipe: dict[str, Any] = {"merge_method": method.name}

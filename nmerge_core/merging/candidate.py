@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nmerge_core.architecture import Matrix
 from nmerge_core.errors import InputError
 from nmerge_core.linearity.samples import Batch
 from nmerge_core.loading import LanguageModel, load_model
@@ -31,8 +32,9 @@ class Candidate:
 
         def work(rows: Rows) -> None:
             block = self.stream.load(rows)
-            target = self.weights[rows.name][rows.start : rows.stop]
-            target.copy_((block.base + delta(block)).view(target.shape))
+            matrix = self.stream.donor.architecture.matrix(rows.name)
+            target = as_matrix(self.weights[rows.name], matrix)[rows.start : rows.stop]
+            target.copy_((block.base + delta(block)).reshape(target.shape))
 
         for _ in in_order(work, all_rows(self.stream, list(self.weights))):
             tick()
@@ -68,9 +70,15 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: torch.dtype | No
     """Load the donor's model, in `dtype` or its own, for weights to be merged into.
 
     Raises:
-        InputError: the model cannot be loaded, or transformers keeps its weights under other names or shapes.
+        InputError: the model cannot be loaded, transformers keeps its weights under other names or shapes, or rows of
+            embeddings would have to be matched by their tokens.
     """
     donor = stream.donor
+    if stream.vocabulary:
+        raise InputError(
+            "recipe, key 'tokenizer': a search in memory merges rows by position; expected models of one vocabulary, "
+            "found others; give the coefficients, or search with the command `sweep`, which writes each candidate"
+        )
     language_model = load_model(donor.reference, str(stream.device))
     model: nn.Module = language_model.model
     model.to(dtype=dtype)
@@ -85,6 +93,11 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: torch.dtype | No
             )
         weights[name] = found
     return Candidate(language_model, stream, weights)
+
+
+def as_matrix(tensor: Tensor, matrix: Matrix) -> Tensor:
+    """View a whole tensor as its `Matrix`, (rows, columns), sharing its memory."""
+    return tensor.T if matrix.transposed else tensor.view(matrix.rows, matrix.columns)
 
 
 def next_token_loss(logits: Tensor, batch: Batch) -> float:

@@ -181,7 +181,7 @@ class Context:
             expected = f"a folder of `statistics MODEL --kind {kind} …` for each model, or a 'corpus' for all"
             raise self.wrong("models[].parameters.statistics", expected, "neither")
         models = zip(self.stream.models, folders, self.task_categories(values), strict=True)
-        return [
+        found = [
             open_statistics(self.recipe.path(folder), kind, model)
             if folder
             else cached(
@@ -196,6 +196,14 @@ class Context:
             )
             for model, folder, category in models
         ]
+        for each in found:
+            covered = each.grams if kind == "gram" else each.tensors.tensors
+            if not any(name in covered for name in self.names):
+                raise InputError(
+                    f"{each.folder}: expected statistics of tensors named as in {self.stream.donor.reference}, found "
+                    f"{next(iter(covered), 'none')} …; save the model as that one is saved, and collect them again"
+                )
+        return found
 
     def wrong(self, key: str, expected: str, found: object) -> InputError:
         """Return the error for a value of the recipe that does not fit the models."""

@@ -78,7 +78,7 @@ def extract(
     place = choose_device(device)
     linears = linear_layers(origin)
     factors = [factor for name in sorted(linears) for factor in _factors(linears[name], rank)]
-    part = out.absolute().parent / f".{out.name}.part"
+    part = out.absolute().parent / f".{out.name}.extract.part"
     layout = plan_file(part / WEIGHTS, factors)
     check_target(out, layout.bytes)
 

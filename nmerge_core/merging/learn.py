@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmerge_core.linearity.samples import Batch
-from nmerge_core.merging.candidate import Candidate
+from nmerge_core.merging.candidate import Candidate, as_matrix
 from nmerge_core.merging.primitives import weighted_sum
 from nmerge_core.merging.stream import Stream
 
@@ -96,9 +96,10 @@ class _Merged(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         products = torch.zeros(len(ctx.stream.models), dtype=torch.float64)
+        whole = as_matrix(gradient.contiguous(), ctx.stream.donor.architecture.matrix(ctx.name))
         for rows in ctx.stream.rows(ctx.name):
             block = ctx.stream.load(rows)
-            own = gradient[rows.start : rows.stop].reshape(block.base.shape)
+            own = whole[rows.start : rows.stop].reshape(block.base.shape)
             products += (block.deltas * own).flatten(1).sum(1, dtype=torch.float64).cpu()  # ⟨∂L/∂θ, τ_t⟩, (T,)
         return products, None, None, None
 

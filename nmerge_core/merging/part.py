@@ -36,7 +36,8 @@ def part_of(out: Path) -> Path:
 def hold(out: Path) -> Iterator[None]:
     """Be the only merge into `out`; the kernel frees the lock however the process ends.
 
-    The work in progress is removed where it cannot be gone on with: the disk failed, or the input is wrong.
+    Where the disk fails or the input is wrong, what this process began is removed; what an earlier one had finished
+    stays, for the same command to go on with once the reason is gone.
 
     Raises:
         InputError: another process merges into `out`, or just did, or the disk cannot be written.
@@ -48,13 +49,15 @@ def hold(out: Path) -> Iterator[None]:
     if lock is None:
         owner = file.read_text(encoding="utf-8") if file.exists() else ""
         raise InputError(f"{out}: {owner or 'another process'} is merging into it; wait for it, or name another folder")
+    earlier = part.exists()
     try:
         if out.exists():
             raise InputError(f"{out}: another process has just finished it; name another folder or remove it")
         with disk_errors(out):
             yield
     except InputError:
-        discard(part)
+        if not earlier:
+            discard(part)
         raise
     finally:
         with suppress(OSError):

@@ -132,6 +132,7 @@ class Stream:
             self._read_runs(checkpoint, rows.name, runs(own), values, axis)
         if (indices >= 0).all():
             return
+        self._check_finite(rows, held)  # before one model's row stands in for another's
         has = torch.from_numpy(indices >= 0).to(self.device).unsqueeze(2 - axis)  # (models, rows, 1) or its mirror
         shared = sum(held[1:], held[0]) / has.sum(0).clamp(min=1)  # of a row that one model has: that row itself
         if self.base:

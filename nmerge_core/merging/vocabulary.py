@@ -85,6 +85,11 @@ def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Merg
             appended[token] = _flags(token, origin, vocabularies, names)
     fills = {token: _fill(token, origin, vocabularies, names) for token, origin in choice.tokens.items()}
     rows = map_rows(vocabularies, source, tuple(appended), fills)
+    if rows and "vocab_size" not in first.config:
+        raise InputError(
+            f"{first.reference}: expected 'vocab_size' in config.json, found it in no place that a merge can change; "
+            "this family's vocabularies cannot be matched by token yet"
+        )
     return MergedVocabulary(checkpoints[source], own, appended, rows)
 
 

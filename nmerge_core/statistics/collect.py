@@ -120,15 +120,19 @@ def cached(
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = cache_root() / "statistics" / f"{kind}-{key}"
     if not folder.exists():
-        collect(
-            checkpoint.reference,
-            corpus,
-            kind,
-            folder,
-            categories=[category],
-            samples=samples,
-            seed=seed,
-            device=device,
-            progress=progress,
-        )
+        try:
+            collect(
+                checkpoint.reference,
+                corpus,
+                kind,
+                folder,
+                categories=[category],
+                samples=samples,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+        except InputError:
+            if not folder.exists():  # where it does, another process has collected the same meanwhile
+                raise
     return open_statistics(folder, kind, checkpoint)

@@ -9,9 +9,12 @@ import torch
 
 from nmerge_core import similarity
 from nmerge_core.activations.hooks import knock_out
-from nmerge_core.checkpoints import inspect_family
+from nmerge_core.checkpoints import inspect_family, open_checkpoint
 from nmerge_core.loading import load_model
+from nmerge_core.merging.candidate import load_candidate
+from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.registry import methods
+from nmerge_core.merging.run import open_recipe
 from tests.families import D, Family, Weights, categories, family_of, rewrite, run
 
 STORED_OTHERWISE = [family_of("GPT-2"), family_of("Qwen3-MoE, experts stacked")]
@@ -114,3 +117,17 @@ def test_an_image_model_takes_its_processor_along_and_says_how_it_is_loaded(made
     found: dict = {}
     exec(program, found)
     assert type(found["model"]).__name__ == "ViTForImageClassification"
+
+
+@pytest.mark.parametrize("title", ["GPT-2", "Phi-3"])
+def test_a_candidate_in_memory_is_the_model_that_would_be_written(title: str, made_family) -> None:
+    """Base + τ of one fine-tune is that fine-tune, also where weights are stored transposed or in small blocks."""
+    models = made_family(family_of(title))
+    entries = [{"model": models.math}, {"model": models.code}]
+    recipe = load_recipe({"merge_method": "lorahub", "base_model": models.base, "models": entries})
+    stream = open_recipe(recipe, "cpu").stream
+    candidate = load_candidate(stream, list(stream.donor.tensors), None)
+    candidate.fill(lambda block: block.deltas[0], lambda: None)
+    expected = open_checkpoint(models.math)
+    for name, weight in candidate.weights.items():
+        torch.testing.assert_close(weight.float(), expected.read(name).float(), rtol=1e-5, atol=1e-6)

@@ -130,9 +130,10 @@ def test_as_if_all_models_had_the_vocabulary(grown, tmp_path: Path, method: str,
         name: checkpoints.write(tmp_path / name, weights, vocab_size=len(tokens), tie_word_embeddings=False)
         for name, weights in aligned.items()
     }
-    shared = {"merge_method": method, "parameters": needed(grown, method)}
+    parameters = needed(grown, method)
     if method == "adamerging":
-        shared["parameters"]["coefficients"] |= {"head": [0.5, 0.25, 0.125]}
+        parameters["coefficients"] = {**parameters["coefficients"], "head": [0.5, 0.25, 0.125]}
+    shared = {"merge_method": method, "parameters": parameters}
     expected = {**shared, "models": checkpoints.entries(method, [written[name] for name in names if name != "base"])}
     found = {**shared, "models": checkpoints.entries(method, grown.models), "tokenizer": tokenizer}
     if based:
