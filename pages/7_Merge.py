@@ -1,36 +1,28 @@
 """Merge: choose a method, see what it costs, run it, and see what it did."""
 
 import inspect
-import json
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 import yaml
 
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import halves, labels
+from nmerge_core.checkpoints import halves
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
-from nmerge_core.figures.merge import coefficients
 from nmerge_core.merging import mergekit
 from nmerge_core.merging.engine import AnyRecipe, MergekitRecipe, load, written
 from nmerge_core.merging.recipe import DTYPES, Recipe
 from nmerge_core.merging.registry import Method, methods
 from nmerge_core.merging.tokenizer import BASE, UNION
 from nmerge_core.runs.folder import Run
-from pages.shared.charts import dark, show
 from pages.shared.family import HUB_ID, Family, Member, on_this_machine
+from pages.shared.merge_report import draw_report, metric
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, how_computed, link
 from pages.shared.parameters import controls, name_of
-from pages.shared.results import Merged, merges, model_colours, zipped
+from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
-from pages.shared.scoreboard import Scoring, scoreboard
-from pages.shared.tasks import code_switch
-
-DOWNLOAD_LIMIT = 64e6  # bytes of a checkpoint that is offered as a zip
 
 
 def gallery(available: dict[str, Method]) -> None:
@@ -158,85 +150,17 @@ def title_of(recipe: AnyRecipe, family: Family) -> str:
 
 def draw_cost(recipe: Recipe) -> None:
     """What the merge will take, told from headers alone."""
-    from nmerge_core.merging.estimate import (
-        estimate,
-    )  # brings torch along, which the head of the page need not wait for
+    # Imported here: it brings torch along, which the head of the page need not wait for.
+    from nmerge_core.merging.estimate import estimate
 
     cost = estimate(recipe, cache_root())
     at_least = "≥ " if cost.solving else ""
     more = " Running the models on texts comes on top." if cost.solving else ""
     with st.container(horizontal=True, gap="medium"):
-        _metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more}")
+        metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more}")
         whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
-        _metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
-        _metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
-
-
-def _metric(name: str, value: str, explanation: str) -> None:
-    st.metric(name, value, help=explanation, width="content")
-
-
-def draw_report(merge: Merged, family: Family) -> None:
-    """Where the merged checkpoint is, what the merge took and found, and its scores beside those of its parts."""
-    folder = Path(merge.reference)
-    report = json.loads((folder / "nmerge_report.json").read_text())
-    facts = report["facts"]
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        st.markdown("A complete checkpoint, for `AutoModelForCausalLM.from_pretrained`:")
-        st.code(str(folder), language=None, wrap_lines=True)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if size <= DOWNLOAD_LIMIT:
-            st.download_button(
-                f"Download ({style.size(size)})",
-                lambda: zipped(folder),
-                f"{merge.run.id}.zip",
-                "application/zip",
-                key="merge_download",
-                icon=":material/download:",
-                on_click="ignore",
-            )
-    with right:
-        with st.container(horizontal=True, gap="medium"):
-            _metric("Took", style.duration(sum(report["seconds"].values())), "Preparing and merging")
-            _metric("Memory", style.size(report["peak_memory"]), "The worker process at its peak")
-            _metric("Written", style.size(report["bytes_written"]), "The weights")
-        if "lambda_2" in facts:
-            st.caption(f"λ2 = **{style.significant(facts['lambda_2'])}**")
-    references = [model["model"] for model in report["models"]]
-    names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
-    if scales := facts.get("scales"):
-        took = " · ".join(f"{names[own]} **{style.significant(scale)}**" for own, scale in scales.items())
-        st.caption(f"How much it took of each fine-tune: {took}")
-    for warning in facts.get("warnings", []):
-        st.warning(warning)
-    if solved := facts.get("coefficients"):
-        st.subheader("How much of each fine-tune it took", anchor=False)
-        frame = pd.DataFrame(solved).replace({"model": names})
-        colours = family.colours(dark())
-        show(coefficients(frame, colours, dark=dark()), "merge_coefficients", frame, "coefficients")
-    st.subheader("How good it is", anchor=False)
-    draw_scores(merge, family)
-
-
-def draw_scores(merge: Merged, family: Family) -> None:
-    """Scores of the base, the fine-tunes and the merge."""
-    left, right = st.columns([1, 3], vertical_alignment="bottom")
-    limit = left.number_input(
-        "Problems per task",
-        10,
-        None,
-        None,
-        step=10,
-        key="merge_score_limit",
-        placeholder="all",
-        help="The first so many of each",
-    )
-    with right:
-        run_code = code_switch(family.tasks, "merge_code")
-    models = {member.label: member.reference for member in family.members} | {merge.name: merge.reference}
-    colours = model_colours(family, [merge], dark=dark())
-    scoreboard(models, Scoring(family.tasks, limit, run_code), colours, "merge_evaluate")
+        metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
+        metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
 
 
 family = begin(

@@ -129,6 +129,7 @@ CORPUS = Parameter(
 TEXTS = replace(
     SAMPLES, default=256, help="Texts per model that its statistics are collected on, if need be.", open_end=True
 )
+MEASURED = (STATISTICS, CORPUS, CATEGORY, TEXTS)  # of a method that merges by statistics
 SHARE = replace(WEIGHT, help="How much this model counts beside what its statistics say.", low=0.0)
 COEFFICIENTS = Parameter(
     "coefficients",

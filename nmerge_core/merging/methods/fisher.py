@@ -4,7 +4,7 @@ import torch
 
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts, statistics_facts
-from nmerge_core.merging.parameters import CATEGORY, CORPUS, SHARE, STATISTICS, TEXTS
+from nmerge_core.merging.parameters import MEASURED, SHARE
 from nmerge_core.merging.primitives import total_weight, weighted_sum
 from nmerge_core.merging.registry import Parameter, Values, method
 
@@ -40,10 +40,7 @@ def prepare(context: Context, values: Values) -> Facts:
             above_low=True,
             open_end=True,
         ),
-        STATISTICS,
-        CORPUS,
-        CATEGORY,
-        TEXTS,
+        *MEASURED,
     ],
     prepare=prepare,
     needs_base=False,

@@ -13,7 +13,7 @@ import torch
 from nmerge_core.errors import InputError
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts, statistics_facts
-from nmerge_core.merging.parameters import CATEGORY, CORPUS, SHARE, STATISTICS, TEXTS
+from nmerge_core.merging.parameters import MEASURED, SHARE
 from nmerge_core.merging.primitives import total_weight, weighted_sum
 from nmerge_core.merging.registry import Needs, Parameter, Values, method
 from nmerge_core.merging.stream import Stream
@@ -175,10 +175,7 @@ def needs(stream: Stream) -> Needs:
             1,
             0.05,
         ),
-        STATISTICS,
-        CORPUS,
-        CATEGORY,
-        TEXTS,
+        *MEASURED,
     ],
     prepare=prepare,
     needs_base=False,
