@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.writer import plan_layout, write_index
+
 SCALE, CHANGE = 0.02, 0.002  # standard deviations of weights and of what fine-tuning adds to them
 
 
@@ -65,6 +68,24 @@ class Shape:
 
 
 QWEN_05B = Shape(layers=24, d_model=896, d_ffn=4864, vocabulary=151936, heads=14, kv_heads=2)
+
+
+QWEN_7B = Shape(layers=28, d_model=3584, d_ffn=18944, vocabulary=152064, heads=56, kv_heads=8, tied=False)
+
+
+def write_headers(folder: Path, shape: Shape, models: int = 3) -> list[Path]:
+    """Write a family whose weights are all 0 and take no room on the disk: sparse files behind true headers."""
+    folders = [folder / name for name in ("base", *(f"tuned-{index}" for index in range(models)))]
+    tensors = [TensorInfo(name, "BF16", size, folder, 0) for name, size in shape.tensors()]
+    for model in folders:
+        model.mkdir(parents=True, exist_ok=True)
+        for file, header in (layout := plan_layout(model, tensors, None)).headers.items():
+            with file.open("wb") as stream:
+                stream.write(header)
+                stream.truncate(layout.sizes[file])
+        write_index(model, layout)
+        (model / "config.json").write_text(json.dumps(shape.config(), indent=1), encoding="utf-8")
+    return folders
 
 
 def write_family(folder: Path, shape: Shape, models: int = 3) -> list[Path]:

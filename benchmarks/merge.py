@@ -3,6 +3,7 @@
     python -m benchmarks.merge                         # ours alone, where mergekit is not installed
     python -m benchmarks.merge --mergekit mergekit-yaml --repeats 5
     python -m benchmarks.merge --shapes                # peak memory against layers and vocabulary
+    python -m benchmarks.merge --dry-run               # how long the estimate for a 7B family takes
 
 Wall seconds and peak memory are of whole processes, from start to exit, medians; ratios are mergekit's over ours.
 mergekit trims TIES per tensor, NMerge over the whole model, as the authors do.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.family import QWEN_05B, Shape, write_family
+from benchmarks.family import QWEN_05B, QWEN_7B, Shape, write_family, write_headers
 from benchmarks.measure import Command, in_turn, median, run
 from nmerge_core.cache import cache_root
 
@@ -104,6 +105,17 @@ def memory_by_shape(work: Path) -> None:
         shutil.rmtree(folder)
 
 
+def dry_runs(work: Path, repeats: int) -> None:
+    """Print how long `merge --dry-run` of a base and three fine-tunes in the shape of Qwen2.5-7B takes."""
+    folders = write_headers(work / "qwen-7b", QWEN_7B)
+    print(f"{'merge --dry-run of a 7B family':32} {'seconds':>8}")
+    for method in (*METHODS, *OURS_ALONE):
+        recipe = write_recipe(method, {}, folders, work / "dry-run.yaml")
+        command = ours(recipe, work / "out-nmerge")
+        costs = in_turn([replace(command, arguments=[*command.arguments, "--dry-run"])], repeats)
+        print(f"{method:32} {median(costs['nmerge']).wall:8.2f}", flush=True)
+
+
 def main() -> None:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,6 +123,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each (default: 3)")
     parser.add_argument("--methods", default="", help="some of the methods, separated by commas (default: all)")
     parser.add_argument("--shapes", action="store_true", help="peak memory against layers and vocabulary instead")
+    parser.add_argument("--dry-run", action="store_true", help="time of the estimate for a 7B family instead")
     parser.add_argument(
         "--work", type=Path, default=cache_root() / "benchmarks", help="where families and merges are kept"
     )
@@ -118,6 +131,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.shapes:
         memory_by_shape(arguments.work)
+    elif arguments.dry_run:
+        dry_runs(arguments.work, arguments.repeats)
     else:
         names = [name for name in arguments.methods.split(",") if name]
         against_mergekit(arguments.work, arguments.mergekit, arguments.repeats, names)

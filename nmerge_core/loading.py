@@ -113,4 +113,4 @@ def _place(checkpoint: Checkpoint, device: str) -> str:
         local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         free, _ = torch.cuda.mem_get_info(local)
         return local if checkpoint.bytes < _DEVICE_SHARE * free else "auto"
-    return str(choose_device(device))
+    return choose_device(device)

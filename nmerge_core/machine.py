@@ -1,34 +1,51 @@
 """What this machine offers: the device to compute on, and the memory that was used."""
 
+import os
 import resource
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from nmerge_core.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
+CPU = "cpu"
+# What the drivers of a GPU put there: NVIDIA's, AMD's, and Windows' for a Linux inside it.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
-def choose_device(name: str = "auto") -> "torch.device":
-    """Return the named torch device; auto is the first GPU where there is one, else the CPU.
+def choose_device(name: str = "auto") -> str:
+    """Return the name of a torch device; auto is the first GPU where there is one, else the CPU.
 
     Raises:
         InputError: there is no such device.
     """
-    import torch  # here, so that asking for the memory used does not bring it along
+    if name == CPU or (name == "auto" and not any(Path(driver).exists() for driver in _GPU_DRIVERS)):
+        return CPU
+    import torch  # takes seconds, which work on a CPU need not spend
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "cuda" if torch.cuda.is_available() else CPU
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         reason = str(error).splitlines()[0]
         raise InputError(
             f"device '{name}': expected auto, cpu, or a GPU that is here such as cuda:0 ({reason})"
         ) from error
-    return device
+    return name
+
+
+def kind_of(device: str) -> str:
+    """Return what kind of device this is, cpu or cuda, whatever its number."""
+    return device.split(":")[0]
+
+
+def threads() -> int:
+    """Return how many threads to work on: what torch was told, else OMP_NUM_THREADS, else the number of cores."""
+    cores = os.cpu_count() or 1
+    if torch := sys.modules.get("torch"):
+        return max(1, min(torch.get_num_threads(), cores))
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(int(told) if told.isdigit() else cores, cores))
 
 
 def peak_memory() -> int:

@@ -2,11 +2,14 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Before any test module imports torch, transformers or the project.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Compiled loops are kept from run to run; every test's own cache would compile them anew.
+os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 os.environ["NMERGE_CACHE"] = tempfile.mkdtemp(prefix="nmerge-tests-")
 
 from collections.abc import Callable

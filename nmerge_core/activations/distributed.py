@@ -4,9 +4,11 @@ import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch.distributed as dist
+    from torch import Tensor
 
 _alone = False  # whether this process works for itself at the moment
 
@@ -27,23 +29,29 @@ def join() -> tuple[int, int]:
     world = 1 if _alone else int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return 0, 1
+    import torch.distributed as dist  # takes seconds, which one process need not spend
+
     if not dist.is_initialized():
         dist.init_process_group("gloo")  # results lie in the machine's memory, not on its GPUs
         atexit.register(dist.destroy_process_group)
     return dist.get_rank(), world
 
 
-def store() -> dist.Store:
+def store() -> "dist.Store":
     """Return the store of keys and values by which the processes found each other, after `join`."""
+    import torch.distributed as dist
+
     return dist.distributed_c10d._get_default_store()
 
 
-def gather(parts: Tensor) -> None:
+def gather(parts: "Tensor") -> None:
     """Put together on the first process, in place, what each has in its own entries; the entries of others are 0.
 
     Args:
         parts: (layers, …) of a dtype whose values float32 holds exactly; summed a layer at a time.
     """
+    import torch.distributed as dist
+
     for part in parts:
         total = part.float()
         dist.reduce(total, dst=0)
@@ -52,5 +60,7 @@ def gather(parts: Tensor) -> None:
 
 def wait() -> None:
     """Wait until all processes have come here; at once when alone."""
+    import torch.distributed as dist
+
     if dist.is_initialized() and not _alone:
         dist.barrier()

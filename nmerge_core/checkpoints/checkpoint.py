@@ -69,6 +69,10 @@ class Checkpoint:
         own = sorted({tensor.file for tensor in self.tensors.values()})
         return [*own, self.adapter.file] if self.adapter else own
 
+    def as_stored(self, name: str) -> bool:
+        """Whether a tensor's file holds its entries as they are, with no adapter to be added to them."""
+        return self.adapter is None or self.info(name).name not in self.adapter.changed
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
         """Read rows [start, stop) of a tensor in the checkpoint's own dtype, those that an adapter changes in float32.
 
@@ -77,7 +81,7 @@ class Checkpoint:
         """
         tensor = self.info(name)
         stop = tensor.rows if stop is None else stop
-        if self.adapter is None or tensor.name not in self.adapter.changed:
+        if self.adapter is None or self.as_stored(name):
             return read_rows(tensor, start, stop)
         values = read_rows(self.adapter.stored(tensor), start, stop).float()
         return self.adapter.add_to(values, tensor.name, start, stop)
@@ -89,7 +93,7 @@ class Checkpoint:
             InputError: as `read`.
         """
         tensor = self.info(name)
-        adapter = self.adapter if self.adapter and tensor.name in self.adapter.changed else None
+        adapter = None if self.as_stored(name) else self.adapter
         values = read_runs(adapter.stored(tensor) if adapter else tensor, matrix.runs(start, stop))
         if matrix.transposed:
             values = values.view(matrix.columns, stop - start).T.contiguous()

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
@@ -42,10 +41,9 @@ def read_runs(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> "torch.Ten
     """
     import torch
 
-    size = DTYPE_BYTES[tensor.dtype]
-    places = [(tensor.offset + first * size, count * size) for first, count in runs]
-    values = torch.empty(sum(length for _, length in places) // size, dtype=torch_dtype(tensor.dtype))
-    _read_into(tensor.file, places, values.view(torch.uint8).numpy().data)
+    runs = list(runs)
+    values = torch.empty(sum(count for _, count in runs), dtype=torch_dtype(tensor.dtype))
+    read_into(tensor, runs, values.view(torch.uint8).numpy().data)
     return values
 
 
@@ -60,18 +58,26 @@ def torch_dtype(name: str) -> "torch.dtype":
     return getattr(torch, names[name])
 
 
-def _read_into(file: Path, places: Iterable[tuple[int, int]], buffer: memoryview) -> None:
-    """Fill `buffer` from places (offset, length) of a file."""
+def read_into(tensor: TensorInfo, runs: Iterable[tuple[int, int]], buffer: memoryview) -> None:
+    """Fill `buffer` with the bytes of runs of entries (first, number) of a tensor.
+
+    Raises:
+        InputError: as `read_rows`.
+    """
+    size = DTYPE_BYTES[tensor.dtype]
     try:
-        descriptor = os.open(file, os.O_RDONLY)
+        descriptor = os.open(tensor.file, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
+        raise InputError(
+            f"{tensor.file}: cannot be read ({error.strerror}); was it moved while it was in use?"
+        ) from error
     try:
-        for offset, length in places:
+        for first, count in runs:
+            offset, length = tensor.offset + first * size, count * size
             while length:
                 got = os.preadv(descriptor, [buffer[:length]], offset)
                 if got == 0:
-                    raise InputError(f"{file}: ended before byte {offset:,}; it was complete when it was opened")
+                    raise InputError(f"{tensor.file}: ended before byte {offset:,}; it was complete when it was opened")
                 buffer, offset, length = buffer[got:], offset + got, length - got
     finally:
         os.close(descriptor)

@@ -8,15 +8,15 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
 from nmerge_core.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
 
 SHARD_BYTES = 5_000_000_000  # the Hub's customary largest shard
 # What travels from the model whose tokenizer the merge has: what goes by its tokens' ids.
@@ -95,16 +95,14 @@ def create_files(layout: Layout) -> None:
                     raise
 
 
-def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: "torch.Tensor") -> None:
-    """Write rows of a tensor seen as a `Matrix`, (rows, columns) in its own dtype from row `start` on, in its file."""
-    import torch
-
-    stored = (values.T if matrix.transposed else values).contiguous()
-    view = stored.view(-1).view(torch.uint8).numpy().data
+def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: NDArray[Any]) -> None:
+    """Write rows of a tensor seen as a `Matrix` from row `start` on in its file; `values` as `words.words_of`."""
+    rows = values.reshape(-1, matrix.columns)
+    view = np.ascontiguousarray(rows.T if matrix.transposed else rows).view(np.uint8).reshape(-1).data
     size = DTYPE_BYTES[tensor.dtype]
     descriptor = os.open(tensor.file, os.O_WRONLY)
     try:
-        for first, count in matrix.runs(start, start + values.numel() // matrix.columns):
+        for first, count in matrix.runs(start, start + len(rows)):
             offset, length = tensor.offset + first * size, count * size
             while length:
                 written = os.pwrite(descriptor, view[:length], offset)
@@ -127,6 +125,11 @@ def write_companions(
                 shutil.copyfile(file, folder / file.name)
             else:
                 shutil.copytree(file, folder / file.name, dirs_exist_ok=True)
+    write_index(folder, layout)
+
+
+def write_index(folder: Path, layout: Layout) -> None:
+    """Write which tensor is in which file, where there are several."""
     if len(layout.headers) > 1:
         weight_map = {name: tensor.file.name for name, tensor in layout.tensors.items()}
         total = sum(tensor.bytes for tensor in layout.tensors.values())

@@ -178,7 +178,7 @@ def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, phase: Phase, prog
     return losses
 
 
-def train_family(folder: Path, device: torch.device, progress: Progress = silent) -> None:
+def train_family(folder: Path, device: str, progress: Progress = silent) -> None:
     """Train the family and write its weights in the layout of nmerge_core/demo/weights.
 
     `folder` gets <model>/model.safetensors in bfloat16 and, once for all four, config and tokenizer. Fine-tunes start

@@ -1,8 +1,12 @@
-"""The unit of merging: the same rows of one tensor, in the base and in every model."""
+"""What a method sees: the same rows of one tensor, in the base and in every model."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
+from nmerge_core.checkpoints.words import Words
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -16,16 +20,35 @@ class Block:
     """
 
     name: str
-    base: torch.Tensor
-    deltas: torch.Tensor
+    base: "torch.Tensor"
+    deltas: "torch.Tensor"
     start: int
     stop: int
     neuronal: bool
     layer: int | None
     submodule: str
-    neurons: torch.Tensor | None
+    neurons: "torch.Tensor | None"
     group: str | None = None
+
+    @property
+    def first(self) -> int:
+        """Where the block's first entry lies in the tensor, its rows one after the other."""
+        return self.start * (self.deltas.shape[-1] if self.neuronal else 1)
 
     def for_group(self, group: str) -> "Block":
         """Return the same block as one group of neurons sees it."""
         return replace(self, group=group)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A block as it is stored, for methods that merge every entry by itself.
+
+    `words` (sources, n) holds the base first if `differences` from it are merged, then the models; `first` is as in
+    `Block`.
+    """
+
+    name: str
+    first: int
+    words: Words
+    differences: bool

@@ -13,6 +13,7 @@ from nmerge_core.architecture import Matrix
 from nmerge_core.errors import InputError
 from nmerge_core.linearity.samples import Batch
 from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.machine import CPU
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
 
@@ -47,7 +48,7 @@ class Candidate:
 
     def each(self, work: Callable[[Batch], Result], batches: Sequence[Batch]) -> Iterator[Result]:
         """Work on every batch, in order: on the CPU on one thread a batch, so that no sum depends on the threads."""
-        return in_order(work, batches) if self.stream.device.type == "cpu" else map(work, batches)
+        return in_order(work, batches) if self.stream.device == CPU else map(work, batches)
 
     def cross_entropy(self, batches: Sequence[Batch], tick: Callable[[], None]) -> float:
         """Return the mean, over the batches' categories, of the mean next-token cross-entropy in nats."""
@@ -79,7 +80,7 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: torch.dtype | No
             "recipe, key 'tokenizer': a search in memory merges rows by position; expected models of one vocabulary, "
             "found others; give the coefficients, or search with the command `sweep`, which writes each candidate"
         )
-    language_model = load_model(donor.reference, str(stream.device))
+    language_model = load_model(donor.reference, stream.device)
     model: nn.Module = language_model.model
     model.to(dtype=dtype)
     own = model.state_dict()

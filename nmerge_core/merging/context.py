@@ -1,20 +1,26 @@
 """What a method may ask for before it merges: statistics, linearity coefficients, neuron groups; and what it found."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.errors import InputError
-from nmerge_core.merging.block import Block
 from nmerge_core.merging.recipe import Recipe
 from nmerge_core.merging.registry import Values
-from nmerge_core.merging.statistics import Magnitudes, Order, count_entries, magnitudes, order_statistics
+from nmerge_core.merging.statistics import (
+    Magnitudes,
+    Order,
+    Ranking,
+    by_magnitude,
+    count_entries,
+    magnitudes,
+    order_statistics,
+)
 from nmerge_core.merging.stream import Stream, all_rows
 from nmerge_core.progress import Progress, silent
 
@@ -81,11 +87,14 @@ class Context:
         """The number d of entries of one model."""
         return count_entries(self.stream, all_rows(self.stream, self.names))
 
-    def order_statistics(
-        self, values: Callable[[Block], torch.Tensor], ranks: Sequence[Sequence[int]], stage: str
-    ) -> list[Order]:
-        """Return, per model, the values of its ranks (1 the largest) among `values(block)` of the whole model."""
-        return order_statistics(self.stream, all_rows(self.stream, self.names), values, ranks, stage, self.progress)
+    @property
+    def by_magnitude(self) -> Ranking:
+        """The ranking of entries by |τ|."""
+        return by_magnitude(self.stream, all_rows(self.stream, self.names))
+
+    def order_statistics(self, ranking: Ranking, ranks: Sequence[Sequence[int]], stage: str) -> list[Order]:
+        """Return, per model, the values of its ranks (1 the largest) among the values of the whole model."""
+        return order_statistics(self.stream, all_rows(self.stream, self.names), ranking, ranks, stage, self.progress)
 
     def tensor_thresholds(self, values: Values) -> dict[str, list[float]]:
         """Return per tensor and model the threshold that keeps `density` of that tensor alone."""
@@ -136,7 +145,7 @@ class Context:
             groups=self.groups,
             samples=values.shared["samples"],
             seed=self.recipe.seed,
-            device=str(self.stream.device),
+            device=self.stream.device,
             progress=self.progress,
         )
 
@@ -163,7 +172,7 @@ class Context:
                 out,
                 top_k=top_k or 10,
                 margin=1 if margin is None else margin,
-                device=str(self.stream.device),
+                device=self.stream.device,
                 progress=self.progress,
             )
             return self._checked(_categories(out, None, None), corpus)
@@ -191,7 +200,7 @@ class Context:
                 category,
                 samples=values.shared["samples"],
                 seed=self.recipe.seed,
-                device=str(self.stream.device),
+                device=self.stream.device,
                 progress=self.progress,
             )
             for model, folder, category in models

@@ -143,9 +143,7 @@ def _factors(linear: Linear, most: int) -> list[TensorInfo]:
     return [TensorInfo(f"{PREFIX}{linear.path}.lora_{s}.weight", "F32", shapes[s], Path(WEIGHTS), 0) for s in shapes]
 
 
-def _change(
-    base: Checkpoint, model: Checkpoint, name: str, linear: Linear | None, most: int, device: torch.device
-) -> Change:
+def _change(base: Checkpoint, model: Checkpoint, name: str, linear: Linear | None, most: int, device: str) -> Change:
     """Measure the change of one tensor, and factor it where it is a linear layer's weight."""
     tensor = base.info(name)
     wide = linear is not None and tensor.rows < tensor.row_elements
@@ -166,7 +164,7 @@ def _change(
     return Change(found.energy, linear.rank(most), found.captured, stored)
 
 
-def _read(checkpoint: Checkpoint, name: str, start: int, stop: int, device: torch.device) -> torch.Tensor:
+def _read(checkpoint: Checkpoint, name: str, start: int, stop: int, device: str) -> torch.Tensor:
     values = checkpoint.read(name, start, stop).to(device).double()
     if not torch.isfinite(values.sum()):
         raise InputError(

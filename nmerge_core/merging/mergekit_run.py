@@ -64,7 +64,7 @@ def merge(recipe: MergekitRecipe, out: Path, *, device: str = "auto", progress: 
     started = time.monotonic()
     check_target(out, 0)
     opened = _open(recipe)
-    with _planned(recipe, out, str(choose_device(device)), progress) as child:
+    with _planned(recipe, out, choose_device(device), progress) as child:
         check_target(out, child.plan.bytes_written)
         planned = time.monotonic()
         shutil.rmtree(child.part, ignore_errors=True)  # of a merge that was killed

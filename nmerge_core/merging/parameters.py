@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from nmerge_core.merging.primitives import MERGE_FUNCTIONS
 from nmerge_core.merging.registry import Parameter
 
 WEIGHT = Parameter(
@@ -82,7 +81,7 @@ MERGE_FUNCTION = Parameter(
     "choice",
     "elect_mean",
     "How the models' coordinates along one direction become one (Table 5): agree on a sign first or not, mean or sum.",
-    choices=MERGE_FUNCTIONS,
+    choices=("elect_mean", "elect_sum", "mean", "sum"),
 )
 CATEGORY = Parameter(
     "category",

@@ -1,30 +1,26 @@
 """What the methods are made of: pure tensor functions over the models' deltas, first axis the models (T)."""
 
-import hashlib
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from nmerge_core.errors import InputError
-
-MERGE_FUNCTIONS = ("elect_mean", "elect_sum", "mean", "sum")
+from nmerge_core.lazy import torch
+from nmerge_core.merging.entrywise import GAMMA, LAST_SHIFT, MIX, Drop
 
 
 def weighted_sum(deltas: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
-    """Return Σ w_t τ_t of deltas (T, …)."""
-    total = deltas[0] * weights[0]
-    for delta, weight in zip(deltas[1:], weights[1:], strict=True):
-        total.add_(delta, alpha=weight)
+    """Return Σ w_t τ_t of deltas (T, …), each product rounded before it is added."""
+    total = torch.zeros_like(deltas[0])
+    for delta, weight in zip(deltas, weights, strict=True):
+        total.add_(delta * weight)
     return total
 
 
-def total_weight(weights: Sequence[float]) -> float:
-    """Return Σ w_t to divide by; raises InputError where it is 0."""
-    total = sum(weights)
-    if not total:
-        raise InputError(f"recipe, key 'weight': expected weights that do not sum to 0 with normalize, found {weights}")
-    return total
+def divided(values: torch.Tensor, divisor: float) -> torch.Tensor:
+    """Return values / divisor rounded once; a GPU would multiply by the inverse of a plain number."""
+    return values if divisor == 1 else values / torch.tensor(divisor, dtype=values.dtype, device=values.device)
 
 
 def trim(deltas: torch.Tensor, thresholds: Sequence[float]) -> torch.Tensor:
@@ -60,27 +56,36 @@ def elected_sum(deltas: torch.Tensor, weights: Sequence[float], normalize: bool)
         agreeing = (delta * weight).mul_(sign).clamp_(min=0)  # |w τ| where its sign is the elected one, else 0
         total.add_(agreeing)
         if normalize:
-            agreed.add_(agreeing.ne_(0), alpha=abs(weight))
+            agreed.add_(agreeing.ne_(0).mul_(abs(weight)))
     total.mul_(sign)
-    return total.div_(agreed.clamp_(min=torch.finfo(agreed.dtype).tiny)) if normalize else total
+    return total.div_(torch.where(agreed > 0, agreed, 1.0)) if normalize else total
 
 
-def kept_entries(entries: int, density: float) -> int:
-    """Return ⌈density · entries⌉, at least 1; a density such as 0.1 means its decimal value, not its binary one."""
-    return max(1, -int(-round(density * entries, 6) // 1))
+def drop(deltas: torch.Tensor, rule: Drop, name: str, first: int) -> torch.Tensor:
+    """Drop entries of deltas (T, …), the entries first, first + 1, … of a tensor, and rescale the rest."""
+    kept = torch.zeros_like(deltas)
+    models = zip(deltas, rule.states(name), rule.limits, rule.scales, kept, strict=True)
+    for delta, state, limit, scale, out in models:
+        drawn = random_bits(int(state), first, delta.numel(), delta.device).view(delta.shape)
+        out.copy_(torch.where(drawn < int(limit), delta * float(scale), 0.0))
+    return kept
 
 
-def drop_mask(shape: torch.Size, first: int, density: float, *, seed: int, model: int, name: str) -> torch.Tensor:
-    """Draw DARE's keep mask for entries first, first + 1, … of a tensor: float32, 1 with probability `density`, else 0.
+def random_bits(state: int, first: int, count: int, device: torch.device) -> torch.Tensor:
+    """Return the upper 32 bits of the numbers first, first + 1, … of a SplitMix64 generator: (count,) int64."""
+    z = torch.arange(first + 1, first + count + 1, device=device) * _signed(GAMMA) + _signed(state)
+    for shift, factor in MIX:
+        z = (z ^ _shifted(z, shift)) * _signed(factor)
+    return _shifted(z ^ _shifted(z, LAST_SHIFT), 32)
 
-    Entry i takes the i-th 32 random bits of a PCG64 stream seeded by (seed, model position, tensor name), so the mask
-    does not depend on blocks, order or device.
-    """
-    digest = hashlib.sha256(f"{seed} {model} {name}".encode()).digest()
-    stream = np.random.PCG64(int.from_bytes(digest, "little")).advance(first // 2)
-    words = stream.random_raw(shape.numel() // 2 + 1)
-    bits = words.astype("<u8", copy=False).view("<u4")[first % 2 :][: shape.numel()]
-    return torch.from_numpy((bits < round(density * 2**32)).astype(np.float32)).view(shape)
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _shifted(values: torch.Tensor, places: int) -> torch.Tensor:
+    """Shift int64 to the right as if it had no sign."""
+    return (values >> places) & ((1 << (64 - places)) - 1)
 
 
 def split_by_base(deltas: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

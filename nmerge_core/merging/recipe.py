@@ -10,7 +10,7 @@ import yaml
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging import mergekit
-from nmerge_core.merging.registry import Method, Values, methods
+from nmerge_core.merging.registry import Method, Values, find_method, methods, named
 from nmerge_core.merging.tokenizer import TokenizerChoice, read_choice
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -46,7 +46,7 @@ class Recipe:
     @property
     def method(self) -> Method:
         """The method this recipe names."""
-        return methods()[self.merge_method]
+        return named(self.merge_method)
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -101,15 +101,10 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
         if key in mergekit.KEYS and key not in _KEYS:
             raise InputError(f"recipe: key '{key}' is mergekit's own; {mergekit.elsewhere()}, or leave the key out")
     _known(content, _KEYS, "recipe")
-    available = methods()
     name = str(content.get("merge_method"))
-    if name in mergekit.METHODS and name not in available:
-        raise InputError(f"recipe, key 'merge_method': '{name}' is one of mergekit's methods; {mergekit.elsewhere()}")
-    if name not in available:
-        near = get_close_matches(name, available, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; found '{name}'{hint}")
-    method = available[name]
+    method = find_method(name)
+    if method is None:
+        raise _no_method(name)
     base = content.get("base_model")
     if base is not None and not isinstance(base, str):
         raise InputError(f"recipe, key 'base_model': expected a folder or Hub id, found {base!r}")
@@ -184,6 +179,15 @@ def read_content(source: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise InputError(f"{name}: expected a mapping with {', '.join(_KEYS)}; found {type(content).__name__}")
     return content
+
+
+def _no_method(name: str) -> InputError:
+    if name in mergekit.METHODS:
+        return InputError(f"recipe, key 'merge_method': '{name}' is one of mergekit's methods; {mergekit.elsewhere()}")
+    available = methods()
+    near = get_close_matches(name, available, 1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; found '{name}'{hint}")
 
 
 def _known(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging import vary
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from nmerge_core.merging.block import Block
     from nmerge_core.merging.context import Context
+    from nmerge_core.merging.entrywise import Entrywise
     from nmerge_core.merging.stream import Stream
 
 
@@ -126,6 +128,7 @@ class Values:
 
 
 MergeFunction = Callable[["Block", Values, Any], "torch.Tensor"]
+RuleFunction = Callable[[str, Values, Any], "Entrywise"]
 PrepareFunction = Callable[["Context", Values], Any]
 NeedsFunction = Callable[["Stream"], "Needs"]
 
@@ -154,6 +157,7 @@ def _nothing(stream: "Stream") -> Needs:
 class Method:
     """A merge method: `merge(block, values, facts)` returns the merged delta of a block, (rows, columns) float32.
 
+    Where every entry is merged by itself, `rule(name, values, facts)` says how for a tensor, and `merge` is made of it.
     `prepare(context, values)`, where there is one, finds whole-model facts first. A method without base works on the
     weights themselves: its blocks have a zero base. `passes` tells how often the models are read, the merge itself
     included, `solves` whether something is measured by running them on texts, `searches` whether a whole model is held
@@ -166,6 +170,7 @@ class Method:
     summary: str
     parameters: tuple[Parameter, ...]
     merge: MergeFunction
+    rule: RuleFunction | None = None
     prepare: PrepareFunction | None = None
     needs_base: bool = True
     passes: Callable[[Values], int] = _once
@@ -175,13 +180,11 @@ class Method:
 
     def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
         """Travel between processes as a name: each has the same methods."""
-        return _named, (self.name,)
+        return named, (self.name,)
 
 
-def _named(name: str) -> Method:
-    return methods()[name]
-
-
+Function = TypeVar("Function", bound=Callable[..., Any])  # a MergeFunction, or a RuleFunction
+_PACKAGE = "nmerge_core.merging.methods"
 _METHODS: dict[str, Method] = {}
 
 
@@ -198,22 +201,59 @@ def method(
     solves: Callable[[Values], bool] = _never,
     searches: Callable[[Values], bool] = _never,
     needs: NeedsFunction = _nothing,
-) -> Callable[[MergeFunction], MergeFunction]:
-    """Register the decorated merge function as a method."""
+    entrywise: bool = False,
+) -> Callable[[Function], Function]:
+    """Register the decorated merge function, with `entrywise` the decorated rule, as a method.
 
-    def register(merge: MergeFunction) -> MergeFunction:
+    It is defined in the module of its name, or of its name's first part (`dare_ties` in `dare`).
+    """
+
+    def register(function: Function) -> Function:
         _METHODS[name] = Method(
-            name, title, paper, summary, tuple(parameters), merge, prepare, needs_base, passes, solves, searches, needs
+            name=name,
+            title=title,
+            paper=paper,
+            summary=summary,
+            parameters=tuple(parameters),
+            merge=_by_rule(function) if entrywise else function,
+            rule=function if entrywise else None,
+            prepare=prepare,
+            needs_base=needs_base,
+            passes=passes,
+            solves=solves,
+            searches=searches,
+            needs=needs,
         )
-        return merge
+        return function
 
     return register
 
 
+def _by_rule(rule: RuleFunction) -> MergeFunction:
+    def merge(block: "Block", values: Values, facts: Any) -> "torch.Tensor":
+        return rule(block.name, values, facts).merge(block)
+
+    return merge
+
+
+def find_method(name: str) -> Method | None:
+    """Return the method of this name, if there is one, without importing the others."""
+    for module in (name, name.split("_")[0]):
+        if name not in _METHODS and module.isidentifier() and find_spec(f"{_PACKAGE}.{module}"):
+            import_module(f"{_PACKAGE}.{module}")
+    return _METHODS.get(name)
+
+
+def named(name: str) -> Method:
+    """Return a method that is known to exist."""
+    found = find_method(name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
 def methods() -> Mapping[str, Method]:
     """Return every method by name: each module of `merging.methods` registers its own when it is imported."""
-    from nmerge_core.merging import methods as package
-
-    for module in iter_modules(package.__path__):
-        import_module(f"{package.__name__}.{module.name}")
+    for module in iter_modules(import_module(_PACKAGE).__path__):
+        import_module(f"{_PACKAGE}.{module.name}")
     return dict(sorted(_METHODS.items()))

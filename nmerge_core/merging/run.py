@@ -1,38 +1,35 @@
-"""The one loop that merges: read a block of every model, merge it in float32, write it in its place, forget it."""
+"""A merge from its recipe to its folder: open the models, prepare the method, merge, and say what was done."""
 
 import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nmerge_core import __version__
-from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import absolute, fingerprint, label, labels, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.family import mismatches
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import (
     Layout,
     check_target,
     plan_layout,
     write_companions,
-    write_matrix,
 )
 from nmerge_core.errors import InputError
-from nmerge_core.machine import choose_device, peak_memory
+from nmerge_core.machine import choose_device, kind_of, peak_memory
 from nmerge_core.merging import vary
 from nmerge_core.merging.card import model_card
 from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
-from nmerge_core.merging.part import begin, disk_errors, finished, hold, journal_of, part_of, publish
+from nmerge_core.merging.loop import merge_tensors
+from nmerge_core.merging.part import begin, disk_errors, hold, part_of, publish
 from nmerge_core.merging.recipe import DTYPES, Recipe, recipe_yaml
-from nmerge_core.merging.registry import Values
-from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+from nmerge_core.merging.stream import Stream
 from nmerge_core.merging.team import Team, team
 from nmerge_core.merging.vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.progress import Progress, silent
@@ -161,7 +158,7 @@ def _merge(opened: Opened, out: Path, team: Team, progress: Progress) -> Report:
         context = Context(recipe, stream, tuple(layout.tensors), progress)
         facts = team.told(part, lambda: _prepare(opened, context, layout, part))
         prepared = time.monotonic()
-        _merge_tensors(context, layout, part, team, facts, progress)
+        merge_tensors(context, layout, part, team, facts, progress)
         opened.check_unchanged()
         team.meet(part, progress)
         merged = time.monotonic()
@@ -197,41 +194,6 @@ def _prepare(opened: Opened, context: Context, layout: Layout, part: Path) -> Fa
     return facts
 
 
-def _merge_tensors(context: Context, layout: Layout, part: Path, team: Team, facts: Facts, progress: Progress) -> None:
-    """Merge this process's share of the tensors."""
-    method, stream = context.recipe.method, context.stream
-    names = team.share(layout)
-    values = tensor_values(context.recipe, stream.donor.architecture, names)
-    done = finished(part)
-    rows = all_rows(stream, [name for name in names if name not in done])
-
-    def work(each: Rows) -> None:
-        block = stream.load(each)
-        target = layout.tensors[each.name]
-        merged = method.merge(block, values[each.name], facts)
-        if stream.differences:
-            merged = merged.add_(block.base)
-        stored = merged.to(torch_dtype(target.dtype)).cpu()
-        write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, stored)
-
-    total = sum(layout.tensors[name].bytes for name in names)
-    written = sum(layout.tensors[name].bytes for name in names if name in done)
-    progress("Merging", written / 1e6, total / 1e6, "MB")
-    with journal_of(part, team.rank) as note:
-        for each, _ in zip(rows, in_order(work, rows), strict=True):
-            target, whole = layout.tensors[each.name], stream.count(each.name)
-            written += (each.stop - each.start) * target.bytes // whole
-            if each.stop == whole:
-                note(target)
-            progress("Merging", written / 1e6, total / 1e6, "MB")
-
-
-def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:
-    """Resolve the parameters of every tensor; where no filter matches it a parameter has its default."""
-    values, defaults = recipe.values(), recipe.defaults
-    return {name: values.at(name, architecture.position(name)).with_defaults(defaults) for name in names}
-
-
 def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     """Name everything that decides the output's bytes."""
     groups = "" if facts.categories is None else facts.categories.to_csv(index=False)
@@ -239,7 +201,7 @@ def _identity(opened: Opened, resolved: Recipe, facts: Facts) -> str:
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
     times = sorted(opened.stamps.values())  # fingerprints sample large files
     read = [recipe_yaml(resolved), sources, times, groups, facts.inputs, tokens]
-    content = json.dumps([__version__, opened.stream.device.type, *read])
+    content = json.dumps([__version__, kind_of(opened.stream.device), *read])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

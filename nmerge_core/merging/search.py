@@ -3,14 +3,15 @@
 A coefficient is one number per model for each part of a model; they travel as {part: [a number per model]}.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.evolution import Found, minimise
+from nmerge_core.lazy import torch
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.recipe import DTYPES
 from nmerge_core.merging.registry import Values
@@ -93,7 +94,7 @@ def search(
     return found
 
 
-def load_texts(context: Context, values: Values, categories: Sequence[str]) -> "list[Batch]":
+def load_texts(context: Context, values: Values, categories: Sequence[str]) -> list[Batch]:
     """Draw `samples` texts of each category from the calibration corpus, in batches whose logits are small.
 
     Raises:
@@ -112,7 +113,7 @@ def load_texts(context: Context, values: Values, categories: Sequence[str]) -> "
     )
 
 
-def load_evaluator(context: Context, values: Values) -> "Evaluator":
+def load_evaluator(context: Context, values: Values) -> Evaluator:
     """Load the tasks that candidates are scored on; raises InputError where none is named or one cannot be loaded."""
     from nmerge_core.evaluation import Evaluator
 
@@ -126,7 +127,7 @@ def load_evaluator(context: Context, values: Values) -> "Evaluator":
     return Evaluator(tasks, limit=values.shared["limit"], run_code=values.shared["run_code"])
 
 
-def candidate_of(context: Context, dtype: torch.dtype | None = None) -> "Candidate":
+def candidate_of(context: Context, dtype: torch.dtype | None = None) -> Candidate:
     """Load a model to merge into in memory, in the output's dtype unless another is asked for."""
     from nmerge_core.merging.candidate import load_candidate
 

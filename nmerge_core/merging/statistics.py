@@ -3,23 +3,33 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, fsum, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.primitives import kept_entries
 from nmerge_core.merging.stream import Rows, Stream, in_order
 from nmerge_core.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float32]
 
 # A float's key is its bits as a whole number, negated where it is negative: keys are ordered as floats are.
 _TOP = int(np.float32(np.finfo(np.float32).max).view(np.int32))
 _BINS = 1 << 20  # of a window's histogram
-_RUN = 64  # entries summed in float32 before their sum goes on in float64
-_SAMPLED_BLOCKS = 4096  # at most
-_SAMPLED_SHARE = 512  # one entry in so many of a sampled block
+_SAMPLED_BLOCKS = 1024  # at most
+_SAMPLED_SHARE = 128  # one entry in so many of a sampled block
 _DEVIATIONS = 25  # half a first window, in standard deviations of as many independent draws; rows are not independent
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What is ranked: the values of rows, (T, entries) float32, and whether they are found with torch."""
+
+    values: Callable[[Rows], "Floats | torch.Tensor"]
+    with_torch: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,30 @@ def magnitudes(
     """Find, per model, the (⌈density · d⌉ + extra)-th largest |τ| over all `rows` (d entries)."""
     entries = count_entries(stream, rows)
     ranks = [[min(entries, kept_entries(entries, density) + extra)] for density in densities]
-    found = order_statistics(stream, rows, lambda block: block.deltas.abs(), ranks, "Magnitudes", progress)
+    found = order_statistics(stream, rows, by_magnitude(stream, rows), ranks, "Magnitudes", progress)
     return [Magnitudes(each.ranked[0].value, each.total, each.ranked[0].tail) for each in found]
+
+
+def by_magnitude(stream: Stream, rows: Sequence[Rows]) -> Ranking:
+    """Rank the entries of all `rows` by |τ|."""
+
+    def values(rows: Rows) -> "Floats | torch.Tensor":
+        if not stream.plain(rows.name):
+            return stream.load(rows).deltas.abs().flatten(1)
+        from nmerge_core.merging import kernels
+
+        entries = stream.entries(rows)
+        found = np.empty((len(stream.models), entries.words.shape[1]), dtype=np.float32)
+        if not kernels.magnitudes(entries.words, found):
+            raise stream.not_finite(rows, entries)
+        return found
+
+    return Ranking(values, with_torch=not all(stream.plain(name) for name in {each.name for each in rows}))
+
+
+def kept_entries(entries: int, density: float) -> int:
+    """Return ⌈density · entries⌉, at least 1; a density such as 0.1 means its decimal value, not its binary one."""
+    return max(1, -int(-round(density * entries, 6) // 1))
 
 
 def count_entries(stream: Stream, rows: Sequence[Rows]) -> int:
@@ -71,34 +103,40 @@ def count_entries(stream: Stream, rows: Sequence[Rows]) -> int:
 def order_statistics(
     stream: Stream,
     rows: Sequence[Rows],
-    values: Callable[[Block], torch.Tensor],
+    ranking: Ranking,
     ranks: Sequence[Sequence[int]],
     stage: str,
     progress: Progress,
 ) -> list[Order]:
-    """Find for each model the values of its `ranks` among `values(block)`, (T, …) float32, of all rows.
+    """Find for each model the values of its `ranks` among all rows' values.
 
     A pass counts, for each rank, the values inside a window and sums those above it. A sample says where the windows
     begin, so one pass is mostly enough; where a rank lies outside, or bins are wider than one float, another follows.
-    The values are exact whatever the sample says. Sums are exact to 1e-7 (float32 over runs of 64 entries, then
+    The values are exact whatever the sample says. Sums are exact to 1e-7 (float32 over at most 64 entries, then
     float64), and like the values independent of the order in which blocks are read.
     """
-    sample = _sample(stream, rows, values)
+    sample = _sample(rows, ranking)
     entries = count_entries(stream, rows)
     searches = [
         [_Search(rank, *_bounds(own, rank / entries)) for rank in asked]
         for own, asked in zip(sample, ranks, strict=True)
     ]
-    totals: list[float] = []
     while pending := [search for own in searches for search in own if search.found is None]:
         turn = max(search.turn for search in pending)
-        totals = _pass(stream, rows, values, searches, f"{stage}, pass {turn}", progress)
+        _pass(rows, ranking, searches, f"{stage}, pass {turn}", progress)
         for search in pending:
             search.narrow()
-    return [
-        Order(total, [search.found for search in own if search.found is not None])
-        for total, own in zip(totals, searches, strict=True)
-    ]
+    return [Order(own[0].total, [search.found for search in own if search.found is not None]) for own in searches]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of a block's values: the bins of those inside a window, how many lie above it, the sum of these, and of all."""
+
+    bins: NDArray[np.int64]
+    above: int
+    sum_above: float
+    sum: float
 
 
 class _Search:
@@ -116,22 +154,34 @@ class _Search:
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
         self._above = 0
         self._sums: list[float] = []
+        self._sums_above: list[float] = []
 
-    def look(self, values: torch.Tensor) -> tuple[int, float, NDArray[np.int64]]:
-        """Of values (entries,), return how many lie above the window, their sum, and the bins of those inside."""
-        flat = values if values.is_cuda else values.numpy()  # numpy compares on a CPU ten times as fast
-        inside = flat[(flat >= self.low) & (flat <= self.high)]
-        keys = _keys(np.asarray(inside.cpu() if isinstance(inside, torch.Tensor) else inside))
-        larger = flat > self.high
-        count = larger.count_nonzero() if isinstance(larger, torch.Tensor) else np.count_nonzero(larger)
-        above = torch.nn.functional.threshold(values, self.high, 0.0)
-        return int(count), _sum(above), (keys - self.first) >> self.shift
+    @property
+    def total(self) -> float:
+        """The sum of all values of the last pass."""
+        return fsum(self._sums)
 
-    def add(self, above: int, sum_: float, bins: NDArray[np.int64]) -> None:
+    def look(self, values: "Floats | torch.Tensor") -> "_Seen":
+        """Look at values (entries,) through the window."""
+        if isinstance(values, np.ndarray):
+            from nmerge_core.merging.survey import survey
+
+            bins = np.empty(len(values), dtype=np.int64)
+            low, high = np.float32(self.low), np.float32(self.high)
+            inside, above, sum_above, sum_ = survey(values, low, high, self.first, self.shift, bins)
+            return _Seen(bins[:inside].copy(), above, sum_above, sum_)
+        keys = _keys(values[(values >= self.low) & (values <= self.high)].cpu().numpy())
+        beyond = values[values > self.high]
+        return _Seen((keys - self.first) >> self.shift, len(beyond), _sum(beyond), _sum(values))
+
+    def add(self, seen: "_Seen") -> None:
         """Count what `look` found in a block."""
-        self._above += above
-        self._sums.append(sum_)
-        np.add.at(self._counts, bins, 1)
+        self._above += seen.above
+        self._sums.append(seen.sum)
+        self._sums_above.append(seen.sum_above)
+        from nmerge_core.merging.survey import tally
+
+        tally(seen.bins, self._counts)
 
     def narrow(self) -> None:
         """After a pass: take the value, or open the window where it must be."""
@@ -149,52 +199,53 @@ class _Search:
             else:
                 kept = np.flatnonzero(self._counts[bin_:]) + bin_
                 inside = [_value(self.first + int(each)) * int(self._counts[each]) for each in kept]
-                self.found = Ranked(_value(key), fsum([*self._sums, *inside]))
+                self.found = Ranked(_value(key), fsum([*self._sums_above, *inside]))
 
 
 def _pass(
-    stream: Stream,
     rows: Sequence[Rows],
-    values: Callable[[Block], torch.Tensor],
+    ranking: Ranking,
     searches: Sequence[Sequence[_Search]],
     stage: str,
     progress: Progress,
-) -> list[float]:
-    """Let every search that goes on see all rows; return each model's sum."""
+) -> None:
+    """Let every search that goes on see all rows."""
     pending = [[search for search in own if search.found is None] for own in searches]
-    sums: list[list[float]] = [[] for _ in searches]
     total = sum(each.stop - each.start for each in rows)
     done = 0
     progress(stage, done, total, "rows")
 
-    def work(each: Rows) -> list[tuple[float, list[tuple[int, float, NDArray[np.int64]]]]]:
-        block = values(stream.load(each)).flatten(1)  # (T, entries)
-        return [(_sum(own), [search.look(own) for search in open_]) for own, open_ in zip(block, pending, strict=True)]
+    def work(each: Rows) -> list[list[_Seen]]:
+        found = _on_cpu_as_array(ranking.values(each))
+        return [[search.look(own) for search in open_] for own, open_ in zip(found, pending, strict=True)]
 
-    for each, looked in zip(rows, in_order(work, rows), strict=True):
-        for (sum_, seen), open_, own in zip(looked, pending, sums, strict=True):
-            own.append(sum_)
-            for search, found in zip(open_, seen, strict=True):
-                search.add(*found)
+    for each, looked in zip(rows, in_order(work, rows, with_torch=ranking.with_torch), strict=True):
+        for open_, found in zip(pending, looked, strict=True):
+            for search, seen in zip(open_, found, strict=True):
+                search.add(seen)
         done += each.stop - each.start
         progress(stage, done, total, "rows")
-    return [fsum(own) for own in sums]
 
 
-def _sample(stream: Stream, rows: Sequence[Rows], values: Callable[[Block], torch.Tensor]) -> list[NDArray[np.float32]]:
+def _on_cpu_as_array(values: "Floats | torch.Tensor") -> "Floats | torch.Tensor":
+    return values if isinstance(values, np.ndarray) or values.is_cuda else values.numpy()
+
+
+def _sample(rows: Sequence[Rows], ranking: Ranking) -> list[Floats]:
     """Draw some entries of every few blocks; return each model's, the largest first."""
 
-    def draw(place: tuple[int, Rows]) -> torch.Tensor:
+    def draw(place: tuple[int, Rows]) -> Floats:
         index, each = place
         count = max(1, (each.stop - each.start) // _SAMPLED_SHARE)
         start = each.start + index * 40_503 % (each.stop - each.start - count + 1)
-        drawn = values(stream.load(Rows(each.name, start, start + count))).flatten(1)
+        found = ranking.values(Rows(each.name, start, start + count))
+        drawn: Floats = found if isinstance(found, np.ndarray) else found.cpu().numpy()
         entries = (each.stop - each.start) * drawn.shape[1] // count
-        return drawn[:, :: max(1, drawn.shape[1] * _SAMPLED_SHARE // entries)].cpu()
+        return drawn[:, :: max(1, drawn.shape[1] * _SAMPLED_SHARE // entries)]
 
     chosen = rows[:: -(-len(rows) // _SAMPLED_BLOCKS)]
-    drawn = torch.cat(list(in_order(draw, enumerate(chosen))), dim=1)  # (T, n)
-    return list(drawn.sort(dim=1, descending=True).values.numpy())
+    drawn = list(in_order(draw, enumerate(chosen), with_torch=ranking.with_torch))
+    return list(-np.sort(-np.concatenate(drawn, axis=1), axis=1))  # (T, n)
 
 
 def _bounds(sample: NDArray[np.float32], share: float) -> tuple[int, int]:
@@ -207,11 +258,8 @@ def _bounds(sample: NDArray[np.float32], share: float) -> tuple[int, int]:
     return first, last
 
 
-def _sum(values: torch.Tensor) -> float:
-    """Sum values (entries,) in float64 over float32 sums of `_RUN` entries: half the time of float64 throughout."""
-    whole = len(values) // _RUN * _RUN
-    runs = values[:whole].view(-1, _RUN).sum(1)
-    return float(runs.sum(dtype=torch.float64) + values[whole:].sum(dtype=torch.float64))
+def _sum(values: "torch.Tensor") -> float:
+    return float(values.double().sum())
 
 
 def _keys(values: NDArray[np.float32]) -> NDArray[np.int64]:

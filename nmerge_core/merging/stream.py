@@ -1,6 +1,7 @@
 """Reading a family block by block: rows of one tensor from the base and every model, in float32, then forgotten."""
 
-import os
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,14 +10,17 @@ from itertools import islice
 from math import isfinite
 from typing import TypeVar
 
-import torch
+import numpy as np
 
+from nmerge_core.checkpoints import words
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.token_rows import VocabularyMap, runs
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
-from nmerge_core.merging.block import Block
+from nmerge_core.lazy import torch
+from nmerge_core.machine import CPU, threads
+from nmerge_core.merging.block import Block, Entries
 
 # Entries per block and model: a few float32 copies of it stay in a core's cache, and calls still cost little beside it.
 BLOCK_ELEMENTS = 1 << 17
@@ -44,7 +48,7 @@ class Stream:
 
     base: Checkpoint | None
     models: tuple[Checkpoint, ...]
-    device: torch.device
+    device: str
     differences: bool = True
     vocabulary: VocabularyMap | None = None  # where rows of tokens come from, if not from the same row of every model
 
@@ -81,6 +85,23 @@ class Stream:
         matrix, count = self.donor.architecture.matrix(name), self.count(name)
         step = max(_RUN if matrix.transposed else 1, BLOCK_ELEMENTS // max(1, matrix.columns))
         return [Rows(name, start, min(start + step, count)) for start in range(0, count, step)]
+
+    def plain(self, name: str) -> bool:
+        """Whether a tensor's entries can be taken as they are stored (`entries`), for compiled loops on a CPU."""
+        if self.device != CPU or (self.vocabulary and counts_tokens(name)):
+            return False
+        return all(each.as_stored(name) and each.info(name).dtype in words.DTYPES for each in self.sources)
+
+    def entries(self, rows: Rows) -> Entries:
+        """Read one block of every model as it is stored; the tensor is `plain`.
+
+        Raises:
+            InputError: a file is no longer whole.
+        """
+        matrix = self.donor.architecture.matrix(rows.name)
+        tensors = [checkpoint.info(rows.name) for checkpoint in self.sources]
+        read = words.read_words(tensors, matrix, rows.start, rows.stop)
+        return Entries(rows.name, rows.start * matrix.columns, read, self.differences)
 
     def load(self, rows: Rows) -> Block:
         """Read one block of every model.
@@ -169,19 +190,31 @@ class Stream:
             return
         for checkpoint, values in zip(self.checkpoints[-len(held) :], held, strict=True):
             if not isfinite(values.sum().item()):
-                raise InputError(
-                    f"{checkpoint.reference}, tensor {rows.name}: rows {rows.start} to {rows.stop - 1} hold NaN or "
-                    "infinite entries; expected finite weights. Fetch or train this model again, or leave it out"
-                )
+                raise _not_finite(checkpoint, rows)
+
+    def not_finite(self, rows: Rows, entries: Entries) -> InputError:
+        """Return the error for entries of which some are NaN or infinite."""
+        kind = np.uint32 if entries.words.itemsize == 4 else np.uint16
+        exponent = kind(0x7F800000 >> 32 - 8 * entries.words.itemsize)
+        bad = ((entries.words & exponent) == exponent).any(axis=1)
+        return _not_finite(self.sources[int(bad.argmax())], rows)
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def _not_finite(checkpoint: Checkpoint, rows: Rows) -> InputError:
+    return InputError(
+        f"{checkpoint.reference}, tensor {rows.name}: rows {rows.start} to {rows.stop - 1} hold NaN or infinite "
+        "entries; expected finite weights. Fetch or train this model again, or leave it out"
+    )
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, with_torch: bool = True) -> Iterator[Result]:
     """Apply `function` on one thread per core, each single-threaded, and yield the results in order.
 
-    A few items per core are under way at once, so memory is bounded by blocks, not by the model.
+    A few items per core are under way at once, so memory is bounded by blocks, not by the model. A function that needs
+    no torch is spared its import.
     """
-    workers = max(1, min(torch.get_num_threads(), os.cpu_count() or 1))
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    workers = threads()
+    with ThreadPoolExecutor(workers, initializer=_work_alone if with_torch else None) as pool:
         remaining = iter(items)
         pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(remaining, 4 * workers))
         try:
@@ -192,6 +225,10 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _work_alone() -> None:
+    torch.set_num_threads(1)
 
 
 def all_rows(stream: Stream, names: Sequence[str]) -> list[Rows]:

@@ -13,14 +13,15 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
-
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from nmerge_core.activations import distributed
 from nmerge_core.checkpoints.writer import Layout
 from nmerge_core.errors import ProcessLost
 from nmerge_core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
 
 FACTS = "facts"  # the file by which the first process tells the others what it found
 _BEAT, _SILENCE = 1.0, 10.0  # seconds between signs of life, and without one until a process counts as lost
@@ -36,6 +37,8 @@ def team() -> Iterator["Team"]:
     if processes == 1:
         yield Team(0, 1)
         return
+    import torch.distributed as dist
+
     own = Team(rank, processes, dist.PrefixStore(f"merge {next(_numbers)}", distributed.store()))
     watcher = Thread(target=own.watch)
     watcher.start()
@@ -53,7 +56,7 @@ def team() -> Iterator["Team"]:
 class Team:
     """This process among those that merge; `first` leads them."""
 
-    def __init__(self, rank: int, processes: int, store: dist.Store | None = None) -> None:
+    def __init__(self, rank: int, processes: int, store: "dist.Store | None" = None) -> None:
         """Be one of `processes`; `store` has a key of the signs of life of each, `ready <rank>`, `prepared`, `made`."""
         self.rank, self.processes = rank, processes
         self.first = rank == 0

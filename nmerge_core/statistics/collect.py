@@ -13,7 +13,7 @@ from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
-from nmerge_core.machine import choose_device
+from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
 from nmerge_core.statistics.store import KINDS, Statistics, open_statistics
 
@@ -73,7 +73,7 @@ def collect(
         "samples": samples,
         "max_length": max_length,
         "seed": seed,
-        "device": choose_device(device).type,
+        "device": kind_of(choose_device(device)),
         "version": __version__,
     }
     try:
@@ -116,7 +116,7 @@ def cached(
     The folder's name in the cache tells what is in it: model, texts, parameters, kind of device and version.
     """
     identity = [kind, fingerprint(checkpoint), load_corpus(corpus, [category]).fingerprint, category]
-    identity += [str(samples), str(seed), choose_device(device).type, __version__]
+    identity += [str(samples), str(seed), kind_of(choose_device(device)), __version__]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = cache_root() / "statistics" / f"{kind}-{key}"
     if not folder.exists():

@@ -9,6 +9,7 @@ from torch import Tensor
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints import Checkpoint, TensorInfo
 from nmerge_core.checkpoints.rows import read_rows
+from nmerge_core.checkpoints.words import words_of
 from nmerge_core.checkpoints.writer import create_files, plan_layout, write_matrix
 from nmerge_core.errors import InputError
 from nmerge_core.progress import Progress
@@ -87,7 +88,7 @@ class _Steps:
 class _Sums:
     """The sums of squares so far, kept in the files that will hold the result."""
 
-    def __init__(self, model: Checkpoint, tensors: Mapping[str, TensorInfo], device: torch.device, divisor: int):
+    def __init__(self, model: Checkpoint, tensors: Mapping[str, TensorInfo], device: str, divisor: int):
         self._model, self._tensors, self._device, self._divisor = model, tensors, device, divisor
 
     def read(self, name: str) -> Tensor:
@@ -99,7 +100,7 @@ class _Sums:
                 f"{self._model.reference}, tensor {name}: expected finite gradients of the texts' log-likelihood, "
                 "found NaN or infinite ones; check the model's weights"
             )
-        write_matrix(self._tensors[name], Matrix(values.numel(), 1), 0, (values / self._divisor).cpu())
+        write_matrix(self._tensors[name], Matrix(values.numel(), 1), 0, words_of(values / self._divisor))
 
 
 class _Pass:

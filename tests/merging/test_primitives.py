@@ -3,10 +3,8 @@ import torch
 
 from nmerge_core.merging.primitives import (
     combine,
-    drop_mask,
     elect,
     elected_sum,
-    kept_entries,
     trim,
     weighted_sum,
 )
@@ -54,29 +52,3 @@ def test_trim_keeps_ties() -> None:
     delta = torch.tensor([[0.5, -0.5, 0.25, 1.0]])
     # Both entries of magnitude 0.5 are at the threshold.
     assert trim(delta, [0.5]).tolist() == [[0.5, -0.5, 0.0, 1.0]]
-
-
-@pytest.mark.parametrize(
-    ("entries", "density", "kept"), [(10, 0.1, 1), (10, 0.11, 2), (3, 0.01, 1), (30, 0.1, 3), (7, 1.0, 7)]
-)
-def test_kept_entries_is_the_ceiling(entries: int, density: float, kept: int) -> None:
-    assert kept_entries(entries, density) == kept
-
-
-def test_drop_mask_does_not_depend_on_blocks() -> None:
-    whole = drop_mask(torch.Size([64, 32]), 0, 0.3, seed=1, model=2, name="w")
-    lower = drop_mask(torch.Size([24, 32]), 40 * 32, 0.3, seed=1, model=2, name="w")
-    assert torch.equal(whole[40:], lower)
-
-
-def test_drop_mask_keeps_its_density_and_depends_on_seed_model_and_name() -> None:
-    shape = torch.Size([400_000])
-    mask = drop_mask(shape, 0, 0.3, seed=0, model=0, name="w")
-    # Standard deviation of the mean of 400 000 draws: √(0.3 · 0.7 / 400 000) = 0.0007.
-    assert mask.float().mean().item() == pytest.approx(0.3, abs=0.004)
-    for other in ({"seed": 1}, {"model": 1}, {"name": "v"}):
-        changed = drop_mask(shape, 0, 0.3, **{"seed": 0, "model": 0, "name": "w", **other})
-        # Independent masks agree where both keep or both drop: 0.3² + 0.7² = 0.58.
-        assert (changed == mask).float().mean().item() == pytest.approx(0.58, abs=0.005)
-    neighbours = (mask[1:] == mask[:-1]).float().mean().item()
-    assert neighbours == pytest.approx(0.58, abs=0.005)

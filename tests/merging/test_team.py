@@ -16,8 +16,7 @@ import torch
 from nmerge_core.checkpoints.writer import plan_layout
 from nmerge_core.cli import main
 from nmerge_core.errors import ProcessLost
-from nmerge_core.merging import part
-from nmerge_core.merging import run as engine
+from nmerge_core.merging import loop, part
 from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.registry import methods
 from nmerge_core.merging.run import merge, open_recipe
@@ -111,14 +110,14 @@ def test_a_lost_process_ends_the_others_and_the_same_command_goes_on(
     family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     monkeypatch.setattr("nmerge_core.merging.team._SILENCE", 3.0)
-    write_matrix = engine.write_matrix
+    write_matrix = loop.write_matrix
 
     def write_slowly(*arguments: Any) -> None:
         time.sleep(0.2)  # time to kill somebody
         write_matrix(*arguments)
 
     def work(rank: int) -> None:
-        engine.write_matrix = write_slowly  # of this process only
+        loop.write_matrix = write_slowly  # of this process only
         part.FLUSH_SECONDS = 0.0
         merge(recipe_of(family), tmp_path / "out")
 

@@ -1,7 +1,8 @@
 """Coefficients per model, or per model and layer, that make the merge sure of its predictions on unlabelled texts."""
 
-import torch
+from __future__ import annotations
 
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS

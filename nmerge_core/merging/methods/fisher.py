@@ -1,11 +1,13 @@
 """Average the models' weights entry by entry, each model counting as much as its texts depend on the entry."""
 
-import torch
+from __future__ import annotations
 
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts, statistics_facts
+from nmerge_core.merging.entrywise import total_weight
 from nmerge_core.merging.parameters import MEASURED, SHARE
-from nmerge_core.merging.primitives import total_weight, weighted_sum
+from nmerge_core.merging.primitives import weighted_sum
 from nmerge_core.merging.registry import Parameter, Values, method
 
 

@@ -1,9 +1,10 @@
 """Coefficients per model that a gradient-free search finds on a few examples of what the merge is for."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
-import torch
-
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS, EVALUATIONS

@@ -1,7 +1,8 @@
 """Merge inside and across each weight neuron's base direction (NeuroMerging, EMNLP 2025)."""
 
-import torch
+from __future__ import annotations
 
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.parameters import LAMBDA_1, LAMBDA_2, MASK_RATIO, MERGE_FUNCTION

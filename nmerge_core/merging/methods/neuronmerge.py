@@ -1,12 +1,14 @@
 """Merge General neurons, leave task neurons alone, merge the rest as one likes (NeuronMerge, ACL 2025)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
 from nmerge_core.merging.parameters import (
@@ -127,7 +129,7 @@ def solves(values: Values) -> bool:
     return "sublin" in _used(values) and values.shared["coefficients"] is None
 
 
-def _shuffled(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
+def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Give the same number of neurons of each layer to each category, at random (the control of Table 4)."""
     order = np.random.default_rng(seed)
     shuffled = frame.groupby("layer")["category"].transform(lambda layer: order.permutation(layer.to_numpy()))

@@ -1,10 +1,11 @@
 """Weigh each entry by how much its task cares for it and how much the tasks agree (parameter competition balancing)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.parameters import COEFFICIENTS, EVALUATIONS, LAMBDA, LIMIT, RUN_CODE, TASKS, WEIGHT
@@ -18,6 +19,8 @@ from nmerge_core.merging.search import (
     search,
     searches,
 )
+from nmerge_core.merging.statistics import Ranking
+from nmerge_core.merging.stream import Rows
 
 # Of the search for λ_t, which starts at PCB-Merging without a search; the paper names neither.
 _BOUND = 2.0
@@ -43,10 +46,14 @@ def prepare(context: Context, values: Values) -> Facts:
     clip, ratio = values.shared["tail_clip"], values.shared["mask_ratio"]
     # The authors' indices into the ascending order; rank 1 is the largest of all.
     tails = [entries - int(entries * clip), entries - int(entries * (1 - clip) - 1)]
-    found = context.order_statistics(lambda block: block.deltas.abs(), [tails] * count, "Magnitudes")
+    found = context.order_statistics(context.by_magnitude, [tails] * count, "Magnitudes")
     magnitudes = [Range(*(each.value for each in order.ranked)) for order in found]
     floor = [entries - int(entries * (1 - ratio)), 1]
-    found = context.order_statistics(lambda block: score(block, magnitudes), [floor] * count, "Scores")
+
+    def scores(rows: Rows) -> torch.Tensor:
+        return score(context.stream.load(rows), magnitudes).flatten(1)
+
+    found = context.order_statistics(Ranking(scores), [floor] * count, "Scores")
     return Facts((magnitudes, [Range(*(each.value for each in order.ranked)) for order in found]))
 
 

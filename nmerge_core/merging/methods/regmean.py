@@ -1,5 +1,7 @@
 """Merge each linear layer into the one that comes closest to what every model's layer gives on its own texts."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
@@ -8,13 +10,15 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from nmerge_core.errors import InputError
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts, statistics_facts
+from nmerge_core.merging.entrywise import total_weight
 from nmerge_core.merging.parameters import MEASURED, SHARE
-from nmerge_core.merging.primitives import total_weight, weighted_sum
+from nmerge_core.merging.primitives import weighted_sum
 from nmerge_core.merging.registry import Needs, Parameter, Values, method
 from nmerge_core.merging.stream import Stream
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from nmerge_core.statistics import Statistics
 
 # Of the smallest to the largest eigenvalue of Σ G scaled to unit diagonal: below it is what rounding to float32 leaves.
-_SINGULAR = torch.finfo(torch.float32).eps
+_SINGULAR = float(np.finfo(np.float32).eps)
 _KEPT = 2  # systems in memory: consecutive tensors alternate between two inputs (k | o | q and v)
 
 
@@ -84,7 +88,7 @@ class Recent:
         self._results: OrderedDict[Hashable, Future[System]] = OrderedDict()
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type["Recent"], tuple[Callable[..., System]]]:
+    def __reduce__(self) -> tuple[type[Recent], tuple[Callable[..., System]]]:
         """Travel between processes without what was computed."""
         return Recent, (self._function,)
 
@@ -105,7 +109,7 @@ class Recent:
 
 
 def _read_system(
-    found: Sequence["Statistics"], device: torch.device, scale: float, gram: str, weights: tuple[float, ...]
+    found: Sequence[Statistics], device: str, scale: float, gram: str, weights: tuple[float, ...]
 ) -> System:
     # Divided by the tokens, so that a task with longer texts counts no more.
     inputs = found[0].tensors.info(gram).rows

@@ -1,11 +1,12 @@
 """SubModule Linearity: coefficients per submodule that are solved, not tuned."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-import torch
-
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS, SAMPLES

@@ -1,7 +1,8 @@
 """What one fine-tune is without its change along, or across, each neuron's base weights."""
 
-import torch
+from __future__ import annotations
 
+from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
 from nmerge_core.merging.parameters import WEIGHT
 from nmerge_core.merging.primitives import split_by_base, weighted_sum

@@ -1,10 +1,7 @@
 """The sum of the task vectors."""
 
-import torch
-
-from nmerge_core.merging.block import Block
+from nmerge_core.merging.entrywise import Entrywise
 from nmerge_core.merging.parameters import LAMBDA, NORMALIZE, WEIGHT
-from nmerge_core.merging.primitives import total_weight, weighted_sum
 from nmerge_core.merging.registry import Values, method
 
 
@@ -14,9 +11,8 @@ from nmerge_core.merging.registry import Values, method
     paper="Ilharco et al., ICLR 2023",
     summary="Add the weighted sum of what each fine-tune changed to the base.",
     parameters=[WEIGHT, LAMBDA, NORMALIZE],
+    entrywise=True,
 )
-def merge(block: Block, values: Values, facts: None) -> torch.Tensor:
-    """Return λ Σ w_t τ_t (NeuronMerge Eq. 3)."""
-    weights = values.each["weight"]
-    scale = values.shared["lambda"] / (total_weight(weights) if values.shared["normalize"] else 1.0)
-    return weighted_sum(block.deltas, weights) * scale
+def rule(name: str, values: Values, facts: None) -> Entrywise:
+    """λ Σ w_t τ_t (NeuronMerge Eq. 3)."""
+    return Entrywise(values.each["weight"], values.shared["lambda"], values.shared["normalize"])

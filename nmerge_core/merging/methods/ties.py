@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
-from nmerge_core.merging.block import Block
 from nmerge_core.merging.context import Context, Facts
+from nmerge_core.merging.entrywise import Entrywise
 from nmerge_core.merging.parameters import DENSITY, LAMBDA, NORMALIZE, TRIM, WEIGHT, with_default
-from nmerge_core.merging.primitives import elected_sum, trim
 from nmerge_core.merging.registry import Values, method
 
 Thresholds = Sequence[float] | Mapping[str, Sequence[float]]
@@ -34,10 +31,15 @@ def prepare(context: Context, values: Values) -> Facts:
     parameters=[WEIGHT, with_default(DENSITY, 0.2), LAMBDA, TRIM, with_default(NORMALIZE, True)],
     prepare=prepare,
     passes=lambda values: 2,
+    entrywise=True,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
-    """Return λ times the mean (weighted by |w|) of the trimmed deltas that agree with the elected sign."""
+def rule(name: str, values: Values, facts: Facts) -> Entrywise:
+    """λ times the mean (weighted by |w|) of the trimmed deltas that agree with the elected sign."""
     thresholds: Thresholds = facts.data
-    least = thresholds[block.name] if isinstance(thresholds, Mapping) else thresholds
-    kept = trim(block.deltas, least)
-    return elected_sum(kept, values.each["weight"], values.shared["normalize"]) * values.shared["lambda"]
+    return Entrywise(
+        values.each["weight"],
+        values.shared["lambda"],
+        values.shared["normalize"],
+        thresholds=thresholds[name] if isinstance(thresholds, Mapping) else thresholds,
+        elect=True,
+    )
