@@ -1,16 +1,20 @@
 """Random families in the shapes of real models, written once and kept: what the benchmarks merge."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
+import numpy as np
 
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.writer import plan_layout, write_index
 
-SCALE, CHANGE = 0.02, 0.002  # standard deviations of weights and of what fine-tuning adds to them
+SCALE, CHANGE = (
+    np.float32(0.02),
+    np.float32(0.002),
+)  # standard deviations of weights and of what fine-tuning adds to them
+_AT_ONCE = 1 << 20  # entries drawn at a time
 
 
 @dataclass(frozen=True)
@@ -68,40 +72,57 @@ class Shape:
 
 
 QWEN_05B = Shape(layers=24, d_model=896, d_ffn=4864, vocabulary=151936, heads=14, kv_heads=2)
-
-
 QWEN_7B = Shape(layers=28, d_model=3584, d_ffn=18944, vocabulary=152064, heads=56, kv_heads=8, tied=False)
 
 
 def write_headers(folder: Path, shape: Shape, models: int = 3) -> list[Path]:
     """Write a family whose weights are all 0 and take no room on the disk: sparse files behind true headers."""
-    folders = [folder / name for name in ("base", *(f"tuned-{index}" for index in range(models)))]
-    tensors = [TensorInfo(name, "BF16", size, folder, 0) for name, size in shape.tensors()]
-    for model in folders:
-        model.mkdir(parents=True, exist_ok=True)
-        for file, header in (layout := plan_layout(model, tensors, None)).headers.items():
-            with file.open("wb") as stream:
-                stream.write(header)
-                stream.truncate(layout.sizes[file])
-        write_index(model, layout)
-        (model / "config.json").write_text(json.dumps(shape.config(), indent=1), encoding="utf-8")
-    return folders
+    for name in _names(models):
+        _begin(folder, name, shape)
+        _end(folder, name, shape)
+    return [folder / name for name in _names(models)]
 
 
 def write_family(folder: Path, shape: Shape, models: int = 3) -> list[Path]:
-    """Write a base and its fine-tunes in bfloat16, one file each, unless they are there; return the folders."""
-    folders = [folder / name for name in ("base", *(f"tuned-{index}" for index in range(models)))]
-    for index, model in enumerate(folders):
-        if (model / "config.json").exists():
+    """Write a base and its fine-tunes in bfloat16, unless they are there; return the folders.
+
+    A few rows at a time: a process counts the memory of the one that started it as its own, so this one stays small.
+    """
+    for index, name in enumerate(_names(models)):
+        if (folder / name / "config.json").exists():
             continue
-        model.mkdir(parents=True, exist_ok=True)
-        tensors = {}
-        for number, (name, size) in enumerate(shape.tensors()):
-            weights = SCALE * torch.randn(size, generator=torch.Generator().manual_seed(number))
-            if index:
-                drawn = torch.Generator().manual_seed(1_000_003 * index + number)
-                weights += CHANGE * torch.randn(size, generator=drawn)
-            tensors[name] = weights.bfloat16()
-        save_file(tensors, model / "model.safetensors", {"format": "pt"})
-        (model / "config.json").write_text(json.dumps(shape.config(), indent=1), encoding="utf-8")
-    return folders
+        for number, tensor in enumerate(_begin(folder, name, shape).values()):
+            weights = np.random.default_rng(number)
+            changes = np.random.default_rng([number, index])
+            with tensor.file.open("r+b") as stream:
+                stream.seek(tensor.offset)
+                for first in range(0, tensor.elements, _AT_ONCE):
+                    count = min(_AT_ONCE, tensor.elements - first)
+                    values = SCALE * weights.standard_normal(count, dtype=np.float32)
+                    if index:
+                        values += CHANGE * changes.standard_normal(count, dtype=np.float32)
+                    stream.write((values.view(np.uint32) >> 16).astype(np.uint16))  # towards zero
+        _end(folder, name, shape)
+    return [folder / name for name in _names(models)]
+
+
+def _names(models: int) -> list[str]:
+    return ["base", *(f"tuned-{index}" for index in range(models))]
+
+
+def _begin(folder: Path, name: str, shape: Shape) -> Mapping[str, TensorInfo]:
+    """Make room for the weights of a model; return where each tensor lies."""
+    model = folder / name
+    model.mkdir(parents=True, exist_ok=True)
+    layout = plan_layout(model, [TensorInfo(name, "BF16", size, model, 0) for name, size in shape.tensors()], None)
+    for file, header in layout.headers.items():
+        with file.open("wb") as stream:
+            stream.write(header)
+            stream.truncate(layout.sizes[file])
+    write_index(model, layout)
+    return layout.tensors
+
+
+def _end(folder: Path, name: str, shape: Shape) -> None:
+    """Write the configuration, by which a model is known to be whole."""
+    (folder / name / "config.json").write_text(json.dumps(shape.config(), indent=1), encoding="utf-8")
