@@ -103,8 +103,9 @@ def broken(family, tmp_path: Path, kind: str) -> tuple[str, str]:
         file.write_bytes(b"\x10\0\0\0\0\0\0\0not json")
         return str(folder), "not a complete safetensors file"
     if kind == "pickled":
-        file.rename(folder / "pytorch_model.bin")
-        return str(folder), r"expected \*.safetensors, found none; it has pickled weights"
+        file.unlink()
+        torch.save({"weights": weights, "trainer": Path()}, folder / "pytorch_model.bin")
+        return str(folder), r"expected a pickle of tensors alone, found .*; it is read with weights_only and never run"
     shutil.rmtree(folder)
     return str(folder), "no such folder"
 
