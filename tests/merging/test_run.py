@@ -148,7 +148,8 @@ def test_code_of_a_checkpoint_is_never_run(family, tmp_path: Path) -> None:
     odd = checkpoints.write(tmp_path / "odd", weights, model_type="own", **own)
     (tmp_path / "odd/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(InputError, match=r"odd: .*code of its own \(config.json, key 'auto_map'\), which is never run"):
-        merge(load_recipe({"merge_method": "linear", "models": [{"model": odd}]}), tmp_path / "out")
+        merge(load_recipe({"merge_method": "linear", "models": [{"model": odd}]}), tmp_path / "target/out")
+    assert left_in(tmp_path / "target") == []
     # Where the tensors tell what they are, the code is not needed.
     known = checkpoints.write(tmp_path / "known", family.tunes["math"], **own)
     shutil.copy(tmp_path / "odd/own.py", tmp_path / "known")
