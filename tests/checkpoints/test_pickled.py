@@ -25,6 +25,7 @@ from nmerge_core.merging.extract import extract
 from nmerge_core.merging.recipe import load_recipe
 from nmerge_core.merging.run import merge
 from tests.merging import checkpoints
+from tests.merging.checkpoints import pickled as write
 from tests.tiny import tiny_model
 
 Weights = dict[str, torch.Tensor]
@@ -34,23 +35,6 @@ EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 @pytest.fixture(scope="module")
 def weights() -> Weights:
     return checkpoints.random_weights(0)
-
-
-def write(folder: Path, state: Any, shards: int = 1, **config: object) -> str:
-    """Write a folder as `checkpoints.write` does, but pickled."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({**checkpoints.CONFIG, "dtype": "float32", **config}))
-    if shards == 1:
-        torch.save(state, folder / "pytorch_model.bin")
-        return str(folder)
-    weight_map = {}
-    for number in range(shards):
-        file = f"pytorch_model-{number + 1:05}-of-{shards:05}.bin"
-        part = {name: state[name] for name in list(state)[number::shards]}
-        torch.save(part, folder / file)
-        weight_map |= dict.fromkeys(part, file)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return str(folder)
 
 
 def refused(folder: Path, expected: str) -> None:
