@@ -82,7 +82,7 @@ def _described(file: Path) -> dict[Any, Any]:
         found = torch.load(file, map_location="meta", weights_only=True)
     except Exception as error:  # a pickle can ask for anything, so anything can go wrong
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].split(". ")[0].split("\n")[0]
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().split(". ")[0].split("\n")[0]
         raise InputError(
             f"{file}: expected a pickle of tensors alone, found {asked[1] if asked else f'something else ({reason})'}; "
             "it is read with weights_only and never run, as it could do anything; fetch the model as safetensors"

@@ -192,6 +192,13 @@ def test_what_is_no_plain_tensor_is_named(tmp_path: Path, content: Any, message:
     refused(Path(write(tmp_path / "m", content)), rf"pytorch_model\.bin.*{message}")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
+def test_a_pickle_that_weights_only_cannot_read_is_named(tmp_path: Path, weights: Weights) -> None:
+    folder = Path(write(tmp_path / "m", weights))
+    torch.save(weights, folder / "pytorch_model.bin", pickle_protocol=4)
+    refused(folder, r"found something else \(Unsupported operand 149\); it is read with weights_only")
+
+
 def test_views_that_share_values_are_named(tmp_path: Path) -> None:
     values = torch.arange(12.0).view(4, 3)
     shared = r"tensor {}: expected values of its own, found a view that shares some with {}"
