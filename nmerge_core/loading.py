@@ -57,7 +57,7 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
             dtype="auto",
             device_map=place,
             trust_remote_code=False,
-            use_safetensors=True,
+            use_safetensors=not checkpoint.pickled,  # else it reads with weights_only, as we do
             local_files_only=True,
             output_loading_info=True,
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
-from nmerge_core.checkpoints.header import FLOATS, TensorInfo, read_header
+from nmerge_core.checkpoints.header import FLOATS, TensorInfo
+from nmerge_core.checkpoints.pickled import PICKLED, reader
 from nmerge_core.checkpoints.reference import resolve
 from nmerge_core.checkpoints.rows import read_columns, read_rows
 from nmerge_core.errors import InputError
@@ -106,9 +107,10 @@ def open_adapter(reference: str, model: "Checkpoint") -> Adapter:
     config = read_adapter_config(folder)
     file = folder / WEIGHTS
     if not file.exists():
-        hint = "; it has pickled weights, save it again with PEFT" if (folder / "adapter_model.bin").exists() else ""
-        raise InputError(f"{file}: missing; expected the adapter's weights{hint}")
-    header = read_header(file)
+        file = file.with_suffix(PICKLED)
+    if not file.exists():
+        raise InputError(f"{folder / WEIGHTS}: missing; expected the adapter's weights")
+    header = reader(file)(file)
     if odd := next((tensor for tensor in header.values() if tensor.dtype not in FLOATS), None):
         raise InputError(f"{file}, tensor {odd.name}: expected one of {', '.join(FLOATS)}, found {odd.dtype}")
     paths, warnings = _tied({name.removeprefix(PREFIX): tensor for name, tensor in header.items()}, config, model)
@@ -171,7 +173,7 @@ def _low_rank(
     embedding = any(part.startswith("lora_embedding") for part in parts)
     names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
     if missing := [name for name in names if name not in parts]:
-        raise InputError(f"{config.file.parent / WEIGHTS}: expected {PREFIX}{module}.{missing[0]}, found none")
+        raise InputError(f"{next(iter(parts.values())).file}: expected {PREFIX}{module}.{missing[0]}, found none")
     a, b = (parts[name] for name in names)
     weight = _target(f"{module}.weight", a, model)
     rank = config.rank(module)

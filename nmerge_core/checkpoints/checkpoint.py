@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from nmerge_core.architecture import Architecture, Matrix, derive, towers
 from nmerge_core.checkpoints.adapter import Adapter, open_adapter
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
-from nmerge_core.checkpoints.header import TensorInfo, read_header
+from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
+from nmerge_core.checkpoints.pickled import PICKLED, reader
 from nmerge_core.checkpoints.reference import halves, resolve
 from nmerge_core.checkpoints.rows import read_rows, read_runs
 from nmerge_core.errors import InputError
@@ -28,6 +29,7 @@ _EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|wte|shared)\.weight$")
 _CAUSAL_MASK = re.compile(r"(?:^|\.)attn\.bias$")
 _OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
 _INDEX = "model.safetensors.index.json"
+_PICKLED = "pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Checkpoint:
         """The size of all weights in bytes, and of the adapter's file."""
         own = sum(tensor.bytes for tensor in self.tensors.values())
         return own + self.adapter.file.stat().st_size if self.adapter else own
+
+    @property
+    def pickled(self) -> bool:
+        """Whether its own weights come from files of torch.save."""
+        return any(tensor.file.suffix == PICKLED for tensor in self.tensors.values())
 
     @property
     def files(self) -> list[Path]:
@@ -126,8 +133,10 @@ class Checkpoint:
 def open_checkpoint(reference: str) -> Checkpoint:
     """Open a model, or MODEL+ADAPTER, from its headers (well under a second, whatever its size).
 
+    Where there are no safetensors, pickled weights are opened as `pickled` tells.
+
     Raises:
-        InputError: no such model, a file of it is missing, truncated or unreadable, or it has no safetensors; or its
+        InputError: no such model, a file of it is missing, truncated or unreadable, or it has no weights; or its
             adapter is none that can be added to its weights.
     """
     model, *adapter = halves(reference)
@@ -139,7 +148,7 @@ def open_checkpoint(reference: str) -> Checkpoint:
     config = read_json(folder / "config.json", "a Hugging Face model folder has one")
     tensors: dict[str, TensorInfo] = {}
     for file in _weight_files(folder):
-        for name, tensor in read_header(file).items():
+        for name, tensor in reader(file)(file).items():
             if name in tensors:
                 raise InputError(f"{file}: tensor {name} is also in {tensors[name].file.name}; expected it once")
             tensors[name] = tensor
@@ -152,6 +161,12 @@ def _parameters(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
     copies = set(_TIED_EMBEDDINGS) if "shared.weight" in tensors else set()
     if config.get("tie_word_embeddings") and any(_EMBEDDINGS.search(name) for name in tensors):
         copies.add(_TIED_HEAD)
+    if config.get("tie_word_embeddings", True):
+        first: dict[tuple[Path, int], str] = {}  # a pickle has tied tensors under all of their names
+        for tensor in sorted(tensors.values(), key=lambda tensor: tensor.name == _TIED_HEAD):
+            name, place = tensor.name, (tensor.file, tensor.offset)
+            if name not in copies and tensor.elements and first.setdefault(place, name) != name:
+                copies.add(name)
 
     def is_buffer(name: str, tensor: TensorInfo) -> bool:
         return bool(_BUFFER.search(name) or (_CAUSAL_MASK.search(name) and len(tensor.shape) == 4))
@@ -160,17 +175,23 @@ def _parameters(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a folder or, where it has none, the pickled ones, as transformers chooses."""
     if (folder / _INDEX).exists():
-        index = read_json(folder / _INDEX, "it lists the shards")
-        names = sorted(set(index.get("weight_map", {}).values()))
-        missing = [name for name in names if not (folder / name).exists()]
-        if missing or not names:
-            found = f"{', '.join(missing)} missing" if missing else "no weight_map"
-            raise InputError(f"{folder / _INDEX}: expected every shard it lists, found {found}; fetch the model again")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = sorted(folder.glob("*.bin"))
-        hint = "; it has pickled weights: convert them with `save_pretrained(…)` of transformers" if pickled else ""
-        raise InputError(f"{folder}: expected *.safetensors, found none{hint}")
-    return files
+        return _shards(folder / _INDEX)
+    if files := sorted(folder.glob("*.safetensors")):
+        return files
+    if (folder / _PICKLED).exists():
+        return [folder / _PICKLED]
+    index = folder / f"{_PICKLED}.index.json"
+    if index.exists() or any(folder.glob("pytorch_model-*.bin")):
+        return _shards(index)
+    raise InputError(f"{folder}: expected *.safetensors (or {_PICKLED}), found none")
+
+
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set(read_json(index, "it lists the shards").get("weight_map", {}).values()))
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing or not names:
+        found = f"{', '.join(missing)} missing" if missing else "no weight_map"
+        raise InputError(f"{index}: expected every shard it lists, found {found}; fetch the model again")
+    return [index.parent / name for name in names]

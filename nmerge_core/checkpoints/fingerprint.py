@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.header import read_header
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.pickled import reader
 from nmerge_core.errors import InputError
 
 Stamp = tuple[int, int, int]  # of a file: inode, size, time of the last change in ns
@@ -26,7 +27,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         digest.update(checkpoint.adapter.settings.encode())
     for file in checkpoint.files:
         status = file.stat()
-        digest.update(_weights_digest(file.resolve(), status.st_size, status.st_mtime_ns).encode())
+        digest.update(_weights_digest(file.resolve(), status.st_size, status.st_mtime_ns, reader(file)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -51,14 +52,14 @@ def stamps(checkpoints: Iterable[Checkpoint]) -> dict[Path, Stamp]:
 
 
 @lru_cache(maxsize=4096)
-def _weights_digest(file: Path, size: int, modified: int) -> str:
+def _weights_digest(file: Path, size: int, modified: int, read: Callable[[Path], dict[str, TensorInfo]]) -> str:
     """Digest a weight file; `modified` is there to make the cache forget a rewritten file."""
     if size <= _WHOLE_BYTES:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     digest = hashlib.sha256(str(size).encode())
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        for tensor in read_header(file).values():
+        for tensor in read(file).values():
             digest.update(f"{tensor.name} {tensor.dtype} {tensor.shape} {tensor.offset}".encode())
             last = max(tensor.bytes - _SAMPLE_BYTES, 0)
             for position in (0, last // 2, last):

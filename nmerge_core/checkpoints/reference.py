@@ -9,6 +9,7 @@ from nmerge_core.errors import InputError
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_PICKLED = ["pytorch_model*.bin", "adapter_model.bin"]
 
 
 def halves(reference: str) -> tuple[str, ...]:
@@ -34,8 +35,8 @@ def absolute(reference: str) -> str:
 def resolve(reference: str, config: str = "config.json") -> Path:
     """Return the local folder of a model (or adapter), fetching it when it is a Hub id that was not fetched before.
 
-    Only safetensors weights are fetched. A model that is here already is used as it is, without asking the Hub. Errors
-    name the file `config` as what the folder should hold.
+    Pickled weights are fetched only where there are no safetensors. A model that is here already is used as it is,
+    without asking the Hub. Errors name the file `config` as what the folder should hold.
 
     Raises:
         InputError: there is no such folder, and the Hub has no such model or cannot be reached.
@@ -48,22 +49,29 @@ def resolve(reference: str, config: str = "config.json") -> Path:
     if folder.exists():
         raise InputError(f"{reference}: expected a model folder, found a file; name the folder that holds {config}")
     if not _HUB_ID.match(reference) or reference.startswith((".", "/")):
-        raise InputError(f"{reference}: no such folder; expected a folder with {config} and *.safetensors, or a Hub id")
+        raise InputError(f"{reference}: no such folder; expected a folder with {config} and weights, or a Hub id")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     with suppress(LocalEntryNotFoundError):
         here = Path(snapshot_download(reference, allow_patterns=_FILES, local_files_only=True))
-        if any(here.glob("*.safetensors")):
+        if _has("*.safetensors", *_PICKLED, folder=here):
             return here
     try:
-        return Path(snapshot_download(reference, allow_patterns=_FILES))
+        fetched = Path(snapshot_download(reference, allow_patterns=_FILES))
+        if not _has("*.safetensors", folder=fetched):
+            fetched = Path(snapshot_download(reference, allow_patterns=[*_FILES, *_PICKLED]))
+        return fetched
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{reference}: no such folder here, and the Hub did not give a model of that id ({reason}); "
             "check the spelling, the connection, or `hf auth login`"
         ) from error
+
+
+def _has(*patterns: str, folder: Path) -> bool:
+    return any(file for pattern in patterns for file in folder.glob(pattern))
 
 
 def label(reference: str) -> str:

@@ -50,19 +50,6 @@ class Facts:
     categories: "pd.DataFrame | None" = None
 
 
-def statistics_facts(statistics: "Sequence[Statistics]", data: Any, warnings: Sequence[str] = ()) -> Facts:
-    """Return what a method found that merges by `statistics`; their folders go into the resolved recipe."""
-    keys = ("label", "corpus", "categories", "texts", "tokens")
-    rows = [{**{key: s.meta[key] for key in keys}, "fingerprint": s.fingerprint} for s in statistics]
-    return Facts(
-        data,
-        solved={"corpus": None},
-        solved_each={"statistics": [str(s.folder.resolve()) for s in statistics]},
-        inputs={str(position): s.fingerprint for position, s in enumerate(statistics)},
-        report={"statistics": rows, "warnings": list(warnings)},
-    )
-
-
 @dataclass(frozen=True)
 class Context:
     """An opened merge: its recipe, the stream over its models, and the tensors it merges."""
@@ -213,6 +200,30 @@ class Context:
                     f"{next(iter(covered), 'none')} …; save the model as that one is saved, and collect them again"
                 )
         return found
+
+    def statistics_facts(
+        self, values: Values, statistics: "Sequence[Statistics]", data: Any, warnings: Sequence[str] = ()
+    ) -> Facts:
+        """Return what a method found that merges by `statistics`.
+
+        The resolved recipe names the folders that were given, and for the others the texts to collect them on again,
+        as the cache, where those lie, may be cleared.
+        """
+        folders = [folder and str(self.recipe.path(folder).resolve()) for folder in values.each["statistics"]]
+        categories = zip(folders, values.each["category"], self.task_categories(values), strict=True)
+        corpus = str(self.recipe.path(values.shared["corpus"]).resolve()) if None in folders else None
+        keys = ("label", "corpus", "categories", "texts", "tokens")
+        rows = [{**{key: s.meta[key] for key in keys}, "fingerprint": s.fingerprint} for s in statistics]
+        return Facts(
+            data,
+            solved={"corpus": corpus},
+            solved_each={
+                "statistics": folders,
+                "category": [given if folder else found for folder, given, found in categories],
+            },
+            inputs={str(position): s.fingerprint for position, s in enumerate(statistics)},
+            report={"statistics": rows, "warnings": list(warnings)},
+        )
 
     def wrong(self, key: str, expected: str, found: object) -> InputError:
         """Return the error for a value of the recipe that does not fit the models."""

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -24,11 +24,10 @@ from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 
-from nmerge_core.checkpoints.header import TensorInfo, read_header
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.pickled import reader
 from nmerge_core.machine import peak_memory
 from nmerge_core.merging.mergekit import named_models
-
-_header = lru_cache(maxsize=None)(read_header)
 
 
 class Configuration(MergeConfiguration):
@@ -115,6 +114,11 @@ def set_layer_types(planner: MergePlanner) -> None:
         first = [output.sources[0] for output in module.slices]
         kinds = [kind for each in first for kind in each.model.config().layer_types[slice(*each.layer_range)]]
         planner.out_model_config.layer_types = kinds
+
+
+@cache
+def _header(file: Path) -> dict[str, TensorInfo]:
+    return reader(file)(file)
 
 
 def _find(model: Any, weight: Any) -> TensorInfo | None:

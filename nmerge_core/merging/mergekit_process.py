@@ -18,6 +18,9 @@ from nmerge_core.errors import InputError
 from nmerge_core.progress import Progress
 
 _BAR = re.compile(r"Executing graph:\s+\d+%.*\| (\d+)/(\d+) ")  # tqdm's, of mergekit's one long loop
+# No network, no order by chance, and pickles of a model are never run, whatever is set outside.
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
+_ENVIRONMENT |= {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
 _LINES = 200  # of mergekit's output that are kept for its failure
 _LOOK_SECONDS = 0.2  # between reports of progress, where a cancel is heeded
 
@@ -49,7 +52,7 @@ class MergekitProcess:
             text=True,
             errors="replace",
             start_new_session=True,  # an interrupt of the terminal is ours to pass on
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
         )
         self._stage: tuple[str, float, float, str] = ("Planning in mergekit", 0, 1, "")
         self._answers: SimpleQueue[str] = SimpleQueue()

@@ -71,10 +71,7 @@ class Recipe:
 
     def path(self, reference: str) -> Path:
         """Find a file that the recipe names: as it is written, else beside the recipe's own file."""
-        path = Path(reference).expanduser()
-        if not path.exists() and self.folder and (self.folder / reference).exists():
-            return self.folder / reference
-        return path
+        return find_path(reference, self.folder)
 
     def with_parameters(self, **solved: Any) -> "Recipe":
         """Return the recipe with some shared parameters replaced, as a finished merge records what it solved."""
@@ -87,6 +84,12 @@ class Recipe:
             for index, entry in enumerate(self.models)
         )
         return replace(self, models=entries)
+
+
+def find_path(reference: str, folder: Path | None) -> Path:
+    """Find a file as it is written, else beside the file that names it, which lies in `folder`."""
+    path = Path(reference).expanduser()
+    return folder / reference if folder and not path.exists() and (folder / reference).exists() else path
 
 
 def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:

@@ -94,6 +94,8 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
             checkpoint = open_checkpoint(reference)
             if opened:
                 reasons += mismatches(opened[0], checkpoint := checkpoint.named_like(opened[0]))
+            else:
+                _ = checkpoint.architecture  # an error where it is not known, before anything is written
             opened.append(checkpoint)
         except InputError as error:
             reasons.append(str(error))

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,10 @@ from typing import Any
 import yaml
 
 from nmerge_core import __version__
-from nmerge_core.cache import task_file
-from nmerge_core.checkpoints.checkpoint import open_checkpoint
-from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
-from nmerge_core.checkpoints.reference import absolute, label
+from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 from nmerge_core.merging.engine import MergekitRecipe, load, written
-from nmerge_core.merging.tokenizer import BASE, UNION
+from nmerge_core.merging.inputs import classification, resolve_inputs, roles
 from nmerge_core.runs.folder import find
 
 
@@ -117,93 +113,15 @@ def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
         full["recipe"] = yaml.safe_load(written(recipe))
         if isinstance(recipe, MergekitRecipe):
             inputs["mergekit"] = version("mergekit")
-    return Request(kind, {name: _resolve(root, name, full[name], inputs) for name in sorted(full)}, inputs)
-
-
-def _resolve(root: Path, name: str, value: Any, inputs: dict[str, str]) -> Any:
-    """Resolve a parameter and all within it (a recipe is nested), adding to `inputs` what it reads."""
-    if isinstance(value, Mapping):
-        return {key: _resolve(root, key, inner, inputs) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolve(root, name, inner, inputs) for inner in value]
-    if name in _ROLES and isinstance(value, str):
-        value, inputs[value] = _ROLES[name](root, value)
-    return value
-
-
-def _model(root: Path, reference: str) -> tuple[str, str]:
-    checkpoint = open_checkpoint(reference)
-    tokenizer = _fingerprint_files(checkpoint.folder.glob("tokenizer*"))
-    return absolute(reference), f"{fingerprint(checkpoint)}-{tokenizer}"
-
-
-def _tokenizer(root: Path, source: str) -> tuple[str, str]:
-    """Resolve whose tokenizer a merge has: a model, or a word of recipes."""
-    return (source, "") if source in (BASE, UNION) else _model(root, source)
-
-
-def _corpus(root: Path, reference: str) -> tuple[str, str]:
-    path = Path(absolute(reference))
-    if not path.exists():
-        raise InputError(f"{reference}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file")
-    return str(path), _fingerprint_files(path.glob("*.jsonl") if path.is_dir() else _with_mentioned(path))
+    named = roles(root) | {"neurons": partial(_neurons, root)}
+    return Request(kind, {name: resolve_inputs(named, name, full[name], inputs) for name in sorted(full)}, inputs)
 
 
 def _neurons(root: Path, reference: str) -> tuple[str, str]:
     """Resolve a classification: the id of a run of this cache, or a folder."""
     run = find(root, reference)
-    if run is not None and run.status().state != "done":
+    if run is None:
+        return classification(None, reference)
+    if run.status().state != "done":
         raise InputError(f"{run.title}: expected a finished classification, but it is {run.status().state}")
-    folder = run.results if run is not None else Path(absolute(reference))
-    neurons = folder / "neurons.parquet"
-    if not neurons.is_file():
-        raise InputError(f"{reference}: expected a classification (a folder that `classify` wrote), found no {neurons}")
-    return str(folder), _fingerprint_files([neurons])
-
-
-def _statistics(root: Path, reference: str) -> tuple[str, str]:
-    """Resolve a statistics folder."""
-    meta = Path(absolute(reference)) / "meta.json"
-    if not meta.is_file():
-        raise InputError(f"{reference}: expected a folder that `statistics` wrote, found no {meta}")
-    return str(meta.parent), _fingerprint_files([meta])
-
-
-def _task(root: Path, reference: str) -> tuple[str, str]:
-    """Resolve a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval."""
-    named = absolute(reference) if reference.endswith((".yaml", ".yml")) else reference
-    file = task_file(reference, root)
-    return named, _fingerprint_files(_with_mentioned(file)) if file else ""
-
-
-def _with_mentioned(file: Path) -> set[Path]:
-    """Return a YAML file and the files beside or below it that its text names: data, and files it includes."""
-    words = re.findall(r"[^\s,\[\]{}'\"]{1,200}", file.read_text(encoding="utf-8", errors="replace"))
-    return {file, *(path for word in words if (path := file.parent / word).is_file())}
-
-
-def _fingerprint_files(files: Iterable[Path]) -> str:
-    """Return the digest of files, reading them again only when one has changed: pages ask at every click."""
-    return _digest(tuple((file, (found := file.stat()).st_size, found.st_mtime_ns) for file in sorted(files)))
-
-
-@lru_cache(maxsize=256)
-def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    return fingerprint_files(file for file, _, _ in stamps)
-
-
-_ROLES: dict[str, Callable[[Path, str], tuple[str, str]]] = {
-    "model": _model,
-    "base": _model,
-    "base_model": _model,
-    "models": _model,
-    "tokenizer": _tokenizer,
-    "tokenizer_source": _tokenizer,
-    "source": _tokenizer,  # of a tokenizer, or of one of its tokens
-    "corpus": _corpus,
-    "calibration": _corpus,
-    "neurons": _neurons,
-    "statistics": _statistics,
-    "task": _task,
-    "tasks": _task,
-}
+    return classification(None, str(run.results))

@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
+from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
+from nmerge_core.merging.inputs import resolve_inputs, roles
 from nmerge_core.merging.recipe import Recipe, load_recipe, recipe_yaml
 from nmerge_core.sweep.axis import Axis, read_axis
 from nmerge_core.sweep.strategies import STRATEGIES
@@ -40,10 +42,33 @@ class Sweep:
 
     def recipe_at(self, point: Point) -> Recipe:
         """Return the recipe of one trial; raises InputError where a value does not fit it."""
+        return replace(load_recipe(self.content_at(point)), folder=self.folder)
+
+    def content_at(self, point: Point) -> dict[str, Any]:
+        """Return what stands in the recipe of one trial."""
         content = deepcopy(dict(self.recipe))
         for axis in self.axes:
             axis.put(content, point[axis.key])
-        return replace(load_recipe(content), folder=self.folder)
+        return content
+
+    def points_of(self, axis: Axis) -> list[Point]:
+        """Return a point for every value of an axis, or for both ends of its range, the other axes at their first."""
+        first = {other.key: other.at(0) for other in self.axes}
+        return [{**first, axis.key: value} for value in axis.values or (axis.at(0), axis.at(1))]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The fingerprint of all that any trial reads, by its name: models, corpora, tasks and their data.
+
+        Raises:
+            InputError: one of them is not there, or cannot be read.
+        """
+        found: dict[str, str] = {}
+        known = roles(cache_root(), self.folder)
+        resolve_inputs(known, "tasks", self.tasks, found)
+        for point in (point for axis in self.axes for point in self.points_of(axis)):
+            resolve_inputs(known, "recipe", self.content_at(point), found)
+        return dict(sorted(found.items()))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,13 +134,13 @@ def check_keys(content: Iterable[Any], known: Iterable[str], where: str) -> None
 
 def _try_values(sweep: Sweep) -> None:
     """Check every value of every key, or both ends of its range, the others at their first."""
-    first = {axis.key: axis.at(0) for axis in sweep.axes}
     for axis in sweep.axes:
-        values = axis.values or (axis.at(0), axis.at(1))
-        recipes = {recipe_yaml(sweep.recipe_at({**first, axis.key: value})) for value in values}
-        if len(recipes) == 1 < len(values):
+        points = sweep.points_of(axis)
+        recipes = {recipe_yaml(sweep.recipe_at(point)) for point in points}
+        if len(recipes) == 1 < len(points):
+            first, last = points[0][axis.key], points[-1][axis.key]
             raise InputError(
-                f"sweep, search key '{axis.key}': {values[0]} and {values[-1]} make the same recipe; is it set beside "
+                f"sweep, search key '{axis.key}': {first} and {last} make the same recipe; is it set beside "
                 "every model? That goes before the shared one, search models[0].parameters… there"
             )
 

@@ -12,12 +12,11 @@ import pandas as pd
 import yaml
 
 from nmerge_core import __version__
-from nmerge_core.checkpoints import fingerprint
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import Evaluator
 from nmerge_core.loading import load_model
 from nmerge_core.merging.context import NEURONS_FOLDER
-from nmerge_core.merging.run import Opened, merge_opened, open_recipe, reopen
+from nmerge_core.merging.run import merge_opened, open_recipe, reopen
 from nmerge_core.progress import Progress, silent
 from nmerge_core.sweep.plan import Point, Sweep, check_keys
 from nmerge_core.sweep.strategies import STRATEGIES
@@ -73,7 +72,7 @@ def run_trials(
     strategy = STRATEGIES[plan.strategy](plan.axes, plan.seed)
     point = next(strategy)
     opened = open_recipe(plan.recipe_at(point), device)
-    _begin(out, plan, opened)
+    _begin(out, plan)
     rows = read_rows(out / _TRIALS)
     best = -math.inf
     for number in range(1, plan.trials + 1):
@@ -97,10 +96,9 @@ def run_trials(
     return pd.read_csv(out / _TRIALS)
 
 
-def _begin(out: Path, plan: Sweep, opened: Opened) -> None:
+def _begin(out: Path, plan: Sweep) -> None:
     """Make the folder, or check that the one that is there is of this very sweep."""
-    sources = {model.reference: fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)}
-    record = {"version": __version__, **plan.identity, "sources": sources}
+    record = {"version": __version__, **plan.identity, "sources": plan.inputs}
     record = yaml.safe_load(yaml.safe_dump(record, sort_keys=False))  # as it will be read again
     file = out / _RECORD
     if not out.exists() or not any(out.iterdir()):
@@ -110,6 +108,13 @@ def _begin(out: Path, plan: Sweep, opened: Opened) -> None:
         raise InputError(f"{out}: exists already; expected a new folder, or one that this sweep has begun")
     else:
         before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        sources = before.get("sources") or {}
+        changed = [name for name, content in record["sources"].items() if sources.get(name, content) != content]
+        if changed:
+            raise InputError(
+                f"{out}: {', '.join(changed)} was changed since this sweep was begun, its trials are of what was there "
+                "before; name another folder, or put back what was there"
+            )
         for key, value in record.items():
             if before.get(key) != value:
                 raise InputError(

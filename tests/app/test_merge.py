@@ -216,7 +216,14 @@ def test_a_method_that_measures_the_models_is_filled_in_and_merges(
     assert any(metric.label == "Time" and metric.value.startswith("≥ ") for metric in app.metric)
     run = done(tiny_cache, "merge", {"recipe": recipe}, f"A merge by {name}")
     resolved = load_recipe(run.results / "merged" / "nmerge_recipe.yaml")
-    folders = resolved.values().each["statistics"]
+    assert resolved.values().shared["corpus"] == str(tiny_cache / "corpus")
+    assert resolved.values().each["statistics"] == (None, None)
+    kind = {"fisher": "fisher", "regmean": "gram"}[name]
+    collected = {
+        json.loads(meta.read_text())["label"]: str(meta.parent)
+        for meta in tiny_cache.glob(f"statistics/{kind}-*/*.json")
+    }
+    folders = [collected["math"], collected["code"]]
     app = open_page(PAGE, run=run.id, merge_method=methods()[name].title)
     assert any(code.value == str(run.results / "merged") for code in app.code)
     for model, folder in zip(("math", "code"), folders, strict=True):

@@ -244,7 +244,10 @@ def test_files_that_are_not_an_adapters(qwen2: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected one of F64, F32, F16, BF16, found I8"):
         open_checkpoint(f"{qwen2}+{tmp_path / 'lora'}")
     file.rename(tmp_path / "lora/adapter_model.bin")
-    with pytest.raises(InputError, match="missing; expected the adapter's weights; it has pickled weights"):
+    with pytest.raises(InputError, match=r"adapter_model.bin: not a complete file of torch.save"):
+        open_checkpoint(f"{qwen2}+{tmp_path / 'lora'}")
+    (tmp_path / "lora/adapter_model.bin").unlink()
+    with pytest.raises(InputError, match="adapter_model.safetensors: missing; expected the adapter's weights"):
         open_checkpoint(f"{qwen2}+{tmp_path / 'lora'}")
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -69,6 +70,23 @@ def write(folder: Path, weights: dict[str, torch.Tensor], shards: int = 1, **con
         save_file(part, folder / file, {"format": "pt"})
         weight_map |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return str(folder)
+
+
+def pickled(folder: Path, state: Any, shards: int = 1, **config: object) -> str:
+    """Write a folder as `write` does, but with what `torch.save` makes of the state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "dtype": "float32", **config}))
+    if shards == 1:
+        torch.save(state, folder / "pytorch_model.bin")
+        return str(folder)
+    weight_map = {}
+    for number in range(shards):
+        file = f"pytorch_model-{number + 1:05}-of-{shards:05}.bin"
+        part = {name: state[name] for name in list(state)[number::shards]}
+        torch.save(part, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return str(folder)
 
 

@@ -21,7 +21,7 @@ from nmerge_core.merging import mergekit
 from nmerge_core.merging.engine import MergekitRecipe, load, merge, written
 from nmerge_core.merging.recipe import Recipe, load_recipe
 from tests import peft_adapters
-from tests.merging import vocabularies
+from tests.merging import checkpoints, vocabularies
 
 NAME = "model.layers.0.mlp.down_proj.weight"
 
@@ -296,3 +296,23 @@ def test_mergekit_ends_with_the_process_that_asked_it(family: SimpleNamespace, t
 
 def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+@needs_mergekit
+@pytest.mark.parametrize("shards", [1, 2])
+def test_pickled_models_are_merged_as_their_safetensors(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # which mergekit would heed
+    merge(load(recipe(family)), tmp_path / "plain")
+    pickled = []
+    for model in map(Path, family.models[:2]):
+        config = json.loads((model / "config.json").read_text())
+        pickled.append(
+            checkpoints.pickled(tmp_path / model.name, load_file(model / "model.safetensors"), shards, **config)
+        )
+    content = recipe(family) | {"base_model": pickled[0], "models": [{"model": model} for model in pickled]}
+    merge(load(content), tmp_path / "pickled")
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("pickled", "plain"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())

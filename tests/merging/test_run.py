@@ -103,8 +103,9 @@ def broken(family, tmp_path: Path, kind: str) -> tuple[str, str]:
         file.write_bytes(b"\x10\0\0\0\0\0\0\0not json")
         return str(folder), "not a complete safetensors file"
     if kind == "pickled":
-        file.rename(folder / "pytorch_model.bin")
-        return str(folder), r"expected \*.safetensors, found none; it has pickled weights"
+        file.unlink()
+        torch.save({"weights": weights, "trainer": Path()}, folder / "pytorch_model.bin")
+        return str(folder), r"expected a pickle of tensors alone, found .*; it is read with weights_only and never run"
     shutil.rmtree(folder)
     return str(folder), "no such folder"
 
@@ -147,7 +148,8 @@ def test_code_of_a_checkpoint_is_never_run(family, tmp_path: Path) -> None:
     odd = checkpoints.write(tmp_path / "odd", weights, model_type="own", **own)
     (tmp_path / "odd/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(InputError, match=r"odd: .*code of its own \(config.json, key 'auto_map'\), which is never run"):
-        merge(load_recipe({"merge_method": "linear", "models": [{"model": odd}]}), tmp_path / "out")
+        merge(load_recipe({"merge_method": "linear", "models": [{"model": odd}]}), tmp_path / "target/out")
+    assert not (tmp_path / "target").exists()
     # Where the tensors tell what they are, the code is not needed.
     known = checkpoints.write(tmp_path / "known", family.tunes["math"], **own)
     shutil.copy(tmp_path / "odd/own.py", tmp_path / "known")

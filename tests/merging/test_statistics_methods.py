@@ -9,6 +9,7 @@ from threading import Barrier
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from nmerge_core.errors import Cancelled, InputError
@@ -20,6 +21,7 @@ from nmerge_core.merging.methods.regmean import merge as regmean
 from nmerge_core.merging.recipe import Recipe, load_recipe
 from nmerge_core.merging.registry import Values
 from nmerge_core.merging.run import merge
+from nmerge_core.statistics.collect import collect
 from tests.merging import checkpoints
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -279,22 +281,70 @@ def test_statistics_are_collected_on_the_way_once(tuned: Path, tmp_path: Path, m
     stages.clear()
     merge(recipe, tmp_path / "out", progress=lambda stage, done, total, unit="": stages.append(stage))
     assert not any(stage.endswith(" of math") for stage in stages)
-    resolved = load_recipe(tmp_path / "out/nmerge_recipe.yaml")
-    assert resolved.values().shared["corpus"] is None
-    folders = [Path(folder) for folder in resolved.values().each["statistics"]]
+    folders = sorted((tmp_path / "cache/statistics").iterdir())
     metas = [json.loads((folder / "meta.json").read_text()) for folder in folders]
-    assert [(meta["label"], meta["categories"], meta["samples"]) for meta in metas] == [
-        ("math", ["math"], 3),
+    assert sorted((meta["label"], meta["categories"], meta["samples"]) for meta in metas) == [
         ("code", ["code"], 3),
+        ("math", ["math"], 3),
     ]
-    assert not estimate(resolved, tmp_path / "again").solving
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_its_own_recipe_makes_a_merge_again_without_the_cache(
+    tuned: Path, tmp_path: Path, method: str, monkeypatch
+) -> None:
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    content = {
+        "merge_method": method,
+        "models": [{"model": "math"}, {"model": "code"}, {"model": "base", "parameters": {"category": "math"}}],
+        "parameters": {"corpus": "corpus", "samples": 3},
+    }
+    monkeypatch.chdir(tuned)
+    merge(load_recipe(content), tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    resolved = load_recipe(tmp_path / "out/nmerge_recipe.yaml")
+    values = resolved.values()
+    assert values.shared["corpus"] == str(tuned / "corpus") and values.shared["samples"] == 3
+    assert values.each["category"] == ("math", "code", "math") and values.each["statistics"] == (None,) * 3
+    shutil.rmtree(tmp_path / "cache")
+    for again in ("collected", "reused"):
+        merge(resolved, tmp_path / again)
+        assert same_weights(tmp_path / "out", tmp_path / again)
+        written = [(tmp_path / folder / "nmerge_recipe.yaml").read_text() for folder in ("out", again)]
+        assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_folders_that_were_named_stay_named(tuned: Path, tmp_path: Path, method: str, monkeypatch) -> None:
+    """One model's statistics have a folder, beside the recipe's file; those of the other are collected."""
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    collect(str(tuned / "math"), str(tuned / "corpus"), KINDS[method], tmp_path / "own", categories=["code"], samples=2)
+    named = {"model": str(tuned / "math"), "parameters": {"statistics": "own"}}
+    content = {"merge_method": method, "models": [named, {"model": str(tuned / "code")}]}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content | {"parameters": {"corpus": str(tuned / "corpus"), "samples": 3}}))
+    merge(load_recipe(file), tmp_path / "out")
+    resolved = load_recipe(tmp_path / "out/nmerge_recipe.yaml")
+    values = resolved.values()
+    assert values.each["statistics"] == (str(tmp_path / "own"), None) and values.each["category"] == (None, "code")
+    shutil.rmtree(tmp_path / "cache")
     merge(resolved, tmp_path / "again")
-    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "again/model.safetensors").read_bytes()
-    shutil.rmtree(folders[0])
-    with pytest.raises(InputError, match=f"{re.escape(str(folders[0]))} does not exist"):
+    assert same_weights(tmp_path / "out", tmp_path / "again")
+    content["models"] = [named]
+    file.write_text(yaml.safe_dump(content | {"parameters": {"corpus": str(tuned / "corpus")}}))
+    merge(load_recipe(file), tmp_path / "alone")
+    resolved = load_recipe(tmp_path / "alone/nmerge_recipe.yaml")
+    assert resolved.values().shared["corpus"] is None  # no texts were read
+    assert not estimate(resolved, tmp_path / "again").solving
+    shutil.rmtree(tmp_path / "own")
+    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / 'own'))} does not exist"):
         estimate(resolved, tmp_path / "gone")
     with pytest.raises(InputError, match="found no meta.json in it"):
         merge(resolved, tmp_path / "gone")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    return (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 
 def test_a_base_that_is_not_needed_gives_the_tokenizer_and_the_configuration(tuned: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Sweeps over real merges of tiny checkpoints: what is written, and what a killed one goes on with."""
 
 import csv
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from nmerge_core.progress import Progress, silent
 from nmerge_core.sweep.plan import Sweep, load_sweep
 from nmerge_core.sweep.run import Measured, run_trials
 from tests.merging import checkpoints
+from tests.tiny import write_corpus
 
 WEIGHTS = ("models[0].parameters.weight", "models[1].parameters.weight")
 TARGET = (0.8, 0.3)
@@ -95,9 +97,9 @@ class Killed(BaseException):
     """What no handler of ours expects."""
 
 
-def stop_at(trial: int) -> Progress:
+def stop_at(trial: int, of: int = 20) -> Progress:
     def progress(stage: str, done: float, total: float, unit: str = "") -> None:
-        if stage == f"Trial {trial} of 20: Merging" and done > 0:
+        if stage == f"Trial {trial} of {of}: Merging" and done > 0:
             raise Cancelled
 
     return progress
@@ -194,6 +196,79 @@ def test_the_record_is_a_sweep_that_can_be_read(family: SimpleNamespace, tmp_pat
     plan = cma_plan(family, tmp_path, 1)
     run_trials(plan, tmp_path / "out", near_target)
     record = yaml.safe_load((tmp_path / "out/sweep.yaml").read_text())
-    assert len(record.pop("sources")) == 3 and record.pop("version")
+    assert set(record.pop("sources")) == {family.base, *family.models, "t"} and record.pop("version")
     (tmp_path / "again.yaml").write_text(yaml.safe_dump({**record, "trials": 1}, sort_keys=False))
     assert load_sweep(tmp_path / "again.yaml").identity == {**plan.identity}
+
+
+def make_sweep(family: SimpleNamespace, folder: Path) -> Sweep:
+    """Write a sweep of models, a corpus and a task with data, code and an included file, named relative to it."""
+    for name in ("base", "a", "b"):
+        shutil.copytree(Path(family.base).parent / name, folder / name)
+        (folder / name / "tokenizer_config.json").write_text("{}")
+    write_corpus(folder / "corpus", {"general": ["one"], "math": ["two"]})
+    (folder / "own.yaml").write_text("include: common.yml\ntask: own\nprocess_docs: !function code.prepare\n")
+    (folder / "common.yml").write_text("dataset_kwargs: {data_files: {test: 'rows/*.jsonl'}}\n")
+    (folder / "code.py").write_text("prepare = list")
+    (folder / "rows").mkdir()
+    (folder / "rows/test.jsonl").write_text("{}\n")
+    recipe = {
+        "merge_method": "linear",
+        "base_model": str(folder / "base"),
+        "models": [{"model": "placeholder"}],
+        "parameters": {"weight": 1.0},
+    }
+    search = {"models[0].model": [str(folder / "a"), str(folder / "b")]}
+    content = {"recipe": recipe, "search": search, "tasks": ["own.yaml"]}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return load_sweep(folder / "sweep.yaml")
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("own.yaml", "own.yaml"),
+        ("common.yml", "own.yaml"),
+        ("rows/test.jsonl", "own.yaml"),
+        ("code.py", "own.yaml"),
+        ("base/model.safetensors", "base"),
+        ("a/model.safetensors", "a"),
+        ("b/model.safetensors", "b"),  # of no trial yet
+        ("b/tokenizer_config.json", "b"),
+    ],
+)
+def test_a_changed_input_is_refused(family: SimpleNamespace, tmp_path: Path, file: str, named: str) -> None:
+    plan = make_sweep(family, tmp_path)
+
+    def measure(checkpoint: Path, told: Progress) -> Measured:
+        return Measured({}, 0.0)
+
+    with pytest.raises(Cancelled):
+        run_trials(plan, tmp_path / "out", measure, progress=stop_at(2, of=2))
+    trials = (tmp_path / "out/trials.csv").read_bytes()
+    edited = tmp_path / file
+    content = edited.read_bytes()
+    edited.write_bytes(content + b"\n")
+    with pytest.raises(InputError, match=rf"out: {tmp_path / named} was changed since this sweep was begun"):
+        run_trials(plan, tmp_path / "out", measure)
+    assert (tmp_path / "out/trials.csv").read_bytes() == trials
+    edited.write_bytes(content)
+    assert len(run_trials(plan, tmp_path / "out", measure)) == 2
+
+
+def test_a_changed_corpus_is_another_input(family: SimpleNamespace, tmp_path: Path) -> None:
+    """Fisher merging reads a corpus, which counts from the sweep's folder; a group's tasks are those of its folder."""
+    make_sweep(family, tmp_path)
+    recipe = {"merge_method": "fisher", "models": [{"model": str(tmp_path / "a")}], "parameters": {"corpus": "corpus"}}
+    (tmp_path / "group.yaml").write_text("group: both\ntask: [own]\n")
+    content = {"recipe": recipe, "search": {"parameters.floor": [1e-6, 1e-3]}, "tasks": ["group.yaml"]}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content))
+    before = load_sweep(tmp_path / "sweep.yaml").inputs
+    corpus, task = str(tmp_path / "corpus"), str(tmp_path / "group.yaml")
+    assert before.keys() == {corpus, task, str(tmp_path / "a")}
+    (tmp_path / "corpus/math.jsonl").write_text('{"text": "other"}\n')
+    after = load_sweep(tmp_path / "sweep.yaml").inputs
+    assert {name for name in before if before[name] != after[name]} == {corpus}
+    (tmp_path / "rows/test.jsonl").write_text("{} \n")
+    again = load_sweep(tmp_path / "sweep.yaml").inputs
+    assert {name for name in after if again[name] != after[name]} == {task}

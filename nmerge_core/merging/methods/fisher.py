@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts, statistics_facts
+from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.entrywise import total_weight
 from nmerge_core.merging.parameters import MEASURED, SHARE
 from nmerge_core.merging.primitives import weighted_sum
@@ -21,7 +21,7 @@ def prepare(context: Context, values: Values) -> Facts:
         expected = "models of one vocabulary, as Fisher information is of rows by position"
         raise context.wrong("models", expected, "vocabularies that differ; take another method, or leave them out")
     found = context.statistics(values, "fisher")
-    return statistics_facts(found, (context.stream, [statistics.tensors for statistics in found]))
+    return context.statistics_facts(values, found, (context.stream, [statistics.tensors for statistics in found]))
 
 
 @method(

@@ -15,7 +15,7 @@ import numpy as np
 from nmerge_core.errors import InputError
 from nmerge_core.lazy import torch
 from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts, statistics_facts
+from nmerge_core.merging.context import Context, Facts
 from nmerge_core.merging.entrywise import total_weight
 from nmerge_core.merging.parameters import MEASURED, SHARE
 from nmerge_core.merging.primitives import weighted_sum
@@ -145,7 +145,8 @@ def prepare(context: Context, values: Values) -> Facts:
                 else ""
             )
     # Factored again while merging, where a block has one thread, so that no bit depends on the number of threads.
-    return statistics_facts(found, (Recent(make), grams), [warning for warning in warnings.values() if warning])
+    shown = [warning for warning in warnings.values() if warning]
+    return context.statistics_facts(values, found, (Recent(make), grams), shown)
 
 
 def needs(stream: Stream) -> Needs:

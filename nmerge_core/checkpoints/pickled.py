@@ -1,0 +1,138 @@
+"""Where the tensors of a file of `torch.save` lie: a zip archive of their bytes, and a pickle that describes them.
+
+The pickle goes through `torch.load(weights_only=True)` alone, which makes tensors and plain containers of it and calls
+nothing else, on the meta device, which reads no weight.
+"""
+
+import json
+import re
+import shlex
+import struct
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo, read_header
+from nmerge_core.checkpoints.rows import torch_dtype
+from nmerge_core.errors import InputError
+
+PICKLED = ".bin"  # the suffix of transformers' and PEFT's pickled weights
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how a zip archive starts, and a pickle, torch.save's format before 1.6
+_NAME_LENGTH, _LOCAL_HEADER = 26, 30  # bytes of a zip record's local header: where its name's length is, and its end
+
+_ALONE = "save the weights alone, by their names"
+
+
+def reader(file: Path) -> Callable[[Path], dict[str, TensorInfo]]:
+    """Return what reads the tensors' places from a weight file of this name."""
+    return read_pickled if file.suffix == PICKLED else read_header
+
+
+def read_pickled(file: Path) -> dict[str, TensorInfo]:
+    """Read the names, dtypes, shapes and offsets of a file that `torch.save` wrote; no weight is read, no code is run.
+
+    Tensors that are one and the same in memory have the same offset.
+
+    Raises:
+        InputError: the file is missing, truncated, compressed or of the old format; it holds anything but a mapping of
+            names to tensors; or a tensor's bytes do not lie in a row of their own.
+    """
+    sizes = _records(file)
+    tensors = {name: _tensor(name, value, file, sizes) for name, value in _described(file).items()}
+    _check_apart(tensors.values())
+    return tensors
+
+
+def _records(file: Path) -> dict[int, int]:
+    """Return the size of each record of the archive by the offset of its first byte."""
+    sizes = {}
+    try:
+        with file.open("rb") as stream:
+            if (start := stream.read(4))[:1] == _PICKLE:
+                raise InputError(f"{file}: expected a zip archive, found the format before PyTorch 1.6; {_again(file)}")
+            if start != _ZIP:
+                raise BadZipFile
+            with ZipFile(stream) as archive:
+                for record in archive.infolist():
+                    if record.compress_type != ZIP_STORED or record.compress_size != record.file_size:
+                        raise InputError(
+                            f"{file}: expected tensors as torch.save stores them, found {record.filename} compressed; "
+                            f"{_again(file)}"
+                        )
+                    if record.filename.endswith("/byteorder") and archive.read(record) != b"little":
+                        raise InputError(f"{file}: expected little-endian tensors, found others; {_again(file)}")
+                    stream.seek(record.header_offset + _NAME_LENGTH)
+                    offset = record.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", stream.read(4)))
+                    sizes[offset] = record.file_size
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        size = file.stat().st_size
+        raise InputError(f"{file}: not a complete file of torch.save ({size:,} bytes); fetch it again") from error
+    return sizes
+
+
+def _described(file: Path) -> dict[Any, Any]:
+    """Return the tensors on the meta device; each storage has its place in the file as `_checkpoint_offset`."""
+    import torch
+
+    try:
+        found = torch.load(file, map_location="meta", weights_only=True)
+    except Exception as error:  # a pickle can ask for anything, so anything can go wrong
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().split(". ")[0].split("\n")[0]
+        raise InputError(
+            f"{file}: expected a pickle of tensors alone, found {asked[1] if asked else f'something else ({reason})'}; "
+            "it is read with weights_only and never run, as it could do anything; fetch the model as safetensors"
+        ) from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: expected a mapping of names to tensors, found {type(found).__name__}; {_ALONE}")
+    return found
+
+
+def _tensor(name: Any, value: Any, file: Path, sizes: dict[int, int]) -> TensorInfo:
+    import torch
+
+    where = f"{file}, tensor {name}"
+    if not isinstance(name, str) or type(value) not in (torch.Tensor, torch.nn.Parameter):
+        raise InputError(
+            f"{where}: expected a mapping of names to tensors, found {type(value).__name__} under {name!r}; {_ALONE}"
+        )
+    dtype = next((each for each in DTYPE_BYTES if torch_dtype(each) == value.dtype), None)
+    if dtype is None or value.layout is not torch.strided:
+        found = str(value.dtype if dtype is None else value.layout).removeprefix("torch.")
+        raise InputError(f"{where}: {found} is not supported; expected one of {', '.join(DTYPE_BYTES)}, not sparse")
+    if not value.is_contiguous() or value.is_neg():
+        raise InputError(f"{where}: expected its values in a row, found a view with strides; {_again(file)}")
+    storage = value.untyped_storage()
+    start = getattr(storage, "_checkpoint_offset", None) or 0
+    tensor = TensorInfo(name, dtype, tuple(value.shape), file, start + value.storage_offset() * value.itemsize)
+    end = min(start + sizes.get(start, 0), file.stat().st_size)
+    if tensor.bytes and tensor.offset + tensor.bytes > end:
+        raise InputError(
+            f"{where}: expected {tensor.bytes:,} bytes at {tensor.offset:,}, found none or fewer; {_again(file)}"
+        )
+    return tensor
+
+
+def _check_apart(tensors: Iterable[TensorInfo]) -> None:
+    placed = sorted((tensor for tensor in tensors if tensor.elements), key=lambda tensor: tensor.offset)
+    for one, other in pairwise(placed):
+        same = (one.offset, one.dtype, one.shape) == (other.offset, other.dtype, other.shape)
+        if one.offset + one.bytes > other.offset and not same:
+            raise InputError(
+                f"{one.file}, tensor {other.name}: expected values of its own, found a view that shares some with "
+                f"{one.name}; {_again(one.file)}"
+            )
+
+
+def _again(file: Path) -> str:
+    """Say how to write a file's tensors anew, each on its own, without running its pickle."""
+    new = file.with_name(f"new{PICKLED}")
+    program = (
+        f"import torch; found = torch.load({json.dumps(str(file))}, weights_only=True); torch.save({{name: each.clone("
+        f"memory_format=torch.contiguous_format) for name, each in found.items()}}, {json.dumps(str(new))})"
+    )
+    return f"save it again and put {new.name} in its place: python -c {shlex.quote(program)}"
