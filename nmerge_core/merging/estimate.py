@@ -13,11 +13,11 @@ from nmerge_core.merging.recipe import DTYPES, Recipe
 from nmerge_core.merging.run import open_recipe
 from nmerge_core.merging.stream import BLOCK_ELEMENTS
 
-# Entries of one model that one core streams per second, measured on two cores, files in the page cache.
-_ENTRIES_PER_SECOND = 1.2e8
+# Of a process with torch, and of one with compiled loops alone, measured on two cores, files in the page cache: entries
+# of one model that one core streams per second, seconds until the first, and bytes it occupies before any work.
+_WITH_TORCH = (1.2e8, 3.0, 390e6)
+_COMPILED = (3.5e8, 1.5, 190e6)
 _OPERATIONS_PER_SECOND = 1.6e10  # in float64, of one core, in matrix products and factorisations
-_START_SECONDS = 2.0  # importing torch and opening files
-_START_BYTES = 350e6  # what a process with torch occupies before any work
 _TOKEN_BYTES = 300  # per row and model where tokens are matched: their texts and ids, measured
 _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
 
@@ -63,6 +63,8 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     cores = os.cpu_count() or 1
+    plain = method.rule is not None and all(stream.plain(name) for name in layout.tensors)
+    entries_per_second, start_seconds, start_bytes = _COMPILED if plain else _WITH_TORCH
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
     block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
     return Estimate(
@@ -72,10 +74,10 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
         peak_memory=int(
-            _START_BYTES + cores * block + len(sources) * layer + model + matched * _TOKEN_BYTES + needs.memory
+            start_bytes + cores * block + len(sources) * layer + model + matched * _TOKEN_BYTES + needs.memory
         ),
-        seconds=_START_SECONDS
-        + passes * entries * len(sources) / (_ENTRIES_PER_SECOND * cores)
+        seconds=start_seconds
+        + passes * entries * len(sources) / (entries_per_second * cores)
         + needs.operations / (_OPERATIONS_PER_SECOND * cores),
         solving=solving or searching,
         rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),
