@@ -1,6 +1,7 @@
 """What this machine offers: the device to compute on, and the memory that was used."""
 
 import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -41,14 +42,21 @@ def kind_of(device: str) -> str:
 
 def threads() -> int:
     """Return how many threads to work on: what torch was told, else OMP_NUM_THREADS, else the number of cores."""
-    cores = os.cpu_count() or 1
     if torch := sys.modules.get("torch"):
-        return max(1, min(torch.get_num_threads(), cores))
+        return max(1, min(torch.get_num_threads(), cores()))
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(int(told) if told.isdigit() else cores, cores))
+    return max(1, min(int(told) if told.isdigit() else cores(), cores()))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory() -> int:
     """Return the largest resident memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")  # getrusage counts the memory of the process that started this one, too
+    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(peak[1]) * 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024

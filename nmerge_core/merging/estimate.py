@@ -1,6 +1,5 @@
 """What a merge will read, compute and write, told from headers alone before it starts."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import existing_parent, plan_layout
 from nmerge_core.errors import InputError
+from nmerge_core.machine import cores
 from nmerge_core.merging.recipe import DTYPES, Recipe
 from nmerge_core.merging.run import open_recipe
 from nmerge_core.merging.stream import BLOCK_ELEMENTS
@@ -62,7 +62,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     searching = method.searches(values)
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
-    cores = os.cpu_count() or 1
+    workers = cores()
     plain = method.rule is not None and all(stream.plain(name) for name in layout.tensors)
     entries_per_second, start_seconds, start_bytes = _COMPILED if plain else _WITH_TORCH
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
@@ -74,11 +74,11 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
         peak_memory=int(
-            start_bytes + cores * block + len(sources) * layer + model + matched * _TOKEN_BYTES + needs.memory
+            start_bytes + workers * block + len(sources) * layer + model + matched * _TOKEN_BYTES + needs.memory
         ),
         seconds=start_seconds
-        + passes * entries * len(sources) / (entries_per_second * cores)
-        + needs.operations / (_OPERATIONS_PER_SECOND * cores),
+        + passes * entries * len(sources) / (entries_per_second * workers)
+        + needs.operations / (_OPERATIONS_PER_SECOND * workers),
         solving=solving or searching,
         rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),
         appended=len(opened.vocabulary.appended),

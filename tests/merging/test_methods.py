@@ -335,7 +335,7 @@ def test_same_recipe_same_bytes_whatever_the_shards(family, tmp_path: Path, meth
 def test_threads_and_visiting_order_change_nothing(
     family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("nmerge_core.machine.cores", lambda: 4)
     monkeypatch.setattr("nmerge_core.merging.stream.BLOCK_ELEMENTS", 32)  # several blocks a tensor
     before = torch.get_num_threads()
     written = {}
