@@ -115,8 +115,14 @@ def proportions(
         "legend": {"traceorder": "normal"},
         "uniformtext": {"mode": "hide", "minsize": 11},
         "height": 90 + 46 * len(labels),
-        "xaxis": {"title": {"text": "share of neurons (%)"}, "range": [0, 100], "dtick": 25, "showgrid": False},
-        "yaxis": {"autorange": "reversed"},
+        "xaxis": {
+            "title": {"text": "share of neurons (%)"},
+            "range": [0, 100],
+            "dtick": 25,
+            "ticklabeloverflow": "allow",  # 100 stands at the very edge
+            "showgrid": False,
+        },
+        "yaxis": {"autorange": "reversed", "ticklabelstandoff": 6},
     }
     return go.Figure(traces, layout)
 

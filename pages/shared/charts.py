@@ -27,7 +27,7 @@ def show(figure: go.Figure, key: str, frame: pd.DataFrame | None = None, name: s
     config = {
         "displaylogo": False,
         "toImageButtonOptions": {"format": "svg", "filename": name},
-        "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
+        "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d", "sendChartToCloud"],
     }
     _draw(figure, key, config)
     with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"{key}_exports"):
