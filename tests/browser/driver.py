@@ -18,6 +18,8 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
+from nmerge_core.cache import DEMO
+from nmerge_core.demo.family import write_family
 from nmerge_core.runs.lock import worker_pid
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,12 +74,11 @@ class App:
 def serve(cache: Path, log: Path) -> Iterator[App]:
     """Materialise the demo family in `cache` and serve the app on a free port; at the end stop it and its worker."""
     environment = os.environ | {"NMERGE_CACHE": str(cache)}
-    python = [sys.executable, "-m"]
-    subprocess.run([*python, "nmerge_core", "demo"], cwd=ROOT, env=environment, check=True, capture_output=True)
+    write_family(cache / DEMO)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [*python, "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
     app = App(f"http://127.0.0.1:{port}", cache, log, process)
