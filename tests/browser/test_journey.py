@@ -167,7 +167,7 @@ def test_similarity_and_linearity(app: App, tab: Callable[[], Page]) -> None:
     press(page, "similarity_run")
     finish(page, app, "cosine")
     assert all(0 < value <= 1.000001 for trace in traces(page, "similarity_figure") for value in trace["y"])
-    visit(page, app, "Linearity")
+    visit(page, app, "Linearity", linearity_samples="5")
     press(page, "linearity_run")
     finish(page, app, "linearity")
     sound(page)
