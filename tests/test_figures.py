@@ -1,4 +1,5 @@
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from nmerge_core.figures import knockout, linearity, merge, panels, scores, similarity, style
@@ -157,12 +158,30 @@ def test_the_table_has_every_metric_and_marks_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (3, 3, 1), (4, 3, 2), (7, 3, 3)])
-def test_panels_fill_row_by_row_and_hide_what_is_left(count: int, columns: int, rows: int) -> None:
-    figure = panels.panels([f"panel {index}" for index in range(count)], x_title="layer")
-    axes = list(figure.select_xaxes())
-    assert len(axes) == columns * rows
-    assert [axis.visible for axis in axes] == [None] * count + [False] * (columns * rows - count)
-    assert [index for index, axis in enumerate(axes) if axis.title.text] == list(range(max(0, count - columns), count))
+def test_panels_fill_row_by_row(count: int, columns: int, rows: int) -> None:
+    layout = go.Figure(layout=panels.panels([str(i) for i in range(count)], x_title="layer", y_title="neurons")).layout
+    across = [layout[f"xaxis{i + 1}"] for i in range(count)]
+    down = [layout[f"yaxis{i + 1}"] for i in range(count)]
+    assert "xaxis" + str(count + 1) not in layout
+    assert layout.height == rows * panels.HEIGHT + panels.LEGEND
+    assert (across[0].domain[0], down[0].domain[1]) == (0, 1)
+    assert across[columns - 1].domain[1] == pytest.approx(1) and down[-1].domain[0] == pytest.approx(0)
+    for i in range(count):
+        row, column = divmod(i, columns)
+        assert across[i].domain == across[column].domain and down[i].domain == down[row * columns].domain
+        assert (down[i].title.text, down[i].showticklabels) == (("neurons", True) if column == 0 else ("", False))
+        assert (layout.annotations[i].text, layout.annotations[i].x) == (f"<b>{i}</b>", across[i].domain[0])
+        assert layout.annotations[i].y == down[i].domain[1]
+        assert down[i].matches == (None if i == 0 else "y")  # one scale
+    assert [i for i in range(count) if across[i].title.text] == list(range(max(0, count - columns), count))
+
+
+def test_panels_lie_apart() -> None:
+    layout = panels.panels(["a", "b", "c", "d"], columns=2, height=320)
+    # Two columns: (1 − 0.035) / 2 = 0.4825 each; two rows of 640 pixels, 64 of them between: (1 − 0.1) / 2 = 0.45 each.
+    assert layout["xaxis2"]["domain"] == pytest.approx([0.5175, 1])
+    assert layout["yaxis2"]["domain"] == pytest.approx([0.55, 1])
+    assert layout["yaxis3"]["domain"] == pytest.approx([0, 0.45])
 
 
 def test_a_metric_behind_a_filter_is_written_as_the_metric() -> None:

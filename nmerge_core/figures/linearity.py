@@ -1,6 +1,7 @@
 """How far a submodule is from linear in its weights, layer by layer (NeuronMerge, §2.4 and App. B)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -34,42 +35,41 @@ def nonlinearity(
     """
     mean = frame.assign(part=parts(frame)).groupby(["model", "part", "layer"], sort=False)["value"].mean().reset_index()
     models = list(dict.fromkeys(mean["model"]))
-    columns = min(3, len(models))
-    figure = panels(
-        [title.format(model) for model in models],
-        columns=columns,
-        x_title="layer",
-        y_title="non-linearity (0 = linear)",
-        height=340 if len(models) <= 3 else 260,
-        dark=dark,
-    )
-    drawn: set[str] = set()
+    traces: list[dict[str, Any]] = []
     for index, model in enumerate(models):
         lines = dict(list(mean[mean["model"] == model].groupby("part")))
         for part in (part for part in (*_WHOLE, *colours) if part in lines):
             line, title_of_part = lines[part], part_title(part)
-            figure.add_scatter(
-                x=line["layer"],
-                y=line["value"],
-                name=title_of_part,
-                legendgroup=title_of_part,
-                showlegend=part not in drawn,
-                mode="lines+markers",
-                line={
+            trace = {
+                "type": "scatter",
+                "x": line["layer"],
+                "y": line["value"],
+                "name": title_of_part,
+                "legendgroup": title_of_part,
+                "showlegend": all(other["name"] != title_of_part for other in traces),
+                "mode": "lines+markers",
+                "line": {
                     "color": style.base_colour(dark) if part in _WHOLE else colours[part],
                     "dash": "dot" if part == "attention" else "solid",
                     "width": 2,
                 },
-                marker={"size": 5},
-                hovertext=[
+                "marker": {"size": 5},
+                "hovertext": [
                     f"layer {layer} · {title_of_part} · {model}<br>non-linearity {style.significant(value)}, "
                     "the mean over α and tokens"
                     for layer, value in zip(line["layer"], line["value"], strict=True)
                 ],
-                hoverinfo="text",
-                **cell(index, columns),
-            )
-            drawn.add(part)
-    layer_axis(figure, list(frame["layer"]))
-    figure.update_yaxes(rangemode="tozero")
-    return figure
+                "hoverinfo": "text",
+                **cell(index),
+            }
+            traces.append(trace)
+    layout = panels(
+        [title.format(model) for model in models],
+        x_title="layer",
+        y_title="non-linearity (0 = linear)",
+        xaxis=layer_axis(list(frame["layer"])),
+        yaxis={"rangemode": "tozero"},
+        height=340 if len(models) <= 3 else 260,
+        dark=dark,
+    )
+    return go.Figure(traces, layout)

@@ -20,34 +20,35 @@ def coefficients(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool 
     """
     found = list(dict.fromkeys(frame["part"]))
     titles = [part_title(part) for part in found]
-    columns = min(3, len(titles))
-    figure = panels(
-        titles,
-        columns=columns,
-        x_title="layer",
-        y_title="coefficient α",
-        height=340 if len(titles) <= 3 else 260,
-        dark=dark,
-    )
+    traces = []
     for index, (part, title) in enumerate(zip(found, titles, strict=True)):
         for model, line in frame[frame["part"] == part].groupby("model", sort=False):
             line = line.sort_values("layer")
-            figure.add_scatter(
-                x=line["layer"],
-                y=line["coefficient"],
-                name=str(model),
-                legendgroup=str(model),
-                showlegend=index == 0,
-                mode="lines+markers",
-                line={"color": colours[str(model)], "width": 2},
-                marker={"size": 5},
-                hovertext=[
+            trace = {
+                "type": "scatter",
+                "x": line["layer"],
+                "y": line["coefficient"],
+                "name": str(model),
+                "legendgroup": str(model),
+                "showlegend": index == 0,
+                "mode": "lines+markers",
+                "line": {"color": colours[str(model)], "width": 2},
+                "marker": {"size": 5},
+                "hovertext": [
                     f"layer {layer} · {title}<br>the {model} fine-tune's weights count {style.significant(alpha)} times"
                     for layer, alpha in zip(line["layer"], line["coefficient"], strict=True)
                 ],
-                hoverinfo="text",
-                **cell(index, columns),
-            )
-    layer_axis(figure, list(frame["layer"]))
-    figure.update_yaxes(zeroline=True, zerolinewidth=1.5)
-    return figure
+                "hoverinfo": "text",
+                **cell(index),
+            }
+            traces.append(trace)
+    layout = panels(
+        titles,
+        x_title="layer",
+        y_title="coefficient α",
+        xaxis=layer_axis(list(frame["layer"])),
+        yaxis={"zeroline": True, "zerolinewidth": 1.5},
+        height=340 if len(titles) <= 3 else 260,
+        dark=dark,
+    )
+    return go.Figure(traces, layout)

@@ -1,6 +1,7 @@
 """Figures of neuron categories: per layer and model (NeuronMerge Figs. 3, 6), proportions (2a), over depth (9)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -23,47 +24,50 @@ def categories_by_layer(
 
     Source: NeuronMerge, Figs. 3 and 6.
     """
-    columns = 2 if len(layers) <= 4 else 3
-    figure = panels([f"Layer {layer}" for layer in layers], columns=columns, y_title="neurons", dark=dark)
     bars = {label: colour for label, colour in colours.items() if label in frame}
     if len(bars) > 1:
         bars["intersection"] = INTERSECTION
-    traces, cells = [], []
+    traces = []
     for i, layer in enumerate(layers):
-        here = frame[frame["layer"] == layer]
+        here = frame[frame["layer"] == layer].to_dict("list")
         for label, colour in bars.items():
             bar = {
                 "type": "bar",
-                "x": here["category"].tolist(),
-                "y": here[label].tolist(),
+                "x": here["category"],
+                "y": here[label],
                 "name": "same in all models" if label == "intersection" else label,
                 "marker": {"color": colour},
                 "legendgroup": label,
                 "showlegend": i == 0,
                 "hovertext": _facts(here, label),
                 "hoverinfo": "text",
+                **cell(i),
             }
             traces.append(bar)
-            cells.append(cell(i, min(columns, len(layers))))
-    figure.add_traces(traces, [c["row"] for c in cells], [c["col"] for c in cells])
-    figure.update_layout(barmode="group")
-    figure.update_xaxes(tickfont={"size": 11})
-    figure.update_yaxes(tickformat=",")
-    return figure
+    layout = panels(
+        [f"Layer {layer}" for layer in layers],
+        columns=2 if len(layers) <= 4 else 3,
+        y_title="neurons",
+        xaxis={"tickfont": {"size": 11}},
+        yaxis={"tickformat": ","},
+        dark=dark,
+    )
+    return go.Figure(traces, layout | {"barmode": "group"})
 
 
-def _facts(here: pd.DataFrame, label: str) -> list[str]:
+def _facts(here: Mapping[str, Sequence[Any]], label: str) -> list[str]:
     """What the hover says of each bar of one layer: “layer 13 · 2,114 code neurons in base · 11.2 % · …”."""
-    in_layer = here[label].sum()
+    in_layer = sum(here[label])
     facts = []
-    for row in here.to_dict("records"):
-        n, kept = row[label], row["intersection"]
+    for layer, category, n, kept in zip(
+        here["layer"], here["category"], here[label], here["intersection"], strict=True
+    ):
         if label == "intersection":
-            said = f"{n:,} neurons are {row['category']} in every model"
+            said = f"{n:,} neurons are {category} in every model"
         else:
             share = style.percent(n / in_layer) if in_layer else "none"
-            said = f"{n:,} {row['category']} neurons in {label} · {share} · {kept:,} kept in all models"
-        facts.append(f"layer {row['layer']} · {said}")
+            said = f"{n:,} {category} neurons in {label} · {share} · {kept:,} kept in all models"
+        facts.append(f"layer {layer} · {said}")
     return facts
 
 
@@ -82,36 +86,45 @@ def proportions(
     """
     counts = frame.groupby("category", sort=False)[list(labels)].sum()
     shares = counts / counts.sum()
-    figure = go.Figure()
+    traces = []
     for category, colour in colours.items():
-        facts = [
-            f"{label} · {counts.at[category, label]:,} {category} neurons · {style.percent(shares.at[category, label])}"
-            for label in labels
-        ]
-        figure.add_bar(
-            y=list(labels),
-            x=100 * shares.loc[category, list(labels)],
-            orientation="h",
-            name=category,
-            marker_color=colour,
-            text=[style.percent(share) for share in shares.loc[category, list(labels)]],
-            textposition="inside",
-            insidetextanchor="middle",
-            textangle=0,
-            insidetextfont={"color": style.ink_on(colour)},
-            hovertext=facts,
-            hoverinfo="text",
-        )
-    figure.update_layout(
-        template=style.template(dark),
-        barmode="stack",
-        legend_traceorder="normal",
-        uniformtext={"mode": "hide", "minsize": 11},
-        height=90 + 46 * len(labels),
-    )
-    figure.update_xaxes(title_text="share of neurons (%)", range=[0, 100], dtick=25, showgrid=False)
-    figure.update_yaxes(autorange="reversed")
-    return figure
+        share_of = [float(shares.at[category, label]) for label in labels]
+        written = [style.percent(share) for share in share_of]
+        bar = {
+            "type": "bar",
+            "orientation": "h",
+            "y": list(labels),
+            "x": [100 * share for share in share_of],
+            "name": category,
+            "marker": {"color": colour},
+            "text": written,
+            "textposition": "inside",
+            "insidetextanchor": "middle",
+            "textangle": 0,
+            "insidetextfont": {"color": style.ink_on(colour)},
+            "hovertext": [
+                f"{label} · {counts.at[category, label]:,} {category} neurons · {share}"
+                for label, share in zip(labels, written, strict=True)
+            ],
+            "hoverinfo": "text",
+        }
+        traces.append(bar)
+    layout = {
+        "template": style.template(dark),
+        "barmode": "stack",
+        "legend": {"traceorder": "normal"},
+        "uniformtext": {"mode": "hide", "minsize": 11},
+        "height": 90 + 46 * len(labels),
+        "xaxis": {
+            "title": {"text": "share of neurons (%)"},
+            "range": [0, 100],
+            "dtick": 25,
+            "ticklabeloverflow": "allow",  # 100 stands at the very edge
+            "showgrid": False,
+        },
+        "yaxis": {"autorange": "reversed", "ticklabelstandoff": 6},
+    }
+    return go.Figure(traces, layout)
 
 
 def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
@@ -125,25 +138,30 @@ def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, d
 
     Source: NeuronMerge, Fig. 9.
     """
-    per_layer = frame.groupby("layer")[label].sum()
-    figure = go.Figure()
+    per_layer = frame.groupby("layer")[label].sum().to_dict()
+    traces = []
     for category, colour in colours.items():
         line = frame[frame["category"] == category]
-        figure.add_scatter(
-            x=line["layer"],
-            y=line[label],
-            mode="lines+markers",
-            name=category,
-            line={"color": colour, "width": 2},
-            marker={"size": 6},
-            hovertext=[
+        layers, neurons = line["layer"].tolist(), line[label].tolist()
+        trace = {
+            "type": "scatter",
+            "x": layers,
+            "y": neurons,
+            "mode": "lines+markers",
+            "name": category,
+            "line": {"color": colour, "width": 2},
+            "marker": {"size": 6},
+            "hovertext": [
                 f"layer {layer} · {n:,} {category} neurons in {label} · {style.percent(n / per_layer[layer])}"
-                for layer, n in zip(line["layer"], line[label], strict=True)
+                for layer, n in zip(layers, neurons, strict=True)
             ],
-            hoverinfo="text",
-        )
-    figure.update_layout(template=style.template(dark), height=300)
-    figure.update_xaxes(title_text="layer", showgrid=False)
-    layer_axis(figure, list(per_layer.index))
-    figure.update_yaxes(title_text="neurons", rangemode="tozero", tickformat=",")
-    return figure
+            "hoverinfo": "text",
+        }
+        traces.append(trace)
+    layout = {
+        "template": style.template(dark),
+        "height": 300,
+        "xaxis": {"title": {"text": "layer"}, "showgrid": False, **layer_axis(list(per_layer))},
+        "yaxis": {"title": {"text": "neurons"}, "rangemode": "tozero", "tickformat": ","},
+    }
+    return go.Figure(traces, layout)

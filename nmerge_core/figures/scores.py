@@ -76,45 +76,55 @@ def bars(
     kept = primary(scores)
     tasks = list(dict.fromkeys(kept["task"]))
     names = {task: metric(kept.loc[kept["task"] == task, "metric"].iloc[0]) for task in tasks}
-    titles = [f"{task} · {names[task].axis}" for task in tasks]
-    columns = min(2, len(tasks))
-    figure = panels(titles, columns=columns, height=70 + 30 * len(models), dark=dark)
+    layout = panels(
+        [f"{task} · {names[task].axis}" for task in tasks],
+        columns=2,
+        yaxis={
+            "categoryorder": "array",
+            "categoryarray": list(reversed(models)),
+            "showgrid": False,
+            "ticklabelstandoff": 6,
+        },
+        height=70 + 30 * len(models),
+        dark=dark,
+    )
+    layout |= {"margin": {"t": 30}, "height": layout["height"] - LEGEND}
+    traces = []
     for index, task in enumerate(tasks):
         rows = kept[kept["task"] == task].set_index("model").reindex(models).dropna(subset=["value"])
         known, scale = names[task], 100 if names[task].share else 1
         interval = scale * Z_95 * rows["stderr"].fillna(0)
-        figure.add_bar(
-            orientation="h",
-            y=list(rows.index),
-            x=scale * rows["value"],
-            error_x={"array": interval, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
-            marker={"color": [colours[model] for model in rows.index]},
-            hovertext=[_fact(row, known, rows["value"].get(base)) for row in rows.reset_index().to_dict("records")],
-            hoverinfo="text",
-            showlegend=False,
-            **cell(index, columns),
+        bars_of_task = {
+            "type": "bar",
+            "orientation": "h",
+            "y": list(rows.index),
+            "x": scale * rows["value"],
+            "error_x": {"array": interval, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
+            "marker": {"color": [colours[model] for model in rows.index]},
+            "hovertext": [_fact(row, known, rows["value"].get(base)) for row in rows.reset_index().to_dict("records")],
+            "hoverinfo": "text",
+            "showlegend": False,
+            **cell(index),
+        }
+        written = {  # the value right of its interval, where neither bar nor whisker hides it
+            "type": "scatter",
+            "y": list(rows.index),
+            "x": scale * rows["value"] + interval,
+            "mode": "text",
+            "text": ["  " + known.write(value) for value in rows["value"]],
+            "textposition": "middle right",
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "cliponaxis": False,
+            **cell(index),
+        }
+        traces += [bars_of_task, written]
+        layout[f"xaxis{index + 1}"] |= (
+            {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100]}  # one scale for all shares, and room for values
+            if known.share
+            else {"range": [0, 1.2 * float((rows["value"] + interval).max())]}
         )
-        figure.add_scatter(  # the value right of its interval, where neither bar nor whisker hides it
-            y=list(rows.index),
-            x=scale * rows["value"] + interval,
-            mode="text",
-            text=["  " + known.write(value) for value in rows["value"]],
-            textposition="middle right",
-            hoverinfo="skip",
-            showlegend=False,
-            cliponaxis=False,
-            **cell(index, columns),
-        )
-        if known.share:  # one scale for all shares, with room for the value of a full bar
-            axis: dict[str, list[float]] = {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100]}
-        else:
-            axis = {"range": [0, 1.2 * float((rows["value"] + interval).max())]}
-        figure.update_xaxes(**axis, **cell(index, columns))
-    figure.update_yaxes(
-        categoryorder="array", categoryarray=list(reversed(models)), showgrid=False, ticklabelstandoff=6
-    )
-    figure.update_layout(margin={"t": 30}, height=figure.layout.height - LEGEND)
-    return figure
+    return go.Figure(traces, layout)
 
 
 def table(scores: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:

@@ -20,27 +20,35 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
         dark: The reader's theme.
     """
     found = [matrix for matrix in MATRICES if (summary["matrix"] == matrix).any()]  # not every MLP has a gate
-    titles = [MATRICES[matrix] for matrix in found]
-    figure = panels(titles, x_title="layer", y_title="mean cosine with the base", height=340, dark=dark)
+    traces = []
     for index, matrix in enumerate(found):
         for model, rows in summary[summary["matrix"] == matrix].groupby("model", sort=False):
             rows = rows.sort_values("layer")
-            figure.add_scatter(
-                x=rows["layer"],
-                y=rows["mean"],
-                name=str(model),
-                legendgroup=str(model),
-                showlegend=index == 0,
-                mode="lines+markers",
-                line={"color": colours[str(model)], "width": 2},
-                marker={"size": 6},
-                hovertext=[_fact(row) for row in rows.to_dict("records")],
-                hoverinfo="text",
-                **cell(index, len(found)),
-            )
-    layer_axis(figure, list(summary["layer"]))
-    figure.update_yaxes(tickformat=".5~f")
-    return figure
+            trace = {
+                "type": "scatter",
+                "x": rows["layer"],
+                "y": rows["mean"],
+                "name": str(model),
+                "legendgroup": str(model),
+                "showlegend": index == 0,
+                "mode": "lines+markers",
+                "line": {"color": colours[str(model)], "width": 2},
+                "marker": {"size": 6},
+                "hovertext": [_fact(row) for row in rows.to_dict("records")],
+                "hoverinfo": "text",
+                **cell(index),
+            }
+            traces.append(trace)
+    layout = panels(
+        [MATRICES[matrix] for matrix in found],
+        x_title="layer",
+        y_title="mean cosine with the base",
+        xaxis=layer_axis(list(summary["layer"])),
+        yaxis={"tickformat": ".5~f"},
+        height=340,
+        dark=dark,
+    )
+    return go.Figure(traces, layout)
 
 
 def _fact(row: Mapping[str, float]) -> str:

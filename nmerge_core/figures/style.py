@@ -1,8 +1,7 @@
 """One colour for one thing, one layout and one way to write numbers, in every figure."""
 
 from collections.abc import Sequence
-
-import plotly.graph_objects as go
+from typing import Any
 
 COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translation": "#E69F00"}
 # For categories of the user's own: what Okabe–Ito has left, then colours that stay apart for the colour-blind too.
@@ -45,8 +44,8 @@ def ink_on(colour: str) -> str:
     return LIGHT_INK if luminance < 0.179 else DARK_INK
 
 
-def template(dark: bool = False) -> go.layout.Template:
-    """The layout all figures share."""
+def template(dark: bool = False) -> dict[str, Any]:
+    """The layout all figures share, as plotly takes it for a figure's `template`."""
     ink, grid = ("#E6E9EE", "#2E353F") if dark else ("#1A1D23", "#E3E6EB")
     axis = {
         "gridcolor": grid,
@@ -55,8 +54,8 @@ def template(dark: bool = False) -> go.layout.Template:
         "automargin": True,
         "title": {"standoff": 8, "font": {"size": 13}},
     }
-    return go.layout.Template(
-        layout={
+    return {
+        "layout": {
             "font": {"family": FONT, "size": 13, "color": ink},
             "title": {"font": {"size": 15}, "x": 0, "xanchor": "left"},
             "paper_bgcolor": background(dark),
@@ -70,7 +69,7 @@ def template(dark: bool = False) -> go.layout.Template:
             "bargap": 0.25,
             "bargroupgap": 0.06,
         }
-    )
+    }
 
 
 def significant(value: float) -> str:

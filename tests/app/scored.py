@@ -56,7 +56,8 @@ def done(root: Path, kind: str, parameters: dict[str, Any], title: str = "") -> 
 
 def drawn(app: AppTest, index: int = 0) -> go.Figure:
     """The figure that a page has drawn, its number arrays as lists."""
-    return go.Figure(_lists(json.loads(app.get("plotly_chart")[index].proto.spec)))
+    sent = json.loads(app.get("bidi_component")[index].proto.json)
+    return go.Figure(_lists(json.loads(sent["figure"])))
 
 
 def _lists(value: Any) -> Any:

@@ -48,7 +48,7 @@ def test_controls_start_at_the_run_the_address_names(tiny_cache: Path, open_page
     assert app.selectbox(key="knockout_category").value == "code"
     assert app.slider(key="knockout_layers").value == (1, 1)
     assert (app.number_input(key="knockout_repeats").value, app.number_input(key="knockout_limit").value) == (2, 10)
-    assert len(app.get("plotly_chart")) == 1
+    assert drawn(app).data
 
 
 def test_other_settings_offer_a_run_of_their_own(

@@ -1,14 +1,13 @@
-import json
 from pathlib import Path
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.figures import neurons, style
 from nmerge_core.runs.folder import list_runs
 from tests.app.conftest import OpenPage
+from tests.app.scored import drawn
 from tests.tiny import D_FFN, LAYERS
 
 FRAME = pd.DataFrame(
@@ -58,10 +57,6 @@ def test_over_depth_has_a_line_per_category() -> None:
     assert figure.layout.template.layout.paper_bgcolor == style.background(dark=True)
 
 
-def figure_of(app: object, index: int) -> go.Figure:
-    return go.Figure(json.loads(app.get("plotly_chart")[index].proto.spec))
-
-
 def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: Path) -> None:
     app = open_page("pages/2_Neurons.py")
     runs = len(list_runs(tiny_cache))
@@ -86,18 +81,18 @@ def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: 
 
 def test_layers_choose_the_panels(open_page: OpenPage) -> None:
     app = open_page("pages/2_Neurons.py")
-    assert len(figure_of(app, 0).data) == LAYERS * 3
+    assert len(drawn(app, 0).data) == LAYERS * 3
     app.button_group(key="neurons_layers").set_value([1]).run()
     assert not app.exception
-    assert len(figure_of(app, 0).data) == 3
+    assert len(drawn(app, 0).data) == 3
 
 
 def test_a_view_is_shared_by_its_address(open_page: OpenPage) -> None:
     app = open_page("pages/2_Neurons.py", neurons_k="3", neurons_m="2", neurons_layers="1", neurons_model="math")
     assert app.slider(key="neurons_k").value == 3
     assert app.slider(key="neurons_m").value == 2
-    assert len(figure_of(app, 0).data) == 3
-    assert "in math" in figure_of(app, 2).data[0].hovertext[0]
+    assert len(drawn(app, 0).data) == 3
+    assert "in math" in drawn(app, 2).data[0].hovertext[0]
 
 
 def test_what_is_missing_is_offered(open_page: OpenPage) -> None:

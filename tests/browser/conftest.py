@@ -1,4 +1,4 @@
-"""A browser for the session, an app for each test file, and a picture of every page that was open at a failure."""
+"""A browser and an app for each test file, and a picture of every page that was open at a failure."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.browser.driver import ARGUMENTS, App, chromium, errors_in, serve
 REPORT = Path(__file__).parent / "report"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, its event loop would be in the way of other files' tests
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)

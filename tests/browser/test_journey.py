@@ -42,17 +42,47 @@ def choose_models(page: Page, app: App) -> None:
 
 
 def classify(page: Page, app: App) -> None:
-    """The chart of NeuronMerge's Fig. 3 shows the counts that the stored scores give."""
+    """The chart of NeuronMerge's Fig. 3 shows the counts that the stored scores give, for any k.
+
+    Another k changes the chart in place: what the reader has hidden stays hidden.
+    """
     folders = classify_family(page, app)
-    expected = compare(folders, MODELS, k=10, margin=1)
+    assert counts(page) == expected_counts(folders, k=10)
+    chart = keyed(page, "neurons_by_layer").locator(".js-plotly-plot")
+    chart.locator(".legendtoggle").nth(1).click()
+    hidden = "chart => [...new Set(chart._fullData.filter(trace => trace.visible !== true).map(trace => trace.name))]"
+    page.wait_for_function(f"chart => ({hidden})(chart).length", arg=chart.element_handle())
+    keyed(page, "neurons_k").get_by_role("slider").press("ArrowRight")
+    settle(page)
+    expected = expected_counts(folders, k=11)
+    page.wait_for_function(
+        "([chart, y]) => String(chart.data[0].y) === String(y)",
+        arg=[chart.element_handle(), [*expected["base", 0].values()]],
+    )
+    assert counts(page) == expected
+    assert chart.evaluate(hidden) == ["math"]
+    sound(page)
+
+
+def counts(page: Page) -> dict[tuple[str, int], dict[str, int]]:
+    """What the chart shows for each bar's label and layer: the neurons of each category."""
+    labels = [*MODELS, "same in all models"]
     drawn = traces(page, "neurons_by_layer")
-    labels = [*MODELS, "intersection"]
-    panels = [(layer, label) for layer in sorted(expected["layer"].unique()) for label in labels]
-    assert len(drawn) == len(panels)
-    for (layer, label), trace in zip(panels, drawn, strict=True):
-        rows = expected[expected["layer"] == layer]
-        assert trace["name"] == ("same in all models" if label == "intersection" else label)
-        assert dict(zip(trace["x"], trace["y"], strict=True)) == dict(zip(rows["category"], rows[label], strict=True))
+    assert [trace["name"] for trace in drawn] == labels * (len(drawn) // len(labels))
+    return {
+        (trace["name"], place // len(labels)): dict(zip(trace["x"], trace["y"], strict=True))
+        for place, trace in enumerate(drawn)
+    }
+
+
+def expected_counts(folders: list[Path], k: int) -> dict[tuple[str, int], dict[str, int]]:
+    frame = compare(folders, MODELS, k=k, margin=1).rename(columns={"intersection": "same in all models"})
+    order = ["general", "math", "code", "translation"]
+    return {
+        (label, layer): rows.set_index("category")[label].reindex(order).to_dict()
+        for layer, rows in frame.groupby("layer")
+        for label in [*MODELS, "same in all models"]
+    }
 
 
 def knock_out(page: Page, app: App) -> None:
@@ -137,7 +167,7 @@ def test_similarity_and_linearity(app: App, tab: Callable[[], Page]) -> None:
     press(page, "similarity_run")
     finish(page, app, "cosine")
     assert all(0 < value <= 1.000001 for trace in traces(page, "similarity_figure") for value in trace["y"])
-    visit(page, app, "Linearity")
+    visit(page, app, "Linearity", linearity_samples="5")
     press(page, "linearity_run")
     finish(page, app, "linearity")
     sound(page)

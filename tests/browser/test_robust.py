@@ -30,7 +30,7 @@ def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
 
 def test_killed_worker_is_told_in_a_sentence_and_the_run_starts_again(app: App, tab: Callable[[], Page]) -> None:
     page = tab()
-    visit(page, app, "Linearity")
+    visit(page, app, "Linearity", linearity_samples="5")
     press(page, "linearity_run")
     until = time.monotonic() + RUN_SECONDS
     while not (running := [run["id"] for run in app.runs("linearity") if run["state"] == "running"]):

@@ -1,0 +1,73 @@
+// Draws a Plotly figure, and the next one in its place by changing what differs: quicker than drawing it anew, and the
+// reader's zoom and hidden traces stay as long as the figure has the same panels, axes and traces.
+
+const FULLSCREEN = {
+  name: "Fullscreen",
+  title: "Fullscreen",
+  icon: { width: 24, height: 24, path: "M4 4h6v2H6v4H4zM14 4h6v6h-2V6h-4zM4 14h2v4h4v2H4zM18 14h2v6h-6v-2h4z" },
+  click: (graph) => (document.fullscreenElement ? document.exitFullscreen() : graph.requestFullscreen()),
+};
+
+let library; // the promise that Plotly is there, one for all charts of the tab
+const charts = new WeakMap(); // a component's element → { graph, figure }: its chart and the newest figure for it
+
+async function fetched(path) {
+  // Found beside the app's own script, whose address is right behind any proxy. Streamlit lets a browser keep the file
+  // but not trust it; its address has the version, so it need not be asked for again.
+  const app = document.querySelector('script[type="module"][src*="static/js/"]').src;
+  const response = await fetch(new URL(`../../${path}`, app), { cache: "force-cache" });
+  if (!response.ok) throw new Error(`Plotly could not be loaded from ${response.url}: ${response.status}`);
+  const script = document.createElement("script");
+  script.src = URL.createObjectURL(await response.blob());
+  await new Promise((done) => {
+    script.onload = done;
+    document.head.append(script);
+  });
+}
+
+function place(parentElement) {
+  const graph = document.createElement("div");
+  graph.className = "chart";
+  parentElement.append(graph);
+  const chart = { graph, figure: null };
+  new ResizeObserver(() => resize(chart)).observe(graph);
+  return chart;
+}
+
+function size({ graph, figure }) {
+  const full = document.fullscreenElement === graph;
+  return { width: graph.clientWidth, height: full ? window.innerHeight : (figure.layout.height ?? 450) };
+}
+
+function structure({ data, layout }) {
+  const axes = Object.keys(layout).filter((name) => /^[xy]axis/.test(name));
+  const panels = layout.annotations?.map((annotation) => annotation.text);
+  return JSON.stringify([data.map((trace) => trace.name), panels, axes.map((name) => layout[name].title?.text)]);
+}
+
+function draw(chart) {
+  const { data, layout, config } = chart.figure;
+  const shown = { ...layout, ...size(chart), uirevision: structure(chart.figure) };
+  // In a closed tab or expander it has no width; `resize` draws it when that opens.
+  if (shown.width) window.Plotly.react(chart.graph, data, shown, { ...config, modeBarButtonsToAdd: [FULLSCREEN] });
+}
+
+function resize(chart) {
+  if (!window.Plotly) return;
+  const { width, height } = size(chart);
+  const { layout } = chart.graph;
+  if (!layout) draw(chart);
+  else if (width && (width !== layout.width || height !== layout.height)) {
+    window.Plotly.relayout(chart.graph, { width, height });
+  }
+}
+
+export default async function ({ data, parentElement }) {
+  if (!charts.has(parentElement)) charts.set(parentElement, place(parentElement));
+  const chart = charts.get(parentElement);
+  chart.figure = { ...JSON.parse(data.figure), config: data.config };
+  chart.graph.style.minHeight = `${size(chart).height}px`; // its room, before Plotly is there
+  await (library ??= fetched(data.plotly));
+  draw(chart);
+  return () => parentElement.isConnected || window.Plotly.purge(chart.graph);
+}
