@@ -1,3 +1,3 @@
 """Neuron analysis and neuron-level merging of language models: the engine behind the app and the command line."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -9,8 +9,8 @@ from pathlib import Path
 from nmerge_core.errors import InputError
 
 CPU = "cpu"
-# What the drivers of a GPU put there: NVIDIA's, AMD's, and Windows' for a Linux inside it.
-_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+# What the drivers of a GPU put there: NVIDIA's, its Jetson's, AMD's, and Windows' for a Linux inside it.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 
 
 def choose_device(name: str = "auto") -> str:
@@ -42,9 +42,10 @@ def kind_of(device: str) -> str:
 
 def threads() -> int:
     """Return how many threads to work on: what torch was told, else OMP_NUM_THREADS, else the number of cores."""
-    if torch := sys.modules.get("torch"):
-        return max(1, min(torch.get_num_threads(), cores()))
-    told = os.environ.get("OMP_NUM_THREADS", "")
+    told_torch = getattr(sys.modules.get("torch"), "get_num_threads", None)  # not there while torch is being imported
+    if told_torch:
+        return max(1, min(told_torch(), cores()))
+    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return max(1, min(int(told) if told.isdigit() else cores(), cores()))
 
 

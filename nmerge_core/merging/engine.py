@@ -31,7 +31,7 @@ def written(recipe: AnyRecipe) -> str:
 
 def merge(recipe: AnyRecipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> "Report":
     """Merge by the recipe's engine, as `run.merge` or `mergekit_run.merge`."""
-    # Imported here: both bring torch along, which reading a recipe does not need.
+    # Imported here: reading a recipe needs neither.
     if isinstance(recipe, MergekitRecipe):
         from nmerge_core.merging import mergekit_run
 

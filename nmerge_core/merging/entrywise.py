@@ -15,11 +15,6 @@ from nmerge_core.merging.block import Block, Entries
 if TYPE_CHECKING:
     import torch
 
-# SplitMix64: what its state grows by, and the (shift, factor) by which a number is made of the state.
-GAMMA = 0x9E3779B97F4A7C15
-MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-LAST_SHIFT = 31
-
 
 @dataclass(frozen=True)
 class Drop:

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from nmerge_core.checkpoints.words import Words
 from nmerge_core.merging.compiler import compiled, inlined
-from nmerge_core.merging.entrywise import GAMMA, LAST_SHIFT, MIX
 
 CHUNK = 2048  # entries: of four models 40 kB in float32
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # a float's bits without its sign
+# SplitMix64: what its state grows by, and the (shift, factor) by which a number is made of the state.
+GAMMA = 0x9E3779B97F4A7C15
+MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+LAST_SHIFT = 31
 _GAMMA, _LAST_SHIFT, _HALF = np.uint64(GAMMA), np.uint64(LAST_SHIFT), np.uint64(32)
 (_SHIFT_1, _FACTOR_1), (_SHIFT_2, _FACTOR_2) = ((np.uint64(shift), np.uint64(factor)) for shift, factor in MIX)
 _EXPONENT_STEP = np.uint32(0x00800000)  # added to these it overflows into the sign where all exponent bits are set

@@ -57,9 +57,7 @@ def _merge_with_torch(
 ) -> NDArray[np.generic]:
     """Merge one block; return the bits of its entries in `dtype`."""
     block = stream.load(rows)
-    merged = method.merge(block, values, facts)
-    if stream.differences:
-        merged = merged.add_(block.base)
+    merged = method.merge(block, values, facts).add_(block.base)
     return words.words_of(merged.to(torch_dtype(dtype)))
 
 

@@ -241,7 +241,7 @@ def _sample(rows: Sequence[Rows], ranking: Ranking) -> list[Floats]:
         found = ranking.values(Rows(each.name, start, start + count))
         drawn: Floats = found if isinstance(found, np.ndarray) else found.cpu().numpy()
         entries = (each.stop - each.start) * drawn.shape[1] // count
-        return drawn[:, :: max(1, drawn.shape[1] * _SAMPLED_SHARE // entries)]
+        return drawn[:, :: max(1, drawn.shape[1] * _SAMPLED_SHARE // entries)].copy()
 
     chosen = rows[:: -(-len(rows) // _SAMPLED_BLOCKS)]
     drawn = list(in_order(draw, enumerate(chosen), with_torch=ranking.with_torch))

@@ -83,6 +83,8 @@ class Stream:
     def rows(self, name: str) -> list[Rows]:
         """Cut a tensor into blocks."""
         matrix, count = self.donor.architecture.matrix(name), self.count(name)
+        if not matrix.columns:
+            return []
         step = max(_RUN if matrix.transposed else 1, BLOCK_ELEMENTS // max(1, matrix.columns))
         return [Rows(name, start, min(start + step, count)) for start in range(0, count, step)]
 
@@ -213,6 +215,8 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, with_
     A few items per core are under way at once, so memory is bounded by blocks, not by the model. A function that needs
     no torch is spared its import.
     """
+    if with_torch:
+        torch.get_num_threads()  # of this thread, before torch takes the pool's number for everyone's
     workers = threads()
     with ThreadPoolExecutor(workers, initializer=_work_alone if with_torch else None) as pool:
         remaining = iter(items)

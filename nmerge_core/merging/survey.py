@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nmerge_core.merging.compiler import compiled, inlined
 
 CHUNK = 2048  # values; what is counted of them stays in a core's nearest cache
+_RUN = 64  # values summed in float32
 
 
 @compiled
@@ -17,7 +18,7 @@ def survey(
 ) -> tuple[int, int, float, float]:
     """Look at values (n,) through the window [low, high], whose lowest key is `first`.
 
-    Sums are float32 over every `CHUNK`-th value, then float64.
+    Sums are float32 over at most `_RUN` values, then float64.
 
     Returns:
         How many of `bins` (n,) were filled, with (key − first) >> shift of the values inside; how many values lie
@@ -28,8 +29,11 @@ def survey(
     inside = np.zeros(CHUNK, np.uint8)
     eights = inside.view(np.uint64)  # few values are inside, so eight are passed over at once
     keys = values.view(np.int32)
-    found = 0
+    found, total, total_above = 0, 0.0, 0.0
     for start in range(0, len(values), CHUNK):
+        if start % (_RUN * CHUNK) == 0:
+            total += _taken(sums)
+            total_above += _taken(sums_above)
         chunk = values[start : start + CHUNK]
         inside[:] = 0
         _count(chunk, low, high, sums, sums_above, above, inside)
@@ -39,7 +43,7 @@ def survey(
                     if inside[i]:
                         bins[found] = (_key(keys[start + i]) - first) >> shift
                         found += 1
-    return found, above.sum(), _total(sums_above), _total(sums)
+    return found, above.sum(), total_above + _taken(sums_above), total + _taken(sums)
 
 
 @compiled
@@ -71,10 +75,12 @@ def _count(
 
 
 @inlined
-def _total(sums: NDArray[np.float32]) -> float:
+def _taken(sums: NDArray[np.float32]) -> float:
+    """Return the total of sums, which begin again."""
     total = 0.0
-    for each in sums:
-        total += each
+    for i in range(len(sums)):
+        total += sums[i]
+        sums[i] = 0
     return total
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,10 +69,20 @@ def test_compiled_loops_and_torch_give_the_same_bits(rule: Entrywise, stored: to
     assert (words_of(compiled) == words_of(naive)).all()
 
 
-def test_without_a_base_the_weights_themselves_are_merged() -> None:
-    rule, values = RULES["mean"], models(torch.bfloat16)[1:]
-    compiled = merged_by_kernel(rule, values, False, torch.bfloat16)
-    assert (words_of(compiled) == words_of(merged_by_torch(rule, values, False, torch.bfloat16))).all()
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (-1.0, -1.0, -0.5), (0.0, 2.0, 1e-3)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_without_a_base_the_weights_themselves_are_merged(weights: tuple[float, ...], dtype: torch.dtype) -> None:
+    rule, values = Entrywise(weights, normalize=True), models(dtype)[1:]
+    compiled = merged_by_kernel(rule, values, False, dtype)
+    assert (words_of(compiled) == words_of(merged_by_torch(rule, values, False, dtype))).all()
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_zeros_of_either_sign_and_tiny_numbers(rule: Entrywise) -> None:
+    few = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, 3.0, -3.0])
+    values = few[torch.randint(len(few), (4, COUNT), generator=torch.Generator().manual_seed(0))]
+    compiled = merged_by_kernel(rule, values, True, torch.float32)
+    assert (words_of(compiled) == words_of(merged_by_torch(rule, values, True, torch.float32))).all()
 
 
 def test_ties_by_hand() -> None:
@@ -175,3 +186,50 @@ def test_a_method_is_found_without_the_others(method: str) -> None:
     found = methods()[method]
     module = (found.rule or found.merge).__module__.removeprefix("nmerge_core.merging.methods.")
     assert module in (method, method.split("_")[0])
+
+
+def test_a_pool_leaves_the_number_of_threads() -> None:
+    program = (
+        "from nmerge_core.machine import cores, threads\n"
+        "from nmerge_core.merging.stream import in_order\n"
+        "list(in_order(abs, range(9), with_torch=False)); list(in_order(abs, range(9)))\n"
+        "assert threads() == cores(), threads()"
+    )
+    free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=free)
+    assert done.returncode == 0, done.stderr
+
+
+COMPILE = """
+from pathlib import Path
+import numpy as np
+from nmerge_core.merging.survey import tally
+counts = np.zeros(3, np.int64)
+tally(np.array([2, 0, 2]), counts)
+assert counts.tolist() == [1, 0, 2]
+"""
+
+
+def compile_with(cache: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_compiled_loops_that_were_cut_short_are_compiled_again(tmp_path: Path, suffix: str) -> None:
+    compile_with(tmp_path)
+    files = sorted(file for file in tmp_path.rglob("survey.tally*") if file.suffix == suffix)
+    assert files
+    for file in files:
+        file.write_bytes(b"")
+    compile_with(tmp_path)
+    assert all(file.stat().st_size for file in files)
+
+
+def test_loops_are_compiled_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file/folder"), "NUMBA_CACHE_LOCATOR_CLASSES": ""}
+    program = "from numba.core import caching; caching.CacheImpl._locator_classes = []\n" + COMPILE
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from nmerge_core.errors import Cancelled, InputError
@@ -192,6 +193,31 @@ def test_another_recipe_does_not_take_over_what_is_left(family, tmp_path: Path) 
     merge(other, tmp_path / "out")
     merge(other, tmp_path / "clean")
     assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "clean/model.safetensors").read_bytes()
+
+
+def test_another_version_does_not_take_over_what_is_left(
+    family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions may round or draw otherwise: an output is of one alone."""
+    with monkeypatch.context() as older:
+        older.setattr("nmerge_core.merging.run.__version__", "0.0.1")
+        with pytest.raises(Cancelled):
+            merge(recipe_of(family), tmp_path / "out", progress=StopAt(20))
+    seen: list[float] = []
+    merge(recipe_of(family), tmp_path / "out", progress=lambda stage, done, total, unit="": seen.append(done))
+    assert seen[0] == 0
+
+
+def test_a_tensor_without_entries_is_kept(family, tmp_path: Path) -> None:
+    for method in ("linear", "ties", "neuromerging"):
+        weights = [family.weights, *family.tunes.values()]
+        base, *models = (
+            checkpoints.write(tmp_path / f"{method}-{index}", {**own, "empty.weight": torch.zeros(3, 0)})
+            for index, own in enumerate(weights)
+        )
+        recipe = {"merge_method": method, "base_model": base, "models": checkpoints.entries(method, models)}
+        merge(load_recipe(recipe), tmp_path / method)
+        assert load_file(tmp_path / method / "model.safetensors")["empty.weight"].shape == (3, 0)
 
 
 def test_a_tied_head_that_is_stored_all_the_same_is_left_out(family, tmp_path: Path) -> None:
