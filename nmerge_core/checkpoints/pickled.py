@@ -1,18 +1,19 @@
 """Where the tensors of a file of `torch.save` lie: a zip archive of their bytes, and a pickle that describes them.
 
-The pickle goes through `torch.load(weights_only=True)` alone, which makes tensors and plain containers of it and calls
-nothing else, on the meta device, which reads no weight.
+The pickle goes through the unpickler of `torch.load(weights_only=True)` alone, which makes tensors and plain containers
+of it and calls nothing else, on the meta device, which reads no weight.
 """
 
+import io
 import json
 import re
 import shlex
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from typing import Any, BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo, read_header
 from nmerge_core.checkpoints.rows import torch_dtype
@@ -20,7 +21,7 @@ from nmerge_core.errors import InputError
 
 PICKLED = ".bin"  # the suffix of transformers' and PEFT's pickled weights
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how a zip archive starts, and a pickle, torch.save's format before 1.6
-_NAME_LENGTH, _LOCAL_HEADER = 26, 30  # bytes of a zip record's local header: where its name's length is, and its end
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip record: its mark, the lengths of the two fields that follow
 
 _ALONE = "save the weights alone, by their names"
 
@@ -39,15 +40,16 @@ def read_pickled(file: Path) -> dict[str, TensorInfo]:
         InputError: the file is missing, truncated, compressed or of the old format; it holds anything but a mapping of
             names to tensors; or a tensor's bytes do not lie in a row of their own.
     """
-    sizes = _records(file)
-    tensors = {name: _tensor(name, value, file, sizes) for name, value in _described(file).items()}
+    content, places = _records(file)
+    sizes = dict(places.values())
+    tensors = {name: _tensor(name, value, file, sizes) for name, value in _described(file, content, places).items()}
     _check_apart(tensors.values())
     return tensors
 
 
-def _records(file: Path) -> dict[int, int]:
-    """Return the size of each record of the archive by the offset of its first byte."""
-    sizes = {}
+def _records(file: Path) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """Return the pickle, and by its key the offset of each storage's first byte and its size."""
+    places = {}
     try:
         with file.open("rb") as stream:
             if (start := stream.read(4))[:1] == _PICKLE:
@@ -55,6 +57,13 @@ def _records(file: Path) -> dict[int, int]:
             if start != _ZIP:
                 raise BadZipFile
             with ZipFile(stream) as archive:
+                names = archive.namelist()
+                folder = names[0].partition("/")[0] if names else ""  # the first record's: torch looks in no other
+                if f"{folder}/data.pkl" not in names or len(set(names)) < len(names):
+                    raise InputError(
+                        f"{file}: expected a pickle of tensors alone, found an archive without a data.pkl, or with two "
+                        "records of one name; fetch it again"
+                    )
                 for record in archive.infolist():
                     if record.compress_type != ZIP_STORED or record.compress_size != record.file_size:
                         raise InputError(
@@ -63,26 +72,48 @@ def _records(file: Path) -> dict[int, int]:
                         )
                     if record.filename.endswith("/byteorder") and archive.read(record) != b"little":
                         raise InputError(f"{file}: expected little-endian tensors, found others; {_again(file)}")
-                    stream.seek(record.header_offset + _NAME_LENGTH)
-                    offset = record.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", stream.read(4)))
-                    sizes[offset] = record.file_size
+                    places[record.filename] = (_begin(stream, record), record.file_size)
+                content = archive.read(f"{folder}/data.pkl")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         size = file.stat().st_size
         raise InputError(f"{file}: not a complete file of torch.save ({size:,} bytes); fetch it again") from error
-    return sizes
+    storages = f"{folder}/data/"
+    return content, {name.removeprefix(storages): at for name, at in places.items() if name.startswith(storages)}
 
 
-def _described(file: Path) -> dict[Any, Any]:
-    """Return the tensors on the meta device; each storage has its place in the file as `_checkpoint_offset`."""
+def _begin(stream: BinaryIO, record: ZipInfo) -> int:
+    """Return the offset of a record's first byte: its own header's length is not in the archive's directory."""
+    stream.seek(record.header_offset)
+    mark, *lengths = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+    if mark != _ZIP:
+        raise BadZipFile
+    return record.header_offset + _LOCAL_HEADER.size + sum(lengths)
+
+
+def _described(file: Path, content: bytes, places: Mapping[str, tuple[int, int]]) -> dict[Any, Any]:
+    """Return the tensors on the meta device; each storage has its place in the file as `_checkpoint_offset`.
+
+    `torch.load` would do so too, but it takes the storages to lie in the order in which the pickle first names them.
+    """
     import torch
+    from torch._weights_only_unpickler import Unpickler
 
+    def storage(saved: Any) -> torch.storage.TypedStorage:
+        _, kind, key, _, elements = saved
+        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
+        made = torch.UntypedStorage(elements * dtype.itemsize, device="meta")
+        made._checkpoint_offset = places[key][0] if key in places else None
+        return torch.storage.TypedStorage(wrap_storage=made, dtype=dtype, _internal=True)
+
+    unpickler = Unpickler(io.BytesIO(content), encoding="utf-8")
+    unpickler.persistent_load = storage  # type: ignore[method-assign]
     try:
-        found = torch.load(file, map_location="meta", weights_only=True)
+        found = unpickler.load()
     except Exception as error:  # a pickle can ask for anything, so anything can go wrong
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().split(". ")[0].split("\n")[0]
+        reason = (str(error) or type(error).__name__).split(". ")[0].split("\n")[0]
         raise InputError(
             f"{file}: expected a pickle of tensors alone, found {asked[1] if asked else f'something else ({reason})'}; "
             "it is read with weights_only and never run, as it could do anything; fetch the model as safetensors"

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
+from glob import glob
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +109,8 @@ def _mentioned(file: Path) -> set[Path]:
     names = re.findall(r"[^\s,\[\]{}'\"]{1,200}", text)
     names += [f"{module}.py" for module in re.findall(r"!function\s+(\w+)\.", text)]
     patterns = [name for name in names if re.fullmatch(r"(\w[^*]*)?\*[^*/]*\.\w+", name)]
-    paths = [file.parent / name for name in names]
-    return {path for path in paths if path.is_file()} | {path for name in patterns for path in file.parent.glob(name)}
+    names += [found for name in patterns for found in glob(name, root_dir=file.parent)]
+    return {path for name in names if isfile(path := file.parent / name)}  # no file: also text too long for a name
 
 
 def _fingerprint_files(files: Iterable[Path]) -> str:

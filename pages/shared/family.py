@@ -96,7 +96,7 @@ def on_this_machine(reference: str) -> bool:
         folder = Path(snapshot_download(reference, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError):
         return False
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*model*.bin"))
+    return any(any(folder.glob(name)) for name in ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin"))
 
 
 def families() -> dict[str, Family]:

@@ -135,6 +135,10 @@ def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: p
     (repository / "refs" / "main").write_text("0" * 40)
     (snapshot / "config.json").write_text("{}")
     assert not on_this_machine("lab/law")
-    (snapshot / "model.safetensors").write_bytes(b"")
-    assert on_this_machine("lab/law")
+    (snapshot / "my_model_args.bin").write_bytes(b"")
+    assert not on_this_machine("lab/law")
+    for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "adapter_model.bin"):
+        (snapshot / name).write_bytes(b"")
+        assert on_this_machine("lab/law")
+        (snapshot / name).unlink()
     assert not on_this_machine("lab/other") and not on_this_machine("lab/--..")

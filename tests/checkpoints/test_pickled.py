@@ -1,5 +1,6 @@
 """Pickled checkpoints: read as safetensors are, and refused where they are anything but tensors in their places."""
 
+import itertools
 import json
 import os
 import re
@@ -151,10 +152,32 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, weights: Weights) -> None
         with pytest.raises(InputError, match="never run"):
             load_model(model, "cpu")
     assert not ran.exists()
-    environment = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
-    code = f"from nmerge_core.checkpoints import open_checkpoint; open_checkpoint({model!r})"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "never run" in done.stderr and not ran.exists()
+
+
+def test_an_environment_that_lets_torch_run_pickles_changes_nothing(tmp_path: Path, weights: Weights) -> None:
+    ran = tmp_path / "ran"
+    models = [
+        write(tmp_path / "evil", {"evil": Malicious(os.system, f"touch {ran}")}),
+        write(tmp_path / "good", weights),
+    ]
+    code = """
+import sys
+from nmerge_core.checkpoints import fingerprint, open_checkpoint
+from nmerge_core.errors import InputError
+for model in sys.argv[1:]:
+    try:
+        print(fingerprint(open_checkpoint(model)))
+    except InputError as error:
+        print(error)
+"""
+    printed = []
+    for forced in ({}, {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}):
+        command = [sys.executable, "-c", code, *models]
+        done = subprocess.run(command, env={**os.environ, **forced}, capture_output=True, text=True, check=True)
+        printed.append(done.stdout.splitlines())
+    assert printed[0] == printed[1] and not ran.exists()
+    assert "system; it is read with weights_only and never run" in printed[0][0]
+    assert printed[0][1] == fingerprint(open_checkpoint(models[1]))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +247,7 @@ def rewrite(
     other.replace(file)
 
 
-@pytest.mark.parametrize("kind", ["old", "strides", "shared", "compressed", "moved"])
+@pytest.mark.parametrize("kind", ["old", "strides", "shared", "compressed"])
 def test_the_command_of_the_message_mends_it(tmp_path: Path, weights: Weights, kind: str) -> None:
     state = dict(weights)
     if kind == "strides":
@@ -237,14 +260,11 @@ def test_the_command_of_the_message_mends_it(tmp_path: Path, weights: Weights, k
         torch.save(state, file, _use_new_zipfile_serialization=False)
     if kind == "compressed":
         rewrite(file, compression=zipfile.ZIP_DEFLATED)
-    if kind == "moved":
-        rewrite(file, lambda names: names[:-8] + names[-8:][::-1])
     expected = {
         "old": "expected a zip archive, found the format before PyTorch 1.6",
         "strides": f"tensor {EMBEDDINGS}: expected its values in a row",
         "shared": "tensor model.norm.weight: expected values of its own",
         "compressed": "expected tensors as torch.save stores them, found pytorch_model/data.pkl compressed",
-        "moved": r"tensor .*: expected [\d,]+ bytes at [\d,]+, found none or fewer",
     }
     with pytest.raises(InputError, match=rf"pytorch_model\.bin.* {expected[kind]}") as caught:
         open_checkpoint(str(folder))
@@ -263,6 +283,43 @@ def test_a_file_of_an_earlier_torch_is_read(tmp_path: Path, weights: Weights) ->
     rewrite(folder / "pytorch_model.bin", lambda names: sorted(name for name in names if not name.endswith(marks)))
     opened = open_checkpoint(str(folder))
     assert all(torch.equal(opened.read(name), value) for name, value in weights.items())
+
+
+def test_storages_are_found_by_their_keys_in_any_order(tmp_path: Path) -> None:
+    """Where an archive tells its format torch takes them to lie as the pickle names them, on the meta device."""
+    file = tmp_path / "any.bin"
+    state = {name: torch.arange(4.0) + 100 * number for number, name in enumerate("abc")}
+    state |= {"again": state["b"], "none": torch.zeros(0)}
+    torch.save(state, file)
+    with zipfile.ZipFile(file) as archive:
+        records = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    first = [".format_version", ".storage_alignment", "byteorder", "data.pkl"]
+    for order in itertools.permutations(["data/0", "data/1", "data/2", "data/3"]):
+        writer = torch._C.PyTorchFileWriter(str(file))  # what torch.save writes with
+        for name in [*first, *order]:
+            writer.write_record(name, records[name], len(records[name]))
+        writer.write_end_of_file()
+        found = read_pickled(file)
+        for name, value in torch.load(file, weights_only=True).items():
+            assert torch.equal(value, state[name]) and torch.equal(read_rows(found[name]), value)
+        assert found["again"].offset == found["b"].offset
+
+
+def test_a_storage_without_a_record_of_its_own_is_refused(tmp_path: Path, weights: Weights) -> None:
+    folder = Path(write(tmp_path / "m", weights))
+    file = folder / "pytorch_model.bin"
+    content = file.read_bytes()
+    rewrite(file, lambda names: [name for name in names if not name.endswith("/data/3")])
+    refused(folder, "tensor .*: expected [0-9,]+ bytes at 0, found none or fewer")
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("pytorch_model/data/3", archive.read("pytorch_model/data/3"))
+    refused(folder, "or with two records of one name; fetch it again")
+    file.write_bytes(content)
+    with zipfile.ZipFile(file) as archive:
+        start = archive.getinfo("pytorch_model/data/3").header_offset
+    file.write_bytes(content[:start] + b"none" + content[start + 4 :])
+    refused(folder, "not a complete file of torch.save")
 
 
 @pytest.mark.parametrize("length", [0, 3, 100, 5_000, -1, -300])

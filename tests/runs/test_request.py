@@ -6,6 +6,7 @@ import pytest
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging import mergekit
+from nmerge_core.merging.inputs import roles
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
 from tests.tiny_family import make_family
@@ -43,6 +44,22 @@ def test_a_changed_input_makes_another_run(family, tmp_path):
     after = resolve(tmp_path, "classify", corpus).id
     math.write_text(content)
     assert after != before
+
+
+def test_only_files_are_inputs_of_what_a_yaml_file_s_text_may_name(tmp_path):
+    corpus = tmp_path / "corpus.yaml"
+    corpus.write_text(f"data: '*.v1'\nlong: {'数' * 150} {'数' * 150}/*.v1\nfilter: !function {'m' * 300}.f\n")
+    resolve_corpus = roles(tmp_path)["corpus"].__wrapped__  # anew each time
+    assert resolve_corpus(str(corpus))[0] == str(corpus)
+    (tmp_path / "folder.v1").mkdir()
+    alone = resolve_corpus(str(corpus))
+    (tmp_path / "file.v1").write_text("one")
+    (tmp_path / "file.v2").write_text("one")
+    named = resolve_corpus(str(corpus))
+    (tmp_path / "file.v2").write_text("other")
+    assert resolve_corpus(str(corpus)) == named != alone
+    (tmp_path / "file.v1").write_text("another")
+    assert resolve_corpus(str(corpus)) != named
 
 
 def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, monkeypatch):
