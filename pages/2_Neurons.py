@@ -84,7 +84,8 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     kept = int(frame["intersection"].sum())
     said = f"Of the base's {total:,} neurons **{style.percent(general / total)}** are general"
     if len(done) > 1:
-        said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune"
+        rest = "" if len(done) > len(family.models) else f" of the {len(done) - 1} classified so far"
+        said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune{rest}"
     st.markdown(f"{said}.")
     if layers:
         show(
