@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import cell, layer_axis, panels
+from nmerge_core.figures.panels import layer_axis, line_trace, panels
 
 _WHOLE = {"attention": "attention", "mlp": "whole MLP", "layer": "whole layer"}
 
@@ -40,28 +40,21 @@ def nonlinearity(
         lines = dict(list(mean[mean["model"] == model].groupby("part")))
         for part in (part for part in (*_WHOLE, *colours) if part in lines):
             line, title_of_part = lines[part], part_title(part)
-            trace = {
-                "type": "scatter",
-                "x": line["layer"],
-                "y": line["value"],
-                "name": title_of_part,
-                "legendgroup": title_of_part,
-                "showlegend": all(other["name"] != title_of_part for other in traces),
-                "mode": "lines+markers",
-                "line": {
-                    "color": style.base_colour(dark) if part in _WHOLE else colours[part],
-                    "dash": "dot" if part == "attention" else "solid",
-                    "width": 2,
-                },
-                "marker": {"size": 5},
-                "hovertext": [
-                    f"layer {layer} · {title_of_part} · {model}<br>non-linearity {style.significant(value)}, "
-                    "the mean over α and tokens"
-                    for layer, value in zip(line["layer"], line["value"], strict=True)
-                ],
-                "hoverinfo": "text",
-                **cell(index),
-            }
+            told = [
+                f"layer {layer} · {title_of_part} · {model}<br>non-linearity {style.significant(value)}, "
+                "the mean over α and tokens"
+                for layer, value in zip(line["layer"], line["value"], strict=True)
+            ]
+            trace = line_trace(
+                index,
+                title_of_part,
+                line["layer"],
+                line["value"],
+                style.base_colour(dark) if part in _WHOLE else colours[part],
+                told,
+                in_legend=all(other["name"] != title_of_part for other in traces),
+                dash="dot" if part == "attention" else "solid",
+            )
             traces.append(trace)
     layout = panels(
         [title.format(model) for model in models],

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from nmerge_core.figures import style
 from nmerge_core.figures.linearity import part_title
-from nmerge_core.figures.panels import cell, layer_axis, panels
+from nmerge_core.figures.panels import layer_axis, line_trace, panels
 
 
 def coefficients(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
@@ -24,24 +24,12 @@ def coefficients(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool 
     for index, (part, title) in enumerate(zip(found, titles, strict=True)):
         for model, line in frame[frame["part"] == part].groupby("model", sort=False):
             line = line.sort_values("layer")
-            trace = {
-                "type": "scatter",
-                "x": line["layer"],
-                "y": line["coefficient"],
-                "name": str(model),
-                "legendgroup": str(model),
-                "showlegend": index == 0,
-                "mode": "lines+markers",
-                "line": {"color": colours[str(model)], "width": 2},
-                "marker": {"size": 5},
-                "hovertext": [
-                    f"layer {layer} · {title}<br>the {model} fine-tune's weights count {style.significant(alpha)} times"
-                    for layer, alpha in zip(line["layer"], line["coefficient"], strict=True)
-                ],
-                "hoverinfo": "text",
-                **cell(index),
-            }
-            traces.append(trace)
+            told = [
+                f"layer {layer} · {title}<br>the {model} fine-tune's weights count {style.significant(alpha)} times"
+                for layer, alpha in zip(line["layer"], line["coefficient"], strict=True)
+            ]
+            x, y, colour = line["layer"], line["coefficient"], colours[str(model)]
+            traces.append(line_trace(index, str(model), x, y, colour, told, in_legend=index == 0))
     layout = panels(
         titles,
         x_title="layer",

@@ -71,6 +71,35 @@ def panels(
     return layout
 
 
+def line_trace(
+    panel: int,
+    name: str,
+    x: Any,
+    y: Any,
+    colour: str,
+    hovertext: list[str],
+    *,
+    in_legend: bool,
+    dash: str = "solid",
+    marker: int = 5,
+) -> dict[str, Any]:
+    """The trace of a line with markers (`marker` pixels) in a panel; lines of one name are one entry of the legend."""
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "name": name,
+        "legendgroup": name,
+        "showlegend": in_legend,
+        "mode": "lines+markers",
+        "line": {"color": colour, "dash": dash, "width": 2},
+        "marker": {"size": marker},
+        "hovertext": hovertext,
+        "hoverinfo": "text",
+        **cell(panel),
+    }
+
+
 def cell(index: int) -> dict[str, str]:
     """The axes of a trace that belongs into panel `index`."""
     return {"xaxis": f"x{index + 1}", "yaxis": f"y{index + 1}"}

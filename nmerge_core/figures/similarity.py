@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import cell, layer_axis, panels
+from nmerge_core.figures.panels import layer_axis, line_trace, panels
 
 MATRICES = {"gate": "gate (row)", "up": "up (row)", "down": "down (column)"}
 
@@ -24,21 +24,9 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
     for index, matrix in enumerate(found):
         for model, rows in summary[summary["matrix"] == matrix].groupby("model", sort=False):
             rows = rows.sort_values("layer")
-            trace = {
-                "type": "scatter",
-                "x": rows["layer"],
-                "y": rows["mean"],
-                "name": str(model),
-                "legendgroup": str(model),
-                "showlegend": index == 0,
-                "mode": "lines+markers",
-                "line": {"color": colours[str(model)], "width": 2},
-                "marker": {"size": 6},
-                "hovertext": [_fact(row) for row in rows.to_dict("records")],
-                "hoverinfo": "text",
-                **cell(index),
-            }
-            traces.append(trace)
+            told = [_fact(row) for row in rows.to_dict("records")]
+            x, y, colour = rows["layer"], rows["mean"], colours[str(model)]
+            traces.append(line_trace(index, str(model), x, y, colour, told, in_legend=index == 0, marker=6))
     layout = panels(
         [MATRICES[matrix] for matrix in found],
         x_title="layer",

@@ -75,15 +75,15 @@ def magnitudes(
 def by_magnitude(stream: Stream, rows: Sequence[Rows]) -> Ranking:
     """Rank the entries of all `rows` by |τ|."""
 
-    def values(rows: Rows) -> "Floats | torch.Tensor":
-        if not stream.plain(rows.name):
-            return stream.load(rows).deltas.abs().flatten(1)
+    def values(each: Rows) -> "Floats | torch.Tensor":
+        if not stream.plain(each.name):
+            return stream.load(each).deltas.abs().flatten(1)
         from nmerge_core.merging import kernels
 
-        entries = stream.entries(rows)
+        entries = stream.entries(each)
         found = np.empty((len(stream.models), entries.words.shape[1]), dtype=np.float32)
         if not kernels.magnitudes(entries.words, found):
-            raise stream.not_finite(rows, entries)
+            raise stream.not_finite(each, entries)
         return found
 
     return Ranking(values, with_torch=not all(stream.plain(name) for name in {each.name for each in rows}))
