@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from nmerge_core import __version__
 from nmerge_core.activations.store import Classification, open_classification
-from nmerge_core.categories import categorise, intersect
+from nmerge_core.categories import categorise, intersect, undecided
 from nmerge_core.checkpoints import fingerprint, label, open_checkpoint
 from nmerge_core.checkpoints import labels as short_labels
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
+from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def classify(
     max_length: int = 512,
     batch_size: "BatchSize" = "auto",
     device: str = "auto",
+    run_dtype: str = AUTO,
     categories: Sequence[str] | None = None,
     skip_first: bool = False,
     progress: Progress = silent,
@@ -50,6 +52,7 @@ def classify(
         max_length: tokens of an exemplar that are read.
         batch_size: exemplars a batch, or "auto".
         device: a torch device, or "auto".
+        run_dtype: the number format the model runs in (see `number_format.choose_format`).
         categories: categories of the corpus to use besides General; all by default.
         skip_first: leave out the first token of exemplars.
         progress: told of exemplars, then of layers.
@@ -69,8 +72,9 @@ def classify(
     stored = min(write.STORED, len(loaded.exemplars))
     if not 0 <= margin <= top_k <= stored or top_k < 1:
         raise InputError(f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}")
+    language_model = load_model(model, device, run_dtype)
     scores = collect(
-        load_model(model, device),
+        language_model,
         loaded,
         max_length=max_length,
         batch_size=batch_size,
@@ -91,29 +95,36 @@ def classify(
         "margin": margin,
         "max_length": max_length,
         "skip_first": skip_first,
+        "run_dtype": language_model.run_dtype,
         "version": __version__,
     }
     if distributed.join()[0] == 0:
         with write.new_folder(out) as folder:
             write.write_scores(folder, scores, progress)
             write.write_exemplars(folder, loaded)
-            _write_categories(Classification(folder, meta), progress)
+            meta["undecided"] = _write_categories(Classification(folder, meta), progress)
             write.write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
     distributed.wait()
 
 
-def _write_categories(found: Classification, progress: Progress) -> None:
+def _write_categories(found: Classification, progress: Progress) -> int:
+    """Write the categories; return the number of neurons whose category hangs on the order of equal scores."""
     from nmerge_core.activations import write
 
     top_k, margin = found.meta["top_k"], found.meta["margin"]
-    tables = []
+    tables, open_ = [], 0
     for done, layer in enumerate(found.layers):
         progress("Categories", done, len(found.layers), "layers")
-        ids, values = found.top(layer, top_k)
-        category, counts = categorise(ids, found.exemplar_categories, len(found.categories), top_k, margin)
-        tables.append(write.neuron_table(layer, found.categories, category, counts, ids, values))
+        ids, values = found.top(layer)
+        voting = found.exemplar_categories, len(found.categories), top_k, margin
+        category, counts = categorise(ids, *voting)
+        hangs = undecided(ids, values, *voting)
+        open_ += int(hangs.sum())
+        best = ids[:, :top_k], values[:, :top_k]
+        tables.append(write.neuron_table(layer, found.categories, category, counts, hangs, *best))
     write.write_neurons(found.folder, tables, found.categories)
     progress("Categories", len(found.layers), len(found.layers), "layers")
+    return open_
 
 
 def neuron_categories(
@@ -141,6 +152,21 @@ def neuron_categories(
             "category": np.array(classification.categories)[voted.ravel()],
         }
     )
+
+
+def count_undecided(classification: Classification, *, k: int | None = None, margin: int | None = None) -> int:
+    """Count the neurons whose category hangs on the order of scores within 1e-5 (`categories.undecided`).
+
+    Args:
+        classification: an opened folder.
+        k: exemplars that vote; the folder's own by default.
+        margin: the threshold m; the folder's own by default.
+    """
+    k = classification.meta["top_k"] if k is None else k
+    margin = classification.meta["margin"] if margin is None else margin
+    labels, n_categories = classification.exemplar_categories, len(classification.categories)
+    tops = (classification.top(layer) for layer in classification.layers)
+    return sum(int(undecided(*top, labels, n_categories, k, margin).sum()) for top in tops)
 
 
 def compare(

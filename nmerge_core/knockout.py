@@ -13,9 +13,11 @@ from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.scores import BATCH_SIZE, Evaluator
 from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
 
 RANDOM = "random"
+COLUMNS = ["group", "proportion", "neurons", "seed", "metric", "value", "run_dtype"]
 Neurons = dict[int, NDArray[np.int64]]
 """Neuron indices by layer."""
 
@@ -48,6 +50,7 @@ def knockout(
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
     device: str = "auto",
+    run_dtype: str = AUTO,
     run_code: bool = False,
     progress: Progress = silent,
 ) -> pd.DataFrame:
@@ -69,12 +72,13 @@ def knockout(
         limit: score the first this many problems only.
         batch_size: texts at a time.
         device: as in `load_model`.
+        run_dtype: as in `load_model`.
         run_code: allow a task that runs what the model writes.
         progress: counts measurements.
 
     Returns:
-        Columns group (the category or "random"), proportion, neurons, seed, metric, value; per measurement a row for
-        each metric of the task, the primary one first. Both groups begin with proportion 0, the intact model.
+        Columns group (the category or "random"), proportion, neurons, seed, metric, value, run_dtype; per measurement a
+        row for each metric of the task, the primary one first. Both groups begin with proportion 0, the intact model.
 
     Raises:
         InputError: no such category, layer or task; the category has no neuron there; a proportion, repeats or seed out
@@ -92,7 +96,7 @@ def knockout(
     if seed < 0:
         raise InputError(f"seed: expected a whole number from 0, found {seed}")
     evaluator = Evaluator([task], limit=limit, batch_size=batch_size, run_code=run_code)
-    language_model = load_model(model, device)
+    language_model = load_model(model, device, run_dtype)
     _check_same_kind(classification, language_model)
     seeds = range(seed, seed + repeats)
     trials = list(plan(members, classification.d_ffn, category, sorted(set(proportions)), seeds))
@@ -103,7 +107,7 @@ def knockout(
             progress("knocking out neurons", index + min(0.99, done / max(total, 1)), measurements, "measurements")
 
         with knock_out(language_model.model, language_model.architecture, neurons):
-            return evaluator.scores(language_model, within)[["metric", "value"]]
+            return evaluator.scores(language_model, within)[["metric", "value", "run_dtype"]]
 
     intact = measure(0, {})
     tables = [
@@ -115,7 +119,7 @@ def knockout(
         facts = {"group": trial.group, "proportion": trial.proportion, "neurons": trial.size, "seed": trial.seed}
         tables.append(scores.assign(**facts))
     progress("knocking out neurons", measurements, measurements, "measurements")
-    return pd.concat(tables, ignore_index=True)[["group", "proportion", "neurons", "seed", "metric", "value"]]
+    return pd.concat(tables, ignore_index=True)[COLUMNS]
 
 
 def category_neurons(classification: Classification, category: str, layers: Sequence[int]) -> Neurons:

@@ -1,5 +1,6 @@
 """A checkpoint as a running transformers model with its tokenizer."""
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import Checkpoint, label, open_checkpoint
 from nmerge_core.checkpoints.adapter import Adapter, find_tensor
+from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
+from nmerge_core.number_format import AUTO, ITEM_BYTES, choose_format
 
 _BLOCK_ELEMENTS = 1 << 22  # of a weight that an adapter is added to at once, in float32
 _DEVICE_SHARE = 0.8  # of a device's free memory that weights may fill; the rest is for activations
@@ -29,17 +32,23 @@ class LanguageModel:
     label: str
     device: torch.device
 
+    @property
+    def run_dtype(self) -> str:
+        """The name of the number format it runs in."""
+        return str(self.model.dtype).removeprefix("torch.")
 
-def load_model(reference: str, device: str = "auto") -> LanguageModel:
-    """Load a model in its own dtype; code that comes with a model is never run.
 
-    An adapter is added to the weights: summed in float32 by blocks of rows, then cast to the model's dtype, as a merge
-    that writes this dtype does.
+def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> LanguageModel:
+    """Load a model in the number format it is to run in; code that comes with a model is never run.
+
+    An adapter is added to the weights: summed in float32 by blocks of rows, then rounded to the checkpoint's dtype, as
+    a merge that writes this dtype does, whatever format the model runs in.
 
     Args:
         reference: a model folder or a Hub id, or MODEL+ADAPTER.
         device: "auto", or a torch device. "auto" is this process's GPU (by LOCAL_RANK) if there is one, all GPUs and
             the CPU together if the model is larger than one GPU, else the CPU.
+        run_dtype: as in `number_format.choose_format`.
 
     Raises:
         InputError: the model is no causal language model; it, its tokenizer or its adapter cannot be loaded; weights
@@ -48,13 +57,16 @@ def load_model(reference: str, device: str = "auto") -> LanguageModel:
     checkpoint = open_checkpoint(reference)
     architecture = checkpoint.architecture
     check_causal(checkpoint)
-    logging.disable_progress_bar()
-    place = _place(checkpoint, device)
+    disable_progress_bar()
+    chosen = choose_format(checkpoint, run_dtype, device)
+    if chosen.remark:
+        logging.warning(chosen.remark)
+    place = _place(device, checkpoint.parameters * ITEM_BYTES[chosen.name])
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
-            dtype="auto",
+            dtype=getattr(torch, chosen.name),
             device_map=place,
             trust_remote_code=False,
             use_safetensors=not checkpoint.pickled,  # else it reads with weights_only, as we do
@@ -93,7 +105,7 @@ def _add_adapter(model: PreTrainedModel, checkpoint: Checkpoint, adapter: Adapte
         step = max(1, _BLOCK_ELEMENTS // max(1, tensor.row_elements))
         for start in range(0, tensor.rows, step):
             stop = min(start + step, tensor.rows)
-            parameters[own][start:stop].copy_(checkpoint.read(name, start, stop))
+            parameters[own][start:stop].copy_(checkpoint.read(name, start, stop).to(torch_dtype(tensor.dtype)))
 
 
 def check_causal(checkpoint: Checkpoint) -> None:
@@ -106,11 +118,11 @@ def check_causal(checkpoint: Checkpoint) -> None:
         )
 
 
-def _place(checkpoint: Checkpoint, device: str) -> str:
+def _place(device: str, size: int) -> str:
     if device == "auto":
         if not torch.cuda.is_available():
             return "cpu"
         local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         free, _ = torch.cuda.mem_get_info(local)
-        return local if checkpoint.bytes < _DEVICE_SHARE * free else "auto"
+        return local if size < _DEVICE_SHARE * free else "auto"
     return choose_device(device)

@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import sys
+from functools import cache
 from pathlib import Path
 
 from nmerge_core.errors import InputError
@@ -52,6 +53,27 @@ def threads() -> int:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Return the instructions this machine's processors have beyond the common ones, as Linux calls them."""
+    try:
+        listed = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(listed[1].split()) if listed else frozenset()
+
+
+@cache
+def total_memory() -> int:
+    """Return the memory this process may use, in bytes: the machine's, or its container's where that is less."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return machine
+    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 def peak_memory() -> int:

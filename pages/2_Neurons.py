@@ -16,6 +16,7 @@ from pages.shared.neurons import (
     comparison,
     finished,
     opened,
+    undecided,
 )
 from pages.shared.page import begin, empty_state, how_computed, link
 from pages.shared.runs import run_panel
@@ -87,6 +88,11 @@ def draw(family: Family, done: dict[str, Run]) -> None:
         rest = "" if len(done) > len(family.models) else f" of the {len(done) - 1} classified so far"
         said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune{rest}"
     st.markdown(f"{said}.")
+    if open_ := undecided(str(done["base"].results), k, min(m, k)):
+        st.caption(
+            f"The category of {style.count(open_)} of the base's neurons hangs on the order of scores that are equal "
+            "to five digits, which may differ between processors."
+        )
     if layers:
         show(
             figures.categories_by_layer(frame, sorted(layers), colours, dark=dark()),

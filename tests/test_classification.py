@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.activations.write import check_free
-from nmerge_core.categories import categorise
+from nmerge_core.categories import TOLERANCE, categorise
 from nmerge_core.classification import classify, compare, neuron_categories
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import Cancelled, InputError
@@ -37,7 +37,8 @@ def test_every_file_agrees_with_the_scores(made):
     folder, corpus = made[0] / "base-neurons", load_corpus(made[1])
     scores = load_file(folder / "scores.safetensors")
     neurons = pd.read_parquet(folder / "neurons.parquet")
-    assert list(neurons) == ["layer", "neuron", "category", *(f"count_{name}" for name in NAMES), "exemplars", "values"]
+    counts = [f"count_{name}" for name in NAMES]
+    assert list(neurons) == ["layer", "neuron", "category", *counts, "undecided", "exemplars", "values"]
     assert len(neurons) == LAYERS * D_FFN
     for row in neurons.itertuples():
         own = scores[f"layer.{row.layer}"][:, row.neuron].float().tolist()  # (exemplars,)
@@ -81,14 +82,35 @@ def test_equal_scores_are_ordered_by_exemplar(tmp_path):
 
 
 def test_batch_size_leaves_the_categories_alone(made, tmp_path):
+    """To what is promised on any processor: the order of scores within the tolerance of each other is no result."""
     model = tiny_model(tmp_path / "model")  # float32
-    frames = []
+    found = []
     for batch_size in (1, 5, "auto"):
         out = tmp_path / f"out-{batch_size}"
         classify(model, made[1], out, top_k=5, batch_size=batch_size)
-        frames.append(open_classification(out).neurons().drop(columns="values"))
-    pd.testing.assert_frame_equal(frames[0], frames[1])
-    pd.testing.assert_frame_equal(frames[0], frames[2])
+        found.append(open_classification(out))
+    first = found[0].neurons()
+    for other in found[1:]:
+        neurons = other.neurons()
+        settled = ~(first["undecided"] | neurons["undecided"])
+        assert settled.sum() > 0.9 * len(first)
+        assert neurons["category"][settled].equals(first["category"][settled])
+        for layer in range(LAYERS):
+            (ids, values), (ids_before, values_before) = other.top(layer, 5), found[0].top(layer, 5)
+            np.testing.assert_allclose(values, values_before, rtol=TOLERANCE)
+            moved = ids != ids_before  # only among scores that are as good as equal
+            own = load_file(other.folder / "scores.safetensors")[f"layer.{layer}"].numpy()  # (exemplars, d_ffn)
+            before = np.take_along_axis(own.T, ids_before, axis=1)
+            np.testing.assert_allclose(before[moved], values[moved], rtol=TOLERANCE)
+
+
+def test_neurons_whose_category_hangs_on_equal_scores_are_counted(tmp_path):
+    same = {name: ["a", "b"] for name in ("general", "math")}  # every score is there once in each category
+    model = tiny_model(tmp_path / "model")
+    classify(model, write_corpus(tmp_path / "corpus", same), tmp_path / "out", top_k=1)
+    found = open_classification(tmp_path / "out")
+    assert found.meta["undecided"] == LAYERS * D_FFN
+    assert found.neurons()["undecided"].all()
 
 
 def test_voting_again_equals_the_folder_and_follows_k_and_margin(made):

@@ -15,6 +15,7 @@ PACKAGE = "nmerge_core"
 LAYERS = (
     {"", "errors", "progress", "machine", "cache", "figures", "demo", "evolution", "lazy"},
     {"architecture", "checkpoints"},
+    {"number_format"},
     {"loading", "skeleton", "corpus", "activations"},
     {"categories", "classification", "similarity", "linearity", "evaluation", "statistics"},
     {"merging"},  # some methods search by what a task or a text says of the candidate

@@ -79,7 +79,7 @@ def zeroed(place: Path, neurons: dict[int, np.ndarray]) -> str:
 
 def test_curve_and_control(place: Path) -> None:
     found = knockout(**arguments(place), category="code", layers=[0, 1], proportions=[1.0, 0.5], repeats=2, seed=5)
-    assert list(found.columns) == ["group", "proportion", "neurons", "seed", "metric", "value"]
+    assert list(found.columns) == ["group", "proportion", "neurons", "seed", "metric", "value", "run_dtype"]
     assert set(found["metric"]) == {"word_perplexity", "bits_per_byte"} and found["metric"][0] == "word_perplexity"
     bits = found[found["metric"] == "bits_per_byte"]
     assert list(zip(bits["group"], bits["seed"], bits["proportion"], strict=True)) == [

@@ -24,7 +24,7 @@ class Scores:
 
     Attributes:
         layers: the layers, in the order of the first axis.
-        values: (layers, exemplars, d_ffn), the model's dtype.
+        values: (layers, exemplars, d_ffn), the format the model runs in.
         positions: (layers, exemplars, d_ffn), integer; the token, counted from 0, at which |φ| was first largest.
     """
 
@@ -55,7 +55,7 @@ def collect(
 
     Exemplars are truncated to `max_length` tokens (or to the model's own limit), padded on the right, and run longest
     first, so that a batch has little padding and one that is too large fails at once. Memory holds the activation of
-    one batch and one layer at a time. The result does not depend on batch size or order, to the dtype's rounding.
+    one batch and one layer at a time. The result does not depend on batch size or order, to the format's rounding.
 
     Args:
         language_model: the model.

@@ -1,10 +1,11 @@
 """The classification folder: what was collected from a model, in files that any tool reads.
 
-neurons.parquet       layer, neuron, category, count_<category>…, exemplars (top-k ids, best first), values
+neurons.parquet       layer, neuron, category, count_<category>…, undecided (whether the category hangs on the order of
+                      equal scores, `categories.undecided`), exemplars (top-k ids, best first), values
 summary.csv           layer, category, neurons
 meta.json             model, corpus, categories and parameters
 top.safetensors       ids, values, positions (layers, d_ffn, K) of the K best exemplars, by value, then by id
-scores.safetensors    layer.<l> (exemplars, d_ffn) in the model's dtype: all a_j(s)
+scores.safetensors    layer.<l> (exemplars, d_ffn) in the format the model ran in: all a_j(s)
 exemplars.parquet     id, category, text
 """
 

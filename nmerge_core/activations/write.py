@@ -93,6 +93,7 @@ def neuron_table(
     categories: Sequence[str],
     category: NDArray[np.integer],
     counts: NDArray[np.integer],
+    undecided: NDArray[np.bool_],
     ids: NDArray[np.int32],
     values: NDArray[np.float32],
 ) -> pa.Table:
@@ -103,6 +104,7 @@ def neuron_table(
         categories: names of the categories.
         category: (d_ffn,) category index of each neuron.
         counts: (d_ffn, categories) votes.
+        undecided: (d_ffn,) whether the category hangs on the order of equal scores.
         ids: (d_ffn, k) exemplars that voted, best first.
         values: (d_ffn, k) their scores.
     """
@@ -113,6 +115,7 @@ def neuron_table(
         "neuron": pa.array(np.arange(d_ffn, dtype=np.int32)),
         "category": pa.array(np.array(categories)[category]),
         **{f"count_{name}": pa.array(counts[:, index].astype(np.int32)) for index, name in enumerate(categories)},
+        "undecided": pa.array(undecided),
         "exemplars": pa.ListArray.from_arrays(offsets, pa.array(ids.ravel())),
         "values": pa.ListArray.from_arrays(offsets, pa.array(values.ravel())),
     }

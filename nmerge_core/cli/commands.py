@@ -60,6 +60,7 @@ def classify(arguments: Namespace) -> None:
         max_length=arguments.max_length,
         batch_size=arguments.batch_size,
         device=arguments.device,
+        run_dtype=arguments.run_dtype,
         categories=arguments.categories,
         skip_first=arguments.skip_first,
         progress=TerminalProgress(),
@@ -68,6 +69,8 @@ def classify(arguments: Namespace) -> None:
 
     summary = pd.read_csv(arguments.out / "summary.csv")
     print(summary.pivot(index="layer", columns="category", values="neurons").to_string())
+    meta = json.loads((arguments.out / "meta.json").read_text(encoding="utf-8"))
+    print(f"run in {meta['run_dtype']}; {meta['undecided']:,} neurons hang on the order of scores within 1e-5")
 
 
 def compare(arguments: Namespace) -> None:
@@ -102,6 +105,7 @@ def knockout(arguments: Namespace) -> None:
         seed=arguments.seed,
         limit=arguments.limit,
         device=arguments.device,
+        run_dtype=arguments.run_dtype,
         run_code=arguments.run_code,
         progress=TerminalProgress(),
     )
@@ -221,6 +225,7 @@ def evaluate(arguments: Namespace) -> None:
         limit=arguments.limit,
         batch_size=arguments.batch_size,
         device=arguments.device,
+        run_dtype=arguments.run_dtype,
         run_code=arguments.run_code,
         progress=TerminalProgress(),
     )

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from nmerge_core import __version__
 from nmerge_core.cli import commands
+from nmerge_core.number_format import AUTO, RUN_DTYPES
 
 _MODEL = "a model folder or Hub id, or MODEL+ADAPTER with the folder or id of a LoRA"
 _CORPUS = "a folder with one <category>.jsonl per category, or a YAML of datasets sources"
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     classify.add_argument("--categories", type=_names, help="categories to use besides general (default: all)")
     classify.add_argument("--skip-first", action="store_true", help="leave out the first token, an attention sink")
     _device(classify)
+    _run_dtype(classify)
 
     compare = add("compare", commands.compare, "neurons per category in each model, and those it has in every model")
     compare.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="what classify wrote, the base's first")
@@ -174,6 +176,16 @@ def _device(parser: argparse.ArgumentParser) -> None:
 def _evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_positive, help="only the first problems of a task (default: all)")
     _run_code(parser)
+    _run_dtype(parser)
+
+
+def _run_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run-dtype",
+        choices=RUN_DTYPES,
+        default=AUTO,
+        help="number format the model runs in; auto is its own, on a CPU that computes in it slowly float32",
+    )
 
 
 def _run_code(parser: argparse.ArgumentParser) -> None:

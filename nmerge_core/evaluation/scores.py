@@ -21,9 +21,10 @@ from nmerge_core.evaluation.code import code_progress
 from nmerge_core.evaluation.harness import Harness
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
 
-COLUMNS = ["model", "task", "metric", "value", "stderr", "samples"]
+COLUMNS = ["model", "task", "metric", "value", "stderr", "samples", "run_dtype"]
 BATCH_SIZE = 64
 _JACKKNIFE_GROUPS = 20
 
@@ -64,8 +65,8 @@ class Evaluator:
         """Score one model.
 
         Returns:
-            Columns model, task, metric, value, stderr, samples; a task's primary metric is its first. `stderr` is the
-            closed form for means, else a jackknife over groups of problems; NaN for a group of tasks.
+            Columns model, task, metric, value, stderr, samples, run_dtype; a task's primary metric is its first.
+            `stderr` is the closed form for means, else a jackknife over groups of problems; NaN for a group of tasks.
         """
         rows: list[dict[str, Any]] = []
         for reference, task in self._tasks:
@@ -73,7 +74,8 @@ class Evaluator:
             with _reporting_code(stage, progress):
                 results = self._run(language_model, task, stage, progress)
             rows += _rows(results, task["tasks"])
-        return pd.DataFrame(rows).assign(model=language_model.label)[COLUMNS]
+        facts = {"model": language_model.label, "run_dtype": language_model.run_dtype}
+        return pd.DataFrame(rows).assign(**facts)[COLUMNS]
 
     @property
     def names(self) -> list[str]:
@@ -121,16 +123,17 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
     device: str = "auto",
+    run_dtype: str = AUTO,
     run_code: bool = False,
     progress: Progress = silent,
 ) -> pd.DataFrame:
-    """Score models, one after the other, on tasks; see `Evaluator` for the arguments and the columns."""
+    """Score models, one after the other, on tasks; see `Evaluator` and `load_model` for the arguments."""
     if not models:
         raise InputError("models: expected at least one model, found none")
     evaluator_ = Evaluator(tasks, limit=limit, batch_size=batch_size, run_code=run_code)
     frames = []
     for reference, label in zip(models, labels(models), strict=True):
-        language_model = dataclasses.replace(load_model(reference, device), label=label)
+        language_model = dataclasses.replace(load_model(reference, device, run_dtype), label=label)
         frames.append(evaluator_.scores(language_model, progress))
     return pd.concat(frames, ignore_index=True)
 

@@ -7,35 +7,44 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from nmerge_core.architecture import Matrix
+from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.errors import InputError
 from nmerge_core.linearity.samples import Batch
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.machine import CPU
 from nmerge_core.merging.block import Block
+from nmerge_core.merging.recipe import DTYPES
 from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
+from nmerge_core.number_format import choose_format
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One whole model in memory; `weights` are its parameters' own memory, by their names in the checkpoints."""
+    """One whole model in memory; `weights` are its parameters' own memory, by their names in the checkpoints.
+
+    `rounded` are the dtypes in which they would be written: they are rounded to these before the model runs, in
+    whatever format it does.
+    """
 
     language_model: LanguageModel
     stream: Stream
     weights: Mapping[str, Tensor]
+    rounded: Mapping[str, torch.dtype]
 
     def fill(self, delta: Callable[[Block], Tensor], tick: Callable[[], None]) -> None:
-        """Set the weights to base + `delta(block)`, rounded once to the model's dtype; `tick` is called per block."""
+        """Set the weights to base + `delta(block)`, rounded as they would be written; `tick` is called per block."""
 
         def work(rows: Rows) -> None:
             block = self.stream.load(rows)
             matrix = self.stream.donor.architecture.matrix(rows.name)
             target = as_matrix(self.weights[rows.name], matrix)[rows.start : rows.stop]
-            target.copy_((block.base + delta(block)).reshape(target.shape))
+            merged = (block.base + delta(block)).to(self.rounded[rows.name])
+            target.copy_(merged.reshape(target.shape))
 
         for _ in in_order(work, all_rows(self.stream, list(self.weights))):
             tick()
@@ -67,8 +76,14 @@ class Candidate:
         return total / len(predicted)
 
 
-def load_candidate(stream: Stream, names: Sequence[str], dtype: torch.dtype | None) -> Candidate:
-    """Load the donor's model, in `dtype` or its own, for weights to be merged into.
+def load_candidate(stream: Stream, names: Sequence[str], dtype: str | None, run_dtype: str) -> Candidate:
+    """Load the donor's model for weights to be merged into.
+
+    Args:
+        stream: the models that are merged.
+        names: the tensors that are merged.
+        dtype: the format that the merge would be written in; that of each of the donor's tensors if None.
+        run_dtype: the format it runs in, as in `number_format.choose_format`.
 
     Raises:
         InputError: the model cannot be loaded, transformers keeps its weights under other names or shapes, or rows of
@@ -80,10 +95,9 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: torch.dtype | No
             "recipe, key 'tokenizer': a search in memory merges rows by position; expected models of one vocabulary, "
             "found others; give the coefficients, or search with the command `sweep`, which writes each candidate"
         )
-    language_model = load_model(donor.reference, stream.device)
-    model: nn.Module = language_model.model
-    model.to(dtype=dtype)
-    own = model.state_dict()
+    chosen = choose_format(donor, run_dtype, stream.device, written=dtype)
+    language_model = load_model(donor.reference, stream.device, chosen.name)
+    own = language_model.model.state_dict()
     weights = {}
     for name in names:
         found = own.get(name, own.get(f"{language_model.model.base_model_prefix}.{name}"))
@@ -93,7 +107,8 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: torch.dtype | No
                 "shapes, so it cannot be merged in memory; search with the command `sweep`, which writes each candidate"
             )
         weights[name] = found
-    return Candidate(language_model, stream, weights)
+    rounded = {name: torch_dtype(DTYPES[dtype] if dtype else donor.info(name).dtype) for name in names}
+    return Candidate(language_model, stream, weights, rounded)
 
 
 def as_matrix(tensor: Tensor, matrix: Matrix) -> Tensor:

@@ -22,6 +22,7 @@ from nmerge_core.merging.statistics import (
     order_statistics,
 )
 from nmerge_core.merging.stream import Stream, all_rows
+from nmerge_core.number_format import choose_format
 from nmerge_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class Context:
     def labels(self) -> list[str]:
         """A distinct short name per model, in the recipe's order."""
         return labels(self.recipe.references)
+
+    @property
+    def run_dtype(self) -> str:
+        """The format that the base runs in, where it is run on texts."""
+        return choose_format(self.stream.donor, self.recipe.run_dtype, self.stream.device).name
 
     def magnitudes(self, densities: Sequence[float], *, extra: int = 0) -> list[Magnitudes]:
         """Return whole-model statistics of |τ| per model (exact; a tied tensor counts once)."""
@@ -160,6 +166,7 @@ class Context:
                 top_k=top_k or 10,
                 margin=1 if margin is None else margin,
                 device=self.stream.device,
+                run_dtype=self.recipe.run_dtype,
                 progress=self.progress,
             )
             return self._checked(_categories(out, None, None), corpus)

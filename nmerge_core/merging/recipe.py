@@ -12,10 +12,11 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging import mergekit
 from nmerge_core.merging.registry import Method, Values, find_method, methods, named
 from nmerge_core.merging.tokenizer import TokenizerChoice, read_choice
+from nmerge_core.number_format import AUTO, RUN_DTYPES
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "seed")
-_KEYS += ("tokenizer", "tokenizer_source", "engine")
+_KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
+_KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "engine")
 # mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
 _WITHOUT_EFFECT = ("int8_mask",)
 
@@ -30,13 +31,17 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; `parameters` holds what was written under it, defaults are filled in by `values`."""
+    """A checked recipe; `parameters` holds what was written under it, defaults are filled in by `values`.
+
+    `dtype` is the format of what is written (the donor's if None), `run_dtype` that of models that are run on the way.
+    """
 
     merge_method: str
     base_model: str | None
     models: tuple[ModelEntry, ...]
     parameters: Mapping[str, Any]
     dtype: str | None = None
+    run_dtype: str = AUTO
     seed: int = 0
     tokenizer: TokenizerChoice | None = None
     folder: Path | None = field(
@@ -123,6 +128,7 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
         parameters=_parameters(content.get("parameters"), method, "parameters"),
         # mergekit computes in `dtype` and writes `out_dtype`; here arithmetic is float32 whatever is written.
         dtype=_dtype(content, "out_dtype") or _dtype(content, "dtype"),
+        run_dtype=_dtype(content, "run_dtype", RUN_DTYPES) or AUTO,
         seed=_seed(content.get("seed", 0)),
         tokenizer=read_choice(content, [*([base] if base else []), *(entry.model for entry in entries)]),
         folder=file.parent if (file := _file(source)) else None,
@@ -149,6 +155,8 @@ def recipe_yaml(recipe: Recipe) -> str:
     content |= {"models": models, "parameters": shared}
     if recipe.dtype:
         content["dtype"] = recipe.dtype
+    if recipe.run_dtype != AUTO:
+        content["run_dtype"] = recipe.run_dtype
     if recipe.tokenizer:
         content["tokenizer"] = recipe.tokenizer.content()
     content["seed"] = recipe.seed
@@ -246,10 +254,10 @@ def _check_engine(engine: Any) -> None:
         raise InputError(f"recipe, key 'engine': expected nmerge or mergekit, found {engine!r}")
 
 
-def _dtype(content: Mapping[str, Any], key: str) -> str | None:
+def _dtype(content: Mapping[str, Any], key: str, known: Iterable[str] = tuple(DTYPES)) -> str | None:
     dtype = content.get(key)
-    if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
-        raise InputError(f"recipe, key '{key}': expected one of {', '.join(DTYPES)}; found {dtype!r}")
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in known):
+        raise InputError(f"recipe, key '{key}': expected one of {', '.join(known)}; found {dtype!r}")
     return dtype
 
 

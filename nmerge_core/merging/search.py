@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.evolution import Found, minimise
-from nmerge_core.lazy import torch
 from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.recipe import DTYPES
 from nmerge_core.merging.registry import Values
+from nmerge_core.number_format import FLOAT32
 
 if TYPE_CHECKING:
     from nmerge_core.evaluation import Evaluator
@@ -127,13 +125,13 @@ def load_evaluator(context: Context, values: Values) -> Evaluator:
     return Evaluator(tasks, limit=values.shared["limit"], run_code=values.shared["run_code"])
 
 
-def candidate_of(context: Context, dtype: torch.dtype | None = None) -> Candidate:
-    """Load a model to merge into in memory, in the output's dtype unless another is asked for."""
+def candidate_of(context: Context, *, exact: bool = False) -> Candidate:
+    """Load a model to merge into in memory: rounded as the output is, or, if `exact`, in float32 from end to end."""
     from nmerge_core.merging.candidate import load_candidate
 
-    if dtype is None and context.recipe.dtype:
-        dtype = torch_dtype(DTYPES[context.recipe.dtype])
-    return load_candidate(context.stream, context.names, dtype)
+    if exact:
+        return load_candidate(context.stream, context.names, FLOAT32, FLOAT32)
+    return load_candidate(context.stream, context.names, context.recipe.dtype, context.recipe.run_dtype)
 
 
 def _numbers(values: Any, count: int) -> bool:

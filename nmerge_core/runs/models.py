@@ -1,11 +1,12 @@
 """The models that short questions have loaded, kept while there is room."""
 
-import os
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from nmerge_core.checkpoints.checkpoint import open_checkpoint
 from nmerge_core.checkpoints.fingerprint import fingerprint
+from nmerge_core.machine import total_memory
+from nmerge_core.number_format import ITEM_BYTES, choose_format
 
 if TYPE_CHECKING:
     from nmerge_core.loading import LanguageModel
@@ -28,13 +29,14 @@ class LoadedModels:
         checkpoint = open_checkpoint(reference)
         key = fingerprint(checkpoint)
         if key not in self._models:
-            self._make_room(checkpoint.bytes)
-            self._models[key] = (checkpoint.bytes, load_model(reference))
+            size = checkpoint.parameters * ITEM_BYTES[choose_format(checkpoint).name]
+            self._make_room(size)
+            self._models[key] = (size, load_model(reference))
         self._models.move_to_end(key)
         return self._models[key][1]
 
     def _make_room(self, wanted: int) -> None:
-        room = _MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        room = _MEMORY_SHARE * total_memory()
         while self._models and (
             len(self._models) >= _COUNT or sum(size for size, _ in self._models.values()) + wanted > room
         ):

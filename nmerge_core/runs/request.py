@@ -13,10 +13,12 @@ from typing import Any
 import yaml
 
 from nmerge_core import __version__
+from nmerge_core.checkpoints.checkpoint import open_checkpoint
 from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 from nmerge_core.merging.engine import MergekitRecipe, load, written
 from nmerge_core.merging.inputs import classification, resolve_inputs, roles
+from nmerge_core.number_format import choose_format
 from nmerge_core.runs.folder import find
 
 
@@ -37,6 +39,7 @@ KINDS: dict[str, Kind] = {
             "max_length": 512,
             "batch_size": "auto",
             "device": "auto",
+            "run_dtype": "auto",
             "categories": None,
             "skip_first": False,
         },
@@ -51,13 +54,17 @@ KINDS: dict[str, Kind] = {
             "limit": None,
             "run_code": False,
             "device": "auto",
+            "run_dtype": "auto",
         },
     ),
     "linearity": Kind(
         ("base", "models", "corpus"), {"neurons": None, "categories": None, "samples": 30, "seed": 0, "device": "auto"}
     ),
     "merge": Kind(("recipe",), {"device": "auto"}),
-    "evaluate": Kind(("models", "tasks"), {"limit": None, "run_code": False, "batch_size": 64, "device": "auto"}),
+    "evaluate": Kind(
+        ("models", "tasks"),
+        {"limit": None, "run_code": False, "batch_size": 64, "device": "auto", "run_dtype": "auto"},
+    ),
 }
 
 
@@ -114,7 +121,12 @@ def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
         if isinstance(recipe, MergekitRecipe):
             inputs["mergekit"] = version("mergekit")
     named = roles(root) | {"neurons": partial(_neurons, root)}
-    return Request(kind, {name: resolve_inputs(named, name, full[name], inputs) for name in sorted(full)}, inputs)
+    resolved = {name: resolve_inputs(named, name, full[name], inputs) for name in sorted(full)}
+    if "run_dtype" in full:
+        for model in resolved.get("models") or [resolved["model"]]:
+            found = choose_format(open_checkpoint(model), full["run_dtype"], full["device"])
+            inputs[f"{model} runs in"] = found.name
+    return Request(kind, resolved, inputs)
 
 
 def _neurons(root: Path, reference: str) -> tuple[str, str]:

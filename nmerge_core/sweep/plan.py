@@ -14,6 +14,7 @@ from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.merging.inputs import resolve_inputs, roles
 from nmerge_core.merging.recipe import Recipe, load_recipe, recipe_yaml
+from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.sweep.axis import Axis, read_axis
 from nmerge_core.sweep.strategies import STRATEGIES
 
@@ -38,6 +39,7 @@ class Sweep:
     tasks: tuple[str, ...]
     objective: Mapping[str, float] | None
     limit: int | None
+    run_dtype: str
     keep: str
 
     def recipe_at(self, point: Point) -> Recipe:
@@ -73,12 +75,13 @@ class Sweep:
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides what a trial is and leaves, as the YAML has it; more `trials` may be asked for later."""
-        written = {name: getattr(self, name) for name in ("strategy", "seed", "tasks", "objective", "limit", "keep")}
+        names = ("strategy", "seed", "tasks", "objective", "limit", "run_dtype", "keep")
+        written = {name: getattr(self, name) for name in names}
         return {"recipe": dict(self.recipe), "search": {axis.key: axis.written for axis in self.axes}, **written}
 
 
 _DEFAULTS: dict[str, Any] = {"strategy": "grid", "trials": 20, "seed": 0, "objective": None, "limit": None}
-_DEFAULTS |= {"keep": "best"}
+_DEFAULTS |= {"run_dtype": AUTO, "keep": "best"}
 _KEYS = ("recipe", "search", "tasks", *_DEFAULTS)
 
 
@@ -100,7 +103,9 @@ def load_sweep(file: Path) -> Sweep:
     whole = ["seed", *(p.name for p in load_recipe(recipe).method.parameters if p.kind == "int")]
     axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
     strategy, keep, tasks, objective = (content[key] for key in ("strategy", "keep", "tasks", "objective"))
+    run_dtype = content["run_dtype"]
     _check(strategy in STRATEGIES, file, "strategy", f"one of {', '.join(STRATEGIES)}", strategy)
+    _check(run_dtype in RUN_DTYPES, file, "run_dtype", f"one of {', '.join(RUN_DTYPES)}", run_dtype)
     _check(keep in KEEP, file, "keep", f"one of {', '.join(KEEP)}", keep)
     _check(_whole(content["trials"], 1), file, "trials", "a whole number from 1", content["trials"])
     _check(_whole(content["seed"], 0), file, "seed", "a whole number from 0", content["seed"])
@@ -117,7 +122,8 @@ def load_sweep(file: Path) -> Sweep:
     found = [
         str(path) if (path := file.parent / task).is_file() and not Path(task).exists() else task for task in tasks
     ]
-    sweep = Sweep(recipe, folder, axes, strategy, trials, content["seed"], tuple(found), objective, limit, keep)
+    seed = content["seed"]
+    sweep = Sweep(recipe, folder, axes, strategy, trials, seed, tuple(found), objective, limit, run_dtype, keep)
     _try_values(sweep)
     return sweep
 

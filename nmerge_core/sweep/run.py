@@ -49,7 +49,7 @@ def sweep(
     check_keys(plan.objective or (), evaluator.names, "sweep, key 'objective'")
 
     def measure(checkpoint: Path, told: Progress) -> Measured:
-        scores = evaluator.scores(replace(load_model(str(checkpoint), device), label="merge"), told)
+        scores = evaluator.scores(replace(load_model(str(checkpoint), device, plan.run_dtype), label="merge"), told)
         named = {f"{row.task}/{row.metric}": float(row.value) for row in scores.itertuples()}
         return Measured(named, evaluator.objective(scores, plan.objective))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.categories import categorise
-from nmerge_core.classification import compare
+from nmerge_core.classification import compare, count_undecided
 from nmerge_core.runs.folder import Run
 from pages.shared.family import Family, Member
 from pages.shared.runs import latest_run
@@ -45,6 +45,12 @@ def comparison(runs: dict[str, Run], k: int, margin: int, order: Sequence[str]) 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _comparison(folders: tuple[str, ...], labels: tuple[str, ...], k: int, margin: int) -> pd.DataFrame:
     return compare([Path(folder) for folder in folders], labels, k=k, margin=margin)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def undecided(folder: str, k: int, margin: int) -> int:
+    """How many neurons of a finished run hang on the order of scores that are as good as equal."""
+    return count_undecided(open_classification(folder), k=k, margin=margin)
 
 
 def in_order(family: Family, found: Classification) -> list[str]:

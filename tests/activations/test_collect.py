@@ -73,8 +73,8 @@ def test_does_not_depend_on_the_order_of_exemplars(loaded, corpus, tmp_path):
     torch.testing.assert_close(scores.values[:, order], expected.values, rtol=1e-5, atol=1e-6)
 
 
-def test_keeps_the_dtype_and_the_chosen_layers(corpus, tmp_path):
-    loaded = load_model(tiny_model(tmp_path, dtype=torch.bfloat16), "cpu")
+def test_keeps_the_format_it_runs_in_and_the_chosen_layers(corpus, tmp_path):
+    loaded = load_model(tiny_model(tmp_path, dtype=torch.bfloat16), "cpu", "bfloat16")
     scores = collect(loaded, corpus, layers=[1])
     assert scores.layers == (1,)
     assert scores.values.dtype == torch.bfloat16

@@ -111,7 +111,7 @@ def test_evaluate(family, tmp_path, capsys):
     out = tmp_path / "scores.csv"
     assert main(["evaluate", family.base, family.math, "--tasks", family.task, "--limit", "3", "--out", str(out)]) == 0
     found = pd.read_csv(out)
-    assert list(found.columns) == ["model", "task", "metric", "value", "stderr", "samples"]
+    assert list(found.columns) == ["model", "task", "metric", "value", "stderr", "samples", "run_dtype"]
     assert list(found["model"]) == ["base", "math"] and set(found["samples"]) == {3}
     assert "bits_per_byte" in capsys.readouterr().out
 

@@ -126,7 +126,7 @@ def test_a_candidate_in_memory_is_the_model_that_would_be_written(title: str, ma
     entries = [{"model": models.math}, {"model": models.code}]
     recipe = load_recipe({"merge_method": "lorahub", "base_model": models.base, "models": entries})
     stream = open_recipe(recipe, "cpu").stream
-    candidate = load_candidate(stream, list(stream.donor.tensors), None)
+    candidate = load_candidate(stream, list(stream.donor.tensors), None, "auto")
     candidate.fill(lambda block: block.deltas[0], lambda: None)
     expected = open_checkpoint(models.math)
     for name, weight in candidate.weights.items():

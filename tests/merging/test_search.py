@@ -74,16 +74,27 @@ def ticks() -> None:
 
 def test_a_candidate_is_the_merge_in_memory(family: SimpleNamespace) -> None:
     stream = open_recipe(recipe_of(family, "lorahub"), "cpu").stream
-    candidate = load_candidate(stream, list(stream.donor.tensors), None)
+    candidate = load_candidate(stream, list(stream.donor.tensors), None, "auto")
     candidate.fill(lambda block: 0.5 * block.deltas[0] - 0.25 * block.deltas[1], ticks)
     expected = merged_state(family, [0.5, -0.25])
     for name, value in candidate.language_model.model.state_dict().items():
         torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
 
 
+def test_a_candidate_has_the_weights_that_would_be_written_whatever_it_runs_in(family: SimpleNamespace) -> None:
+    stream = open_recipe(recipe_of(family, "lorahub"), "cpu").stream
+    candidate = load_candidate(stream, list(stream.donor.tensors), "bfloat16", "float32")
+    candidate.fill(lambda block: 0.5 * block.deltas[0] - 0.25 * block.deltas[1], ticks)
+    expected = merged_state(family, [0.5, -0.25])
+    for name, value in candidate.language_model.model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, value.bfloat16().float())
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=2**-8)
+
+
 def test_cross_entropy_weighs_categories_not_tokens(family: SimpleNamespace) -> None:
     stream = open_recipe(recipe_of(family, "lorahub"), "cpu").stream
-    candidate = load_candidate(stream, list(stream.donor.tensors), None)
+    candidate = load_candidate(stream, list(stream.donor.tensors), None, "auto")
     model = AutoModelForCausalLM.from_pretrained(family.base)
     tokenizer = AutoTokenizer.from_pretrained(family.base)
     means = []
@@ -104,7 +115,7 @@ def entropy_of(family: SimpleNamespace, granularity: str) -> tuple[Entropy, dict
     layers = {name: stream.donor.architecture.layer_of(name) for name in names}
     groups = {name: 0 if granularity == "task" else {None: 2}.get(layer, layer) for name, layer in layers.items()}
     batches = batches_of(family, TEXTS)
-    return Entropy(load_candidate(stream, names, torch.float32), groups, batches), groups, batches
+    return Entropy(load_candidate(stream, names, "float32", "float32"), groups, batches), groups, batches
 
 
 @pytest.mark.parametrize(("granularity", "rows"), [("task", 1), ("layer", 3)])

@@ -38,7 +38,7 @@ def prepare(context: Context, values: Values) -> Facts:
     steps = values.shared["steps"]
     start = torch.full((len(parts), len(context.recipe.models)), _START, dtype=torch.float64)
     learnt, history = learn(
-        Entropy(candidate_of(context, torch.float32), groups, batches),
+        Entropy(candidate_of(context, exact=True), groups, batches),
         start,
         steps=steps,
         rate=values.shared["learning_rate"],

@@ -42,7 +42,8 @@ def prepare(context: Context, values: Values) -> Facts:
         return candidate.cross_entropy(batches, tick) + _L1 * penalty
 
     found = search(context, values, loss, start=0.0, step=_STEP, low=-_BOUND, high=_BOUND)
-    return found_coefficients(context, {MODEL: found.point}, loss=found.value, history=found.history)
+    told = {"loss": found.value, "history": found.history, "run_dtype": candidate.language_model.run_dtype}
+    return found_coefficients(context, {MODEL: found.point}, **told)
 
 
 @method(

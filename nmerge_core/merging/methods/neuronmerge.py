@@ -105,6 +105,8 @@ def prepare(context: Context, values: Values) -> Facts:
     solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
     solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
     report: dict[str, Any] = {"groups": sizes}
+    if not values.shared["neurons"]:
+        report["run_dtype"] = context.run_dtype
     for found in filter(None, facts.values()):
         solved |= found.solved
         report |= found.report

@@ -121,8 +121,9 @@ def prepare_search(context: Context, values: Values) -> Facts:
         return -evaluator.objective(evaluator.scores(candidate.language_model, lambda *_: tick()))
 
     found = search(context, values, loss, start=1.0, step=_STEP, low=0.0, high=_BOUND)
-    history = [-value for value in found.history]
-    searched = found_coefficients(context, {MODEL: found.point}, objective=-found.value, history=history)
+    told = {"objective": -found.value, "history": [-value for value in found.history]}
+    told["run_dtype"] = candidate.language_model.run_dtype
+    searched = found_coefficients(context, {MODEL: found.point}, **told)
     return replace(searched, data=(facts, found.point))
 
 
