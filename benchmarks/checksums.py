@@ -4,13 +4,14 @@
     python -m benchmarks.checksums after.json --project ../other        # of another one, by its own code
     python -m benchmarks.checksums --compare before.json after.json     # exit status 1 where they differ
 
-Merged weights are compared by every bit, so are cosines, coefficients and statistics; of a classification the category of
-each neuron. Everything goes through the command line, which stays the same when the code is moved.
+Merged weights are compared by every bit, so are cosines, coefficients and statistics; of a classification the category
+of each neuron. Everything goes through the command line, which stays the same when the code is moved.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -84,8 +85,10 @@ def measure(project: Path, folder: Path) -> dict[str, str]:
     def nmerge(*arguments: str) -> None:
         print("nmerge", *arguments, file=sys.stderr, flush=True)
         code = f"import sys; sys.path.insert(0, {str(project)!r}); from nmerge_core.cli import main; sys.exit(main())"
-        subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-c", code, *arguments]
+        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
 
+    environment = {**os.environ, "NMERGE_CACHE": str(folder), "HF_HUB_OFFLINE": "1"}
     found: dict[str, str] = {}
     nmerge("demo", "--out", "demo")
     nmerge("classify", "demo/base", "--corpus", "demo/corpus", "--out", "neurons")
