@@ -9,6 +9,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.driver import RUN_SECONDS, App, choose, finish, press, sound, traces, visit
 
+EXEMPLARS = 60  # of each category: enough that models are still being classified while others merge and look around
+
 
 def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
     """One classifies, one merges, one looks around; all runs end well, and each page shows its own."""
