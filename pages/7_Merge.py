@@ -10,11 +10,11 @@ from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import halves
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
-from nmerge_core.merging import mergekit
 from nmerge_core.merging.engine import AnyRecipe, MergekitRecipe, load, written
-from nmerge_core.merging.recipe import DTYPES, Recipe
-from nmerge_core.merging.registry import Method, methods
-from nmerge_core.merging.tokenizer import BASE, UNION
+from nmerge_core.merging.mergekit import recipe as mergekit
+from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.runs.folder import Run
 from pages.shared.family import HUB_ID, Family, Member, on_this_machine
 from pages.shared.merge_report import draw_report, metric
@@ -151,7 +151,7 @@ def title_of(recipe: AnyRecipe, family: Family) -> str:
 def draw_cost(recipe: Recipe) -> None:
     """What the merge will take, told from headers alone."""
     # Imported here: it brings torch along, which the head of the page need not wait for.
-    from nmerge_core.merging.estimate import estimate
+    from nmerge_core.merging.plan.estimate import estimate
 
     cost = estimate(recipe, cache_root())
     at_least = "≥ " if cost.solving else ""

@@ -1,9 +1,10 @@
 """Hugging Face checkpoint folders: headers, lazy reads, adapters, families, fingerprints, and the writer of merges."""
 
-from nmerge_core.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.family import FamilyReport, ModelFacts, inspect_family
 from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
 from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.checkpoints.reference import absolute, halves, label, labels, resolve
 
 __all__ = [

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmerge_core.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import FLOATS
+from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.checkpoints.reference import label
 from nmerge_core.checkpoints.vocabulary import compare, counts_tokens, known_vocabulary, read_vocabulary, some
 from nmerge_core.errors import InputError

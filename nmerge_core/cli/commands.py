@@ -92,7 +92,7 @@ def cosine(arguments: Namespace) -> None:
 
 def knockout(arguments: Namespace) -> None:
     """Print the knock-out curve and its random control."""
-    from nmerge_core.knockout import knockout
+    from nmerge_core.ablation import knockout
 
     found = knockout(
         arguments.model,
@@ -114,7 +114,7 @@ def knockout(arguments: Namespace) -> None:
 
 def linearity(arguments: Namespace) -> None:
     """Print non-linearity (the mean over α; the CSV has every α) per model, layer and submodule."""
-    from nmerge_core import linearity
+    from nmerge_core import nonlinearity as linearity
 
     progress = TerminalProgress()
     shared = {"samples": arguments.samples, "seed": arguments.seed, "device": arguments.device, "progress": progress}
@@ -134,7 +134,7 @@ def linearity(arguments: Namespace) -> None:
 
 def statistics(arguments: Namespace) -> None:
     """Write a statistics folder and print what it is of."""
-    from nmerge_core.statistics import collect
+    from nmerge_core.calibration import collect
 
     collect(
         arguments.model,
@@ -162,13 +162,13 @@ def merge(arguments: Namespace) -> None:
 
     recipe = load(arguments.recipe)
     if not arguments.dry_run:
-        from nmerge_core.activations import distributed
+        from nmerge_core import distributed
 
         merge(recipe, arguments.out, device=arguments.device, progress=TerminalProgress())
         if distributed.join()[0] == 0:
             print(arguments.out)
     elif isinstance(recipe, MergekitRecipe):
-        from nmerge_core.merging.mergekit_run import plan
+        from nmerge_core.merging.mergekit.engine import plan
 
         planned = plan(recipe, arguments.out, TerminalProgress())
         print(f"tensors       {planned.tensors:>10,}")
@@ -177,7 +177,7 @@ def merge(arguments: Namespace) -> None:
         print(f"writes        {planned.bytes_written / 1e6:>10,.1f} MB")
     else:
         from nmerge_core.checkpoints.writer import check_target
-        from nmerge_core.merging.estimate import estimate
+        from nmerge_core.merging.plan.estimate import estimate
 
         cost = estimate(recipe, arguments.out)
         check_target(arguments.out, cost.bytes_written)
@@ -193,8 +193,8 @@ def merge(arguments: Namespace) -> None:
 
 def extract(arguments: Namespace) -> None:
     """Write the adapter, and print how much of the change it has, summed over the layers."""
-    from nmerge_core.merging.extract import extract
-    from nmerge_core.merging.extracted import by_kind, captured
+    from nmerge_core.lora.adapter_files import by_kind, captured
+    from nmerge_core.lora.extract import extract
 
     found = extract(
         arguments.base,
@@ -234,7 +234,7 @@ def evaluate(arguments: Namespace) -> None:
 
 def sweep(arguments: Namespace) -> None:
     """Search recipe parameters and print a row per trial, and where the best recipe is."""
-    from nmerge_core.sweep import load_sweep, sweep
+    from nmerge_core.search import load_sweep, sweep
 
     found = sweep(
         load_sweep(arguments.sweep),

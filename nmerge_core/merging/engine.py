@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.merging.mergekit import ENGINE, MergekitRecipe, read_mergekit
-from nmerge_core.merging.recipe import Recipe, load_recipe, read_content, recipe_yaml
+from nmerge_core.merging.mergekit.recipe import ENGINE, MergekitRecipe, read_mergekit
+from nmerge_core.merging.recipe.recipe import Recipe, load_recipe, read_content, recipe_yaml
 from nmerge_core.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from nmerge_core.merging.run import Report
+    from nmerge_core.merging.write.report import Report
 
 AnyRecipe = Recipe | MergekitRecipe
 
@@ -33,9 +33,9 @@ def merge(recipe: AnyRecipe, out: Path, *, device: str = "auto", progress: Progr
     """Merge by the recipe's engine, as `run.merge` or `mergekit_run.merge`."""
     # Imported here: reading a recipe needs neither.
     if isinstance(recipe, MergekitRecipe):
-        from nmerge_core.merging import mergekit_run
+        from nmerge_core.merging.mergekit import engine as mergekit_run
 
         return mergekit_run.merge(recipe, out, device=device, progress=progress)
-    from nmerge_core.merging import run
+    from nmerge_core.merging import pipeline as run
 
     return run.merge(recipe, out, device=device, progress=progress)

@@ -29,7 +29,7 @@ def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
 
 def knockout(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write knockout.csv."""
-    from nmerge_core.knockout import knockout
+    from nmerge_core.ablation import knockout
 
     found = knockout(**{**parameters, "neurons": Path(parameters["neurons"])}, progress=progress)
     found.to_csv(results / "knockout.csv", index=False)
@@ -37,7 +37,7 @@ def knockout(parameters: Mapping[str, Any], results: Path, progress: Progress) -
 
 def linearity(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write linearity.csv and, where each model's category is known, coefficients.csv."""
-    from nmerge_core import linearity
+    from nmerge_core import nonlinearity as linearity
 
     shared = {name: parameters[name] for name in ("base", "models", "corpus", "samples", "seed", "device")}
     linearity.measure(**shared, neurons=parameters["neurons"], progress=progress).to_csv(

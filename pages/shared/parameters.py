@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from nmerge_core.merging.registry import Method, Parameter
+from nmerge_core.merging.recipe.registry import Method, Parameter
 
 COLUMNS = 3
 UNSET = "default"  # the placeholder of a parameter that is left unset

@@ -8,9 +8,9 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.figures.style import significant
-from nmerge_core.merging import mergekit
-from nmerge_core.merging.recipe import load_recipe, recipe_yaml
-from nmerge_core.merging.registry import methods
+from nmerge_core.merging.mergekit import recipe as mergekit
+from nmerge_core.merging.recipe.recipe import load_recipe, recipe_yaml
+from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.runs import client, request
 from pages.shared.results import zipped
 from tests.app.conftest import OpenPage

@@ -16,12 +16,12 @@ from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.loading import load_model
-from nmerge_core.merging.card import model_card
-from nmerge_core.merging.estimate import estimate
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.run import merge
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.write.card import model_card
 from nmerge_core.runs.request import resolve
-from tests.merging.test_run import StopAt
+from tests.merging.test_pipeline import StopAt
 from tests.peft_adapters import edit_config, merged, random_adapter
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -130,7 +130,7 @@ def test_nothing_larger_than_a_block_or_a_factor_is_read(
     family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 128 float32 entries, the largest factors A (4, 48) and B (48, 4); the embedding has 257·32 entries."""
-    monkeypatch.setattr("nmerge_core.merging.stream.BLOCK_ELEMENTS", 128)
+    monkeypatch.setattr("nmerge_core.merging.compute.stream.BLOCK_ELEMENTS", 128)
     recipe = load_recipe(recipe_of(family, family.references, "ties"))
     sizes: list[int] = []
     preadv = os.preadv

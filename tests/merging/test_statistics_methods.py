@@ -12,16 +12,16 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from nmerge_core.calibration.collect import collect
 from nmerge_core.errors import Cancelled, InputError
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Facts
-from nmerge_core.merging.estimate import estimate
+from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.methods.regmean import Recent, system
 from nmerge_core.merging.methods.regmean import merge as regmean
-from nmerge_core.merging.recipe import Recipe, load_recipe
-from nmerge_core.merging.registry import Values
-from nmerge_core.merging.run import merge
-from nmerge_core.statistics.collect import collect
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.registry import Values
 from tests.merging import checkpoints
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -84,7 +84,7 @@ def block_of(*models: torch.Tensor) -> Block:
 def merge_by_hand(models: list[torch.Tensor], grams: list[torch.Tensor], scale: float) -> torch.Tensor:
     weights = (1.0,) * len(models)
     made = system(torch.stack(grams).double(), weights, scale)
-    return regmean(block_of(*models), Values({}, {"weight": weights}), Facts((lambda *key: made, {"w": "w"})))
+    return regmean(block_of(*models), Values({}, {"weight": weights}), Prepared((lambda *key: made, {"w": "w"})))
 
 
 def test_regmean_by_hand() -> None:

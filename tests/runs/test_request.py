@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging import mergekit
-from nmerge_core.merging.inputs import roles
+from nmerge_core.merging.mergekit import recipe as mergekit
+from nmerge_core.merging.recipe.inputs import roles
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
 from tests.tiny_family import make_family

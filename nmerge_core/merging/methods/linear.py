@@ -1,8 +1,8 @@
 """Weighted average of the models' weights."""
 
-from nmerge_core.merging.entrywise import Entrywise
-from nmerge_core.merging.parameters import NORMALIZE, WEIGHT, with_default
-from nmerge_core.merging.registry import Values, method
+from nmerge_core.merging.compute.entrywise import Entrywise
+from nmerge_core.merging.recipe.registry import Values, method
+from nmerge_core.merging.recipe.shared_parameters import NORMALIZE, WEIGHT, with_default
 
 
 @method(
@@ -14,6 +14,6 @@ from nmerge_core.merging.registry import Values, method
     needs_base=False,
     entrywise=True,
 )
-def rule(name: str, values: Values, facts: None) -> Entrywise:
+def rule(name: str, values: Values, prepared: None) -> Entrywise:
     """Σ w_t θ_t, over Σ w if `normalize`."""
     return Entrywise(values.each["weight"], normalize=values.shared["normalize"])

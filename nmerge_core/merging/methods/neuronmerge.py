@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
-from nmerge_core.merging.parameters import (
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared
+from nmerge_core.merging.recipe.registry import Method, Parameter, Values, method, methods
+from nmerge_core.merging.recipe.shared_parameters import (
     CALIBRATION,
     CATEGORY,
     COEFFICIENTS,
@@ -27,7 +29,6 @@ from nmerge_core.merging.parameters import (
     WEIGHT,
     with_default,
 )
-from nmerge_core.merging.registry import Method, Parameter, Values, method, methods
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +44,8 @@ _DROP, _OWN, _MERGE = "drop", "own", "merge"
 class Plan:
     """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category index what is done with it.
 
-    A choice is drop, own or a method's name; `facts` are those of each method that is used, `own` gives the position of
-    the model whose category it is.
+    A choice is drop, own or a method's name; `prepared` holds what each method that is used found out, `own`
+    the position of the model whose category it is.
     """
 
     groups: Mapping[int, torch.Tensor]
@@ -53,10 +54,10 @@ class Plan:
     others: str
     own: Mapping[str, int]
     methods: Mapping[str, Method]
-    facts: Mapping[str, Any]
+    prepared: Mapping[str, Any]
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Group the base's neurons, and prepare every method that a group or the rest is merged with."""
     tasks = context.task_categories(values)
     if len(set(tasks)) < len(tasks) or GENERAL in tasks:
@@ -94,23 +95,23 @@ def prepare(context: Context, values: Values) -> Facts:
         }
         for layer, ids in groups.items()
     }
-    facts = {
+    prepared = {
         name: used_method.prepare(context.with_groups(solved_groups), _values_for(used_method, values))
         if used_method.prepare
         else None
         for name, used_method in available.items()
     }
-    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, available, facts)
+    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, available, prepared)
     sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
     solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
     solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
     report: dict[str, Any] = {"groups": sizes}
     if not values.shared["neurons"]:
         report["run_dtype"] = context.run_dtype
-    for found in filter(None, facts.values()):
+    for found in filter(None, prepared.values()):
         solved |= found.solved
         report |= found.report
-    return Facts(plan, solved=solved, report=report, categories=frame)
+    return Prepared(plan, solved=solved, report=report, categories=frame)
 
 
 def _used(values: Values) -> set[str]:
@@ -205,9 +206,9 @@ def _values_for(used: Method, values: Values) -> Values:
     passes=passes,
     solves=solves,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return θ_merge − θ0 of a block: each MLP neuron by its group's choice, the rest by `others` (Alg. 1)."""
-    plan: Plan = facts.data
+    plan: Plan = prepared.data
     if block.neurons is None or block.layer is None:
         return _apply(plan, plan.others, block, values)
     groups = plan.groups[block.layer][block.neurons]  # broadcasts to (rows, columns)
@@ -228,4 +229,4 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
 
 def _apply(plan: Plan, name: str, block: Block, values: Values) -> torch.Tensor:
     used = plan.methods[name]
-    return used.merge(block, _values_for(used, values), plan.facts[name])
+    return used.merge(block, _values_for(used, values), plan.prepared[name])

@@ -14,16 +14,17 @@ import numpy as np
 
 from nmerge_core.errors import InputError
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.entrywise import total_weight
-from nmerge_core.merging.parameters import MEASURED, SHARE
-from nmerge_core.merging.primitives import weighted_sum
-from nmerge_core.merging.registry import Needs, Parameter, Values, method
-from nmerge_core.merging.stream import Stream
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.entrywise import total_weight
+from nmerge_core.merging.compute.primitives import weighted_sum
+from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.registry import Needs, Parameter, Values, method
+from nmerge_core.merging.recipe.shared_parameters import MEASURED, SHARE
 
 if TYPE_CHECKING:
-    from nmerge_core.statistics import Statistics
+    from nmerge_core.calibration import Statistics
 
 # Of the smallest to the largest eigenvalue of Σ G scaled to unit diagonal: below it is what rounding to float32 leaves.
 _SINGULAR = float(np.finfo(np.float32).eps)
@@ -119,7 +120,7 @@ def _read_system(
     return system(read, weights, scale)
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's Gram matrices, and the linear layers whose texts leave directions of the input unseen."""
     found = context.statistics(values, "gram")
     for other in found[1:]:
@@ -187,7 +188,7 @@ def needs(stream: Stream) -> Needs:
     solves=lambda values: None in values.each["statistics"],
     needs=needs,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the weighted average of all else.
 
     G̃ is the model's mean of x xᵀ over tokens, as in the authors' code (the paper's is the sum, which favours longer
@@ -195,7 +196,7 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     (Σ w_t (W_t − W̄) G̃_t)(Σ w_t G̃_t)⁻¹, the same where the sum is regular; where it is singular this takes, among the
     best W, one that is near the average rather than near zero: the paper leaves it open.
     """
-    systems, grams = facts.data
+    systems, grams = prepared.data
     weights = values.each["weight"]
     mean = weighted_sum(block.deltas, weights) / total_weight(weights)
     if block.name not in grams:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.parameters import WEIGHT
-from nmerge_core.merging.primitives import split_by_base, weighted_sum
-from nmerge_core.merging.registry import Parameter, Values, method
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.primitives import split_by_base, weighted_sum
+from nmerge_core.merging.recipe.registry import Parameter, Values, method
+from nmerge_core.merging.recipe.shared_parameters import WEIGHT
 
 
 @method(
@@ -25,7 +25,7 @@ from nmerge_core.merging.registry import Parameter, Values, method
         WEIGHT,
     ],
 )
-def merge(block: Block, values: Values, facts: None) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: None) -> torch.Tensor:
     """Return τ⊥ or τ∥ per weight neuron, unmasked, summed by weight where there are several models."""
     deltas = block.deltas
     if block.neuronal:

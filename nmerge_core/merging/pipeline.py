@@ -1,0 +1,115 @@
+"""A merge from its recipe to its folder: open the models, prepare the method, merge, and say what was done."""
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from nmerge_core import __version__
+from nmerge_core.checkpoints import absolute, fingerprint
+from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout, write_companions
+from nmerge_core.machine import kind_of, peak_memory
+from nmerge_core.merging.loop import merge_tensors
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.opened import Opened, open_recipe
+from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared
+from nmerge_core.merging.recipe.recipe import DTYPES, Recipe, recipe_yaml
+from nmerge_core.merging.write.process_group import ProcessGroup, process_group
+from nmerge_core.merging.write.report import Report, describe, source
+from nmerge_core.merging.write.staging import disk_errors, lock_output, open_staging, publish, staging_folder
+from nmerge_core.progress import Progress, silent
+
+
+def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:
+    """Merge a recipe's models into a complete checkpoint folder at `out`.
+
+    The folder appears only when it is complete. Work in progress lies beside it in `.<name>.part`; the same recipe goes
+    on there after a kill, at the first tensor that was not finished. Among the processes of `accelerate launch` the
+    tensors are divided (`process_group`); `out` is then on a file system that all of them see.
+
+    Raises:
+        InputError: the recipe does not fit its models, `out` exists, the disk is full, or a weight is NaN or infinite.
+        ProcessLost: another of the processes ended.
+    """
+    return merge_opened(open_recipe(recipe, device), out, progress)
+
+
+def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Report:
+    """Merge an opened recipe as `merge` does."""
+    with process_group() as group:
+        return _merge(opened, out, group, group.watched(progress))
+
+
+def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -> Report:
+    started = time.monotonic()
+    recipe, stream, vocabulary = opened.recipe, opened.stream, opened.vocabulary
+    staging = staging_folder(out)
+    layout = plan_layout(staging, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
+    if group.first:
+        check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
+    with lock_output(out) if group.first else disk_errors(out):
+        context = Context(recipe, stream, tuple(layout.tensors), progress)
+        prepared = group.broadcast(staging, lambda: _prepare(opened, context, layout, staging))
+        ready = time.monotonic()
+        merge_tensors(context, layout, staging, group, prepared, progress)
+        opened.check_unchanged()
+        group.barrier(staging, progress)
+        merged = time.monotonic()
+        warnings = [*vocabulary.warnings, *prepared.report.get("warnings", ())]
+        report = Report(
+            version=__version__,
+            method=recipe.merge_method,
+            base=source(stream.base) if stream.base else None,
+            models=[source(model) for model in stream.models],
+            dtype=recipe.dtype or "+".join(sorted({tensor.dtype for tensor in layout.tensors.values()})),
+            tensors=len(layout.tensors),
+            bytes_written=layout.bytes,
+            seconds={"prepare": ready - started, "merge": merged - ready},
+            peak_memory=peak_memory(),
+            facts={**prepared.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
+        )
+        if group.first:
+            write_companions(staging, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
+            if extension := vocabulary.extension():
+                extension.write(staging)
+            architectures = stream.donor.config.get("architectures") or ()
+            describe(staging, _resolved(recipe, prepared), prepared, report, architectures)
+            publish(staging, out)
+        group.release()
+    return report
+
+
+def _prepare(opened: Opened, context: Context, layout: Layout, staging: Path) -> Prepared:
+    """Find what the method has to know first, and make the folder of the work in progress."""
+    recipe = opened.recipe
+    opened.vocabulary.extension()  # an error of it comes before the work
+    prepared: Prepared = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Prepared()
+    open_staging(staging, layout, _identity(opened, _resolved(recipe, prepared), prepared))
+    return prepared
+
+
+def _identity(opened: Opened, resolved: Recipe, prepared: Prepared) -> str:
+    """Name everything that decides the output's bytes."""
+    groups = "" if prepared.categories is None else prepared.categories.to_csv(index=False)
+    sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
+    tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
+    times = sorted(opened.stamps.values())  # fingerprints sample large files
+    read = [recipe_yaml(resolved), sources, times, groups, prepared.inputs, tokens]
+    content = json.dumps([__version__, kind_of(opened.stream.device), *read])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """Fill in what was solved, and name local folders in full, so that the recipe can be run from anywhere."""
+    base = absolute(recipe.base_model) if recipe.base_model else None
+    solved = recipe.with_parameters(**prepared.solved).with_each(**prepared.solved_each)
+    values = solved.values()
+    paths = {
+        parameter.name: absolute(value)
+        for parameter in recipe.method.parameters
+        if parameter.kind == "path" and (value := values.shared.get(parameter.name)) and value != NEURONS_FOLDER
+    }
+    entries = tuple(replace(entry, model=absolute(entry.model)) for entry in solved.models)
+    tokenizer = recipe.tokenizer.renamed(absolute) if recipe.tokenizer else None
+    return replace(solved.with_parameters(**paths), models=entries, base_model=base, tokenizer=tokenizer)
