@@ -24,9 +24,14 @@ def alone() -> Iterator[None]:
         _alone = before
 
 
+def processes() -> int:
+    """Return how many processes work together; 1 when alone."""
+    return 1 if _alone else int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join() -> tuple[int, int]:
     """Return this process's rank and the number of processes, joining the others first; (0, 1) when alone."""
-    world = 1 if _alone else int(os.environ.get("WORLD_SIZE", "1"))
+    world = processes()
     if world == 1:
         return 0, 1
     import torch.distributed as dist  # takes seconds, which one process need not spend

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nmerge_core import __version__
 from nmerge_core.cache import cache_root
-from nmerge_core.calibration.store import KINDS, Statistics, open_statistics
+from nmerge_core.calibration.store import KINDS, VERSION, Statistics, open_statistics
 from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 
 def collect(
@@ -113,10 +113,10 @@ def cached(
 ) -> Statistics:
     """Return the statistics of a model on one category's texts from the cache, collecting them if they are not there.
 
-    The folder's name in the cache tells what is in it: model, texts, parameters, kind of device and version.
+    The folder's name in the cache tells what is in it: model, texts, parameters, kind of device and `VERSION`.
     """
     identity = [kind, fingerprint(checkpoint), load_corpus(corpus, [category]).fingerprint, category]
-    identity += [str(samples), str(seed), kind_of(choose_device(device)), __version__]
+    identity += [str(samples), str(seed), kind_of(choose_device(device)), str(VERSION)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = cache_root() / "statistics" / f"{kind}-{key}"
     if not folder.exists():

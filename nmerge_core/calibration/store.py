@@ -16,6 +16,7 @@ from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
 
 KINDS = ("fisher", "gram")
+VERSION = 1  # raised when what is collected changes
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import Recipe
-from nmerge_core.merging.recipe.registry import Method, Values
+from nmerge_core.merging.recipe.registry import Method
+from nmerge_core.merging.recipe.values import Values
 from nmerge_core.merging.write.journal import journal_of, journaled
 from nmerge_core.merging.write.process_group import ProcessGroup
 from nmerge_core.parallel import in_order

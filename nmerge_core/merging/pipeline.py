@@ -3,22 +3,24 @@
 import hashlib
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
-from nmerge_core import __version__
-from nmerge_core.checkpoints import absolute, fingerprint
+from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout, write_companions
+from nmerge_core.inputs import Places
 from nmerge_core.machine import kind_of, peak_memory
 from nmerge_core.merging.loop import merge_tensors
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.opened import Opened, open_recipe
-from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared
-from nmerge_core.merging.recipe.recipe import DTYPES, Recipe, recipe_yaml
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.recipe.registry import digest_of
 from nmerge_core.merging.write.process_group import ProcessGroup, process_group
 from nmerge_core.merging.write.report import Report, describe, source
 from nmerge_core.merging.write.staging import disk_errors, lock_output, open_staging, publish, staging_folder
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 
 def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:
@@ -57,6 +59,8 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
         group.barrier(staging, progress)
         merged = time.monotonic()
         warnings = [*vocabulary.warnings, *prepared.report.get("warnings", ())]
+        found = {each.name: asdict(each) for each in (*recipe.method.results, *prepared.results)}
+        results = [found[name] for name in found if name in prepared.report]
         report = Report(
             version=__version__,
             method=recipe.merge_method,
@@ -67,6 +71,7 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
             bytes_written=layout.bytes,
             seconds={"prepare": ready - started, "merge": merged - ready},
             peak_memory=peak_memory(),
+            results=results,
             facts={**prepared.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
         )
         if group.first:
@@ -74,7 +79,8 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
             if extension := vocabulary.extension():
                 extension.write(staging)
             architectures = stream.donor.config.get("architectures") or ()
-            describe(staging, _resolved(recipe, prepared), prepared, report, architectures)
+            resolved, _ = recipe.resolved(prepared).in_full(Places(cache_root()))
+            describe(staging, resolved, prepared, report, architectures)
             publish(staging, out)
         group.release()
     return report
@@ -84,32 +90,16 @@ def _prepare(opened: Opened, context: Context, layout: Layout, staging: Path) ->
     """Find what the method has to know first, and make the folder of the work in progress."""
     recipe = opened.recipe
     opened.vocabulary.extension()  # an error of it comes before the work
-    prepared: Prepared = recipe.method.prepare(context, recipe.values()) if recipe.method.prepare else Prepared()
-    open_staging(staging, layout, _identity(opened, _resolved(recipe, prepared), prepared))
+    prepared = recipe.method.facts(context, recipe.values())
+    open_staging(staging, layout, _identity(opened, prepared))
     return prepared
 
 
-def _identity(opened: Opened, resolved: Recipe, prepared: Prepared) -> str:
+def _identity(opened: Opened, prepared: Prepared) -> str:
     """Name everything that decides the output's bytes."""
-    groups = "" if prepared.categories is None else prepared.categories.to_csv(index=False)
-    sources = [fingerprint(model) for model in (opened.stream.donor, *opened.stream.models)]
+    resolved, read = opened.recipe.resolved(prepared).in_full(Places(cache_root()))
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
     times = sorted(opened.stamps.values())  # fingerprints sample large files
-    read = [recipe_yaml(resolved), sources, times, groups, prepared.inputs, tokens]
-    content = json.dumps([__version__, kind_of(opened.stream.device), *read])
+    device = kind_of(opened.stream.device)
+    content = json.dumps([device, resolved.yaml, read, times, digest_of(prepared), tokens])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
-    """Fill in what was solved, and name local folders in full, so that the recipe can be run from anywhere."""
-    base = absolute(recipe.base_model) if recipe.base_model else None
-    solved = recipe.with_parameters(**prepared.solved).with_each(**prepared.solved_each)
-    values = solved.values()
-    paths = {
-        parameter.name: absolute(value)
-        for parameter in recipe.method.parameters
-        if parameter.kind == "path" and (value := values.shared.get(parameter.name)) and value != NEURONS_FOLDER
-    }
-    entries = tuple(replace(entry, model=absolute(entry.model)) for entry in solved.models)
-    tokenizer = recipe.tokenizer.renamed(absolute) if recipe.tokenizer else None
-    return replace(solved.with_parameters(**paths), models=entries, base_model=base, tokenizer=tokenizer)

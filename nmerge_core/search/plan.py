@@ -11,10 +11,13 @@ from typing import Any
 import yaml
 
 from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import absolute
 from nmerge_core.errors import InputError
-from nmerge_core.merging.recipe.inputs import resolve_inputs, roles
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe, recipe_yaml
+from nmerge_core.inputs import Places
+from nmerge_core.merging.recipe.mergekit_recipe import renamed
+from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
 from nmerge_core.number_format import AUTO, RUN_DTYPES
+from nmerge_core.parameters import Number
 from nmerge_core.search.axis import Axis, read_axis
 from nmerge_core.search.strategies import STRATEGIES
 
@@ -65,12 +68,18 @@ class Sweep:
         Raises:
             InputError: one of them is not there, or cannot be read.
         """
-        found: dict[str, str] = {}
-        known = roles(cache_root(), self.folder)
-        resolve_inputs(known, "tasks", self.tasks, found)
+        places = Places(cache_root(), self.folder)
+        found = dict(map(places.task, self.tasks))
         for point in (point for axis in self.axes for point in self.points_of(axis)):
-            resolve_inputs(known, "recipe", self.content_at(point), found)
+            _, inputs = self.recipe_at(point).in_full(places)
+            found |= inputs
         return dict(sorted(found.items()))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What stands in its YAML, the recipe's models in full, so that it means the same from any folder."""
+        full = {"folder": str(self.folder.resolve()), "trials": self.trials, **self.identity}
+        return {**full, "recipe": renamed(self.recipe, absolute), "tasks": list(self.tasks)}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -83,16 +92,22 @@ class Sweep:
 _DEFAULTS: dict[str, Any] = {"strategy": "grid", "trials": 20, "seed": 0, "objective": None, "limit": None}
 _DEFAULTS |= {"run_dtype": AUTO, "keep": "best"}
 _KEYS = ("recipe", "search", "tasks", *_DEFAULTS)
+_FOLDER = "folder"  # of a sweep that is no file: where its relative paths start
 
 
-def load_sweep(file: Path) -> Sweep:
-    """Read a sweep and try its recipe with the values of every searched key.
+def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
+    """Read a sweep from its file, or from what stands in it, and try its recipe with the values of every searched key.
 
     Raises:
         InputError: not YAML, an unknown key (the nearest is named), a value out of range, or a searched key that the
             recipe does not know or that changes nothing.
     """
-    content = {**_DEFAULTS, **_read(file)}
+    if isinstance(source, Mapping):
+        file = Path(source.get(_FOLDER, ".")) / "sweep"
+        content = {**_DEFAULTS, **{key: value for key, value in source.items() if key != _FOLDER}}
+    else:
+        file = Path(source)
+        content = {**_DEFAULTS, **_read(file)}
     check_keys(content, _KEYS, str(file))
     if missing := [key for key in _KEYS if key not in content]:
         raise InputError(f"{file}: the key '{missing[0]}' is missing")
@@ -100,7 +115,7 @@ def load_sweep(file: Path) -> Sweep:
     search = content["search"]
     if not isinstance(search, Mapping) or not search:
         raise InputError(f"{file}, key 'search': expected a path into the recipe and its values, found {search!r}")
-    whole = ["seed", *(p.name for p in load_recipe(recipe).method.parameters if p.kind == "int")]
+    whole = ["seed", *(p.name for p in load_recipe(recipe).method.parameters if isinstance(p, Number) and p.whole)]
     axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
     strategy, keep, tasks, objective = (content[key] for key in ("strategy", "keep", "tasks", "objective"))
     run_dtype = content["run_dtype"]
@@ -142,7 +157,7 @@ def _try_values(sweep: Sweep) -> None:
     """Check every value of every key, or both ends of its range, the others at their first."""
     for axis in sweep.axes:
         points = sweep.points_of(axis)
-        recipes = {recipe_yaml(sweep.recipe_at(point)) for point in points}
+        recipes = {sweep.recipe_at(point).yaml for point in points}
         if len(recipes) == 1 < len(points):
             first, last = points[0][axis.key], points[-1][axis.key]
             raise InputError(

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from nmerge_core import __version__
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import Evaluator
 from nmerge_core.loading import load_model
@@ -99,7 +98,7 @@ def run_trials(
 
 def _begin(out: Path, plan: Sweep) -> None:
     """Make the folder, or check that the one that is there is of this very sweep."""
-    record = {"version": __version__, **plan.identity, "sources": plan.inputs}
+    record = {**plan.identity, "sources": plan.inputs}
     record = yaml.safe_load(yaml.safe_dump(record, sort_keys=False))  # as it will be read again
     file = out / _RECORD
     if not out.exists() or not any(out.iterdir()):

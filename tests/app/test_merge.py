@@ -8,8 +8,8 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.figures.style import significant
-from nmerge_core.merging.mergekit import recipe as mergekit
-from nmerge_core.merging.recipe.recipe import load_recipe, recipe_yaml
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from nmerge_core.merging.recipe.recipe import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.runs import client, request
 from pages.shared.results import zipped
@@ -151,7 +151,7 @@ def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -
             "parameters": {"calibration": str(tiny_cache / "corpus"), "samples": 2},
         }
     )
-    run = done(tiny_cache, "merge", {"recipe": yaml.safe_load(recipe_yaml(recipe))}, "A merge by SubLin")
+    run = done(tiny_cache, "merge", {"recipe": yaml.safe_load(recipe.yaml)}, "A merge by SubLin")
     app = open_page(PAGE, family=FAMILY, run=run.id)
     assert app.selectbox(key="merge_report").value == run.id
     assert any(code.value == str(run.results / "merged") for code in app.code)

@@ -153,11 +153,11 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["knockout", "m", "--repeats", "0"], "--repeats: expected a whole number from 1"),
         (["knockout", "m", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["statistics", "m", "--corpus", "c", "--out", "o", "--kind", "hessian"], "invalid choice: 'hessian'"),
-        (["classify", "m", "--top-k", "0"], "--top-k: expected a whole number from 1"),
-        (["classify", "m", "--margin", "-1"], "--margin: expected a whole number from 0"),
+        (["classify", "m", "--top-k", "0"], "--top-k: expected a whole number in [1, 50]"),
+        (["classify", "m", "--margin", "-1"], "--margin: expected a whole number in [0, 50]"),
         (["classify", "m", "--max-length", "0"], "--max-length: expected a whole number from 1"),
         (["extract", "a", "b", "o", "--rank", "0"], "--rank: expected a whole number from 1"),
-        (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number from 1"),
+        (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number in [1, 50]"),
         (["cosine", "a", "b", "--out", "nowhere/at/all.csv"], "there is no folder"),
         ([], "COMMAND"),
     ],
@@ -182,6 +182,7 @@ def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(fami
     def broken(*arguments, **options):
         raise ZeroDivisionError("division by zero")
 
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path))  # where it was not done before
     monkeypatch.setattr("nmerge_core.similarity.cosine", broken)
     assert main(["cosine", family.base, family.math]) == 1
     error = capsys.readouterr().err

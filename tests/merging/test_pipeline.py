@@ -200,7 +200,7 @@ def test_another_version_does_not_take_over_what_is_left(
 ) -> None:
     """Versions may round or draw otherwise: an output is of one alone."""
     with monkeypatch.context() as older:
-        older.setattr("nmerge_core.merging.pipeline.__version__", "0.0.1")
+        older.setattr("nmerge_core.merging.recipe.recipe.ENGINE_VERSION", 0)
         with pytest.raises(Cancelled):
             merge(recipe_of(family), tmp_path / "out", progress=StopAt(20))
     seen: list[float] = []
@@ -303,5 +303,5 @@ def test_estimate_follows_the_methods_inside_neuronmerge(family, tmp_path: Path)
     ties = estimate(neuronmerge(family, family.neurons, others="ties"), tmp_path / "out")
     assert (plain.solving, ties.bytes_read) == (False, 2 * plain.bytes_read)
     assert estimate(neuronmerge(family, family.neurons, general="sublin"), tmp_path / "out").solving
-    with pytest.raises(InputError, match="'parameters.calibration': nowhere does not exist"):
+    with pytest.raises(InputError, match="key 'calibration': nowhere: no such corpus"):
         estimate(neuronmerge(family, family.neurons, calibration="nowhere"), tmp_path / "out")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging.mergekit import recipe as mergekit
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.runs import client
 from nmerge_core.runs.lock import worker_pid
 from tests.tiny_family import make_family

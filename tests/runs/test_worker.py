@@ -5,6 +5,7 @@ import stat
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,9 @@ from nmerge_core.cache import PROJECT
 from nmerge_core.errors import InputError
 from nmerge_core.runs import client, queue
 from nmerge_core.runs.folder import INTERRUPTED, delete, find, list_runs
+from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
+from nmerge_core.runs.request import Request
 
 LONG = {"until": "/nowhere"}  # a run that goes until it is cancelled or killed
 
@@ -170,10 +173,8 @@ def test_a_worker_of_other_code_ends_after_its_run_and_its_successor_does_the_qu
 
 
 def test_a_merge_continues_from_what_a_killed_worker_left(cache, wait, tmp_path, monkeypatch):
-    from nmerge_core.runs import request
-
-    monkeypatch.setitem(request.KINDS, "merge", request.KINDS["count"])
-    monkeypatch.setattr(request.Request, "title", "merge")
+    monkeypatch.setitem(KINDS, "merge", replace(KINDS["count"], resumable=True))
+    monkeypatch.setattr(Request, "title", "merge")
     run = client.submit("merge", {"until": str(tmp_path / "go")})
     wait(lambda: run.status().stage == "waiting")
     (run.part / "journal").touch()

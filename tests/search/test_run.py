@@ -196,7 +196,8 @@ def test_the_record_is_a_sweep_that_can_be_read(family: SimpleNamespace, tmp_pat
     plan = cma_plan(family, tmp_path, 1)
     run_trials(plan, tmp_path / "out", near_target)
     record = yaml.safe_load((tmp_path / "out/sweep.yaml").read_text())
-    assert set(record.pop("sources")) == {family.base, *family.models, "t"} and record.pop("version")
+    read = {"engine": "version 1", "method task_arithmetic": "version 1"}
+    assert set(record.pop("sources")) == {family.base, *family.models, "t", *read}
     (tmp_path / "again.yaml").write_text(yaml.safe_dump({**record, "trials": 1}, sort_keys=False))
     assert load_sweep(tmp_path / "again.yaml").identity == {**plan.identity}
 
@@ -265,7 +266,7 @@ def test_a_changed_corpus_is_another_input(family: SimpleNamespace, tmp_path: Pa
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content))
     before = load_sweep(tmp_path / "sweep.yaml").inputs
     corpus, task = str(tmp_path / "corpus"), str(tmp_path / "group.yaml")
-    assert before.keys() == {corpus, task, str(tmp_path / "a")}
+    assert before.keys() == {corpus, task, str(tmp_path / "a"), "engine", "method fisher"}
     (tmp_path / "corpus/math.jsonl").write_text('{"text": "other"}\n')
     after = load_sweep(tmp_path / "sweep.yaml").inputs
     assert {name for name in before if before[name] != after[name]} == {corpus}

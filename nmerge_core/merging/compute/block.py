@@ -14,7 +14,8 @@ class Block:
     """Rows [start, stop) of a tensor: `base` (rows, columns) and `deltas` (models, rows, columns), both float32.
 
     `neuronal` says whether rows are weight neurons (`architecture.Matrix`) or the tensor is a point parameter, whose
-    entries [start, stop) are one row of columns. `layer` and `submodule` say where the tensor belongs, `neurons` the
+    entries [start, stop) are one row of columns. `layer` and `submodule` say where the tensor belongs, `position` its
+    place in the model (0 the first layer, 1 the last), `neurons` the
     MLP neuron of each entry, int64 that broadcasts to (rows, columns), None where entries belong to no single neuron.
     `group` is set where one group of these neurons is merged.
     """
@@ -27,6 +28,7 @@ class Block:
     neuronal: bool
     layer: int | None
     submodule: str
+    position: float
     neurons: "torch.Tensor | None"
     group: str | None = None
 

@@ -132,6 +132,7 @@ class Stream:
             neuronal=matrix.neuronal,
             layer=architecture.layer_of(rows.name),
             submodule=architecture.submodule(rows.name),
+            position=architecture.position(rows.name),
             neurons=None if neurons is None else torch.from_numpy(neurons if matrix.neuronal else neurons.T),
         )
 

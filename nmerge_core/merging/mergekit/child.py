@@ -27,7 +27,7 @@ from mergekit.plan import MergePlanner
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.pickled import reader
 from nmerge_core.machine import peak_memory
-from nmerge_core.merging.mergekit.recipe import named_models
+from nmerge_core.merging.recipe.mergekit_recipe import named_models
 
 
 class Configuration(MergeConfiguration):

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from nmerge_core import __version__
 from nmerge_core.checkpoints import Checkpoint, absolute, halves, labels, open_checkpoint, resolve
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.family import mismatches
@@ -19,11 +18,12 @@ from nmerge_core.checkpoints.writer import check_target, existing_parent
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
 from nmerge_core.merging.mergekit.process import MergekitProcess, Plan
-from nmerge_core.merging.mergekit.recipe import ENGINE, MergekitRecipe
 from nmerge_core.merging.plan.merged_vocabulary import by_position
+from nmerge_core.merging.recipe.mergekit_recipe import ENGINE, MergekitRecipe
 from nmerge_core.merging.write.card import compose
 from nmerge_core.merging.write.report import Report, source
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ def merge(recipe: MergekitRecipe, out: Path, *, device: str = "auto", progress: 
 def _open(recipe: MergekitRecipe) -> Opened:
     base = open_checkpoint(recipe.base_model) if recipe.base_model else None
     opened = Opened(base, tuple(map(open_checkpoint, recipe.references)))
-    if "models" in recipe.content:  # slices may be of models that differ
+    if "models" in recipe.given:  # slices may be of models that differ
         models = [model.named_like(opened.donor) for model in opened.models if model is not opened.donor]
         if reasons := [reason for model in models for reason in mismatches(opened.donor, model)]:
             raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
-        if not (recipe.content.get("tokenizer") or recipe.content.get("tokenizer_source")):
+        if not (recipe.given.get("tokenizer") or recipe.given.get("tokenizer_source")):
             return replace(opened, warnings=by_position(opened.donor, models))
     return opened
 
@@ -104,7 +104,7 @@ def _local(reference: str) -> str:
 @contextmanager
 def _planned(recipe: MergekitRecipe, out: Path, device: str, progress: Progress) -> Iterator[MergekitProcess]:
     """Start mergekit on a recipe and have it plan; it ends with the context."""
-    content = recipe.renamed(_local).content
+    content = recipe.renamed(_local).given
     adapters = existing_parent(out) / f".{out.name}.adapters"  # what mergekit merges of MODEL+ADAPTER; it may be large
     shutil.rmtree(adapters, ignore_errors=True)  # of a merge that was killed
     options = {"device": device, "random_seed": recipe.seed, "lora_merge_cache": str(adapters)}
@@ -138,6 +138,7 @@ def _describe(part: Path, recipe: MergekitRecipe, opened: Opened, seconds: dict[
         bytes_written=sum(file.stat().st_size for file in written.files),
         seconds=seconds,
         peak_memory=peak,
+        results=[],
         facts={
             "engine": {package: version(package) for package in (ENGINE, "torch", "transformers")},
             "warnings": [
@@ -146,14 +147,14 @@ def _describe(part: Path, recipe: MergekitRecipe, opened: Opened, seconds: dict[
             ],
         },
     )
-    (part / "nmerge_recipe.yaml").write_text(resolved.yaml(), encoding="utf-8")
+    (part / "nmerge_recipe.yaml").write_text(resolved.yaml, encoding="utf-8")
     (part / "nmerge_report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     card = compose(
         f"merged by {recipe.merge_method}",
         f"Made by {ENGINE} {version(ENGINE)}, its method `{recipe.merge_method}`, with NMerge {__version__}.",
         resolved.base_model,
         list(zip(labels(resolved.references), resolved.references, strict=True)),
-        resolved.yaml(),
+        resolved.yaml,
         written.config.get("architectures") or (),
     )
     (part / "README.md").write_text(card, encoding="utf-8")

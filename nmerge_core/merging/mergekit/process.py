@@ -34,6 +34,16 @@ class Plan:
     bytes_read: int
     bytes_written: int
 
+    @property
+    def lines(self) -> list[str]:
+        """What a terminal shows."""
+        return [
+            f"tensors       {self.tensors:>10,}",
+            f"parameters    {self.parameters:>10,}",
+            f"reads         {self.bytes_read / 1e6:>10,.1f} MB",
+            f"writes        {self.bytes_written / 1e6:>10,.1f} MB",
+        ]
+
 
 class MergekitProcess:
     """A process of `mergekit_child`; `plan` is there once it was started."""

@@ -14,9 +14,18 @@ from nmerge_core.merging.plan.coefficient_search import (
     searches,
 )
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Parameter, Values, method
-from nmerge_core.merging.recipe.shared_parameters import CALIBRATION, CATEGORY, COEFFICIENTS
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
+    CALIBRATION,
+    CATEGORY,
+    COEFFICIENTS,
+    LAYER_COEFFICIENTS,
+    SAMPLES,
+    SCALES,
+)
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Choice, Number
 
 _START = 0.3  # λ before the first step (§4.1)
 
@@ -63,28 +72,40 @@ def _part(values: Values, layer: int | None, submodule: str) -> str:
     parameters=[
         CALIBRATION,
         CATEGORY,
-        Parameter("samples", "int", 16, "Unlabelled texts per task, all of them read at every step.", 1, 1000, 1),
-        Parameter(
-            "granularity",
-            "choice",
-            "layer",
-            "One coefficient per model and layer (layer-wise), or per model alone (task-wise).",
+        SAMPLES.with_(default=16, help="Unlabelled texts per task, all of them read at every step."),
+        Choice(
+            name="granularity",
+            default="layer",
+            help="One coefficient per model and layer (layer-wise), or per model alone (task-wise).",
             choices=("layer", "task"),
         ),
-        Parameter(
-            "steps",
-            "int",
-            500,
-            "Steps of Adam; each reads every model, and its changes once more per batch of texts.",
-            1,
-            1000,
-            1,
+        Number(
+            name="steps",
+            default=500,
+            help="Steps of Adam; each reads every model, and its changes once more per batch of texts.",
+            low=1,
+            high=1000,
+            step=1,
+            whole=True,
+            open_end=True,
+            unit="steps",
+        ),
+        Number(
+            name="learning_rate",
+            default=1e-3,
+            help="Learning rate of Adam.",
+            low=0,
+            high=0.1,
+            step=0.001,
+            above_low=True,
             open_end=True,
         ),
-        Parameter(
-            "learning_rate", "float", 1e-3, "Learning rate of Adam.", 0, 0.1, 0.001, above_low=True, open_end=True
-        ),
         COEFFICIENTS,
+    ],
+    results=[
+        SCALES,
+        LAYER_COEFFICIENTS,
+        Result("history", "Entropy of the predictions at each step, in nats", "history"),
     ],
     prepare=prepare,
     # The weights are merged, and each batch (of a few texts, one at the least for every task) reads the changes again.

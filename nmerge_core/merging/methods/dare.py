@@ -2,11 +2,12 @@
 
 from nmerge_core.merging.compute.drop import Drop
 from nmerge_core.merging.compute.entrywise import Entrywise
-from nmerge_core.merging.recipe.registry import Values, method
-from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT, with_default
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT
+from nmerge_core.merging.recipe.values import Values
 
 _PAPER = "Yu et al., ICML 2024"
-_PARAMETERS = [WEIGHT, with_default(DENSITY, 0.4), LAMBDA, RESCALE, NORMALIZE]
+_PARAMETERS = [WEIGHT, DENSITY.with_(default=0.4), LAMBDA, RESCALE, NORMALIZE]
 
 
 @method(

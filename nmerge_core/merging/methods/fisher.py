@@ -8,8 +8,10 @@ from nmerge_core.merging.compute.entrywise import total_weight
 from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Parameter, Values, method
-from nmerge_core.merging.recipe.shared_parameters import MEASURED, SHARE
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number
 
 
 def prepare(context: Context, values: Values) -> Prepared:
@@ -22,7 +24,7 @@ def prepare(context: Context, values: Values) -> Prepared:
         expected = "models of one vocabulary, as Fisher information is of rows by position"
         raise context.wrong("models", expected, "vocabularies that differ; take another method, or leave them out")
     found = context.statistics(values, "fisher")
-    return context.statistics_facts(values, found, (context.stream, [statistics.tensors for statistics in found]))
+    return context.prepared_by(values, found, (context.stream, [statistics.tensors for statistics in found]))
 
 
 @method(
@@ -32,19 +34,18 @@ def prepare(context: Context, values: Values) -> Prepared:
     summary="Average each weight, a model counting as much as the likelihood of its texts depends on the weight.",
     parameters=[
         SHARE,
-        Parameter(
-            "floor",
-            "float",
-            1e-6,
-            "Least Fisher information.",
-            0,
-            None,
-            1e-6,
+        Number(
+            name="floor",
+            default=1e-6,
+            help="Least Fisher information.",
+            low=0,
+            step=1e-6,
             above_low=True,
             open_end=True,
         ),
         *MEASURED,
     ],
+    results=[MEASURED_TEXTS],
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],

@@ -1,8 +1,9 @@
 """Weighted average of the models' weights."""
 
 from nmerge_core.merging.compute.entrywise import Entrywise
-from nmerge_core.merging.recipe.registry import Values, method
-from nmerge_core.merging.recipe.shared_parameters import NORMALIZE, WEIGHT, with_default
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import NORMALIZE, WEIGHT
+from nmerge_core.merging.recipe.values import Values
 
 
 @method(
@@ -10,7 +11,7 @@ from nmerge_core.merging.recipe.shared_parameters import NORMALIZE, WEIGHT, with
     title="Averaging",
     paper="Wortsman et al., Model soups, ICML 2022",
     summary="The weighted mean of the models' weights; no base is needed.",
-    parameters=[WEIGHT, with_default(NORMALIZE, True)],
+    parameters=[WEIGHT, NORMALIZE.with_(default=True)],
     needs_base=False,
     entrywise=True,
 )

@@ -17,9 +17,18 @@ from nmerge_core.merging.plan.coefficient_search import (
     searches,
 )
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Parameter, Values, method
-from nmerge_core.merging.recipe.shared_parameters import CALIBRATION, CATEGORY, COEFFICIENTS, EVALUATIONS
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
+    CALIBRATION,
+    CATEGORY,
+    COEFFICIENTS,
+    EVALUATIONS,
+    SAMPLES,
+    SCALES,
+)
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Text
 
 _BOUND = 1.5  # of |c_t| (§3.3)
 _L1 = 0.05  # weight α of the mean of |c_t| (Eq. 3, the authors' code)
@@ -54,13 +63,16 @@ def prepare(context: Context, values: Values) -> Prepared:
     summary="Add up the changes by coefficients that a search without gradients finds on a few example texts.",
     parameters=[
         CALIBRATION,
-        Parameter(
-            "target", "text", None, "The corpus category the merge is for; the categories of all its models if unset."
-        ),
+        Text(name="target", help="The corpus category the merge is for; the categories of all its models if unset."),
         CATEGORY,
-        Parameter("samples", "int", 5, "Example texts per category (paper: 5).", 1, 1000, 1),
+        SAMPLES.with_(default=5, help="Example texts per category (paper: 5)."),
         EVALUATIONS,
         COEFFICIENTS,
+    ],
+    results=[
+        SCALES,
+        Result("loss", "Cross-entropy and penalty of the best candidate", "number"),
+        Result("history", "Loss of each candidate", "history"),
     ],
     prepare=prepare,
     passes=lambda values: 1 + searches(values) * values.shared["evaluations"],

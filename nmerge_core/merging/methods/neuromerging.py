@@ -6,9 +6,10 @@ from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.primitives import combine, split_by_base, trim
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Values, method
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA_1, LAMBDA_2, MASK_RATIO, MERGE_FUNCTION
+from nmerge_core.merging.recipe.values import Values
 
 # Components of a unit singular vector below this are rounding of the Gram matrix: the task is absent in that direction.
 _ABSENT = 1e-6
@@ -37,6 +38,10 @@ def prepare(context: Context, values: Values) -> Prepared:
     paper="NeuroMerging, EMNLP 2025",
     summary="Split each neuron's change into a part along its base weights and a part across; merge the parts apart.",
     parameters=[MASK_RATIO, LAMBDA_1, LAMBDA_2, MERGE_FUNCTION],
+    results=[
+        Result("lambda_2", "λ2", "number", "Scale of the change across a neuron's base weights"),
+        Result("sigma", "σ", "models", "Share of each model's change, by its L1 norm, that the mask leaves out"),
+    ],
     prepare=prepare,
     passes=lambda values: 2,
 )

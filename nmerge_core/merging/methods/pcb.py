@@ -19,17 +19,21 @@ from nmerge_core.merging.plan.coefficient_search import (
     searches,
 )
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Parameter, Values, method
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import (
     COEFFICIENTS,
     EVALUATIONS,
     LAMBDA,
     LIMIT,
+    MASK_RATIO,
     RUN_CODE,
+    SCALES,
     TASKS,
     WEIGHT,
 )
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number
 
 # Of the search for λ_t, which starts at PCB-Merging without a search; the paper names neither.
 _BOUND = 2.0
@@ -83,18 +87,14 @@ def balanced(block: Block, prepared: Prepared, weights: Sequence[float]) -> torc
     return total / torch.stack(scale).sum(0).clamp(min=1e-12)
 
 
-_MASK_RATIO = Parameter(
-    "mask_ratio",
-    "float",
-    0.2,
-    "Fraction r of the highest scores that counts, over the whole model.",
-    0,
-    1,
-    0.01,
-    above_low=True,
-)
-_TAIL_CLIP = Parameter(
-    "tail_clip", "float", 0.01, "Share of smallest and of largest |τ| that is clipped.", 0, 0.4, 0.005
+_MASK_RATIO = MASK_RATIO.with_(default=0.2, help="Fraction r of the highest scores that counts, over the whole model.")
+_TAIL_CLIP = Number(
+    name="tail_clip",
+    default=0.01,
+    help="Share of smallest and of largest |τ| that is clipped.",
+    low=0,
+    high=0.4,
+    step=0.005,
 )
 _PASSES = 3  # two order statistics and the merge
 
@@ -142,6 +142,11 @@ def prepare_search(context: Context, values: Values) -> Prepared:
     paper="Du et al., NeurIPS 2024",
     summary="PCB-Merging with a scale per model that an evolution strategy finds on tasks of yours.",
     parameters=[TASKS, LIMIT, RUN_CODE, EVALUATIONS, _MASK_RATIO, _TAIL_CLIP, COEFFICIENTS],
+    results=[
+        SCALES,
+        Result("objective", "Mean score of the best candidate", "number"),
+        Result("history", "Mean score of each candidate", "history"),
+    ],
     prepare=prepare_search,
     passes=lambda values: _PASSES + searches(values) * values.shared["evaluations"],
     searches=searches,

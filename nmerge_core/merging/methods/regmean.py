@@ -20,8 +20,10 @@ from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Needs, Parameter, Values, method
-from nmerge_core.merging.recipe.shared_parameters import MEASURED, SHARE
+from nmerge_core.merging.recipe.registry import Needs, method
+from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number
 
 if TYPE_CHECKING:
     from nmerge_core.calibration import Statistics
@@ -147,7 +149,7 @@ def prepare(context: Context, values: Values) -> Prepared:
             )
     # Factored again while merging, where a block has one thread, so that no bit depends on the number of threads.
     shown = [warning for warning in warnings.values() if warning]
-    return context.statistics_facts(values, found, (Recent(make), grams), shown)
+    return context.prepared_by(values, found, (Recent(make), grams), shown)
 
 
 def needs(stream: Stream) -> Needs:
@@ -172,17 +174,17 @@ def needs(stream: Stream) -> Needs:
     summary="Merge each linear layer by regression: closest to what each model's layer gives on its own texts.",
     parameters=[
         SHARE,
-        Parameter(
-            "scale",
-            "float",
-            0.9,
-            "Factor of the Gram matrices' off-diagonal entries; 1: plain regression.",
-            0,
-            1,
-            0.05,
+        Number(
+            name="scale",
+            default=0.9,
+            help="Factor of the Gram matrices' off-diagonal entries; 1: plain regression.",
+            low=0,
+            high=1,
+            step=0.05,
         ),
         *MEASURED,
     ],
+    results=[MEASURED_TEXTS],
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],

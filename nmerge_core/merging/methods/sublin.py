@@ -11,8 +11,15 @@ from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Values, method
-from nmerge_core.merging.recipe.shared_parameters import CALIBRATION, CATEGORY, COEFFICIENTS, SAMPLES
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
+    CALIBRATION,
+    CATEGORY,
+    COEFFICIENTS,
+    LAYER_COEFFICIENTS,
+    SAMPLES,
+)
+from nmerge_core.merging.recipe.values import Values
 
 
 def prepare(context: Context, values: Values) -> Prepared:
@@ -60,6 +67,7 @@ def _check(context: Context, given: Any) -> None:
     paper="Dai et al., ICLR 2025",
     summary="Task arithmetic with coefficients for each attention and each MLP, solved from measured outputs.",
     parameters=[CATEGORY, CALIBRATION, SAMPLES, COEFFICIENTS],
+    results=[LAYER_COEFFICIENTS],
     prepare=prepare,
     solves=lambda values: values.shared["coefficients"] is None,
 )

@@ -1,8 +1,9 @@
 """The sum of the task vectors."""
 
 from nmerge_core.merging.compute.entrywise import Entrywise
-from nmerge_core.merging.recipe.registry import Values, method
+from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA, NORMALIZE, WEIGHT
+from nmerge_core.merging.recipe.values import Values
 
 
 @method(

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from nmerge_core.merging.compute.entrywise import Entrywise
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Values, method
-from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, TRIM, WEIGHT, with_default
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, TRIM, WEIGHT
+from nmerge_core.merging.recipe.values import Values
 
 Thresholds = Sequence[float] | Mapping[str, Sequence[float]]
 
@@ -29,7 +30,8 @@ def prepare(context: Context, values: Values) -> Prepared:
     title="TIES-Merging",
     paper="Yadav et al., NeurIPS 2023",
     summary="Keep each model's largest changes, agree on a sign per weight, average what agrees.",
-    parameters=[WEIGHT, with_default(DENSITY, 0.2), LAMBDA, TRIM, with_default(NORMALIZE, True)],
+    parameters=[WEIGHT, DENSITY.with_(default=0.2), LAMBDA, TRIM, NORMALIZE.with_(default=True)],
+    results=[Result("thresholds", "Least |τ| kept", "models", "Trim threshold over the whole model")],
     prepare=prepare,
     passes=lambda values: 2,
     entrywise=True,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nmerge_core.evolution import Found, minimise
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.registry import Values
+from nmerge_core.merging.recipe.values import Values
 from nmerge_core.number_format import FLOAT32
 
 if TYPE_CHECKING:

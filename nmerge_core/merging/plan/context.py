@@ -22,7 +22,7 @@ from nmerge_core.merging.compute.order_statistics import (
 from nmerge_core.merging.compute.stream import Stream, all_rows
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import Recipe
-from nmerge_core.merging.recipe.registry import Values
+from nmerge_core.merging.recipe.values import Values
 from nmerge_core.number_format import choose_format
 from nmerge_core.progress import Progress, silent
 
@@ -192,7 +192,7 @@ class Context:
                 )
         return found
 
-    def statistics_facts(
+    def prepared_by(
         self, values: Values, statistics: "Sequence[Statistics]", data: Any, warnings: Sequence[str] = ()
     ) -> Prepared:
         """Return what a method found that merges by `statistics`.
@@ -212,7 +212,6 @@ class Context:
                 "statistics": folders,
                 "category": [given if folder else found for folder, given, found in categories],
             },
-            inputs={str(position): s.fingerprint for position, s in enumerate(statistics)},
             report={"statistics": rows, "warnings": list(warnings)},
         )
 

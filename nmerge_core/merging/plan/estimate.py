@@ -4,10 +4,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import existing_parent, plan_layout
-from nmerge_core.errors import InputError
+from nmerge_core.inputs import Places
 from nmerge_core.machine import cores
 from nmerge_core.merging.compute.stream import BLOCK_ELEMENTS
 from nmerge_core.merging.plan.opened import open_recipe
@@ -40,6 +41,20 @@ class Estimate:
     rows: int
     appended: int
 
+    @property
+    def lines(self) -> list[str]:
+        """What a terminal shows."""
+        return [
+            f"tensors       {self.tensors:>10,}",
+            f"parameters    {self.parameters:>10,}",
+            f"token rows    {self.rows:>10,}" + (f" ({self.appended:,} tokens appended)" if self.appended else ""),
+            f"reads         {self.bytes_read / 1e6:>10,.1f} MB",
+            f"writes        {self.bytes_written / 1e6:>10,.1f} MB",
+            f"disk free     {self.disk_free / 1e6:>10,.1f} MB",
+            f"peak memory   {self.peak_memory / 1e6:>10,.1f} MB",
+            f"about         {self.seconds:>10,.1f} s" + (" and running the models on texts" if self.solving else ""),
+        ]
+
 
 def estimate(recipe: Recipe, out: Path) -> Estimate:
     """Estimate the cost of a merge into `out`; a 7 B family takes well under two seconds.
@@ -53,11 +68,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     sources = stream.sources
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
-    for parameter in method.parameters:
-        given = values.each.get(parameter.name) or (values.shared.get(parameter.name),)
-        for named in given if parameter.kind == "path" else ():
-            if named and not recipe.path(named).exists():
-                raise InputError(f"recipe, key 'parameters.{parameter.name}': {named} does not exist")
+    recipe.in_full(Places(cache_root()))  # an error where something that it names is not there
     passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream)
     searching = method.searches(values)
     model = 4 * entries if searching else 0  # in float32 at most

@@ -1,20 +1,27 @@
 """mergekit's YAML as people have it: read, checked against the method's parameters, resolved, and written again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging.mergekit import recipe as mergekit
-from nmerge_core.merging.recipe.registry import Method, Values, find_method, methods, named
+from nmerge_core.inputs import Places, find_path
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared
+from nmerge_core.merging.recipe.registry import Method, find_method, methods, named
 from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice, read_choice
+from nmerge_core.merging.recipe.values import Values
 from nmerge_core.number_format import AUTO, RUN_DTYPES
+from nmerge_core.parameters import Choice, Flag, Number, Parameter, Solved
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+ENGINE_VERSION = 1  # raised when the engine writes other bytes for the same recipe
 _KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
 _KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "engine")
 # mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
@@ -34,6 +41,7 @@ class Recipe:
     """A checked recipe; `parameters` holds what was written under it, defaults are filled in by `values`.
 
     `dtype` is the format of what is written (the donor's if None), `run_dtype` that of models that are run on the way.
+    `folder` is that of the file it came from: its relative paths may start there.
     """
 
     merge_method: str
@@ -44,9 +52,7 @@ class Recipe:
     run_dtype: str = AUTO
     seed: int = 0
     tokenizer: TokenizerChoice | None = None
-    folder: Path | None = field(
-        default=None, compare=False
-    )  # of the file it came from: its relative paths may start here
+    folder: Path | None = field(default=None, compare=False)
 
     @property
     def method(self) -> Method:
@@ -61,7 +67,7 @@ class Recipe:
     @property
     def defaults(self) -> dict[str, Any]:
         """The method's default of every parameter."""
-        return {parameter.name: parameter.default for parameter in self.method.parameters}
+        return self.method.defaults
 
     def values(self) -> Values:
         """Resolve every parameter: beside a model, else under `parameters`, else the default."""
@@ -72,29 +78,110 @@ class Recipe:
                 each[parameter.name] = tuple(entry.parameters.get(parameter.name, default) for entry in self.models)
             else:
                 shared[parameter.name] = default
-        return Values(shared | {"seed": self.seed}, each)
+        return Values(self.merge_method, shared | {"seed": self.seed}, each)
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether models are run on texts or tasks before they are merged."""
+        return self.method.solves(self.values()) or self.method.searches(self.values())
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What stands in its YAML, every default filled in."""
+        values = self.values()
+        beside = [name for name in values.each if len(set(map(repr, values.each[name]))) > 1]
+        shared = {}
+        for parameter in sorted(self.method.parameters, key=lambda parameter: isinstance(parameter, Solved)):
+            each = values.each.get(parameter.name)
+            value = each[0] if each else values.shared[parameter.name]
+            if parameter.name not in beside and value is not None:
+                shared[parameter.name] = list(value) if isinstance(value, tuple) else value
+        models = []
+        for index, entry in enumerate(self.models):
+            own = {name: values.each[name][index] for name in beside if values.each[name][index] is not None}
+            models.append({"model": entry.model, **({"parameters": own} if own else {})})
+        content: dict[str, Any] = {"merge_method": self.merge_method}
+        if self.base_model:
+            content["base_model"] = self.base_model
+        content |= {"models": models, "parameters": shared}
+        if self.dtype:
+            content["dtype"] = self.dtype
+        if self.run_dtype != AUTO:
+            content["run_dtype"] = self.run_dtype
+        if self.tokenizer:
+            content["tokenizer"] = self.tokenizer.content()
+        return content | {"seed": self.seed}
+
+    @cached_property
+    def yaml(self) -> str:
+        """The recipe as YAML; reading it again gives the same merge."""
+        return mergekit.write_yaml(self.content)
+
+    @property
+    def brief(self) -> "Recipe":
+        """The recipe without what was solved: hundreds of coefficients belong in a file, not in prose."""
+        parameters = {
+            parameter.name: parameter.without_solved(self.parameters[parameter.name])
+            for parameter in self.method.parameters
+            if parameter.name in self.parameters and not isinstance(parameter, Solved)
+        }
+        return replace(self, parameters=parameters)
+
+    def title(self, names: Mapping[str, str], family: Collection[str] = ()) -> str:
+        """Name the merge by its method, its models unless they are the whole family, and what is no default."""
+        called = [names.get(reference, reference) for reference in self.references]
+        own = "" if set(called) == set(family) else f" of {', '.join(called)}"
+        changed = [
+            f"{parameter.title} {_short(self.parameters[parameter.name])}"
+            for parameter in self.method.parameters
+            if isinstance(parameter, Number | Choice | Flag | MethodPart)
+            and self.parameters.get(parameter.name, parameter.default) != parameter.default
+        ]
+        if self.tokenizer:
+            changed.append(f"tokenizer {names.get(self.tokenizer.source, self.tokenizer.source)}")
+        return ", ".join([f"{self.method.title}{own}", *changed])
 
     def path(self, reference: str) -> Path:
         """Find a file that the recipe names: as it is written, else beside the recipe's own file."""
         return find_path(reference, self.folder)
 
-    def with_parameters(self, **solved: Any) -> "Recipe":
-        """Return the recipe with some shared parameters replaced, as a finished merge records what it solved."""
-        return replace(self, parameters={**self.parameters, **solved})
+    def in_full(self, places: Places) -> tuple["Recipe", dict[str, str]]:
+        """Return the recipe with all that it names in full, and what decides its result beside it.
 
-    def with_each(self, **solved: Sequence[Any]) -> "Recipe":
-        """Return the recipe with some per-model parameters replaced, each by a value per model."""
+        That is the fingerprint of everything it reads, whatever the parameter is called, and its methods' versions.
+
+        Raises:
+            InputError: a model, a corpus, a folder or a file that it names is not there.
+        """
+        places = replace(places, folder=self.folder)
+        found = {"engine": f"version {ENGINE_VERSION}"}
+        found[f"method {self.merge_method}"] = f"version {self.method.version}"
+
+        def model(reference: str) -> str:
+            full, found[full] = places.model(reference)
+            return full
+
+        def values(given: Mapping[str, Any]) -> dict[str, Any]:
+            full = dict(given)
+            for parameter in self.method.parameters:
+                if parameter.name in given and given[parameter.name] != NEURONS_FOLDER:
+                    full[parameter.name], inputs = _content(parameter, given[parameter.name], places)
+                    found.update(inputs)
+            return full
+
+        entries = tuple(ModelEntry(model(entry.model), values(entry.parameters)) for entry in self.models)
+        base = model(self.base_model) if self.base_model else None
+        tokenizer = self.tokenizer and self.tokenizer.renamed(model)
+        full = replace(self, base_model=base, models=entries, parameters=values(self.parameters), tokenizer=tokenizer)
+        return full, found
+
+    def resolved(self, prepared: Prepared) -> "Recipe":
+        """Fill in what a method found out, as a finished merge records it."""
         entries = tuple(
-            replace(entry, parameters={**entry.parameters, **{name: own[index] for name, own in solved.items()}})
-            for index, entry in enumerate(self.models)
+            replace(entry, parameters={**entry.parameters, **{n: own[i] for n, own in prepared.solved_each.items()}})
+            for i, entry in enumerate(self.models)
         )
-        return replace(self, models=entries)
-
-
-def find_path(reference: str, folder: Path | None) -> Path:
-    """Find a file as it is written, else beside the file that names it, which lies in `folder`."""
-    path = Path(reference).expanduser()
-    return folder / reference if folder and not path.exists() and (folder / reference).exists() else path
+        return replace(self, parameters={**self.parameters, **prepared.solved}, models=entries)
 
 
 def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
@@ -131,39 +218,12 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
         run_dtype=_dtype(content, "run_dtype", RUN_DTYPES) or AUTO,
         seed=_seed(content.get("seed", 0)),
         tokenizer=read_choice(content, [*([base] if base else []), *(entry.model for entry in entries)]),
-        folder=file.parent if (file := _file(source)) else None,
+        folder=file.parent if (file := file_of(source)) else None,
     )
 
 
-def recipe_yaml(recipe: Recipe) -> str:
-    """Write a recipe as YAML with every default filled in; reading it again gives the same merge."""
-    values = recipe.values()
-    beside = [name for name in values.each if len(set(map(repr, values.each[name]))) > 1]
-    shared = {}
-    for parameter in sorted(recipe.method.parameters, key=lambda parameter: parameter.advanced):
-        each = values.each.get(parameter.name)
-        value = each[0] if each else values.shared[parameter.name]
-        if parameter.name not in beside and value is not None:
-            shared[parameter.name] = value
-    models = []
-    for index, entry in enumerate(recipe.models):
-        own = {name: values.each[name][index] for name in beside if values.each[name][index] is not None}
-        models.append({"model": entry.model, **({"parameters": own} if own else {})})
-    content: dict[str, Any] = {"merge_method": recipe.merge_method}
-    if recipe.base_model:
-        content["base_model"] = recipe.base_model
-    content |= {"models": models, "parameters": shared}
-    if recipe.dtype:
-        content["dtype"] = recipe.dtype
-    if recipe.run_dtype != AUTO:
-        content["run_dtype"] = recipe.run_dtype
-    if recipe.tokenizer:
-        content["tokenizer"] = recipe.tokenizer.content()
-    content["seed"] = recipe.seed
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-
-
-def _file(source: Path | str | Mapping[str, Any]) -> Path | None:
+def file_of(source: Path | str | Mapping[str, Any]) -> Path | None:
+    """Return the file that a recipe is read from; None for YAML text or a mapping."""
     if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
         return Path(source)
     return source if isinstance(source, Path) else None
@@ -177,7 +237,7 @@ def read_content(source: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if isinstance(source, Mapping):
         return source
-    file = _file(source)
+    file = file_of(source)
     name = str(file or "recipe")
     try:
         text = file.read_text(encoding="utf-8") if file else str(source)
@@ -190,6 +250,20 @@ def read_content(source: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise InputError(f"{name}: expected a mapping with {', '.join(_KEYS)}; found {type(content).__name__}")
     return content
+
+
+def _short(value: Any) -> str:
+    """Write a value into a title: of a method with parameters of its own the name."""
+    if isinstance(value, Mapping):
+        return str(value.get("method", ", ".join(f"{key} {_short(each)}" for key, each in value.items())))
+    return str(value).replace("_", " ")
+
+
+def _content(parameter: Parameter, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
+    try:
+        return parameter.content(value, places)
+    except InputError as error:
+        raise InputError(f"recipe, key '{parameter.name}': {error}") from error
 
 
 def _no_method(name: str) -> InputError:
@@ -239,7 +313,7 @@ def _parameters(given: Any, method: Method, where: str, *, per_model: bool = Fal
     allowed = [parameter for parameter in method.parameters if parameter.per_model or not per_model]
     _known(given, [*(parameter.name for parameter in allowed), *_WITHOUT_EFFECT], f"recipe, {where} ({method.name})")
     return {
-        parameter.name: parameter.check(given[parameter.name], f"{where}.{parameter.name}")
+        parameter.name: parameter.check(given[parameter.name], f"recipe, key '{where}.{parameter.name}'")
         for parameter in allowed
         if given.get(parameter.name) is not None  # a key that was left blank is a key left out
     }
@@ -254,7 +328,7 @@ def _check_engine(engine: Any) -> None:
         raise InputError(f"recipe, key 'engine': expected nmerge or mergekit, found {engine!r}")
 
 
-def _dtype(content: Mapping[str, Any], key: str, known: Iterable[str] = tuple(DTYPES)) -> str | None:
+def _dtype(content: Mapping[str, Any], key: str, known: Sequence[str] = tuple(DTYPES)) -> str | None:
     dtype = content.get(key)
     if dtype is not None and (not isinstance(dtype, str) or dtype not in known):
         raise InputError(f"recipe, key '{key}': expected one of {', '.join(known)}; found {dtype!r}")

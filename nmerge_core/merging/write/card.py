@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import yaml
 
 from nmerge_core.checkpoints import halves
-from nmerge_core.merging.recipe.recipe import Recipe, recipe_yaml
+from nmerge_core.merging.recipe.recipe import Recipe
 
 
 def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures: Sequence[str]) -> str:
@@ -19,7 +19,7 @@ def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures
         f"{method.summary} Source of the method: {method.paper}. Made with NMerge {version}.",
         recipe.base_model,
         list(zip(names, recipe.references, strict=True)),
-        recipe_yaml(recipe.with_parameters(coefficients=None) if _solved(recipe) else recipe),
+        recipe.brief.yaml,
         architectures,
     )
 
@@ -82,8 +82,3 @@ def _loading(architectures: Sequence[str]) -> list[str]:
         'model = AutoModelForCausalLM.from_pretrained("this-folder")',
         'tokenizer = AutoTokenizer.from_pretrained("this-folder")',
     ]
-
-
-def _solved(recipe: Recipe) -> bool:
-    # Hundreds of layers of coefficients belong in the recipe file, not in prose.
-    return recipe.parameters.get("coefficients") is not None

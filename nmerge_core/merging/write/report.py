@@ -9,13 +9,17 @@ from typing import Any
 from nmerge_core.checkpoints import fingerprint, label, labels
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared
-from nmerge_core.merging.recipe.recipe import Recipe, recipe_yaml
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.write.card import model_card
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a merge did: written as nmerge_report.json. Times in seconds, memory and sizes in bytes."""
+    """What a merge did: written as nmerge_report.json. Times in seconds, memory and sizes in bytes.
+
+    `facts` is what was found out on the way; `results` say which of it is worth seeing, and in what form
+    (`prepared.Result`).
+    """
 
     version: str
     method: str
@@ -26,6 +30,7 @@ class Report:
     bytes_written: int
     seconds: Mapping[str, float]
     peak_memory: int
+    results: Sequence[Mapping[str, Any]]
     facts: Mapping[str, Any]
 
 
@@ -36,7 +41,7 @@ def source(checkpoint: Checkpoint) -> dict[str, str]:
 
 def describe(staging: Path, resolved: Recipe, prepared: Prepared, report: Report, architectures: Sequence[str]) -> None:
     """Write everything beside the weights into the folder of a finished merge."""
-    (staging / "nmerge_recipe.yaml").write_text(recipe_yaml(resolved), encoding="utf-8")
+    (staging / "nmerge_recipe.yaml").write_text(resolved.yaml, encoding="utf-8")
     (staging / "nmerge_report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     names = labels(resolved.references)
     (staging / "README.md").write_text(model_card(resolved, names, report.version, architectures), encoding="utf-8")

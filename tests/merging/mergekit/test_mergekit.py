@@ -18,7 +18,7 @@ from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.engine import MergekitRecipe, load, merge, written
-from nmerge_core.merging.mergekit import recipe as mergekit
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
 from tests import peft_adapters
 from tests.merging import checkpoints, vocabularies

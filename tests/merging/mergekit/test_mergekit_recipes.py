@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from nmerge_core.cache import PROJECT
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.cli import main
-from nmerge_core.merging.mergekit import recipe as mergekit
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from tests.merging import checkpoints, vocabularies
 
 # In the forms of mergekit's examples; BASE, MATH and CODE stand for folders.

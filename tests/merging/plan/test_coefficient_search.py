@@ -21,7 +21,7 @@ from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.plan.learning import Entropy, entropy, learn
 from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
-from nmerge_core.merging.recipe.registry import Values
+from nmerge_core.merging.recipe.values import Values
 from nmerge_core.progress import silent
 from nmerge_core.text_samples import Batch, pack
 from tests.tiny_family import make_family

@@ -16,7 +16,7 @@ from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe, recipe_yaml
+from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
 from tests.merging.test_methods import needed
@@ -390,7 +390,7 @@ def test_what_is_wrong_in_the_recipe_is_named(change: dict, message: str) -> Non
 )
 def test_mergekits_ways_to_write_it(written: dict, read: str) -> None:
     recipe = {"merge_method": "ties", "base_model": "b", "models": [{"model": "m"}, {"model": "x/n"}], **written}
-    again = load_recipe(recipe_yaml(load_recipe(recipe)))
+    again = load_recipe(load_recipe(recipe).yaml)
     assert again.tokenizer is not None and again.tokenizer.source == read
 
 
@@ -430,10 +430,10 @@ def test_the_command_line_tells_and_merges(grown, tmp_path: Path, capsys: pytest
     said = capsys.readouterr().err
     assert "warning: math: its vocabulary is not the base's" in said and "plain" not in said
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(recipe_yaml(recipe_of(grown)))
+    recipe.write_text(recipe_of(grown).yaml)
     assert main(["merge", str(recipe), str(tmp_path / "out"), "--dry-run"]) == 2
     assert "key 'tokenizer': missing" in capsys.readouterr().err
-    recipe.write_text(recipe_yaml(recipe_of(grown)) + "tokenizer_source: union\n")
+    recipe.write_text(recipe_of(grown).yaml + "tokenizer_source: union\n")
     assert main(["merge", str(recipe), str(tmp_path / "out"), "--dry-run"]) == 0
     assert "token rows            20 (3 tokens appended)" in capsys.readouterr().out
     assert main(["merge", str(recipe), str(tmp_path / "out")]) == 0

@@ -1,14 +1,16 @@
 """Recipes with `engine: mergekit`: mergekit's YAML as it is written, which mergekit runs where it is installed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import yaml
 
 from nmerge_core.errors import InputError
+from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 
 ENGINE = "mergekit"
@@ -42,34 +44,68 @@ _TOKENIZERS = ("tokenizer_source", "source")  # keys that name a model, or whose
 
 @dataclass(frozen=True)
 class MergekitRecipe:
-    """A recipe for mergekit: `content` is what it reads, `seed` that of its random masks."""
+    """A recipe for mergekit: `given` is what it reads, `seed` that of its random masks."""
 
-    content: Mapping[str, Any]
+    given: Mapping[str, Any]
     seed: int = 0
 
     @property
     def merge_method(self) -> str:
         """The method's name in mergekit."""
-        return str(self.content["merge_method"])
+        return str(self.given["merge_method"])
 
     @property
     def base_model(self) -> str | None:
         """The recipe's base, if it names one."""
-        return self.content.get("base_model")
+        return self.given.get("base_model")
 
     @property
     def references(self) -> tuple[str, ...]:
         """Every model that the recipe names, in its order; the base is not among them."""
-        return tuple(name for name in named_models(self.content) if name != self.base_model)
+        return tuple(name for name in named_models(self.given) if name != self.base_model)
 
     def renamed(self, name: Callable[[str], str]) -> "MergekitRecipe":
         """Return the recipe with other names of the models."""
-        return MergekitRecipe(_renamed(self.content, name), self.seed)
+        return MergekitRecipe(renamed(self.given, name), self.seed)
 
+    @property
+    def runs_models(self) -> bool:
+        """Whether models are run on texts or tasks before they are merged."""
+        return False
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What stands in its YAML."""
+        return {"engine": ENGINE, **self.given, "seed": self.seed}
+
+    @property
     def yaml(self) -> str:
-        """Write the recipe; read again it gives the same merge."""
-        content = {"engine": ENGINE, **self.content, "seed": self.seed}
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+        """The recipe as YAML; reading it again gives the same merge."""
+        return write_yaml(self.content)
+
+    def title(self, names: Mapping[str, str], family: Collection[str] = ()) -> str:
+        """Name the merge by its method, and by its models unless they are the whole family."""
+        called = [names.get(reference, reference) for reference in self.references]
+        return f"{self.merge_method} by mergekit" + ("" if set(called) == set(family) else f" of {', '.join(called)}")
+
+    def in_full(self, places: Places) -> tuple["MergekitRecipe", dict[str, str]]:
+        """Return the recipe with its models named in full, and the fingerprint of each and mergekit's version.
+
+        Raises:
+            InputError: a model is not there.
+        """
+        found = {"mergekit": version("mergekit")}
+
+        def model(reference: str) -> str:
+            full, found[full] = places.model(reference)
+            return full
+
+        return self.renamed(model), found
+
+
+def write_yaml(content: Mapping[str, Any]) -> str:
+    """Write a recipe of either engine as YAML."""
+    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
 def installed() -> bool:
@@ -120,13 +156,14 @@ def named_models(content: Mapping[str, Any]) -> list[str]:
         found.append(name)
         return name
 
-    _renamed(content, collect)
+    renamed(content, collect)
     return list(dict.fromkeys(found))
 
 
-def _renamed(content: Any, name: Callable[[str], str]) -> Any:
+def renamed(content: Any, name: Callable[[str], str]) -> Any:
+    """Return what stands in a recipe, for either engine, with other names of its models."""
     if isinstance(content, list):
-        return [_renamed(each, name) for each in content]
+        return [renamed(each, name) for each in content]
     if not isinstance(content, Mapping):
         return content
     return {key: value if key == "parameters" else _named(key, value, name) for key, value in content.items()}
@@ -139,4 +176,4 @@ def _named(key: str, value: Any, name: Callable[[str], str]) -> Any:
         return name(value)
     if key in _TOKENIZERS and isinstance(value, str):
         return value if value in (BASE, UNION) else name(value)
-    return _renamed(value, name)
+    return renamed(value, name)
