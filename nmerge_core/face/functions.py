@@ -379,11 +379,10 @@ def evaluate(
         run_dtype: the number format the models run in.
         progress: whether it is shown.
     """
-    references = _several(models)
     path = _do(
         "evaluate",
         progress,
-        models=references,
+        models=_several(models),
         tasks=tasks,
         limit=limit,
         batch_size=batch_size,
@@ -391,7 +390,7 @@ def evaluate(
         device=device,
         run_dtype=run_dtype,
     )
-    return Scores(path, tuple(labels(references)))
+    return Scores(path)
 
 
 def sweep(

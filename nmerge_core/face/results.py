@@ -263,12 +263,15 @@ class Extracted(Result):
 class Scores(Result):
     """What models score on tasks."""
 
-    labels: tuple[str, ...]
-
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Columns model, task, metric, value, stderr, samples, run_dtype."""
         return self._table("scores.csv")
+
+    @property
+    def labels(self) -> list[str]:
+        """The models' names in the tables, in their order."""
+        return list(self.scores["model"].unique())
 
     @property
     def table(self) -> pd.DataFrame:

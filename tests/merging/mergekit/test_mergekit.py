@@ -17,7 +17,7 @@ from nmerge_core.cache import PROJECT
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
-from nmerge_core.merging.engine import MergekitRecipe, load, merge, written
+from nmerge_core.merging.engine import load, merge
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
 from tests import peft_adapters
@@ -110,7 +110,7 @@ def test_models_are_found_wherever_a_recipe_names_them(there: None) -> None:
     named = read.renamed(str.upper).content
     assert named["base_model"] == "BASE" and named["tokenizer"]["source"] == "base"  # the word stays, the folder not
     assert named["slices"][0]["sources"][0] == {"model": "B", "parameters": {"model": 1}}
-    assert load(written(read)) == read and read.seed == 3
+    assert load(read.yaml) == read and read.seed == 3
 
 
 def test_the_own_engine_can_be_named(family: SimpleNamespace) -> None:
