@@ -106,8 +106,10 @@ def test_models_are_found_wherever_a_recipe_names_them(there: None) -> None:
         "seed": 3,
     }
     read = load(content)
-    assert isinstance(read, MergekitRecipe) and read.references == ("a", "b", "c") and read.base_model == "base"
-    named = read.renamed(str.upper).content
+    assert (
+        isinstance(read, mergekit.MergekitRecipe) and read.references == ("a", "b", "c") and read.base_model == "base"
+    )
+    named = read.renamed(str.upper).given
     assert named["base_model"] == "BASE" and named["tokenizer"]["source"] == "base"  # the word stays, the folder not
     assert named["slices"][0]["sources"][0] == {"model": "B", "parameters": {"model": 1}}
     assert load(read.yaml) == read and read.seed == 3
