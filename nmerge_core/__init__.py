@@ -1,3 +1,5 @@
 """Neuron analysis and neuron-level merging of language models: the engine behind the app and the command line."""
 
-__version__ = "0.2.0"
+from nmerge_core.version import __version__
+
+__all__ = ["__version__"]

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nmerge_core import __version__
 from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.categories import categorise, intersect, undecided
 from nmerge_core.checkpoints import fingerprint, label, open_checkpoint
@@ -19,6 +18,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 if TYPE_CHECKING:
     from nmerge_core.activations.collect import BatchSize

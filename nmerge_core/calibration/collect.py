@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nmerge_core import __version__
 from nmerge_core.cache import cache_root
 from nmerge_core.calibration.store import KINDS, Statistics, open_statistics
 from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
@@ -17,6 +16,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 
 def collect(

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nmerge_core import __version__
 from nmerge_core.cli import commands
 from nmerge_core.number_format import AUTO, RUN_DTYPES
+from nmerge_core.version import __version__
 
 _MODEL = "a model folder or Hub id, or MODEL+ADAPTER with the folder or id of a LoRA"
 _CORPUS = "a folder with one <category>.jsonl per category, or a YAML of datasets sources"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from nmerge_core import __version__
 from nmerge_core.checkpoints import Checkpoint, absolute, fingerprint, label
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
+from nmerge_core.version import __version__
 
 
 def write_companions(

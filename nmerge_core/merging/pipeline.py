@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from nmerge_core import __version__
 from nmerge_core.checkpoints import absolute, fingerprint
 from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout, write_companions
 from nmerge_core.machine import kind_of, peak_memory
@@ -19,6 +18,7 @@ from nmerge_core.merging.write.process_group import ProcessGroup, process_group
 from nmerge_core.merging.write.report import Report, describe, source
 from nmerge_core.merging.write.staging import disk_errors, lock_output, open_staging, publish, staging_folder
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 
 def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from nmerge_core import __version__
 from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
@@ -20,6 +19,7 @@ from nmerge_core.merging.engine import MergekitRecipe, load, written
 from nmerge_core.merging.recipe.inputs import classification, resolve_inputs, roles
 from nmerge_core.number_format import choose_format
 from nmerge_core.runs.folder import find
+from nmerge_core.version import __version__
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from nmerge_core import __version__
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import Evaluator
 from nmerge_core.loading import load_model
@@ -22,6 +21,7 @@ from nmerge_core.progress import Progress, silent
 from nmerge_core.search.plan import Point, Sweep, check_keys
 from nmerge_core.search.strategies import STRATEGIES
 from nmerge_core.search.trials import OBJECTIVE, Trial, append, read_rows, text_of
+from nmerge_core.version import __version__
 
 _RECORD, _TRIALS, _BEST = "sweep.yaml", "trials.csv", "best.yaml"
 _WORK = ".trial"  # where a trial's checkpoint lies while it is scored

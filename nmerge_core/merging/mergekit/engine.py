@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from nmerge_core import __version__
 from nmerge_core.checkpoints import Checkpoint, absolute, halves, labels, open_checkpoint, resolve
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.family import mismatches
@@ -24,6 +23,7 @@ from nmerge_core.merging.plan.merged_vocabulary import by_position
 from nmerge_core.merging.write.card import compose
 from nmerge_core.merging.write.report import Report, source
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 
 @dataclass(frozen=True)
