@@ -1,10 +1,12 @@
 """Neuron analysis and neuron-level merging of language models: the engine behind the app and the command line.
 
+```python
 import nmerge_core as nm
 
 nm.classify("base", corpus="corpus").figure().show()
 merged = nm.merge("recipe.yaml")
 nm.evaluate(["base", merged], tasks=["math"]).table
+```
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,7 +13,7 @@ PACKAGE = "nmerge_core"
 
 # From the ground up: a module may import from its own room and from rooms on the floors above in this list.
 FLOORS = (
-    {"version"},
+    {"version", "places"},
     {"errors", "progress", "machine", "cache", "figures", "demo", "evolution", "lazy", "parallel", "folders"},
     {"distributed"},
     {"architecture"},
@@ -41,7 +41,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"torch", "numba", "transformers", "lm_eval", "datasets", "accelerate", "sacrebleu"}
 
 # Requirements that are used without an import: as commands, or by the libraries that are imported.
-TOOLS = {"mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu"}
+TOOLS = {"hatchling", "mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu"}
 DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval"}
 
 

@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.cache import DEMO, PROJECT, cache_root
+from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints.family import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError
 from nmerge_core.folders import new_folder
+from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
 from nmerge_core.runs.kinds import KINDS
 
@@ -195,10 +196,10 @@ def sweep(arguments: Namespace) -> None:
 
 
 def app(arguments: Namespace) -> None:
-    """Become the app's server."""
+    """Become the app's server; the app's own .streamlit overrules that of the user and of the working directory."""
     port = arguments.port or os.environ.get("PORT") or "8501"
-    os.chdir(PROJECT)  # where .streamlit/config.toml is
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)])
+    script = str(APP / "app.py")
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", "run", script, "--server.port", str(port)])
 
 
 def _given(kind: str, arguments: Namespace) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The process that mergekit runs in, seen from here: what it plans, how far it is, and that it ends."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from nmerge_core.cache import PROJECT
 from nmerge_core.errors import InputError
+from nmerge_core.places import child_environment
 from nmerge_core.progress import Progress
 
 _BAR = re.compile(r"Executing graph:\s+\d+%.*\| (\d+)/(\d+) ")  # tqdm's, of mergekit's one long loop
@@ -53,7 +52,6 @@ class MergekitProcess:
     def __init__(self, part: Path, progress: Progress) -> None:
         """Launch it for a merge into the folder `part`."""
         self.part, self._progress = part, progress
-        path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "nmerge_core.merging.mergekit.child"],
             stdin=subprocess.PIPE,
@@ -62,7 +60,7 @@ class MergekitProcess:
             text=True,
             errors="replace",
             start_new_session=True,  # an interrupt of the terminal is ours to pass on
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+            env=child_environment() | _ENVIRONMENT,
         )
         self._stage: tuple[str, float, float, str] = ("Planning in mergekit", 0, 1, "")
         self._answers: SimpleQueue[str] = SimpleQueue()

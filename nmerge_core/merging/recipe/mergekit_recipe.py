@@ -14,7 +14,7 @@ from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 
 ENGINE = "mergekit"
-INSTALL = "pip install -r requirements-mergekit.txt"
+INSTALL = "pip install mergekit==0.1.5"  # as requirements-mergekit.txt pins it
 # Of the pinned version, told here so that they are known where it is not installed, and without importing it.
 METHODS: tuple[str, ...] = (
     "arcee_fusion",

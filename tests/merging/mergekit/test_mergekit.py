@@ -13,7 +13,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from nmerge_core.cache import PROJECT
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
@@ -23,6 +22,7 @@ from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
 from tests import peft_adapters
 from tests.merging import checkpoints, vocabularies
 
+PROJECT = Path(__file__).parents[3]
 NAME = "model.layers.0.mlp.down_proj.weight"
 
 needs_mergekit = pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
@@ -69,7 +69,7 @@ def test_what_only_mergekit_has_is_named(content: dict, message: str) -> None:
 
 
 def test_what_to_install_is_said(without: None) -> None:
-    install = "pip install -r requirements-mergekit.txt"
+    install = f"pip install {(PROJECT / 'requirements-mergekit.txt').read_text().splitlines()[-1]}"
     with pytest.raises(InputError, match="mergekit is not installed") as error:
         load({"engine": "mergekit", **SLICES})
     assert install in str(error.value)

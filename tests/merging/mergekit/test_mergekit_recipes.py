@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmerge_core.cache import PROJECT
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.cli import main
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from tests.merging import checkpoints, vocabularies
+
+PROJECT = Path(__file__).parents[3]
 
 # In the forms of mergekit's examples; BASE, MATH and CODE stand for folders.
 EXAMPLES = {
