@@ -9,7 +9,7 @@ from os.path import isfile
 from pathlib import Path
 
 from nmerge_core.cache import task_file
-from nmerge_core.checkpoints import absolute, fingerprint, fingerprint_files, open_checkpoint
+from nmerge_core.checkpoints import absolute, fingerprint, fingerprint_files, fingerprint_weights, open_checkpoint
 from nmerge_core.errors import InputError
 
 Found = tuple[str, str]  # the full name of what was named, and the fingerprint of what it holds
@@ -67,11 +67,12 @@ class Places:
         return str(folder), digest([neurons])
 
     def statistics(self, reference: str) -> Found:
-        """Find a folder that `statistics` wrote: what it says of itself counts."""
+        """Find a folder that `statistics` wrote: all its tensors count."""
         meta = self._path(reference) / "meta.json"
         if not meta.is_file():
             raise InputError(f"{reference}: expected a folder that `statistics` wrote, found no {meta}")
-        return str(meta.parent), digest([meta])
+        tensors = fingerprint_weights(sorted(meta.parent.glob("*.safetensors")))
+        return str(meta.parent), f"{digest([meta])}-{tensors[:16]}"
 
     def task(self, reference: str) -> Found:
         """Find a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval."""

@@ -382,7 +382,7 @@ class Statistics(Input):
         return "a folder that `statistics` wrote"
 
     def find(self, reference: str, places: Places) -> tuple[str, str]:
-        """Fingerprint what it says of itself, which names model, texts and parameters."""
+        """Fingerprint its tensors and what it says of itself."""
         return places.statistics(reference)
 
 

@@ -172,7 +172,7 @@ def test_a_loaded_model_has_the_weights_that_a_merge_of_its_dtype_writes(tmp_pat
     random_adapter(base, tmp_path / "lora", **options)
     reference = f"{base}+{tmp_path / 'lora'}"
     merge(load_recipe({"merge_method": "linear", "models": [{"model": reference}]}), tmp_path / "out")
-    loaded = load_model(reference, "cpu")
+    loaded = load_model(reference, "cpu", str(dtype).removeprefix("torch."))
     assert loaded.label == "base+lora" and loaded.model.dtype == dtype
     assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
     state = loaded.model.state_dict()

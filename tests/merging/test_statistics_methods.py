@@ -78,13 +78,15 @@ def test_fisher_equals_its_formula(family, tmp_path: Path) -> None:
 
 def block_of(*models: torch.Tensor) -> Block:
     deltas = torch.stack(models)  # (T, rows, columns)
-    return Block("w", torch.zeros_like(deltas[0]), deltas, 0, deltas.shape[1], True, 0, "mlp", None)
+    return Block("w", torch.zeros_like(deltas[0]), deltas, 0, deltas.shape[1], True, 0, "mlp", 0.0, None)
 
 
 def merge_by_hand(models: list[torch.Tensor], grams: list[torch.Tensor], scale: float) -> torch.Tensor:
     weights = (1.0,) * len(models)
     made = system(torch.stack(grams).double(), weights, scale)
-    return regmean(block_of(*models), Values({}, {"weight": weights}), Prepared((lambda *key: made, {"w": "w"})))
+    return regmean(
+        block_of(*models), Values("regmean", {}, {"weight": weights}), Prepared((lambda *key: made, {"w": "w"}))
+    )
 
 
 def test_regmean_by_hand() -> None:
@@ -337,7 +339,7 @@ def test_folders_that_were_named_stay_named(tuned: Path, tmp_path: Path, method:
     assert resolved.values().shared["corpus"] is None  # no texts were read
     assert not estimate(resolved, tmp_path / "again").solving
     shutil.rmtree(tmp_path / "own")
-    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / 'own'))} does not exist"):
+    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / 'own'))}.*found no"):
         estimate(resolved, tmp_path / "gone")
     with pytest.raises(InputError, match="found no meta.json in it"):
         merge(resolved, tmp_path / "gone")

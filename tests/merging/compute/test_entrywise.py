@@ -57,7 +57,7 @@ def merged_by_torch(rule: Entrywise, values: torch.Tensor, differences: bool, dt
     base = held[0] if differences else torch.zeros(COUNT)
     deltas = held[1:] - base if differences else held
     # A point parameter: one row of columns, whose entry i is the tensor's entry 3 + i.
-    block = Block("w", base[None], deltas[:, None], 3, 3 + COUNT, False, None, "", None)
+    block = Block("w", base[None], deltas[:, None], 3, 3 + COUNT, False, None, "", 0.0, None)
     return (rule.merge(block)[0] + base).to(dtype)
 
 
@@ -192,7 +192,7 @@ def test_a_method_is_found_without_the_others(method: str) -> None:
 def test_a_pool_leaves_the_number_of_threads() -> None:
     program = (
         "from nmerge_core.machine import cores, threads\n"
-        "from nmerge_core.merging.compute.stream import in_order\n"
+        "from nmerge_core.parallel import in_order\n"
         "list(in_order(abs, range(9), with_torch=False)); list(in_order(abs, range(9)))\n"
         "assert threads() == cores(), threads()"
     )

@@ -237,10 +237,10 @@ def test_a_task_s_name_is_no_folder_beside_the_recipe(
     (tmp_path / "plain.jsonl").write_text('{"text": "some words"}')
     context = Context(replace(searched(family, "pcb_es"), folder=tmp_path), None, (), silent)  # type: ignore[arg-type]
     shared = {"tasks": ("plain.yaml",), "limit": None, "run_code": False}
-    assert load_evaluator(context, Values(shared, {})).names == ["plain"]
+    assert load_evaluator(context, Values("pcb_es", shared, {})).names == ["plain"]
     asked: list[list[str]] = []
     monkeypatch.setattr("nmerge_core.evaluation.Evaluator", lambda tasks, **_: asked.append(tasks))
-    load_evaluator(context, Values(shared | {"tasks": ("math",)}, {}))
+    load_evaluator(context, Values("pcb_es", shared | {"tasks": ("math",)}, {}))
     assert asked == [["math"]]
 
 
@@ -262,7 +262,7 @@ def test_pcb_es_starts_at_pcb(family: SimpleNamespace, tmp_path: Path) -> None:
         ("lorahub", {}, r"'parameters.calibration' \(lorahub\): expected the folder of a corpus"),
         ("adamerging", {}, r"'parameters.calibration' \(adamerging\): expected the folder of a corpus"),
         ("pcb_es", {}, r"'parameters.tasks' \(pcb_es\): expected at least one task"),
-        ("pcb_es", {"tasks": 3}, r"'parameters.tasks': expected a list of names, found 3"),
+        ("pcb_es", {"tasks": 3}, r"'parameters.tasks': expected a list, each a task YAML"),
         (
             "lorahub",
             {"coefficients": {"model": [1.0]}},
