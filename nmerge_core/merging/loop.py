@@ -35,9 +35,7 @@ def merge_tensors(
     values = tensor_values(context.recipe, stream.donor.architecture, names)
     done = journaled(staging)
     rows = all_rows(stream, [name for name in names if name not in done])
-    compiled = {
-        name for name in names if method.rule and stream.plain(name) and layout.tensors[name].dtype in raw_bits.DTYPES
-    }
+    compiled = {name for name in names if method.is_compiled(stream, layout.tensors[name])}
 
     def work(each: Rows) -> None:
         merge_rows = _merge_compiled if each.name in compiled else _merge_with_torch

@@ -1,19 +1,36 @@
-"""Merges of each entry by itself: said once, computed by compiled loops on a CPU, by torch elsewhere."""
+"""Merges of each entry by itself: said once, computed by a compiled loop on a CPU, by torch elsewhere.
+
+The rule and its loop stand together: a step that is added to one is added to the other, in the same order. A method
+with a step of its own brings a rule of its own, made of `kernels` in the same way.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nmerge_core.checkpoints.raw_bits import RawBits
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute import primitives
 from nmerge_core.merging.compute.block import Block, Entries
-from nmerge_core.merging.compute.drop import Drop
+from nmerge_core.merging.compute.compiler import compiled, inlined
+from nmerge_core.merging.compute.drop import Drop, drop_entries
+from nmerge_core.merging.compute.kernels import CHUNK, finite, narrow, subtract, widen
 
 if TYPE_CHECKING:
     import torch
+
+
+class Rule(Protocol):
+    """How a tensor is merged entry by entry, in two ways that give the same bits."""
+
+    def merge(self, block: Block) -> "torch.Tensor":
+        """Return the merged delta of a block, (rows, columns) float32."""
+
+    def merge_entries(self, entries: Entries, merged: RawBits) -> bool:
+        """Write merged entries to `merged` (n,); return whether all that was read is finite."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +70,8 @@ class Entrywise:
 
     def merge_entries(self, entries: Entries, merged: RawBits) -> bool:
         """Write merged entries to `merged` (n,); return whether all that was read is finite."""
-        from nmerge_core.merging.compute import kernels  # takes half a second
-
         drop = self.drop or Drop((), False, 0)
-        return kernels.merge_entries(
+        return _merge_entries(
             entries.stored,
             entries.differences,
             np.array(self.weights, dtype=np.float32),
@@ -71,6 +86,137 @@ class Entrywise:
             np.float32(self.scale),
             merged,
         )
+
+
+@compiled
+def _merge_entries(
+    stored: RawBits,
+    differences: bool,
+    weights: NDArray[np.float32],
+    thresholds: NDArray[np.float32],
+    states: NDArray[np.uint64],
+    position: np.uint64,
+    limits: NDArray[np.uint64],
+    kept_scale: NDArray[np.float32],
+    elect: bool,
+    normalize: bool,
+    divisor: np.float32,
+    scale: np.float32,
+    merged: RawBits,
+) -> bool:
+    """Merge the entries of `stored` (sources, n) into `merged` (n,) as `Entrywise` says.
+
+    Args:
+        stored: the base first if `differences`, then the models (T).
+        differences: whether differences from the base are merged and added to it.
+        weights: w, (T,).
+        thresholds: the least |τ| that is kept, (T,), or none.
+        states: of each model's random numbers, or none; an entry is kept where 32 bits are below `limits`, times
+            `kept_scale`.
+        position: of the first entry in its tensor.
+        elect: whether entries against the sign of the weighted sum are left out.
+        normalize: where signs are elected, whether the sum is divided by Σ |w| of what agreed.
+        divisor: what the sum is divided by.
+        scale: what it is multiplied by.
+        merged: where the entries go, rounded to the nearest, ties to even.
+
+    Returns:
+        Whether all of `stored` are finite.
+    """
+    models, first, length = len(weights), 1 if differences else 0, stored.shape[1]
+    seen = np.zeros(CHUNK, np.uint32)
+    base_bits = np.zeros(CHUNK, np.uint32)
+    bits = np.zeros((models, CHUNK), np.uint32)
+    total_bits = np.zeros(CHUNK, np.uint32)
+    sign, agreed = np.zeros(CHUNK, np.float32), np.zeros(CHUNK, np.float32)
+    for start in range(0, length, CHUNK):
+        stop = min(start + CHUNK, length)
+        count = stop - start
+        base = base_bits.view(np.float32)[:count]
+        total = total_bits.view(np.float32)[:count]
+        if differences:
+            widen(stored[0, start:stop], base_bits, seen)
+        total[:] = 0
+        for model in range(models):
+            widen(stored[first + model, start:stop], bits[model], seen)
+            delta = bits[model].view(np.float32)[:count]
+            if differences:
+                subtract(delta, base)
+            if thresholds.size:
+                _trim(delta, thresholds[model])
+            if states.size:
+                drop_entries(delta, states[model], position + np.uint64(start), limits[model], kept_scale[model])
+            _add_weighted(total, delta, weights[model])
+        if elect:
+            _signs(total, sign)
+            total[:] = 0
+            agreed[:] = 0
+            for model in range(models):
+                _add_agreeing(total, agreed, bits[model].view(np.float32)[:count], sign, weights[model])
+            _settle(total, agreed, sign, normalize)
+        if divisor != 1:
+            _divide(total, divisor)
+        _scale_and_add(total, scale, base)
+        narrow(total_bits, merged[start:stop])
+    return finite(seen)
+
+
+@inlined
+def _trim(delta: NDArray[np.float32], least: np.float32) -> None:
+    for i in range(len(delta)):
+        delta[i] = delta[i] if abs(delta[i]) >= least else np.float32(0)
+
+
+@inlined
+def _add_weighted(total: NDArray[np.float32], delta: NDArray[np.float32], weight: np.float32) -> None:
+    for i in range(len(total)):
+        total[i] += delta[i] * weight
+
+
+@inlined
+def _signs(values: NDArray[np.float32], sign: NDArray[np.float32]) -> None:
+    for i in range(len(values)):
+        sign[i] = np.float32(values[i] > 0) - np.float32(values[i] < 0)
+
+
+@inlined
+def _add_agreeing(
+    total: NDArray[np.float32],
+    agreed: NDArray[np.float32],
+    delta: NDArray[np.float32],
+    sign: NDArray[np.float32],
+    weight: np.float32,
+) -> None:
+    """Add |w τ| where its sign is the elected one, and |w| to what agreed."""
+    size = abs(weight)
+    for i in range(len(total)):
+        weighted = delta[i] * weight * sign[i]
+        total[i] += weighted if weighted > 0 else np.float32(0)
+        agreed[i] += size if weighted > 0 else np.float32(0)
+
+
+@inlined
+def _settle(
+    total: NDArray[np.float32], agreed: NDArray[np.float32], sign: NDArray[np.float32], normalize: bool
+) -> None:
+    """Give the sum of what agreed its sign, and make it a mean."""
+    for i in range(len(total)):
+        total[i] *= sign[i]
+    if normalize:
+        for i in range(len(total)):
+            total[i] /= agreed[i] if agreed[i] > 0 else np.float32(1)
+
+
+@inlined
+def _divide(total: NDArray[np.float32], divisor: np.float32) -> None:
+    for i in range(len(total)):
+        total[i] /= divisor
+
+
+@inlined
+def _scale_and_add(total: NDArray[np.float32], scale: np.float32, base: NDArray[np.float32]) -> None:
+    for i in range(len(total)):
+        total[i] = total[i] * scale + base[i]
 
 
 def total_weight(weights: Sequence[float]) -> float:

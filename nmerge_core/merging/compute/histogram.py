@@ -1,7 +1,4 @@
-"""Looking at values through a window, compiled for the CPU: what the search for an order statistic counts.
-
-All that is compiled is in this file: a change elsewhere would go unseen.
-"""
+"""Looking at values through a window, compiled for the CPU: what the search for an order statistic counts."""
 
 import numpy as np
 from numpy.typing import NDArray

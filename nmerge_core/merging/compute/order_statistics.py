@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nmerge_core.merging.compute.histogram import count, look
+from nmerge_core.merging.compute.kernels import magnitudes as magnitudes_of
 from nmerge_core.merging.compute.stream import Rows, Stream
 from nmerge_core.parallel import in_order
 from nmerge_core.progress import Progress
@@ -79,11 +81,9 @@ def by_magnitude(stream: Stream, rows: Sequence[Rows]) -> Ranking:
     def values(each: Rows) -> "Floats | torch.Tensor":
         if not stream.plain(each.name):
             return stream.load(each).deltas.abs().flatten(1)
-        from nmerge_core.merging.compute import kernels
-
         entries = stream.entries(each)
         found = np.empty((len(stream.models), entries.stored.shape[1]), dtype=np.float32)
-        if not kernels.magnitudes(entries.stored, found):
+        if not magnitudes_of(entries.stored, found):
             raise stream.not_finite(each, entries)
         return found
 
@@ -165,8 +165,6 @@ class _Search:
     def look(self, values: "Floats | torch.Tensor") -> "_Seen":
         """Look at values (entries,) through the window."""
         if isinstance(values, np.ndarray):
-            from nmerge_core.merging.compute.histogram import look
-
             bins = np.empty(len(values), dtype=np.int64)
             low, high = np.float32(self.low), np.float32(self.high)
             inside, above, sum_above, sum_ = look(values, low, high, self.first, self.shift, bins)
@@ -180,8 +178,6 @@ class _Search:
         self._above += seen.above
         self._sums.append(seen.sum)
         self._sums_above.append(seen.sum_above)
-        from nmerge_core.merging.compute.histogram import count
-
         count(seen.bins, self._counts)
 
     def narrow(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.drop import Drop
+from nmerge_core.merging.compute.drop import GAMMA, LAST_SHIFT, MIX, Drop
 
 
 def weighted_sum(deltas: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
@@ -73,8 +73,6 @@ def drop(deltas: torch.Tensor, rule: Drop, name: str, first: int) -> torch.Tenso
 
 def random_bits(state: int, first: int, count: int, device: torch.device) -> torch.Tensor:
     """Return the upper 32 bits of the numbers first, first + 1, … of a SplitMix64 generator: (count,) int64."""
-    from nmerge_core.merging.compute.kernels import GAMMA, LAST_SHIFT, MIX
-
     z = torch.arange(first + 1, first + count + 1, device=device) * _signed(GAMMA) + _signed(state)
     for shift, factor in MIX:
         z = (z ^ _shifted(z, shift)) * _signed(factor)

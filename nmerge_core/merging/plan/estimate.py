@@ -74,8 +74,8 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     workers = cores()
-    plain = method.rule is not None and all(stream.plain(name) for name in layout.tensors)
-    entries_per_second, start_seconds, start_bytes = _COMPILED if plain else _WITH_TORCH
+    compiled = all(method.is_compiled(stream, tensor) for tensor in layout.tensors.values())
+    entries_per_second, start_seconds, start_bytes = _COMPILED if compiled else _WITH_TORCH
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
     block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
     return Estimate(

@@ -10,7 +10,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nmerge_core.checkpoints import TensorInfo, raw_bits
 from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.entrywise import Rule
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.values import Values
@@ -19,10 +21,8 @@ from nmerge_core.parameters import Input, Parameter
 if TYPE_CHECKING:
     import torch
 
-    from nmerge_core.merging.compute.entrywise import Entrywise
-
 MergeFunction = Callable[[Block, Values, Any], "torch.Tensor"]
-RuleFunction = Callable[[str, Values, Any], "Entrywise"]
+RuleFunction = Callable[[str, Values, Any], Rule]
 PrepareFunction = Callable[[Any, Values], Prepared]  # of a `plan.context.Context`, which knows recipes and so methods
 NeedsFunction = Callable[[Stream], "Needs"]
 
@@ -79,6 +79,13 @@ class Method:
     def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
         """Travel between processes as a name: each has the same methods."""
         return named, (self.name,)
+
+    def is_compiled(self, stream: Stream, tensor: TensorInfo) -> bool:
+        """Whether a tensor is merged by a compiled loop on entries as they are stored; `tensor` is the output's.
+
+        Nobody else decides it: there is a rule, every source holds plain numbers on a CPU, and so will the output.
+        """
+        return self.rule is not None and stream.plain(tensor.name) and tensor.dtype in raw_bits.DTYPES
 
     @property
     def defaults(self) -> dict[str, Any]:
