@@ -122,7 +122,7 @@ def prepare(context: Context, values: Values) -> Prepared:
         for layer, each in frame.groupby("layer")
     }
     specific = values.shared["specific"]
-    if isinstance(specific, Mapping) and (unknown := {*specific} - {*tasks, "method"}):
+    if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
         raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
     chosen = {GENERAL: (_GENERAL, values.shared["general"])}
     chosen |= {task: (_SPECIFIC, _of_category(specific, task)) for task in tasks}
@@ -178,9 +178,7 @@ def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _of_category(specific: Any, category: str) -> Any:
     """Return what becomes of a category's neurons, of a choice for all or for each; those left out are dropped."""
-    if isinstance(specific, Mapping) and "method" not in specific:
-        return specific.get(category, _DROP)
-    return specific
+    return specific.get(category, _DROP) if _SPECIFIC.is_by_category(specific) else specific
 
 
 def _name(parameter: MethodPart, choice: Any) -> str:
@@ -238,7 +236,7 @@ def _solved(values: Values, parts: Mapping[str, Part]) -> dict[str, Any]:
         _GENERAL.name: filled(_GENERAL, values.shared["general"]),
     }
     specific = values.shared["specific"]
-    if isinstance(specific, Mapping) and "method" not in specific:
+    if _SPECIFIC.is_by_category(specific):
         solved_parts[_SPECIFIC.name] = {category: filled(_SPECIFIC, each) for category, each in specific.items()}
     else:
         solved_parts[_SPECIFIC.name] = filled(_SPECIFIC, specific)

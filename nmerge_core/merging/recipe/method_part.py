@@ -58,7 +58,7 @@ class MethodPart(Parameter):
 
     def values(self, value: Any) -> list[Any]:
         """Return the checked values that a value holds: one, or one per category."""
-        return list(value.values()) if self._by_category(value) else [value]
+        return list(value.values()) if self.is_by_category(value) else [value]
 
     def check(self, value: Any, where: str) -> Any:
         """Return the value with its own parameters checked.
@@ -66,7 +66,7 @@ class MethodPart(Parameter):
         Raises:
             InputError: there is no such method, or it has no such parameter.
         """
-        if self._by_category(value):
+        if self.is_by_category(value):
             return {str(category): self.check(each, _inside(where, str(category))) for category, each in value.items()}
         if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
             return super().check(value, where)
@@ -94,7 +94,7 @@ class MethodPart(Parameter):
 
     def without_solved(self, value: Any) -> Any:
         """Return the value without the solved parameters of its methods."""
-        if self._by_category(value):
+        if self.is_by_category(value):
             return {category: self.without_solved(each) for category, each in value.items()}
         found = self.method(value) if isinstance(value, Mapping) else None
         solved = {parameter.name for parameter in found.parameters if isinstance(parameter, Solved)} if found else set()
@@ -102,7 +102,7 @@ class MethodPart(Parameter):
 
     def content(self, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
         """Return the value with what its methods read named in full, and the fingerprints, versions among them."""
-        if self._by_category(value):
+        if self.is_by_category(value):
             parts = {category: self.content(each, places) for category, each in value.items()}
             found = {key: fingerprint for _, inputs in parts.values() for key, fingerprint in inputs.items()}
             return {category: each for category, (each, _) in parts.items()}, found
@@ -116,7 +116,8 @@ class MethodPart(Parameter):
                 found |= inputs
         return ({"method": value["method"], **own} if isinstance(value, Mapping) else value), found
 
-    def _by_category(self, value: Any) -> bool:
+    def is_by_category(self, value: Any) -> bool:
+        """Whether a value is a mapping from category to a word or a method."""
         return self.per_category and isinstance(value, Mapping) and "method" not in value
 
 
