@@ -1,20 +1,8 @@
 """The parameters of runs, each described once for the command line, Python, the pages and the keys of runs."""
 
+from nmerge_core.input_parameters import Classification, Corpus, Model, Models, Task, Tasks
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.parameters import (
-    Choice,
-    Classification,
-    Corpus,
-    Flag,
-    Model,
-    Models,
-    Names,
-    Number,
-    Numbers,
-    Task,
-    Tasks,
-    Text,
-)
+from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Text
 
 MODEL = Model(name="model", required=True, help="A model folder or Hub id, or MODEL+ADAPTER with a LoRA.")
 BASE = MODEL.with_(name="base", help="The base model.")

@@ -20,6 +20,7 @@ FLOORS = (
     {"checkpoints"},
     {"inputs", "number_format", "corpus", "text_samples"},
     {"parameters"},
+    {"input_parameters"},
     {"settings"},
     {"loading", "layerwise"},
     {"activations"},

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import Corpus, File, Model, Models, Tasks
 from nmerge_core.inputs import Places
-from nmerge_core.parameters import Choice, Corpus, File, Flag, Model, Models, Names, Number, Numbers, Tasks, Text
+from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Text
 from nmerge_core.runs.kinds import KINDS
 from tests.tiny import TEXTS, tiny_model, write_corpus
 

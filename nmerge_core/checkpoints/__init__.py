@@ -1,7 +1,7 @@
 """Hugging Face checkpoint folders: headers, lazy reads, adapters, families, fingerprints, and the writer of merges."""
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.family import FamilyReport, ModelFacts, inspect_family
+from nmerge_core.checkpoints.compatibility import FamilyReport, ModelFacts, inspect_family
 from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files, fingerprint_weights
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.opening import open_checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.cache import DEMO, cache_root
-from nmerge_core.checkpoints.family import FamilyReport, inspect_family
+from nmerge_core.checkpoints.compatibility import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nmerge_core.cli import commands
-from nmerge_core.parameters import Choice, Flag, Model, Numbers, Parameter, Several
+from nmerge_core.input_parameters import Model, Several
+from nmerge_core.parameters import Choice, Flag, Numbers, Parameter
 from nmerge_core.runs.kinds import KINDS, RECIPE, SWEEP
 from nmerge_core.settings import DEVICE, MARGIN, MODEL, MODELS, TOP_K
 from nmerge_core.version import __version__

@@ -12,7 +12,7 @@ import torch
 
 from nmerge_core.checkpoints import Checkpoint, TensorInfo, open_checkpoint
 from nmerge_core.checkpoints.adapter_opening import PREFIX, WEIGHTS, find_tensor
-from nmerge_core.checkpoints.family import mismatches
+from nmerge_core.checkpoints.compatibility import mismatches
 from nmerge_core.checkpoints.writer import check_target, plan_file
 from nmerge_core.errors import InputError
 from nmerge_core.lora.adapter_files import write_companions

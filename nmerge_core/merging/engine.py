@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.merging.recipe.mergekit_recipe import ENGINE, MergekitRecipe, read_mergekit
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe, read_content
+from nmerge_core.merging.recipe.reading import load_recipe, read_content
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def estimate(recipe: AnyRecipe, out: Path, progress: Progress = silent) -> "Esti
         InputError: the recipe does not fit its models, `out` exists or its disk has too little room.
     """
     if isinstance(recipe, MergekitRecipe):
-        from nmerge_core.merging.mergekit.engine import plan
+        from nmerge_core.merging.mergekit.driver import plan
 
         return plan(recipe, out, progress)
     from nmerge_core.checkpoints.writer import check_target
@@ -45,12 +46,12 @@ def estimate(recipe: AnyRecipe, out: Path, progress: Progress = silent) -> "Esti
 
 
 def merge(recipe: AnyRecipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> "Report":
-    """Merge by the recipe's engine, as `pipeline.merge` or `mergekit.engine.merge`."""
+    """Merge by the recipe's engine, as `pipeline.merge` or `mergekit.driver.merge`."""
     # Imported here: reading a recipe needs neither.
     if isinstance(recipe, MergekitRecipe):
-        from nmerge_core.merging.mergekit import engine
+        from nmerge_core.merging.mergekit import driver
 
-        return engine.merge(recipe, out, device=device, progress=progress)
+        return driver.merge(recipe, out, device=device, progress=progress)
     from nmerge_core.merging import pipeline
 
     return pipeline.merge(recipe, out, device=device, progress=progress)

@@ -10,10 +10,11 @@ from nmerge_core import settings
 from nmerge_core.calibration import store as statistics
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import Model
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe_parameter import RecipeParameter
 from nmerge_core.number_format import choose_format
-from nmerge_core.parameters import Model, Parameter
+from nmerge_core.parameters import Parameter
 from nmerge_core.search.parameter import SweepParameter
 from nmerge_core.settings import DEVICE, RUN_DTYPE
 

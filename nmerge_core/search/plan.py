@@ -15,7 +15,8 @@ from nmerge_core.checkpoints import absolute
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.mergekit_recipe import renamed
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.parameters import Number
 from nmerge_core.search.axis import Axis, read_axis

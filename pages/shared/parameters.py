@@ -7,9 +7,10 @@ from typing import Any
 
 import streamlit as st
 
+from nmerge_core.input_parameters import Input, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
-from nmerge_core.parameters import Choice, Flag, Input, Names, Number, Parameter, Several, Solved, Text
+from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
 
 COLUMNS = 3
 UNSET = "default"  # the placeholder of a parameter that is left unset

@@ -8,10 +8,11 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.figures.style import significant
+from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
-from nmerge_core.parameters import Input, Text
+from nmerge_core.parameters import Text
 from nmerge_core.runs import client
 from pages.shared.results import zipped
 from tests.app.conftest import OpenPage

@@ -24,7 +24,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.lora.extract import extract
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from tests.merging import checkpoints
 from tests.merging.checkpoints import pickled as write
 from tests.tiny import tiny_model

@@ -18,7 +18,7 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.loading import load_model
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.write.card import model_card
 from nmerge_core.runs.request import resolve
 from tests.merging.test_pipeline import StopAt

@@ -13,7 +13,7 @@ from nmerge_core.checkpoints import inspect_family, open_checkpoint
 from nmerge_core.loading import load_model
 from nmerge_core.merging.plan.candidate import load_candidate
 from nmerge_core.merging.plan.opened import open_recipe
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from tests.families import D, Family, Weights, categories, family_of, rewrite, run
 

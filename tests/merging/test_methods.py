@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute.stream import all_rows
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
 

@@ -13,7 +13,8 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.method_part import delta_methods
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.parameters import Solved
 from tests.merging.test_methods import needed
 

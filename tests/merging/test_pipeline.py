@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from tests.merging import checkpoints
 
 

@@ -20,7 +20,8 @@ from nmerge_core.merging.methods.regmean import merge as regmean
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.values import Values
 from tests.merging import checkpoints
 from tests.tiny import TEXTS, tiny_model, write_corpus

@@ -10,7 +10,7 @@ import yaml
 
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import Progress, silent
 from nmerge_core.search.plan import Sweep, load_sweep
 from nmerge_core.search.trials_loop import Measured, run_trials

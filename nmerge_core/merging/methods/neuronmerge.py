@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ import numpy as np
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.parts import Part, make_part, part_name, solved_parts
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared, Result
-from nmerge_core.merging.recipe.registry import Method, method
+from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import (
     CALIBRATION,
     CATEGORY,
@@ -78,20 +78,6 @@ _FOR_PARTS = (
 
 
 @dataclass(frozen=True)
-class Part:
-    """A method with its parameters, as the recipe has them, and what it found out."""
-
-    method: Method
-    values: Values
-    prepared: Prepared = Prepared()
-
-    def merge(self, block: Block) -> torch.Tensor:
-        """Return the merged delta of a block, (rows, columns)."""
-        values = self.values.at(block.name, block.position).with_defaults(self.method.defaults)
-        return self.method.merge(block, values, self.prepared)
-
-
-@dataclass(frozen=True)
 class Plan:
     """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category what is done with it.
 
@@ -126,14 +112,14 @@ def prepare(context: Context, values: Values) -> Prepared:
         raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
     chosen = {GENERAL: (_GENERAL, values.shared["general"])}
     chosen |= {task: (_SPECIFIC, _of_category(specific, task)) for task in tasks}
-    choices = {category: _name(parameter, choice) for category, (parameter, choice) in chosen.items()}
-    others = _name(_OTHERS, values.shared["others"])
+    choices = {category: part_name(parameter, choice) for category, (parameter, choice) in chosen.items()}
+    others = part_name(_OTHERS, values.shared["others"])
     parts: dict[str, Part] = {}
     for parameter, choice in [*chosen.values(), (_OTHERS, values.shared["others"])]:
-        name = _name(parameter, choice)
+        name = part_name(parameter, choice)
         if name in (_DROP, _OWN) or name in parts:
             continue
-        part = _part(parameter, choice, values)
+        part = make_part(parameter, choice, values, _FOR_PARTS)
         grouped = {
             layer: {
                 category: (ids == index).nonzero().flatten().numpy()
@@ -155,7 +141,9 @@ def prepare(context: Context, values: Values) -> Prepared:
         results += part.method.results
     solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
     solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
-    return Prepared(plan, solved=solved | _solved(values, parts), report=report, results=results, categories=frame)
+    written = [(_OTHERS, values.shared["others"]), (_GENERAL, values.shared["general"]), (_SPECIFIC, specific)]
+    solved |= solved_parts(written, parts, _FOR_PARTS)
+    return Prepared(plan, solved=solved, report=report, results=results, categories=frame)
 
 
 def _neurons(context: Context, values: Values, tasks: Sequence[str]) -> pd.DataFrame:
@@ -181,66 +169,13 @@ def _of_category(specific: Any, category: str) -> Any:
     return specific.get(category, _DROP) if _SPECIFIC.is_by_category(specific) else specific
 
 
-def _name(parameter: MethodPart, choice: Any) -> str:
-    """Name a part so that equal ones are prepared once: a word, a method, or a method with its own parameters."""
-    found = parameter.method(choice)
-    if found is None:
-        return str(choice)
-    own = parameter.own(choice)
-    return f"{found.name} {json.dumps(own, sort_keys=True, default=list)}" if own else found.name
-
-
-def _part(parameter: MethodPart, choice: Any, values: Values) -> Part:
-    """Give a method its parameters: those beside its name, else those said for all parts, else its own defaults."""
-    found = parameter.method(choice)
-    assert found  # words were told apart before
-    own, count = parameter.own(choice), len(values.each["weight"])
-    shared, each = {"seed": values.shared["seed"]}, {}
-    for of_method in found.parameters:
-        said = any(of_method == for_all.with_(default=of_method.default) for for_all in _FOR_PARTS)
-        if of_method.per_model:
-            alike = (own.get(of_method.name, of_method.default),) * count
-            each[of_method.name] = alike if of_method.name in own or not said else values.each[of_method.name]
-        else:
-            for_all = values.shared[of_method.name] if said else None
-            default = of_method.default if for_all is None else for_all
-            shared[of_method.name] = own.get(of_method.name, default)
-    return Part(found, Values(found.name, shared, each))
-
-
 def _used(values: Values) -> list[Part]:
     """Return the methods that some part of the merge is made with."""
     choices = [(_GENERAL, values.shared["general"]), (_OTHERS, values.shared["others"])]
     choices += [(_SPECIFIC, each) for each in _SPECIFIC.values(values.shared["specific"])]
-    return [_part(parameter, choice, values) for parameter, choice in choices if parameter.method(choice)]
-
-
-def _solved(values: Values, parts: Mapping[str, Part]) -> dict[str, Any]:
-    """Return the choices and parameters with what was solved: beside a method, or for all where one solved it."""
-    solved: dict[str, Any] = {}
-    lent: dict[str, str] = {}  # which part a solved parameter that stands for all parts is of
-
-    def filled(parameter: MethodPart, choice: Any) -> Any:
-        name = _name(parameter, choice)
-        if name not in parts:
-            return choice
-        found, own = parts[name].prepared.solved, parameter.own(choice)
-        for_all = {each.name for each in _FOR_PARTS}
-        if not own and all(key in for_all and lent.setdefault(key, name) == name for key in found):
-            solved.update(found)
-            return choice
-        return {"method": choice["method"] if own else choice, **own, **found}
-
-    solved_parts = {
-        _OTHERS.name: filled(_OTHERS, values.shared["others"]),
-        _GENERAL.name: filled(_GENERAL, values.shared["general"]),
-    }
-    specific = values.shared["specific"]
-    if _SPECIFIC.is_by_category(specific):
-        solved_parts[_SPECIFIC.name] = {category: filled(_SPECIFIC, each) for category, each in specific.items()}
-    else:
-        solved_parts[_SPECIFIC.name] = filled(_SPECIFIC, specific)
-    return solved | solved_parts
+    return [
+        make_part(parameter, choice, values, _FOR_PARTS) for parameter, choice in choices if parameter.method(choice)
+    ]
 
 
 @method(

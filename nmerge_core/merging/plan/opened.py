@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.family import mismatches
+from nmerge_core.checkpoints.compatibility import mismatches
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.errors import InputError

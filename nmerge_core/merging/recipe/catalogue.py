@@ -5,9 +5,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Input, Number, Parameter, Solved
+from nmerge_core.parameters import Number, Parameter, Solved
 
 
 def chosen(name: str | None) -> list[Method]:

@@ -18,7 +18,8 @@ from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.engine import load, merge
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from tests import peft_adapters
 from tests.merging import checkpoints, vocabularies
 

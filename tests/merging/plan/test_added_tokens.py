@@ -11,7 +11,7 @@ from tokenizers import models as tokenizer_models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 
 CHAT = "{% for message in messages %}<user>{{ message['content'] }}{% endfor %}"
 

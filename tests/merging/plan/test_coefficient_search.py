@@ -20,7 +20,8 @@ from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.plan.learning import Entropy, entropy, learn
 from nmerge_core.merging.plan.opened import open_recipe
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.progress import silent
 from nmerge_core.text_samples import Batch, pack

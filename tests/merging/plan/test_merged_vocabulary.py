@@ -16,7 +16,8 @@ from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
 from tests.merging.test_methods import needed

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 
 TIES = """
 models:

@@ -13,7 +13,8 @@ import torch
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.recipe.recipe import Recipe, load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from tests.merging import checkpoints
 from tests.merging.test_pipeline import left_in, recipe_of
 

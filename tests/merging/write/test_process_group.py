@@ -19,7 +19,7 @@ from nmerge_core.errors import ProcessLost
 from nmerge_core.merging import loop
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.opened import open_recipe
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.merging.write import journal
 from nmerge_core.merging.write.process_group import ProcessGroup

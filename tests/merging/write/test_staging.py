@@ -19,7 +19,7 @@ import torch
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.recipe.recipe import load_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.write import journal, staging
 from tests.merging import checkpoints
 from tests.merging.test_pipeline import left_in, recipe_of

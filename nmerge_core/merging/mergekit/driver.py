@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import Checkpoint, absolute, halves, labels, open_checkpoint, resolve
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
-from nmerge_core.checkpoints.family import mismatches
+from nmerge_core.checkpoints.compatibility import mismatches
 from nmerge_core.checkpoints.writer import check_target, existing_parent
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
@@ -27,7 +27,7 @@ from nmerge_core.version import __version__
 
 
 @dataclass(frozen=True)
-class Opened:
+class Sources:
     """The models of a recipe, opened from their headers; the donor gives configuration and tokenizer."""
 
     base: Checkpoint | None
@@ -79,9 +79,9 @@ def merge(recipe: MergekitRecipe, out: Path, *, device: str = "auto", progress: 
     return report
 
 
-def _open(recipe: MergekitRecipe) -> Opened:
+def _open(recipe: MergekitRecipe) -> Sources:
     base = open_checkpoint(recipe.base_model) if recipe.base_model else None
-    opened = Opened(base, tuple(map(open_checkpoint, recipe.references)))
+    opened = Sources(base, tuple(map(open_checkpoint, recipe.references)))
     if "models" in recipe.given:  # slices may be of models that differ
         models = [model.named_like(opened.donor) for model in opened.models if model is not opened.donor]
         if reasons := [reason for model in models for reason in mismatches(opened.donor, model)]:
@@ -118,7 +118,7 @@ def _planned(recipe: MergekitRecipe, out: Path, device: str, progress: Progress)
         shutil.rmtree(adapters, ignore_errors=True)
 
 
-def _describe(part: Path, recipe: MergekitRecipe, opened: Opened, seconds: dict[str, float], peak: int) -> Report:
+def _describe(part: Path, recipe: MergekitRecipe, opened: Sources, seconds: dict[str, float], peak: int) -> Report:
     """Write report, recipe and card beside what mergekit wrote, once that opens as a checkpoint."""
     generation = opened.donor.folder / "generation_config.json"
     if generation.exists() and not (part / generation.name).exists():
