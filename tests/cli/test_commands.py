@@ -190,3 +190,30 @@ def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(fami
     monkeypatch.setenv("NMERGE_DEBUG", "1")
     assert main(["cosine", family.base, family.math]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_a_run_has_done_is_taken_from_there(family, tmp_path, capsys, monkeypatch):
+    from nmerge_core.runs import here
+
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    run = here.do("classify", {"model": family.base, "corpus": family.corpus, "top_k": 4})
+    asked = ["classify", family.base, "--corpus", family.corpus, "--top-k"]
+    assert main([*asked, "4", "--out", str(tmp_path / "same")]) == 0
+    assert f"taken from {run.results}" in capsys.readouterr().err
+    names = sorted(file.name for file in run.results.iterdir())
+    assert sorted(file.name for file in (tmp_path / "same").iterdir()) == names
+    assert all((tmp_path / "same" / name).read_bytes() == (run.results / name).read_bytes() for name in names)
+    assert main([*asked, "3", "--out", str(tmp_path / "other")]) == 0
+    assert "taken from" not in capsys.readouterr().err
+    merged = here.do("merge", {"recipe": family.recipe}).results / "merged"
+    assert main(["merge", str(family.recipe), str(tmp_path / "merged")]) == 0
+    assert "taken from" in capsys.readouterr().err
+    assert (tmp_path / "merged/model.safetensors").read_bytes() == (merged / "model.safetensors").read_bytes()
+
+
+def test_all_reasons_against_a_merge_are_told(family, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("merge_method: linear\nmodels: [{model: ./gone}, {model: ./lost}]\n")
+    assert main(["merge", str(recipe), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "gone" in error and "lost" in error
