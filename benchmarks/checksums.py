@@ -103,9 +103,10 @@ def measure(project: Path, folder: Path) -> dict[str, str]:
         nmerge("statistics", "demo/math", "--corpus", "demo/corpus", "--kind", kind, "--samples", "4", "--out", kind)
         found[kind] = digest(*sorted((folder / kind).glob("*.safetensors")))
     for name in RECIPES:
-        nmerge("merge", str(write_recipe(name, folder)), name)
-        found[f"merge {name}"] = digest(*sorted((folder / name).glob("*.safetensors")))
-    nmerge("extract", "demo/base", "ties", "lora", "--rank", "8")
+        out = f"merged-{name}"
+        nmerge("merge", str(write_recipe(name, folder)), out)
+        found[f"merge {name}"] = digest(*sorted((folder / out).glob("*.safetensors")))
+    nmerge("extract", "demo/base", "merged-ties", "lora", "--rank", "8")
     found["extract"] = digest(folder / "lora" / "adapter_model.safetensors")
     return found
 

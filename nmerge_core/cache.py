@@ -3,14 +3,15 @@
 import os
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
+from nmerge_core.places import PACKAGE, default_cache
+
 DEMO = "demo"  # the demo family's folder in the cache
-BENCHMARKS = Path(__file__).parent / "evaluation" / "benchmarks"  # tasks we have a YAML of our own for
+BENCHMARKS = PACKAGE / "evaluation" / "benchmarks"  # tasks we have a YAML of our own for
 
 
 def cache_root() -> Path:
-    """Return the folder of everything NMerge keeps: $NMERGE_CACHE, or cache/ of the project."""
-    return Path(os.environ.get("NMERGE_CACHE") or PROJECT / "cache").expanduser().resolve()
+    """Return the folder of everything NMerge keeps: $NMERGE_CACHE, or where this installation keeps it."""
+    return Path(os.environ.get("NMERGE_CACHE") or default_cache()).expanduser().resolve()
 
 
 def task_file(reference: str, root: Path) -> Path | None:

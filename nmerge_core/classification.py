@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nmerge_core import __version__
 from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.categories import categorise, intersect, undecided
 from nmerge_core.checkpoints import fingerprint, label, open_checkpoint
 from nmerge_core.checkpoints import labels as short_labels
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
+from nmerge_core.folders import check_free, new_folder, write_meta
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
 
 if TYPE_CHECKING:
     from nmerge_core.activations.collect import BatchSize
@@ -62,12 +63,13 @@ def classify(
 
     Source: NeuronMerge §2.2, Eqs 1 and 2, App. D.3.
     """
-    from nmerge_core.activations import distributed, write
+    from nmerge_core import distributed
+    from nmerge_core.activations import write
     from nmerge_core.activations.collect import collect
     from nmerge_core.loading import load_model
 
     started = time.monotonic()
-    write.check_free(out)
+    check_free(out)
     loaded = load_corpus(corpus, categories)
     stored = min(write.STORED, len(loaded.exemplars))
     if not 0 <= margin <= top_k <= stored or top_k < 1:
@@ -99,11 +101,11 @@ def classify(
         "version": __version__,
     }
     if distributed.join()[0] == 0:
-        with write.new_folder(out) as folder:
+        with new_folder(out) as folder:
             write.write_scores(folder, scores, progress)
             write.write_exemplars(folder, loaded)
             meta["undecided"] = _write_categories(Classification(folder, meta), progress)
-            write.write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
+            write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
     distributed.wait()
 
 

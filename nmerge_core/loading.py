@@ -12,7 +12,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import Checkpoint, label, open_checkpoint
-from nmerge_core.checkpoints.adapter import Adapter, find_tensor
+from nmerge_core.checkpoints.adapter import Adapter
+from nmerge_core.checkpoints.adapter_opening import find_tensor
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device

@@ -187,7 +187,7 @@ how_computed(
     f"{parameters['category']} --layers {layers[0]}-{layers[-1]} --proportions {','.join(map(str, PROPORTIONS))} "
     f"--task {parameters['task']} --repeats {parameters['repeats']} --limit {parameters['limit']}"
     f"{' --run-code' if parameters['run_code'] else ''} --out knockout.csv",
-    "from pathlib import Path\n\nfrom nmerge_core.knockout import knockout\n\n"
+    "from pathlib import Path\n\nfrom nmerge_core.ablation import knockout\n\n"
     f"frame = knockout(\n    {member.reference!r},\n    Path({str(classified.results)!r}),\n"
     f"    {parameters['category']!r},\n    {layers!r},\n    {PROPORTIONS!r},\n"
     f"    {parameters['task']!r},\n    repeats={parameters['repeats']},\n    limit={parameters['limit']},\n"

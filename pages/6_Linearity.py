@@ -113,7 +113,7 @@ how_computed(
     "ICLR 2025).",
     f"python -m nmerge_core linearity {' '.join([family.base, *family.references])} --corpus {family.corpus}{neurons} "
     f"--samples {samples} --out linearity.csv",
-    "from nmerge_core.linearity import measure, solve\n\n"
+    "from nmerge_core.nonlinearity import measure, solve\n\n"
     f"models = {family.references!r}\n"
     f"frame = measure({family.base!r}, models, {family.corpus!r}, samples={samples})\n"
     f"alpha = solve({family.base!r}, models, {family.corpus!r}, {categories!r}, samples={samples}).to_frame()",

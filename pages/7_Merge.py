@@ -1,26 +1,24 @@
 """Merge: choose a method, see what it costs, run it, and see what it did."""
 
-import inspect
 from typing import Any
 
 import streamlit as st
-import yaml
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import halves
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
-from nmerge_core.merging import mergekit
-from nmerge_core.merging.engine import AnyRecipe, MergekitRecipe, load, written
-from nmerge_core.merging.recipe import DTYPES, Recipe
-from nmerge_core.merging.registry import Method, methods
-from nmerge_core.merging.tokenizer import BASE, UNION
+from nmerge_core.merging.engine import AnyRecipe, load
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.runs.folder import Run
 from pages.shared.family import HUB_ID, Family, Member, on_this_machine
 from pages.shared.merge_report import draw_report, metric
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, how_computed, link
-from pages.shared.parameters import controls, name_of
+from pages.shared.parameters import Drawn, controls
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
 
@@ -62,7 +60,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
     )
     known = _known(family, members, method)
-    shared, each = controls(method, available, chosen, _tuned_for(members), known, family.name)
+    shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name), available)
     recipe: dict[str, Any] = {"merge_method": method.name}
     if method.needs_base:
         recipe["base_model"] = family.base
@@ -100,7 +98,7 @@ def recipe_of_mergekit(name: str, family: Family) -> str:
     """Draw the recipe of a method of mergekit's, which has no controls here, as text, and return it."""
     models = [{"model": member.reference} for member in family.models]
     content = {"merge_method": name, "base_model": family.base, "models": models, "parameters": {}}
-    return recipe_of_yaml(MergekitRecipe(content).yaml(), f"merge_yaml_{name}_{family.name}")
+    return recipe_of_yaml(mergekit.MergekitRecipe(content).yaml, f"merge_yaml_{name}_{family.name}")
 
 
 def not_here(recipe: AnyRecipe) -> list[str]:
@@ -110,7 +108,7 @@ def not_here(recipe: AnyRecipe) -> list[str]:
     return [half for half in named if HUB_ID.match(half) and not on_this_machine(half)]
 
 
-def draw_run(recipe: AnyRecipe, text: str, family: Family) -> Run | None:
+def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:
     """What the merge will take, the button that starts it, and its run if there is one."""
     if absent := not_here(recipe):
         st.info(
@@ -120,38 +118,21 @@ def draw_run(recipe: AnyRecipe, text: str, family: Family) -> Run | None:
         )
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
         return None
-    if isinstance(recipe, MergekitRecipe):
-        st.caption("mergekit merges it in a process of its own; it tells no time or memory before it starts.")
-    else:
+    if isinstance(recipe, Recipe):
         draw_cost(recipe)
-    run = run_button("merge", {"recipe": yaml.safe_load(text)}, "Merge", "merge_run", title_of(recipe, family))
+    else:
+        st.caption("mergekit merges it in a process of its own; it tells no time or memory before it starts.")
+    title = recipe.title(family.labels, [model.label for model in family.models])
+    run = run_button("merge", {"recipe": recipe.content}, "Merge", "merge_run", title)
     if run is not None and run.status().state == "done":
         st.success("Merged. Its report is below.", icon=":material/check:")
     return run
 
 
-def title_of(recipe: AnyRecipe, family: Family) -> str:
-    """Name a merge by its method and by what differs from the method's defaults."""
-    names = [family.labels.get(reference, reference) for reference in recipe.references]
-    own = "" if set(names) == {model.label for model in family.models} else f" of {', '.join(names)}"
-    if isinstance(recipe, MergekitRecipe):
-        return f"{recipe.merge_method} by mergekit{own}"
-    method = recipe.method
-    hidden = ("path", "text", "names", "json")
-    changed = [
-        f"{name_of(p.name)} {recipe.parameters[p.name]}"
-        for p in method.parameters
-        if p.kind not in hidden and p.name in recipe.parameters and recipe.parameters[p.name] != p.default
-    ]
-    if recipe.tokenizer:
-        changed.append(f"tokenizer {family.labels.get(recipe.tokenizer.source, recipe.tokenizer.source)}")
-    return ", ".join([f"{method.title}{own}", *changed])
-
-
 def draw_cost(recipe: Recipe) -> None:
     """What the merge will take, told from headers alone."""
     # Imported here: it brings torch along, which the head of the page need not wait for.
-    from nmerge_core.merging.estimate import estimate
+    from nmerge_core.merging.plan.estimate import estimate
 
     cost = estimate(recipe, cache_root())
     at_least = "≥ " if cost.solving else ""
@@ -205,10 +186,9 @@ else:
     with summary, st.container(border=True):
         try:
             recipe = load(given)
-            text = written(recipe)
-            st.session_state["merge_last_recipe"] = text
-            run = draw_run(recipe, text, family)
-            st.code(text, language="yaml", height=300, wrap_lines=True)
+            st.session_state["merge_last_recipe"] = recipe.yaml
+            run = draw_run(recipe, family)
+            st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
         except InputError as error:
             st.error(str(error))
             run = None
@@ -232,7 +212,7 @@ if done:
 
 if name is not None:
     how = (
-        f"{method.title} ({method.paper}): {method.summary}\n\n{inspect.cleandoc(method.merge.__doc__ or '')}\n\n"
+        f"{method.title} ({method.paper}): {method.summary}\n\n{method.computes}\n\n"
         r"Every difference $\tau_t = \theta_t - \theta_0$ is taken and merged in float32 and rounded once, on writing."
         if method
         else "mergekit computes it in a process of its own; NMerge checks recipe and models first and adds the report."

@@ -27,9 +27,10 @@ LISTED_FILES = 12
 def draw(run: Run, status: Status, family: Family) -> None:
     """The state, results, parameters and log of one run, and what can be done with it."""
     if run_panel(run):
-        page, icon = PAGES[run.kind]
         with st.container(horizontal=True, vertical_alignment="center"):
-            link(page, "See the result", icon, family, run=run.id)
+            if run.kind in PAGES:  # others were started from Python or the command line
+                page, icon = PAGES[run.kind]
+                link(page, "See the result", icon, family, run=run.id)
             st.caption(f"{run.results}")
         files = sorted(path for path in run.results.rglob("*") if path.is_file())
         listed = [f"`{file.relative_to(run.results)}` {style.size(file.stat().st_size)}" for file in files]

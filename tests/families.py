@@ -13,8 +13,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.run import merge
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.recipe.reading import load_recipe
 from tests.merging import checkpoints
 from tests.tiny import tiny_tokenizer
 

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.activations.write import check_free
 from nmerge_core.categories import TOLERANCE, categorise
 from nmerge_core.classification import classify, compare, neuron_categories
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.folders import check_free
 from tests.tiny import D_FFN, LAYERS, TEXTS, tiny_model, write_corpus
 
 NAMES = ("general", "code", "math")

@@ -14,9 +14,9 @@ from nmerge_core.activations.hooks import knock_out, record_activations
 from nmerge_core.checkpoints import inspect_family
 from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
-from nmerge_core.linearity import solve
 from nmerge_core.loading import load_model
-from nmerge_core.merging import stream
+from nmerge_core.merging.compute import stream
+from nmerge_core.nonlinearity import solve
 from tests.families import (
     FAMILIES,
     MIXED,

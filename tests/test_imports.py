@@ -11,24 +11,38 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "nmerge_core"
 
-# From the ground up: a module may import from its own layer and those above it in this list.
-LAYERS = (
-    {"", "errors", "progress", "machine", "cache", "figures", "demo", "evolution", "lazy"},
-    {"architecture", "checkpoints"},
-    {"number_format"},
-    {"loading", "skeleton", "corpus", "activations"},
-    {"categories", "classification", "similarity", "linearity", "evaluation", "statistics"},
-    {"merging"},  # some methods search by what a task or a text says of the candidate
-    {"sweep", "knockout"},
+# From the ground up: a module may import from its own room and from rooms on the floors above in this list.
+FLOORS = (
+    {"version", "places"},
+    {"errors", "progress", "machine", "cache", "figures", "demo", "evolution", "lazy", "parallel", "folders"},
+    {"distributed"},
+    {"architecture"},
+    {"checkpoints"},
+    {"inputs", "number_format", "corpus", "text_samples"},
+    {"parameters"},
+    {"input_parameters"},
+    {"settings"},
+    {"loading", "layerwise"},
+    {"activations"},
+    {"categories", "classification", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
+    {"merging.compute"},
+    {"merging.recipe"},
+    {"merging.plan"},
+    {"merging.write"},
+    {"merging.methods", "merging.mergekit"},
+    {"merging"},  # its pipeline, which goes through the rooms
+    {"search", "ablation"},
     {"runs"},
+    {"face"},
+    {""},  # the package itself, which offers the face
     {"cli", "__main__"},
 )
-LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 HEAVY = {"torch", "numba", "transformers", "lm_eval", "datasets", "accelerate", "sacrebleu"}
 
 # Requirements that are used without an import: as commands, or by the libraries that are imported.
-TOOLS = {"mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu"}
+TOOLS = {"hatchling", "mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu"}
 DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval"}
 
 
@@ -45,33 +59,68 @@ def imported(file: Path, *, at_once: bool = False) -> set[str]:
     return names
 
 
-def part(module: str) -> str:
-    """`nmerge_core.runs.folder.Run` → `runs`; a name of the package itself → ``."""
-    second = module.split(".")[1]
-    return second if (ROOT / PACKAGE / second).is_dir() or (ROOT / PACKAGE / f"{second}.py").is_file() else ""
+def file_of(name: str) -> Path | None:
+    """The file of the package that a dotted name leads to: `nmerge_core.runs.folder.Run` → runs/folder.py."""
+    parts = name.split(".")
+    while parts and parts[0] == PACKAGE:
+        path = ROOT.joinpath(*parts)
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+        parts.pop()
+    return None
+
+
+def room_of(file: Path) -> str:
+    """The room a file lies in: a folder, or a file beside the folders; `merging` is divided into its own."""
+    parts = file.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    depth = 2 if parts[0] == "merging" and len(parts) > 2 else 1
+    return ".".join(parts[:depth]).replace("__init__", "")
 
 
 def sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def own_part(file: Path) -> str:
-    first = file.relative_to(ROOT / PACKAGE).parts[0]
-    return first.removesuffix(".py").replace("__init__", "")
+def arrows() -> list[tuple[Path, Path]]:
+    """Which file of the package imports which other one, for its types alone too."""
+    return [
+        (file, target)
+        for file in sources(PACKAGE)
+        for name in sorted(imported(file))
+        if (target := file_of(name)) is not None and target != file
+    ]
 
 
 def test_imports_go_one_way() -> None:
     wrong = [
-        f"{file.relative_to(ROOT)} imports {name}"
-        for file in sources(PACKAGE)
-        for name in imported(file)
-        if name.startswith(f"{PACKAGE}.") and LAYER[part(name)] > LAYER[own_part(file)]
+        f"{file.relative_to(ROOT)} imports {target.relative_to(ROOT)}"
+        for file, target in arrows()
+        if FLOOR[room_of(target)] > FLOOR[room_of(file)]
     ]
     assert not wrong
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {own_part(file) for file in sources(PACKAGE)} <= LAYER.keys()
+def test_every_module_has_a_floor() -> None:
+    assert {room_of(file) for file in sources(PACKAGE)} == FLOOR.keys()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    imports: dict[Path, set[Path]] = {}
+    for file, target in arrows():
+        if file.name != "__init__.py":  # the face of a room imports what it offers
+            imports.setdefault(file, set()).add(target)
+    seen: set[Path] = set()
+
+    def visit(file: Path, trail: tuple[Path, ...]) -> None:
+        assert file not in trail, " → ".join(str(each.relative_to(ROOT)) for each in (*trail, file))
+        if file not in seen:
+            for target in imports.get(file, ()):
+                visit(target, (*trail, file))
+            seen.add(file)
+
+    for file in sources(PACKAGE):
+        visit(file, ())
 
 
 def test_core_knows_neither_streamlit_nor_the_pages() -> None:
@@ -89,7 +138,7 @@ def test_a_merge_method_knows_no_other_method_and_no_reader() -> None:
     files = [file for file in sources(f"{PACKAGE}/merging/methods") if file.name != "__init__.py"]
     assert files
     others = {f"{PACKAGE}.merging.methods.{file.stem}" for file in methods.glob("*.py")}
-    readers = {f"{PACKAGE}.{name}" for name in ("merging.run", "merging.loop", "checkpoints", "loading")}
+    readers = {f"{PACKAGE}.{name}" for name in ("merging.pipeline", "merging.loop", "checkpoints", "loading")}
     forbidden = others | readers
     wrong = [
         f"{file.name} imports {name}"
@@ -123,8 +172,8 @@ def test_pages_import_nothing_heavy() -> None:
         "    importlib.import_module(name)\n"
         f"    heavy = {HEAVY!r} & sys.modules.keys()\n"
         "    assert not heavy, f'{name} imports {sorted(heavy)}'\n"
-        "importlib.import_module('nmerge_core.merging.registry').methods()\n"
-        "importlib.import_module('nmerge_core.merging.estimate')\n"
+        "importlib.import_module('nmerge_core.merging.recipe.registry').methods()\n"
+        "importlib.import_module('nmerge_core.merging.plan.estimate')\n"
         f"heavy = {HEAVY!r} & sys.modules.keys()\n"
         "assert not heavy, f'the merge methods import {sorted(heavy)}'\n"
     )

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nmerge_core.activations import distributed
+from nmerge_core import distributed
 from nmerge_core.activations.hooks import record_activations
 from nmerge_core.corpus import Corpus
 from nmerge_core.errors import InputError

@@ -1,12 +1,7 @@
 """Write a classification folder (`store` says what is in it and reads it)."""
 
-import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,51 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nmerge_core.activations.collect import Scores
 from nmerge_core.corpus import Corpus
-from nmerge_core.errors import InputError
+from nmerge_core.folders import save_tensors
 from nmerge_core.progress import Progress
 
 STORED = 50
 """Exemplars kept for each neuron: the largest k that can be asked for later."""
 
 
-def check_free(out: Path) -> None:
-    """Raise InputError where `out` is anything but a new or empty folder, or cannot be written."""
-    parent = next(folder for folder in out.absolute().parents if os.path.exists(folder))
-    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-        raise InputError(f"{out}: cannot be written; expected a folder that you may write to, found {parent}")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out}: exists already; expected a new or empty folder, choose another or remove it")
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `out` that becomes `out` when the block ends well, and vanishes otherwise.
-
-    Raises:
-        InputError: `out` exists and is not an empty folder, or its parent cannot be written.
-    """
-    check_free(out)
-    part = out.parent / f".{out.name}.{os.getpid()}.part"
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    try:
-        yield part
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
     """Write scores.safetensors and top.safetensors."""
     by_layer = {f"layer.{layer}": scores.values[index] for index, layer in enumerate(scores.layers)}
-    save(by_layer, folder / "scores.safetensors")
+    save_tensors(by_layer, folder / "scores.safetensors")
     best: dict[str, list[Tensor]] = {"ids": [], "values": [], "positions": []}
     for done, (values, positions) in enumerate(zip(scores.values, scores.positions, strict=True)):
         progress("Top exemplars", done, len(scores.layers), "layers")
@@ -68,24 +33,13 @@ def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
         best["ids"].append(ids.int())
         best["values"].append(ranked[:, :STORED])
         best["positions"].append(positions.T.gather(1, ids).int())
-    save({name: torch.stack(layers) for name, layers in best.items()}, folder / "top.safetensors")
-
-
-def save(tensors: dict[str, Tensor], file: Path) -> None:
-    """Write a safetensors file, with the permissions of any other new file in its folder."""
-    save_file(tensors, file)
-    file.chmod(file.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read
+    save_tensors({name: torch.stack(layers) for name, layers in best.items()}, folder / "top.safetensors")
 
 
 def write_exemplars(folder: Path, corpus: Corpus) -> None:
     """Write exemplars.parquet."""
     rows = [(exemplar.id, exemplar.category, exemplar.text) for exemplar in corpus.exemplars]
     pd.DataFrame(rows, columns=["id", "category", "text"]).to_parquet(folder / "exemplars.parquet", index=False)
-
-
-def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Write meta.json."""
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def neuron_table(

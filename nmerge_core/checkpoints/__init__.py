@@ -1,9 +1,10 @@
 """Hugging Face checkpoint folders: headers, lazy reads, adapters, families, fingerprints, and the writer of merges."""
 
-from nmerge_core.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from nmerge_core.checkpoints.family import FamilyReport, ModelFacts, inspect_family
-from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
+from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.compatibility import FamilyReport, ModelFacts, inspect_family
+from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files, fingerprint_weights
 from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.checkpoints.reference import absolute, halves, label, labels, resolve
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "absolute",
     "fingerprint",
     "fingerprint_files",
+    "fingerprint_weights",
     "halves",
     "inspect_family",
     "label",

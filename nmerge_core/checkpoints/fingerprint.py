@@ -25,10 +25,17 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256(repr(sorted(checkpoint.config.items())).encode())
     if checkpoint.adapter:
         digest.update(checkpoint.adapter.settings.encode())
-    for file in checkpoint.files:
+    digest.update(fingerprint_weights(checkpoint.files).encode())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_weights(files: Iterable[Path]) -> str:
+    """Return a digest of weight files, of large ones by their headers and samples of every tensor."""
+    digest = hashlib.sha256()
+    for file in files:
         status = file.stat()
         digest.update(_weights_digest(file.resolve(), status.st_size, status.st_mtime_ns, reader(file)).encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:

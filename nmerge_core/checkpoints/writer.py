@@ -96,7 +96,7 @@ def create_files(layout: Layout) -> None:
 
 
 def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: NDArray[Any]) -> None:
-    """Write rows of a tensor seen as a `Matrix` from row `start` on in its file; `values` as `words.words_of`."""
+    """Write rows of a tensor seen as a `Matrix` from row `start` on in its file; `values` as `raw_bits.bits_of`."""
     rows = values.reshape(-1, matrix.columns)
     view = np.ascontiguousarray(rows.T if matrix.transposed else rows).view(np.uint8).reshape(-1).data
     size = DTYPE_BYTES[tensor.dtype]

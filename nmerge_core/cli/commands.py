@@ -1,19 +1,26 @@
-"""What each command does: call the function that the app's worker calls too, print its table, write its CSV."""
+"""What each command does: call the public function of its name, print its table, write its files."""
 
 import json
 import os
 import secrets
+import shutil
 import sys
 from argparse import Namespace
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nmerge_core.cache import DEMO, PROJECT, cache_root
-from nmerge_core.checkpoints.family import FamilyReport, inspect_family
+from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.checkpoints.compatibility import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
+from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError
+from nmerge_core.folders import new_folder
+from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
+from nmerge_core.runs.kinds import KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,24 +54,23 @@ def inspect(arguments: Namespace) -> None:
         raise InputError("; ".join(report.errors))
 
 
+def methods(arguments: Namespace) -> None:
+    """Print what the merge methods do, or all of one."""
+    from nmerge_core.merging.recipe import catalogue
+
+    chosen = catalogue.chosen(arguments.name)
+    if arguments.json:
+        described = [catalogue.described(method) for method in chosen]
+        print(json.dumps(described[0] if arguments.name else described, indent=1, ensure_ascii=False))
+    else:
+        print(catalogue.in_full(chosen[0]) if arguments.name else catalogue.listed(chosen))
+
+
 def classify(arguments: Namespace) -> None:
     """Write a classification folder and print its neurons per category."""
     from nmerge_core.classification import classify
 
-    classify(
-        arguments.model,
-        arguments.corpus,
-        arguments.out,
-        top_k=arguments.top_k,
-        margin=arguments.margin,
-        max_length=arguments.max_length,
-        batch_size=arguments.batch_size,
-        device=arguments.device,
-        run_dtype=arguments.run_dtype,
-        categories=arguments.categories,
-        skip_first=arguments.skip_first,
-        progress=TerminalProgress(),
-    )
+    _make("classify", arguments, classify)
     import pandas as pd
 
     summary = pd.read_csv(arguments.out / "summary.csv")
@@ -82,72 +88,43 @@ def compare(arguments: Namespace) -> None:
 
 def cosine(arguments: Namespace) -> None:
     """Print cosine similarity per model, layer and matrix."""
-    from nmerge_core.similarity import cosine
+    from nmerge_core import face
 
-    found = cosine(arguments.base, arguments.models, progress=TerminalProgress())
-    _give(found.summary, arguments.out)
+    found = face.cosine(**_given("cosine", arguments))
+    _give(found.table, arguments.out)
     if arguments.moved:
         write_csv(found.moved, arguments.moved)
 
 
 def knockout(arguments: Namespace) -> None:
     """Print the knock-out curve and its random control."""
-    from nmerge_core.knockout import knockout
+    from nmerge_core import face
 
-    found = knockout(
-        arguments.model,
-        arguments.neurons,
-        arguments.category,
-        arguments.layers,
-        arguments.proportions,
-        arguments.task,
-        repeats=arguments.repeats,
-        seed=arguments.seed,
-        limit=arguments.limit,
-        device=arguments.device,
-        run_dtype=arguments.run_dtype,
-        run_code=arguments.run_code,
-        progress=TerminalProgress(),
-    )
-    _give(found, arguments.out)
+    _give(face.knockout(**_given("knockout", arguments)).curve, arguments.out)
 
 
 def linearity(arguments: Namespace) -> None:
     """Print non-linearity (the mean over α; the CSV has every α) per model, layer and submodule."""
-    from nmerge_core import linearity
+    from nmerge_core import face
 
-    progress = TerminalProgress()
-    shared = {"samples": arguments.samples, "seed": arguments.seed, "device": arguments.device, "progress": progress}
-    neurons = str(arguments.neurons) if arguments.neurons else None
-    found = linearity.measure(arguments.base, arguments.models, arguments.corpus, neurons=neurons, **shared)
+    given = _given("linearity", arguments)
+    if arguments.coefficients and not arguments.categories:
+        given["categories"] = labels(arguments.models)
+    found = face.linearity(**given)
     if arguments.out:
-        write_csv(found, arguments.out)
-    _print(found.groupby(["model", "layer", "submodule", "group"], sort=False)["value"].mean().reset_index())
-    if arguments.coefficients:
-        categories = arguments.categories or labels(arguments.models)
-        solved = linearity.solve(arguments.base, arguments.models, arguments.corpus, categories, **shared)
-        for warning in solved.warnings:
-            print(f"nmerge: warning: {warning}", file=sys.stderr)
+        write_csv(found.table, arguments.out)
+    keys = ["model", "layer", "submodule", "group"]
+    _print(found.table.groupby(keys, sort=False)["value"].mean().reset_index())
+    if arguments.coefficients and found.coefficients is not None:
         print()
-        _give(solved.to_frame(), arguments.coefficients)
+        _give(found.coefficients, arguments.coefficients)
 
 
 def statistics(arguments: Namespace) -> None:
     """Write a statistics folder and print what it is of."""
-    from nmerge_core.statistics import collect
+    from nmerge_core.calibration import collect
 
-    collect(
-        arguments.model,
-        arguments.corpus,
-        arguments.kind,
-        arguments.out,
-        categories=arguments.categories,
-        samples=arguments.samples,
-        max_length=arguments.max_length,
-        seed=arguments.seed,
-        device=arguments.device,
-        progress=TerminalProgress(),
-    )
+    _make("statistics", arguments, collect)
     meta = json.loads((arguments.out / "meta.json").read_text(encoding="utf-8"))
     size = sum((arguments.out / name).stat().st_size for name in meta["files"])
     print(f"categories    {', '.join(meta['categories'])}")
@@ -158,52 +135,33 @@ def statistics(arguments: Namespace) -> None:
 
 def merge(arguments: Namespace) -> None:
     """Merge, or check everything and print what it would cost."""
-    from nmerge_core.merging.engine import MergekitRecipe, load, merge
+    from nmerge_core.merging import engine
 
-    recipe = load(arguments.recipe)
-    if not arguments.dry_run:
-        from nmerge_core.activations import distributed
+    recipe = engine.load(arguments.recipe)
+    if arguments.dry_run:
+        print("\n".join(engine.estimate(recipe, arguments.out, TerminalProgress()).lines))
+        return
 
-        merge(recipe, arguments.out, device=arguments.device, progress=TerminalProgress())
-        if distributed.join()[0] == 0:
-            print(arguments.out)
-    elif isinstance(recipe, MergekitRecipe):
-        from nmerge_core.merging.mergekit_run import plan
+    def work(recipe: Any, device: str, out: Path, progress: TerminalProgress) -> None:
+        engine.merge(engine.load(recipe), out, device=device, progress=progress)
 
-        planned = plan(recipe, arguments.out, TerminalProgress())
-        print(f"tensors       {planned.tensors:>10,}")
-        print(f"parameters    {planned.parameters:>10,}")
-        print(f"reads         {planned.bytes_read / 1e6:>10,.1f} MB")
-        print(f"writes        {planned.bytes_written / 1e6:>10,.1f} MB")
-    else:
-        from nmerge_core.checkpoints.writer import check_target
-        from nmerge_core.merging.estimate import estimate
+    _make("merge", arguments, work, "merged")
+    from nmerge_core import distributed
 
-        cost = estimate(recipe, arguments.out)
-        check_target(arguments.out, cost.bytes_written)
-        print(f"tensors       {cost.tensors:>10,}")
-        print(f"parameters    {cost.parameters:>10,}")
-        print(f"token rows    {cost.rows:>10,}" + (f" ({cost.appended:,} tokens appended)" if cost.appended else ""))
-        print(f"reads         {cost.bytes_read / 1e6:>10,.1f} MB")
-        print(f"writes        {cost.bytes_written / 1e6:>10,.1f} MB")
-        print(f"disk free     {cost.disk_free / 1e6:>10,.1f} MB")
-        print(f"peak memory   {cost.peak_memory / 1e6:>10,.1f} MB")
-        print(f"about         {cost.seconds:>10,.1f} s" + (" and running the models on texts" if cost.solving else ""))
+    if distributed.join()[0] == 0:
+        print(arguments.out)
 
 
 def extract(arguments: Namespace) -> None:
     """Write the adapter, and print how much of the change it has, summed over the layers."""
-    from nmerge_core.merging.extract import extract
-    from nmerge_core.merging.extracted import by_kind, captured
+    import pandas as pd
 
-    found = extract(
-        arguments.base,
-        arguments.model,
-        arguments.out,
-        arguments.rank,
-        device=arguments.device,
-        progress=TerminalProgress(),
-    )
+    from nmerge_core.lora.adapter_files import by_kind, captured
+    from nmerge_core.lora.extract import extract
+
+    _make("extract", arguments, extract, "adapter")
+    report = json.loads((arguments.out / "nmerge_report.json").read_text(encoding="utf-8"))
+    found = pd.DataFrame(report["tensors"])
     _print(by_kind(found))
     left = found[found["rank"] == 0]["share"].sum()
     print(f"{arguments.out} has {captured(found):.2%} of the change (its squared norm)")
@@ -217,24 +175,15 @@ def extract(arguments: Namespace) -> None:
 
 def evaluate(arguments: Namespace) -> None:
     """Print the scores of each model on each task."""
-    from nmerge_core.evaluation import evaluate
+    from nmerge_core import face
 
-    found = evaluate(
-        arguments.models,
-        arguments.tasks,
-        limit=arguments.limit,
-        batch_size=arguments.batch_size,
-        device=arguments.device,
-        run_dtype=arguments.run_dtype,
-        run_code=arguments.run_code,
-        progress=TerminalProgress(),
-    )
-    _give(found, arguments.out)
+    _give(face.evaluate(**_given("evaluate", arguments)).scores, arguments.out)
 
 
 def sweep(arguments: Namespace) -> None:
     """Search recipe parameters and print a row per trial, and where the best recipe is."""
-    from nmerge_core.sweep import load_sweep, sweep
+    from nmerge_core.search.plan import load_sweep
+    from nmerge_core.search.trials_loop import sweep
 
     found = sweep(
         load_sweep(arguments.sweep),
@@ -248,10 +197,35 @@ def sweep(arguments: Namespace) -> None:
 
 
 def app(arguments: Namespace) -> None:
-    """Become the app's server."""
+    """Become the app's server; the app's own .streamlit overrules that of the user and of the working directory."""
     port = arguments.port or os.environ.get("PORT") or "8501"
-    os.chdir(PROJECT)  # where .streamlit/config.toml is
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)])
+    script = str(APP / "app.py")
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", "run", script, "--server.port", str(port)])
+
+
+def _given(kind: str, arguments: Namespace) -> dict[str, Any]:
+    """Return the parameters of a kind of run as they stand on the command line."""
+    return {name: getattr(arguments, name) for name in KINDS[kind].by_name}
+
+
+def _make(kind: str, arguments: Namespace, work: Callable[..., object], part: str = "") -> None:
+    """Leave in OUT the results of a run of the cache where it is done, or the `part` of them; else make them there.
+
+    Among several processes each does its share of the work, and none takes anything.
+    """
+    from nmerge_core.runs import here
+
+    given, out = _given(kind, arguments), arguments.out
+    run = None
+    if processes() == 1 and not out.exists():
+        with suppress(InputError):  # the work itself tells what is wrong, all of it at once
+            run = here.finished(kind, given)
+    if run is None:
+        work(**KINDS[kind].check(given), out=out, progress=TerminalProgress())
+        return
+    print(f"nmerge: taken from {run.results}, where it was done before", file=sys.stderr)
+    with new_folder(out) as folder:
+        shutil.copytree(run.results / part, folder, dirs_exist_ok=True)
 
 
 def write_csv(frame: "pd.DataFrame", path: Path) -> None:

@@ -17,7 +17,6 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
-import nmerge_core
 import nmerge_core.evaluation.code  # noqa: F401 — registers the filter run_code
 from nmerge_core.cache import DEMO, cache_root, task_file
 from nmerge_core.errors import InputError

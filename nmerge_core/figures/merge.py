@@ -1,6 +1,6 @@
 """The coefficients a merge gave each fine-tune, layer by layer (SubModule Linearity's α)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -40,3 +40,12 @@ def coefficients(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool 
         dark=dark,
     )
     return go.Figure(traces, layout)
+
+
+def history(values: Sequence[float], title: str, *, dark: bool = False) -> go.Figure:
+    """Draw a number per step or candidate of a search."""
+    steps = list(range(1, len(values) + 1))
+    told = [f"{step:,} · {style.significant(value)}" for step, value in zip(steps, values, strict=True)]
+    layout = panels([""], columns=1, x_title="step", y_title=title, dark=dark)
+    line = line_trace(0, title, steps, values, style.MERGE, told, in_legend=False)
+    return go.Figure([line], layout)

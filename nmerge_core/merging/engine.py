@@ -1,15 +1,18 @@
-"""The recipe's key `engine`: whether NMerge's own methods merge it, or mergekit's."""
+"""The recipe's key `engine`: whether NMerge's own methods merge it, or mergekit's. Nobody else decides."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.merging.mergekit import ENGINE, MergekitRecipe, read_mergekit
-from nmerge_core.merging.recipe import Recipe, load_recipe, read_content, recipe_yaml
+from nmerge_core.merging.recipe.mergekit_recipe import ENGINE, MergekitRecipe, read_mergekit
+from nmerge_core.merging.recipe.reading import load_recipe, read_content
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from nmerge_core.merging.run import Report
+    from nmerge_core.merging.mergekit.process import Plan
+    from nmerge_core.merging.plan.estimate import Estimate
+    from nmerge_core.merging.write.report import Report
 
 AnyRecipe = Recipe | MergekitRecipe
 
@@ -24,18 +27,31 @@ def load(source: Path | str | Mapping[str, Any]) -> AnyRecipe:
     return read_mergekit(content) if content.get("engine") == ENGINE else load_recipe(source)
 
 
-def written(recipe: AnyRecipe) -> str:
-    """Write a recipe as YAML; reading it again gives the same merge."""
-    return recipe.yaml() if isinstance(recipe, MergekitRecipe) else recipe_yaml(recipe)
+def estimate(recipe: AnyRecipe, out: Path, progress: Progress = silent) -> "Estimate | Plan":
+    """Check everything that a merge into `out` needs, and return what it will read, write and take.
+
+    Raises:
+        InputError: the recipe does not fit its models, `out` exists or its disk has too little room.
+    """
+    if isinstance(recipe, MergekitRecipe):
+        from nmerge_core.merging.mergekit.driver import plan
+
+        return plan(recipe, out, progress)
+    from nmerge_core.checkpoints.writer import check_target
+    from nmerge_core.merging.plan.estimate import estimate
+
+    cost = estimate(recipe, out)
+    check_target(out, cost.bytes_written)
+    return cost
 
 
 def merge(recipe: AnyRecipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> "Report":
-    """Merge by the recipe's engine, as `run.merge` or `mergekit_run.merge`."""
+    """Merge by the recipe's engine, as `pipeline.merge` or `mergekit.driver.merge`."""
     # Imported here: reading a recipe needs neither.
     if isinstance(recipe, MergekitRecipe):
-        from nmerge_core.merging import mergekit_run
+        from nmerge_core.merging.mergekit import driver
 
-        return mergekit_run.merge(recipe, out, device=device, progress=progress)
-    from nmerge_core.merging import run
+        return driver.merge(recipe, out, device=device, progress=progress)
+    from nmerge_core.merging import pipeline
 
-    return run.merge(recipe, out, device=device, progress=progress)
+    return pipeline.merge(recipe, out, device=device, progress=progress)

@@ -7,43 +7,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.architecture import Architecture
-from nmerge_core.checkpoints import words
+from nmerge_core.checkpoints import raw_bits
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import Layout, write_matrix
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.part import finished, journal_of
-from nmerge_core.merging.recipe import Recipe
-from nmerge_core.merging.registry import Method, Values
-from nmerge_core.merging.stream import Rows, Stream, all_rows, in_order
-from nmerge_core.merging.team import Team
+from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.registry import Method
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.merging.write.journal import journal_of, journaled
+from nmerge_core.merging.write.process_group import ProcessGroup
+from nmerge_core.parallel import in_order
 from nmerge_core.progress import Progress
 
 
-def merge_tensors(context: Context, layout: Layout, part: Path, team: Team, facts: Facts, progress: Progress) -> None:
-    """Merge this process's share of the tensors into the files of `layout`, noting in `part` which are finished.
+def merge_tensors(
+    context: Context, layout: Layout, staging: Path, group: ProcessGroup, prepared: Prepared, progress: Progress
+) -> None:
+    """Merge this process's share of the tensors into the files of `layout`, noting in `staging` which are finished.
 
     Raises:
         InputError: an entry is NaN or infinite, or a file is no longer whole.
     """
     method, stream = context.recipe.method, context.stream
-    names = team.share(layout)
+    names = group.shard(layout)
     values = tensor_values(context.recipe, stream.donor.architecture, names)
-    done = finished(part)
+    done = journaled(staging)
     rows = all_rows(stream, [name for name in names if name not in done])
-    compiled = {
-        name for name in names if method.rule and stream.plain(name) and layout.tensors[name].dtype in words.DTYPES
-    }
+    compiled = {name for name in names if method.is_compiled(stream, layout.tensors[name])}
 
     def work(each: Rows) -> None:
         merge_rows = _merge_compiled if each.name in compiled else _merge_with_torch
         target = layout.tensors[each.name]
-        merged = merge_rows(stream, method, values[each.name], facts, each, target.dtype)
+        merged = merge_rows(stream, method, values[each.name], prepared, each, target.dtype)
         write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, merged)
 
     total = sum(layout.tensors[name].bytes for name in names)
     written = sum(layout.tensors[name].bytes for name in names if name in done)
     progress("Merging", written / 1e6, total / 1e6, "MB")
-    with journal_of(part, team.rank) as note:
+    with journal_of(staging, group.rank) as note:
         for each, _ in zip(rows, in_order(work, rows, with_torch=len(compiled) < len(names)), strict=True):
             target, whole = layout.tensors[each.name], stream.count(each.name)
             written += (each.stop - each.start) * target.bytes // whole
@@ -53,24 +56,24 @@ def merge_tensors(context: Context, layout: Layout, part: Path, team: Team, fact
 
 
 def _merge_with_torch(
-    stream: Stream, method: Method, values: Values, facts: Facts, rows: Rows, dtype: str
+    stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, dtype: str
 ) -> NDArray[np.generic]:
     """Merge one block; return the bits of its entries in `dtype`."""
     block = stream.load(rows)
-    merged = method.merge(block, values, facts).add_(block.base)
-    return words.words_of(merged.to(torch_dtype(dtype)))
+    merged = method.merge(block, values, prepared).add_(block.base)
+    return raw_bits.bits_of(merged.to(torch_dtype(dtype)))
 
 
 def _merge_compiled(
-    stream: Stream, method: Method, values: Values, facts: Facts, rows: Rows, dtype: str
+    stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, dtype: str
 ) -> NDArray[np.generic]:
     """Merge one block as `_merge_with_torch` does, entry by entry as they are stored."""
     assert method.rule
     entries = stream.entries(rows)
-    merged = words.empty_words(entries.words.shape[1], dtype)
-    if not method.rule(rows.name, values, facts).merge_entries(entries, merged):
+    merged = raw_bits.empty_bits(entries.stored.shape[1], dtype)
+    if not method.rule(rows.name, values, prepared).merge_entries(entries, merged):
         raise stream.not_finite(rows, entries)
-    return words.as_stored(merged, dtype)
+    return raw_bits.as_stored(merged, dtype)
 
 
 def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:

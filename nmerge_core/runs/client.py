@@ -1,22 +1,22 @@
 """What pages and scripts call: start, find, cancel and repeat runs, and ask the worker a short question."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nmerge_core
-from nmerge_core.cache import PROJECT, cache_root
+from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
+from nmerge_core.places import child_environment
 from nmerge_core.runs import queue
 from nmerge_core.runs.folder import Run, create, find
 from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
 from nmerge_core.runs.questions import ask_worker, outdated
-from nmerge_core.runs.request import resolve
+from nmerge_core.runs.request import Request, resolve
+from nmerge_core.version import __version__
 
-WORKER = (sys.executable, "-m", "nmerge_core.runs.worker")
+WORKER = (sys.executable, "-P", "-m", "nmerge_core.runs.worker")
 
 
 def lookup(kind: str, parameters: Mapping[str, Any]) -> Run | None:
@@ -38,24 +38,22 @@ def submit(kind: str, parameters: Mapping[str, Any], title: str = "") -> Run:
     root = cache_root()
     request = resolve(root, kind, parameters)
     with transitions(root):
-        run = find(root, request.id)
-        if run is None:
-            run = create(
-                root,
-                kind,
-                request.key,
-                title or request.title,
-                request.parameters,
-                request.inputs,
-                nmerge_core.__version__,
-            )
-        else:
-            queue.requeue(run)
+        run = find_or_create(root, request, title)
+        queue.requeue(run)
         if run.status().state == "queued":
             _replace_outdated_worker(root)  # before it can take the run
     if run.status().state == "queued":
         ensure_worker()
     return run
+
+
+def find_or_create(root: Path, request: Request, title: str = "") -> Run:
+    """Return the run of a request, making its folder, queued, where there is none; the caller holds `transitions`."""
+    run = find(root, request.id)
+    if run is not None:
+        return run
+    title = title or request.title
+    return create(root, request.kind, request.key, title, request.parameters, request.inputs, __version__)
 
 
 def restart(run: Run) -> None:
@@ -103,7 +101,6 @@ def _replace_outdated_worker(root: Path) -> None:
 
 def _start_worker(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     with (root / "worker.log").open("ab") as log:
         # the command forks the worker and ends, so nobody is left to wait for it
         subprocess.run(
@@ -112,7 +109,7 @@ def _start_worker(root: Path) -> None:
             stdout=log,
             stderr=log,
             check=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
         )
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError
-from nmerge_core.runs.lock import transitions, worker_pid
+from nmerge_core.runs.lock import run_held, transitions
 
 STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
 INTERRUPTED = (
-    "The worker process stopped while this run was going (killed, or out of memory). Start it again to continue."
+    "The process that did this run stopped while it was going (killed, or out of memory). Start it again to continue."
 )
 
 
@@ -78,13 +78,13 @@ class Run:
         return self.folder / "cancel"
 
     def status(self) -> Status:
-        """Read the state; a run that no living worker is working on any more is shown as interrupted."""
+        """Read the state; a run that no living process is doing any more is shown as interrupted."""
         try:
             path = self.folder / "status.json"
             status = _parsed_status(path, _stamp(path))
         except FileNotFoundError:
             return Status("cancelled", message="This run was deleted.")
-        if status.state == "running" and status.pid != worker_pid(self.folder.parent.parent):
+        if status.state == "running" and not run_held(self.folder):
             return replace(status, state="interrupted", message=INTERRUPTED, rate=None, eta=None)
         return status
 

@@ -1,4 +1,4 @@
-"""The two file locks of a cache: who is the worker, and who may change the state of a run."""
+"""The file locks of a cache: who is the worker, who may change the state of runs, and who is doing one."""
 
 import fcntl
 import os
@@ -59,3 +59,30 @@ def transitions(root: Path) -> Iterator[None]:
     with (root / "queue.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def hold_run(folder: Path) -> IO[bytes] | None:
+    """Become the one who does a run; the kernel frees the lock however the process ends.
+
+    Returns:
+        The open lock file, to be closed when the run has ended, or None where somebody else is doing it.
+    """
+    file = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def run_held(folder: Path) -> bool:
+    """Tell whether a living process is doing a run."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

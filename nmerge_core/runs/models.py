@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from nmerge_core.checkpoints.checkpoint import open_checkpoint
 from nmerge_core.checkpoints.fingerprint import fingerprint
+from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.machine import total_memory
 from nmerge_core.number_format import ITEM_BYTES, choose_format
 

@@ -1,5 +1,6 @@
 """What the worker can do: one function per kind of run, and the short questions."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
 
 def knockout(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write knockout.csv."""
-    from nmerge_core.knockout import knockout
+    from nmerge_core.ablation import knockout
 
     found = knockout(**{**parameters, "neurons": Path(parameters["neurons"])}, progress=progress)
     found.to_csv(results / "knockout.csv", index=False)
@@ -37,15 +38,24 @@ def knockout(parameters: Mapping[str, Any], results: Path, progress: Progress) -
 
 def linearity(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write linearity.csv and, where each model's category is known, coefficients.csv."""
-    from nmerge_core import linearity
+    from nmerge_core import nonlinearity
 
     shared = {name: parameters[name] for name in ("base", "models", "corpus", "samples", "seed", "device")}
-    linearity.measure(**shared, neurons=parameters["neurons"], progress=progress).to_csv(
+    nonlinearity.measure(**shared, neurons=parameters["neurons"], progress=progress).to_csv(
         results / "linearity.csv", index=False
     )
     if parameters["categories"]:
-        solved = linearity.solve(**shared, categories=parameters["categories"], progress=progress)
+        solved = nonlinearity.solve(**shared, categories=parameters["categories"], progress=progress)
         solved.to_frame().to_csv(results / "coefficients.csv", index=False)
+        for warning in solved.warnings:
+            logging.warning(warning)
+
+
+def statistics(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write a statistics folder."""
+    from nmerge_core.calibration import collect
+
+    collect(**parameters, out=results, progress=progress)
 
 
 def merge(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
@@ -57,6 +67,13 @@ def merge(parameters: Mapping[str, Any], results: Path, progress: Progress) -> N
         merge(load(parameters["recipe"]), out, device=parameters["device"], progress=progress)
 
 
+def extract(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write adapter/, which PEFT opens, and changes.csv."""
+    from nmerge_core.lora.extract import extract
+
+    extract(**parameters, out=results / "adapter", progress=progress).to_csv(results / "changes.csv", index=False)
+
+
 def evaluate(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write scores.csv."""
     from nmerge_core.evaluation import evaluate
@@ -64,13 +81,25 @@ def evaluate(parameters: Mapping[str, Any], results: Path, progress: Progress) -
     evaluate(**parameters, progress=progress).to_csv(results / "scores.csv", index=False)
 
 
+def sweep(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write trials.csv, best.yaml and what the sweep keeps; a stopped sweep goes on after its last trial."""
+    from nmerge_core.search.plan import load_sweep
+    from nmerge_core.search.trials_loop import sweep
+
+    plan = load_sweep(parameters["sweep"])
+    sweep(plan, results, device=parameters["device"], run_code=parameters["run_code"], progress=progress)
+
+
 OPERATIONS: dict[str, Callable[[Mapping[str, Any], Path, Progress], None]] = {
     "classify": classify,
     "cosine": cosine,
     "knockout": knockout,
     "linearity": linearity,
+    "statistics": statistics,
     "merge": merge,
+    "extract": extract,
     "evaluate": evaluate,
+    "sweep": sweep,
 }
 
 _MODELS = LoadedModels()  # of the questions only: a run loads its own, so that no question meets a run's hooks

@@ -13,14 +13,14 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
-from nmerge_core import __version__
-from nmerge_core.cache import PROJECT
 from nmerge_core.errors import InputError
+from nmerge_core.places import PACKAGE
 from nmerge_core.runs.failure import sentence
 from nmerge_core.runs.lock import worker_pid
+from nmerge_core.version import __version__
 
 Questions = Mapping[str, Callable[..., Any]]
-CODE = {"version": __version__, "package": str(PROJECT)}  # what this process runs, as worker.json has it
+CODE = {"version": __version__, "package": str(PACKAGE)}  # what this process runs, as worker.json has it
 
 
 class QuestionServer:

@@ -1,10 +1,13 @@
 """The order of runs and their changes of state; every function but `queued` is called holding `lock.transitions`."""
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from nmerge_core.runs.folder import Run, Status, list_runs
+from nmerge_core.runs.lock import hold_run
 
 
 def queued(root: Path) -> list[Run]:
@@ -29,12 +32,18 @@ def request_cancel(run: Run) -> None:
         run.cancel_marker.touch()
 
 
-def take(root: Path, pid: int) -> Run | None:
-    """Mark the first waiting run as running in process `pid` and return it, or return None."""
-    waiting = queued(root)
-    if not waiting:
-        return None
-    run = waiting[0]
-    run.cancel_marker.unlink(missing_ok=True)
-    run.write_status(Status("running", submitted=run.status().submitted, started=time.time(), pid=pid))
-    return run
+def take(root: Path) -> tuple[Run, IO[bytes]] | None:
+    """Begin the first waiting run that nobody does, and return it with its lock; None where there is none."""
+    for run in queued(root):
+        if lock := begin(run):
+            return run, lock
+    return None
+
+
+def begin(run: Run) -> IO[bytes] | None:
+    """Mark a run as running in this process, and return its lock; None where another process does it."""
+    lock = hold_run(run.folder)
+    if lock:
+        run.cancel_marker.unlink(missing_ok=True)
+        run.write_status(Status("running", submitted=run.status().submitted, started=time.time(), pid=os.getpid()))
+    return lock

@@ -4,68 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from nmerge_core import __version__
-from nmerge_core.checkpoints.checkpoint import open_checkpoint
 from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
-from nmerge_core.merging.engine import MergekitRecipe, load, written
-from nmerge_core.merging.inputs import classification, resolve_inputs, roles
-from nmerge_core.number_format import choose_format
+from nmerge_core.inputs import Places
+from nmerge_core.merging.engine import load
 from nmerge_core.runs.folder import find
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of run: the parameters it must be given, and the others with their defaults."""
-
-    required: tuple[str, ...]
-    defaults: Mapping[str, Any]
-
-
-KINDS: dict[str, Kind] = {
-    "classify": Kind(
-        ("model", "corpus"),
-        {
-            "top_k": 10,
-            "margin": 1,
-            "max_length": 512,
-            "batch_size": "auto",
-            "device": "auto",
-            "run_dtype": "auto",
-            "categories": None,
-            "skip_first": False,
-        },
-    ),
-    "cosine": Kind(("base", "models"), {}),
-    "knockout": Kind(
-        ("model", "neurons", "category", "layers", "task"),
-        {
-            "proportions": [0.2, 0.4, 0.6, 0.8, 1.0],
-            "repeats": 3,
-            "seed": 0,
-            "limit": None,
-            "run_code": False,
-            "device": "auto",
-            "run_dtype": "auto",
-        },
-    ),
-    "linearity": Kind(
-        ("base", "models", "corpus"), {"neurons": None, "categories": None, "samples": 30, "seed": 0, "device": "auto"}
-    ),
-    "merge": Kind(("recipe",), {"device": "auto"}),
-    "evaluate": Kind(
-        ("models", "tasks"),
-        {"limit": None, "run_code": False, "batch_size": 64, "device": "auto", "run_dtype": "auto"},
-    ),
-}
+from nmerge_core.runs.kinds import KINDS
 
 
 @dataclass(frozen=True)
@@ -74,12 +22,12 @@ class Request:
 
     kind: str
     parameters: dict[str, Any]
-    inputs: dict[str, str]  # path or name → fingerprint
+    inputs: dict[str, str]  # what is read → its fingerprint; a method, a model → what else decides the result
 
     @property
     def key(self) -> str:
-        """12 hex digits of kind, parameters, inputs and version."""
-        content = json.dumps([self.kind, self.parameters, self.inputs, __version__], sort_keys=True)
+        """12 hex digits of the kind, its version, the parameters and the content of all that is read."""
+        content = json.dumps([self.kind, KINDS[self.kind].version, self.parameters, self.inputs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
@@ -90,50 +38,30 @@ class Request:
     @property
     def title(self) -> str:
         """What the run is called where the caller gave no title."""
-        if self.kind == "merge":
-            return f"merge by {self.parameters['recipe']['merge_method']}"
+        if "recipe" in self.parameters:
+            return load(self.parameters["recipe"]).title({})
         models = self.parameters.get("models") or [self.parameters.get("model", "")]
-        return f"{self.kind} {', '.join(label(model) for model in models)}".strip()
+        return f"{self.kind} {', '.join(label(model) for model in models if model)}".strip()
 
 
 def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
     """Fill in defaults, make paths absolute, and take the fingerprint of every model, corpus, run and task named.
 
     Raises:
-        InputError: An unknown kind or parameter, one that is missing, or an input that is not there.
+        InputError: an unknown kind or parameter, one that is missing or wrong, or an input that is not there.
     """
     if kind not in KINDS:
         raise InputError(f"kind of run {kind!r}: expected one of {', '.join(KINDS)}")
-    known = (*KINDS[kind].required, *KINDS[kind].defaults)
-    for name in parameters:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
-            raise InputError(f"{kind}: unknown parameter {name!r}; {hint}")
-    for name in KINDS[kind].required:
-        if parameters.get(name) in (None, "", []):
-            raise InputError(f"{kind}: the parameter {name!r} is missing")
-    inputs: dict[str, str] = {}
-    full = {**KINDS[kind].defaults, **parameters}
-    if "recipe" in full:
-        recipe = load(full["recipe"])
-        full["recipe"] = yaml.safe_load(written(recipe))
-        if isinstance(recipe, MergekitRecipe):
-            inputs["mergekit"] = version("mergekit")
-    named = roles(root) | {"neurons": partial(_neurons, root)}
-    resolved = {name: resolve_inputs(named, name, full[name], inputs) for name in sorted(full)}
-    if "run_dtype" in full:
-        for model in resolved.get("models") or [resolved["model"]]:
-            found = choose_format(open_checkpoint(model), full["run_dtype"], full["device"])
-            inputs[f"{model} runs in"] = found.name
-    return Request(kind, resolved, inputs)
+    values = KINDS[kind].check(parameters)
+    full, inputs = KINDS[kind].content(values, Places(root, results=partial(_results, root)))
+    return Request(kind, json.loads(json.dumps(full)), inputs)  # as it will be read from the run's folder
 
 
-def _neurons(root: Path, reference: str) -> tuple[str, str]:
-    """Resolve a classification: the id of a run of this cache, or a folder."""
+def _results(root: Path, reference: str) -> Path | None:
+    """Return the results of a run of this cache by its id; None where the reference is no run's id."""
     run = find(root, reference)
     if run is None:
-        return classification(None, reference)
+        return None
     if run.status().state != "done":
-        raise InputError(f"{run.title}: expected a finished classification, but it is {run.status().state}")
-    return classification(None, str(run.results))
+        raise InputError(f"{run.title}: expected a finished run, but it is {run.status().state}")
+    return run.results

@@ -4,13 +4,13 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import streamlit as st
 
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints.reference import halves
+from nmerge_core.checkpoints.reference import absolute, halves
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 
@@ -106,7 +106,7 @@ def families() -> dict[str, Family]:
 
 
 def save_family(family: Family) -> None:
-    """Write `cache/families/<name>.json`, replacing a family of that name.
+    """Write `cache/families/<name>.json`, replacing a family of that name; local paths are written in full.
 
     Raises:
         InputError: the name is empty, the demo's, or not made of letters, digits, `-` and `_`.
@@ -119,7 +119,7 @@ def save_family(family: Family) -> None:
     folder = cache_root() / "families"
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{family.name}.part"
-    part.write_text(json.dumps(asdict(family), indent=2, ensure_ascii=False))
+    part.write_text(json.dumps(asdict(_with_full_paths(family)), indent=2, ensure_ascii=False))
     os.replace(part, folder / f"{family.name}.json")
 
 
@@ -127,6 +127,13 @@ def chosen_family() -> Family:
     """The family chosen in the sidebar, which keeps it in the address (`?family=…`); the demo at first."""
     known = families()
     return known.get(st.session_state.get("family", DEMO), known[DEMO])
+
+
+def _with_full_paths(family: Family) -> Family:
+    """The same family wherever the app is started next; names of tasks are no paths."""
+    models = tuple(replace(model, reference=absolute(model.reference)) for model in family.models)
+    tasks = tuple(absolute(task) if task.endswith((".yaml", ".yml")) else task for task in family.tasks)
+    return replace(family, base=absolute(family.base), models=models, corpus=absolute(family.corpus), tasks=tasks)
 
 
 def _read(path: Path) -> Family:

@@ -1,14 +1,16 @@
 """What a finished merge did: where its checkpoint is, what it took and found, and how good it is."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from nmerge_core.checkpoints import labels
 from nmerge_core.figures import style
-from nmerge_core.figures.merge import coefficients
+from nmerge_core.figures.merge import coefficients, history
 from pages.shared.charts import dark, show
 from pages.shared.family import Family
 from pages.shared.results import Merged, model_colours, zipped
@@ -48,22 +50,34 @@ def draw_report(merge: Merged, family: Family) -> None:
             metric("Took", style.duration(sum(report["seconds"].values())), "Preparing and merging")
             metric("Memory", style.size(report["peak_memory"]), "The worker process at its peak")
             metric("Written", style.size(report["bytes_written"]), "The weights")
-        if "lambda_2" in facts:
-            st.caption(f"λ2 = **{style.significant(facts['lambda_2'])}**")
     references = [model["model"] for model in report["models"]]
     names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
-    if scales := facts.get("scales"):
-        took = " · ".join(f"{names[own]} **{style.significant(scale)}**" for own, scale in scales.items())
-        st.caption(f"How much it took of each fine-tune: {took}")
     for warning in facts.get("warnings", []):
         st.warning(warning)
-    if solved := facts.get("coefficients"):
-        st.subheader("How much of each fine-tune it took", anchor=False)
-        frame = pd.DataFrame(solved).replace({"model": names})
-        colours = family.colours(dark())
-        show(coefficients(frame, colours, dark=dark()), "merge_coefficients", frame, "coefficients")
+    for result in report.get("results", []):
+        draw_result(result, facts[result["name"]], names, family)
     st.subheader("How good it is", anchor=False)
     draw_scores(merge, family)
+
+
+def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str], family: Family) -> None:
+    """Draw something that the method found out, in the form that it declares (`prepared.Result`)."""
+    name, title, form = result["name"], result["title"], result["form"]
+    if form == "number":
+        st.caption(f"{title} = **{style.significant(found)}**", help=result["help"] or None)
+    elif form == "models":
+        each = " · ".join(f"{names.get(own, own)} **{style.significant(value)}**" for own, value in found.items())
+        st.caption(f"{title}: {each}", help=result["help"] or None)
+    elif form == "history":
+        st.subheader(title, anchor=False)
+        show(history(found, title, dark=dark()), f"merge_{name}", pd.DataFrame({name: found}), name)
+    elif form == "coefficients" and found:
+        st.subheader(title, anchor=False)
+        frame = pd.DataFrame(found).replace({"model": dict(names)})
+        show(coefficients(frame, family.colours(dark()), dark=dark()), f"merge_{name}", frame, name)
+    elif form == "table":
+        with st.expander(title, icon=":material/table:"):
+            st.dataframe(pd.DataFrame(found), hide_index=True, key=f"merge_{name}_table")
 
 
 def draw_scores(merge: Merged, family: Family) -> None:

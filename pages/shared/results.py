@@ -13,7 +13,7 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
 from nmerge_core.figures import style
-from nmerge_core.merging.mergekit import named_models
+from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, find, list_runs
 from pages.shared.family import Family
 

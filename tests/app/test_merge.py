@@ -8,10 +8,12 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.figures.style import significant
-from nmerge_core.merging import mergekit
-from nmerge_core.merging.recipe import load_recipe, recipe_yaml
-from nmerge_core.merging.registry import methods
-from nmerge_core.runs import client, request
+from nmerge_core.input_parameters import Input
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.registry import methods
+from nmerge_core.parameters import Text
+from nmerge_core.runs import client
 from pages.shared.results import zipped
 from tests.app.conftest import OpenPage
 from tests.app.scored import FAMILY, done, drawn, make_family, models
@@ -37,11 +39,11 @@ def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open
     assert not app.error, [error.value for error in app.error]
     shown = load_recipe(recipe_shown(app))
     method = methods()[name]
-    data = ("path", "text", "names")  # what the family fills in
     for parameter in method.parameters:
-        if parameter.kind not in data and not parameter.per_model and not parameter.per_category:
+        told = isinstance(parameter, Input | Text)  # what the family fills in
+        if not told and not parameter.per_model:
             assert shown.values().shared[parameter.name] == parameter.default, parameter.name
-        elif parameter.per_model and parameter.kind not in data:
+        elif not told:
             assert shown.values().each[parameter.name] == (parameter.default,) * 2, parameter.name
     assert [entry.model for entry in shown.models] == [models(tiny_cache)[name] for name in ("math", "code")]
 
@@ -112,7 +114,7 @@ def test_methods_of_mergekit_are_there_where_it_is(
     absent = open_page(PAGE)
     assert absent.selectbox(key="merge_method").options == [method.title for method in methods().values()]
     monkeypatch.setattr(mergekit, "find_spec", lambda name: object())
-    monkeypatch.setattr(request, "version", lambda package: "0.1.5")
+    monkeypatch.setattr(mergekit, "version", lambda package: "0.1.5")
     monkeypatch.setattr(client, "ensure_worker", lambda: None)
     app = open_page(PAGE, merge_method="slerp (mergekit)")
     assert not app.error and not app.slider
@@ -151,7 +153,7 @@ def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -
             "parameters": {"calibration": str(tiny_cache / "corpus"), "samples": 2},
         }
     )
-    run = done(tiny_cache, "merge", {"recipe": yaml.safe_load(recipe_yaml(recipe))}, "A merge by SubLin")
+    run = done(tiny_cache, "merge", {"recipe": yaml.safe_load(recipe.yaml)}, "A merge by SubLin")
     app = open_page(PAGE, family=FAMILY, run=run.id)
     assert app.selectbox(key="merge_report").value == run.id
     assert any(code.value == str(run.results / "merged") for code in app.code)
@@ -185,7 +187,7 @@ def test_the_report_of_a_search(tiny_cache: Path, open_page: OpenPage) -> None:
     assert task in run.inputs  # a changed task makes another run
     app = open_page(PAGE, family=FAMILY, run=run.id)
     scales = json.loads((run.results / "merged" / "nmerge_report.json").read_text())["facts"]["scales"]
-    told = next(caption.value for caption in app.caption if "took of each fine-tune" in caption.value)
+    told = next(caption.value for caption in app.caption if caption.value.startswith("Taken of each model"))
     assert all(f"{name} **{significant(scale)}**" in told for name, scale in scales.items())
 
 
@@ -234,7 +236,7 @@ def test_a_method_that_measures_the_models_is_filled_in_and_merges(
     assert [model["parameters"]["statistics"] for model in recipe_shown(app)["models"]] == list(folders)
     key = next(box.key for box in app.text_input if box.key.startswith(f"merge_{name}_statistics_math"))
     app.text_input(key=key).set_value("nowhere").run()
-    assert any("parameters.statistics': nowhere does not exist" in error.value for error in app.error)
+    assert any("key 'statistics': nowhere: expected a folder that" in error.value for error in app.error)
 
 
 def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:

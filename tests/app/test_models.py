@@ -111,6 +111,18 @@ def test_a_saved_family_reads_back_equal(empty_cache: Path) -> None:
     assert family.colours() == {"base": style.base_colour(), "mathe": style.COLOURS["math"], "law": style.FURTHER[0]}
 
 
+def test_a_saved_family_means_the_same_from_another_folder(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here/math").mkdir(parents=True)  # a model beside the task of that name
+    (tmp_path / "here/sums.yaml").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    save_family(Family("near", "lab/base", (Member("math", "math"),), ".", ("math", "sums.yaml")))
+    saved, here = families()["near"], str(tmp_path / "here")
+    assert (saved.base, saved.references, saved.corpus) == ("lab/base", [f"{here}/math"], here)
+    assert saved.tasks == ("math", f"{here}/sums.yaml")
+
+
 def test_models_under_the_roots_are_found_and_runs_in_progress_are_not(
     empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

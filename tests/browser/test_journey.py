@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nmerge_core.classification import compare
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.run import merge
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.recipe.reading import load_recipe
 from tests.browser.driver import App, choose, classify_family, fill, finish, keyed, press, settle, sound, traces, visit
 
 MODELS = ["base", "math", "code", "translation"]

@@ -41,7 +41,7 @@ def test_killed_worker_is_told_in_a_sentence_and_the_run_starts_again(app: App, 
     killed = app.worker
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
-    expect(page.get_by_text("The worker process stopped while this run was going")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("The process that did this run stopped while it was going")).to_be_visible(timeout=30_000)
     sound(page)
     assert app.healthy
     press(page, f"run_restart_{running[0]}")

@@ -22,9 +22,9 @@ from nmerge_core.checkpoints.pickled import read_pickled
 from nmerge_core.checkpoints.rows import read_rows
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
-from nmerge_core.merging.extract import extract
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.run import merge
+from nmerge_core.lora.extract import extract
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.recipe.reading import load_recipe
 from tests.merging import checkpoints
 from tests.merging.checkpoints import pickled as write
 from tests.tiny import tiny_model

@@ -160,11 +160,11 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["knockout", "m", "--repeats", "0"], "--repeats: expected a whole number from 1"),
         (["knockout", "m", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["statistics", "m", "--corpus", "c", "--out", "o", "--kind", "hessian"], "invalid choice: 'hessian'"),
-        (["classify", "m", "--top-k", "0"], "--top-k: expected a whole number from 1"),
-        (["classify", "m", "--margin", "-1"], "--margin: expected a whole number from 0"),
+        (["classify", "m", "--top-k", "0"], "--top-k: expected a whole number in [1, 50]"),
+        (["classify", "m", "--margin", "-1"], "--margin: expected a whole number in [0, 50]"),
         (["classify", "m", "--max-length", "0"], "--max-length: expected a whole number from 1"),
         (["extract", "a", "b", "o", "--rank", "0"], "--rank: expected a whole number from 1"),
-        (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number from 1"),
+        (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number in [1, 50]"),
         (["cosine", "a", "b", "--out", "nowhere/at/all.csv"], "there is no folder"),
         ([], "COMMAND"),
     ],
@@ -189,6 +189,7 @@ def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(fami
     def broken(*arguments, **options):
         raise ZeroDivisionError("division by zero")
 
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path))  # where it was not done before
     monkeypatch.setattr("nmerge_core.similarity.cosine", broken)
     assert main(["cosine", family.base, family.math]) == 1
     error = capsys.readouterr().err
@@ -196,3 +197,30 @@ def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(fami
     monkeypatch.setenv("NMERGE_DEBUG", "1")
     assert main(["cosine", family.base, family.math]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_a_run_has_done_is_taken_from_there(family, tmp_path, capsys, monkeypatch):
+    from nmerge_core.runs import here
+
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    run = here.do("classify", {"model": family.base, "corpus": family.corpus, "top_k": 4})
+    asked = ["classify", family.base, "--corpus", family.corpus, "--top-k"]
+    assert main([*asked, "4", "--out", str(tmp_path / "same")]) == 0
+    assert f"taken from {run.results}" in capsys.readouterr().err
+    names = sorted(file.name for file in run.results.iterdir())
+    assert sorted(file.name for file in (tmp_path / "same").iterdir()) == names
+    assert all((tmp_path / "same" / name).read_bytes() == (run.results / name).read_bytes() for name in names)
+    assert main([*asked, "3", "--out", str(tmp_path / "other")]) == 0
+    assert "taken from" not in capsys.readouterr().err
+    merged = here.do("merge", {"recipe": family.recipe}).results / "merged"
+    assert main(["merge", str(family.recipe), str(tmp_path / "merged")]) == 0
+    assert "taken from" in capsys.readouterr().err
+    assert (tmp_path / "merged/model.safetensors").read_bytes() == (merged / "model.safetensors").read_bytes()
+
+
+def test_all_reasons_against_a_merge_are_told(family, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("merge_method: linear\nmodels: [{model: ./gone}, {model: ./lost}]\n")
+    assert main(["merge", str(recipe), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "gone" in error and "lost" in error

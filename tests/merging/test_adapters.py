@@ -16,12 +16,12 @@ from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.loading import load_model
-from nmerge_core.merging.card import model_card
-from nmerge_core.merging.estimate import estimate
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.run import merge
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.write.card import model_card
 from nmerge_core.runs.request import resolve
-from tests.merging.test_run import StopAt
+from tests.merging.test_pipeline import StopAt
 from tests.peft_adapters import edit_config, merged, random_adapter
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -130,7 +130,7 @@ def test_nothing_larger_than_a_block_or_a_factor_is_read(
     family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 128 float32 entries, the largest factors A (4, 48) and B (48, 4); the embedding has 257·32 entries."""
-    monkeypatch.setattr("nmerge_core.merging.stream.BLOCK_ELEMENTS", 128)
+    monkeypatch.setattr("nmerge_core.merging.compute.stream.BLOCK_ELEMENTS", 128)
     recipe = load_recipe(recipe_of(family, family.references, "ties"))
     sizes: list[int] = []
     preadv = os.preadv
@@ -172,7 +172,7 @@ def test_a_loaded_model_has_the_weights_that_a_merge_of_its_dtype_writes(tmp_pat
     random_adapter(base, tmp_path / "lora", **options)
     reference = f"{base}+{tmp_path / 'lora'}"
     merge(load_recipe({"merge_method": "linear", "models": [{"model": reference}]}), tmp_path / "out")
-    loaded = load_model(reference, "cpu")
+    loaded = load_model(reference, "cpu", str(dtype).removeprefix("torch."))
     assert loaded.label == "base+lora" and loaded.model.dtype == dtype
     assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
     state = loaded.model.state_dict()

@@ -11,10 +11,10 @@ from nmerge_core import similarity
 from nmerge_core.activations.hooks import knock_out
 from nmerge_core.checkpoints import inspect_family, open_checkpoint
 from nmerge_core.loading import load_model
-from nmerge_core.merging.candidate import load_candidate
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.registry import methods
-from nmerge_core.merging.run import open_recipe
+from nmerge_core.merging.plan.candidate import load_candidate
+from nmerge_core.merging.plan.opened import open_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.registry import methods
 from tests.families import D, Family, Weights, categories, family_of, rewrite, run
 
 STORED_OTHERWISE = [family_of("GPT-2"), family_of("Qwen3-MoE, experts stacked")]

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.run import Report, merge
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.write.report import Report
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "public_qwen2"
 TASKS = ("math", "code", "translation")

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging.recipe import load_recipe
-from nmerge_core.merging.registry import methods
-from nmerge_core.merging.run import merge
-from nmerge_core.merging.stream import all_rows
+from nmerge_core.merging.compute.stream import all_rows
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
 
 Weights = dict[str, torch.Tensor]
@@ -336,7 +336,7 @@ def test_threads_and_visiting_order_change_nothing(
     family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr("nmerge_core.machine.cores", lambda: 4)
-    monkeypatch.setattr("nmerge_core.merging.stream.BLOCK_ELEMENTS", 32)  # several blocks a tensor
+    monkeypatch.setattr("nmerge_core.merging.compute.stream.BLOCK_ELEMENTS", 32)  # several blocks a tensor
     before = torch.get_num_threads()
     written = {}
     try:
@@ -346,7 +346,7 @@ def test_threads_and_visiting_order_change_nothing(
             written[threads] = (tmp_path / str(threads) / "model.safetensors").read_bytes()
     finally:
         torch.set_num_threads(before)
-    for module in ("loop", "context"):
+    for module in ("loop", "plan.context"):
         monkeypatch.setattr(
             f"nmerge_core.merging.{module}.all_rows", lambda stream, names: all_rows(stream, list(names)[::-1])
         )

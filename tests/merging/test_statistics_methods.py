@@ -12,16 +12,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from nmerge_core.calibration.collect import collect
 from nmerge_core.errors import Cancelled, InputError
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Facts
-from nmerge_core.merging.estimate import estimate
+from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.methods.regmean import Recent, system
 from nmerge_core.merging.methods.regmean import merge as regmean
-from nmerge_core.merging.recipe import Recipe, load_recipe
-from nmerge_core.merging.registry import Values
-from nmerge_core.merging.run import merge
-from nmerge_core.statistics.collect import collect
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.values import Values
 from tests.merging import checkpoints
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -78,13 +79,15 @@ def test_fisher_equals_its_formula(family, tmp_path: Path) -> None:
 
 def block_of(*models: torch.Tensor) -> Block:
     deltas = torch.stack(models)  # (T, rows, columns)
-    return Block("w", torch.zeros_like(deltas[0]), deltas, 0, deltas.shape[1], True, 0, "mlp", None)
+    return Block("w", torch.zeros_like(deltas[0]), deltas, 0, deltas.shape[1], True, 0, "mlp", 0.0, None)
 
 
 def merge_by_hand(models: list[torch.Tensor], grams: list[torch.Tensor], scale: float) -> torch.Tensor:
     weights = (1.0,) * len(models)
     made = system(torch.stack(grams).double(), weights, scale)
-    return regmean(block_of(*models), Values({}, {"weight": weights}), Facts((lambda *key: made, {"w": "w"})))
+    return regmean(
+        block_of(*models), Values("regmean", {}, {"weight": weights}), Prepared((lambda *key: made, {"w": "w"}))
+    )
 
 
 def test_regmean_by_hand() -> None:
@@ -337,7 +340,7 @@ def test_folders_that_were_named_stay_named(tuned: Path, tmp_path: Path, method:
     assert resolved.values().shared["corpus"] is None  # no texts were read
     assert not estimate(resolved, tmp_path / "again").solving
     shutil.rmtree(tmp_path / "own")
-    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / 'own'))} does not exist"):
+    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / 'own'))}.*found no"):
         estimate(resolved, tmp_path / "gone")
     with pytest.raises(InputError, match="found no meta.json in it"):
         merge(resolved, tmp_path / "gone")

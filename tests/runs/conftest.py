@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import nmerge_core
-from nmerge_core.runs import client, request
+from nmerge_core.parameters import Number, Text
+from nmerge_core.runs import client
+from nmerge_core.runs.kinds import KINDS, Kind
 from nmerge_core.runs.lock import worker_pid
 
 
@@ -33,8 +35,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NMERGE_CACHE", str(root))
     monkeypatch.setattr(client, "WORKER", (sys.executable, str(Path(__file__).with_name("counting_worker.py"))))
     monkeypatch.setenv("PYTHONPATH", str(Path(nmerge_core.__file__).parents[1]))
-    counting = request.Kind((), {"steps": 3, "seconds": 0.0, "until": "", "fail": "", "name": ""})
-    monkeypatch.setitem(request.KINDS, "count", counting)
+    numbers = (Number(name="steps", default=3, help="", whole=True), Number(name="seconds", default=0.0, help=""))
+    texts = tuple(Text(name=name, help="") for name in ("until", "fail", "name"))
+    monkeypatch.setitem(KINDS, "count", Kind("count", "counts", (*numbers, *texts)))
     yield root
     while pid := worker_pid(root):
         with suppress(ProcessLookupError):

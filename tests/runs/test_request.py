@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging.inputs import roles
+from nmerge_core.inputs import Places
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
 from tests.tiny_family import make_family
@@ -48,7 +48,7 @@ def test_a_changed_input_makes_another_run(family, tmp_path):
 def test_only_files_are_inputs_of_what_a_yaml_file_s_text_may_name(tmp_path):
     corpus = tmp_path / "corpus.yaml"
     corpus.write_text(f"data: '*.v1'\nlong: {'数' * 150} {'数' * 150}/*.v1\nfilter: !function {'m' * 300}.f\n")
-    resolve_corpus = roles(tmp_path)["corpus"].__wrapped__  # anew each time
+    resolve_corpus = Places(tmp_path).corpus
     assert resolve_corpus(str(corpus))[0] == str(corpus)
     (tmp_path / "folder.v1").mkdir()
     alone = resolve_corpus(str(corpus))
@@ -67,7 +67,8 @@ def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, m
     request = resolve(tmp_path, "merge", {"recipe": recipe})
     assert request.parameters["recipe"]["base_model"] == family.base
     assert request.parameters["recipe"]["models"][0]["model"] == family.math
-    assert len(request.inputs) == 2 and request.title == "merge by task_arithmetic"
+    assert request.inputs.keys() == {family.base, family.math, "engine", "method task_arithmetic"}
+    assert request.title == "Task arithmetic of " + family.math
 
 
 def test_a_recipe_s_tokenizer_is_absolute_too(family, tmp_path, monkeypatch):
@@ -94,7 +95,7 @@ def test_a_recipe_for_mergekit_is_resolved_like_ours(family, tmp_path, monkeypat
     found = request.parameters["recipe"]
     assert [source["model"] for source in found["slices"][0]["sources"]] == [family.base, family.math]
     assert found["slices"][0]["base_model"] == family.base and found["tokenizer_source"] == family.math
-    assert found["seed"] == 0 and request.title == "merge by slerp"
+    assert found["seed"] == 0 and request.title.startswith("slerp by mergekit of ")
     assert request.inputs.keys() == {family.base, family.math, "mergekit"}  # another version makes another run
     assert resolve(tmp_path, "merge", request.parameters) == request
 

@@ -5,15 +5,18 @@ import stat
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
-import nmerge_core
-from nmerge_core.cache import PROJECT
 from nmerge_core.errors import InputError
+from nmerge_core.places import PACKAGE
 from nmerge_core.runs import client, queue
 from nmerge_core.runs.folder import INTERRUPTED, delete, find, list_runs
+from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
+from nmerge_core.runs.request import Request
+from nmerge_core.version import __version__
 
 LONG = {"until": "/nowhere"}  # a run that goes until it is cancelled or killed
 
@@ -157,7 +160,7 @@ def test_a_worker_of_other_code_ends_after_its_run_and_its_successor_does_the_qu
     wait(lambda: going.status().stage == "waiting")
     old = worker_pid(cache)
     described = json.loads((cache / "worker.json").read_text())
-    assert (described["version"], described["package"]) == (nmerge_core.__version__, str(PROJECT))
+    assert (described["version"], described["package"]) == (__version__, str(PACKAGE))
     (cache / "worker.json").write_text(json.dumps({**described, "version": "0"}))  # as if it began before an update
     queued = [client.submit("count", {"name": name}) for name in "ab"]
     assert client.ask("double", number=2) == 4
@@ -170,10 +173,8 @@ def test_a_worker_of_other_code_ends_after_its_run_and_its_successor_does_the_qu
 
 
 def test_a_merge_continues_from_what_a_killed_worker_left(cache, wait, tmp_path, monkeypatch):
-    from nmerge_core.runs import request
-
-    monkeypatch.setitem(request.KINDS, "merge", request.KINDS["count"])
-    monkeypatch.setattr(request.Request, "title", "merge")
+    monkeypatch.setitem(KINDS, "merge", replace(KINDS["count"], resumable=True))
+    monkeypatch.setattr(Request, "title", "merge")
     run = client.submit("merge", {"until": str(tmp_path / "go")})
     wait(lambda: run.status().stage == "waiting")
     (run.part / "journal").touch()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS
-from nmerge_core.merging.primitives import weighted_sum
-from nmerge_core.merging.registry import Parameter, Values, method
-from nmerge_core.merging.search import (
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.primitives import weighted_sum
+from nmerge_core.merging.plan.coefficient_search import (
     MODEL,
     candidate_of,
     found_coefficients,
@@ -16,17 +13,30 @@ from nmerge_core.merging.search import (
     load_texts,
     searches,
 )
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
+    CALIBRATION,
+    CATEGORY,
+    COEFFICIENTS,
+    LAYER_COEFFICIENTS,
+    SAMPLES,
+    SCALES,
+)
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Choice, Number
 
 _START = 0.3  # λ before the first step (§4.1)
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Learn λ by Adam on Σ_t of the mean entropy of the next token's distribution over texts of task t (Eq. 4).
 
     A language model's classes are its vocabulary, and each token of a text is a prediction. All texts are seen at every
     step, where the authors draw 16 anew; they clamp λ to [0, 1] in use, here it is put back there after a step.
     """
-    from nmerge_core.merging.learn import Entropy, learn
+    from nmerge_core.merging.plan.learning import Entropy, learn
 
     architecture = context.stream.donor.architecture
     part_of = {name: _part(values, architecture.layer_of(name), architecture.submodule(name)) for name in context.names}
@@ -62,37 +72,49 @@ def _part(values: Values, layer: int | None, submodule: str) -> str:
     parameters=[
         CALIBRATION,
         CATEGORY,
-        Parameter("samples", "int", 16, "Unlabelled texts per task, all of them read at every step.", 1, 1000, 1),
-        Parameter(
-            "granularity",
-            "choice",
-            "layer",
-            "One coefficient per model and layer (layer-wise), or per model alone (task-wise).",
+        SAMPLES.with_(default=16, help="Unlabelled texts per task, all of them read at every step."),
+        Choice(
+            name="granularity",
+            default="layer",
+            help="One coefficient per model and layer (layer-wise), or per model alone (task-wise).",
             choices=("layer", "task"),
         ),
-        Parameter(
-            "steps",
-            "int",
-            500,
-            "Steps of Adam; each reads every model, and its changes once more per batch of texts.",
-            1,
-            1000,
-            1,
+        Number(
+            name="steps",
+            default=500,
+            help="Steps of Adam; each reads every model, and its changes once more per batch of texts.",
+            low=1,
+            high=1000,
+            step=1,
+            whole=True,
+            open_end=True,
+            unit="steps",
+        ),
+        Number(
+            name="learning_rate",
+            default=1e-3,
+            help="Learning rate of Adam.",
+            low=0,
+            high=0.1,
+            step=0.001,
+            above_low=True,
             open_end=True,
         ),
-        Parameter(
-            "learning_rate", "float", 1e-3, "Learning rate of Adam.", 0, 0.1, 0.001, above_low=True, open_end=True
-        ),
         COEFFICIENTS,
+    ],
+    results=[
+        SCALES,
+        LAYER_COEFFICIENTS,
+        Result("history", "Entropy of the predictions at each step, in nats", "history"),
     ],
     prepare=prepare,
     # The weights are merged, and each batch (of a few texts, one at the least for every task) reads the changes again.
     passes=lambda values: 1 + searches(values) * values.shared["steps"] * (1 + len(values.each["category"])),
     searches=searches,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ λ_t τ_t with the λ of the block's layer, or, outside the layers, of embeddings, norm and head.
 
     The authors' code has a λ for every tensor of its vision models; the paper's "layer" (Eq. 3) is a layer here.
     """
-    return weighted_sum(block.deltas, facts.data[_part(values, block.layer, block.submodule)])
+    return weighted_sum(block.deltas, prepared.data[_part(values, block.layer, block.submodule)])

@@ -1,11 +1,13 @@
 """Drop changes at random and rescale the rest, then sum or elect."""
 
-from nmerge_core.merging.entrywise import Drop, Entrywise
-from nmerge_core.merging.parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT, with_default
-from nmerge_core.merging.registry import Values, method
+from nmerge_core.merging.compute.drop import Drop
+from nmerge_core.merging.compute.entrywise import Entrywise
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT
+from nmerge_core.merging.recipe.values import Values
 
 _PAPER = "Yu et al., ICML 2024"
-_PARAMETERS = [WEIGHT, with_default(DENSITY, 0.4), LAMBDA, RESCALE, NORMALIZE]
+_PARAMETERS = [WEIGHT, DENSITY.with_(default=0.4), LAMBDA, RESCALE, NORMALIZE]
 
 
 @method(
@@ -16,7 +18,7 @@ _PARAMETERS = [WEIGHT, with_default(DENSITY, 0.4), LAMBDA, RESCALE, NORMALIZE]
     parameters=_PARAMETERS,
     entrywise=True,
 )
-def rule_linear(name: str, values: Values, facts: None) -> Entrywise:
+def rule_linear(name: str, values: Values, prepared: None) -> Entrywise:
     """λ Σ w_t of the dropped and rescaled deltas."""
     return _rule(values, elect=False)
 
@@ -29,7 +31,7 @@ def rule_linear(name: str, values: Values, facts: None) -> Entrywise:
     parameters=_PARAMETERS,
     entrywise=True,
 )
-def rule_ties(name: str, values: Values, facts: None) -> Entrywise:
+def rule_ties(name: str, values: Values, prepared: None) -> Entrywise:
     """λ times the elected sum of the dropped and rescaled deltas, their mean if `normalize`."""
     return _rule(values, elect=True)
 

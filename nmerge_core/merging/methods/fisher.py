@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.entrywise import total_weight
-from nmerge_core.merging.parameters import MEASURED, SHARE
-from nmerge_core.merging.primitives import weighted_sum
-from nmerge_core.merging.registry import Parameter, Values, method
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.entrywise import total_weight
+from nmerge_core.merging.compute.primitives import weighted_sum
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's Fisher information.
 
     Raises:
@@ -21,7 +24,7 @@ def prepare(context: Context, values: Values) -> Facts:
         expected = "models of one vocabulary, as Fisher information is of rows by position"
         raise context.wrong("models", expected, "vocabularies that differ; take another method, or leave them out")
     found = context.statistics(values, "fisher")
-    return context.statistics_facts(values, found, (context.stream, [statistics.tensors for statistics in found]))
+    return context.prepared_by(values, found, (context.stream, [statistics.tensors for statistics in found]))
 
 
 @method(
@@ -31,31 +34,30 @@ def prepare(context: Context, values: Values) -> Facts:
     summary="Average each weight, a model counting as much as the likelihood of its texts depends on the weight.",
     parameters=[
         SHARE,
-        Parameter(
-            "floor",
-            "float",
-            1e-6,
-            "Least Fisher information.",
-            0,
-            None,
-            1e-6,
+        Number(
+            name="floor",
+            default=1e-6,
+            help="Least Fisher information.",
+            low=0,
+            step=1e-6,
             above_low=True,
             open_end=True,
         ),
         *MEASURED,
     ],
+    results=[MEASURED_TEXTS],
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ w_t F_t θ_t / Σ w_t F_t with F_t the diagonal Fisher information, at least `floor`.
 
     What F_t is of a language model is told at `statistics.fisher`. A tensor without F, such as a buffer, is averaged.
     The authors' code divides each F by its norm over the model before, and floors that of the first model alone; the
     paper's formula has neither, and weights can say as much.
     """
-    stream, fisher = facts.data
+    stream, fisher = prepared.data
     weights = values.each["weight"]
     total = total_weight(weights)
     if any(block.name not in own.tensors for own in fisher):

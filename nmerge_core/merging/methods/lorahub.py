@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS, EVALUATIONS
-from nmerge_core.merging.primitives import weighted_sum
-from nmerge_core.merging.registry import Parameter, Values, method
-from nmerge_core.merging.search import (
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.primitives import weighted_sum
+from nmerge_core.merging.plan.coefficient_search import (
     MODEL,
     candidate_of,
     found_coefficients,
@@ -19,13 +16,26 @@ from nmerge_core.merging.search import (
     search,
     searches,
 )
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
+    CALIBRATION,
+    CATEGORY,
+    COEFFICIENTS,
+    EVALUATIONS,
+    SAMPLES,
+    SCALES,
+)
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Text
 
 _BOUND = 1.5  # of |c_t| (§3.3)
 _L1 = 0.05  # weight α of the mean of |c_t| (Eq. 3, the authors' code)
 _STEP = 0.5  # standard deviation of the first draws: a third of the bound
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Search c from 0, as the authors do: the loss is the mean next-token cross-entropy of the texts + 0.05·mean|c|.
 
     CMA-ES stands in for the authors' NGOpt of nevergrad, which picks among such searches by itself.
@@ -53,18 +63,21 @@ def prepare(context: Context, values: Values) -> Facts:
     summary="Add up the changes by coefficients that a search without gradients finds on a few example texts.",
     parameters=[
         CALIBRATION,
-        Parameter(
-            "target", "text", None, "The corpus category the merge is for; the categories of all its models if unset."
-        ),
+        Text(name="target", help="The corpus category the merge is for; the categories of all its models if unset."),
         CATEGORY,
-        Parameter("samples", "int", 5, "Example texts per category (paper: 5).", 1, 1000, 1),
+        SAMPLES.with_(default=5, help="Example texts per category (paper: 5)."),
         EVALUATIONS,
         COEFFICIENTS,
+    ],
+    results=[
+        SCALES,
+        Result("loss", "Cross-entropy and penalty of the best candidate", "number"),
+        Result("history", "Loss of each candidate", "history"),
     ],
     prepare=prepare,
     passes=lambda values: 1 + searches(values) * values.shared["evaluations"],
     searches=searches,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ c_t τ_t, of adapters and of whole fine-tunes alike."""
-    return weighted_sum(block.deltas, facts.data[MODEL])
+    return weighted_sum(block.deltas, prepared.data[MODEL])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.parameters import LAMBDA_1, LAMBDA_2, MASK_RATIO, MERGE_FUNCTION
-from nmerge_core.merging.primitives import combine, split_by_base, trim
-from nmerge_core.merging.registry import Values, method
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.primitives import combine, split_by_base, trim
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import LAMBDA_1, LAMBDA_2, MASK_RATIO, MERGE_FUNCTION
+from nmerge_core.merging.recipe.values import Values
 
 # Components of a unit singular vector below this are rounding of the Gram matrix: the task is absent in that direction.
 _ABSENT = 1e-6
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's mask threshold and σ, and from them λ2 = 1 / (1 − max σ) where it is auto (§3.4).
 
     The threshold is the (⌈r·d⌉ + 1)-th largest magnitude: the authors' code keeps d − ⌊(1 − r)·d⌋ + 1 entries.
@@ -23,7 +25,7 @@ def prepare(context: Context, values: Values) -> Facts:
     lambda_2 = values.shared["lambda_2"]
     if lambda_2 == "auto":
         lambda_2 = 1 / (1 - max(sigma))
-    return Facts(
+    return Prepared(
         ([each.threshold for each in found], lambda_2),
         solved={"lambda_2": lambda_2},
         report={"lambda_2": lambda_2, "sigma": dict(zip(context.labels, sigma, strict=True))},
@@ -36,12 +38,16 @@ def prepare(context: Context, values: Values) -> Facts:
     paper="NeuroMerging, EMNLP 2025",
     summary="Split each neuron's change into a part along its base weights and a part across; merge the parts apart.",
     parameters=[MASK_RATIO, LAMBDA_1, LAMBDA_2, MERGE_FUNCTION],
+    results=[
+        Result("lambda_2", "λ2", "number", "Scale of the change across a neuron's base weights"),
+        Result("sigma", "σ", "models", "Share of each model's change, by its L1 norm, that the mask leaves out"),
+    ],
     prepare=prepare,
     passes=lambda values: 2,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return λ1·(∥ part) + λ2·(⊥ part) per row of a 2-D weight, λ2·ψ of the masked deltas of a 1-D tensor (Alg. 1)."""
-    thresholds, lambda_2 = facts.data
+    thresholds, lambda_2 = prepared.data
     masked = trim(block.deltas, thresholds)  # (T, rows, columns)
     psi = values.shared["merge_function"]
     if not block.neuronal:

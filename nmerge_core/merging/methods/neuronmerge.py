@@ -2,49 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import NEURONS_FOLDER, Context, Facts
-from nmerge_core.merging.parameters import (
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.parts import Part, make_part, part_name, solved_parts
+from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
     CALIBRATION,
     CATEGORY,
     COEFFICIENTS,
+    CORPUS,
     DENSITY,
     LAMBDA,
     LAMBDA_1,
     LAMBDA_2,
     MASK_RATIO,
     MERGE_FUNCTION,
+    NEURONS,
     RESCALE,
     SAMPLES,
     TRIM,
     WEIGHT,
-    with_default,
 )
-from nmerge_core.merging.registry import Method, Parameter, Values, method, methods
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Choice
+from nmerge_core.settings import MARGIN, TOP_K
 
 if TYPE_CHECKING:
     import pandas as pd
 
 GENERAL = "general"
-# What the papers call a method, and the method it is here.
-_NAMES = {"dare": "dare_linear"}
-_MERGED = ("sublin", "task_arithmetic", "dare", "ties", "neuromerging")
-_DROP, _OWN, _MERGE = "drop", "own", "merge"
+_DROP, _OWN = "drop", "own"
+_DARE = {"dare": "dare_linear"}  # what the paper calls it
+
+_GENERAL = MethodPart(name="general", default="sublin", help="How General neurons are merged.", aliases=_DARE)
+_SPECIFIC = MethodPart(
+    name="specific",
+    default=_DROP,
+    help="What a task's own neurons become: the base's (drop), its model's (own), merged by SubLin of their group "
+    "(merge), or merged by any method.",
+    words=(_DROP, _OWN),
+    aliases=_DARE | {"merge": "sublin"},
+    per_category=True,
+)
+_OTHERS = MethodPart(
+    name="others",
+    default="sublin",
+    help="How attention, embeddings and norms are merged (Tables 1, 10, 11).",
+    aliases=_DARE,
+)
+# What methods that merge a part have in common, said once for all of them; a part may say otherwise.
+_FOR_PARTS = (
+    CATEGORY,
+    CALIBRATION,
+    SAMPLES,
+    WEIGHT,
+    DENSITY.with_(default=0.4),
+    LAMBDA,
+    TRIM,
+    RESCALE,
+    MASK_RATIO,
+    LAMBDA_1,
+    LAMBDA_2,
+    MERGE_FUNCTION,
+    COEFFICIENTS,
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category index what is done with it.
+    """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category what is done with it.
 
-    A choice is drop, own or a method's name; `facts` are those of each method that is used, `own` gives the position of
-    the model whose category it is.
+    A choice is drop, own, or the name of one of the `parts`; `own` gives the position of the model that a category is
+    of.
     """
 
     groups: Mapping[int, torch.Tensor]
@@ -52,25 +90,17 @@ class Plan:
     choices: Mapping[str, str]
     others: str
     own: Mapping[str, int]
-    methods: Mapping[str, Method]
-    facts: Mapping[str, Any]
+    parts: Mapping[str, Part]
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Group the base's neurons, and prepare every method that a group or the rest is merged with."""
     tasks = context.task_categories(values)
     if len(set(tasks)) < len(tasks) or GENERAL in tasks:
         raise context.wrong(
             "models[].parameters.category", f"a distinct category other than '{GENERAL}' per model", tasks
         )
-    frame = context.neuron_categories(values)
-    known = sorted(frame["category"].unique())
-    if strange := [task for task in tasks if task not in known]:
-        raise context.wrong("models[].parameters.category", f"categories of neurons ({', '.join(known)})", strange)
-    # The categories of tasks that are not merged fold into General (§4.1).
-    frame = frame.assign(category=frame["category"].where(frame["category"].isin(tasks), GENERAL))
-    if values.shared["grouping"] == "random":
-        frame = _shuffled(frame, values.shared["seed"])
+    frame = _neurons(context, values, tasks)
     categories = (GENERAL, *tasks)
     indices = {name: index for index, name in enumerate(categories)}
     groups = {
@@ -78,57 +108,53 @@ def prepare(context: Context, values: Values) -> Facts:
         for layer, each in frame.groupby("layer")
     }
     specific = values.shared["specific"]
-    if isinstance(specific, Mapping) and (unknown := set(specific) - set(tasks)):
+    if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
         raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
-    choices = {task: specific.get(task, _DROP) if isinstance(specific, Mapping) else specific for task in tasks}
-    choices[GENERAL] = values.shared["general"]
-    choices = {name: "sublin" if choice == _MERGE else choice for name, choice in choices.items()}
-    others = values.shared["others"]
-    used = {choice for choice in (*choices.values(), others) if choice not in (_DROP, _OWN)}
-    available = {name: methods()[_NAMES.get(name, name)] for name in sorted(used)}
-    solved_groups = {
-        layer: {
-            name: (ids == index).nonzero().flatten().numpy()
-            for name, index in indices.items()
-            if choices[name] == "sublin"
+    chosen = {GENERAL: (_GENERAL, values.shared["general"])}
+    chosen |= {task: (_SPECIFIC, _of_category(specific, task)) for task in tasks}
+    choices = {category: part_name(parameter, choice) for category, (parameter, choice) in chosen.items()}
+    others = part_name(_OTHERS, values.shared["others"])
+    parts: dict[str, Part] = {}
+    for parameter, choice in [*chosen.values(), (_OTHERS, values.shared["others"])]:
+        name = part_name(parameter, choice)
+        if name in (_DROP, _OWN) or name in parts:
+            continue
+        part = make_part(parameter, choice, values, _FOR_PARTS)
+        grouped = {
+            layer: {
+                category: (ids == index).nonzero().flatten().numpy()
+                for category, index in indices.items()
+                if choices[category] == name
+            }
+            for layer, ids in groups.items()
         }
-        for layer, ids in groups.items()
-    }
-    facts = {
-        name: used_method.prepare(context.with_groups(solved_groups), _values_for(used_method, values))
-        if used_method.prepare
-        else None
-        for name, used_method in available.items()
-    }
-    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, available, facts)
+        prepared = part.method.facts(context.with_groups(grouped), part.values)
+        parts[name] = Part(part.method, part.values, prepared)
+    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, parts)
     sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
-    solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
-    solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
     report: dict[str, Any] = {"groups": sizes}
     if not values.shared["neurons"]:
         report["run_dtype"] = context.run_dtype
-    for found in filter(None, facts.values()):
-        solved |= found.solved
-        report |= found.report
-    return Facts(plan, solved=solved, report=report, categories=frame)
+    results: list[Result] = []
+    for part in parts.values():
+        report |= part.prepared.report
+        results += part.method.results
+    solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
+    solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
+    written = [(_OTHERS, values.shared["others"]), (_GENERAL, values.shared["general"]), (_SPECIFIC, specific)]
+    solved |= solved_parts(written, parts, _FOR_PARTS)
+    return Prepared(plan, solved=solved, report=report, results=results, categories=frame)
 
 
-def _used(values: Values) -> set[str]:
-    """Return the methods that some part of the merge is made with, as recipes name them."""
-    specific = values.shared["specific"]
-    choices = {*specific.values()} if isinstance(specific, Mapping) else {specific}
-    named = {values.shared["general"], values.shared["others"]} | ({"sublin"} if _MERGE in choices else set())
-    return {name for name in named if name}
-
-
-def passes(values: Values) -> int:
-    """Count the passes over the models: those of the method in use that needs the most."""
-    return max(methods()[_NAMES.get(name, name)].passes(values) for name in _used(values))
-
-
-def solves(values: Values) -> bool:
-    """Whether coefficients have to be solved."""
-    return "sublin" in _used(values) and values.shared["coefficients"] is None
+def _neurons(context: Context, values: Values, tasks: Sequence[str]) -> pd.DataFrame:
+    """Return layer, neuron and category of the base's neurons, each category General's or one of the tasks'."""
+    frame = context.neuron_categories(values)
+    known = sorted(frame["category"].unique())
+    if strange := [task for task in tasks if task not in known]:
+        raise context.wrong("models[].parameters.category", f"categories of neurons ({', '.join(known)})", strange)
+    # The categories of tasks that are not merged fold into General (§4.1).
+    frame = frame.assign(category=frame["category"].where(frame["category"].isin(tasks), GENERAL))
+    return _shuffled(frame, values.shared["seed"]) if values.shared["grouping"] == "random" else frame
 
 
 def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -138,12 +164,18 @@ def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     return frame.assign(category=shuffled)
 
 
-def _values_for(used: Method, values: Values) -> Values:
-    """Give a method the values of its parameters, its own defaults for those this recipe does not have."""
-    count = len(values.each["weight"])
-    shared = {p.name: p.default for p in used.parameters} | {k: v for k, v in values.shared.items() if v is not None}
-    each = {p.name: (p.default,) * count for p in used.parameters if p.per_model}
-    return Values(shared, each | dict(values.each))
+def _of_category(specific: Any, category: str) -> Any:
+    """Return what becomes of a category's neurons, of a choice for all or for each; those left out are dropped."""
+    return specific.get(category, _DROP) if _SPECIFIC.is_by_category(specific) else specific
+
+
+def _used(values: Values) -> list[Part]:
+    """Return the methods that some part of the merge is made with."""
+    choices = [(_GENERAL, values.shared["general"]), (_OTHERS, values.shared["others"])]
+    choices += [(_SPECIFIC, each) for each in _SPECIFIC.values(values.shared["specific"])]
+    return [
+        make_part(parameter, choice, values, _FOR_PARTS) for parameter, choice in choices if parameter.method(choice)
+    ]
 
 
 @method(
@@ -152,64 +184,41 @@ def _values_for(used: Method, values: Values) -> Values:
     paper="Gu et al., ACL 2025",
     summary="Merge the neurons that serve every task, keep the base's in each task's own, merge the rest apart.",
     parameters=[
-        Parameter("neurons", "path", None, "Classification folder of the base model; its categories are the groups."),
-        Parameter("corpus", "path", None, "Corpus to classify the base with on the way, where no folder is named."),
-        Parameter(
-            "top_k",
-            "int",
-            None,
-            "Vote again with each neuron's k strongest texts (the folder's own k if unset).",
-            1,
-            50,
-            1,
+        NEURONS,
+        CORPUS.with_(help="Corpus to classify the base with on the way, where no folder is named."),
+        TOP_K.with_(
+            default=None, help="Vote again with each neuron's k strongest texts (the folder's own k if unset)."
         ),
-        Parameter("margin", "int", None, "Votes m a category must be ahead by, else the neuron is General.", 0, 50, 1),
-        Parameter(
-            "grouping",
-            "choice",
-            "functional",
-            "Group neurons by what they do, or at random with the same sizes per layer (the control of Table 4).",
+        MARGIN.with_(
+            default=None,
+            help="Votes m a category must be ahead by, else the neuron is General (the folder's if unset).",
+        ),
+        Choice(
+            name="grouping",
+            default="functional",
+            help="Group neurons by what they do, or at random with the same sizes per layer (the control of Table 4).",
             choices=("functional", "random"),
         ),
-        CATEGORY,
-        CALIBRATION,
-        SAMPLES,
-        Parameter("general", "choice", "sublin", "How General neurons are merged.", choices=_MERGED),
-        Parameter(
-            "specific",
-            "choice",
-            _DROP,
-            "What a task's own neurons become: the base's (drop), its model's (own), or merged by SubLin (merge).",
-            choices=(_DROP, _OWN, _MERGE),
-            per_category=True,
-        ),
-        Parameter(
-            "others",
-            "choice",
-            "sublin",
-            "How attention, embeddings and norms are merged (Table 1, 10, 11).",
-            choices=_MERGED,
-        ),
-        WEIGHT,
-        with_default(DENSITY, 0.4),
-        LAMBDA,
-        TRIM,
-        RESCALE,
-        MASK_RATIO,
-        LAMBDA_1,
-        LAMBDA_2,
-        MERGE_FUNCTION,
-        COEFFICIENTS,
+        _GENERAL,
+        _SPECIFIC,
+        _OTHERS,
+        *_FOR_PARTS,
+    ],
+    results=[
+        Result("groups", "Neurons of each category by layer", "table"),
     ],
     prepare=prepare,
-    passes=passes,
-    solves=solves,
+    passes=lambda values: max((part.method.passes(part.values) for part in _used(values)), default=1),
+    solves=lambda values: (
+        not values.shared["neurons"] or any(part.method.solves(part.values) for part in _used(values))
+    ),
+    searches=lambda values: any(part.method.searches(part.values) for part in _used(values)),
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return θ_merge − θ0 of a block: each MLP neuron by its group's choice, the rest by `others` (Alg. 1)."""
-    plan: Plan = facts.data
+    plan: Plan = prepared.data
     if block.neurons is None or block.layer is None:
-        return _apply(plan, plan.others, block, values)
+        return plan.parts[plan.others].merge(block)
     groups = plan.groups[block.layer][block.neurons]  # broadcasts to (rows, columns)
     merged = torch.zeros_like(block.base)
     for index, category in enumerate(plan.categories):
@@ -217,15 +226,7 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
         mask = groups == index
         if choice == _DROP or not mask.any():
             continue
-        delta = (
-            block.deltas[plan.own[category]]
-            if choice == _OWN
-            else _apply(plan, choice, block.for_group(category), values)
-        )
+        own = choice == _OWN
+        delta = block.deltas[plan.own[category]] if own else plan.parts[choice].merge(block.for_group(category))
         merged = torch.where(mask.to(merged.device), delta, merged)
     return merged
-
-
-def _apply(plan: Plan, name: str, block: Block, values: Values) -> torch.Tensor:
-    used = plan.methods[name]
-    return used.merge(block, _values_for(used, values), plan.facts[name])

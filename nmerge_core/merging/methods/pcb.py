@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.parameters import COEFFICIENTS, EVALUATIONS, LAMBDA, LIMIT, RUN_CODE, TASKS, WEIGHT
-from nmerge_core.merging.registry import Parameter, Values, method
-from nmerge_core.merging.search import (
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.order_statistics import Ranking
+from nmerge_core.merging.compute.stream import Rows
+from nmerge_core.merging.plan.coefficient_search import (
     MODEL,
     candidate_of,
     found_coefficients,
@@ -19,8 +18,22 @@ from nmerge_core.merging.search import (
     search,
     searches,
 )
-from nmerge_core.merging.statistics import Ranking
-from nmerge_core.merging.stream import Rows
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
+    COEFFICIENTS,
+    EVALUATIONS,
+    LAMBDA,
+    LIMIT,
+    MASK_RATIO,
+    RUN_CODE,
+    SCALES,
+    TASKS,
+    WEIGHT,
+)
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number
 
 # Of the search for λ_t, which starts at PCB-Merging without a search; the paper names neither.
 _BOUND = 2.0
@@ -40,7 +53,7 @@ class Range:
         return (values.clamp(self.low, self.high) - self.low) / width if width else torch.zeros_like(values)
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's tails of |τ| and of its scores: exact whole-model order statistics, streamed."""
     count, entries = len(context.recipe.models), context.entries
     clip, ratio = values.shared["tail_clip"], values.shared["mask_ratio"]
@@ -54,7 +67,7 @@ def prepare(context: Context, values: Values) -> Facts:
         return score(context.stream.load(rows), magnitudes).flatten(1)
 
     found = context.order_statistics(Ranking(scores), [floor] * count, "Scores")
-    return Facts((magnitudes, [Range(*(each.value for each in order.ranked)) for order in found]))
+    return Prepared((magnitudes, [Range(*(each.value for each in order.ranked)) for order in found]))
 
 
 def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:
@@ -64,9 +77,9 @@ def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:
     return intra * torch.tanh(block.deltas * block.deltas.sum(0))
 
 
-def balanced(block: Block, facts: Facts, weights: Sequence[float]) -> torch.Tensor:
+def balanced(block: Block, prepared: Prepared, weights: Sequence[float]) -> torch.Tensor:
     """Return Σ w_t τ̂_t ŝ_t / Σ ŝ_t with τ̂ clipped at its tails and ŝ the score floored and scaled to [0, 1]."""
-    magnitudes, scores = facts.data
+    magnitudes, scores = prepared.data
     scale = [each.scaled(own) for own, each in zip(score(block, magnitudes), scores, strict=True)]
     total = torch.zeros_like(block.base)
     for delta, own, tail, weight in zip(block.deltas, scale, magnitudes, weights, strict=True):
@@ -74,18 +87,14 @@ def balanced(block: Block, facts: Facts, weights: Sequence[float]) -> torch.Tens
     return total / torch.stack(scale).sum(0).clamp(min=1e-12)
 
 
-_MASK_RATIO = Parameter(
-    "mask_ratio",
-    "float",
-    0.2,
-    "Fraction r of the highest scores that counts, over the whole model.",
-    0,
-    1,
-    0.01,
-    above_low=True,
-)
-_TAIL_CLIP = Parameter(
-    "tail_clip", "float", 0.01, "Share of smallest and of largest |τ| that is clipped.", 0, 0.4, 0.005
+_MASK_RATIO = MASK_RATIO.with_(default=0.2, help="Fraction r of the highest scores that counts, over the whole model.")
+_TAIL_CLIP = Number(
+    name="tail_clip",
+    default=0.01,
+    help="Share of smallest and of largest |τ| that is clipped.",
+    low=0,
+    high=0.4,
+    step=0.005,
 )
 _PASSES = 3  # two order statistics and the merge
 
@@ -99,32 +108,32 @@ _PASSES = 3  # two order statistics and the merge
     prepare=prepare,
     passes=lambda values: _PASSES,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return λ · Σ w_t τ̂_t ŝ_t / Σ ŝ_t with τ̂ clipped at its tails and ŝ the score floored and scaled to [0, 1]."""
-    return balanced(block, facts, values.each["weight"]) * values.shared["lambda"]
+    return balanced(block, prepared, values.each["weight"]) * values.shared["lambda"]
 
 
-def prepare_search(context: Context, values: Values) -> Facts:
+def prepare_search(context: Context, values: Values) -> Prepared:
     """Search a λ_t per model by CMA-ES, from λ = 1, for the largest mean of the tasks' primary metrics.
 
     Only the order of the candidates' scores steers the search. The λ_t that is found is one of those that were scored,
     so the output scores what the report says, on these tasks never less than PCB-Merging at λ = 1.
     """
-    facts = prepare(context, values)
+    prepared = prepare(context, values)
     if given := given_coefficients(context, values, [MODEL]):
-        return replace(found_coefficients(context, given), data=(facts, given[MODEL]))
+        return replace(found_coefficients(context, given), data=(prepared, given[MODEL]))
     evaluator = load_evaluator(context, values)
     candidate = candidate_of(context)
 
     def loss(coefficients: list[float], tick: Callable[[], None]) -> float:
-        candidate.fill(lambda block: balanced(block, facts, coefficients), tick)
+        candidate.fill(lambda block: balanced(block, prepared, coefficients), tick)
         return -evaluator.objective(evaluator.scores(candidate.language_model, lambda *_: tick()))
 
     found = search(context, values, loss, start=1.0, step=_STEP, low=0.0, high=_BOUND)
     told = {"objective": -found.value, "history": [-value for value in found.history]}
     told["run_dtype"] = candidate.language_model.run_dtype
     searched = found_coefficients(context, {MODEL: found.point}, **told)
-    return replace(searched, data=(facts, found.point))
+    return replace(searched, data=(prepared, found.point))
 
 
 @method(
@@ -133,11 +142,16 @@ def prepare_search(context: Context, values: Values) -> Facts:
     paper="Du et al., NeurIPS 2024",
     summary="PCB-Merging with a scale per model that an evolution strategy finds on tasks of yours.",
     parameters=[TASKS, LIMIT, RUN_CODE, EVALUATIONS, _MASK_RATIO, _TAIL_CLIP, COEFFICIENTS],
+    results=[
+        SCALES,
+        Result("objective", "Mean score of the best candidate", "number"),
+        Result("history", "Mean score of each candidate", "history"),
+    ],
     prepare=prepare_search,
     passes=lambda values: _PASSES + searches(values) * values.shared["evaluations"],
     searches=searches,
 )
-def merge_searched(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge_searched(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ λ_t τ̂_t ŝ_t / Σ ŝ_t (as `pcb`) with the λ_t that were found; the best candidate is what is written."""
-    balance, coefficients = facts.data
+    balance, coefficients = prepared.data
     return balanced(block, balance, coefficients)

@@ -14,16 +14,19 @@ import numpy as np
 
 from nmerge_core.errors import InputError
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.entrywise import total_weight
-from nmerge_core.merging.parameters import MEASURED, SHARE
-from nmerge_core.merging.primitives import weighted_sum
-from nmerge_core.merging.registry import Needs, Parameter, Values, method
-from nmerge_core.merging.stream import Stream
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.entrywise import total_weight
+from nmerge_core.merging.compute.primitives import weighted_sum
+from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.registry import Needs, method
+from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number
 
 if TYPE_CHECKING:
-    from nmerge_core.statistics import Statistics
+    from nmerge_core.calibration import Statistics
 
 # Of the smallest to the largest eigenvalue of Σ G scaled to unit diagonal: below it is what rounding to float32 leaves.
 _SINGULAR = float(np.finfo(np.float32).eps)
@@ -119,7 +122,7 @@ def _read_system(
     return system(read, weights, scale)
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's Gram matrices, and the linear layers whose texts leave directions of the input unseen."""
     found = context.statistics(values, "gram")
     for other in found[1:]:
@@ -146,7 +149,7 @@ def prepare(context: Context, values: Values) -> Facts:
             )
     # Factored again while merging, where a block has one thread, so that no bit depends on the number of threads.
     shown = [warning for warning in warnings.values() if warning]
-    return context.statistics_facts(values, found, (Recent(make), grams), shown)
+    return context.prepared_by(values, found, (Recent(make), grams), shown)
 
 
 def needs(stream: Stream) -> Needs:
@@ -171,23 +174,23 @@ def needs(stream: Stream) -> Needs:
     summary="Merge each linear layer by regression: closest to what each model's layer gives on its own texts.",
     parameters=[
         SHARE,
-        Parameter(
-            "scale",
-            "float",
-            0.9,
-            "Factor of the Gram matrices' off-diagonal entries; 1: plain regression.",
-            0,
-            1,
-            0.05,
+        Number(
+            name="scale",
+            default=0.9,
+            help="Factor of the Gram matrices' off-diagonal entries; 1: plain regression.",
+            low=0,
+            high=1,
+            step=0.05,
         ),
         *MEASURED,
     ],
+    results=[MEASURED_TEXTS],
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],
     needs=needs,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the weighted average of all else.
 
     G̃ is the model's mean of x xᵀ over tokens, as in the authors' code (the paper's is the sum, which favours longer
@@ -195,7 +198,7 @@ def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
     (Σ w_t (W_t − W̄) G̃_t)(Σ w_t G̃_t)⁻¹, the same where the sum is regular; where it is singular this takes, among the
     best W, one that is near the average rather than near zero: the paper leaves it open.
     """
-    systems, grams = facts.data
+    systems, grams = prepared.data
     weights = values.each["weight"]
     mean = weighted_sum(block.deltas, weights) / total_weight(weights)
     if block.name not in grams:

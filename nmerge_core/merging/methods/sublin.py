@@ -7,14 +7,22 @@ from statistics import fmean
 from typing import Any
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.block import Block
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.parameters import CALIBRATION, CATEGORY, COEFFICIENTS, SAMPLES
-from nmerge_core.merging.primitives import weighted_sum
-from nmerge_core.merging.registry import Values, method
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.primitives import weighted_sum
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import (
+    CALIBRATION,
+    CATEGORY,
+    COEFFICIENTS,
+    LAYER_COEFFICIENTS,
+    SAMPLES,
+)
+from nmerge_core.merging.recipe.values import Values
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Solve α for each layer's attention, MLP and, where the context has them, neuron groups."""
     given = values.shared["coefficients"]
     if given is None:
@@ -34,7 +42,7 @@ def prepare(context: Context, values: Values) -> Facts:
         for part, alphas in parts.items()
         for model, alpha in zip(context.labels, alphas, strict=True)
     ]
-    return Facts(
+    return Prepared(
         (given, elsewhere), solved={"coefficients": given}, report={"coefficients": rows, "warnings": warnings}
     )
 
@@ -59,15 +67,16 @@ def _check(context: Context, given: Any) -> None:
     paper="Dai et al., ICLR 2025",
     summary="Task arithmetic with coefficients for each attention and each MLP, solved from measured outputs.",
     parameters=[CATEGORY, CALIBRATION, SAMPLES, COEFFICIENTS],
+    results=[LAYER_COEFFICIENTS],
     prepare=prepare,
     solves=lambda values: values.shared["coefficients"] is None,
 )
-def merge(block: Block, values: Values, facts: Facts) -> torch.Tensor:
+def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ α_t τ_t with the α of the block's group or submodule; elsewhere with the mean α of the attentions.
 
     The authors' code was not published; what is solved is stated at `linearity.solve`.
     """
-    return weighted_sum(block.deltas, coefficients_of(block, *facts.data))
+    return weighted_sum(block.deltas, coefficients_of(block, *prepared.data))
 
 
 def coefficients_of(block: Block, solved: Mapping[str, Any], elsewhere: list[float]) -> list[float]:

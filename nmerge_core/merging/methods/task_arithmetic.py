@@ -1,8 +1,9 @@
 """The sum of the task vectors."""
 
-from nmerge_core.merging.entrywise import Entrywise
-from nmerge_core.merging.parameters import LAMBDA, NORMALIZE, WEIGHT
-from nmerge_core.merging.registry import Values, method
+from nmerge_core.merging.compute.entrywise import Entrywise
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import LAMBDA, NORMALIZE, WEIGHT
+from nmerge_core.merging.recipe.values import Values
 
 
 @method(
@@ -13,6 +14,6 @@ from nmerge_core.merging.registry import Values, method
     parameters=[WEIGHT, LAMBDA, NORMALIZE],
     entrywise=True,
 )
-def rule(name: str, values: Values, facts: None) -> Entrywise:
+def rule(name: str, values: Values, prepared: None) -> Entrywise:
     """λ Σ w_t τ_t (NeuronMerge Eq. 3)."""
     return Entrywise(values.each["weight"], values.shared["lambda"], values.shared["normalize"])

@@ -2,25 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 
-from nmerge_core.merging.context import Context, Facts
-from nmerge_core.merging.entrywise import Entrywise
-from nmerge_core.merging.parameters import DENSITY, LAMBDA, NORMALIZE, TRIM, WEIGHT, with_default
-from nmerge_core.merging.registry import Values, method
+from nmerge_core.merging.compute.entrywise import Entrywise
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, TRIM, WEIGHT
+from nmerge_core.merging.recipe.values import Values
 
 Thresholds = Sequence[float] | Mapping[str, Sequence[float]]
 
 
-def prepare(context: Context, values: Values) -> Facts:
+def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's trim threshold, over the whole model or per tensor."""
     densities, rule = values.each["density"], values.shared["trim"]
     varies = any(isinstance(density, list) for density in densities)
     if rule == "tensor" or (rule == "auto" and varies):
-        return Facts(context.tensor_thresholds(values), solved={"trim": "tensor"})
+        return Prepared(context.tensor_thresholds(values), solved={"trim": "tensor"})
     if varies:
         raise context.wrong("density", "one number with trim: model, whose threshold is the whole model's", densities)
     thresholds = [each.threshold for each in context.magnitudes(densities)]
     report = {"thresholds": dict(zip(context.labels, thresholds, strict=True))}
-    return Facts(thresholds, solved={"trim": "model"}, report=report)
+    return Prepared(thresholds, solved={"trim": "model"}, report=report)
 
 
 @method(
@@ -28,14 +30,15 @@ def prepare(context: Context, values: Values) -> Facts:
     title="TIES-Merging",
     paper="Yadav et al., NeurIPS 2023",
     summary="Keep each model's largest changes, agree on a sign per weight, average what agrees.",
-    parameters=[WEIGHT, with_default(DENSITY, 0.2), LAMBDA, TRIM, with_default(NORMALIZE, True)],
+    parameters=[WEIGHT, DENSITY.with_(default=0.2), LAMBDA, TRIM, NORMALIZE.with_(default=True)],
+    results=[Result("thresholds", "Least |τ| kept", "models", "Trim threshold over the whole model")],
     prepare=prepare,
     passes=lambda values: 2,
     entrywise=True,
 )
-def rule(name: str, values: Values, facts: Facts) -> Entrywise:
+def rule(name: str, values: Values, prepared: Prepared) -> Entrywise:
     """λ times the mean (weighted by |w|) of the trimmed deltas that agree with the elected sign."""
-    thresholds: Thresholds = facts.data
+    thresholds: Thresholds = prepared.data
     return Entrywise(
         values.each["weight"],
         values.shared["lambda"],

@@ -1,0 +1,138 @@
+"""Collect the statistics of a model on texts, into a folder that is there only when it is complete."""
+
+import errno
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nmerge_core.cache import cache_root
+from nmerge_core.calibration.store import KINDS, VERSION, Statistics, open_statistics
+from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
+from nmerge_core.corpus import load_corpus
+from nmerge_core.errors import InputError
+from nmerge_core.folders import check_free, new_folder, write_meta
+from nmerge_core.machine import choose_device, kind_of
+from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
+
+
+def collect(
+    model: str,
+    corpus: str,
+    kind: str,
+    out: Path,
+    *,
+    categories: Sequence[str] | None = None,
+    samples: int = 256,
+    max_length: int = 512,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> None:
+    """Write a statistics folder (`store` lists its files): Fisher information or Gram matrices of a model.
+
+    Args:
+        model: a model folder or Hub id.
+        corpus: a corpus folder or YAML (see `corpus.load_corpus`).
+        kind: fisher or gram.
+        out: the folder to write; new or empty.
+        categories: the categories whose texts are taken; all by default.
+        samples: texts drawn per category, or as many as it has.
+        max_length: tokens a text is cut to.
+        seed: of the draw of texts.
+        device: auto, cpu, cuda, …
+        progress: told after each text or batch at each layer.
+
+    Raises:
+        InputError: the model or the corpus cannot be read, `out` is in use, or a parameter is out of range.
+    """
+    import torch
+
+    from nmerge_core.text_samples import pack, sequences
+
+    started = time.monotonic()
+    if kind not in KINDS:
+        raise InputError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
+    check_free(out)
+    checkpoint = open_checkpoint(model)
+    loaded = load_corpus(corpus, categories)
+    chosen = list(dict.fromkeys(loaded.categories if categories is None else categories))
+    drawn = sequences(loaded, chosen, checkpoint, samples=samples, max_length=max_length, seed=seed)
+    texts = [text for category in chosen for text in drawn[category]]
+    meta: dict[str, Any] = {
+        "kind": kind,
+        "model": model,
+        "label": label(model),
+        "model_fingerprint": fingerprint(checkpoint),
+        "corpus": corpus,
+        "corpus_fingerprint": loaded.fingerprint,
+        "categories": chosen,
+        "samples": samples,
+        "max_length": max_length,
+        "seed": seed,
+        "device": kind_of(choose_device(device)),
+        "version": __version__,
+    }
+    try:
+        with new_folder(out) as folder:
+            if kind == "fisher":
+                from nmerge_core.calibration.fisher import fisher
+
+                texts = [text for text in texts if len(text) > 1]  # a single token predicts nothing
+                if not texts:
+                    raise InputError(f"corpus {corpus}: expected texts of at least two tokens, found none; fill them")
+                tokens = [torch.tensor(text) for text in texts]
+                files = fisher(checkpoint, tokens, folder, device, f"Fisher information of {label(model)}", progress)
+            else:
+                from nmerge_core.calibration.gram import gram
+
+                batches = [batch for category in chosen for batch in pack(category, drawn[category])]
+                stage = f"Gram matrices of {label(model)}"
+                files, meta["grams"] = gram(checkpoint, batches, folder, device, stage, progress)
+            meta |= {"files": files, "texts": len(texts), "tokens": sum(map(len, texts))}
+            write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there, make room") from error
+
+
+def cached(
+    checkpoint: Checkpoint,
+    corpus: str,
+    kind: str,
+    category: str,
+    *,
+    samples: int,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Statistics:
+    """Return the statistics of a model on one category's texts from the cache, collecting them if they are not there.
+
+    The folder's name in the cache tells what is in it: model, texts, parameters, kind of device and `VERSION`.
+    """
+    identity = [kind, fingerprint(checkpoint), load_corpus(corpus, [category]).fingerprint, category]
+    identity += [str(samples), str(seed), kind_of(choose_device(device)), str(VERSION)]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    folder = cache_root() / "statistics" / f"{kind}-{key}"
+    if not folder.exists():
+        try:
+            collect(
+                checkpoint.reference,
+                corpus,
+                kind,
+                folder,
+                categories=[category],
+                samples=samples,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+        except InputError:
+            if not folder.exists():  # where it does, another process has collected the same meanwhile
+                raise
+    return open_statistics(folder, kind, checkpoint)

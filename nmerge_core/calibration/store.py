@@ -1,0 +1,71 @@
+"""The statistics folder: tensors in safetensors files, read by rows, and meta.json, which says what they are of.
+
+fisher   one tensor per tensor of the model, its shape, float32: the mean over texts of squared gradients
+gram     one (inputs, inputs) float32 tensor per input of linear layers: the sum over tokens of x xᵀ; `grams` in
+         meta.json names it for each weight that reads this input, `tokens` counts the tokens
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nmerge_core.checkpoints import Checkpoint, TensorInfo, fingerprint
+from nmerge_core.checkpoints.header import read_header
+from nmerge_core.errors import InputError
+
+KINDS = ("fisher", "gram")
+VERSION = 1  # raised when what is collected changes
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A statistics folder that was opened from its headers; `tensors` are read by rows, as those of a model."""
+
+    folder: Path
+    meta: Mapping[str, Any]
+    tensors: Checkpoint
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of its texts."""
+        return self.meta["tokens"]
+
+    @property
+    def grams(self) -> Mapping[str, str]:
+        """Of Gram matrices: the tensor that belongs to each weight."""
+        return self.meta["grams"]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of what is stored, wherever it lies."""
+        return fingerprint(self.tensors)
+
+
+def open_statistics(folder: str | Path, kind: str, model: Checkpoint) -> Statistics:
+    """Open a statistics folder.
+
+    Raises:
+        InputError: it is not one, it is of another kind, of another model, or a file of it is missing or truncated.
+    """
+    folder = Path(folder)
+    made = f"`statistics MODEL --kind {kind} --corpus C --out {folder}`"
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        found, of = meta["kind"], meta["model_fingerprint"]
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder written by {made}, found no meta.json in it") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{folder / 'meta.json'}: expected what {made} writes, found something else") from error
+    if found != kind:
+        raise InputError(f"{folder}: expected statistics of kind {kind}, found {found}; collect them with {made}")
+    if of != fingerprint(model):
+        raise InputError(
+            f"{folder}: expected statistics of {model.reference} ({fingerprint(model)}), found those of "
+            f"{meta['model']} ({of}); collect them of this model, or name the folder of its own"
+        )
+    tensors: dict[str, TensorInfo] = {}
+    for name in meta["files"]:
+        tensors |= read_header(folder / name)
+    return Statistics(folder, meta, Checkpoint(str(folder), folder, meta, tensors))

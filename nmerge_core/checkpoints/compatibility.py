@@ -1,0 +1,197 @@
+"""Can these models be merged? Answered from headers and small files alone, with every reason against it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.header import FLOATS
+from nmerge_core.checkpoints.opening import open_checkpoint
+from nmerge_core.checkpoints.reference import label
+from nmerge_core.checkpoints.vocabulary import compare, counts_tokens, known_vocabulary, read_vocabulary, some
+from nmerge_core.errors import InputError
+
+# Same shapes with another value of these would still be another function of the weights; families differ in names.
+_HEADS = ("num_attention_heads", "num_heads", "n_head")
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj")
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
+_EXPERTS = ("num_experts_per_tok", "norm_topk_prob")
+_SAME_CONFIG = ("model_type", *_LAYERS, *_HEADS, "num_key_value_heads", *_ACTIVATIONS, *_EXPERTS)
+_NESTED = ("text_config", "vision_config")  # of a model with several towers
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the headers say of one model; `neuronal` and `point` count parameters of weight neurons and of the rest.
+
+    Of a model of several towers d_model, d_ffn and heads are the first's, layers are all.
+    """
+
+    reference: str
+    label: str
+    model_type: str
+    layers: int
+    d_model: int
+    d_ffn: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    parameters: int
+    neuronal: int
+    point: int
+    bytes: int
+    dtype: str
+    shards: int
+    tied: bool
+
+
+@dataclass(frozen=True)
+class FamilyReport:
+    """The facts of each model, base first, and what speaks against merging them."""
+
+    models: tuple[ModelFacts, ...]
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+    needs_tokenizer: bool = False  # whether a recipe has to say whose vocabulary the merge has
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether nothing speaks against merging, by a recipe that names a tokenizer where one is needed."""
+        return not self.errors
+
+
+def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
+    """Compare fine-tunes with their base: architecture, tensors, shapes, dtypes, vocabulary and tokenizer.
+
+    Returns the report also where models cannot be opened: the reasons are among its errors.
+    """
+    facts, errors, warnings = [], [], []
+    opened: list[Checkpoint] = []
+    for reference in (base, *models):
+        try:
+            checkpoint = open_checkpoint(reference)
+            facts.append(model_facts(checkpoint))
+            opened.append(checkpoint.named_like(opened[0]) if opened else checkpoint)
+        except InputError as error:
+            errors.append(str(error))
+            if reference == base:
+                return FamilyReport((), tuple(errors), ())
+    for checkpoint in opened:
+        if checkpoint.adapter:
+            warnings += [f"{label(checkpoint.reference)}: {warning}" for warning in checkpoint.adapter.warnings]
+    for checkpoint in opened[1:]:
+        errors += mismatches(opened[0], checkpoint)
+        warnings += _warnings(opened[0], checkpoint)
+    needs_tokenizer = any(_conflicting(opened[0], checkpoint) for checkpoint in opened[1:])
+    warnings = list(dict.fromkeys(warnings))  # the base's own once
+    return FamilyReport(tuple(facts), tuple(errors), tuple(warnings), needs_tokenizer)
+
+
+def model_facts(checkpoint: Checkpoint) -> ModelFacts:
+    """Collect the facts of one model; raises InputError where its family is not known."""
+    architecture = checkpoint.architecture
+    config: Mapping[str, Any] = checkpoint.config.get(_NESTED[0]) or checkpoint.config
+    heads = next((int(config[key]) for key in _HEADS if key in config), 0)
+    dtypes = Counter[str]()
+    for tensor in checkpoint.tensors.values():
+        dtypes[tensor.dtype] += tensor.elements
+    neuronal = sum(t.elements for name, t in checkpoint.tensors.items() if architecture.matrix(name).neuronal)
+    return ModelFacts(
+        reference=checkpoint.reference,
+        label=label(checkpoint.reference),
+        model_type=architecture.model_type,
+        layers=len(architecture.layers),
+        d_model=architecture.d_model,
+        d_ffn=architecture.layers[0].d_ffn,
+        heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        vocabulary=architecture.vocabulary,
+        parameters=checkpoint.parameters,
+        neuronal=neuronal,
+        point=checkpoint.parameters - neuronal,
+        bytes=checkpoint.bytes,
+        dtype="+".join(dtype for dtype, _ in dtypes.most_common()),
+        shards=len(checkpoint.files),
+        tied=architecture.tied,
+    )
+
+
+def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
+    """List what makes `model` unmergeable with `base`, a sentence each, naming key or tensor."""
+    name = label(model.reference)
+    ours, theirs = _settings(base.config), _settings(model.config)
+    found = [
+        f"{name}: config.json, key '{key}': expected {ours[key]!r} as in the base, "
+        f"found {theirs[key]!r}; it is not a fine-tune of this base"
+        for key in ours
+        if key in theirs and ours[key] != theirs[key]  # not every version of transformers writes every key
+    ]
+    differing = [tensor for tensor in base.tensors if tensor in model.tensors and not _shapes_fit(base, model, tensor)]
+    if differing:
+        shapes = [
+            f"{tensor}: expected {list(base.tensors[tensor].shape)}, found {list(model.tensors[tensor].shape)}"
+            for tensor in differing
+        ]
+        added, reason = "", ""
+        if all(counts_tokens(tensor) for tensor in differing):
+            added = " (tokens were added to its vocabulary)"
+            reason = f"; rows cannot be matched by their tokens: {_without_tokens(base) or _without_tokens(model)}"
+        found.append(f"{name}: shapes differ from the base{added}: {some(shapes)}{reason}")
+    if missing := [tensor for tensor in base.tensors if tensor not in model.tensors]:
+        found.append(f"{name}: tensors of the base are missing: {some(missing)}")
+    if extra := [tensor for tensor in model.tensors if tensor not in base.tensors]:
+        found.append(f"{name}: tensors the base does not have: {some(extra)}")
+    odd = [f"{tensor} is {info.dtype}" for tensor, info in model.tensors.items() if info.dtype not in FLOATS]
+    if odd:
+        found.append(f"{name}: expected floating-point weights ({', '.join(FLOATS)}): {some(odd)}; dequantise it first")
+    return found
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the function of the weights: the keys of `_SAME_CONFIG`, those of the towers as tower.key."""
+    settings = {key: config[key] for key in _SAME_CONFIG if key in config}
+    for tower in (key for key in _NESTED if config.get(key)):
+        settings |= {f"{tower}.{key}": value for key, value in _settings(config[tower]).items()}
+    return settings
+
+
+def _shapes_fit(base: Checkpoint, model: Checkpoint, tensor: str) -> bool:
+    """Whether a tensor has one shape in both, but for rows that are matched by the models' tokens."""
+    ours, theirs = base.tensors[tensor].shape, model.tensors[tensor].shape
+    by_token = counts_tokens(tensor) and ours[1:] == theirs[1:]
+    return ours == theirs or (by_token and not _without_tokens(base) and not _without_tokens(model))
+
+
+def _without_tokens(checkpoint: Checkpoint) -> str:
+    """Say why the tokens of a model's rows are not known; empty where they are."""
+    try:
+        return "" if read_vocabulary(checkpoint) else f"{checkpoint.folder} has no tokenizer.json"
+    except InputError as error:
+        return str(error)
+
+
+def _conflicting(base: Checkpoint, model: Checkpoint) -> bool:
+    ours, theirs = known_vocabulary(base), known_vocabulary(model)
+    difference = compare(ours, theirs) if ours and theirs else None
+    return difference is not None and difference.conflicting
+
+
+def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
+    name = label(model.reference)
+    found = []
+    dtypes = [{tensor.dtype for tensor in checkpoint.tensors.values()} for checkpoint in (base, model)]
+    if dtypes[0] != dtypes[1]:
+        found.append(f"{name}: dtype {'+'.join(sorted(dtypes[1]))} where the base has {'+'.join(sorted(dtypes[0]))}")
+    for key in ("rope_parameters", "rope_theta", "rope_scaling", "rms_norm_eps"):
+        if base.config.get(key) != model.config.get(key):
+            found.append(f"{name}: config.json, key '{key}' differs from the base; the merge takes the base's")
+    try:
+        ours, theirs = (read_vocabulary(checkpoint) for checkpoint in (base, model))
+    except InputError as error:
+        return [*found, str(error)]
+    if ours is None or theirs is None:
+        found.append(f"{name if theirs is None else label(base.reference)}: no tokenizer.json to compare tokens by")
+    elif difference := compare(ours, theirs):
+        found.append(difference.describe(name))
+    return found

@@ -1,0 +1,56 @@
+"""Folders of results: there only when they are complete."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nmerge_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def check_free(out: Path) -> None:
+    """Raise InputError where `out` is anything but a new or empty folder, or cannot be written."""
+    parent = next(folder for folder in out.absolute().parents if os.path.exists(folder))
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise InputError(f"{out}: cannot be written; expected a folder that you may write to, found {parent}")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out}: exists already; expected a new or empty folder, choose another or remove it")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `out` that becomes `out` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        InputError: `out` exists and is not an empty folder, or its parent cannot be written.
+    """
+    check_free(out)
+    part = out.parent / f".{out.name}.{os.getpid()}.part"
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    try:
+        yield part
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def save_tensors(tensors: "dict[str, Tensor]", file: Path) -> None:
+    """Write a safetensors file, with the permissions of any other new file in its folder."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, file)
+    file.chmod(file.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write meta.json."""
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

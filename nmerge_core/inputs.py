@@ -1,0 +1,126 @@
+"""What the name of a model, a corpus, a task or a file leads to, and the fingerprint of what is there."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from glob import glob
+from os.path import isfile
+from pathlib import Path
+
+from nmerge_core.cache import task_file
+from nmerge_core.checkpoints import absolute, fingerprint, fingerprint_files, fingerprint_weights, open_checkpoint
+from nmerge_core.errors import InputError
+
+Found = tuple[str, str]  # the full name of what was named, and the fingerprint of what it holds
+
+
+def find_path(reference: str, folder: Path | None) -> Path:
+    """Find a file as it is written, else beside the file that names it, which lies in `folder`."""
+    path = Path(reference).expanduser()
+    return folder / reference if folder and not path.exists() and (folder / reference).exists() else path
+
+
+def no_run(reference: str) -> Path | None:
+    """Find no run: where names are paths alone."""
+    return None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where names lead: `root` is the cache that holds the demo's tasks, `folder` where paths of data may start too.
+
+    `results` gives the results of a run by its id, or None. Every method returns the full name and the fingerprint of
+    what is there, remembered, and raises InputError where there is no such thing.
+    """
+
+    root: Path
+    folder: Path | None = None
+    results: Callable[[str], Path | None] = no_run
+    _models: dict[str, Found] = field(default_factory=dict, repr=False, compare=False)
+
+    def model(self, reference: str) -> Found:
+        """Find a model: its weights, configuration and tokenizer count."""
+        if reference not in self._models:
+            checkpoint = open_checkpoint(reference)
+            tokenizer = digest(checkpoint.folder.glob("tokenizer*"))
+            self._models[reference] = absolute(reference), f"{fingerprint(checkpoint)}-{tokenizer}"
+        return self._models[reference]
+
+    def corpus(self, reference: str) -> Found:
+        """Find a corpus: all its files count."""
+        path = self._path(reference)
+        if not path.exists():
+            raise InputError(
+                f"{reference}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file"
+            )
+        return str(path), digest(path.glob("*.jsonl") if path.is_dir() else _with_mentioned([path]))
+
+    def classification(self, reference: str) -> Found:
+        """Find a folder that `classify` wrote, or such a run: the categories of its neurons count."""
+        folder = self.results(reference) or self._path(reference)
+        neurons = folder / "neurons.parquet"
+        if not neurons.is_file():
+            raise InputError(
+                f"{reference}: expected a classification (a folder that `classify` wrote), found no {neurons}"
+            )
+        return str(folder), digest([neurons])
+
+    def statistics(self, reference: str) -> Found:
+        """Find a folder that `statistics` wrote: all its tensors count."""
+        meta = self._path(reference) / "meta.json"
+        if not meta.is_file():
+            raise InputError(f"{reference}: expected a folder that `statistics` wrote, found no {meta}")
+        tensors = fingerprint_weights(sorted(meta.parent.glob("*.safetensors")))
+        return str(meta.parent), f"{digest([meta])}-{tensors[:16]}"
+
+    def task(self, reference: str) -> Found:
+        """Find a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval."""
+        beside = find_path(reference, self.folder) if reference.endswith((".yaml", ".yml")) else None
+        named = absolute(str(beside)) if beside else reference
+        file = task_file(named, self.root)
+        if file is None:
+            return named, ""
+        grouped = re.search(r"^group\s*:", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        return named, digest(_with_mentioned(file.parent.glob("*.y*ml") if grouped else [file]))
+
+    def file(self, reference: str) -> Found:
+        """Find a file: all of it counts."""
+        path = self._path(reference)
+        if not path.is_file():
+            raise InputError(f"{reference}: expected a file, found {'a folder' if path.is_dir() else 'none'}")
+        return str(path), digest([path])
+
+    def _path(self, reference: str) -> Path:
+        return Path(absolute(str(find_path(reference, self.folder))))
+
+
+def _with_mentioned(files: Iterable[Path]) -> set[Path]:
+    """Return YAML files and all that their texts name beside or below them: data, code, and YAML files they include."""
+    found, unread = set[Path](), {*files}
+    while unread:
+        file = unread.pop()
+        found.add(file)
+        mentioned = _mentioned(file) - found
+        unread |= {each for each in mentioned if each.suffix in (".yaml", ".yml")}
+        found |= mentioned
+    return found
+
+
+def _mentioned(file: Path) -> set[Path]:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    names = re.findall(r"[^\s,\[\]{}'\"]{1,200}", text)
+    names += [f"{module}.py" for module in re.findall(r"!function\s+(\w+)\.", text)]
+    patterns = [name for name in names if re.fullmatch(r"(\w[^*]*)?\*[^*/]*\.\w+", name)]
+    names += [found for name in patterns for found in glob(name, root_dir=file.parent)]
+    return {path for name in names if isfile(path := file.parent / name)}  # no file: also text too long for a name
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Return the digest of files, reading them again only when one has changed: pages ask at every click."""
+    return _digest(tuple((file, (found := file.stat()).st_size, found.st_mtime_ns) for file in sorted(files)))
+
+
+@lru_cache(maxsize=256)
+def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    return fingerprint_files(file for file, _, _ in stamps)

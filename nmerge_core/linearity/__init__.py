@@ -1,6 +1,0 @@
-"""How linear fine-tunes' submodules are in their task vectors, and the coefficients that follow (SubLin)."""
-
-from nmerge_core.linearity.measure import measure
-from nmerge_core.linearity.solve import Coefficients, solve
-
-__all__ = ["Coefficients", "measure", "solve"]

@@ -1,0 +1,1 @@
+"""What a merge or a fine-tune changed, as a LoRA adapter of its base."""

@@ -1,0 +1,56 @@
+"""What a method sees: the same rows of one tensor, in the base and in every model."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from nmerge_core.checkpoints.raw_bits import RawBits
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows [start, stop) of a tensor: `base` (rows, columns) and `deltas` (models, rows, columns), both float32.
+
+    `neuronal` says whether rows are weight neurons (`architecture.Matrix`) or the tensor is a point parameter, whose
+    entries [start, stop) are one row of columns. `layer` and `submodule` say where the tensor belongs, `position` its
+    place in the model (0 the first layer, 1 the last), `neurons` the
+    MLP neuron of each entry, int64 that broadcasts to (rows, columns), None where entries belong to no single neuron.
+    `group` is set where one group of these neurons is merged.
+    """
+
+    name: str
+    base: "torch.Tensor"
+    deltas: "torch.Tensor"
+    start: int
+    stop: int
+    neuronal: bool
+    layer: int | None
+    submodule: str
+    position: float
+    neurons: "torch.Tensor | None"
+    group: str | None = None
+
+    @property
+    def first(self) -> int:
+        """Where the block's first entry lies in the tensor, its rows one after the other."""
+        return self.start * (self.deltas.shape[-1] if self.neuronal else 1)
+
+    def for_group(self, group: str) -> "Block":
+        """Return the same block as one group of neurons sees it."""
+        return replace(self, group=group)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A block as it is stored, for methods that merge every entry by itself.
+
+    `stored` (sources, n) holds the base first if `differences` from it are merged, then the models; `first` is as in
+    `Block`.
+    """
+
+    name: str
+    first: int
+    stored: RawBits
+    differences: bool

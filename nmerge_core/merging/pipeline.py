@@ -1,0 +1,105 @@
+"""A merge from its recipe to its folder: open the models, prepare the method, merge, and say what was done."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout, write_companions
+from nmerge_core.inputs import Places
+from nmerge_core.machine import kind_of, peak_memory
+from nmerge_core.merging.loop import merge_tensors
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.opened import Opened, open_recipe
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.recipe.registry import digest_of
+from nmerge_core.merging.write.process_group import ProcessGroup, process_group
+from nmerge_core.merging.write.report import Report, describe, source
+from nmerge_core.merging.write.staging import disk_errors, lock_output, open_staging, publish, staging_folder
+from nmerge_core.progress import Progress, silent
+from nmerge_core.version import __version__
+
+
+def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:
+    """Merge a recipe's models into a complete checkpoint folder at `out`.
+
+    The folder appears only when it is complete. Work in progress lies beside it in `.<name>.part`; the same recipe goes
+    on there after a kill, at the first tensor that was not finished. Among the processes of `accelerate launch` the
+    tensors are divided (`process_group`); `out` is then on a file system that all of them see.
+
+    Raises:
+        InputError: the recipe does not fit its models, `out` exists, the disk is full, or a weight is NaN or infinite.
+        ProcessLost: another of the processes ended.
+    """
+    return merge_opened(open_recipe(recipe, device), out, progress)
+
+
+def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Report:
+    """Merge an opened recipe as `merge` does."""
+    with process_group() as group:
+        return _merge(opened, out, group, group.watched(progress))
+
+
+def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -> Report:
+    started = time.monotonic()
+    recipe, stream, vocabulary = opened.recipe, opened.stream, opened.vocabulary
+    staging = staging_folder(out)
+    layout = plan_layout(staging, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
+    if group.first:
+        check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
+    with lock_output(out) if group.first else disk_errors(out):
+        context = Context(recipe, stream, tuple(layout.tensors), progress)
+        prepared = group.broadcast(staging, lambda: _prepare(opened, context, layout, staging))
+        ready = time.monotonic()
+        merge_tensors(context, layout, staging, group, prepared, progress)
+        opened.check_unchanged()
+        group.barrier(staging, progress)
+        merged = time.monotonic()
+        warnings = [*vocabulary.warnings, *prepared.report.get("warnings", ())]
+        found = {each.name: asdict(each) for each in (*recipe.method.results, *prepared.results)}
+        results = [found[name] for name in found if name in prepared.report]
+        report = Report(
+            version=__version__,
+            method=recipe.merge_method,
+            base=source(stream.base) if stream.base else None,
+            models=[source(model) for model in stream.models],
+            dtype=recipe.dtype or "+".join(sorted({tensor.dtype for tensor in layout.tensors.values()})),
+            tensors=len(layout.tensors),
+            bytes_written=layout.bytes,
+            seconds={"prepare": ready - started, "merge": merged - ready},
+            peak_memory=peak_memory(),
+            results=results,
+            facts={**prepared.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
+        )
+        if group.first:
+            write_companions(staging, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
+            if extension := vocabulary.extension():
+                extension.write(staging)
+            architectures = stream.donor.config.get("architectures") or ()
+            resolved, _ = recipe.resolved(prepared).in_full(Places(cache_root()))
+            describe(staging, resolved, prepared, report, architectures)
+            publish(staging, out)
+        group.release()
+    return report
+
+
+def _prepare(opened: Opened, context: Context, layout: Layout, staging: Path) -> Prepared:
+    """Find what the method has to know first, and make the folder of the work in progress."""
+    recipe = opened.recipe
+    opened.vocabulary.extension()  # an error of it comes before the work
+    prepared = recipe.method.facts(context, recipe.values())
+    open_staging(staging, layout, _identity(opened, prepared))
+    return prepared
+
+
+def _identity(opened: Opened, prepared: Prepared) -> str:
+    """Name everything that decides the output's bytes."""
+    resolved, read = opened.recipe.resolved(prepared).in_full(Places(cache_root()))
+    tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
+    times = sorted(opened.stamps.values())  # fingerprints sample large files
+    device = kind_of(opened.stream.device)
+    content = json.dumps([device, resolved.yaml, read, times, digest_of(prepared), tokens])
+    return hashlib.sha256(content.encode()).hexdigest()

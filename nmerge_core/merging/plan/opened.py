@@ -1,0 +1,96 @@
+"""A recipe's models, opened from their headers alone and found to fit together."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.compatibility import mismatches
+from nmerge_core.checkpoints.fingerprint import Stamp, stamps
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.errors import InputError
+from nmerge_core.machine import choose_device
+from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary, merged_vocabulary
+from nmerge_core.merging.recipe import gradients
+from nmerge_core.merging.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A recipe whose models were opened from their headers and found to fit together."""
+
+    recipe: Recipe
+    stream: Stream
+    vocabulary: MergedVocabulary
+    stamps: Mapping[Path, Stamp]
+
+    def check_unchanged(self) -> None:
+        """Check that the weight files are those that were opened; raises InputError naming the first that is not."""
+        for checkpoint in self.stream.checkpoints:
+            now = stamps([checkpoint])
+            if changed := [file for file, stamp in now.items() if stamp != self.stamps[file]]:
+                raise InputError(
+                    f"{checkpoint.reference}: {changed[0]} was changed while it was being merged; expected the same "
+                    "file from start to end. Run the merge again when nothing writes to it"
+                )
+
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """The merge's tensors in order of their names, layer 10 after layer 9, whatever the donor's shards."""
+
+        def order(tensor: TensorInfo) -> list[tuple[int, str]]:
+            return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", tensor.name)]
+
+        return sorted(map(self.stream.info, self.stream.donor.tensors), key=order)
+
+
+def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
+    """Open a recipe's models and check that they fit together, from headers alone.
+
+    Raises:
+        InputError: a model cannot be opened, or models do not fit together; every reason is listed.
+    """
+    references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
+    opened: list[Checkpoint] = []
+    reasons = []
+    for reference in references:
+        try:
+            checkpoint = open_checkpoint(reference)
+            if opened:
+                reasons += mismatches(opened[0], checkpoint := checkpoint.named_like(opened[0]))
+            else:
+                _ = checkpoint.architecture  # an error where it is not known, before anything is written
+            opened.append(checkpoint)
+        except InputError as error:
+            reasons.append(str(error))
+    if reasons:
+        listed = "these models cannot be merged:\n  " + "\n  ".join(reasons)
+        raise InputError(listed if len(references) > 1 else reasons[0])
+    base, models = (opened[0], opened[1:]) if recipe.base_model else (None, opened)
+    stream = Stream(base, tuple(models), choose_device(device), differences=recipe.method.needs_base)
+    _check_filters(recipe, stream.donor)
+    vocabulary = merged_vocabulary(recipe, stream.checkpoints)
+    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary, stamps(stream.checkpoints))
+
+
+def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
+    """Open another recipe; where it merges the same models they stay open."""
+
+    def sources(of: Recipe) -> tuple[object, ...]:
+        return (of.base_model, of.references, of.method.needs_base, of.tokenizer)
+
+    if sources(opened.recipe) != sources(recipe):
+        return open_recipe(recipe, device)
+    _check_filters(recipe, opened.stream.donor)
+    return replace(opened, recipe=recipe)
+
+
+def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:
+    values = recipe.values()
+    for value in (*values.shared.values(), *(own for each in values.each.values() for own in each)):
+        for text in gradients.filters(value):
+            if not any(text in name for name in donor.tensors):
+                raise InputError(f"recipe, filter '{text}': expected a part of a tensor's name, found in none of them")

@@ -1,0 +1,91 @@
+"""Parts of a model that are merged by methods of their own: what each is given, and what the recipe keeps of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.registry import Method
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Parameter
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Part:
+    """A method with its parameters, as the recipe has them, and what it found out."""
+
+    method: Method
+    values: Values
+    prepared: Prepared = Prepared()
+
+    def merge(self, block: Block) -> torch.Tensor:
+        """Return the merged delta of a block, (rows, columns)."""
+        values = self.values.at(block.name, block.position).with_defaults(self.method.defaults)
+        return self.method.merge(block, values, self.prepared)
+
+
+def part_name(parameter: MethodPart, choice: Any) -> str:
+    """Name a part so that equal ones are prepared once: a word, a method, or a method with its own parameters."""
+    found = parameter.method(choice)
+    if found is None:
+        return str(choice)
+    own = parameter.own(choice)
+    return f"{found.name} {json.dumps(own, sort_keys=True, default=list)}" if own else found.name
+
+
+def make_part(parameter: MethodPart, choice: Any, values: Values, for_parts: Sequence[Parameter]) -> Part:
+    """Give a method its parameters: those beside its name, else those said for all parts, else its own defaults."""
+    found = parameter.method(choice)
+    assert found  # words were told apart before
+    own, count = parameter.own(choice), len(values.each["weight"])
+    shared, each = {"seed": values.shared["seed"]}, {}
+    for of_method in found.parameters:
+        said = any(of_method == for_all.with_(default=of_method.default) for for_all in for_parts)
+        if of_method.per_model:
+            alike = (own.get(of_method.name, of_method.default),) * count
+            each[of_method.name] = alike if of_method.name in own or not said else values.each[of_method.name]
+        else:
+            for_all = values.shared[of_method.name] if said else None
+            default = of_method.default if for_all is None else for_all
+            shared[of_method.name] = own.get(of_method.name, default)
+    return Part(found, Values(found.name, shared, each))
+
+
+def solved_parts(
+    choices: Sequence[tuple[MethodPart, Any]], parts: Mapping[str, Part], for_parts: Sequence[Parameter]
+) -> dict[str, Any]:
+    """Return the choices, and the parameters for all parts, with what was solved.
+
+    It stands for all parts where one method alone solved it and has no parameters of its own, else beside its method.
+
+    Args:
+        choices: each parameter that is a part, with its value; the first that solves a parameter for all keeps it.
+        parts: the prepared ones, by `part_name`.
+        for_parts: the parameters that are said once for all parts.
+    """
+    solved: dict[str, Any] = {}
+    lent: dict[str, str] = {}  # which part a solved parameter that stands for all parts is of
+    for_all = {each.name for each in for_parts}
+
+    def filled(parameter: MethodPart, choice: Any) -> Any:
+        if parameter.is_by_category(choice):
+            return {category: filled(parameter, each) for category, each in choice.items()}
+        name = part_name(parameter, choice)
+        if name not in parts:
+            return choice
+        found, own = parts[name].prepared.solved, parameter.own(choice)
+        if not own and all(key in for_all and lent.setdefault(key, name) == name for key in found):
+            solved.update(found)
+            return choice
+        return {"method": choice["method"] if own else choice, **own, **found}
+
+    written = {parameter.name: filled(parameter, choice) for parameter, choice in choices}
+    return solved | written

@@ -1,0 +1,137 @@
+"""The merge methods in words: for the terminal, as JSON, and as the documentation of all of them."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import Input
+from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number, Parameter, Solved
+
+
+def chosen(name: str | None) -> list[Method]:
+    """Return one method, or all.
+
+    Raises:
+        InputError: there is no method of this name; the nearest is named.
+    """
+    known = methods()
+    if name is None:
+        return list(known.values())
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InputError(f"method '{name}': expected one of {', '.join(known)}{hint}")
+    return [known[name]]
+
+
+def described(method: Method) -> dict[str, Any]:
+    """Return all there is to say of a method, as JSON has it."""
+    return {
+        "name": method.name,
+        "title": method.title,
+        "paper": method.paper,
+        "summary": method.summary,
+        "computes": method.computes,
+        "version": method.version,
+        "needs_base": method.needs_base,
+        "cost": cost(method),
+        "data": data(method),
+        "parameters": [parameter.described() for parameter in method.parameters],
+        "results": [vars(result) for result in method.results],
+    }
+
+
+def cost(method: Method) -> str:
+    """Say what a merge by its defaults takes, of two models."""
+    shared = {p.name: p.default for p in method.parameters if not p.per_model}
+    each = {p.name: (p.default, p.default) for p in method.parameters if p.per_model}
+    values = Values(method.name, shared | {"seed": 0}, each)
+    passes = method.passes(values)
+    told = [f"reads every model {'once' if passes == 1 else f'{passes} times'}"]
+    if method.solves(values):
+        told.append("runs the models on texts, a layer of each in memory")
+    if method.searches(values):
+        told.append("holds one whole model in memory and runs it")
+    if not method.solves(values) and not method.searches(values):
+        told.append("holds a few rows of each in memory")
+    told.append("compiled loops on a CPU" if method.rule else "torch")
+    return "; ".join(told)
+
+
+def data(method: Method) -> str:
+    """Name what it reads beside the models."""
+    named = [parameter.name for parameter in method.parameters if isinstance(parameter, Input)]
+    return ", ".join(named) or "nothing"
+
+
+def listed(chosen: Sequence[Method]) -> str:
+    """Write a line per method."""
+    width = max(len(method.name) for method in chosen)
+    return "\n".join(f"{method.name:<{width}}  {method.summary} ({method.paper})" for method in chosen)
+
+
+def in_full(method: Method) -> str:
+    """Write all there is to say of a method, for a terminal."""
+    lines = [
+        f"{method.name}: {method.title} ({method.paper})",
+        method.summary,
+        "",
+        method.computes,
+        "",
+        f"base   {'needed' if method.needs_base else 'not needed'}",
+        f"cost   {cost(method)}",
+        f"data   {data(method)}",
+        "",
+        "Parameters" if method.parameters else "No parameters",
+    ]
+    for parameter in method.parameters:
+        where = ", beside a model or for all" if parameter.per_model else ""
+        varies = ", or a gradient or filters" if parameter.varies else ""
+        lines += [
+            f"  {parameter.name}: {parameter.expected}{_unit(parameter)}{varies}{where}; default {_default(parameter)}",
+            f"      {parameter.help}",
+        ]
+    return "\n".join(lines)
+
+
+def document() -> str:
+    """Write docs/methods.md."""
+    sections = [
+        "# Merge methods",
+        "",
+        "Made from the methods' own descriptions, which `nmerge methods` prints too (`nmerge methods NAME --json` for",
+        "programs). Every difference τ = θ − θ0 is taken and merged in float32 and rounded once, on writing. A recipe",
+        "names one of them under `merge_method`; its parameters stand under `parameters`, those marked † also beside a",
+        "model, and those marked ∿ also as mergekit's gradient over the layers or list of filters.",
+        "",
+        "| method | does | source |",
+        "|---|---|---|",
+        *(f"| [`{m.name}`](#{m.name}) | {m.summary} | {m.paper} |" for m in methods().values()),
+        "",
+    ]
+    for method in methods().values():
+        sections += [f"## {method.name}", "", f"**{method.title}** ({method.paper}). {method.summary}", ""]
+        sections += [method.computes, "", f"Cost: {cost(method)}. Data: {data(method)}. Base: "]
+        sections[-1] += f"{'needed' if method.needs_base else 'not needed'}."
+        sections += ["", "| parameter | accepts | default | |", "|---|---|---|---|"]
+        sections += [_row(parameter) for parameter in method.parameters] + [""]
+    return "\n".join(sections)
+
+
+def _row(parameter: Parameter) -> str:
+    marks = ("†" if parameter.per_model else "") + ("∿" if parameter.varies else "")
+    accepts = f"{parameter.expected}{_unit(parameter)}".replace("|", "\\|")
+    return f"| `{parameter.name}`{marks} | {accepts} | {_default(parameter)} | {parameter.help} |"
+
+
+def _unit(parameter: Parameter) -> str:
+    return f" {parameter.unit}" if isinstance(parameter, Number) and parameter.unit else ""
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.default is None:
+        return "found" if isinstance(parameter, Solved) else "unset"
+    return str(parameter.default).lower() if isinstance(parameter.default, bool) else str(parameter.default)

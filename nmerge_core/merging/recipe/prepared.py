@@ -1,0 +1,41 @@
+"""What a method found out before it merges, and which of it is worth seeing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEURONS_FOLDER = "nmerge_neurons"  # of an output: the neuron groups that its merge used
+
+
+@dataclass(frozen=True)
+class Result:
+    """Something a method finds out, under its name in the report: what pages draw of it, and how.
+
+    A `number` is one; `models` a number per model; `coefficients` rows of layer, part, model and coefficient; `history`
+    a number per step or candidate; a `table` rows of anything.
+    """
+
+    name: str
+    title: str
+    form: Literal["number", "models", "coefficients", "history", "table"]
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a method's `prepare` found: `solved` goes into the resolved recipe, `report` into the report.
+
+    `solved_each` has a value per model. `results` are those that it found beside its method's own. `categories` holds
+    the neuron groups that were used, for the output to carry. `data` is what the method merges by: it can be pickled,
+    as all processes that share a merge are told it, and a merge that was stopped goes on only where it is the same.
+    """
+
+    data: Any = None
+    solved: Mapping[str, Any] = field(default_factory=dict)
+    solved_each: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    results: Sequence[Result] = ()
+    categories: "pd.DataFrame | None" = None

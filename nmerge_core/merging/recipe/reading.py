@@ -1,0 +1,163 @@
+"""mergekit's YAML as people have it, read and checked against the method's parameters."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nmerge_core.errors import InputError
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
+from nmerge_core.merging.recipe.registry import Method, find_method, methods
+from nmerge_core.merging.recipe.tokenizer_choice import read_choice
+from nmerge_core.number_format import AUTO, RUN_DTYPES
+
+_KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
+_KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "engine")
+# mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
+_WITHOUT_EFFECT = ("int8_mask",)
+
+
+def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
+    """Read a recipe from a YAML file, YAML text or a mapping.
+
+    Raises:
+        InputError: not YAML, an unknown key (the nearest known one is named), a missing key, or a value out of range.
+    """
+    content = read_content(source)
+    _check_engine(content.get("engine", "nmerge"))
+    for key in content:
+        if key in mergekit.KEYS and key not in _KEYS:
+            raise InputError(f"recipe: key '{key}' is mergekit's own; {mergekit.elsewhere()}, or leave the key out")
+    _known(content, _KEYS, "recipe")
+    name = str(content.get("merge_method"))
+    method = find_method(name)
+    if method is None:
+        raise _no_method(name)
+    base = content.get("base_model")
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"recipe, key 'base_model': expected a folder or Hub id, found {base!r}")
+    if method.needs_base and not base:
+        raise InputError(f"recipe, key 'base_model': {name} merges differences from a base; name its folder or Hub id")
+    entries = tuple(entry for entry in _entries(content.get("models"), method) if not _is_base(entry, base, method))
+    if not entries:
+        raise InputError("recipe, key 'models': expected at least one model besides the base, found none")
+    return Recipe(
+        merge_method=name,
+        base_model=base,
+        models=entries,
+        parameters=_parameters(content.get("parameters"), method, "parameters"),
+        # mergekit computes in `dtype` and writes `out_dtype`; here arithmetic is float32 whatever is written.
+        dtype=_dtype(content, "out_dtype") or _dtype(content, "dtype"),
+        run_dtype=_dtype(content, "run_dtype", RUN_DTYPES) or AUTO,
+        seed=_seed(content.get("seed", 0)),
+        tokenizer=read_choice(content, [*([base] if base else []), *(entry.model for entry in entries)]),
+        folder=file.parent if (file := file_of(source)) else None,
+    )
+
+
+def file_of(source: Path | str | Mapping[str, Any]) -> Path | None:
+    """Return the file that a recipe is read from; None for YAML text or a mapping."""
+    if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
+        return Path(source)
+    return source if isinstance(source, Path) else None
+
+
+def read_content(source: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what stands in a recipe: of a YAML file, YAML text, or a mapping as it is.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or no mapping.
+    """
+    if isinstance(source, Mapping):
+        return source
+    file = file_of(source)
+    name = str(file or "recipe")
+    try:
+        text = file.read_text(encoding="utf-8") if file else str(source)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name}: not readable as YAML ({reason})") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{name}: expected a mapping with {', '.join(_KEYS)}; found {type(content).__name__}")
+    return content
+
+
+def _no_method(name: str) -> InputError:
+    if name in mergekit.METHODS:
+        return InputError(f"recipe, key 'merge_method': '{name}' is one of mergekit's methods; {mergekit.elsewhere()}")
+    available = methods()
+    near = get_close_matches(name, available, 1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; found '{name}'{hint}")
+
+
+def _known(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    keys = tuple(keys)
+    for key in content:
+        if key not in keys:
+            near = get_close_matches(str(key), keys, 1, 0.5)
+            offered = ", ".join(key for key in keys if key not in _WITHOUT_EFFECT)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {offered or 'none'}"
+            owners = [name for name, method in methods().items() if key in {p.name for p in method.parameters}]
+            owned = f" (it is a parameter of {', '.join(owners)}; leave it out here)" if owners else ""
+            raise InputError(f"{where}: unknown key '{key}'{owned}; {hint}")
+
+
+def _entries(models: Any, method: Method) -> list[ModelEntry]:
+    if not isinstance(models, list):
+        raise InputError(f"recipe, key 'models': expected a list of {{model: …}}, found {type(models).__name__}")
+    entries = []
+    for index, entry in enumerate(models):
+        where = f"models[{index}]"
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("model"), str):
+            raise InputError(f"recipe, key '{where}': expected {{model: path-or-id, parameters: …}}, found {entry!r}")
+        _known(entry, ("model", "parameters"), f"recipe, {where}")
+        entries.append(ModelEntry(entry["model"], _parameters(entry.get("parameters"), method, where, per_model=True)))
+    return entries
+
+
+def _is_base(entry: ModelEntry, base: str | None, method: Method) -> bool:
+    # mergekit's examples list the base among the models; its difference from itself is nothing to merge.
+    return method.needs_base and entry.model == base
+
+
+def _parameters(given: Any, method: Method, where: str, *, per_model: bool = False) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"recipe, key '{where}': expected a mapping of parameters, found {type(given).__name__}")
+    allowed = [parameter for parameter in method.parameters if parameter.per_model or not per_model]
+    _known(given, [*(parameter.name for parameter in allowed), *_WITHOUT_EFFECT], f"recipe, {where} ({method.name})")
+    return {
+        parameter.name: parameter.check(given[parameter.name], f"recipe, key '{where}.{parameter.name}'")
+        for parameter in allowed
+        if given.get(parameter.name) is not None  # a key that was left blank is a key left out
+    }
+
+
+def _check_engine(engine: Any) -> None:
+    if engine == mergekit.ENGINE:
+        raise InputError(
+            "recipe, key 'engine': expected a recipe for NMerge's own methods (engine: nmerge), found one for mergekit"
+        )
+    if engine != "nmerge":
+        raise InputError(f"recipe, key 'engine': expected nmerge or mergekit, found {engine!r}")
+
+
+def _dtype(content: Mapping[str, Any], key: str, known: Sequence[str] = tuple(DTYPES)) -> str | None:
+    dtype = content.get(key)
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in known):
+        raise InputError(f"recipe, key '{key}': expected one of {', '.join(known)}; found {dtype!r}")
+    return dtype
+
+
+def _seed(seed: Any) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InputError(f"recipe, key 'seed': expected a whole number from 0, found {seed!r}")
+    return seed

@@ -1,0 +1,191 @@
+"""A checked recipe: it knows its values, its own content and YAML, what it reads, and what it is called."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nmerge_core.errors import InputError
+from nmerge_core.inputs import Places, find_path
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared
+from nmerge_core.merging.recipe.registry import Method, named
+from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.number_format import AUTO
+from nmerge_core.parameters import Choice, Flag, Number, Parameter, Solved
+
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+ENGINE_VERSION = 1  # raised when the engine writes other bytes for the same recipe
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of a recipe with the parameters given beside it."""
+
+    model: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe; `parameters` holds what was written under it, defaults are filled in by `values`.
+
+    `dtype` is the format of what is written (the donor's if None), `run_dtype` that of models that are run on the way.
+    `folder` is that of the file it came from: its relative paths may start there.
+    """
+
+    merge_method: str
+    base_model: str | None
+    models: tuple[ModelEntry, ...]
+    parameters: Mapping[str, Any]
+    dtype: str | None = None
+    run_dtype: str = AUTO
+    seed: int = 0
+    tokenizer: TokenizerChoice | None = None
+    folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def method(self) -> Method:
+        """The method this recipe names."""
+        return named(self.merge_method)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The models that are merged, in order; the base is not among them."""
+        return tuple(entry.model for entry in self.models)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The method's default of every parameter."""
+        return self.method.defaults
+
+    def values(self) -> Values:
+        """Resolve every parameter: beside a model, else under `parameters`, else the default."""
+        shared, each = {}, {}
+        for parameter in self.method.parameters:
+            default = self.parameters.get(parameter.name, parameter.default)
+            if parameter.per_model:
+                each[parameter.name] = tuple(entry.parameters.get(parameter.name, default) for entry in self.models)
+            else:
+                shared[parameter.name] = default
+        return Values(self.merge_method, shared | {"seed": self.seed}, each)
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether models are run on texts or tasks before they are merged."""
+        return self.method.solves(self.values()) or self.method.searches(self.values())
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What stands in its YAML, every default filled in."""
+        values = self.values()
+        beside = [name for name in values.each if len(set(map(repr, values.each[name]))) > 1]
+        shared = {}
+        for parameter in sorted(self.method.parameters, key=lambda parameter: isinstance(parameter, Solved)):
+            each = values.each.get(parameter.name)
+            value = each[0] if each else values.shared[parameter.name]
+            if parameter.name not in beside and value is not None:
+                shared[parameter.name] = list(value) if isinstance(value, tuple) else value
+        models = []
+        for index, entry in enumerate(self.models):
+            own = {name: values.each[name][index] for name in beside if values.each[name][index] is not None}
+            models.append({"model": entry.model, **({"parameters": own} if own else {})})
+        content: dict[str, Any] = {"merge_method": self.merge_method}
+        if self.base_model:
+            content["base_model"] = self.base_model
+        content |= {"models": models, "parameters": shared}
+        if self.dtype:
+            content["dtype"] = self.dtype
+        if self.run_dtype != AUTO:
+            content["run_dtype"] = self.run_dtype
+        if self.tokenizer:
+            content["tokenizer"] = self.tokenizer.content()
+        return content | {"seed": self.seed}
+
+    @cached_property
+    def yaml(self) -> str:
+        """The recipe as YAML; reading it again gives the same merge."""
+        return mergekit.write_yaml(self.content)
+
+    @property
+    def brief(self) -> "Recipe":
+        """The recipe without what was solved: hundreds of coefficients belong in a file, not in prose."""
+        parameters = {
+            parameter.name: parameter.without_solved(self.parameters[parameter.name])
+            for parameter in self.method.parameters
+            if parameter.name in self.parameters and not isinstance(parameter, Solved)
+        }
+        return replace(self, parameters=parameters)
+
+    def title(self, names: Mapping[str, str], family: Collection[str] = ()) -> str:
+        """Name the merge by its method, its models unless they are the whole family, and what is no default."""
+        called = [names.get(reference, reference) for reference in self.references]
+        own = "" if set(called) == set(family) else f" of {', '.join(called)}"
+        changed = [
+            f"{parameter.title} {_short(self.parameters[parameter.name])}"
+            for parameter in self.method.parameters
+            if isinstance(parameter, Number | Choice | Flag | MethodPart)
+            and self.parameters.get(parameter.name, parameter.default) != parameter.default
+        ]
+        if self.tokenizer:
+            changed.append(f"tokenizer {names.get(self.tokenizer.source, self.tokenizer.source)}")
+        return ", ".join([f"{self.method.title}{own}", *changed])
+
+    def path(self, reference: str) -> Path:
+        """Find a file that the recipe names: as it is written, else beside the recipe's own file."""
+        return find_path(reference, self.folder)
+
+    def in_full(self, places: Places) -> tuple["Recipe", dict[str, str]]:
+        """Return the recipe with all that it names in full, and what decides its result beside it.
+
+        That is the fingerprint of everything it reads, whatever the parameter is called, and its methods' versions.
+
+        Raises:
+            InputError: a model, a corpus, a folder or a file that it names is not there.
+        """
+        places = replace(places, folder=self.folder)
+        found = {"engine": f"version {ENGINE_VERSION}"}
+        found[f"method {self.merge_method}"] = f"version {self.method.version}"
+
+        def model(reference: str) -> str:
+            full, found[full] = places.model(reference)
+            return full
+
+        def values(given: Mapping[str, Any]) -> dict[str, Any]:
+            full = dict(given)
+            for parameter in self.method.parameters:
+                if parameter.name in given and given[parameter.name] != NEURONS_FOLDER:
+                    full[parameter.name], inputs = _content(parameter, given[parameter.name], places)
+                    found.update(inputs)
+            return full
+
+        entries = tuple(ModelEntry(model(entry.model), values(entry.parameters)) for entry in self.models)
+        base = model(self.base_model) if self.base_model else None
+        tokenizer = self.tokenizer and self.tokenizer.renamed(model)
+        full = replace(self, base_model=base, models=entries, parameters=values(self.parameters), tokenizer=tokenizer)
+        return full, found
+
+    def resolved(self, prepared: Prepared) -> "Recipe":
+        """Fill in what a method found out, as a finished merge records it."""
+        entries = tuple(
+            replace(entry, parameters={**entry.parameters, **{n: own[i] for n, own in prepared.solved_each.items()}})
+            for i, entry in enumerate(self.models)
+        )
+        return replace(self, parameters={**self.parameters, **prepared.solved}, models=entries)
+
+
+def _short(value: Any) -> str:
+    """Write a value into a title: of a method with parameters of its own the name."""
+    if isinstance(value, Mapping):
+        return str(value.get("method", ", ".join(f"{key} {_short(each)}" for key, each in value.items())))
+    return str(value).replace("_", " ")
+
+
+def _content(parameter: Parameter, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
+    try:
+        return parameter.content(value, places)
+    except InputError as error:
+        raise InputError(f"recipe, key '{parameter.name}': {error}") from error

@@ -1,0 +1,211 @@
+"""Every merge method with its parameters, described once: recipes, sliders and documentation are drawn from here."""
+
+import inspect
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nmerge_core.checkpoints import TensorInfo, raw_bits
+from nmerge_core.input_parameters import Input
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.entrywise import Rule
+from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.recipe.prepared import Prepared, Result
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Parameter
+
+if TYPE_CHECKING:
+    import torch
+
+MergeFunction = Callable[[Block, Values, Any], "torch.Tensor"]
+RuleFunction = Callable[[str, Values, Any], Rule]
+PrepareFunction = Callable[[Any, Values], Prepared]  # of a `plan.context.Context`, which knows recipes and so methods
+NeedsFunction = Callable[[Stream], "Needs"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs beyond streaming blocks: bytes of memory, and operations in float64."""
+
+    memory: int = 0
+    operations: float = 0.0
+
+
+def _once(values: Values) -> int:
+    return 1
+
+
+def _never(values: Values) -> bool:
+    return False
+
+
+def _nothing(stream: Stream) -> Needs:
+    return Needs()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method: `merge(block, values, prepared)` returns the merged delta of a block, (rows, columns) float32.
+
+    Where every entry is merged by itself, `rule(name, values, prepared)` says how for a tensor, and `merge` is made of
+    it. `prepare(context, values)`, where there is one, finds whole-model facts first; `results` say which of them are
+    worth seeing. A method without base works on the weights themselves: its blocks have a zero base. `passes` tells how
+    often the models are read, the merge itself included, `solves` whether something is measured by running them on
+    texts, `searches` whether a whole model is held in memory and run to find it, and `needs` what else the merge takes.
+    `version` is raised when the merged bytes change.
+    """
+
+    name: str
+    title: str
+    paper: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    merge: MergeFunction
+    place: str
+    version: int = 1
+    results: tuple[Result, ...] = ()
+    rule: RuleFunction | None = None
+    prepare: PrepareFunction | None = None
+    needs_base: bool = True
+    passes: Callable[[Values], int] = _once
+    solves: Callable[[Values], bool] = _never
+    searches: Callable[[Values], bool] = _never
+    needs: NeedsFunction = _nothing
+
+    def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
+        """Travel between processes as a name: each has the same methods."""
+        return named, (self.name,)
+
+    def is_compiled(self, stream: Stream, tensor: TensorInfo) -> bool:
+        """Whether a tensor is merged by a compiled loop on entries as they are stored; `tensor` is the output's.
+
+        Nobody else decides it: there is a rule, every source holds plain numbers on a CPU, and so will the output.
+        """
+        return self.rule is not None and stream.plain(tensor.name) and tensor.dtype in raw_bits.DTYPES
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The default of every parameter."""
+        return {parameter.name: parameter.default for parameter in self.parameters}
+
+    @property
+    def computes(self) -> str:
+        """What is computed, and where the source is silent: the documentation of its function."""
+        return inspect.cleandoc((self.rule or self.merge).__doc__ or "")
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The parameters that name something to be read."""
+        return tuple(parameter for parameter in self.parameters if isinstance(parameter, Input))
+
+    def facts(self, context: Any, values: Values) -> Prepared:
+        """Find what it has to know before it merges, in a form that travels between processes.
+
+        Raises:
+            TypeError: what `prepare` found cannot travel.
+        """
+        prepared = self.prepare(context, values) if self.prepare else Prepared()
+        try:
+            pickle.dumps(prepared.data)
+        except Exception as error:
+            raise TypeError(
+                f"merge method '{self.name}' ({self.place}): what `prepare` puts into Prepared.data must be picklable, "
+                f"as processes that share a merge are told it ({error})"
+            ) from error
+        return prepared
+
+
+def digest_of(prepared: Prepared) -> str:
+    """Return a digest of all that a method found: a half-done merge goes on only where it would find the same."""
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5)
+    pickler.fast = True  # without back references, which tell of identity and not of values
+    pickler.dump(prepared.data)
+    return sha256(file.getvalue()).hexdigest()
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])  # a MergeFunction, or a RuleFunction
+_PACKAGE = "nmerge_core.merging.methods"
+_METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    summary: str,
+    parameters: Sequence[Parameter],
+    version: int = 1,
+    results: Sequence[Result] = (),
+    prepare: PrepareFunction | None = None,
+    needs_base: bool = True,
+    passes: Callable[[Values], int] = _once,
+    solves: Callable[[Values], bool] = _never,
+    searches: Callable[[Values], bool] = _never,
+    needs: NeedsFunction = _nothing,
+    entrywise: bool = False,
+) -> Callable[[Function], Function]:
+    """Register the decorated merge function, with `entrywise` the decorated rule, as a method.
+
+    Raises:
+        ValueError: another method has this name, or two of its parameters have one.
+    """
+
+    def register(function: Function) -> Function:
+        place = f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+        if name in _METHODS and _METHODS[name].place != place:
+            raise ValueError(f"two merge methods are called '{name}': {_METHODS[name].place} and {place}; rename one")
+        names = [parameter.name for parameter in parameters]
+        if twice := next((own for own in names if names.count(own) > 1), None):
+            raise ValueError(f"merge method '{name}' ({place}): two of its parameters are called '{twice}'; rename one")
+        _METHODS[name] = Method(
+            name=name,
+            title=title,
+            paper=paper,
+            summary=summary,
+            parameters=tuple(parameters),
+            merge=_by_rule(function) if entrywise else function,
+            place=place,
+            version=version,
+            results=tuple(results),
+            rule=function if entrywise else None,
+            prepare=prepare,
+            needs_base=needs_base,
+            passes=passes,
+            solves=solves,
+            searches=searches,
+            needs=needs,
+        )
+        return function
+
+    return register
+
+
+def _by_rule(rule: RuleFunction) -> MergeFunction:
+    def merge(block: Block, values: Values, prepared: Any) -> "torch.Tensor":
+        return rule(block.name, values, prepared).merge(block)
+
+    return merge
+
+
+def find_method(name: str) -> Method | None:
+    """Return the method of this name, if there is one."""
+    return methods().get(name)
+
+
+def named(name: str) -> Method:
+    """Return a method that is known to exist."""
+    return methods()[name]
+
+
+def methods() -> Mapping[str, Method]:
+    """Return every method by name: each module of `merging.methods`, whatever it is called, registers its own."""
+    for module in iter_modules(import_module(_PACKAGE).__path__):
+        import_module(f"{_PACKAGE}.{module.name}")
+    return dict(sorted(_METHODS.items()))

@@ -1,0 +1,53 @@
+"""The resolved parameters of a merge, of the whole model or of one tensor."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nmerge_core.merging.recipe import gradients
+
+
+class OfMethod(dict[str, Any]):
+    """Values by the names of a method's parameters; asking for another says whose it is not."""
+
+    def __init__(self, method: str, values: Mapping[str, Any]) -> None:
+        """Hold the values of a method."""
+        super().__init__(values)
+        self.method = method
+
+    def __missing__(self, name: str) -> Any:
+        """Say which method lacks which parameter: a helper that it calls asks for one that it did not declare."""
+        raise LookupError(
+            f"merge method '{self.method}' has no parameter '{name}' (it has {', '.join(self) or 'none'}), which a "
+            "helper that it calls asks for; declare it in the method's registration"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[str, dict[str, Any]]]:
+        """Travel between processes."""
+        return OfMethod, (self.method, dict(self))
+
+
+@dataclass(frozen=True)
+class Values:
+    """Shared parameters by name, and per-model ones as a tuple in the models' order."""
+
+    method: str
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    each: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let both name the method where a parameter is asked for that it does not have."""
+        object.__setattr__(self, "shared", OfMethod(self.method, self.shared))
+        object.__setattr__(self, "each", OfMethod(self.method, self.each))
+
+    def at(self, name: str, position: float) -> "Values":
+        """Return the values of one tensor; `position` is its place in the model, 0 the first layer, 1 the last."""
+        shared = {key: gradients.at(value, name, position) for key, value in self.shared.items()}
+        each = {key: tuple(gradients.at(value, name, position) for value in own) for key, own in self.each.items()}
+        return Values(self.method, shared, each)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "Values":
+        """Return the values with a default in place of every None."""
+        shared = {key: defaults.get(key) if value is None else value for key, value in self.shared.items()}
+        each = {key: tuple(defaults[key] if v is None else v for v in own) for key, own in self.each.items()}
+        return Values(self.method, shared, each)

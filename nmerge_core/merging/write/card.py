@@ -1,0 +1,84 @@
+"""The README.md of a merged checkpoint."""
+
+from collections.abc import Sequence
+
+import yaml
+
+from nmerge_core.checkpoints import halves
+from nmerge_core.merging.recipe.recipe import Recipe
+
+
+def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures: Sequence[str]) -> str:
+    """Write a Hugging Face model card: method, sources, how to load it, and the recipe that makes it again.
+
+    `architectures` are the classes that config.json names.
+    """
+    method = recipe.method
+    return compose(
+        f"merged by {method.title}",
+        f"{method.summary} Source of the method: {method.paper}. Made with NMerge {version}.",
+        recipe.base_model,
+        list(zip(names, recipe.references, strict=True)),
+        recipe.brief.yaml,
+        architectures,
+    )
+
+
+def compose(
+    how: str,
+    method: str,
+    base: str | None,
+    models: Sequence[tuple[str, str]],
+    recipe: str,
+    architectures: Sequence[str],
+) -> str:
+    """Write a model card from its parts; `models` holds each model's name and reference."""
+    references = [base, *(each for _, each in models)] if base else [each for _, each in models]
+    named = dict.fromkeys(half for reference in references for half in halves(reference))
+    hub = [half for half in named if not half.startswith("/")]
+    front = {"library_name": "transformers", "tags": ["merge", "nmerge"], **({"base_model": hub} if hub else {})}
+    sources = [f"- base: `{base}`"] if base else []
+    sources += [f"- {name}: `{reference}`" for name, reference in models]
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front, sort_keys=False).rstrip(),
+            "---",
+            "",
+            f"# {' + '.join(name for name, _ in models)}, {how}",
+            "",
+            method,
+            "",
+            "## Models",
+            "",
+            *sources,
+            "",
+            "## Use",
+            "",
+            "```python",
+            *_loading(architectures),
+            "```",
+            "",
+            "## Recipe",
+            "",
+            "As resolved, defaults and solved coefficients included, in `nmerge_recipe.yaml`; sources, coefficients",
+            "and timings in `nmerge_report.json`.",
+            "",
+            "```yaml",
+            recipe.rstrip(),
+            "```",
+            "",
+        ]
+    )
+
+
+def _loading(architectures: Sequence[str]) -> list[str]:
+    if architectures and not architectures[0].endswith(("ForCausalLM", "LMHeadModel")):
+        name = architectures[0]
+        return [f"from transformers import {name}", "", f'model = {name}.from_pretrained("this-folder")']
+    return [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("this-folder")',
+        'tokenizer = AutoTokenizer.from_pretrained("this-folder")',
+    ]

@@ -1,0 +1,113 @@
+"""A base model run one decoder layer at a time, with the same layer of its fine-tunes beside it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nmerge_core.architecture import MlpLayer
+from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.errors import InputError
+from nmerge_core.layerwise import LayerwiseModel
+from nmerge_core.loading import check_causal
+from nmerge_core.nonlinearity.submodules import Form, Inputs, Submodule, form, submodules
+from nmerge_core.text_samples import Batch
+
+
+class Decoder:
+    """The base model's decoder without weights: it holds the hidden states of all batches, and one layer at a time."""
+
+    def __init__(self, base: Checkpoint, models: Sequence[Checkpoint], batches: Sequence[Batch], device: str):
+        """Embed the batches on a device ("auto": a GPU if there is one).
+
+        Raises:
+            InputError: there is no such device, the base is no causal language model, or the models' layers differ or
+                are of a form that is not known.
+        """
+        check_causal(base)
+        self._checkpoints = (base, *(model.named_like(base) for model in models))
+        if any(mlp.routed for mlp in base.architecture.layers):
+            raise _unknown(base, "routed experts")
+        self._model = LayerwiseModel(base, device)
+        self._device = self._model.device
+        self.layers = self._model.layers
+        self._form = self._check()
+        self._real = [batch.real.to(self._device) for batch in batches]
+        outer = self._model.outer_weights()
+        outsides = [self._model.outside(outer, batch.tokens) for batch in batches]
+        self._states = [outside.entering for outside in outsides]
+        self._calls = [outside.calls for outside in outsides]
+
+    def _check(self) -> Form:
+        base, *models = self._checkpoints
+        built = form(self.layers[0])
+        if built is None:
+            raise _unknown(base, ", ".join(name for name, _ in self.layers[0].named_children()))
+        for model in models:
+            for mlp in base.architecture.layers:
+                for name, _ in self.layers[mlp.layer].named_parameters():
+                    tensor = f"{mlp.decoder_layer}.{name}"
+                    expected, found = base.info(tensor).shape, model.info(tensor).shape
+                    if expected != found:
+                        raise InputError(
+                            f"{model.reference}, tensor {tensor}: expected shape {list(expected)} as in "
+                            f"{base.reference}, found {list(found)}; take fine-tunes of this base"
+                        )
+        return built
+
+    def submodules(self, mlp: MlpLayer, groups: Mapping[str, np.ndarray]) -> list[Submodule]:
+        """Read one layer of every model, as float32, and return its attention, its MLP and its neuron groups."""
+        layer = self.layers[mlp.layer]
+        weights = [
+            {
+                name: checkpoint.read(f"{mlp.decoder_layer}.{name}").to(self._device, torch.float32)
+                for name, _ in layer.named_parameters()
+            }
+            for checkpoint in self._checkpoints
+        ]
+        matrix = self._checkpoints[0].architecture.matrix
+        return submodules(mlp, layer, self._form, weights, matrix, groups)
+
+    def steps(self, submodules: Sequence[Submodule]) -> Iterator[Inputs]:
+        """Run the base model's layer over every batch; yields what the submodules read, moves the states on."""
+        attention, mlp = submodules[0], submodules[1]
+        layer = self.layers[attention.layer]
+        for index, real in enumerate(self._real):
+            captured: dict[str, Any] = {}
+            read = {
+                "arguments": (self._form.attention.module, _keep_arguments),
+                "middle": (self._form.mlp.reads, _keep_input),
+                "normed": (self._form.mlp.module, _keep_input),
+            }
+            hooks = [
+                layer.get_submodule(module).register_forward_pre_hook(partial(keep, captured, name), with_kwargs=True)
+                for name, (module, keep) in read.items()
+            ]
+            states, call = self._states[index], self._calls[index][attention.layer]
+            try:
+                after = self._model.run(attention.layer, attention.base | mlp.base, states, call)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            yield Inputs(states, captured["arguments"], captured["middle"][real], captured["normed"][real], real)
+            self._states[index] = after
+
+
+def _unknown(base: Checkpoint, found: str) -> InputError:
+    return InputError(
+        f"{base.reference}: expected decoder layers of an attention, an MLP and their norms as in Llama, Gemma 2, "
+        f"OLMo 2 or GPT-2, found {found}; this family's layers cannot be measured yet"
+    )
+
+
+def _keep_arguments(
+    captured: dict[str, Any], name: str, module: nn.Module, args: tuple, arguments: dict[str, Any]
+) -> None:
+    captured[name] = {name: value for name, value in arguments.items() if name != "hidden_states"}
+
+
+def _keep_input(captured: dict[str, Any], name: str, module: nn.Module, args: tuple, arguments: dict[str, Any]) -> None:
+    captured[name] = args[0]

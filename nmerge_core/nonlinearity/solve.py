@@ -1,0 +1,137 @@
+"""Merging coefficients of submodules in closed form: SubModule Linearity (Dai et al., ICLR 2025; NeuronMerge §2.4)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.errors import InputError
+from nmerge_core.nonlinearity.decoder import Decoder
+from nmerge_core.nonlinearity.submodules import Groups, Inputs, Submodule
+from nmerge_core.progress import Progress, silent
+from nmerge_core.text_samples import draw
+
+_WHOLE = ("attention", "mlp")
+# Of the smallest to the largest eigenvalue of A scaled to unit diagonal: below it, fine-tunes move f alike.
+_SINGULAR = 1e-10
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The α of each model, in the order of `models`, per (layer, "attention" | "mlp" | name of a neuron group)."""
+
+    models: tuple[str, ...]
+    values: Mapping[tuple[int, str], tuple[float, ...]]
+    warnings: tuple[str, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row per coefficient: model, layer, submodule (attention, mlp, group), group, coefficient."""
+        return pd.DataFrame(
+            [
+                (model, layer, *((part, "") if part in _WHOLE else ("group", part)), value)
+                for (layer, part), values in self.values.items()
+                for model, value in zip(self.models, values, strict=True)
+            ],
+            columns=["model", "layer", "submodule", "group", "coefficient"],
+        )
+
+
+@torch.inference_mode()
+def solve(
+    base: str,
+    models: Sequence[str],
+    corpus: str,
+    categories: Sequence[str],
+    *,
+    groups: Groups | None = None,
+    samples: int = 30,
+    max_length: int = 512,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Coefficients:
+    """Solve the coefficients with which each submodule's merged change comes closest to each task's own change.
+
+    α* = argmin Σ_t E_{x∈D_t} ‖Σ_i α_i Δf_i(x) − Δf_t(x)‖² is the solution of A α = b with
+    A_ij = Σ_t E⟨Δf_i, Δf_j⟩ and b_i = Σ_t E⟨Δf_i, Δf_t⟩; E over D_t is the mean over the tokens of task t's samples, x
+    are the base model's own hidden states and f as in `submodules`. A is accumulated in float64 from float32 changes.
+    A fine-tune that does not change a submodule gets 0; where the others' changes are linearly dependent the
+    coefficients are the least-norm ones and a warning says so.
+
+    The code of Dai et al. was not published; this is the closed form that their abstract describes.
+
+    Args:
+        base: the base model θ0, a folder or Hub id.
+        models: its fine-tunes, θ1 … θT.
+        corpus: the corpus the samples are drawn from.
+        categories: the category of each fine-tune, in the order of `models`; its texts are D_t.
+        groups: neuron groups per layer that get coefficients of their own.
+        samples: texts drawn per task (App. C.3: 30).
+        max_length: tokens a text is cut to.
+        seed: of the draw of texts.
+        device: auto, cpu, cuda, …
+        progress: told after every batch, and asked to stop within.
+
+    Raises:
+        InputError: a model or the corpus cannot be read, they do not fit together, or a group's name is not free.
+    """
+    if len(models) != len(categories):
+        raise InputError(f"expected a category for each of the {len(models)} models, found {len(categories)}")
+    for layer, own in (groups or {}).items():
+        if taken := set(_WHOLE) & own.keys():
+            raise InputError(f"layer {layer}: a neuron group cannot be called {taken.pop()}; rename its category")
+    origin, checkpoints = open_checkpoint(base), [open_checkpoint(model) for model in models]
+    batches = draw(corpus, categories, origin, samples=samples, max_length=max_length, seed=seed)
+    tokens = {category: sum(int(b.real.sum()) for b in batches if b.category == category) for category in categories}
+    decoder = Decoder(origin, checkpoints, batches, device)
+    values: dict[tuple[int, str], tuple[float, ...]] = {}
+    warnings = []
+    stage, total = "linear coefficients", len(origin.architecture.layers) * len(batches)
+    for mlp in origin.architecture.layers:
+        submodules = decoder.submodules(mlp, (groups or {}).get(mlp.layer, {}))
+        grams = {category: np.zeros((len(submodules), len(models), len(models))) for category in tokens}
+        for step, (batch, inputs) in enumerate(zip(batches, decoder.steps(submodules), strict=True)):
+            for row, submodule in enumerate(submodules):
+                progress(stage, mlp.layer * len(batches) + step, total, "batches")
+                grams[batch.category][row] += _gram(submodule, inputs) / tokens[batch.category]
+        for row, submodule in enumerate(submodules):
+            part = submodule.group or submodule.kind
+            alpha, warning = coefficients(np.stack([grams[category][row] for category in categories]))
+            values[mlp.layer, part] = tuple(alpha.tolist())
+            if warning:
+                warnings.append(f"layer {mlp.layer}, {part}: {warning}")
+    progress(stage, total, total, "batches")
+    return Coefficients(tuple(labels(models)), values, tuple(warnings))
+
+
+def coefficients(grams: np.ndarray) -> tuple[np.ndarray, str]:
+    """Solve A α = b from each task's E⟨Δf_i, Δf_j⟩, (tasks, models, models) float64 with a task per model.
+
+    Returns:
+        α, (models,), and a warning or "".
+    """
+    a = grams.sum(axis=0)  # A, (models, models)
+    b = np.einsum("tit->i", grams)
+    alpha = np.zeros(len(a))
+    changed = np.flatnonzero(np.diag(a))
+    if not len(changed):
+        return alpha, ""
+    a, b = a[np.ix_(changed, changed)], b[changed]
+    scale = np.sqrt(np.diag(a))
+    spectrum = np.linalg.eigvalsh(a / np.outer(scale, scale))  # ascending
+    if spectrum[0] > _SINGULAR * spectrum[-1]:
+        alpha[changed] = np.linalg.solve(a, b)
+        return alpha, ""
+    alpha[changed] = np.linalg.lstsq(a, b, rcond=_SINGULAR)[0]
+    return alpha, "the changes of the fine-tunes are linearly dependent; took the least-norm coefficients"
+
+
+def _gram(submodule: Submodule, inputs: Inputs) -> np.ndarray:
+    """Return the sum over tokens of ⟨Δf_i, Δf_j⟩, (models, models) float64."""
+    before = submodule.output(submodule.base, inputs)  # (n, d_model), f(x; θ0)
+    deltas = torch.stack([submodule.output(weights, inputs) - before for weights in submodule.models])
+    flat = deltas.flatten(1).double()  # (models, n · d_model)
+    return (flat @ flat.T).cpu().numpy()

@@ -1,0 +1,275 @@
+"""What a parameter is, said once: it describes itself, checks a value, reads it from text, and tells its content.
+
+A merge method and a kind of run declare their parameters with the classes here. Command-line options, the defaults of
+Python functions, controls of pages, the keys of runs, resolved recipes and the documentation follow from them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+from nmerge_core.errors import InputError
+from nmerge_core.inputs import Places
+
+NO_CONTENT: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """What all kinds have: a name, what it is for, and a default; None is a value that is left unset.
+
+    `per_model` ones stand beside a model in a recipe or, for all models, under `parameters`. One that `varies` also
+    takes mergekit's gradient over the layers, or its list of filters (`gradients.at`).
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    required: bool = False
+    per_model: bool = False
+    varies: bool = False
+
+    kind: ClassVar[str] = "value"
+
+    @property
+    def title(self) -> str:
+        """The name for reading: Mask ratio, λ1."""
+        words = self.name.replace("lambda_", "λ").replace("lambda", "λ").replace("_", " ")
+        return words if words.startswith("λ") else words.capitalize()
+
+    @property
+    def expected(self) -> str:
+        """What values are accepted, in words."""
+        return "a value"
+
+    def parse(self, value: Any) -> Any:
+        """Return a value in this parameter's own type; raises ValueError where it is of another, or out of range."""
+        return value
+
+    def from_text(self, text: str) -> Any:
+        """Read the value from an option of the command line; raises ValueError."""
+        return self.parse(text)
+
+    def content(self, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
+        """Return the value with all that it names in full, and the fingerprint of each thing that it names."""
+        return value, NO_CONTENT
+
+    def without_solved(self, value: Any) -> Any:
+        """Return the value without what a finished merge has filled in inside it."""
+        return value
+
+    def check(self, value: Any, where: str) -> Any:
+        """Return a value in this parameter's own type; `where` begins the message of what is wrong.
+
+        Raises:
+            InputError: the value is of another kind or out of range.
+        """
+        if value is None:
+            return None
+        if self.varies and isinstance(value, list):
+            if not value or len({isinstance(part, Mapping) for part in value}) > 1:
+                raise InputError(
+                    f"{where}: expected a list of numbers (a gradient over the layers) or of {{filter, value}}, "
+                    f"found {value!r}"
+                )
+            inner = f"{where[:-1]}[{{}}]'" if where.endswith("'") else f"{where}[{{}}]"
+            return [self._check_part(part, inner.format(index)) for index, part in enumerate(value)]
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            raise InputError(f"{where}: expected {self.expected}, found {value!r}") from error
+
+    def _check_part(self, part: Any, where: str) -> Any:
+        """Check one point of a gradient, or one {filter, value} of a list of filters."""
+        if not isinstance(part, Mapping):
+            return self.check(part, where)
+        if not {"value"} <= part.keys() <= {"filter", "value"} or not isinstance(part.get("filter", ""), str):
+            raise InputError(f"{where}: expected {{filter: part of a name, value: …}}, found {dict(part)}")
+        return {**part, "value": self.check(part["value"], where)}
+
+    def described(self) -> dict[str, Any]:
+        """Return what there is to say of it, as JSON has it."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"kind": self.kind, "expected": self.expected} | {
+            name: value for name, value in own.items() if value not in (None, False, (), "")
+        }
+
+    def with_(self, **changes: Any) -> Self:
+        """Return the same parameter with another default, range or help."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Parameter):
+    """A number from `low` to `high`, in steps of `step` `unit`s on a slider.
+
+    `whole` ones are whole, `above_low` ones larger than `low`; with an open end `high` is only where a slider ends.
+    With `auto` the word auto is accepted too.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    unit: str = ""
+    whole: bool = False
+    above_low: bool = False
+    open_end: bool = False
+    auto: bool = False
+
+    kind: ClassVar[str] = "number"
+
+    @property
+    def expected(self) -> str:
+        """The range in words."""
+        noun, auto = "a whole number" if self.whole else "a number", ", or auto" if self.auto else ""
+        if self.low is None and self.high is None:
+            return noun + auto
+        if self.whole and self.high is None:
+            return f"{noun} from {self.low:g}{auto}"
+        left = "(" if self.above_low or self.low is None else "["
+        low = "−∞" if self.low is None else f"{self.low:g}"
+        high = "∞)" if self.high is None or self.open_end else f"{self.high:g}]"
+        return f"{noun} in {left}{low}, {high}{auto}"
+
+    def parse(self, value: Any) -> Any:
+        """Return an int or a float in the range, or auto."""
+        if self.auto and value == "auto":
+            return value
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            raise ValueError
+        too_low = self.low is not None and (value < self.low or (self.above_low and value == self.low))
+        too_high = self.high is not None and value > self.high and not self.open_end
+        if value != value or too_low or too_high:
+            raise ValueError
+        return value if self.whole else float(value)
+
+    def from_text(self, text: str) -> Any:
+        """Read digits, or auto."""
+        if self.auto and text == "auto":
+            return text
+        return self.parse(int(text) if self.whole else float(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Number):
+    """Several numbers, each of the range; on the command line separated by commas, whole ones with ranges (1,3-5)."""
+
+    kind: ClassVar[str] = "numbers"
+
+    @property
+    def expected(self) -> str:
+        """The range of each in words."""
+        return f"a list, each {super().expected}"
+
+    def parse(self, value: Any) -> Any:
+        """Return a list of numbers of the range, at least one."""
+        values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        if not values:
+            raise ValueError
+        return [super(Numbers, self).parse(each) for each in values]
+
+    def from_text(self, text: str) -> Any:
+        """Read numbers separated by commas."""
+        if not self.whole:
+            return self.parse([float(part) for part in text.split(",")])
+        found: set[int] = set()
+        for part in text.split(","):
+            ends = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            if not ends or int(ends[2] or ends[1]) < int(ends[1]):
+                raise ValueError
+            found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+        return self.parse(sorted(found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Parameter):
+    """One of some words."""
+
+    choices: tuple[str, ...]
+
+    kind: ClassVar[str] = "choice"
+
+    @property
+    def expected(self) -> str:
+        """The words."""
+        return f"one of {', '.join(self.choices)}"
+
+    def parse(self, value: Any) -> Any:
+        """Return one of the words."""
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag(Parameter):
+    """Yes or no."""
+
+    default: Any = False
+
+    kind: ClassVar[str] = "flag"
+
+    @property
+    def expected(self) -> str:
+        """How YAML writes it."""
+        return "true or false"
+
+    def parse(self, value: Any) -> Any:
+        """Return a bool."""
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Parameter):
+    """Any text."""
+
+    kind: ClassVar[str] = "text"
+
+    @property
+    def expected(self) -> str:
+        """The word."""
+        return "text"
+
+    def parse(self, value: Any) -> Any:
+        """Return the text."""
+        if not isinstance(value, str) or not value:
+            raise ValueError
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names(Parameter):
+    """A list of names; one name is a list of one."""
+
+    kind: ClassVar[str] = "names"
+
+    @property
+    def expected(self) -> str:
+        """The words."""
+        return "a list of names"
+
+    def parse(self, value: Any) -> Any:
+        """Return a tuple of names (a list would be a gradient over the layers)."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not names or not all(n and isinstance(n, str) for n in names):
+            raise ValueError
+        return tuple(names)
+
+    def from_text(self, text: str) -> Any:
+        """Read names separated by commas."""
+        return self.parse([name.strip() for name in text.split(",")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solved(Parameter):
+    """What a finished merge fills in, seldom a hand: whatever JSON can hold, checked by the method."""
+
+    kind: ClassVar[str] = "solved"
+
+    @property
+    def expected(self) -> str:
+        """Where it comes from."""
+        return "what a resolved recipe holds"

@@ -1,0 +1,26 @@
+"""Where this installation lies: the package, the app, the user's cache folder."""
+
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+FROM_WHEEL = (PACKAGE / "app").is_dir()  # a wheel has the app inside the package, a checkout beside it
+APP = PACKAGE / "app" if FROM_WHEEL else PACKAGE.parent  # holds app.py, pages/ and .streamlit/
+
+
+def default_cache() -> Path:
+    """Return where results are kept if nothing else is said: cache/ of a checkout, else the user's cache folder."""
+    if not FROM_WHEEL:
+        return PACKAGE.parent / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "nmerge"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmerge"
+
+
+def child_environment() -> dict[str, str]:
+    """Return this process's environment, with which a Python it starts imports this very package."""
+    if FROM_WHEEL:  # both have the same site-packages, which must not come before the standard library
+        return dict(os.environ)
+    path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}

@@ -1,0 +1,175 @@
+"""The kinds of run, each declared once: what it does, its parameters, and the version of what computes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any
+
+from nmerge_core import settings
+from nmerge_core.calibration import store as statistics
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import Model
+from nmerge_core.inputs import Places
+from nmerge_core.merging.recipe_parameter import RecipeParameter
+from nmerge_core.number_format import choose_format
+from nmerge_core.parameters import Parameter
+from nmerge_core.search.parameter import SweepParameter
+from nmerge_core.settings import DEVICE, RUN_DTYPE
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run: `version` is raised when its results change; a run that was killed goes on if `resumable`."""
+
+    name: str
+    help: str
+    parameters: tuple[Parameter, ...]
+    version: int = 1
+    resumable: bool = False
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Parameter]:
+        """Its parameters by their names."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of all parameters, checked, defaults filled in.
+
+        Raises:
+            InputError: a parameter is not known (the nearest is named), missing, of another kind or out of range.
+        """
+        for name in given:
+            if name not in self.by_name:
+                near = get_close_matches(name, self.by_name, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(self.by_name)}"
+                raise InputError(f"{self.name}: unknown parameter {name!r}; {hint}")
+        values = {}
+        for name, parameter in self.by_name.items():
+            value = given.get(name, parameter.default)
+            if parameter.required and value in (None, "", [], ()):
+                raise InputError(f"{self.name}: the parameter {name!r} is missing; expected {parameter.expected}")
+            values[name] = parameter.check(value, f"{self.name}, {name}")
+        return values
+
+    def content(self, values: Mapping[str, Any], places: Places) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return checked values with all that they name in full, and the fingerprint of everything that is read.
+
+        Where models run, the number format of each is among them: it decides the results.
+        """
+        full, found = {}, dict[str, str]()
+        for name, parameter in self.by_name.items():
+            full[name], inputs = parameter.content(values[name], places)
+            found.update(inputs)
+        if RUN_DTYPE.name in self.by_name and DEVICE.name in self.by_name:
+            for parameter in self.parameters:
+                named = full[parameter.name] if isinstance(parameter, Model) else ()
+                for model in [named] if isinstance(named, str) else named:
+                    chosen = choose_format(open_checkpoint(model), full[RUN_DTYPE.name], full[DEVICE.name])
+                    found[f"{model} runs in"] = chosen.name
+        return full, found
+
+
+RECIPE = RecipeParameter(name="recipe", required=True, help="A YAML file, as mergekit has them and more.")
+SWEEP = SweepParameter(name="sweep", required=True, help="A YAML file: recipe, search, tasks and strategy.")
+_SHARED = (settings.SEED, DEVICE)
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "classify",
+            "give every neuron of a model a category",
+            (
+                settings.MODEL,
+                settings.CORPUS,
+                settings.TOP_K,
+                settings.MARGIN,
+                settings.MAX_LENGTH,
+                settings.COLLECT_BATCH,
+                settings.CATEGORIES,
+                settings.SKIP_FIRST,
+                DEVICE,
+                RUN_DTYPE,
+            ),
+        ),
+        Kind(
+            "cosine",
+            "cosine similarity of neuron weights between a base and its fine-tunes",
+            (settings.BASE, settings.FINE_TUNES),
+        ),
+        Kind(
+            "knockout",
+            "scores with a category's neurons silenced, against random neurons",
+            (
+                settings.MODEL,
+                settings.CLASSIFICATION.with_(required=True),
+                settings.CATEGORY,
+                settings.LAYERS,
+                settings.PROPORTIONS,
+                settings.TASK,
+                settings.REPEATS,
+                settings.SEED,
+                settings.LIMIT,
+                settings.RUN_CODE,
+                DEVICE,
+                RUN_DTYPE,
+            ),
+        ),
+        Kind(
+            "linearity",
+            "non-linearity of fine-tuning per submodule and neuron group",
+            (
+                settings.BASE,
+                settings.FINE_TUNES,
+                settings.CORPUS,
+                settings.CLASSIFICATION.with_(help="What classify wrote for the base: adds its groups."),
+                settings.CATEGORIES.with_(
+                    help="The category of each fine-tune in turn: SubModule Linearity's coefficients are solved too."
+                ),
+                settings.SAMPLES,
+                *_SHARED,
+            ),
+        ),
+        Kind(
+            "statistics",
+            "Fisher information or Gram matrices of a model, for merging",
+            (
+                settings.MODEL,
+                settings.CORPUS,
+                settings.STATISTICS_KIND,
+                settings.CATEGORIES.with_(help="Categories whose texts are taken; all by default."),
+                settings.STATISTICS_SAMPLES,
+                settings.MAX_LENGTH,
+                *_SHARED,
+            ),
+            version=statistics.VERSION,
+        ),
+        Kind("merge", "merge models as a recipe says", (RECIPE, DEVICE), resumable=True),
+        Kind(
+            "extract",
+            "a LoRA adapter that makes a merge or fine-tune of its base",
+            (settings.BASE, settings.MODEL.with_(help="What was made of the base."), settings.RANK, DEVICE),
+        ),
+        Kind(
+            "evaluate",
+            "scores of models on tasks",
+            (
+                settings.MODELS,
+                settings.TASKS,
+                settings.LIMIT,
+                settings.EVALUATE_BATCH,
+                settings.RUN_CODE,
+                DEVICE,
+                RUN_DTYPE,
+            ),
+        ),
+        Kind(
+            "sweep",
+            "search recipe parameters: every trial is merged and evaluated",
+            (SWEEP, settings.RUN_CODE, DEVICE),
+            resumable=True,
+        ),
+    )
+}

@@ -1,0 +1,211 @@
+"""What a sweep's YAML asks for, checked against the recipe it searches before anything is merged."""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import absolute
+from nmerge_core.errors import InputError
+from nmerge_core.inputs import Places
+from nmerge_core.merging.recipe.mergekit_recipe import renamed
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.number_format import AUTO, RUN_DTYPES
+from nmerge_core.parameters import Number
+from nmerge_core.search.axis import Axis, read_axis
+from nmerge_core.search.strategies import STRATEGIES
+
+KEEP = ("best", "all", "none")
+Point = Mapping[str, Any]  # the value of each searched key
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep; `recipe` is as it was written, `folder` that of the file it came from.
+
+    `objective` holds the weight of each task's primary metric, or None for their mean; `keep` says which merged
+    checkpoints stay; `trials` is the number of them, whatever the strategy.
+    """
+
+    recipe: Mapping[str, Any]
+    folder: Path
+    axes: tuple[Axis, ...]
+    strategy: str
+    trials: int
+    seed: int
+    tasks: tuple[str, ...]
+    objective: Mapping[str, float] | None
+    limit: int | None
+    run_dtype: str
+    keep: str
+
+    def recipe_at(self, point: Point) -> Recipe:
+        """Return the recipe of one trial; raises InputError where a value does not fit it."""
+        return replace(load_recipe(self.content_at(point)), folder=self.folder)
+
+    def content_at(self, point: Point) -> dict[str, Any]:
+        """Return what stands in the recipe of one trial."""
+        content = deepcopy(dict(self.recipe))
+        for axis in self.axes:
+            axis.put(content, point[axis.key])
+        return content
+
+    def points_of(self, axis: Axis) -> list[Point]:
+        """Return a point for every value of an axis, or for both ends of its range, the other axes at their first."""
+        first = {other.key: other.at(0) for other in self.axes}
+        return [{**first, axis.key: value} for value in axis.values or (axis.at(0), axis.at(1))]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The fingerprint of all that any trial reads, by its name: models, corpora, tasks and their data.
+
+        Raises:
+            InputError: one of them is not there, or cannot be read.
+        """
+        places = Places(cache_root(), self.folder)
+        found = dict(map(places.task, self.tasks))
+        for point in (point for axis in self.axes for point in self.points_of(axis)):
+            _, inputs = self.recipe_at(point).in_full(places)
+            found |= inputs
+        return dict(sorted(found.items()))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What stands in its YAML, the recipe's models in full, so that it means the same from any folder."""
+        full = {"folder": str(self.folder.resolve()), "trials": self.trials, **self.identity}
+        return {**full, "recipe": renamed(self.recipe, absolute), "tasks": list(self.tasks)}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides what a trial is and leaves, as the YAML has it; more `trials` may be asked for later."""
+        names = ("strategy", "seed", "tasks", "objective", "limit", "run_dtype", "keep")
+        written = {name: getattr(self, name) for name in names}
+        return {"recipe": dict(self.recipe), "search": {axis.key: axis.written for axis in self.axes}, **written}
+
+
+_DEFAULTS: dict[str, Any] = {"strategy": "grid", "trials": 20, "seed": 0, "objective": None, "limit": None}
+_DEFAULTS |= {"run_dtype": AUTO, "keep": "best"}
+_KEYS = ("recipe", "search", "tasks", *_DEFAULTS)
+_FOLDER = "folder"  # of a sweep that is no file: where its relative paths start
+
+
+def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
+    """Read a sweep from its file, or from what stands in it, and try its recipe with the values of every searched key.
+
+    Raises:
+        InputError: not YAML, an unknown key (the nearest is named), a value out of range, or a searched key that the
+            recipe does not know or that changes nothing.
+    """
+    if isinstance(source, Mapping):
+        file = Path(source.get(_FOLDER, ".")) / "sweep"
+        content = {**_DEFAULTS, **{key: value for key, value in source.items() if key != _FOLDER}}
+    else:
+        file = Path(source)
+        content = {**_DEFAULTS, **_read(file)}
+    check_keys(content, _KEYS, str(file))
+    if missing := [key for key in _KEYS if key not in content]:
+        raise InputError(f"{file}: the key '{missing[0]}' is missing")
+    recipe, folder = _recipe(file, content["recipe"])
+    search = content["search"]
+    if not isinstance(search, Mapping) or not search:
+        raise InputError(f"{file}, key 'search': expected a path into the recipe and its values, found {search!r}")
+    whole = ["seed", *(p.name for p in load_recipe(recipe).method.parameters if isinstance(p, Number) and p.whole)]
+    axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
+    strategy, keep, tasks, objective = (content[key] for key in ("strategy", "keep", "tasks", "objective"))
+    run_dtype = content["run_dtype"]
+    _check(strategy in STRATEGIES, file, "strategy", f"one of {', '.join(STRATEGIES)}", strategy)
+    _check(run_dtype in RUN_DTYPES, file, "run_dtype", f"one of {', '.join(RUN_DTYPES)}", run_dtype)
+    _check(keep in KEEP, file, "keep", f"one of {', '.join(KEEP)}", keep)
+    _check(_whole(content["trials"], 1), file, "trials", "a whole number from 1", content["trials"])
+    _check(_whole(content["seed"], 0), file, "seed", "a whole number from 0", content["seed"])
+    limit = content["limit"]
+    _check(limit is None or _whole(limit, 1), file, "limit", "a whole number from 1", limit)
+    tasks = [tasks] if isinstance(tasks, str) else tasks
+    named = isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)
+    _check(named, file, "tasks", "a list of tasks as `evaluate` takes them", tasks)
+    _check(objective is None or _weights(objective), file, "objective", "{task: weight above 0}", objective)
+    if strategy == "grid":
+        ranged = [axis.key for axis in axes if not axis.values]
+        _check(not ranged, file, "search", "lists of values for strategy: grid (or take random or cma)", ranged)
+    trials = prod(len(axis.values) for axis in axes) if strategy == "grid" else content["trials"]
+    found = [
+        str(path) if (path := file.parent / task).is_file() and not Path(task).exists() else task for task in tasks
+    ]
+    seed = content["seed"]
+    sweep = Sweep(recipe, folder, axes, strategy, trials, seed, tuple(found), objective, limit, run_dtype, keep)
+    _try_values(sweep)
+    return sweep
+
+
+def check_keys(content: Iterable[Any], known: Iterable[str], where: str) -> None:
+    """Raise InputError for the first key that is not known, naming the nearest that is."""
+    known = tuple(known)
+    for key in content:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1, 0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+            raise InputError(f"{where}: unknown key '{key}'; {hint}")
+
+
+def _try_values(sweep: Sweep) -> None:
+    """Check every value of every key, or both ends of its range, the others at their first."""
+    for axis in sweep.axes:
+        points = sweep.points_of(axis)
+        recipes = {sweep.recipe_at(point).yaml for point in points}
+        if len(recipes) == 1 < len(points):
+            first, last = points[0][axis.key], points[-1][axis.key]
+            raise InputError(
+                f"sweep, search key '{axis.key}': {first} and {last} make the same recipe; is it set beside "
+                "every model? That goes before the shared one, search models[0].parameters… there"
+            )
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{file}: expected a mapping with {', '.join(_KEYS)}; found {type(content).__name__}")
+    return content
+
+
+def _recipe(file: Path, given: Any) -> tuple[Mapping[str, Any], Path]:
+    """Return a recipe, inline or of a file beside the sweep's, as it was written, and the folder it counts from."""
+    if isinstance(given, Mapping):
+        load_recipe(given)
+        return given, file.parent
+    _check(isinstance(given, str), file, "recipe", "a recipe or the path of one", given)
+    path = Path(given).expanduser()
+    path = path if path.exists() else file.parent / given
+    load_recipe(path)
+    return yaml.safe_load(path.read_text(encoding="utf-8")), path.parent
+
+
+def _check(right: Any, file: Path, key: str, expected: str, found: Any) -> None:
+    if not right:
+        raise InputError(f"{file}, key '{key}': expected {expected}, found {found!r}")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _weights(given: Any) -> bool:
+    return (
+        isinstance(given, Mapping)
+        and bool(given)
+        and all(
+            isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < float("inf")
+            for weight in given.values()
+        )
+    )

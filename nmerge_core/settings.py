@@ -1,0 +1,96 @@
+"""The parameters of runs, each described once for the command line, Python, the pages and the keys of runs."""
+
+from nmerge_core.input_parameters import Classification, Corpus, Model, Models, Task, Tasks
+from nmerge_core.number_format import AUTO, RUN_DTYPES
+from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Text
+
+MODEL = Model(name="model", required=True, help="A model folder or Hub id, or MODEL+ADAPTER with a LoRA.")
+BASE = MODEL.with_(name="base", help="The base model.")
+MODELS = Models(name="models", required=True, help="Models, in their order.")
+FINE_TUNES = MODELS.with_(help="Fine-tunes of the base.")
+CORPUS = Corpus(
+    name="corpus",
+    required=True,
+    help="A folder with one <category>.jsonl per category, or a YAML of datasets sources.",
+)
+TASK = Task(
+    name="task",
+    required=True,
+    help="A task YAML, a task of the demo family (math, code, translation, general), or an lm-eval name.",
+)
+TASKS = Tasks(
+    name="tasks", required=True, help=f"Tasks, separated by commas: each {TASK.help[0].lower()}{TASK.help[1:]}"
+)
+CLASSIFICATION = Classification(name="neurons", help="What classify wrote for the model or its base.")
+DEVICE = Text(name="device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+RUN_DTYPE = Choice(
+    name="run_dtype",
+    default=AUTO,
+    choices=RUN_DTYPES,
+    help="Number format the model runs in; auto is its own, on a CPU that computes in it slowly float32.",
+)
+CATEGORIES = Names(name="categories", help="Categories of the corpus to use besides general; all by default.")
+TOP_K = Number(
+    name="top_k", default=10, low=1, high=50, step=1, whole=True, help="Exemplars that vote on a neuron (k)."
+)
+MARGIN = Number(
+    name="margin",
+    default=1,
+    low=0,
+    high=50,
+    step=1,
+    whole=True,
+    unit="votes",
+    help="Votes a category must be ahead by, else the neuron is General (m).",
+)
+MAX_LENGTH = Number(
+    name="max_length", default=512, low=1, step=1, whole=True, unit="tokens", help="Tokens of a text that are read."
+)
+COLLECT_BATCH = Number(
+    name="batch_size", default="auto", low=1, step=1, whole=True, auto=True, unit="exemplars", help="Exemplars a batch."
+)
+SKIP_FIRST = Flag(name="skip_first", help="Leave out the first token, an attention sink in many models.")
+SAMPLES = Number(
+    name="samples",
+    default=30,
+    low=1,
+    step=1,
+    whole=True,
+    unit="texts",
+    help="Texts drawn of each category (paper: 30).",
+)
+STATISTICS_SAMPLES = SAMPLES.with_(default=256, help="Texts drawn of each category, or as many as it has.")
+STATISTICS_KIND = Choice(
+    name="kind",
+    required=True,
+    choices=("fisher", "gram"),
+    help="Fisher information, for the method fisher, or Gram matrices, for regmean.",
+)
+SEED = Number(name="seed", default=0, low=0, step=1, whole=True, help="Decides every draw.")
+CATEGORY = Text(name="category", required=True, help="The category whose neurons are silenced.")
+LAYERS = Numbers(name="layers", required=True, low=0, whole=True, help="Layers, from 0, such as 1,3-5.")
+PROPORTIONS = Numbers(
+    name="proportions",
+    default=(0.2, 0.4, 0.6, 0.8, 1.0),
+    low=0,
+    high=1,
+    above_low=True,
+    help="Shares of the category's neurons; 20 % is 0.2.",
+)
+REPEATS = Number(
+    name="repeats", default=3, low=1, step=1, whole=True, help="Random draws of as many neurons, averaged."
+)
+LIMIT = Number(
+    name="limit", low=1, step=10, whole=True, unit="problems", help="Only the first so many problems of a task; or all."
+)
+RUN_CODE = Flag(name="run_code", help="Let tasks run the code that a model writes, in a locked-down process.")
+EVALUATE_BATCH = Number(
+    name="batch_size",
+    default=64,
+    low=1,
+    step=1,
+    whole=True,
+    unit="texts",
+    help="Texts a batch; halved when they do not fit in the accelerator's memory.",
+)
+RANK = Number(name="rank", required=True, low=1, step=1, whole=True, help="The rank of each linear layer's change.")

@@ -1,6 +1,0 @@
-"""Search over recipe parameters: every trial is merged, scored and written down before the next begins."""
-
-from nmerge_core.sweep.plan import Sweep, load_sweep
-from nmerge_core.sweep.run import sweep
-
-__all__ = ["Sweep", "load_sweep", "sweep"]

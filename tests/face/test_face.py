@@ -1,0 +1,226 @@
+"""The public functions: paths as text or `Path`, one or several, data frames and figures, nothing computed twice."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+import nmerge_core as nm
+from nmerge_core.errors import InputError
+from nmerge_core.runs import here
+from nmerge_core.runs.folder import list_runs
+from nmerge_core.runs.kinds import KINDS
+from nmerge_core.runs.lock import hold_run
+from tests.tiny_family import make_family
+
+FUNCTIONS = [name for name in nm.__all__ if name != "__version__"]
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    return make_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cache").resolve()
+    before, os.environ["NMERGE_CACHE"] = os.environ["NMERGE_CACHE"], str(root)
+    yield root
+    os.environ["NMERGE_CACHE"] = before
+
+
+@pytest.fixture(scope="module")
+def found(family, cache):
+    return nm.classify([family.base, Path(family.math)], corpus=Path(family.corpus), top_k=3, progress=False)
+
+
+@pytest.fixture(scope="module")
+def merged(family, cache):
+    return nm.merge(family.recipe, progress=False)
+
+
+def states(cache):
+    return {run.id: run.status().started for run in list_runs(cache)}
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name in KINDS])
+def test_a_function_has_the_parameters_and_defaults_of_its_kind_of_run(name):
+    own = dict(inspect.signature(getattr(nm, name)).parameters)
+    for parameter in KINDS[name].parameters:
+        named = "models" if (name, parameter.name) == ("classify", "model") else parameter.name
+        found = own.pop(named)
+        assert found.default == (inspect.Parameter.empty if parameter.required else parameter.default), named
+    assert own.keys() <= {"progress", "out"}
+
+
+def test_every_function_is_documented_and_typed():
+    for name in FUNCTIONS:
+        function = getattr(nm, name)
+        signature = inspect.signature(function)
+        assert inspect.getdoc(function), name
+        assert signature.return_annotation is not inspect.Signature.empty
+        for parameter in signature.parameters.values():
+            assert parameter.annotation is not inspect.Parameter.empty, (name, parameter.name)
+            assert f"{parameter.name}:" in inspect.getdoc(function) or parameter.name == "progress", (name, parameter)
+    assert set(FUNCTIONS) <= set(dir(nm))
+    with pytest.raises(AttributeError, match="has no attribute 'clasify'"):
+        nm.clasify  # noqa: B018
+
+
+def test_no_room_of_the_package_has_the_name_of_a_function():
+    rooms = {path.stem for path in Path(nm.__file__).parent.iterdir()}
+    assert not rooms & set(FUNCTIONS)
+
+
+def test_importing_the_package_takes_nothing_heavy():
+    program = "import sys, nmerge_core; assert not {'torch', 'pandas', 'plotly'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_classifications_have_neurons_counts_and_figures(found):
+    neurons = found.neurons()
+    assert list(neurons) == ["model", "layer", "neuron", "category"] and len(neurons) == 2 * 2 * 48
+    counts = found.counts()
+    assert list(counts) == ["layer", "category", "base", "math", "intersection"] and counts["base"].sum() == 2 * 48
+    again = found.neurons(k=1, margin=0)
+    assert not again["category"].equals(neurons["category"])
+    assert list(found.undecided().index) == ["base", "math"]
+    for figure in (found.figure(), found.figure([1]), found.proportions_figure(), found.depth_figure("math")):
+        assert isinstance(figure, go.Figure) and figure.data
+
+
+def test_nothing_is_computed_twice(family, cache, found, merged):
+    before = states(cache)
+    again = nm.classify([family.base, family.math], family.corpus, top_k=3, progress=False)
+    assert again.paths == found.paths
+    assert nm.merge(str(family.recipe), progress=False).path == merged.path
+    assert states(cache) == before
+    assert nm.compare([found.paths[0], str(found.paths[1])]).counts().equals(found.counts())
+
+
+def test_a_result_stands_for_its_folder(family, cache, found, merged):
+    scores = nm.evaluate([family.base, merged], tasks=Path(family.task), limit=2, progress=False)
+    assert list(scores.scores["model"].unique()) == scores.labels == ["base", "merged"]
+    assert isinstance(scores.figure(), go.Figure) and list(scores.table["model"]) == ["base", "merged"]
+    curve = nm.knockout(
+        family.base, found, "general", [0, 1], family.task, proportions=1.0, repeats=1, limit=2, progress=False
+    )
+    assert set(curve.curve["group"]) == {"general", "random"} and isinstance(curve.figure(), go.Figure)
+
+
+def test_a_merge_has_its_report_recipe_and_facts(family, merged):
+    assert merged.report["method"] == "task_arithmetic" and "merge_method: task_arithmetic" in merged.recipe
+    with pytest.raises(ValueError, match="task_arithmetic finds no coefficients"):
+        merged.figure()
+    solved = nm.merge(
+        {
+            "merge_method": "sublin",
+            "base_model": family.base,
+            "models": [{"model": family.math}, {"model": family.code}],
+            "parameters": {"calibration": family.corpus, "samples": 2},
+        },
+        progress=False,
+    )
+    assert isinstance(solved.figure(), go.Figure) and solved.facts["coefficients"]
+
+
+def test_a_merge_into_a_folder_of_ones_own(family, tmp_path):
+    merged = nm.merge(family.recipe, tmp_path / "out", progress=False)
+    assert merged.path == tmp_path / "out" and (merged.path / "config.json").exists()
+    with pytest.raises(InputError, match="out"):
+        nm.merge(family.recipe, str(tmp_path / "out"), progress=False)
+
+
+def test_the_other_functions_give_tables_and_figures(family, cache, found):
+    cosines = nm.cosine(family.base, family.math, progress=False)
+    assert set(cosines.table["model"]) == {"math"} and len(cosines.moved) and cosines.figure().data
+    lines = nm.linearity(
+        family.base, [family.math, family.code], family.corpus, neurons=found, categories=["math", "code"], samples=2,
+        progress=False,
+    )  # fmt: skip
+    assert {"attention", "mlp", "group"} == set(lines.table["submodule"])
+    assert lines.figure().data and lines.coefficients_figure().data
+    statistics = nm.statistics(family.math, family.corpus, "gram", categories="math", samples=2, progress=False)
+    assert statistics.meta["categories"] == ["general", "math"] or statistics.meta["categories"] == ["math"]
+    adapter = nm.extract(family.base, family.math, 2, progress=False)
+    assert (adapter.path / "adapter_config.json").exists() and list(adapter.changes)[:2] == ["tensor", "rank"]
+    inspected = nm.inspect([family.base, family.math])
+    assert inspected.mergeable and list(inspected.models["label"]) == ["base", "math"]
+    assert nm.estimate(family.recipe).tensors > 10
+    assert "ties" in list(nm.methods()["name"]) and nm.methods("ties").title == "TIES-Merging"
+    with pytest.raises(InputError, match="method 'tiess': expected one of"):
+        nm.methods("tiess")
+
+
+def test_a_sweep_is_a_run_too(family, cache):
+    content = {
+        "recipe": yaml_of(family.recipe),
+        "search": {"parameters.weight": [0.2, 0.4]},
+        "tasks": [family.task],
+        "limit": 2,
+    }
+    found = nm.sweep(content, progress=False)
+    assert list(found.trials["parameters.weight"]) == [0.2, 0.4] and found.best.exists()
+    before = states(cache)
+    assert nm.sweep(content, progress=False).path == found.path and states(cache) == before
+
+
+def yaml_of(file):
+    import yaml
+
+    return yaml.safe_load(Path(file).read_text())
+
+
+def test_wrong_input_is_said_as_everywhere(family, cache):
+    with pytest.raises(InputError, match="expected a path or a name, found 3"):
+        nm.classify([3], family.corpus)
+    with pytest.raises(InputError, match=r"classify, margin: expected a whole number in \[0, 50\], found -1"):
+        nm.classify(family.base, family.corpus, margin=-1, progress=False)
+    with pytest.raises(InputError, match="nowhere: no such corpus"):
+        nm.classify(family.base, "nowhere", progress=False)
+    with pytest.raises(InputError, match="empty list"):
+        nm.inspect([])
+
+
+def test_a_run_that_another_process_does_is_waited_for(family, cache):
+    request = {"base": family.base, "models": [family.code]}
+    run = here.do("cosine", request)
+    (run.results / "cosine.csv").rename(run.folder / "kept.csv")
+    status = json.loads((run.folder / "status.json").read_text())
+    lock = hold_run(run.folder)
+    (run.folder / "status.json").write_text(json.dumps({**status, "state": "running"}))
+    stages: list[str] = []
+
+    def finish() -> None:
+        time.sleep(0.5)
+        (run.folder / "kept.csv").rename(run.results / "cosine.csv")
+        (run.folder / "status.json").write_text(json.dumps({**status, "updated": time.time()}))
+        lock.close()
+
+    other = threading.Thread(target=finish)
+    other.start()
+    found = here.do("cosine", request, lambda stage, *_: stages.append(stage))
+    other.join()
+    assert found.id == run.id and stages and isinstance(pd.read_csv(found.results / "cosine.csv"), pd.DataFrame)
+
+
+def test_an_interrupt_leaves_a_merge_to_go_on_with(family, cache):
+    recipe = {**yaml_of(family.recipe), "parameters": {"weight": 0.125}}
+
+    def stop(stage, done, total, unit=""):
+        if stage == "Merging" and done > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        here.do("merge", {"recipe": recipe}, stop)
+    [run] = [run for run in list_runs(cache) if run.status().state == "interrupted"]
+    assert run.part.exists()
+    assert here.do("merge", {"recipe": recipe}).id == run.id and run.status().state == "done"

@@ -1,0 +1,192 @@
+"""mergekit's recipes for the methods both have: they run unchanged, and give what mergekit gives where it is here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.cli import main
+from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from tests.merging import checkpoints, vocabularies
+
+PROJECT = Path(__file__).parents[3]
+
+# In the forms of mergekit's examples; BASE, MATH and CODE stand for folders.
+EXAMPLES = {
+    "linear": """
+models:
+  - model: MATH
+    parameters:
+      weight: 1.0
+  - model: CODE
+    parameters:
+      weight: 0.3
+merge_method: linear
+dtype: float32
+""",
+    "linear-of-the-base-too": """
+models: [{model: BASE, parameters: {weight: 0.5}}, {model: MATH, parameters: {weight: 0.25}}]
+base_model: BASE
+merge_method: linear
+parameters: {normalize: false}
+""",
+    "task_arithmetic": """
+merge_method: task_arithmetic
+base_model: BASE
+models:
+  - model: BASE
+  - model: MATH
+    parameters: {weight: 0.7}
+  - model: CODE
+    parameters: {weight: -0.4}
+parameters: {normalize: false, lambda: 0.9, int8_mask: true}
+out_dtype: bfloat16
+dtype: float32
+""",
+    "ties": """
+models:
+  - model: BASE
+  - model: MATH
+    parameters:
+      density: [1, 0.5]  # a gradient over the layers
+      weight: 1.0
+  - model: CODE
+    parameters:
+      density: 0.25
+      weight: [0, 0.6]
+merge_method: ties
+base_model: BASE
+parameters:
+  normalize: true
+  int8_mask: true
+dtype: float32
+""",
+    "filters": """
+models:
+  - model: MATH
+    parameters:
+      weight:
+        - filter: mlp
+          value: [0.2, 0.8]
+        - filter: self_attn
+          value: 0.1
+        - value: 0.5
+  - model: CODE
+    parameters: {weight: 0.5}
+merge_method: task_arithmetic
+base_model: BASE
+""",
+}
+# mergekit takes a gradient's start for the final norm, NMerge its end, as the norm follows the last layer.
+NORM = "model.norm.weight"
+
+
+def content(name: str, family: SimpleNamespace) -> str:
+    return (
+        EXAMPLES[name].replace("BASE", family.base).replace("MATH", family.models[0]).replace("CODE", family.models[1])
+    )
+
+
+def run(recipe: str, folder: Path) -> dict[str, torch.Tensor]:
+    """Merge by the command line; `folder` has the recipe's file and the merge."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(recipe)
+    assert main(["merge", str(folder / "recipe.yaml"), str(folder / "merged")]) == 0
+    return load_file(folder / "merged" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def reference(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """What mergekit makes of the examples, and of one DARE."""
+    import yaml
+
+    root = tmp_path_factory.mktemp("mergekit")
+    jobs = [(yaml.safe_load(content(name, family)), str(root / name)) for name in EXAMPLES]
+    dare = {"merge_method": "dare_linear", "base_model": family.base, "dtype": "float32"}
+    dare["models"] = [{"model": family.models[0], "parameters": {"weight": 1.0, "density": 0.5}}]
+    jobs.append((dare, str(root / "dare_linear")))
+    grown = vocabularies.make_family(root / "grown")
+    tokens = {"merge_method": "task_arithmetic", "base_model": grown.base, "tokenizer_source": "base"}
+    tokens["models"] = [{"model": model, "parameters": {"weight": 0.5}} for model in grown.models]
+    jobs.append((tokens, str(root / "tokens")))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.merging.mergekit_reference"],
+        input=json.dumps(jobs),
+        cwd=PROJECT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(root=root, dare=dare, tokens=tokens, known=json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_unchanged(family: SimpleNamespace, tmp_path: Path, name: str) -> None:
+    merged = run(content(name, family), tmp_path / name)
+    assert merged.keys() == family.weights.keys()
+    assert not torch.equal(merged[NORM].float(), family.weights[NORM])
+
+
+@pytest.mark.mergekit
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_gives_what_mergekit_gives(
+    family: SimpleNamespace, reference: SimpleNamespace, tmp_path: Path, name: str
+) -> None:
+    recipe = content(name, family)
+    ours, theirs = run(recipe, tmp_path / name), load_file(reference.root / name / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for tensor in ours:
+        if not (tensor == NORM and name == "ties"):
+            assert ours[tensor].dtype == theirs[tensor].dtype
+            torch.testing.assert_close(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.mergekit
+def test_dare_drops_another_half_of_the_same_change(
+    family: SimpleNamespace, reference: SimpleNamespace, tmp_path: Path
+) -> None:
+    ours = run(json.dumps(reference.dare), tmp_path / "ours")
+    theirs = load_file(reference.root / "dare_linear" / "model.safetensors")
+    for merged in (ours, theirs):
+        share, kept, dropped = 0.0, 0, 0
+        change = {name: family.tunes["math"][name] - family.weights[name] for name in merged}
+        for name, tau in change.items():
+            delta = merged[name] - family.weights[name]
+            share += float((delta * tau).sum())
+            dropped += int((delta == 0).sum())
+            kept += int((delta != 0).sum())
+        whole = sum(float((tau * tau).sum()) for tau in change.values())
+        assert share / whole == pytest.approx(1, abs=0.2)  # of about 1,400 entries: a deviation of 0.05
+        assert kept / (kept + dropped) == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.mergekit
+def test_rows_by_token_are_those_of_mergekit(reference: SimpleNamespace, tmp_path: Path) -> None:
+    ours = run(json.dumps(reference.tokens), tmp_path / "tokens")
+    theirs = open_checkpoint(str(reference.root / "tokens"))
+    for name in set(ours) - {"model.embed_tokens.weight", "lm_head.weight", "lm_head.bias"}:
+        torch.testing.assert_close(ours[name], theirs.read(name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.mergekit
+def test_its_methods_and_keys_are_known(reference: SimpleNamespace) -> None:
+    assert sorted(mergekit.METHODS) == reference.known["methods"]
+    assert sorted(mergekit.KEYS) == reference.known["keys"]
+
+
+def test_out_dtype_is_what_is_written(family: SimpleNamespace, tmp_path: Path) -> None:
+    merged = run(content("task_arithmetic", family), tmp_path / "merged")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
+    config = json.loads((tmp_path / "merged" / "merged" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+    resolved = (tmp_path / "merged" / "merged" / "nmerge_recipe.yaml").read_text()
+    assert "dtype: bfloat16" in resolved and "out_dtype" not in resolved
+    assert checkpoints.CONFIG["model_type"] == config["model_type"]

@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import pytest
+
+from nmerge_core.errors import InputError
+from nmerge_core.merging.recipe.reading import load_recipe
+
+TIES = """
+models:
+  - model: base
+  - model: math
+    parameters: {density: 0.5, weight: 0.5}
+  - model: code
+    parameters:
+      weight: 0.3
+merge_method: ties
+base_model: base
+parameters:
+  normalize: true
+  int8_mask: true
+dtype: float16
+"""
+
+
+def test_mergekits_example_reads_as_people_have_it() -> None:
+    recipe = load_recipe(TIES)
+    assert recipe.references == ("math", "code")  # the base among the models is not merged with itself
+    values = recipe.values()
+    assert values.each["weight"] == (0.5, 0.3)
+    assert values.each["density"] == (0.5, 0.2)  # beside the model, else the default
+    assert values.shared["normalize"] is True and values.shared["trim"] == "auto"
+    assert recipe.dtype == "float16"
+
+
+def test_written_recipe_reads_the_same() -> None:
+    recipe = load_recipe(TIES)
+    again = load_recipe(recipe.yaml)
+    assert again.values() == recipe.values() and again.references == recipe.references
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parameters": {"densty": 0.2}}, "unknown key 'densty'; did you mean 'density'?"),
+        ({"normalise": True}, "unknown key 'normalise'"),
+        ({"models": [{"model": "math", "parameters": {"wieght": 1}}]}, "did you mean 'weight'?"),
+        ({"models": [{"model": "math", "parameters": {"lambda": 1}}]}, "models[0] (ties): unknown key 'lambda'"),
+        (
+            {"models": [{"model": "math", "parameters": {"category": "math"}}]},
+            "'category' (it is a parameter of adamerging, fisher, lorahub, neuronmerge, regmean, sublin; leave it out "
+            "here); known keys: weight, density",
+        ),
+        ({"models": [{"model": "base"}]}, "at least one model besides the base"),
+        ({"models": "math"}, "key 'models': expected a list"),
+        ({"models": ["math"]}, "key 'models[0]': expected {model: path-or-id"),
+        ({"merge_method": "tie"}, "did you mean 'ties'?"),
+        ({"base_model": None}, "key 'base_model': ties merges differences from a base"),
+        ({"parameters": {"density": 20}}, "'parameters.density': expected a number in (0, 1], found 20"),
+        ({"parameters": {"density": 0}}, "expected a number in (0, 1], found 0"),
+        ({"parameters": {"density": "half"}}, "found 'half'"),
+        ({"parameters": {"normalize": 1}}, "expected true or false, found 1"),
+        ({"parameters": {"trim": "layer"}}, "expected one of auto, model, tensor, found 'layer'"),
+        ({"parameters": {"weight": True}}, "expected a number in [-2, 3], found True"),
+        (
+            {"parameters": {"weight": []}},
+            "expected a list of numbers (a gradient over the layers) or of {filter, value}",
+        ),
+        ({"parameters": {"weight": [0.5, {"value": 1}]}}, "expected a list of numbers"),
+        ({"parameters": {"weight": [{"filtre": "mlp", "value": 1}]}}, "weight[0]': expected {filter"),
+        ({"dtype": ["bfloat16"]}, "key 'dtype': expected one of float32"),
+        ({"dtype": "bf16"}, "key 'dtype': expected one of float32, bfloat16, float16; found 'bf16'"),
+        ({"seed": -1}, "key 'seed': expected a whole number from 0, found -1"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict, message: str) -> None:
+    recipe = {"merge_method": "ties", "base_model": "base", "models": [{"model": "math"}], **change}
+    with pytest.raises(InputError) as error:
+        load_recipe(recipe)
+    assert message in str(error.value)
+
+
+def test_a_file_that_is_not_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    with pytest.raises(InputError, match="recipe.yaml: cannot be read"):
+        load_recipe(file)
+    file.write_text("models: [")
+    with pytest.raises(InputError, match="recipe.yaml: not readable as YAML"):
+        load_recipe(file)
+    file.write_text("- 1")
+    with pytest.raises(InputError, match="expected a mapping with merge_method"):
+        load_recipe(file)
+
+
+def test_auto_and_per_category_values() -> None:
+    recipe = {
+        "merge_method": "neuronmerge",
+        "base_model": "base",
+        "models": [{"model": "math", "parameters": {"category": "math"}}],
+        "parameters": {"lambda_2": "auto", "specific": {"math": "own"}},
+    }
+    values = load_recipe(recipe).values()
+    assert values.shared["lambda_2"] == "auto" and values.shared["specific"] == {"math": "own"}
+    recipe["parameters"] = {"specific": {"math": "keep"}}
+    wanted = "specific.math.: expected one of drop, own, .*, or .category: any of these., found .keep."
+    with pytest.raises(InputError, match=wanted):
+        load_recipe(recipe)
+
+
+def test_a_key_left_blank_is_a_key_left_out() -> None:
+    recipe = load_recipe("merge_method: ties\nbase_model: b\nmodels: [{model: m}]\nparameters: {density: , trim: }\n")
+    assert recipe.values().each["density"] == (0.2,) and recipe.values().shared["trim"] == "auto"
+
+
+def test_a_large_lambda_that_was_solved_is_read_again() -> None:
+    recipe = {"merge_method": "neuromerging", "base_model": "b", "models": [{"model": "m"}]}
+    solved = load_recipe({**recipe, "parameters": {"lambda_2": 27.6}})
+    assert load_recipe(solved.yaml).values().shared["lambda_2"] == 27.6

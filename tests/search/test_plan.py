@@ -1,0 +1,137 @@
+"""What a sweep's YAML says, and every way in which it can be wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nmerge_core.errors import InputError
+from nmerge_core.search.axis import Axis, read_axis
+from nmerge_core.search.plan import Sweep, load_sweep
+from nmerge_core.search.strategies import STRATEGIES, cma, grid, random
+
+RECIPE = {
+    "merge_method": "ties",
+    "base_model": "base",
+    "models": [{"model": "math", "parameters": {"weight": 0.5}}, {"model": "code"}],
+    "parameters": {"lambda": [0.5, 1.0]},
+}
+
+
+def load(folder: Path, search: dict, recipe: object = RECIPE, **more: object) -> Sweep:
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump({"recipe": recipe, "search": search, "tasks": ["math"], **more}, sort_keys=False))
+    return load_sweep(file)
+
+
+def test_a_grid_tries_every_combination_in_the_order_written(tmp_path: Path) -> None:
+    plan = load(tmp_path, {"parameters.density": [0.1, 0.2], "dtype": ["float32", "bfloat16", "float16"]})
+    assert plan.trials == 6
+    assert [tuple(point.values()) for point in grid(plan.axes, 0)] == [
+        (0.1, "float32"), (0.1, "bfloat16"), (0.1, "float16"),
+        (0.2, "float32"), (0.2, "bfloat16"), (0.2, "float16"),
+    ]  # fmt: skip
+    recipe = plan.recipe_at({"parameters.density": 0.2, "dtype": "float16"})
+    assert recipe.values().each["density"] == (0.2, 0.2) and recipe.dtype == "float16"
+    assert recipe.values().each["weight"] == (0.5, 1.0)
+
+
+def test_paths_reach_models_and_points_of_a_gradient(tmp_path: Path) -> None:
+    keys = ["models[1].parameters.weight", "parameters.lambda[0]", "models[0].model"]
+    plan = load(tmp_path, {keys[0]: [0.1, 0.2], keys[1]: [0.3, 0.4], keys[2]: ["math", "other"]})
+    recipe = plan.recipe_at({keys[0]: 0.2, keys[1]: 0.4, keys[2]: "other"})
+    assert recipe.references == ("other", "code")
+    assert recipe.values().each["weight"] == (0.5, 0.2) and recipe.values().shared["lambda"] == [0.4, 1.0]
+    assert plan.recipe["parameters"]["lambda"] == [0.5, 1.0]  # what was written stays
+
+
+def test_a_recipe_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / "own.yaml").write_text("task: own")
+    plan = load(tmp_path, {"parameters.density": [0.1]}, "recipe.yaml", tasks=["own.yaml", "math"])
+    assert plan.recipe == RECIPE and plan.folder == tmp_path
+    assert plan.tasks == (str(tmp_path / "own.yaml"), "math")
+
+
+def test_places_on_an_axis() -> None:
+    assert [read_axis("a", [1, "b", None], whole=False).at(p) for p in (0, 0.33, 0.34, 0.99, 1)] == [
+        1, 1, "b", None, None,
+    ]  # fmt: skip
+    assert [read_axis("a", {"low": 1, "high": 3}, whole=False).at(p) for p in (0, 0.25, 1)] == [1.0, 1.5, 3.0]
+    assert [read_axis("a", {"low": 1, "high": 4}, whole=True).at(p) for p in (0, 0.25, 1)] == [1, 2, 4]
+    # 0.001 · 1000^(1/3) = 0.01
+    assert read_axis("a", {"low": 0.001, "high": 1, "log": True}, whole=False).at(1 / 3) == 0.01
+
+
+def test_whole_numbers_where_the_recipe_takes_them(tmp_path: Path) -> None:
+    recipe = {**RECIPE, "merge_method": "sublin", "parameters": {}, "models": [{"model": "math"}]}
+    plan = load(tmp_path, {"parameters.samples": {"low": 1, "high": 9}}, recipe, strategy="random", trials=3)
+    points = random(plan.axes, 0)
+    assert all(isinstance(next(points)["parameters.samples"], int) for _ in range(5))
+
+
+def test_random_points_depend_on_seed_and_number_alone() -> None:
+    axes = [Axis("a", low=2.0, high=4.0), Axis("b", values=("x", "y"))]
+    first, again, other = ([next(points) for _ in range(20)] for points in map(lambda s: random(axes, s), (0, 0, 1)))
+    assert first == again != other
+    assert all(2 <= point["a"] <= 4 for point in first) and {point["b"] for point in first} == {"x", "y"}
+    assert [next(random(axes[:1], 0))] != [{"a": first[1]["a"]}]
+
+
+def test_cma_goes_where_objectives_are_large() -> None:
+    points = cma([Axis("a", low=-1.0, high=3.0), Axis("b", low=0.01, high=1.0, log=True)], 3)
+    point = next(points)
+    for _ in range(200):
+        point = points.send(-((point["a"] - 2) ** 2) - (point["b"] - 0.1) ** 2)
+    assert point["a"] == pytest.approx(2, abs=0.02) and point["b"] == pytest.approx(0.1, abs=0.02)
+
+
+def test_every_strategy_is_a_choice() -> None:
+    assert list(STRATEGIES) == ["grid", "random", "cma"]
+
+
+@pytest.mark.parametrize(
+    ("search", "more", "message"),
+    [
+        ({"parameters.lamda": [1.0]}, {}, "unknown key 'lamda'.*did you mean 'lambda'"),
+        ({"parameter.lambda": [1.0]}, {}, "unknown key 'parameter'; did you mean 'parameters'"),
+        ({"models[2].parameters.weight": [1.0]}, {}, "expected a list with an entry 2, 2 entries"),
+        ({"models.weight": [1.0]}, {}, "'models.weight': expected a mapping that holds weight"),
+        ({"parameters.lambda[x]": [1.0]}, {}, "expected a path into the recipe such as"),
+        ({"parameters.density": [0.1, 20]}, {}, r"'parameters.density': expected a number in \(0, 1\]"),
+        ({"parameters.density": {"low": 0.0, "high": 1.0}}, {"strategy": "cma"}, r"a number in \(0, 1\], found 0"),
+        ({"parameters.weight": [0.1, 0.2]}, {"recipe": "both"}, "weight': 0.1 and 0.2 make the same recipe"),
+        ({"parameters.density": {"low": 1, "high": 0}}, {}, "expected numbers low < high"),
+        ({"parameters.density": {"low": 0, "high": 1, "log": True}}, {}, "expected numbers low < high"),
+        ({"parameters.density": {"low": 0, "hi": 1}}, {}, r"expected \[value, …\] or {low: …, high: …}"),
+        ({"parameters.density": []}, {}, r"expected \[value, …\]"),
+        ({"parameters.density": {"low": 0.1, "high": 1}}, {}, "'search': expected lists of values for strategy: grid"),
+        ({}, {}, "'search': expected a path"),
+        ({"seed": [1, 2]}, {"stratgy": "cma"}, "unknown key 'stratgy'; did you mean 'strategy'"),
+        ({"seed": [1, 2]}, {"strategy": "cme"}, "'strategy': expected one of grid, random, cma, found 'cme'"),
+        ({"seed": [1, 2]}, {"keep": "last"}, "'keep': expected one of best, all, none"),
+        ({"seed": [1, 2]}, {"trials": 0}, "'trials': expected a whole number from 1"),
+        ({"seed": [1, 2]}, {"limit": 0.5}, "'limit': expected a whole number from 1"),
+        ({"seed": [1, 2]}, {"tasks": []}, "'tasks': expected a list of tasks"),
+        ({"seed": [1, 2]}, {"objective": {"math": -1}}, "'objective': expected {task: weight above 0}"),
+        ({"seed": [1, 2]}, {"recipe": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+        ({"seed": [1, 2]}, {"recipe": 3}, "'recipe': expected a recipe or the path of one"),
+    ],
+)  # fmt: skip
+def test_wrong_sweeps_are_named(tmp_path: Path, search: dict, more: dict, message: str) -> None:
+    if more.get("recipe") == "both":
+        both = [{"model": model, "parameters": {"weight": 1.0}} for model in ("math", "code")]
+        more = {"recipe": {**RECIPE, "models": both}}
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, search, **more)
+
+
+def test_a_missing_key_and_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("recipe: recipe.yaml\n")
+    with pytest.raises(InputError, match="sweep.yaml: the key 'search' is missing"):
+        load_sweep(tmp_path / "sweep.yaml")
+    with pytest.raises(InputError, match="nowhere.yaml: cannot be read"):
+        load_sweep(tmp_path / "nowhere.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(InputError, match="expected a mapping with recipe, search"):
+        load_sweep(tmp_path / "list.yaml")

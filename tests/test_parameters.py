@@ -1,0 +1,135 @@
+"""Each kind of parameter checks itself, reads itself from text, describes itself, and tells its content."""
+
+from pathlib import Path
+
+import pytest
+
+from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import Corpus, File, Model, Models, Tasks
+from nmerge_core.inputs import Places
+from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Text
+from nmerge_core.runs.kinds import KINDS
+from tests.tiny import TEXTS, tiny_model, write_corpus
+
+SHARE = Number(name="share", help="A share.", low=0, high=1, above_low=True, varies=True)
+COUNT = Number(name="count", help="A count.", low=1, whole=True, unit="texts")
+SCALE = Number(name="lambda_2", help="A scale.", low=0, high=10, open_end=True, auto=True, default="auto")
+LAYERS = Numbers(name="layers", help="Layers.", low=0, whole=True)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "expected"),
+    [
+        (SHARE, 1, 1.0),
+        (COUNT, 3, 3),
+        (SCALE, "auto", "auto"),
+        (SCALE, 27.6, 27.6),  # beyond the slider's end
+        (LAYERS, 2, [2]),
+        (LAYERS, (1, 3), [1, 3]),
+        (Choice(name="c", help="", choices=("a", "b")), "b", "b"),
+        (Flag(name="f", help=""), True, True),
+        (Names(name="n", help=""), "math", ("math",)),
+        (Names(name="n", help=""), ["math", "code"], ("math", "code")),
+        (Model(name="m", help=""), Path("a/b"), "a/b"),
+        (Models(name="m", help=""), "a", ("a",)),
+        (Tasks(name="t", help=""), [Path("t.yaml"), "math"], ("t.yaml", "math")),
+        (SHARE, [0.2, 1], [0.2, 1.0]),
+        (SHARE, [{"filter": "mlp", "value": 1}, {"value": 0.5}], [{"filter": "mlp", "value": 1.0}, {"value": 0.5}]),
+        (SHARE, None, None),
+    ],
+)
+def test_a_right_value_gets_the_parameters_own_type(parameter, value, expected):
+    found = parameter.check(value, "place")
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        (SHARE, 20, r"place: expected a number in \(0, 1\], found 20"),
+        (SHARE, 0, r"expected a number in \(0, 1\], found 0"),
+        (SHARE, float("nan"), "found nan"),
+        (SHARE, True, "found True"),
+        (COUNT, 0, "expected a whole number from 1, found 0"),
+        (COUNT, 1.5, "expected a whole number from 1, found 1.5"),
+        (SCALE, -1, r"expected a number in \[0, ∞\), or auto, found -1"),
+        (LAYERS, [], "expected a list, each a whole number from 0"),
+        (LAYERS, [1, -2], "found"),
+        (Choice(name="c", help="", choices=("a", "b")), "d", "expected one of a, b, found 'd'"),
+        (Flag(name="f", help=""), 1, "expected true or false, found 1"),
+        (Text(name="t", help=""), "", "expected text, found ''"),
+        (Names(name="n", help=""), ["a", 3], "expected a list of names"),
+        (Model(name="m", help=""), 3, "expected a model folder or Hub id"),
+        (Models(name="m", help=""), [], "expected a list, each a model folder"),
+        (SHARE, [0.2, {"value": 1}], "expected a list of numbers"),
+        (SHARE, [{"filter": "mlp"}], "expected {filter: part of a name, value: …}"),
+        (SHARE, [0.5, 3], "place.1.: expected a number in"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(parameter, value, message):
+    with pytest.raises(InputError, match=message):
+        parameter.check(value, "place")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "expected"),
+    [
+        (SHARE, "0.5", 0.5),
+        (SCALE, "auto", "auto"),
+        (LAYERS, "5,1,3-4,3", [1, 3, 4, 5]),
+        (Numbers(name="p", help="", low=0, high=1), "0.2,1.0", [0.2, 1.0]),
+        (Names(name="n", help=""), "a, b", ("a", "b")),
+        (Tasks(name="t", help=""), "math,code", ("math", "code")),
+    ],
+)
+def test_options_are_read_from_text(parameter, text, expected):
+    assert parameter.from_text(text) == expected
+
+
+@pytest.mark.parametrize(("parameter", "text"), [(SHARE, "2"), (COUNT, "x"), (LAYERS, "3-1"), (LAYERS, "1,,2")])
+def test_options_that_cannot_be_read_are_refused(parameter, text):
+    with pytest.raises(ValueError):
+        parameter.from_text(text)
+
+
+def test_a_parameter_says_what_it_is():
+    assert SCALE.title == "λ2" and COUNT.with_(name="mask_ratio").title == "Mask ratio"
+    assert COUNT.described() == {
+        "kind": "number",
+        "expected": "a whole number from 1",
+        "name": "count",
+        "help": "A count.",
+        "low": 1,
+        "unit": "texts",
+        "whole": True,
+    }
+
+
+def test_the_content_of_what_is_named_counts_and_not_its_name(tmp_path, monkeypatch):
+    places = Places(tmp_path, folder=tmp_path)
+    (tmp_path / "scales.txt").write_text("1")
+    parameter = File(name="anything", help="")
+    full, before = parameter.content("scales.txt", places)  # beside the file that names it
+    assert full == str(tmp_path / "scales.txt") and before.keys() == {full}
+    (tmp_path / "scales.txt").write_text("2")
+    assert parameter.content("scales.txt", places)[1] != before
+    with pytest.raises(InputError, match="gone.txt: expected a file, found none"):
+        parameter.content("gone.txt", places)
+    corpus = write_corpus(tmp_path / "corpus", TEXTS)
+    before = Corpus(name="texts", help="").content(corpus, places)
+    (tmp_path / "corpus/math.jsonl").write_text('{"text": "other"}\n')
+    assert Corpus(name="texts", help="").content(corpus, places) != before
+    model = tiny_model(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert Models(name="m", help="").content(("./model",), Places(tmp_path))[0] == [model]
+
+
+def test_every_kind_of_run_describes_its_parameters():
+    for kind in KINDS.values():
+        names = [parameter.name for parameter in kind.parameters]
+        assert len(set(names)) == len(names) and kind.help
+        for parameter in kind.parameters:
+            assert parameter.help.rstrip("…").endswith((".", ", ")), (kind.name, parameter.name)
+            assert parameter.required == (parameter.required and parameter.default is None)
+            if parameter.default is not None:
+                assert parameter.check(parameter.default, "") is not None
