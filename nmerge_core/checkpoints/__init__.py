@@ -4,7 +4,7 @@ from nmerge_core.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from nmerge_core.checkpoints.family import FamilyReport, ModelFacts, inspect_family
 from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.checkpoints.reference import absolute, halves, label, labels, resolve
+from nmerge_core.checkpoints.reference import absolute, halves, is_hub_id, label, labels, on_this_machine, resolve
 
 __all__ = [
     "Checkpoint",
@@ -16,8 +16,10 @@ __all__ = [
     "fingerprint_files",
     "halves",
     "inspect_family",
+    "is_hub_id",
     "label",
     "labels",
+    "on_this_machine",
     "open_checkpoint",
     "resolve",
 ]
