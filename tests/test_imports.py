@@ -13,9 +13,9 @@ PACKAGE = "nmerge_core"
 
 # From the ground up: a module may import from its own layer and those above it in this list.
 LAYERS = (
-    {"", "errors", "progress", "machine", "cache", "figures", "demo", "evolution", "lazy"},
+    {"", "errors", "progress", "machine", "cache", "figures", "demo", "evolution", "lazy", "yaml_file"},
     {"architecture", "checkpoints"},
-    {"number_format"},
+    {"number_format", "family"},
     {"loading", "skeleton", "corpus", "activations"},
     {"categories", "classification", "similarity", "linearity", "evaluation", "statistics"},
     {"merging"},  # some methods search by what a task or a text says of the candidate
