@@ -7,10 +7,12 @@ import pandas as pd
 import streamlit as st
 
 from nmerge_core.checkpoints import labels
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import coefficients
 from pages.shared.charts import dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
+from pages.shared.page import tell_lack
 from pages.shared.results import Merged, model_colours, zipped
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch
@@ -60,7 +62,7 @@ def draw_report(merge: Merged, family: Family) -> None:
     if solved := facts.get("coefficients"):
         st.subheader("How much of each fine-tune it took", anchor=False)
         frame = pd.DataFrame(solved).replace({"model": names})
-        colours = family.colours(dark())
+        colours = member_colours(family, dark())
         show(coefficients(frame, colours, dark=dark()), "merge_coefficients", frame, "coefficients")
     st.subheader("How good it is", anchor=False)
     draw_scores(merge, family)
@@ -68,6 +70,9 @@ def draw_report(merge: Merged, family: Family) -> None:
 
 def draw_scores(merge: Merged, family: Family) -> None:
     """Scores of the base, the fine-tunes and the merge."""
+    if not family.tasks:
+        tell_lack(family, "tasks", "Scores of the base, the fine-tunes and the merge need at least one.")
+        return
     left, right = st.columns([1, 3], vertical_alignment="bottom")
     limit = left.number_input(
         "Problems per task",
