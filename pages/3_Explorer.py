@@ -16,7 +16,7 @@ from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.neurons import classification_runs, colours_in_order, exemplars, finished, layer_categories, opened
-from pages.shared.page import begin, how_computed, link
+from pages.shared.page import begin, how_computed, link, tell_lack
 
 ALL = "all neurons"
 WINDOW = 14  # tokens shown either side of the strongest one
@@ -192,6 +192,9 @@ family = begin(
     "The texts that excite one neuron most, each token shaded by how strongly the neuron fires on it, and the same "
     "neuron of every fine-tune beside it.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "What a neuron reacts to is shown on the texts of one.")
+    st.stop()
 done = finished(classification_runs(family))
 if not done:
     st.info("No model of this family has been classified yet.", icon=":material/bar_chart:")

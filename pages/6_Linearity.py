@@ -3,14 +3,15 @@
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.linearity import nonlinearity, part_title, parts
 from nmerge_core.figures.merge import coefficients
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 from pages.shared.neurons import classification_runs, colours_in_order, finished, opened
-from pages.shared.page import begin, how_computed, link
+from pages.shared.page import begin, how_computed, link, tell_lack
 from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import run_button, run_panel
 
@@ -46,7 +47,8 @@ def draw(run: Run, classified: Run | None, family: Family) -> None:
         "The coefficients **α** that bring each submodule's merged change closest to what every fine-tune does on its "
         "own task. SubModule Linearity and NeuronMerge use them."
     )
-    show(coefficients(solved, family.colours(dark()), dark=dark()), "linearity_coefficients", solved, "coefficients")
+    figure = coefficients(solved, member_colours(family, dark()), dark=dark())
+    show(figure, "linearity_coefficients", solved, "coefficients")
     wide = solved.assign(part=solved["part"].map(part_title)).pivot(
         index=["part", "layer"], columns="model", values="coefficient"
     )[names]
@@ -63,6 +65,9 @@ family = begin(
     "Merging adds weight changes and hopes that the **effects** add up too. Non-linearity says by how much they do "
     "not: 0 is exact, 0.1 means a tenth of the effect is off.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "How well changes add up is measured on the texts of one.")
+    st.stop()
 samples = st.slider(
     "Texts per category",
     5,

@@ -6,7 +6,7 @@ from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.runs import client
 from pages.shared.charts import dark
-from pages.shared.page import begin, how_computed
+from pages.shared.page import begin, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch, task_name
@@ -88,8 +88,10 @@ if names and tasks:
     scoreboard(models, Scoring(tasks, limit, run_code), model_colours(family, merged, dark=dark()), "evaluate_run")
     st.subheader("Ask them yourself", anchor=False)
     draw_prompt(models)
-else:
+elif family.tasks:
     st.info("Choose at least one model and one task.")
+else:
+    tell_lack(family, "tasks", "Type one above, or name those that its models are always scored on.")
 
 references = [known[name] for name in names]
 how_computed(
