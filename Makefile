@@ -27,18 +27,16 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# Offline and one thread a process: what passes here depends on no network and no number of cores. Files are started in
-# the order of their names, as the browser's, which wait for others, must not come last. The test that prints how quickly
-# pages answer has the machine for itself.
+# Files are started in the order of their names, as the browser's, which wait for others, must not come last. The test of
+# how quickly pages answer has the machine for itself.
 FEEL := tests/browser/test_feel.py
 tests: browser
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not mergekit" --ignore $(FEEL)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest $(FEEL)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
+	$(BIN)/pytest $(FEEL)
 
 # Merges by mergekit itself. It is optional: the environment of the other tests, as that of the app, is without it.
 mergekit: $(MERGEKIT_INSTALLED)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(MERGEKIT)/bin/python -m pytest --numprocesses 2 -m mergekit \
-		$$(grep -rl --include '*.py' pytest.mark.mergekit tests)
+	$(MERGEKIT)/bin/python -m pytest --numprocesses 2 -m mergekit $$(grep -rl --include '*.py' pytest.mark.mergekit tests)
 
 # The system's Chromium, else the distribution's package, else the one Playwright downloads.
 browser: $(INSTALLED)

@@ -80,7 +80,7 @@ def draw_report(family: Family) -> None:
     if not report.models:
         return
     base = report.models[0]
-    facts_of_base = {
+    facts_of_base: dict[str, tuple[str | int | None, str]] = {
         "Architecture": (base.model_type, "The model family, from config.json"),
         "Layers": (base.layers, "Transformer blocks, each with one attention and one MLP"),
         "Neurons per layer": (style.count(base.d_ffn), "d_ffn: rows of the MLP's gate and up, columns of its down"),

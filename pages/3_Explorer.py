@@ -125,8 +125,9 @@ def draw_texts(models: Sequence[Seen], chosen: Seen, count: int, whole: bool, co
     texts = known.set_index("id", drop=False).loc[chosen.ids[:count]]
     head = [seen.head(colours) for seen in models]
     loaded = st.session_state.setdefault("explorer_loaded", set())
+    place: Any = st
     if loaded.issuperset(seen.run.id for seen in models):
-        place, answers = st, ask_all(models, list(texts["text"]))
+        answers = ask_all(models, list(texts["text"]))
     else:  # the worker has to load the models first: plain texts until then
         place = st.empty()
         place.html(figures.grid(head, text_rows(models, texts, {}, colours), window))

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from nmerge_core.family import Family
 from nmerge_core.figures import style
@@ -55,7 +56,7 @@ def draw(run: Run, classified: Run | None, family: Family) -> None:
     st.dataframe(wide.reset_index(), hide_index=True, key="linearity_table", column_config=_three_digits(names))
 
 
-def _three_digits(names: list[str]) -> dict[str, st.column_config.NumberColumn]:
+def _three_digits(names: list[str]) -> dict[str, ColumnConfig]:
     return {name: st.column_config.NumberColumn(format="%.3f") for name in names}
 
 

@@ -54,7 +54,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         "Tokenizer",
         list(tokenizers),
         index=None,
-        format_func=tokenizers.get,
+        format_func=lambda name: tokenizers.get(name, name),
         placeholder=tokenizers[BASE],
         key="merge_tokenizer",
         help="Whose tokens the merge has. Rows of embeddings are then matched by token; without it by position",

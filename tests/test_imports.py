@@ -60,7 +60,7 @@ DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval
 
 def imported(file: Path, *, at_once: bool = False) -> set[str]:
     """Dotted names of a file's imports, those inside functions too unless `at_once`; `from a import b` is a.b."""
-    names = set()
+    names: set[str] = set()
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -87,7 +87,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def leave_run(empty_cache: Path) -> Callable[..., Run]:
     """Leave a run in a given state in the empty cache."""
 
-    def left(title: str, state: str, **facts: object) -> Run:
+    def left(title: str, state: str, **facts: Any) -> Run:
         run = create(empty_cache, "cosine", title.replace(" ", "-"), title, {"base": "b"}, {}, "")
         run.write_status(replace(Status(state), **facts))
         return run

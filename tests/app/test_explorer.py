@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.figures import explorer
@@ -38,7 +39,7 @@ def test_votes_are_squares_in_order() -> None:
     assert squares.count("<i ") == 2
 
 
-def grid_of(app: object) -> str:
+def grid_of(app: AppTest) -> str:
     return next(body for element in app.get("html") if "neuron-grid" in (body := element.proto.body))
 
 

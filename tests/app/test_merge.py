@@ -2,6 +2,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,9 +24,15 @@ from tests.merging import vocabularies
 PAGE = "pages/7_Merge.py"
 
 
-def recipe_shown(app: AppTest) -> dict[str, object]:
+def recipe_shown(app: AppTest) -> dict[str, Any]:
     """The recipe that the page shows as YAML."""
     return yaml.safe_load(next(code.value for code in app.code if code.value.startswith("merge_method")))
+
+
+def written_as_yaml(app: AppTest) -> None:
+    """Have the recipe as text, not as controls."""
+    way: Any = app.get("button_group")[0]
+    way.set_value("YAML").run()
 
 
 def test_without_a_method_all_are_told(tiny_cache: Path, open_page: OpenPage) -> None:
@@ -98,7 +105,7 @@ def test_models_with_other_tokens_need_a_tokenizer(
 
 def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE, merge_method="TIES-Merging")
-    app.get("button_group")[0].set_value("YAML").run()
+    written_as_yaml(app)
     area = app.text_area(key="merge_yaml")
     assert yaml.safe_load(area.value)["merge_method"] == "ties"  # it starts at what the controls made
     area.set_value(area.value.replace("lambda", "lamda")).run()
@@ -266,7 +273,7 @@ def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
     asked: list[object] = []
     monkeypatch.setattr("socket.getaddrinfo", lambda *name, **_: asked.append(name))
     app = open_page(PAGE, merge_method="TIES-Merging")
-    app.get("button_group")[0].set_value("YAML").run()
+    written_as_yaml(app)
     area = app.text_area(key="merge_yaml")
     area.set_value(area.value.replace(models(tiny_cache)["math"], "nobody/has-this")).run()
     assert not app.error and any("Not on this machine yet: nobody/has-this." in info.value for info in app.info)

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -69,15 +70,15 @@ def test_answer_to_sliders_and_clicks(
 ) -> None:
     nothing, page = tab(), tab()
     visit(nothing, empty, "")
-    step, click = (keyed(nothing, key).get_by_role(role) for key, role in (("step", "slider"), ("next", "button")))
+    step, click = keyed(nothing, "step").get_by_role("slider"), keyed(nothing, "next").get_by_role("button")
     times: dict[str, list[float]] = {name: [] for name in ANSWER_RATIO}
     floor: dict[str, list[float]] = {name: [] for name in ANSWER_RATIO}
 
     visit(page, classified, "Neurons")
     slider = keyed(page, "neurons_k").get_by_role("slider")
     for key in ["ArrowRight", "ArrowLeft"] * 5:
-        floor[SLIDER].append(answer(nothing, ".st-key-answer", lambda key=key: step.press(key)))
-        times[SLIDER].append(answer(page, ".st-key-neurons_by_layer", lambda key=key: slider.press(key)))
+        floor[SLIDER].append(answer(nothing, ".st-key-answer", partial(step.press, key)))
+        times[SLIDER].append(answer(page, ".st-key-neurons_by_layer", partial(slider.press, key)))
 
     visit(page, classified, "Explorer")
     following = keyed(page, "explorer_next").get_by_role("button")
