@@ -7,6 +7,7 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,7 +216,10 @@ def _make(kind: str, arguments: Namespace, work: Callable[..., object], part: st
     from nmerge_core.runs import here
 
     given, out = _given(kind, arguments), arguments.out
-    run = here.finished(kind, given) if processes() == 1 and not out.exists() else None
+    run = None
+    if processes() == 1 and not out.exists():
+        with suppress(InputError):  # the work itself tells what is wrong, all of it at once
+            run = here.finished(kind, given)
     if run is None:
         work(**KINDS[kind].check(given), out=out, progress=TerminalProgress())
         return

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.driver import ARGUMENTS, App, chromium, errors_in, serve
+from nmerge_core.demo.family import CORPUS_SIZE
+from tests.browser.driver import ARGUMENTS, App, chromium, errors_in, serve, write_demo
 
 REPORT = Path(__file__).parent / "report"
 
@@ -20,8 +21,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app with the demo family, whose corpus is as short as the test file says by its EXEMPLARS."""
     folder = tmp_path_factory.mktemp("app")
+    write_demo(folder / "cache", getattr(request.module, "EXEMPLARS", CORPUS_SIZE))
     with serve(folder / "cache", folder / "app.log") as served:
         yield served
         assert served.healthy

@@ -9,6 +9,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.driver import RUN_SECONDS, App, choose, finish, press, sound, traces, visit
 
+EXEMPLARS = 60  # of each category: enough that models are still being classified while others merge and look around
+
 
 def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
     """One classifies, one merges, one looks around; all runs end well, and each page shows its own."""
@@ -39,7 +41,7 @@ def test_killed_worker_is_told_in_a_sentence_and_the_run_starts_again(app: App, 
     killed = app.worker
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
-    expect(page.get_by_text("The worker process stopped while this run was going")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("The process that did this run stopped while it was going")).to_be_visible(timeout=30_000)
     sound(page)
     assert app.healthy
     press(page, f"run_restart_{running[0]}")

@@ -18,12 +18,19 @@ def test_inspect_prints_facts_and_json(family, capsys):
     assert report["mergeable"] and report["models"][0]["d_ffn"] == 48
 
 
-def test_classify_writes_the_folder_and_prints_neurons_per_layer(classified):
-    base, _ = classified
-    neurons = pd.read_parquet(base / "neurons.parquet")
-    assert len(neurons) == 2 * 48
-    summary = pd.read_csv(base / "summary.csv")
-    assert summary["neurons"].sum() == 2 * 48
+def test_classify_writes_the_folder_and_prints_neurons_per_layer(family, tmp_path, capsys):
+    assert main(["classify", family.base, "--corpus", family.corpus, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    neurons = pd.read_parquet(tmp_path / "out" / "neurons.parquet")
+    assert neurons.groupby("layer").size().to_dict() == {0: 48, 1: 48}
+    assert printed[0].split() == ["category", "code", "general", "math"] and printed[1].split() == ["layer"]
+    table = {int(layer): [*map(int, counts)] for layer, *counts in map(str.split, printed[2:-1])}
+    categories = [[*neurons.loc[neurons["layer"] == layer, "category"]] for layer in (0, 1)]
+    assert table == {
+        layer: [found.count(category) for category in ("code", "general", "math")]
+        for layer, found in enumerate(categories)
+    }
+    assert printed[-1].startswith("run in float32; ")
 
 
 def test_an_existing_folder_is_refused(family, classified, capsys):
@@ -190,3 +197,30 @@ def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(fami
     monkeypatch.setenv("NMERGE_DEBUG", "1")
     assert main(["cosine", family.base, family.math]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_a_run_has_done_is_taken_from_there(family, tmp_path, capsys, monkeypatch):
+    from nmerge_core.runs import here
+
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    run = here.do("classify", {"model": family.base, "corpus": family.corpus, "top_k": 4})
+    asked = ["classify", family.base, "--corpus", family.corpus, "--top-k"]
+    assert main([*asked, "4", "--out", str(tmp_path / "same")]) == 0
+    assert f"taken from {run.results}" in capsys.readouterr().err
+    names = sorted(file.name for file in run.results.iterdir())
+    assert sorted(file.name for file in (tmp_path / "same").iterdir()) == names
+    assert all((tmp_path / "same" / name).read_bytes() == (run.results / name).read_bytes() for name in names)
+    assert main([*asked, "3", "--out", str(tmp_path / "other")]) == 0
+    assert "taken from" not in capsys.readouterr().err
+    merged = here.do("merge", {"recipe": family.recipe}).results / "merged"
+    assert main(["merge", str(family.recipe), str(tmp_path / "merged")]) == 0
+    assert "taken from" in capsys.readouterr().err
+    assert (tmp_path / "merged/model.safetensors").read_bytes() == (merged / "model.safetensors").read_bytes()
+
+
+def test_all_reasons_against_a_merge_are_told(family, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("merge_method: linear\nmodels: [{model: ./gone}, {model: ./lost}]\n")
+    assert main(["merge", str(recipe), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "gone" in error and "lost" in error

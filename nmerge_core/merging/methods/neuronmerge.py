@@ -209,7 +209,9 @@ def _used(values: Values) -> list[Part]:
     ],
     prepare=prepare,
     passes=lambda values: max((part.method.passes(part.values) for part in _used(values)), default=1),
-    solves=lambda values: any(part.method.solves(part.values) for part in _used(values)),
+    solves=lambda values: (
+        not values.shared["neurons"] or any(part.method.solves(part.values) for part in _used(values))
+    ),
     searches=lambda values: any(part.method.searches(part.values) for part in _used(values)),
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
