@@ -41,7 +41,7 @@ _APP = "app.py, pages/"
 
 def imported(file: Path, *, at_once: bool = False) -> set[str]:
     """Return the dotted names that a file imports, inside functions too unless `at_once`; `from a import b` is a.b."""
-    names = set()
+    names = set[str]()
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -91,18 +91,17 @@ def document() -> str:
     rooms = [room for floor in reversed(FLOORS) for room in sorted(floor)]
     uses = {room: set[str]() for room in [_APP, *rooms] if room not in _GROUND}
     for file, target in arrows([ROOT / "app.py", *sources("pages"), *sources(PACKAGE)]):
-        room, used = room_of(file), room_of(target)
-        if room != used and not {room, used} & _GROUND:
-            uses[room].add(used)
+        upper, lower = room_of(file), room_of(target)
+        if upper != lower and not {upper, lower} & _GROUND:
+            uses[upper].add(lower)
     below: dict[str, set[str]] = {}
     for room in TopologicalSorter(uses).static_order():
         below[room] = uses[room].union(*(below[used] for used in uses[room]))
     lines = ["```mermaid", "flowchart TD"]
     for room, used in uses.items():
         lines.append(f'    {_node(room)}["{_title(room)}"]')
-        lines += [
-            f"    {_node(room)} --> {_node(each)}" for each in sorted(used.difference(*(below[each] for each in used)))
-        ]
+        direct = used.difference(*(below[each] for each in used))
+        lines += [f"    {_node(room)} --> {_node(each)}" for each in sorted(direct)]
     lines += ["```", "", "| floor | room | what is there |", "|---|---|---|"]
     lines += [f"| {FLOOR[room]} | `{_title(room)}` | {_sentence(room)} |" for room in rooms]
     return "\n".join(lines) + "\n"

@@ -43,7 +43,8 @@ def _function(function: Any) -> list[str]:
 
 def _call(signature: inspect.Signature) -> str:
     """Write the arguments without their types: those that must be given by name after `*`."""
-    written, named = [], False
+    written: list[str] = []
+    named = False
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and not named:
             written, named = [*written, "*"], True

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from tests.merging.test_parts import composed, merged, neurons_of
 
 GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"`nmerge_core/merging/methods/(\w+)\.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL))
+
+LAMBDA: dict[str, Any] = {"lambda": 0.5}
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +57,13 @@ def test_there_is_a_method_of_each_form() -> None:
     }
 
 
-def test_agreement(family, tmp_path: Path) -> None:
-    merged = run(family, tmp_path / "out", "agreement", **{"lambda": 0.7})
-    assert_same(merged, family, lambda name, tau: 0.7 * torch.where(tau * tau.sum(0) > 0, tau, 0.0).sum(0))
+def test_agreement(family: Any, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "agreement", **LAMBDA)
+    assert_same(merged, family, lambda name, tau: 0.5 * torch.where(tau * tau.sum(0) > 0, tau, 0.0).sum(0))
 
 
-def test_mean_direction(family, tmp_path: Path) -> None:
-    merged = run(family, tmp_path / "out", "mean_direction", **{"lambda": 0.5})
+def test_mean_direction(family: Any, tmp_path: Path) -> None:
+    merged = run(family, tmp_path / "out", "mean_direction", **LAMBDA)
 
     def delta(name: str, tau: torch.Tensor) -> torch.Tensor:
         if tau.dim() == 2:
@@ -74,7 +77,7 @@ def test_mean_direction(family, tmp_path: Path) -> None:
     assert_same(merged, family, delta)
 
 
-def test_band(family, tmp_path: Path) -> None:
+def test_band(family: Any, tmp_path: Path) -> None:
     merged = run(family, tmp_path / "out", "band", kept=0.5, left_out=0.1, weight=0.4)
     low, high = (torch.tensor(thresholds(family, share)) for share in (0.5, 0.1))
 
@@ -96,7 +99,7 @@ def test_the_band_gives_the_same_bits_both_ways(files: dict[str, ModuleType], dt
     assert (bits_of(compiled) == bits_of(naive)).all()
 
 
-def test_an_empty_band_is_wrong_input(family, tmp_path: Path) -> None:
+def test_an_empty_band_is_wrong_input(family: Any, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"'parameters.left_out' \(band\): expected less than 'kept' \(0.1\); found 0.3"
     ):
@@ -104,7 +107,7 @@ def test_an_empty_band_is_wrong_input(family, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_what_follows_from_a_registration(family, tmp_path: Path, name: str) -> None:
+def test_what_follows_from_a_registration(family: Any, tmp_path: Path, name: str) -> None:
     """The written recipe, the estimate, the documentation, and the use for one category's neurons."""
     whole = run(family, tmp_path / "whole", name)
     merge(load_recipe(tmp_path / "whole/nmerge_recipe.yaml"), tmp_path / "again")
