@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nmerge_core.merging.registry import methods
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Member
+from nmerge_core.merging.recipe.registry import methods
 from pages.shared.page import NAVIGATION
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done, models
