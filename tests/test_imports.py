@@ -13,7 +13,7 @@ PACKAGE = "nmerge_core"
 
 # From the ground up: a module may import from its own room and from rooms on the floors above in this list.
 FLOORS = (
-    {"version", "places"},
+    {"version", "places", "notebook"},
     {"errors", "progress", "machine", "cache", "figures", "demo", "evolution", "lazy", "parallel", "folders"},
     {"distributed"},
     {"architecture"},
@@ -24,7 +24,7 @@ FLOORS = (
     {"settings"},
     {"loading", "layerwise"},
     {"activations"},
-    {"categories", "classification", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
+    {"categories", "classification", "neuron", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
     {"merging.compute"},
     {"merging.recipe"},
     {"merging.plan"},
@@ -42,7 +42,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"torch", "numba", "transformers", "lm_eval", "datasets", "accelerate", "sacrebleu"}
 
 # Requirements that are used without an import: as commands, or by the libraries that are imported.
-TOOLS = {"hatchling", "mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu"}
+TOOLS = {"hatchling", "ipykernel", "mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu"}
 DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval"}
 
 
