@@ -15,7 +15,8 @@ import pandas as pd
 import nmerge_core as nm
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.demo.family import write_family
-from nmerge_core.face.results import Classifications, Merged
+from nmerge_core.face.classifications import Classifications
+from nmerge_core.face.results import Merged
 
 TUNED = ("math", "code", "translation")
 METRICS = {  # task and metric → how a column calls it, and what its numbers are multiplied by

@@ -10,7 +10,7 @@ PACKAGE = "nmerge_core"
 
 # From the ground up: a module may import from its own room and from rooms on the floors above in this list.
 FLOORS = (
-    {"version", "places"},
+    {"version", "places", "notebook"},
     {
         "errors",
         "progress",
@@ -33,7 +33,7 @@ FLOORS = (
     {"settings"},
     {"loading", "layerwise"},
     {"activations"},
-    {"categories", "classification", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
+    {"categories", "classification", "neuron", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
     {"merging.compute"},
     {"merging.recipe"},
     {"merging.plan"},

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from nmerge_core import face
-from nmerge_core.face import results
+from nmerge_core.face import classifications, results
 from nmerge_core.merging.mergekit.process import Plan
 from nmerge_core.merging.plan.estimate import Estimate
 
@@ -19,7 +19,7 @@ def document() -> str:
     for name in face.__all__:
         lines += _function(getattr(face, name))
     lines += ["## What they return", ""]
-    for found in (*_classes(results), Estimate, Plan):
+    for found in (*_classes(classifications), *_classes(results), Estimate, Plan):
         lines += _class(found)
     return "\n".join(lines)
 

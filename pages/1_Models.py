@@ -12,7 +12,8 @@ from nmerge_core.checkpoints import FamilyReport, inspect_family, is_hub_id, lab
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member, demo_family, families, load_family, save_family
 from nmerge_core.figures import style
-from pages.shared.page import begin, how_computed
+from nmerge_core.notebook import Step, literal
+from pages.shared.page import begin, command, how_computed
 
 CATEGORY_HINTS = {"math": ("math", "gsm"), "code": ("code", "coder", "python"), "translation": ("trans", "wmt", "mt-")}
 SEARCH_DEPTH = 5  # folders below a root; a merged checkpoint of a run lies four below the cache
@@ -248,8 +249,13 @@ how_computed(
     "**Neuronal** parameters are those of matrices, whose rows NeuroMerging treats as weight neurons (its §3); "
     "**point** parameters are those of vectors (norms, biases). An MLP neuron of NeuronMerge (§2) is one row of gate "
     "and up with the same column of down.",
-    f"python -m nmerge_core inspect {' '.join([family.base, *family.references])}",
-    "from nmerge_core.checkpoints import inspect_family\n\n"
-    f"report = inspect_family({family.base!r}, {family.references!r})\n"
-    "print(report.mergeable, report.errors, report.warnings)",
+    command("inspect", family.base, *family.references),
+    [
+        Step(
+            f"models = {literal({member.label: member.reference for member in family.members})}\n"
+            "found = nm.inspect(models)\n"
+            "found.mergeable, found.errors, found.warnings"
+        ),
+        Step("found.models", "## Facts"),
+    ],
 )

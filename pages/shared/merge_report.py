@@ -88,7 +88,7 @@ def draw_scores(merge: Merged, family: Family) -> None:
         tell_lack(family, "tasks", "Scores of the base, the fine-tunes and the merge need at least one.")
         return
     left, right = st.columns([1, 3], vertical_alignment="bottom")
-    limit = left.number_input(
+    left.number_input(
         "Problems per task",
         10,
         None,
@@ -99,7 +99,13 @@ def draw_scores(merge: Merged, family: Family) -> None:
         help="The first so many of each",
     )
     with right:
-        run_code = code_switch(family.tasks, "merge_code")
+        code_switch(family.tasks, "merge_code")
     models = {member.label: member.reference for member in family.members} | {merge.name: merge.reference}
     colours = model_colours(family, [merge], dark=dark())
-    scoreboard(models, Scoring(family.tasks, limit, run_code), colours, "merge_evaluate")
+    scoreboard(models, scoring(family), colours, "merge_evaluate")
+
+
+def scoring(family: Family) -> Scoring:
+    """What a report's models are scored on, as its controls stand."""
+    state = st.session_state
+    return Scoring(family.tasks, state.get("merge_score_limit"), state.get("merge_code", False))

@@ -1,13 +1,18 @@
 """The frame of every page: heading, navigation, chosen family, worker; and how a page ends."""
 
+import shlex
+from collections.abc import Sequence
+
 import streamlit as st
 
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, demo_family, families
 from nmerge_core.figures.style import COLOURS, MERGE
+from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
+from nmerge_core.version import __version__
 from pages.shared.family import chosen_family
 
 NAVIGATION = {
@@ -70,6 +75,7 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
             for path, label, icon in links:
                 link(path, label, icon, family)
         _worker_state()
+    st.session_state["page_head"] = (title, question, sentence, family.name)  # for `how_computed`, in fragments too
     st.title(question, anchor=False)
     st.markdown(sentence)
     if error:
@@ -94,14 +100,41 @@ def tell_lack(family: Family, what: str, why: str) -> None:
     link("pages/1_Models.py", "Change the family", "deployed_code", family)
 
 
-def how_computed(formula_markdown: str, command: str, python: str) -> None:
-    """The folded end of a page: the formula with its source, and the command and the Python giving the same figure."""
-    with st.expander("How this is computed", icon=":material/function:"):
+def command(*arguments: object) -> str:
+    """A line for a shell: NMerge's command with these arguments, as it runs where NMerge's Python is `python`."""
+    return shlex.join(["python", "-m", "nmerge_core", *map(str, arguments)])
+
+
+def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) -> None:
+    """The folded end of a page: the formula with its source, the commands and the Python that give the same figures.
+
+    Beside it the page is offered as a notebook, of that formula and that Python.
+    """
+    title, question, sentence, family = st.session_state["page_head"]
+    context = (
+        f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{family}*. It runs from "
+        "top to bottom wherever NMerge is installed, without the app. What was computed before is taken from the "
+        f"cache, `{cache_root()}`; where NMerge has another one, set `NMERGE_CACHE` to it."
+    )
+    notebook = Notebook(question, context, formula_markdown, steps)
+    folded, beside = st.columns([5, 1.2])
+    beside.download_button(
+        "Open as a notebook",
+        notebook.to_json,
+        f"{title.lower()}-{family}.ipynb",
+        "application/x-ipynb+json",
+        key="notebook",
+        icon=":material/book_5:",
+        on_click="ignore",
+        width="stretch",
+        help="This page's figures, for these models and settings, as a Jupyter notebook",
+    )
+    with folded.expander("How this is computed", icon=":material/function:"):
         st.markdown(formula_markdown)
         st.caption("The same from the command line")
-        st.code(command, language="bash", wrap_lines=True)
+        st.code(commands, language="bash", wrap_lines=True)
         st.caption("The same in Python")
-        st.code(python, language="python")
+        st.code(notebook.script, language="python")
 
 
 def empty_state(text: str, button_label: str, key: str) -> bool:

@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import nmerge_core as nm
 from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
@@ -73,6 +75,10 @@ def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage, monkeyp
     known = models(tiny_cache)
     answers = [ask("generate", model=known[name], prompt="2 + 2 =", max_new_tokens=64) for name in ("base", "math")]
     assert [text.value for text in app.text] == answers and answers[0] != answers[1]
+    python = next(code.value for code in app.code if code.language == "python")
+    shown: dict[str, Any] = {"nm": nm, "models": {name: known[name] for name in ("base", "math")}}
+    exec(python[python.index("answers = ") :], shown)
+    assert list(shown["answers"].values()) == answers
 
 
 @pytest.mark.parametrize("task", ["humaneval", "mbpp"])
