@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         linearity,
         merge,
         methods,
+        open_family,
         statistics,
         sweep,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "linearity",
     "merge",
     "methods",
+    "open_family",
     "statistics",
     "sweep",
 ]

@@ -16,6 +16,7 @@ from nmerge_core.face.functions import (
     linearity,
     merge,
     methods,
+    open_family,
     statistics,
     sweep,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "linearity",
     "merge",
     "methods",
+    "open_family",
     "statistics",
     "sweep",
 ]

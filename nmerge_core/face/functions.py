@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints import inspect_family, labels
+from nmerge_core.demo.family import write_family
 from nmerge_core.errors import InputError
 from nmerge_core.face.classifications import Classifications
 from nmerge_core.face.results import (
@@ -29,6 +30,7 @@ from nmerge_core.face.results import (
     Scores,
     Sweep,
 )
+from nmerge_core.family import Family, demo_family, families, load_family
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe import registry
 from nmerge_core.progress import shown_progress
@@ -58,7 +60,26 @@ if TYPE_CHECKING:
 
 Reference = str | PathLike[str]
 References = Reference | Sequence[Reference]
-Models = References | Mapping[str, Reference]
+Models = References | Mapping[str, Reference] | Family
+
+
+def open_family(source: Reference = DEMO) -> Family:
+    """Open a family: base, fine-tunes, corpus and tasks, as one object that every `models` takes.
+
+    Args:
+        source: a family's YAML, the name of one saved by the app, or "demo", which is written to the cache when it is
+            first asked for.
+
+    Raises:
+        InputError: there is no such family, or its file has a mistake.
+    """
+    name, saved = _text(source), families(cache_root())
+    if name == DEMO:
+        write_family(cache_root() / DEMO)
+        return demo_family(cache_root())
+    if name not in saved and not name.endswith((".yaml", ".yml", ".json")):
+        raise InputError(f"family {name}: expected the path of a YAML, or one of {', '.join([DEMO, *saved])}")
+    return load_family(saved.get(name, name))
 
 
 def inspect(models: Models) -> Inspection:
@@ -454,6 +475,8 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _named(references: Models) -> tuple[list[str], list[str]]:
     """Return what each of one or several references is called, and the references as text."""
+    if isinstance(references, Family):
+        references = {member.label: member.reference for member in references.members}
     if isinstance(references, Mapping):
         names, given = [str(name) for name in references], [_text(each) for each in references.values()]
     else:

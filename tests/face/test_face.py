@@ -48,6 +48,26 @@ def merged(family, cache):
     return nm.merge(family.recipe, progress=False)
 
 
+def test_a_family_goes_where_models_do(family, cache, found, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        f"base: {family.base}\nmodels: {{math: {family.math}}}\ncorpus: {family.corpus}\n"
+    )
+    mine = nm.open_family(tmp_path / "mine.yaml")
+    again = nm.classify(mine, mine.corpus, top_k=3, progress=False)
+    pd.testing.assert_frame_equal(again.counts(), found.counts())
+    assert nm.inspect(mine).table["model"].tolist() == ["base", "math"]
+
+
+def test_the_demo_family_is_written_when_first_asked_for(cache):
+    demo = nm.open_family()
+    assert not demo.missing and [member.label for member in demo.members] == ["base", "math", "code", "translation"]
+
+
+def test_a_family_that_is_not_there_is_told_of_with_those_that_are(cache):
+    with pytest.raises(InputError, match="family mine: expected the path of a YAML, or one of demo"):
+        nm.open_family("mine")
+
+
 def states(cache):
     return {run.id: run.status().started for run in list_runs(cache)}
 
