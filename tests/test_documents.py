@@ -8,7 +8,10 @@ import pytest
 from docs.make import FOLDER, MADE, made
 
 ROOT = FOLDER.parent
-DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(FOLDER.glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cache/README.md")),
+    *sorted(FOLDER.glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -44,8 +44,8 @@ def test_a_whole_family_is_read(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_docs_is_a_family(tmp_path: Path) -> None:
-    told = (Path(__file__).parents[1] / "cache" / "README.md").read_text(encoding="utf-8")
-    text = told.partition("```yaml\n")[2].partition("```")[0]
+    told = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    text = told.partition("## Families")[2].partition("```yaml\n")[2].partition("```")[0]
     assert textwrap.indent(text, "    ") in nmerge_core.family.__doc__
     assert load_family(written(tmp_path, text)) == Family(
         name="mine",
