@@ -4,19 +4,21 @@ PORT ?= 8501
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MERGEKIT := .venv-mergekit
+MERGEKIT_INSTALLED := $(MERGEKIT)/.installed
 
 # The first of these that is new enough; looked up only when the environment is made.
 FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 
-.PHONY: app test lint types tests browser
+.PHONY: app test lint types tests mergekit browser
 .DEFAULT_GOAL := app
 
 app: $(INSTALLED)
 	@$(BIN)/python -m nmerge_core demo
 	@exec $(BIN)/python -m nmerge_core app --port $(PORT)
 
-test: lint types tests
+test: lint types tests mergekit
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -25,13 +27,16 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# Offline and one thread a process: what passes here depends on no network and no number of cores. Files are started in
-# the order of their names, as the browser's, which wait for others, must not come last. The test that prints how quickly
-# pages answer has the machine for itself.
+# Files are started in the order of their names, as the browser's, which wait for others, must not come last. The test of
+# how quickly pages answer has the machine for itself.
 FEEL := tests/browser/test_feel.py
 tests: browser
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore $(FEEL)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest $(FEEL)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
+	$(BIN)/pytest $(FEEL)
+
+# Merges by mergekit itself. It is optional: the environment of the other tests, as that of the app, is without it.
+mergekit: $(MERGEKIT_INSTALLED)
+	$(MERGEKIT)/bin/python -m pytest --numprocesses 2 -m mergekit $$(grep -rl --include '*.py' pytest.mark.mergekit tests)
 
 # The system's Chromium, else the distribution's package, else the one Playwright downloads.
 browser: $(INSTALLED)
@@ -53,4 +58,12 @@ $(INSTALLED): requirements.txt
 	$$python -m venv $(VENV) || { \
 		echo "$$python cannot make a virtual environment; on Debian: apt-get install python3-venv." >&2; exit 2; }
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# mergekit and the few packages that only it needs, beside everything in $(VENV), whose packages a .pth file adds.
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+$(MERGEKIT_INSTALLED): requirements-mergekit.txt $(INSTALLED)
+	$(BIN)/python -m venv --clear --without-pip $(MERGEKIT)
+	@$(BIN)/python -c '$(SITE)' >"$$($(MERGEKIT)/bin/python -c '$(SITE)')/nmerge.pth"
+	$(BIN)/python -m pip --python $(MERGEKIT)/bin/python install --disable-pip-version-check -r requirements-mergekit.txt
 	@touch $@

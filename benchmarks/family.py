@@ -101,7 +101,7 @@ def write_family(folder: Path, shape: Shape, models: int = 3) -> list[Path]:
                     values = SCALE * weights.standard_normal(count, dtype=np.float32)
                     if index:
                         values += CHANGE * changes.standard_normal(count, dtype=np.float32)
-                    stream.write((values.view(np.uint32) >> 16).astype(np.uint16))  # towards zero
+                    stream.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())  # towards zero
         _end(folder, name, shape)
     return [folder / name for name in _names(models)]
 

@@ -14,6 +14,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,13 +22,13 @@ from benchmarks.family import QWEN_05B, QWEN_7B, Shape, write_family, write_head
 from benchmarks.measure import Command, in_turn, median, run
 from nmerge_core.cache import cache_root
 
-METHODS = {
+METHODS: dict[str, dict[str, float]] = {
     "linear": {},
     "task_arithmetic": {"lambda": 0.4},
     "dare_linear": {"density": 0.4, "lambda": 0.4},
     "ties": {"density": 0.2},
 }
-OURS_ALONE = {"neuromerging": {}, "pcb": {}}
+OURS_ALONE: dict[str, dict[str, float]] = {"neuromerging": {}, "pcb": {}}
 WANTED = {"linear": 3, "task_arithmetic": 3, "dare_linear": 6, "ties": 10}  # times faster than mergekit
 SMALL = Shape(layers=12, d_model=896, d_ffn=4864, vocabulary=8192, heads=14, kv_heads=2)
 
@@ -35,7 +36,7 @@ SMALL = Shape(layers=12, d_model=896, d_ffn=4864, vocabulary=8192, heads=14, kv_
 def write_recipe(method: str, parameters: dict[str, float], folders: list[Path], file: Path) -> Path:
     """Write a recipe that both programs read."""
     base, *models = map(str, folders)
-    content = {
+    content: dict[str, Any] = {
         "merge_method": method,
         "base_model": base,
         "models": [{"model": model, "parameters": {"weight": 1.0}} for model in models],

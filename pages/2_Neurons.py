@@ -3,13 +3,14 @@
 import streamlit as st
 
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family
 from nmerge_core.figures import neurons as figures
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import csv_button, dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 from pages.shared.neurons import (
     classification_runs,
     classify_parameters,
@@ -19,7 +20,7 @@ from pages.shared.neurons import (
     opened,
     undecided,
 )
-from pages.shared.page import begin, command, empty_state, how_computed, link
+from pages.shared.page import begin, command, empty_state, how_computed, link, tell_lack
 from pages.shared.runs import run_panel
 
 FORMULA = r"""
@@ -80,7 +81,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     )
     by_category = colours_in_order(family, found)
     frame = comparison(done, k, min(m, k), list(by_category))
-    colours = family.colours(dark())
+    colours = member_colours(family, dark())
     total = int(frame["base"].sum())
     general = int(frame.loc[frame["category"] == "general", "base"].sum())
     kept = int(frame["intersection"].sum())
@@ -156,6 +157,9 @@ family = begin(
     "Every neuron is shown the same few hundred texts of each category. It belongs to the category that most of its "
     "strongest texts come from, or to *general* when none leads.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "A neuron gets its category from the texts of one that excite it most.")
+    st.stop()
 try:
     runs = classification_runs(family)
     waiting = [label for label, run in runs.items() if run is None]

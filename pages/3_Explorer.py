@@ -17,7 +17,7 @@ from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.neurons import classification_runs, colours_in_order, exemplars, finished, layer_categories, opened
-from pages.shared.page import begin, command, how_computed, link
+from pages.shared.page import begin, command, how_computed, link, tell_lack
 
 ALL = "all neurons"
 LOADING = 180.0  # seconds for the worker to load a model and answer
@@ -64,8 +64,9 @@ def draw_texts(
 ) -> None:
     """The strongest texts of the chosen model, as every model reads them: `html` draws the answers."""
     loaded = st.session_state.setdefault("explorer_loaded", set())
+    place: Any = st
     if loaded.issuperset(run.id for run in runs.values()):
-        place, answers = st, ask()
+        answers = ask()
     else:  # the worker has to load the models first: plain texts until then
         place = st.empty()
         place.html(html({}))
@@ -114,6 +115,9 @@ family = begin(
     "The texts that excite one neuron most, each token shaded by how strongly the neuron fires on it, and the same "
     "neuron of every fine-tune beside it.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "What a neuron reacts to is shown on the texts of one.")
+    st.stop()
 done = finished(classification_runs(family))
 if not done:
     st.info("No model of this family has been classified yet.", icon=":material/bar_chart:")

@@ -4,12 +4,13 @@ import pandas as pd
 import streamlit as st
 
 from nmerge_core.activations.store import open_classification
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.similarity import MATRICES, mean_cosine
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import csv_button, dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, command, how_computed
 from pages.shared.results import read_table
@@ -94,7 +95,7 @@ if run is None:
 elif run_panel(run):
     summary = read_table(run, "cosine.csv", names)
     st.markdown(reading(summary))
-    show(mean_cosine(summary, family.colours(dark()), dark=dark()), "similarity_figure", summary, "similarity")
+    show(mean_cosine(summary, member_colours(family, dark()), dark=dark()), "similarity_figure", summary, "similarity")
     if zeros := int(summary["zero"].sum()):
         st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")
     chosen = draw_moved(run, family)

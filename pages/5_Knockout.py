@@ -5,15 +5,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.knockout import RANDOM, curves, spread
 from nmerge_core.figures.scores import metric
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
-from pages.shared.family import Family
 from pages.shared.neurons import classify_parameters, colours_in_order, finished, opened
-from pages.shared.page import begin, command, how_computed
+from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, full, read_table
 from pages.shared.runs import latest_run, run_button, run_panel
 from pages.shared.tasks import code_switch, runs_code, task_name
@@ -136,6 +136,9 @@ family = begin(
     "Switch off a category's neurons and see what the model loses. If the category means anything, it loses more of "
     "that ability than with **as many random neurons** of the same layers switched off.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "A neuron gets its category, which says what to switch off, from the texts of one.")
+    st.stop()
 controls, view = st.columns([1, 3], gap="large")
 with controls:
     asked = asked_parameters("knockout")
@@ -146,6 +149,10 @@ with controls:
     label = st.selectbox("Model", names, start, key="knockout_model", bind="query-params")
 member = next(member for member in family.members if member.label == label)
 classified = finished({label: latest_run("classify", classify_parameters(family, member))}).get(label)
+if not family.tasks and not asked:
+    with view:
+        tell_lack(family, "tasks", "What a model loses shows in its score on one.")
+    st.stop()
 if classified is None:
     with view:
         st.markdown(f"First the neurons of **{label}** need their categories: one pass over the corpus.")

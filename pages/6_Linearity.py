@@ -2,16 +2,18 @@
 
 import pandas as pd
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.linearity import nonlinearity, part_title, parts
 from nmerge_core.figures.merge import coefficients
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 from pages.shared.neurons import classification_runs, colours_in_order, finished, opened
-from pages.shared.page import begin, command, how_computed, link
+from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import run_button, run_panel
 
@@ -47,14 +49,15 @@ def draw(run: Run, classified: Run | None, family: Family) -> None:
         "The coefficients **α** that bring each submodule's merged change closest to what every fine-tune does on its "
         "own task. SubModule Linearity and NeuronMerge use them."
     )
-    show(coefficients(solved, family.colours(dark()), dark=dark()), "linearity_coefficients", solved, "coefficients")
+    figure = coefficients(solved, member_colours(family, dark()), dark=dark())
+    show(figure, "linearity_coefficients", solved, "coefficients")
     wide = solved.assign(part=solved["part"].map(part_title)).pivot(
         index=["part", "layer"], columns="model", values="coefficient"
     )[names]
     st.dataframe(wide.reset_index(), hide_index=True, key="linearity_table", column_config=_three_digits(names))
 
 
-def _three_digits(names: list[str]) -> dict[str, st.column_config.NumberColumn]:
+def _three_digits(names: list[str]) -> dict[str, ColumnConfig]:
     return {name: st.column_config.NumberColumn(format="%.3f") for name in names}
 
 
@@ -64,6 +67,9 @@ family = begin(
     "Merging adds weight changes and hopes that the **effects** add up too. Non-linearity says by how much they do "
     "not: 0 is exact, 0.1 means a tenth of the effect is off.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "How well changes add up is measured on the texts of one.")
+    st.stop()
 samples = st.slider(
     "Texts per category",
     5,

@@ -5,9 +5,11 @@ from typing import Any
 import streamlit as st
 
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import halves
+from nmerge_core.checkpoints import halves, is_hub_id, on_this_machine
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
+from nmerge_core.input_parameters import Corpus, Tasks
 from nmerge_core.merging.engine import AnyRecipe, load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
@@ -15,13 +17,14 @@ from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
-from pages.shared.family import HUB_ID, Family, Member, on_this_machine
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
-from pages.shared.page import begin, command, how_computed, link
+from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.parameters import Drawn, controls
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
+
+DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
 
 
 def gallery(available: dict[str, Method]) -> None:
@@ -52,7 +55,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         "Tokenizer",
         list(tokenizers),
         index=None,
-        format_func=tokenizers.get,
+        format_func=lambda name: tokenizers.get(name, name),
         placeholder=tokenizers[BASE],
         key="merge_tokenizer",
         help="Whose tokens the merge has. Rows of embeddings are then matched by token; without it by position",
@@ -62,6 +65,10 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     )
     known = _known(family, members, method)
     shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name), available)
+    for what, named in DATA.items():
+        takes = [parameter.name for parameter in method.parameters if isinstance(parameter, named)]
+        if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
+            tell_lack(family, what, f"{method.title} needs one: type it among the parameters, or change the family.")
     recipe: dict[str, Any] = {"merge_method": method.name}
     if method.needs_base:
         recipe["base_model"] = family.base
@@ -81,8 +88,9 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
     """
     classified = finished(classification_runs(family)).get("base")
     takes_neurons = any(parameter.name == "neurons" for parameter in method.parameters)
-    data = {"neurons": str(classified.results)} if classified and takes_neurons else {"corpus": family.corpus}
-    return data | {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
+    data: dict[str, Any] = {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
+    data |= {"neurons": str(classified.results)} if classified and takes_neurons else {"corpus": family.corpus}
+    return {name: value for name, value in data.items() if value}
 
 
 def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
@@ -106,7 +114,7 @@ def not_here(recipe: AnyRecipe) -> list[str]:
     """The Hub ids of a recipe that were not fetched yet: opening one would start its download in the page."""
     references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
     named = dict.fromkeys(half for reference in references for half in halves(reference))
-    return [half for half in named if HUB_ID.match(half) and not on_this_machine(half)]
+    return [half for half in named if is_hub_id(half) and not on_this_machine(half)]
 
 
 def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:

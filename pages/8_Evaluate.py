@@ -7,7 +7,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from pages.shared.charts import dark
-from pages.shared.page import begin, command, how_computed
+from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch, task_name
@@ -111,5 +111,7 @@ if names and tasks:
     scoring = Scoring(tasks, limit, run_code)
     scoreboard(models, scoring, model_colours(family, merged, dark=dark()), "evaluate_run")
     draw_end(models, scoring)
-else:
+elif family.tasks:
     st.info("Choose at least one model and one task.")
+else:
+    tell_lack(family, "tasks", "Type one above, or name those that its models are always scored on.")

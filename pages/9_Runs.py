@@ -7,10 +7,10 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step
 from nmerge_core.runs.folder import STATES, Run, Status, delete, list_runs
-from pages.shared.family import Family
 from pages.shared.page import begin, how_computed, link
 from pages.shared.runs import run_line, run_panel
 

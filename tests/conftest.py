@@ -13,10 +13,17 @@ os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" 
 os.environ["NMERGE_CACHE"] = tempfile.mkdtemp(prefix="nmerge-tests-")
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)  # before the test's fixtures are made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("mergekit") and find_spec("mergekit") is None:
+        pytest.skip("mergekit is not installed here; `make test` runs this in an environment of its own")
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,11 @@
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedConfig, PreTrainedModel, Qwen2Config
 
 QWEN2 = Qwen2Config(
     vocab_size=40,
@@ -20,7 +21,7 @@ QWEN2 = Qwen2Config(
 GPT2 = GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=4, n_positions=16)
 
 
-def save_model(folder: Path, config: Qwen2Config | GPT2Config = QWEN2, dtype: torch.dtype = torch.float32) -> str:
+def save_model(folder: Path, config: PreTrainedConfig = QWEN2, dtype: torch.dtype = torch.float32) -> str:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
@@ -30,7 +31,7 @@ def save_model(folder: Path, config: Qwen2Config | GPT2Config = QWEN2, dtype: to
     return str(folder)
 
 
-def random_adapter(model: str, folder: Path, *, seed: int = 1, **options: object) -> PeftModel:
+def random_adapter(model: str, folder: Path, *, seed: int = 1, **options: Any) -> PeftModel:
     """Save a LoRA with random values in everything that it trains; return it on its model, not merged."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():
@@ -41,7 +42,7 @@ def random_adapter(model: str, folder: Path, *, seed: int = 1, **options: object
             for parameter in adapted.parameters():
                 if parameter.requires_grad:
                     parameter.add_(torch.randn_like(parameter), alpha=0.1)
-        adapted.save_pretrained(folder)
+        adapted.save_pretrained(str(folder))
     return adapted.eval()
 
 

@@ -1,6 +1,7 @@
 """CMA-ES as a generator, and the search that is built on it, on functions whose least value is known."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ def points_of(count: int, seed: int, dimensions: int = 2) -> list[list[float]]:
     return points
 
 
-def found(objective, dimensions: int, evaluations: int, **options) -> Found:
-    settings = {"step": 0.3, "low": -1.0, "high": 2.0, "seed": 0, "progress": lambda done: None} | options
-    return minimise(lambda point, tick: objective(*point), [0.0] * dimensions, evaluations=evaluations, **settings)
+def found(objective, dimensions: int, evaluations: int, **options: Any) -> Found:
+    settings: dict[str, Any] = {"step": 0.3, "low": -1.0, "high": 2.0, "seed": 0, "progress": lambda done: None}
+    start, given = [0.0] * dimensions, {**settings, **options}
+    return minimise(lambda point, tick: objective(*point), start, evaluations=evaluations, **given)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 5])

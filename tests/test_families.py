@@ -56,9 +56,7 @@ def assert_merged(merged: Weights, family: Family, models: SimpleNamespace, delt
         base = as_matrix(family, name, stored)
         tau = torch.stack([as_matrix(family, name, tune[name]) - base for tune in models.tunes])
         expected = stored + as_stored(family, name, delta(name, base, tau), stored.shape)
-        torch.testing.assert_close(
-            merged[name], expected, atol=3e-6, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
-        )
+        torch.testing.assert_close(merged[name], expected, atol=3e-6, rtol=1e-5, msg=f"{name}: {{}}".format)
 
 
 def thresholds(models: SimpleNamespace, density: float, extra: int = 0) -> torch.Tensor:

@@ -116,9 +116,9 @@ def test_the_content_of_what_is_named_counts_and_not_its_name(tmp_path, monkeypa
     with pytest.raises(InputError, match="gone.txt: expected a file, found none"):
         parameter.content("gone.txt", places)
     corpus = write_corpus(tmp_path / "corpus", TEXTS)
-    before = Corpus(name="texts", help="").content(corpus, places)
+    read = Corpus(name="texts", help="").content(corpus, places)
     (tmp_path / "corpus/math.jsonl").write_text('{"text": "other"}\n')
-    assert Corpus(name="texts", help="").content(corpus, places) != before
+    assert Corpus(name="texts", help="").content(corpus, places) != read
     model = tiny_model(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     assert Models(name="m", help="").content(("./model",), Places(tmp_path))[0] == [model]

@@ -1,11 +1,12 @@
 """Random models of two layers with a byte-level tokenizer, and corpora, made on the fly."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast, Qwen2Config
 
 LAYERS, D_MODEL, D_FFN = 2, 32, 48
 
@@ -14,7 +15,7 @@ def tiny_model(
     folder: Path,
     *,
     seed: int = 0,
-    config: type = Qwen2Config,
+    config: Callable[..., PreTrainedConfig] = Qwen2Config,
     dtype: torch.dtype = torch.float32,
     tied: bool = True,
 ) -> str:

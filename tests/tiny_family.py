@@ -35,7 +35,7 @@ def make_family(root: Path) -> SimpleNamespace:
         tokenizer.save_pretrained(root / name)
         with torch.no_grad():
             for parameter in base.parameters():
-                parameter += 0.01 * torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter), alpha=0.01)
     (root / "corpus").mkdir()
     for category in ("general", "math", "code"):
         texts = [f"{category} text {number}: {number * number}" for number in range(8)]

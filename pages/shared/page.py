@@ -5,13 +5,15 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family, demo_family, families
 from nmerge_core.figures.style import COLOURS, MERGE
 from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.version import __version__
-from pages.shared.family import Family, chosen_family, families
+from pages.shared.family import chosen_family
 
 NAVIGATION = {
     "": [("app.py", "Home", "home")],
@@ -50,7 +52,8 @@ STYLE = """<style>
 def begin(title: str, question: str, sentence: str, *, needs_models: bool = True) -> Family:
     """Set up the page and draw its head: the question it answers and one sentence of context.
 
-    A page that needs the models ends here, with the way to get them, while they are not on this machine.
+    A page that needs the models ends here, with the way to get them, while they are not on this machine; every page
+    does, with what is wrong, where the family's file is not one.
 
     Args:
         title: The page's name in the browser's tab.
@@ -65,7 +68,7 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
     st.html(STYLE)
     with st.sidebar:
         st.html('<div class="nav-brand">NMerge<small>neurons, seen and merged</small></div>')
-        family = _choose_family()
+        family, error = _choose_family()
         for group, links in NAVIGATION.items():
             if group:
                 st.html(f'<div class="nav-group">{group}</div>')
@@ -75,6 +78,9 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
     st.session_state["page_head"] = (title, question, sentence, family.name)  # for `how_computed`, in fragments too
     st.title(question, anchor=False)
     st.markdown(sentence)
+    if error:
+        st.error(error)
+        st.stop()
     if needs_models and (missing := family.missing):
         st.info(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
@@ -86,6 +92,12 @@ def link(path: str, label: str, icon: str, family: Family, **query: str | int) -
     """A link to another page that keeps the chosen family; `query` sets that page's other parameters."""
     parameters = {"family": family.name} | {name: str(value) for name, value in query.items()}
     st.page_link(path, label=label, icon=f":material/{icon}:", query_params=parameters)
+
+
+def tell_lack(family: Family, what: str, why: str) -> None:
+    """Say that a family names no corpus or no tasks and `why` that matters, with the way to where it can."""
+    st.info(f"This family names no {what}. {why}", icon=":material/deployed_code:")
+    link("pages/1_Models.py", "Change the family", "deployed_code", family)
 
 
 def command(*arguments: object) -> str:
@@ -132,8 +144,11 @@ def empty_state(text: str, button_label: str, key: str) -> bool:
         return st.button(button_label, type="primary", key=key)
 
 
-def _choose_family() -> Family:
-    names = list(families())
+def _choose_family() -> tuple[Family, str]:
+    """Draw the choice; return the family and an empty text, or the demo and what is wrong with the family's file."""
+    names = [DEMO, *families(cache_root())]
+    if st.session_state.get("family") in names:  # set again, else what an address has chosen is lost on the next page
+        st.session_state["family"] = st.session_state["family"]
     st.selectbox(
         "Models",
         names,
@@ -141,7 +156,10 @@ def _choose_family() -> Family:
         bind="query-params",
         help="The base and fine-tunes all pages look at. Make a family of your own on the Models page.",
     )
-    return chosen_family()
+    try:
+        return chosen_family(), ""
+    except InputError as error:
+        return demo_family(cache_root()), str(error)
 
 
 def _worker_state() -> None:

@@ -34,7 +34,7 @@ def naive(loaded, text, max_length, skip_first=False):
         loaded.model(torch.tensor([tokens]))
     for handle in handles:
         handle.remove()
-    best = {}
+    best: dict[tuple[int, int], tuple[float, int]] = {}
     for index, layer in enumerate(loaded.model.model.layers):
         with torch.no_grad():
             gate, up = layer.mlp.gate_proj(inputs[index]), layer.mlp.up_proj(inputs[index])  # (T, d_ffn)

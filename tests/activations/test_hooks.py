@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen2Config
 
 from nmerge_core.activations.hooks import knock_out, record_activations
 from nmerge_core.errors import InputError
@@ -12,8 +12,8 @@ TOKENS = torch.tensor([[5, 9, 200, 31], [7, 7, 80, 2]])
 
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
 def loaded(request, tmp_path_factory):
-    arguments = {"config": LlamaConfig} if request.param == "llama" else {}
-    return load_model(tiny_model(tmp_path_factory.mktemp(request.param), **arguments), "cpu")
+    config = {"qwen2": Qwen2Config, "llama": LlamaConfig}[request.param]
+    return load_model(tiny_model(tmp_path_factory.mktemp(request.param), config=config), "cpu")
 
 
 def run(loaded):

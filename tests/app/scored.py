@@ -14,6 +14,7 @@ from nmerge_core.runs.folder import Run, Status, create, find
 from nmerge_core.runs.lock import transitions
 from nmerge_core.runs.operations import OPERATIONS
 from nmerge_core.runs.request import resolve
+from tests.app.conftest import vary_family
 
 FAMILY = "scored"
 
@@ -34,8 +35,7 @@ def make_family(root: Path) -> str:
             'output_type: loglikelihood_rolling\ndoc_to_text: ""\ndoc_to_target: "{{text}}"\n'
             "metric_list:\n  - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}\n"
         )
-        family = json.loads((root / "families" / "tiny.json").read_text())
-        (root / "families" / f"{FAMILY}.json").write_text(json.dumps(family | {"name": FAMILY, "tasks": [str(task)]}))
+        vary_family(root, FAMILY, tasks=(str(task),))
     return str(task)
 
 

@@ -157,7 +157,10 @@ def test_commands_and_notebook_give_what_the_page_shows(
 def execute_notebook(app: AppTest, media: MediaFileManager, folder: Path) -> None:
     """Execute the notebook that the page's button gives: it holds the page's words, its code, and then its figures."""
     url = media.execute_deferred(app.download_button(key="notebook").proto.deferred_file_id)
-    notebook = nbformat.reads(media._storage.get_file(Path(url).name).content.decode(), as_version=4)
+    notebook = nbformat.reads(
+        media._storage.get_file(Path(url).name).content.decode(),  # type: ignore[attr-defined]
+        as_version=4,
+    )
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert notebook.cells[0].source.startswith(f"# {app.title[0].value}\n\n{app.markdown[0].value}\n")

@@ -2,11 +2,13 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
+from nmerge_core.family import Member
 from nmerge_core.figures.style import significant
 from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
@@ -15,16 +17,22 @@ from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
 from nmerge_core.runs import client
 from pages.shared.results import zipped
-from tests.app.conftest import OpenPage
+from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 from tests.merging import vocabularies
 
 PAGE = "pages/7_Merge.py"
 
 
-def recipe_shown(app: AppTest) -> dict[str, object]:
+def recipe_shown(app: AppTest) -> dict[str, Any]:
     """The recipe that the page shows as YAML."""
     return yaml.safe_load(next(code.value for code in app.code if code.value.startswith("merge_method")))
+
+
+def written_as_yaml(app: AppTest) -> None:
+    """Have the recipe as text, not as controls."""
+    way: Any = app.get("button_group")[0]
+    way.set_value("YAML").run()
 
 
 def test_without_a_method_all_are_told(tiny_cache: Path, open_page: OpenPage) -> None:
@@ -79,10 +87,8 @@ def test_models_with_other_tokens_need_a_tokenizer(
     tiny_cache: Path, open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown = vocabularies.make_family(tmp_path)
-    tuned = [{"reference": model, "label": Path(model).name, "category": ""} for model in grown.models]
-    family = {"name": "grown", "base": grown.base, "models": tuned, "corpus": str(tiny_cache / "corpus"), "tasks": []}
-    file = tiny_cache / "families" / "grown.json"
-    file.write_text(json.dumps(family))
+    tuned = tuple(Member(model, Path(model).name) for model in grown.models)
+    file = vary_family(tiny_cache, "grown", base=grown.base, models=tuned)
     monkeypatch.setattr(client, "ensure_worker", lambda: None)
     try:
         app = open_page(PAGE, merge_method="Task arithmetic", family="grown")
@@ -99,7 +105,7 @@ def test_models_with_other_tokens_need_a_tokenizer(
 
 def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE, merge_method="TIES-Merging")
-    app.get("button_group")[0].set_value("YAML").run()
+    written_as_yaml(app)
     area = app.text_area(key="merge_yaml")
     assert yaml.safe_load(area.value)["merge_method"] == "ties"  # it starts at what the controls made
     area.set_value(area.value.replace("lambda", "lamda")).run()
@@ -132,7 +138,7 @@ def test_methods_of_mergekit_are_there_where_it_is(
     client.cancel(run)
 
 
-@pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
+@pytest.mark.mergekit
 def test_the_report_of_a_merge_by_mergekit(tiny_cache: Path, open_page: OpenPage) -> None:
     slices = [{"sources": [{"model": models(tiny_cache)[name], "layer_range": [0, 1]}]} for name in ("math", "code")]
     recipe = {"engine": "mergekit", "merge_method": "passthrough", "slices": slices}
@@ -251,16 +257,14 @@ def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:
 
 
 def test_paths_follow_the_family(tiny_cache: Path, open_page: OpenPage) -> None:
-    described = json.loads((tiny_cache / "families" / "tiny.json").read_text())
     (tiny_cache / "elsewhere").mkdir(exist_ok=True)
-    other = described | {"name": "moved", "corpus": str(tiny_cache / "elsewhere")}
-    (tiny_cache / "families" / "moved.json").write_text(json.dumps(other))
+    calibration = {"tiny": str(tiny_cache / "corpus"), "moved": str(tiny_cache / "elsewhere")}
+    file = vary_family(tiny_cache, "moved", corpus=calibration["moved"])
     app = open_page(PAGE, merge_method=methods()["sublin"].title)
-    calibration = {"tiny": described["corpus"], "moved": other["corpus"]}
     for family in ("tiny", "moved", "tiny"):
         app.selectbox(key="family").set_value(family).run()
         assert recipe_shown(app)["parameters"]["calibration"] == calibration[family]
-    (tiny_cache / "families" / "moved.json").unlink()
+    file.unlink()
 
 
 def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
@@ -269,7 +273,7 @@ def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
     asked: list[object] = []
     monkeypatch.setattr("socket.getaddrinfo", lambda *name, **_: asked.append(name))
     app = open_page(PAGE, merge_method="TIES-Merging")
-    app.get("button_group")[0].set_value("YAML").run()
+    written_as_yaml(app)
     area = app.text_area(key="merge_yaml")
     area.set_value(area.value.replace(models(tiny_cache)["math"], "nobody/has-this")).run()
     assert not app.error and any("Not on this machine yet: nobody/has-this." in info.value for info in app.info)

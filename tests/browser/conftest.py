@@ -1,12 +1,13 @@
 """A browser and an app for each test file, and a picture of every page that was open at a failure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.driver import ARGUMENTS, App, chromium, errors_in, serve
+from nmerge_core.demo.family import CORPUS_SIZE
+from tests.browser.driver import ARGUMENTS, App, chromium, errors_in, serve, write_demo
 
 REPORT = Path(__file__).parent / "report"
 
@@ -20,8 +21,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app with the demo family, whose corpus is as short as the test file says by its EXEMPLARS."""
     folder = tmp_path_factory.mktemp("app")
+    write_demo(folder / "cache", getattr(request.module, "EXEMPLARS", CORPUS_SIZE))
     with serve(folder / "cache", folder / "app.log") as served:
         yield served
         assert served.healthy
@@ -55,7 +58,7 @@ FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.when == "call":
         item.stash[FAILED] = report.failed

@@ -19,7 +19,7 @@ from typing import Any
 from playwright.sync_api import Locator, Page, expect
 
 from nmerge_core.cache import DEMO
-from nmerge_core.demo.family import write_family
+from nmerge_core.demo.family import CORPUS_SIZE, write_family
 from nmerge_core.runs.lock import worker_pid
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,7 +42,7 @@ def chromium() -> str | None:
 
 @dataclass(frozen=True)
 class App:
-    """A running app with a cache of its own that holds the demo family."""
+    """A running app with a cache of its own."""
 
     url: str
     cache: Path
@@ -71,14 +71,13 @@ class App:
 
 
 @contextlib.contextmanager
-def serve(cache: Path, log: Path) -> Iterator[App]:
-    """Materialise the demo family in `cache` and serve the app on a free port; at the end stop it and its worker."""
+def serve(cache: Path, log: Path, script: str = "app.py") -> Iterator[App]:
+    """Serve the app, or another script, on a free port; at the end stop it and its worker."""
     environment = os.environ | {"NMERGE_CACHE": str(cache)}
-    write_family(cache / DEMO)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
     app = App(f"http://127.0.0.1:{port}", cache, log, process)
@@ -93,6 +92,12 @@ def serve(cache: Path, log: Path) -> Iterator[App]:
         process.wait()
         if pid := app.worker:
             os.kill(pid, signal.SIGKILL)
+
+
+def write_demo(cache: Path, exemplars: int = CORPUS_SIZE) -> None:
+    """Put the demo family into a cache, with the first so many texts of each category in its corpus."""
+    for file in (write_family(cache / DEMO) / "corpus").iterdir():
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:exemplars]))
 
 
 def settle(page: Page, seconds: float = 120) -> None:

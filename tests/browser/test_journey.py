@@ -3,6 +3,7 @@
 import filecmp
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -142,7 +143,8 @@ def evaluate(page: Page, app: App) -> None:
 
 def loads(merged: Path, base: Path) -> None:
     """The checkpoint is complete: model and tokenizer load, it generates, and it is not the base."""
-    model, original = (AutoModelForCausalLM.from_pretrained(folder) for folder in (merged, base))
+    models: list[Any] = [AutoModelForCausalLM.from_pretrained(folder) for folder in (merged, base)]
+    model, original = models
     tokenizer = AutoTokenizer.from_pretrained(merged)
     prompt = tokenizer("Answer:", return_tensors="pt")
     out = model.generate(input_ids=prompt["input_ids"], attention_mask=prompt["attention_mask"], max_new_tokens=4)

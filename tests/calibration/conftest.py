@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -8,13 +9,14 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
 )
 
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
-CONFIGS = {
+CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
     "qwen2, tied": Qwen2Config,
     "llama, untied, with biases": partial(LlamaConfig, attention_bias=True, mlp_bias=True),
     "mistral with a window": partial(MistralConfig, sliding_window=4),

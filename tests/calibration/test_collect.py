@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -172,10 +173,10 @@ def test_weights_that_are_not_finite_are_named(qwen2: str, corpus: str, tmp_path
 def test_the_cache_collects_once(qwen2: str, corpus: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("NMERGE_CACHE", str(tmp_path))
     model = open_checkpoint(qwen2)
-    asked = {"samples": 2, "seed": 0, "device": "cpu"}
+    asked: dict[str, Any] = {"samples": 2, "seed": 0, "device": "cpu"}
     first = cached(model, corpus, "gram", "math", **asked, progress=silent)
 
-    def never(*args: object) -> None:
+    def never(stage: str, done: float, total: float, unit: str = "") -> None:
         raise AssertionError("collected again")
 
     again = cached(model, corpus, "gram", "math", **asked, progress=never)

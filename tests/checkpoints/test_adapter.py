@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from nmerge_core.errors import InputError
 from tests.peft_adapters import GPT2, QWEN2, edit_config, merged, random_adapter, save_model
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-QWEN2_ADAPTERS = {
+QWEN2_ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"r": 4, "lora_alpha": 16, "target_modules": LINEAR},
     "rslora": {"r": 4, "lora_alpha": 16, "target_modules": LINEAR, "use_rslora": True},
     "patterns": {
@@ -31,7 +32,7 @@ QWEN2_ADAPTERS = {
     "lora_bias": {"r": 4, "lora_alpha": 3, "target_modules": ["q_proj", "v_proj"], "lora_bias": True},
     "all biases": {"r": 4, "target_modules": ["q_proj", "o_proj"], "bias": "all"},
 }
-GPT2_ADAPTERS = {
+GPT2_ADAPTERS: dict[str, dict[str, Any]] = {
     "conv1d": {"r": 4, "lora_alpha": 16, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True},
     "conv1d and head": {"r": 4, "target_modules": ["c_attn", "c_proj", "lm_head"], "use_rslora": True},
     "embeddings": {"r": 4, "target_modules": ["wte", "wpe", "c_fc"]},
@@ -48,7 +49,7 @@ def assert_equal_to_peft(reference: str, expected: dict[str, torch.Tensor]) -> N
     checkpoint = open_checkpoint(reference)
     for name in checkpoint.tensors:
         found = torch.cat([checkpoint.read(name, 0, 5), checkpoint.read(name, 5)])
-        torch.testing.assert_close(found, expected[name], msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(found, expected[name], msg=f"{name}: {{}}".format)
 
 
 @pytest.mark.parametrize("kind", QWEN2_ADAPTERS)
@@ -95,7 +96,7 @@ def test_a_trained_adapter_computes_what_the_trained_model_did(qwen2: str, tmp_p
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0]
-    adapted.save_pretrained(tmp_path / "trained")
+    adapted.save_pretrained(str(tmp_path / "trained"))
     model = AutoModelForCausalLM.from_pretrained(qwen2)
     checkpoint = open_checkpoint(f"{qwen2}+{tmp_path / 'trained'}")
     model.load_state_dict({name: checkpoint.read(name) for name in checkpoint.tensors})

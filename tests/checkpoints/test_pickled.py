@@ -67,7 +67,7 @@ def test_what_torch_can_save_is_read_as_torch_loads_it(tmp_path: Path) -> None:
     state = OrderedDict(linear.state_dict(), parameter=linear.weight, scalar=torch.tensor(3.0), ints=torch.arange(5))
     state |= {"empty": torch.zeros(0, 4), "top": together[:2], "rest": together[2:], "flag": torch.tensor([True])}
     state |= {f"many.{number}": torch.full((number,), float(number)) for number in range(12)}
-    state._metadata = OrderedDict(version=1)
+    vars(state)["_metadata"] = OrderedDict(version=1)
     file = tmp_path / "any.bin"
     torch.save(state, file)
     found = read_pickled(file)
@@ -139,8 +139,13 @@ class Malicious:
 
 def test_code_in_a_pickle_is_never_run(tmp_path: Path, weights: Weights) -> None:
     ran = tmp_path / "ran"
-    for number, call in enumerate([(os.system, f"touch {ran}"), (eval, f"open({str(ran)!r}, 'w')"), (open, ran, "w")]):
-        model = write(tmp_path / f"odd{number}", {**weights, "evil": Malicious(*call)})
+    calls = [
+        Malicious(os.system, f"touch {ran}"),
+        Malicious(eval, f"open({str(ran)!r}, 'w')"),
+        Malicious(open, ran, "w"),
+    ]
+    for number, call in enumerate(calls):
+        model = write(tmp_path / f"odd{number}", {**weights, "evil": call})
         refused(
             Path(model), r"pytorch_model.bin: expected a pickle of tensors alone, found (eval|\w+\.\w+); .* never run"
         )
@@ -388,7 +393,11 @@ def test_a_merge_of_pickled_models_has_the_same_bytes(tmp_path: Path, weights: W
     tied = {**weights, HEAD: weights[EMBEDDINGS]}  # as torch.save(model.state_dict()) has it
     mixed = [write(tmp_path / "base", tied), plain[1], write(tmp_path / "tune", tunes[1], shards=2)]
     for name, (base, *models) in (("plain", plain), ("mixed", mixed)):
-        recipe = {"merge_method": method, "base_model": base, "models": [{"model": model} for model in models]}
+        recipe: dict[str, Any] = {
+            "merge_method": method,
+            "base_model": base,
+            "models": [{"model": model} for model in models],
+        }
         recipe["parameters"] = {"density": 0.5} if method == "ties" else {}
         merge(load_recipe(recipe), tmp_path / name)
     merged = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "mixed")]

@@ -18,12 +18,19 @@ def test_inspect_prints_facts_and_json(family, capsys):
     assert report["mergeable"] and report["models"][0]["d_ffn"] == 48
 
 
-def test_classify_writes_the_folder_and_prints_neurons_per_layer(classified):
-    base, _ = classified
-    neurons = pd.read_parquet(base / "neurons.parquet")
-    assert len(neurons) == 2 * 48
-    summary = pd.read_csv(base / "summary.csv")
-    assert summary["neurons"].sum() == 2 * 48
+def test_classify_writes_the_folder_and_prints_neurons_per_layer(family, tmp_path, capsys):
+    assert main(["classify", family.base, "--corpus", family.corpus, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    neurons = pd.read_parquet(tmp_path / "out" / "neurons.parquet")
+    assert neurons.groupby("layer").size().to_dict() == {0: 48, 1: 48}
+    assert printed[0].split() == ["category", "code", "general", "math"] and printed[1].split() == ["layer"]
+    table = {int(layer): [*map(int, counts)] for layer, *counts in map(str.split, printed[2:-1])}
+    categories = [[*neurons.loc[neurons["layer"] == layer, "category"]] for layer in (0, 1)]
+    assert table == {
+        layer: [found.count(category) for category in ("code", "general", "math")]
+        for layer, found in enumerate(categories)
+    }
+    assert printed[-1].startswith("run in float32; ")
 
 
 def test_an_existing_folder_is_refused(family, classified, capsys):

@@ -53,7 +53,14 @@ def test_an_interrupted_classification_is_status_130_and_leaves_nothing(family, 
         (corpus / f"{category}.jsonl").write_text(lines)
     out = tmp_path / "out"
     command = [*NMERGE, "classify", family.base, "--corpus", str(corpus), "--out", str(out), "--batch-size", "1"]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a suite in the background ignores interrupts
+    )
     line = process.stderr.readline()  # the first report of progress
     assert "exemplars" in line, line
     time.sleep(0.3)

@@ -42,12 +42,21 @@ def test_sweep_merges_scores_and_keeps_the_best(family, asked, tmp_path, capsys)
 
 
 def test_an_objective_weighs_tasks(family, asked, tmp_path, capsys):
-    assert main(["sweep", asked(objective={"plane": 1}), str(tmp_path / "out")]) == 2
+    sure = tmp_path / "sure.yaml"  # the one choice there is, is chosen: an accuracy of 1
+    sure.write_text(
+        f"task: sure\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {family.root / 'plain.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: some\ndoc_to_choice: [words]\n"
+        "doc_to_target: 0\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    tasks = [family.task, str(sure)]
+    assert main(["sweep", asked(tasks=tasks, objective={"plane": 1}), str(tmp_path / "out")]) == 2
     assert "unknown key 'plane'; did you mean 'plain'?" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert main(["sweep", asked(objective={"plain": 2}), str(tmp_path / "out")]) == 0
+    assert main(["sweep", asked(tasks=tasks, objective={"plain": 1, "sure": 3}), str(tmp_path / "out")]) == 0
     trials = pd.read_csv(tmp_path / "out/trials.csv")
-    assert (trials["objective"] == -trials["plain/bits_per_byte"]).all()
+    assert (trials["sure/acc"] == 1).all()
+    # Weights 1 and 3; of bits per byte less is better: (−1 · bits per byte + 3 · 1) / 4.
+    assert trials["objective"].tolist() == pytest.approx([(3 - bits) / 4 for bits in trials["plain/bits_per_byte"]])
 
 
 def test_wrong_sweeps_are_one_line_and_status_2(asked, tmp_path, capsys):

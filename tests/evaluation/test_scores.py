@@ -47,7 +47,7 @@ def greedy(model: str, prompt: str, tokens: int) -> str:
             ids.append(int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax()))
         if ids[-1] == loaded.tokenizer.eos_token_id:
             break
-    return loaded.tokenizer.decode(ids[start:], skip_special_tokens=True).split("\n")[0]
+    return str(loaded.tokenizer.decode(ids[start:], skip_special_tokens=True)).split("\n")[0]
 
 
 def test_perplexity_equals_a_plain_loop(model: str, tmp_path: Path) -> None:

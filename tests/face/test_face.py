@@ -251,7 +251,7 @@ def yaml_of(file):
 
 def test_wrong_input_is_said_as_everywhere(family, cache):
     with pytest.raises(InputError, match="expected a path or a name, found 3"):
-        nm.classify([3], family.corpus)
+        nm.classify([3], family.corpus)  # type: ignore[list-item]  # which is the point
     with pytest.raises(InputError, match=r"classify, margin: expected a whole number in \[0, 50\], found -1"):
         nm.classify(family.base, family.corpus, margin=-1, progress=False)
     with pytest.raises(InputError, match="nowhere: no such corpus"):

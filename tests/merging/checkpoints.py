@@ -63,7 +63,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], shards: int = 1, **con
     if shards == 1:
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         return str(folder)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
         part = {name: weights[name] for name in names[number::shards]}
@@ -80,7 +80,7 @@ def pickled(folder: Path, state: Any, shards: int = 1, **config: object) -> str:
     if shards == 1:
         torch.save(state, folder / "pytorch_model.bin")
         return str(folder)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         file = f"pytorch_model-{number + 1:05}-of-{shards:05}.bin"
         part = {name: state[name] for name in list(state)[number::shards]}
@@ -107,7 +107,12 @@ def statistics(model: str, kind: str) -> str:
         inputs = {gram: torch.randn(TOKENS, count, generator=generator) for gram, count in columns.items()}
         values = {gram: x.T @ x for gram, x in inputs.items()}
     save_file(values, folder / "model.safetensors")
-    meta = {"kind": kind, "model": model, "label": Path(model).name, "model_fingerprint": fingerprint(checkpoint)}
+    meta: dict[str, Any] = {
+        "kind": kind,
+        "model": model,
+        "label": Path(model).name,
+        "model_fingerprint": fingerprint(checkpoint),
+    }
     meta |= {"corpus": "none", "categories": [], "files": ["model.safetensors"], "texts": 1, "tokens": TOKENS}
     (folder / "meta.json").write_text(json.dumps(meta | {"grams": grams}))
     return str(folder)

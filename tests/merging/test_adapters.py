@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -168,7 +169,12 @@ def test_a_broken_adapter_is_named_and_nothing_is_left(family, tmp_path: Path) -
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_loaded_model_has_the_weights_that_a_merge_of_its_dtype_writes(tmp_path: Path, dtype: torch.dtype) -> None:
     base = tiny_model(tmp_path / "base", dtype=dtype)
-    options = {"r": 4, "target_modules": [*LINEAR, "embed_tokens"], "ensure_weight_tying": True, "bias": "all"}
+    options: dict[str, Any] = {
+        "r": 4,
+        "target_modules": [*LINEAR, "embed_tokens"],
+        "ensure_weight_tying": True,
+        "bias": "all",
+    }
     random_adapter(base, tmp_path / "lora", **options)
     reference = f"{base}+{tmp_path / 'lora'}"
     merge(load_recipe({"merge_method": "linear", "models": [{"model": reference}]}), tmp_path / "out")

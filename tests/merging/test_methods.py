@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,7 +24,7 @@ ALPHA = {
 }
 
 
-def run(family, out: Path, method: str, models: list[str] | None = None, **parameters: object) -> Weights:
+def run(family, out: Path, method: str, models: list[str] | None = None, **parameters: Any) -> Weights:
     recipe = {
         "merge_method": method,
         "base_model": family.base,
@@ -62,7 +63,8 @@ def test_linear(family, tmp_path: Path) -> None:
 
 
 def test_task_arithmetic(family, tmp_path: Path) -> None:
-    merged = run(family, tmp_path / "out", "task_arithmetic", weight=0.4, **{"lambda": 0.5})
+    parameters: dict[str, Any] = {"weight": 0.4, "lambda": 0.5}
+    merged = run(family, tmp_path / "out", "task_arithmetic", **parameters)
     assert_same(merged, family, lambda name, tau: 0.2 * tau.sum(0))
 
 
@@ -274,7 +276,8 @@ def test_subspace_parts_are_orthogonal_and_add_up(family, tmp_path: Path) -> Non
 
 
 def test_pcb_equals_its_formula_over_the_whole_model(family, tmp_path: Path) -> None:
-    merged = run(family, tmp_path / "out", "pcb", mask_ratio=0.3, tail_clip=0.02, **{"lambda": 0.8})
+    parameters: dict[str, Any] = {"mask_ratio": 0.3, "tail_clip": 0.02, "lambda": 0.8}
+    merged = run(family, tmp_path / "out", "pcb", **parameters)
     tau = torch.cat([each.flatten(1) for each in deltas(family).values()], dim=1)  # (T, d)
     count, d = tau.shape
     ranked = tau.abs().sort(1).values
@@ -301,7 +304,7 @@ NEEDED = {"sublin": ALPHA, "neuronmerge": ALPHA, "adamerging": BY_LAYER}
 NEEDED |= {name: {"model": [0.5, -0.25, 1.25]} for name in ("lorahub", "pcb_es")}
 
 
-def needed(family, method: str) -> dict[str, object]:
+def needed(family, method: str) -> dict[str, Any]:
     given = {"coefficients": NEEDED[method]} if method in NEEDED else {}
     return given | ({"neurons": family.neurons} if method == "neuronmerge" else {})
 

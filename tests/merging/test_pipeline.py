@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,7 +146,7 @@ def test_every_model_that_cannot_be_opened_is_listed_too(family, tmp_path: Path)
 
 
 def test_code_of_a_checkpoint_is_never_run(family, tmp_path: Path) -> None:
-    own = {"auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}}
+    own: dict[str, Any] = {"auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}}
     weights = {name.replace("mlp", "feed"): value for name, value in family.tunes["math"].items()}
     odd = checkpoints.write(tmp_path / "odd", weights, model_type="own", **own)
     (tmp_path / "odd/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")

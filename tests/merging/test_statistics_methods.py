@@ -6,6 +6,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_fisher_equals_its_formula(family, tmp_path: Path) -> None:
     fishers = [statistics_of(model, "fisher") for model in family.models]
     assert out.keys() == family.weights.keys()
     for name, value in out.items():
-        above = below = 0.0
+        above = below = torch.zeros(())
         for tune, fisher, weight in zip(family.tunes.values(), fishers, [1.0, 0.5, 2.0], strict=True):
             importance = weight * fisher[name].clamp(min=0.01)
             above, below = above + importance * tune[name], below + importance
@@ -113,7 +114,7 @@ def test_regmean_equals_its_formula(family, tmp_path: Path) -> None:
             expected = sum(w * tune[name] for w, tune in zip(weights, tunes, strict=True)) / 3.5
             torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
             continue
-        above = below = 0.0
+        above = below = torch.zeros(())
         for tune, gram, weight in zip(tunes, grams, weights, strict=True):
             own = gram[checkpoints.gram_name(name)].double()
             scaled = weight * (0.9 * own + 0.1 * own.diagonal().diag())
@@ -162,8 +163,9 @@ def test_regmean_without_enough_texts_stays_near_the_average(tmp_path: Path, fam
     grams = [statistics_of(model, "gram")[name].double() for model in models]
     tunes = [tune[name].double() for tune in family.tunes.values()]
     average = sum(tunes) / 3
-    root = sum(grams).diagonal().sqrt()
-    scaled = sum(grams) / root / root[:, None]
+    total = torch.stack(grams).sum(0)
+    root = total.diagonal().sqrt()
+    scaled = total / root / root[:, None]
     right = sum((tune - average) @ gram for tune, gram in zip(tunes, grams, strict=True))
     expected = average + right / root @ torch.linalg.pinv(scaled, rtol=1e-6, hermitian=True) / root
     torch.testing.assert_close(out[name], expected.float(), atol=1e-4, rtol=1e-4)
@@ -205,9 +207,14 @@ def test_weights_by_layer_reach_the_statistics(family, tmp_path: Path) -> None:
 def test_a_result_is_made_once_for_all_threads() -> None:
     made: list[tuple] = []
     start = Barrier(8)
-    recent = Recent(lambda *key: made.append(key) or key)
 
-    def ask(number: int) -> tuple:
+    def note(*key: int) -> Any:
+        made.append(key)
+        return key
+
+    recent = Recent(note)
+
+    def ask(number: int) -> Any:
         start.wait()
         return recent(number % 2)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -43,7 +44,7 @@ def with_tokens(
     rows: int | None = None,
     *,
     tied: bool = False,
-    **more: object,
+    **more: Any,
 ) -> tuple[str, Weights]:
     """Write a fine-tune with these tokens, `rows` rows in embeddings and (untied) head; return it and its weights."""
     rows = rows or len(tokens)

@@ -1,14 +1,15 @@
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
 
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
-CONFIGS = {
+CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
     "qwen2": Qwen2Config,
     "llama with biases": partial(LlamaConfig, attention_bias=True, mlp_bias=True),
     "mistral with a window": partial(MistralConfig, sliding_window=4),

@@ -5,18 +5,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 LAYERS = 2
 Groups = Mapping[tuple[int, str], Sequence[int]]
-Function = Callable[[nn.Module], Tensor]
+Function = Callable[[Any], Tensor]
 
 
-def load(reference: str) -> nn.Module:
+def load(reference: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32).eval()
 
 
-def between(base: nn.Module, model: nn.Module, alpha: float, folder: str) -> nn.Module:
+def between(base: PreTrainedModel, model: PreTrainedModel, alpha: float, folder: str) -> PreTrainedModel:
     """θ0 + ατ of a whole model."""
     mixed = load(folder)
     states = {name: own + alpha * (model.state_dict()[name] - own) for name, own in base.state_dict().items()}
@@ -24,7 +24,7 @@ def between(base: nn.Module, model: nn.Module, alpha: float, folder: str) -> nn.
     return mixed
 
 
-def functions(base: nn.Module, folder: str, text: str, groups: Groups) -> Iterator[tuple[Any, Function]]:
+def functions(base: Any, folder: str, text: str, groups: Groups) -> Iterator[tuple[Any, Function]]:
     """Yield ((layer, submodule), f) with f of a model (tokens, d_model) at the base model's inputs for a text."""
     tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
     seen: dict[tuple[int, str], Any] = {}
@@ -49,11 +49,11 @@ def functions(base: nn.Module, folder: str, text: str, groups: Groups) -> Iterat
         hook.remove()
     for index in range(LAYERS):
 
-        def attend(model: nn.Module, index: int = index) -> Tensor:
+        def attend(model: Any, index: int = index) -> Tensor:
             layer = model.model.layers[index]
             return layer.self_attn(layer.input_layernorm(seen[index, "h"]), **seen[index, "arguments"])[0][0]
 
-        def mlp(model: nn.Module, index: int = index) -> Tensor:
+        def mlp(model: Any, index: int = index) -> Tensor:
             layer = model.model.layers[index]
             return layer.mlp(layer.post_attention_layernorm(seen[index, "h'"]))[0]
 
@@ -61,7 +61,7 @@ def functions(base: nn.Module, folder: str, text: str, groups: Groups) -> Iterat
         yield (index, "mlp"), mlp
         for name, neurons in ((name, neurons) for (layer, name), neurons in groups.items() if layer == index):
 
-            def group(model: nn.Module, index: int = index, neurons: Sequence[int] = neurons) -> Tensor:
+            def group(model: Any, index: int = index, neurons: Sequence[int] = neurons) -> Tensor:
                 own, z = model.model.layers[index].mlp, seen[index, "z"][0]
                 others = [j for j in range(own.down_proj.in_features) if j not in neurons]
                 phi = own.act_fn(own.gate_proj(z)) * own.up_proj(z)  # (tokens, d_ffn)

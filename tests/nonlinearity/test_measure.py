@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from transformers import MixtralConfig, PhiConfig, Qwen2Config
@@ -83,9 +85,11 @@ def test_wrong_input_is_named(qwen2, corpus, tmp_path):
         measure(qwen2, [qwen2], corpus, neurons=str(tmp_path / "neurons"))
     with pytest.raises(InputError, match="device 'gpu'"):
         measure(qwen2, [qwen2], corpus, device="gpu")
-    for name, value in (("samples", 0), ("samples", -1), ("max_length", 0), ("seed", -1)):
+    wrong: list[dict[str, Any]] = [{"samples": 0}, {"samples": -1}, {"max_length": 0}, {"seed": -1}]
+    for given in wrong:
+        ((name, value),) = given.items()
         with pytest.raises(InputError, match=f"{name}: expected a whole number from ., found {value}"):
-            measure(qwen2, [qwen2], corpus, **{name: value})
+            measure(qwen2, [qwen2], corpus, **given)
 
 
 @pytest.mark.parametrize(

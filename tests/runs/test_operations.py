@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.runs import client
 from nmerge_core.runs.lock import worker_pid
 from tests.tiny_family import make_family
@@ -70,7 +69,7 @@ def test_merge_then_evaluate_what_it_made(do, family):
     assert list(pd.read_csv(scores.results / "scores.csv")["model"]) == ["base", "merged"]
 
 
-@pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
+@pytest.mark.mergekit
 def test_a_merge_by_mergekit_is_a_run_like_any_other(do, wait, family):
     recipe = {"engine": "mergekit", "merge_method": "slerp", "base_model": family.base, "parameters": {"t": 0.5}}
     recipe["models"] = [{"model": family.base}, {"model": family.math}]

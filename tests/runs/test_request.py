@@ -6,7 +6,6 @@ import pytest
 
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
-from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
 from tests.tiny_family import make_family
@@ -87,7 +86,7 @@ def test_a_recipe_s_tokenizer_is_absolute_too(family, tmp_path, monkeypatch):
     assert len({united.id, based.id, request.id}) == 3
 
 
-@pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
+@pytest.mark.mergekit
 def test_a_recipe_for_mergekit_is_resolved_like_ours(family, tmp_path, monkeypatch):
     monkeypatch.chdir(family.root)
     sources = [{"model": "base", "layer_range": [0, 2]}, {"model": "math", "layer_range": [0, 2]}]

@@ -26,8 +26,6 @@ from tests.merging import checkpoints, vocabularies
 PROJECT = Path(__file__).parents[3]
 NAME = "model.layers.0.mlp.down_proj.weight"
 
-needs_mergekit = pytest.mark.skipif(not mergekit.installed(), reason=f"mergekit is not installed ({mergekit.INSTALL})")
-
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +130,7 @@ def merged(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
     return root / "merged"
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_slerp_is_computed_by_mergekit(family: SimpleNamespace, merged: Path) -> None:
     a, b = family.tunes["math"], family.tunes["code"]
     found = load_file(merged / "model.safetensors")
@@ -147,7 +145,7 @@ def test_slerp_is_computed_by_mergekit(family: SimpleNamespace, merged: Path) ->
         torch.testing.assert_close(found[name].flatten(), expected.float(), rtol=1e-4, atol=1e-5)
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_a_merge_by_mergekit_is_a_checkpoint_like_ours(family: SimpleNamespace, merged: Path) -> None:
     report = json.loads((merged / "nmerge_report.json").read_text())
     assert report["method"] == "slerp" and report["facts"]["engine"]["mergekit"]
@@ -161,7 +159,7 @@ def test_a_merge_by_mergekit_is_a_checkpoint_like_ours(family: SimpleNamespace, 
     assert "merged by slerp" in (merged / "README.md").read_text()
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_the_resolved_recipe_of_a_random_method_makes_the_same_bytes(family: SimpleNamespace, tmp_path: Path) -> None:
     dare = recipe(family, "della", base_model=family.base, parameters={"weight": 0.5, "density": 0.5}, seed=5)
     merge(load(dare), tmp_path / "first")
@@ -170,7 +168,7 @@ def test_the_resolved_recipe_of_a_random_method_makes_the_same_bytes(family: Sim
     assert weights[0] == weights[1]
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_slices_stack_layers(family: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [(family.models[0], [0, 2]), (family.models[1], [1, 2]), (family.models[1], [1, 2])]
     slices = [{"sources": [{"model": model, "layer_range": layers}]} for model, layers in sources]
@@ -192,7 +190,7 @@ def test_slices_stack_layers(family: SimpleNamespace, tmp_path: Path, capsys: py
     assert "exists already" in capsys.readouterr().err
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -210,7 +208,7 @@ def test_mergekit_itself_checks_before_it_merges(
     assert message in str(error.value) and not list(tmp_path.iterdir())
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_models_that_do_not_fit_are_refused(family: SimpleNamespace, tmp_path: Path) -> None:
     grown = vocabularies.make_family(tmp_path / "grown")
     with pytest.raises(InputError, match="key 'tokenizer': missing, and these models do not have the base's"):
@@ -226,7 +224,7 @@ def test_models_that_do_not_fit_are_refused(family: SimpleNamespace, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_adapters_are_merged_first_and_leave_nothing(tmp_path: Path) -> None:
     model = peft_adapters.save_model(tmp_path / "model")
     adapted = peft_adapters.random_adapter(model, tmp_path / "lora", r=2, target_modules=["q_proj", "down_proj"])
@@ -240,7 +238,7 @@ def test_adapters_are_merged_first_and_leave_nothing(tmp_path: Path) -> None:
     assert load(tmp_path / "out" / "nmerge_recipe.yaml").references == (f"{model}+{tmp_path}/lora",)
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_an_interrupt_ends_mergekit_too(family: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(family)))
     command = [sys.executable, "-m", "nmerge_core", "merge", str(tmp_path / "recipe.yaml"), str(tmp_path / "out")]
@@ -253,7 +251,7 @@ def test_an_interrupt_ends_mergekit_too(family: SimpleNamespace, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_a_cancelled_merge_leaves_nothing(family: SimpleNamespace, tmp_path: Path) -> None:
     def cancel(stage: str, done: float, total: float, unit: str = "") -> None:
         if stage.startswith("Merging"):
@@ -265,7 +263,7 @@ def test_a_cancelled_merge_leaves_nothing(family: SimpleNamespace, tmp_path: Pat
     assert not list(tmp_path.iterdir()) and not _children()
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_what_fails_in_mergekit_says_what_it_printed(family: SimpleNamespace, tmp_path: Path) -> None:
     broken = recipe(family, chat_template="none", tokenizer_source="base")  # found out after the weights are written
     grown = vocabularies.make_family(tmp_path / "grown")
@@ -276,7 +274,7 @@ def test_what_fails_in_mergekit_says_what_it_printed(family: SimpleNamespace, tm
     assert [path.name for path in tmp_path.iterdir()] == ["grown"]
 
 
-@needs_mergekit
+@pytest.mark.mergekit
 def test_mergekit_ends_with_the_process_that_asked_it(family: SimpleNamespace, tmp_path: Path) -> None:
     program = (
         "import os\nfrom pathlib import Path\nfrom nmerge_core.merging.engine import load, merge\n"
@@ -301,21 +299,19 @@ def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-@needs_mergekit
-@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.mergekit
 def test_pickled_models_are_merged_as_their_safetensors(
-    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+    family: SimpleNamespace, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # which mergekit would heed
-    merge(load(recipe(family)), tmp_path / "plain")
     pickled = []
-    for model in map(Path, family.models[:2]):
+    for shards, model in enumerate(map(Path, family.models[:2]), start=1):
         config = json.loads((model / "config.json").read_text())
         pickled.append(
             checkpoints.pickled(tmp_path / model.name, load_file(model / "model.safetensors"), shards, **config)
         )
     content = recipe(family) | {"base_model": pickled[0], "models": [{"model": model} for model in pickled]}
     merge(load(content), tmp_path / "pickled")
-    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("pickled", "plain"))
+    found, expected = (load_file(folder / "model.safetensors") for folder in (tmp_path / "pickled", merged))
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.items())

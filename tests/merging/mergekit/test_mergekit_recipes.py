@@ -105,8 +105,6 @@ def run(recipe: str, folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def reference(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """What mergekit makes of the examples, and of one DARE."""
-    if not mergekit.installed():
-        pytest.skip(f"mergekit is not installed ({mergekit.INSTALL})")
     import yaml
 
     root = tmp_path_factory.mktemp("mergekit")
@@ -137,6 +135,7 @@ def test_an_example_runs_unchanged(family: SimpleNamespace, tmp_path: Path, name
     assert not torch.equal(merged[NORM].float(), family.weights[NORM])
 
 
+@pytest.mark.mergekit
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_gives_what_mergekit_gives(
     family: SimpleNamespace, reference: SimpleNamespace, tmp_path: Path, name: str
@@ -150,6 +149,7 @@ def test_an_example_gives_what_mergekit_gives(
             torch.testing.assert_close(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.mergekit
 def test_dare_drops_another_half_of_the_same_change(
     family: SimpleNamespace, reference: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -168,6 +168,7 @@ def test_dare_drops_another_half_of_the_same_change(
         assert kept / (kept + dropped) == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.mergekit
 def test_rows_by_token_are_those_of_mergekit(reference: SimpleNamespace, tmp_path: Path) -> None:
     ours = run(json.dumps(reference.tokens), tmp_path / "tokens")
     theirs = open_checkpoint(str(reference.root / "tokens"))
@@ -175,6 +176,7 @@ def test_rows_by_token_are_those_of_mergekit(reference: SimpleNamespace, tmp_pat
         torch.testing.assert_close(ours[name], theirs.read(name), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.mergekit
 def test_its_methods_and_keys_are_known(reference: SimpleNamespace) -> None:
     assert sorted(mergekit.METHODS) == reference.known["methods"]
     assert sorted(mergekit.KEYS) == reference.known["keys"]

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 
 CHAT = "{% for message in messages %}<user>{{ message['content'] }}{% endfor %}"
 
@@ -77,7 +78,7 @@ def family(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     return SimpleNamespace(base=base, models=models, tied=request.param)
 
 
-def recipe_of(family: SimpleNamespace, tokenizer: str, models: list[str] | None = None) -> object:
+def recipe_of(family: SimpleNamespace, tokenizer: str, models: list[str] | None = None) -> Recipe:
     entries = [{"model": model} for model in (models or family.models)]
     recipe = {"merge_method": "task_arithmetic", "base_model": family.base, "models": entries, "tokenizer": tokenizer}
     return load_recipe(recipe)

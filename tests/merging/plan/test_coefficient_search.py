@@ -115,7 +115,7 @@ def entropy_of(family: SimpleNamespace, granularity: str) -> tuple[Entropy, dict
     stream = open_recipe(recipe_of(family, "adamerging"), "cpu").stream
     names = list(stream.donor.tensors)
     layers = {name: stream.donor.architecture.layer_of(name) for name in names}
-    groups = {name: 0 if granularity == "task" else {None: 2}.get(layer, layer) for name, layer in layers.items()}
+    groups = {name: 0 if granularity == "task" else 2 if layer is None else layer for name, layer in layers.items()}
     batches = batches_of(family, TEXTS)
     return Entropy(load_candidate(stream, names, "float32", "float32"), groups, batches), groups, batches
 
@@ -236,7 +236,7 @@ def test_a_task_s_name_is_no_folder_beside_the_recipe(
     (tmp_path / "math").mkdir()
     (tmp_path / "plain.yaml").write_text(Path(family.task).read_text())
     (tmp_path / "plain.jsonl").write_text('{"text": "some words"}')
-    context = Context(replace(searched(family, "pcb_es"), folder=tmp_path), None, (), silent)  # type: ignore[arg-type]
+    context = Context(replace(searched(family, "pcb_es"), folder=tmp_path), None, (), silent)
     shared = {"tasks": ("plain.yaml",), "limit": None, "run_code": False}
     assert load_evaluator(context, Values("pcb_es", shared, {})).names == ["plain"]
     asked: list[list[str]] = []
@@ -246,7 +246,7 @@ def test_a_task_s_name_is_no_folder_beside_the_recipe(
 
 
 def test_a_search_without_a_number_is_an_error(family: SimpleNamespace) -> None:
-    context = Context(searched(family, "lorahub"), None, (), silent)  # type: ignore[arg-type]
+    context = Context(searched(family, "lorahub"), None, (), silent)
     with pytest.raises(InputError, match="expected texts or tasks on which some candidate scores a number"):
         search(context, context.recipe.values(), lambda *_: float("nan"), start=0.0, step=0.5, low=-1.0, high=1.0)
 

@@ -132,7 +132,7 @@ def test_a_source_that_changes_midway(family, tmp_path: Path, harm: str) -> None
         "truncated": rf"{file}: ended before byte [\d,]+; it was complete",
     }
     (tmp_path / "target").mkdir()
-    done_once = []
+    done_once: list[bool] = []
 
     def hurt(stage: str, done: float, total: float, unit: str = "") -> None:
         if stage != "Merging" or done_once or done < total * (1 if harm == "touched at the end" else 0):

@@ -119,7 +119,7 @@ def test_a_lost_process_ends_the_others_and_the_same_command_goes_on(
         write_matrix(*arguments)
 
     def work(rank: int) -> None:
-        loop.write_matrix = write_slowly  # of this process only
+        monkeypatch.setattr(loop, "write_matrix", write_slowly)  # of this process only
         journal.FLUSH_SECONDS = 0.0
         merge(recipe_of(family), tmp_path / "out")
 

@@ -147,7 +147,9 @@ def stopped(deep: SimpleNamespace, out: Path) -> Path:
     return staging.staging_folder(out)
 
 
-def test_a_kill_while_the_work_is_thrown_away_leaves_nothing_to_go_on_from(deep, tmp_path: Path) -> None:
+def test_a_kill_while_the_work_is_thrown_away_leaves_nothing_to_go_on_from(
+    deep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     part = stopped(deep, out)
     other = deep.recipe.read_text().replace("0.3", "0.4")
@@ -157,7 +159,7 @@ def test_a_kill_while_the_work_is_thrown_away_leaves_nothing_to_go_on_from(deep,
         os.kill(os.getpid(), signal.SIGKILL)
 
     def start_over() -> None:
-        shutil.rmtree = die
+        monkeypatch.setattr(shutil, "rmtree", die)  # of the child only
         merge(load_recipe(other), out)
 
     assert (part / "journal").exists()
@@ -248,9 +250,9 @@ def test_a_lock_that_its_owner_removed_meanwhile_is_taken_anew(
     family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock
-    removed = []
+    removed: list[None] = []
 
-    def finish_first(file: object, how: int) -> None:
+    def finish_first(file: int, how: int) -> None:
         if not removed:
             removed.append((tmp_path / ".out.lock").unlink())
         flock(file, how)
