@@ -55,7 +55,7 @@ def test_a_family_goes_where_models_do(family, cache, found, tmp_path):
     mine = nm.open_family(tmp_path / "mine.yaml")
     again = nm.classify(mine, mine.corpus, top_k=3, progress=False)
     pd.testing.assert_frame_equal(again.counts(), found.counts())
-    assert nm.inspect(mine).table["model"].tolist() == ["base", "math"]
+    assert nm.inspect(mine).models["label"].tolist() == ["base", "math"]
 
 
 def test_the_demo_family_is_written_when_first_asked_for(cache):
