@@ -3,8 +3,8 @@
 import streamlit as st
 
 from nmerge_core.cache import cache_root
+from nmerge_core.family import Family
 from nmerge_core.runs.folder import list_runs
-from pages.shared.family import Family
 from pages.shared.page import begin, link
 from pages.shared.runs import run_line
 

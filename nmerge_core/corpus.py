@@ -43,8 +43,19 @@ class Corpus:
         """The (exemplars,) category index of every exemplar."""
         return np.array([self.categories.index(exemplar.category) for exemplar in self.exemplars], dtype=np.int64)
 
+    def held_out(self, lines: int) -> tuple[Exemplar, ...]:
+        """The last `lines` exemplars of each category: those that `load_corpus` leaves out for that `held_out`."""
+        size = len(self.exemplars) // len(self.categories)  # the same for each, one after the other
+        return tuple(exemplar for exemplar in self.exemplars if exemplar.id % size >= size - lines)
 
-def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None) -> Corpus:
+
+def load_corpus(
+    reference: str,
+    categories: Sequence[str] | None = None,
+    *,
+    per_category: int | None = None,
+    held_out: int = 0,
+) -> Corpus:
     """Read a corpus: a folder with one `<category>.jsonl` per category, or a YAML file naming a source for each.
 
     A YAML source is `{path, config, split, column, count}` as `datasets.load_dataset` takes them; `path` is a Hub id,
@@ -54,6 +65,7 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
         reference: the folder or the YAML file.
         categories: the categories to read, all by default; General is always read and comes first.
         per_category: read only the first that many exemplars of each category.
+        held_out: leave out the last that many exemplars of each category.
 
     Raises:
         InputError: no such corpus, no General, an unknown category, an empty one, a line that is not
@@ -72,9 +84,13 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
     for category in _chosen(reference, list(sources), categories):
         source = sources[category]
         lines = _jsonl_texts(source) if isinstance(source, Path) else _dataset_texts(path, category, source)
-        texts[category] = list(islice(lines, per_category))
+        kept = list(lines)[:-held_out] if held_out else lines
+        texts[category] = list(islice(kept, per_category))
         if not texts[category]:
-            raise InputError(f"corpus {reference}: category {category} has no exemplars; add some or leave it out")
+            besides = f" besides the {held_out:,} held out" if held_out else ""
+            raise InputError(
+                f"corpus {reference}: category {category} has no exemplars{besides}; add some or leave it out"
+            )
     counts = {category: len(found) for category, found in texts.items()}
     smallest = min(counts.values())
     if per_category is not None and smallest < per_category or len(set(counts.values())) > 1:

@@ -1,17 +1,19 @@
 """Models: choose a base and its fine-tunes, and see whether they can be merged."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import FamilyReport, inspect_family, labels, resolve
+from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.checkpoints import FamilyReport, inspect_family, is_hub_id, labels, resolve
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family, Member, demo_family, families, load_family, save_family
 from nmerge_core.figures import style
-from pages.shared.family import DEMO, HUB_ID, Family, Member, demo_family, families, save_family
-from pages.shared.page import begin, how_computed
+from nmerge_core.notebook import Step, literal
+from pages.shared.page import begin, command, how_computed
 
 CATEGORY_HINTS = {"math": ("math", "gsm"), "code": ("code", "coder", "python"), "translation": ("trans", "wmt", "mt-")}
 SEARCH_DEPTH = 5  # folders below a root; a merged checkpoint of a run lies four below the cache
@@ -23,7 +25,7 @@ def models_here() -> list[str]:
     roots = os.environ.get("NMERGE_MODEL_ROOTS", f"models{os.pathsep}{cache_root()}").split(os.pathsep)
     found: list[str] = []
     for root in roots:
-        start = Path(root).expanduser()
+        start = Path(root).expanduser().resolve()
         for folder, folders, files in os.walk(start):
             if "config.json" in files:
                 found.append(folder)
@@ -135,26 +137,41 @@ def fetch(references: list[str]) -> None:
     st.rerun()
 
 
-def save(name: str, base: str, tuned: pd.DataFrame, corpus: str, tasks: list[str]) -> None:
-    """Save the family of the form and choose it."""
-    models = tuple(Member(row["where"], row["label"], row["tuned for"] or "") for row in tuned.to_dict("records"))
-    if not base or not models or not corpus:
-        st.error("A family needs a base, at least one fine-tune and a corpus. Choose them above.")
-        return
-    if len({"base", *(model.label for model in models)}) <= len(models):
-        st.error("Two models have the same label, or one is called “base”. Give each its own in the table above.")
+def save(name: str, base: str | None, tuned: pd.DataFrame, corpus: str | None, tasks: list[str]) -> None:
+    """Save the family of the form and choose it; what the form does not ask, a family of that name keeps."""
+    rows = tuned.fillna("").to_dict("records")
+    models = tuple(Member(row["where"], row["label"], row["tuned for"]) for row in rows)
+    if not base or not models:
+        st.error("A family needs a base and at least one fine-tune. Choose them above.")
         return
     try:
-        save_family(Family(name, base, models, corpus, tuple(tasks)))
+        file = families(cache_root()).get(name)
+        family = load_family(file) if file else Family(name, base, models)
+        held_out = family.held_out if corpus == family.corpus else 0
+        family = replace(family, base=base, models=models, corpus=corpus, held_out=held_out, tasks=tuple(tasks))
+        save_family(family, cache_root() / "families")
     except InputError as error:
         st.error(str(error))
     else:
         choose(name)
 
 
-def own_family() -> None:
-    """The form that makes a family of the user's own models."""
-    here = models_here()
+def start_form(family: Family) -> None:
+    """Fill the form with a family when it is first drawn for that."""
+    if st.session_state.get("models_form_of") == family.name and "models_base" in st.session_state:
+        return
+    st.session_state["models_form_of"] = st.session_state["models_name"] = family.name
+    st.session_state["models_base"] = family.base or None
+    st.session_state["models_tuned"] = family.references
+    st.session_state["models_corpus"] = family.corpus
+    st.session_state["models_tasks"] = list(family.tasks)
+
+
+def own_family(family: Family) -> None:
+    """The form that makes a family of the user's own models, or changes `family`."""
+    start_form(family)
+    demo = demo_family(cache_root())
+    here = list(dict.fromkeys(filter(None, [family.base, *family.references, *models_here()])))
     st.markdown(
         "Pick from the models found on this machine, or type a folder or a Hugging Face Hub id such as "
         "`Qwen/Qwen2.5-0.5B`. A LoRA is named with its model, as `MODEL+ADAPTER`. Nothing is changed in their folders."
@@ -163,32 +180,34 @@ def own_family() -> None:
     chosen = st.multiselect(
         "Fine-tunes of that base", here, accept_new_options=True, key="models_tuned", placeholder="Folders or ids"
     )
-    if chosen:
-        names = labels(chosen)
-        rows = pd.DataFrame({"label": names, "tuned for": [likely_category(name) for name in names], "where": chosen})
-    else:
-        rows = pd.DataFrame({"label": [], "tuned for": [], "where": []}, dtype=str)
-    tuned = st.data_editor(rows, hide_index=True, disabled=["where"], key=f"models_labels_{len(chosen)}")
-    demo = demo_family()
+    known = {model.reference: (model.label, model.category) for model in family.models}
+    guessed = {where: (name, likely_category(name)) for where, name in zip(chosen, labels(chosen), strict=True)}
+    told = [(*known.get(where, guessed[where]), where) for where in chosen]
+    rows = pd.DataFrame(told, columns=["label", "tuned for", "where"], dtype=str)
+    key = "_".join(["models_labels", family.name, *chosen])  # what is typed stays with its model
+    tuned = st.data_editor(rows, hide_index=True, disabled=["where"], key=key)
     left, right = st.columns(2)
     corpus = left.selectbox(
-        "Corpus",
-        [demo.corpus],
+        "Corpus (optional)",
+        list(dict.fromkeys(filter(None, [family.corpus, demo.corpus]))),
+        None,
         accept_new_options=True,
         key="models_corpus",
-        help="A folder with one <category>.jsonl per category, general.jsonl among them; or a YAML of dataset sources",
+        placeholder="Folder or YAML",
+        help="The texts that classify neurons: a folder with one <category>.jsonl per category, general.jsonl among "
+        "them; or a YAML of dataset sources",
     )
     tasks = right.multiselect(
-        "Tasks",
-        demo.tasks,
-        default=demo.tasks,
+        "Tasks (optional)",
+        list(dict.fromkeys([*family.tasks, *demo.tasks])),
         accept_new_options=True,
         key="models_tasks",
+        placeholder="Names or YAMLs",
         help="What the models are scored on: a demo task, an lm-evaluation-harness task, or the path of a task's YAML",
     )
     name = st.text_input("Name of the family", max_chars=40, key="models_name", placeholder="qwen-math-code")
     if st.button("Save and use this family", type="primary", key="models_save"):
-        save(name.strip(), base or "", tuned, corpus or "", tasks)
+        save(name.strip(), base, tuned, corpus, tasks)
 
 
 if chosen_here := st.session_state.pop("models_choose", None):
@@ -209,7 +228,7 @@ if family.name == DEMO and missing:
     )
 elif missing:
     st.warning(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
-    fetchable = [reference for reference in missing if HUB_ID.match(reference)]
+    fetchable = [reference for reference in missing if is_hub_id(reference)]
     if fetchable and st.button("Fetch from the Hub", type="primary", key="models_fetch"):
         fetch(fetchable)
 else:
@@ -222,15 +241,21 @@ if st.button(
     icon=":material/inventory_2:",
 ):
     unpack_demo()
-with st.expander("Use your own models", icon=":material/add:", expanded=len(families()) == 1 and not missing):
-    own_family()
+title = "Use your own models" if family.name == DEMO else "Change this family, or make another"
+with st.expander(title, icon=":material/add:", expanded=not families(cache_root()) and not missing):
+    own_family(Family("", "", ()) if family.name == DEMO else family)
 how_computed(
     "Only headers are read: `config.json` and the tables of contents of the safetensors files. "
     "**Neuronal** parameters are those of matrices, whose rows NeuroMerging treats as weight neurons (its §3); "
     "**point** parameters are those of vectors (norms, biases). An MLP neuron of NeuronMerge (§2) is one row of gate "
     "and up with the same column of down.",
-    f"python -m nmerge_core inspect {' '.join([family.base, *family.references])}",
-    "from nmerge_core.checkpoints import inspect_family\n\n"
-    f"report = inspect_family({family.base!r}, {family.references!r})\n"
-    "print(report.mergeable, report.errors, report.warnings)",
+    command("inspect", family.base, *family.references),
+    [
+        Step(
+            f"models = {literal({member.label: member.reference for member in family.members})}\n"
+            "found = nm.inspect(models)\n"
+            "found.mergeable, found.errors, found.warnings"
+        ),
+        Step("found.models", "## Facts"),
+    ],
 )

@@ -3,12 +3,14 @@
 import streamlit as st
 
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family
 from nmerge_core.figures import neurons as figures
 from nmerge_core.figures import style
+from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import csv_button, dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 from pages.shared.neurons import (
     classification_runs,
     classify_parameters,
@@ -18,7 +20,7 @@ from pages.shared.neurons import (
     opened,
     undecided,
 )
-from pages.shared.page import begin, empty_state, how_computed, link
+from pages.shared.page import begin, command, empty_state, how_computed, link, tell_lack
 from pages.shared.runs import run_panel
 
 FORMULA = r"""
@@ -79,7 +81,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     )
     by_category = colours_in_order(family, found)
     frame = comparison(done, k, min(m, k), list(by_category))
-    colours = family.colours(dark())
+    colours = member_colours(family, dark())
     total = int(frame["base"].sum())
     general = int(frame.loc[frame["category"] == "general", "base"].sum())
     kept = int(frame["intersection"].sum())
@@ -124,15 +126,28 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     st.dataframe(frame, hide_index=True, height=300, key="neurons_table", column_config=numbers)
     csv_button(frame, "neurons_all", "neurons")
     link("pages/3_Explorer.py", "Look at single neurons", "search", family)
-    folders = [str(run.results) for run in done.values()]
+    models = {label: run.parameters["model"] for label, run in done.items()}
+    folders = {label: f"neurons/{label}" for label in models}
+    voting = ["--top-k", k, "--margin", min(m, k), "--out", "compare.csv"]
     how_computed(
         FORMULA,
-        f"python -m nmerge_core classify {family.base} --corpus {family.corpus} --out neurons/base "
-        f"--top-k {k} --margin {min(m, k)}\npython -m nmerge_core compare neurons/* --out compare.csv",
-        "from nmerge_core.classification import compare\n"
-        "from nmerge_core.figures.neurons import categories_by_layer\n\n"
-        f"frame = compare({folders!r}, {list(done)!r}, k={k}, margin={min(m, k)})\n"
-        f"categories_by_layer(frame, {sorted(layers)!r}, {colours!r}).show()",
+        "\n".join(
+            [
+                *(command("classify", models[x], "--corpus", family.corpus, "--out", folders[x]) for x in models),
+                command("compare", *folders.values(), *voting),
+            ]
+        ),
+        [
+            Step(
+                f"models = {literal(models)}\n"
+                f"found = nm.classify(models, corpus={literal(family.corpus)}).vote(k={k}, margin={min(m, k)})\n"
+                f"found.figure({sorted(layers) if layers else None}).show()"
+            ),
+            Step("found.proportions_figure().show()", "## How much of each model is what?"),
+            Step(f"found.depth_figure({literal(model)}).show()", "## Where in the depth?"),
+            Step("found.counts()", "## Numbers"),
+            Step("found.undecided()", "Neurons whose category hangs on the order of scores equal to five digits:"),
+        ],
     )
 
 
@@ -142,6 +157,9 @@ family = begin(
     "Every neuron is shown the same few hundred texts of each category. It belongs to the category that most of its "
     "strongest texts come from, or to *general* when none leads.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "A neuron gets its category from the texts of one that excite it most.")
+    st.stop()
 try:
     runs = classification_runs(family)
     waiting = [label for label, run in runs.items() if run is None]

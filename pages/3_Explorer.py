@@ -1,8 +1,7 @@
 """Explorer: one neuron, its strongest texts, and the same neuron in every fine-tune."""
 
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,16 @@ from numpy.typing import NDArray
 
 from nmerge_core.errors import InputError
 from nmerge_core.figures import explorer as figures
-from nmerge_core.figures import style
+from nmerge_core.figures.explorer import WINDOW
+from nmerge_core.neuron import see
+from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.neurons import classification_runs, colours_in_order, exemplars, finished, layer_categories, opened
-from pages.shared.page import begin, how_computed, link
+from pages.shared.page import begin, command, how_computed, link, tell_lack
 
 ALL = "all neurons"
-WINDOW = 14  # tokens shown either side of the strongest one
 LOADING = 180.0  # seconds for the worker to load a model and answer
-PLAIN = 240  # characters of a text shown before its tokens are known
 FORMULA = r"""
 The texts are the exemplars with the highest score $a_j(s) = \max_t |\varphi_j(s, t)|$ of this neuron in the chosen
 model; the coloured squares are the votes of its first $k$ (NeuronMerge, Eq. 2). A token is shaded in the colour of its
@@ -30,48 +29,6 @@ by the neuron's highest score in that model; a dotted line marks strong negative
 value. In Qwen and Llama models the very first token can dominate every text (an attention sink): then look at the next
 strongest token.
 """
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The neuron as one model has it: its category, who voted, and its strongest exemplars with their scores."""
-
-    label: str
-    run: Run
-    layer: int
-    neuron: int
-    category: str
-    votes: list[str]
-    ids: NDArray[np.int32]
-    scores: NDArray[np.float32]
-
-    @property
-    def peak(self) -> float:
-        """The highest score over all texts."""
-        return float(self.scores[0])
-
-    def head(self, colours: Mapping[str, str]) -> str:
-        """HTML for the top of the model's column."""
-        return (
-            f"<b>{html.escape(self.label)}</b> {figures.chip(self.category, colours)}<br>"
-            f"{figures.votes(self.votes, colours)} <small>highest score {style.significant(self.peak)}</small>"
-        )
-
-    def note(self, exemplar: int) -> str:
-        """The rank and score of an exemplar."""
-        place = np.flatnonzero(self.ids == exemplar)
-        if not len(place):
-            return f"not among its {len(self.ids)} strongest"
-        return f"number {place[0] + 1} · score {style.significant(float(self.scores[place[0]]))}"
-
-
-def see(label: str, run: Run, layer: int, neuron: int) -> Seen:
-    """Look a neuron up in a model's finished classification."""
-    found = opened(run)
-    ids, scores = (array[neuron] for array in found.top(layer))
-    voters = found.exemplar_categories[ids[: found.meta["top_k"]]]
-    category = categories_of(run, layer)[0][neuron]
-    return Seen(label, run, layer, neuron, str(category), [found.categories[index] for index in voters], ids, scores)
 
 
 def categories_of(run: Run, layer: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -89,69 +46,34 @@ def activations(
     return client.ask("token_activations", timeout=LOADING, **asked)
 
 
-def ask_all(models: Sequence[Seen], texts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def ask_all(runs: Mapping[str, Run], layer: int, neuron: int, texts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """The tokens and activations of `texts` in every model; a model that cannot be asked is told of and left out."""
     answers = {}
-    for seen in models:
-        reference = seen.run.parameters["model"]
-        content, max_length = seen.run.inputs[reference], opened(seen.run).meta["max_length"]
+    for label, run in runs.items():
+        reference = run.parameters["model"]
+        content, max_length = run.inputs[reference], opened(run).meta["max_length"]
         try:
-            answers[seen.label] = activations(reference, content, seen.layer, seen.neuron, tuple(texts), max_length)
+            answers[label] = activations(reference, content, layer, neuron, tuple(texts), max_length)
         except (InputError, TimeoutError, RuntimeError) as error:
-            st.warning(f"The tokens of {seen.label} could not be shaded. {error}")
+            st.warning(f"The tokens of {label} could not be shaded. {error}")
     return answers
 
 
-def text_rows(
-    models: Sequence[Seen], texts: pd.DataFrame, answers: Mapping[str, list[dict[str, Any]]], colours: Mapping[str, str]
-) -> list[tuple[str, str, list[figures.Cell]]]:
-    """Per exemplar its title, its colour and a cell per model: plain text where there is no answer (yet)."""
-    rows = []
-    for rank, text in enumerate(texts.itertuples()):
-        plain = {"tokens": [text.text[:PLAIN]], "values": []}
-        read = {seen.label: answers[seen.label][rank] if seen.label in answers else plain for seen in models}
-        cells = [
-            figures.Cell(read[seen.label]["tokens"], read[seen.label]["values"], seen.peak, seen.note(text.id))
-            for seen in models
-        ]
-        rows.append((f"{rank + 1} {figures.chip(text.category, colours)}", colours[text.category], cells))
-    return rows
-
-
-def draw_texts(models: Sequence[Seen], chosen: Seen, count: int, whole: bool, colours: Mapping[str, str]) -> None:
-    """The strongest texts of the chosen model, as every model reads them."""
-    window = None if whole else WINDOW
-    known = exemplars(str(chosen.run.results))
-    texts = known.set_index("id", drop=False).loc[chosen.ids[:count]]
-    head = [seen.head(colours) for seen in models]
+def draw_texts(
+    runs: Mapping[str, Run], ask: Callable[[], figures.Answers], html: Callable[[figures.Answers], str]
+) -> None:
+    """The strongest texts of the chosen model, as every model reads them: `html` draws the answers."""
     loaded = st.session_state.setdefault("explorer_loaded", set())
     place: Any = st
-    if loaded.issuperset(seen.run.id for seen in models):
-        answers = ask_all(models, list(texts["text"]))
+    if loaded.issuperset(run.id for run in runs.values()):
+        answers = ask()
     else:  # the worker has to load the models first: plain texts until then
         place = st.empty()
-        place.html(figures.grid(head, text_rows(models, texts, {}, colours), window))
+        place.html(html({}))
         with st.spinner("Reading the texts with each model", show_time=True):
-            answers = ask_all(models, list(texts["text"]))
-    loaded.update(seen.run.id for seen in models if seen.label in answers)
-    place.html(figures.grid(head, text_rows(models, texts, answers, colours), window))
-
-
-def draw_own_text(models: Sequence[Seen], colour: str) -> None:
-    """A text of the reader's, as every model reads it, shaded in `colour`."""
-    st.subheader("Try a text of your own", anchor=False)
-    text = st.text_area("Text", key="explorer_text", label_visibility="collapsed", placeholder="Type or paste a text")
-    if not text.strip():
-        return
-    answers = ask_all(models, [text])
-    cells = []
-    for seen in models:
-        if seen.label in answers:
-            [read] = answers[seen.label]
-            score = max(map(abs, read["values"]), default=0.0)
-            cells.append(figures.Cell(read["tokens"], read["values"], seen.peak, f"score {style.significant(score)}"))
-    head = [f"<b>{html.escape(label)}</b>" for label in answers]
-    st.html(figures.grid(head, [("", colour, cells)]))
+            answers = ask()
+    loaded.update(run.id for label, run in runs.items() if label in answers)
+    place.html(html(answers))
 
 
 def draw_table(table: pd.DataFrame, layer: int, model: str) -> None:
@@ -193,6 +115,9 @@ family = begin(
     "The texts that excite one neuron most, each token shaded by how strongly the neuron fires on it, and the same "
     "neuron of every fine-tune beside it.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "What a neuron reacts to is shown on the texts of one.")
+    st.stop()
 done = finished(classification_runs(family))
 if not done:
     st.info("No model of this family has been classified yet.", icon=":material/bar_chart:")
@@ -234,25 +159,51 @@ for column, (key, (name, icon, direction)) in zip(columns[3:], arrows.items(), s
 with columns[1].container(key="explorer_neuron"):
     neuron = st.number_input("Neuron", 0, found.d_ffn - 1, key="neuron", bind="query-params")
 
-models = [see(label, run, layer, neuron) for label, run in done.items()]
+models = [see(opened(run), label, layer, neuron) for label, run in done.items()]
 [chosen] = [seen for seen in models if seen.label == model]
 changed = [seen.label for seen in models if seen.category != chosen.category]
 kept = f"It is something else in {', '.join(changed)}." if changed else "It keeps that category in every model."
 st.markdown(
     f"Layer {layer}, neuron {neuron}: a **{chosen.category}** neuron in {model}. {kept if len(done) > 1 else ''}"
 )
+texts = exemplars(str(done[model].results)).set_index("id", drop=False).loc[chosen.ids[:count]]
+ask = partial(ask_all, done, layer, neuron)
 with st.container(key="explorer_texts"):
-    draw_texts(models, chosen, count, whole, colours)
-draw_own_text(models, colours[chosen.category])
+    draw_texts(
+        done,
+        lambda: ask(list(texts["text"])),
+        lambda answers: figures.strongest_texts(models, texts, answers, colours, None if whole else WINDOW),
+    )
+st.subheader("Try a text of your own", anchor=False)
+own = st.text_area("Text", key="explorer_text", label_visibility="collapsed", placeholder="Type or paste a text")
+if own.strip():
+    read = pd.DataFrame({"category": [chosen.category], "text": [own]})
+    st.html(figures.own_texts(models, read, ask([own]), colours))
 of_layer = {label: categories_of(run, layer)[0] for label, run in done.items()}
 table = pd.DataFrame({"neuron": np.arange(found.d_ffn), **of_layer})
 table["votes"], table["highest score"] = votes.max(axis=1), found.top(layer, 1)[1][:, 0]
 draw_table(table.iloc[candidates], layer, model)
+settings = "".join([f", model={literal(model)}", f", count={count}", ", whole=True" if whole else ""])
 how_computed(
     FORMULA,
-    f"python -m nmerge_core classify {done[model].parameters['model']} --corpus {family.corpus} --out neurons/{model}",
-    "from nmerge_core.activations.collect import token_activations\n"
-    "from nmerge_core.loading import load_model\n\n"
-    f"model = load_model({done[model].parameters['model']!r})\n"
-    f"token_activations(model, ['some text'], layer={layer}, neuron={neuron}, max_length={found.meta['max_length']})",
+    command("classify", done[model].parameters["model"], "--corpus", family.corpus, "--out", f"neurons/{model}"),
+    [
+        Step(
+            f"models = {literal({label: run.parameters['model'] for label, run in done.items()})}\n"
+            f"found = nm.classify(models, corpus={literal(family.corpus)})\n"
+            f"seen = found.explore({layer}, {neuron}{settings})\n"
+            "seen"
+        ),
+        Step("seen.texts", "## The same in numbers\n\nThe texts, with the highest |activation| in each model:"),
+        Step("seen.tokens", "The activation of the neuron at each token:"),
+        *(
+            [Step(f"found.explore({layer}, {neuron}, texts={literal([own])})", "## A text of your own")]
+            if own.strip()
+            else []
+        ),
+        Step(
+            f'found.neurons().query("layer == {layer}").pivot(index="neuron", columns="model", values="category")',
+            f"## All neurons of layer {layer}",
+        ),
+    ],
 )

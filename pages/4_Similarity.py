@@ -4,13 +4,15 @@ import pandas as pd
 import streamlit as st
 
 from nmerge_core.activations.store import open_classification
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.similarity import MATRICES, mean_cosine
+from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import csv_button, dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 from pages.shared.neurons import classification_runs, finished
-from pages.shared.page import begin, how_computed
+from pages.shared.page import begin, command, how_computed
 from pages.shared.results import read_table
 from pages.shared.runs import run_button, run_panel
 
@@ -25,8 +27,8 @@ def reading(summary: pd.DataFrame) -> str:
     )
 
 
-def draw_moved(run: Run, family: Family) -> None:
-    """The neurons of lowest cosine, each with a link to the Explorer."""
+def draw_moved(run: Run, family: Family) -> str:
+    """The neurons of lowest cosine, each with a link to the Explorer; return the condition that chose them."""
     st.subheader("Neurons that moved most", anchor=False)
     moved = read_table(run, "moved.csv", list(names))
     matrices = [matrix for matrix in MATRICES if (moved["matrix"] == matrix).any()]
@@ -63,6 +65,7 @@ def draw_moved(run: Run, family: Family) -> None:
         key="similarity_moved",
     )
     csv_button(moved, "similarity_moved")
+    return f"model == {model!r} and matrix == {matrix!r}"
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -86,23 +89,30 @@ run = run_button(
     key="similarity_run",
     title=f"Similarity of {', '.join(names)}",
 )
+chosen = None
 if run is None:
     st.caption("Reads the weights once, block by block; needs no accelerator.")
 elif run_panel(run):
     summary = read_table(run, "cosine.csv", names)
     st.markdown(reading(summary))
-    show(mean_cosine(summary, family.colours(dark()), dark=dark()), "similarity_figure", summary, "similarity")
+    show(mean_cosine(summary, member_colours(family, dark()), dark=dark()), "similarity_figure", summary, "similarity")
     if zeros := int(summary["zero"].sum()):
         st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")
-    draw_moved(run, family)
+    chosen = draw_moved(run, family)
 
 how_computed(
     r"For neuron $i$ and each of its vectors (row $i$ of gate and up, column $i$ of down): "
     r"$\cos(w_i^\text{base}, w_i^\text{ft}) = \frac{w_i^\text{base} \cdot w_i^\text{ft}}"
     r"{\lVert w_i^\text{base}\rVert\,\lVert w_i^\text{ft}\rVert}$, averaged over the neurons of a layer "
     "(NeuronMerge, App. A.3, Fig. 8). Zero vectors are counted, not averaged.",
-    f"python -m nmerge_core cosine {' '.join([family.base, *family.references])} --out cosine.csv",
-    "from nmerge_core.similarity import cosine\nfrom nmerge_core.figures.similarity import mean_cosine\n\n"
-    f"found = cosine({family.base!r}, {family.references!r})\n"
-    f"mean_cosine(found.summary, {family.colours()!r}).show()",
+    command("cosine", family.base, *family.references, "--out", "cosine.csv", "--moved", "moved.csv"),
+    [
+        Step(
+            f"models = {literal(dict(zip(names, family.references, strict=True)))}\n"
+            f"found = nm.cosine({literal(family.base)}, models)\n"
+            "found.figure().show()"
+        ),
+        Step("found.table", "## Numbers"),
+        Step(f"found.moved.query({literal(chosen)})" if chosen else "found.moved", "## Neurons that moved most"),
+    ],
 )

@@ -5,14 +5,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.knockout import RANDOM, curves, spread
 from nmerge_core.figures.scores import metric
+from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
-from pages.shared.family import Family
 from pages.shared.neurons import classify_parameters, colours_in_order, finished, opened
-from pages.shared.page import begin, how_computed
+from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, full, read_table
 from pages.shared.runs import latest_run, run_button, run_panel
 from pages.shared.tasks import code_switch, runs_code, task_name
@@ -98,8 +99,8 @@ def settings(family: Family, model: str, classified: Run, asked: dict[str, Any])
     }
 
 
-def draw(run: Run, category: str, classified: Run, family: Family) -> None:
-    """The figure, its reading and its numbers."""
+def draw(run: Run, category: str, classified: Run, family: Family) -> str:
+    """The figure, its reading and its numbers; return the metric that was chosen."""
     frame = read_table(run, "knockout.csv")
     names = list(dict.fromkeys(frame["metric"]))
     name = names[0]
@@ -126,6 +127,7 @@ def draw(run: Run, category: str, classified: Run, family: Family) -> None:
         column_config={"neurons": st.column_config.NumberColumn(format="localized")},
         key="knockout_table",
     )
+    return name
 
 
 family = begin(
@@ -134,6 +136,9 @@ family = begin(
     "Switch off a category's neurons and see what the model loses. If the category means anything, it loses more of "
     "that ability than with **as many random neurons** of the same layers switched off.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "A neuron gets its category, which says what to switch off, from the texts of one.")
+    st.stop()
 controls, view = st.columns([1, 3], gap="large")
 with controls:
     asked = asked_parameters("knockout")
@@ -144,6 +149,10 @@ with controls:
     label = st.selectbox("Model", names, start, key="knockout_model", bind="query-params")
 member = next(member for member in family.members if member.label == label)
 classified = finished({label: latest_run("classify", classify_parameters(family, member))}).get(label)
+if not family.tasks and not asked:
+    with view:
+        tell_lack(family, "tasks", "What a model loses shows in its score on one.")
+    st.stop()
 if classified is None:
     with view:
         st.markdown(f"First the neurons of **{label}** need their categories: one pass over the corpus.")
@@ -162,6 +171,7 @@ with controls:
 with view:
     if runs_code(parameters["task"]) and not parameters["run_code"]:
         st.info("This task runs the programs that the model writes. Switch on “Run its code” to score it.")
+        st.stop()
     layers = parameters["layers"]
     where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}–{layers[-1]}"
     run = run_button(
@@ -171,25 +181,49 @@ with view:
         "knockout_run",
         f"Knock-out of {parameters['category']} in {label}, {where}, on {task_name(parameters['task'])}",
     )
+    chosen = None
     if run is None:
         times = 1 + len(PROPORTIONS) * (1 + parameters["repeats"])
         st.caption(
             f"Scores {label} on {task_name(parameters['task'])} {times} times, {parameters['limit']} problems each."
         )
     elif run_panel(run):
-        draw(run, parameters["category"], classified, family)
+        chosen = draw(run, parameters["category"], classified, family)
 
 how_computed(
     r"A neuron is off when its activation $\varphi_j$, the input of down's column $j$, is set to 0: the same as "
     "zeroing its weights. Which neurons make up 20 % is a seeded random choice, each share containing the smaller "
     "ones; the control takes the same number from all neurons of the same layers (NeuronMerge, §2.3, Figs 4 and 7).",
-    f"python -m nmerge_core knockout {member.reference} --neurons {classified.results} --category "
-    f"{parameters['category']} --layers {layers[0]}-{layers[-1]} --proportions {','.join(map(str, PROPORTIONS))} "
-    f"--task {parameters['task']} --repeats {parameters['repeats']} --limit {parameters['limit']}"
-    f"{' --run-code' if parameters['run_code'] else ''} --out knockout.csv",
-    "from pathlib import Path\n\nfrom nmerge_core.ablation import knockout\n\n"
-    f"frame = knockout(\n    {member.reference!r},\n    Path({str(classified.results)!r}),\n"
-    f"    {parameters['category']!r},\n    {layers!r},\n    {PROPORTIONS!r},\n"
-    f"    {parameters['task']!r},\n    repeats={parameters['repeats']},\n    limit={parameters['limit']},\n"
-    f"    run_code={parameters['run_code']},\n)",
+    command(
+        "knockout",
+        member.reference,
+        *("--neurons", classified.results),
+        *("--category", parameters["category"]),
+        *("--layers", f"{layers[0]}-{layers[-1]}"),
+        *("--proportions", ",".join(map(str, PROPORTIONS))),
+        *("--task", parameters["task"]),
+        *("--repeats", parameters["repeats"]),
+        *(["--limit", parameters["limit"]] if parameters["limit"] else []),
+        *(["--run-code"] if parameters["run_code"] else []),
+        *("--out", "knockout.csv"),
+    ),
+    [
+        Step(
+            f"model = {literal(member.reference)}\n"
+            f"neurons = nm.classify(model, corpus={literal(family.corpus)})\n"
+            "found = nm.knockout(\n"
+            "    model,\n"
+            "    neurons,\n"
+            f"    category={literal(parameters['category'])},\n"
+            f"    layers={layers!r},\n"
+            f"    task={literal(parameters['task'])},\n"
+            f"    proportions={PROPORTIONS!r},\n"
+            f"    repeats={parameters['repeats']!r},\n"
+            f"    limit={parameters['limit']!r},\n"
+            f"    run_code={parameters['run_code']!r},\n"
+            ")\n"
+            f"found.figure({literal(chosen) if chosen else ''}).show()"
+        ),
+        Step("found.curve", "## Numbers"),
+    ],
 )

@@ -4,14 +4,16 @@ import pandas as pd
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.linearity import nonlinearity, part_title, parts
 from nmerge_core.figures.merge import coefficients
+from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 from pages.shared.neurons import classification_runs, colours_in_order, finished, opened
-from pages.shared.page import begin, how_computed, link
+from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import run_button, run_panel
 
@@ -47,7 +49,8 @@ def draw(run: Run, classified: Run | None, family: Family) -> None:
         "The coefficients **α** that bring each submodule's merged change closest to what every fine-tune does on its "
         "own task. SubModule Linearity and NeuronMerge use them."
     )
-    show(coefficients(solved, family.colours(dark()), dark=dark()), "linearity_coefficients", solved, "coefficients")
+    figure = coefficients(solved, member_colours(family, dark()), dark=dark())
+    show(figure, "linearity_coefficients", solved, "coefficients")
     wide = solved.assign(part=solved["part"].map(part_title)).pivot(
         index=["part", "layer"], columns="model", values="coefficient"
     )[names]
@@ -64,6 +67,9 @@ family = begin(
     "Merging adds weight changes and hopes that the **effects** add up too. Non-linearity says by how much they do "
     "not: 0 is exact, 0.1 means a tenth of the effect is off.",
 )
+if not family.corpus:
+    tell_lack(family, "corpus", "How well changes add up is measured on the texts of one.")
+    st.stop()
 samples = st.slider(
     "Texts per category",
     5,
@@ -100,7 +106,9 @@ if run is None:
 elif run_panel(run):
     draw(run, classified, family)
 
-neurons = f" --neurons {classified.results}" if classified else ""
+solves = parameters["categories"] is not None
+models = literal({model.label: model.reference for model in family.models})
+neurons = f"nm.classify({literal(family.base)}, corpus={literal(family.corpus)})" if classified else "None"
 how_computed(
     r"For a submodule $f$ on the base model's own hidden states $x$, with $\tau$ the fine-tune's weights minus the "
     r"base's and $\Delta f(x) = f(x; \theta_0 + \tau) - f(x; \theta_0)$, non-linearity at $\alpha$ is"
@@ -112,10 +120,37 @@ how_computed(
     r"solve $A\alpha = b$ with $A_{ij} = \sum_t \mathbb{E}\langle\Delta f_i, \Delta f_j\rangle$ and "
     r"$b_i = \sum_t \mathbb{E}\langle\Delta f_i, \Delta f_t\rangle$ over the samples of each task $t$ (Dai et al., "
     "ICLR 2025).",
-    f"python -m nmerge_core linearity {' '.join([family.base, *family.references])} --corpus {family.corpus}{neurons} "
-    f"--samples {samples} --out linearity.csv",
-    "from nmerge_core.nonlinearity import measure, solve\n\n"
-    f"models = {family.references!r}\n"
-    f"frame = measure({family.base!r}, models, {family.corpus!r}, samples={samples})\n"
-    f"alpha = solve({family.base!r}, models, {family.corpus!r}, {categories!r}, samples={samples}).to_frame()",
+    command(
+        "linearity",
+        family.base,
+        *family.references,
+        *("--corpus", family.corpus),
+        *(["--neurons", classified.results] if classified else []),
+        *("--samples", samples),
+        *("--out", "linearity.csv"),
+        *(["--categories", ",".join(categories), "--coefficients", "coefficients.csv"] if solves else []),
+    ),
+    [
+        Step(
+            f"models = {models}\n"
+            "found = nm.linearity(\n"
+            f"    {literal(family.base)},\n"
+            "    models,\n"
+            f"    corpus={literal(family.corpus)},\n"
+            f"    neurons={neurons},\n"
+            f"    categories={literal(parameters['categories'])},\n"
+            f"    samples={samples!r},\n"
+            ")\n"
+            "found.figure().show()"
+        ),
+        *(
+            [
+                Step("found.coefficients_figure().show()", "## How much of each fine-tune should a merge take?"),
+                Step("found.coefficients"),
+            ]
+            if solves
+            else []
+        ),
+        Step("found.table", "## Numbers"),
+    ],
 )

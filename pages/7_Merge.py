@@ -5,22 +5,26 @@ from typing import Any
 import streamlit as st
 
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import halves
+from nmerge_core.checkpoints import halves, is_hub_id, on_this_machine
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
+from nmerge_core.input_parameters import Corpus, Tasks
 from nmerge_core.merging.engine import AnyRecipe, load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
+from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
-from pages.shared.family import HUB_ID, Family, Member, on_this_machine
-from pages.shared.merge_report import draw_report, metric
+from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
-from pages.shared.page import begin, how_computed, link
+from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.parameters import Drawn, controls
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
+
+DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
 
 
 def gallery(available: dict[str, Method]) -> None:
@@ -61,6 +65,10 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     )
     known = _known(family, members, method)
     shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name), available)
+    for what, named in DATA.items():
+        takes = [parameter.name for parameter in method.parameters if isinstance(parameter, named)]
+        if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
+            tell_lack(family, what, f"{method.title} needs one: type it among the parameters, or change the family.")
     recipe: dict[str, Any] = {"merge_method": method.name}
     if method.needs_base:
         recipe["base_model"] = family.base
@@ -80,8 +88,9 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
     """
     classified = finished(classification_runs(family)).get("base")
     takes_neurons = any(parameter.name == "neurons" for parameter in method.parameters)
-    data = {"neurons": str(classified.results)} if classified and takes_neurons else {"corpus": family.corpus}
-    return data | {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
+    data: dict[str, Any] = {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
+    data |= {"neurons": str(classified.results)} if classified and takes_neurons else {"corpus": family.corpus}
+    return {name: value for name, value in data.items() if value}
 
 
 def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
@@ -105,7 +114,7 @@ def not_here(recipe: AnyRecipe) -> list[str]:
     """The Hub ids of a recipe that were not fetched yet: opening one would start its download in the page."""
     references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
     named = dict.fromkeys(half for reference in references for half in halves(reference))
-    return [half for half in named if HUB_ID.match(half) and not on_this_machine(half)]
+    return [half for half in named if is_hub_id(half) and not on_this_machine(half)]
 
 
 def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:
@@ -122,11 +131,15 @@ def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:
         draw_cost(recipe)
     else:
         st.caption("mergekit merges it in a process of its own; it tells no time or memory before it starts.")
-    title = recipe.title(family.labels, [model.label for model in family.models])
-    run = run_button("merge", {"recipe": recipe.content}, "Merge", "merge_run", title)
+    run = run_button("merge", {"recipe": recipe.content}, "Merge", "merge_run", title_of(recipe, family))
     if run is not None and run.status().state == "done":
         st.success("Merged. Its report is below.", icon=":material/check:")
     return run
+
+
+def title_of(recipe: AnyRecipe, family: Family) -> str:
+    """What the merge is called."""
+    return recipe.title(family.labels, [model.label for model in family.models])
 
 
 def draw_cost(recipe: Recipe) -> None:
@@ -142,6 +155,63 @@ def draw_cost(recipe: Recipe) -> None:
         whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
         metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
+
+
+def formula(recipe: AnyRecipe) -> str:
+    """How the method of a recipe merges, with its source."""
+    if not isinstance(recipe, Recipe):
+        return (
+            "mergekit computes it in a process of its own; NMerge checks recipe and models first and adds the report."
+        )
+    method = recipe.method
+    return (
+        f"{method.title} ({method.paper}): {method.summary}\n\n{method.computes}\n\n"
+        r"Every difference $\tau_t = \theta_t - \theta_0$ is taken and merged in float32 and rounded once, on writing."
+    )
+
+
+def commands(recipe: AnyRecipe, family: Family) -> str:
+    """The lines for a shell that merge by a recipe and score the merge beside the family."""
+    merge = [f"cat > recipe.yaml <<'YAML'\n{recipe.yaml}YAML", command("merge", "recipe.yaml", "merged-model")]
+    models = [member.reference for member in family.members]
+    scored = scoring(family)
+    scores = ["evaluate", *models, "merged-model", *scored.arguments(), "--out", "scores.csv"]
+    return "\n".join([*merge, *([command(*scores)] if scored.allowed.tasks else [])])
+
+
+def steps(recipe: AnyRecipe, name: str, family: Family) -> list[Step]:
+    """The same in Python, with what the merge, called `name`, took and found."""
+    models = {member.label: member.reference for member in family.members}
+    found = Step(
+        "for figure in merged.figures().values():\n"
+        "    figure.show()\n"
+        "for title, number in merged.numbers.items():\n"
+        '    print(f"{title}: {number}")\n'
+        "for title, table in merged.tables.items():\n"
+        '    print(title, table.to_string(index=False), sep="\\n")',
+        "## What the method found",
+    )
+    scored = scoring(family)
+    scores = Step(
+        f"models = {literal(models)}\n"
+        f"scores = {scored.call(f'{{**models, {literal(name)}: merged}}')}\n"
+        "scores.figure().show()\n"
+        "scores.table",
+        "## How good it is",
+    )
+    return [
+        Step(
+            f"recipe = {text_literal(recipe.yaml)}\n" + 'print(*nm.estimate(recipe).lines, sep="\\n")',
+            "## The recipe, and what it will take",
+        ),
+        Step(
+            "merged = nm.merge(recipe)\nmerged.path",
+            "## The merge\n\nA complete checkpoint, for `AutoModelForCausalLM.from_pretrained`:",
+        ),
+        Step('{name: merged.report[name] for name in ("seconds", "peak_memory", "bytes_written")}', "It took:"),
+        *([found] if isinstance(recipe, Recipe) else []),
+        *([scores] if scored.allowed.tasks else []),
+    ]
 
 
 family = begin(
@@ -161,6 +231,7 @@ name = left.selectbox(
     bind="query-params",
     placeholder="Choose a method",
 )
+recipe: AnyRecipe | None = None
 if name is None:
     gallery(available)
     done = merges(family)
@@ -210,16 +281,8 @@ if done:
     )
     draw_report(by_id[chosen], family)
 
-if name is not None:
-    how = (
-        f"{method.title} ({method.paper}): {method.summary}\n\n{method.computes}\n\n"
-        r"Every difference $\tau_t = \theta_t - \theta_0$ is taken and merged in float32 and rounded once, on writing."
-        if method
-        else "mergekit computes it in a process of its own; NMerge checks recipe and models first and adds the report."
-    )
-    how_computed(
-        how,
-        "python -m nmerge_core merge recipe.yaml merged-model",
-        "from pathlib import Path\n\nfrom nmerge_core.merging.engine import load, merge\n\n"
-        "report = merge(load('recipe.yaml'), Path('merged-model'))",
-    )
+if recipe is not None:
+    how_computed(formula(recipe), commands(recipe, family), steps(recipe, title_of(recipe, family), family))
+elif name is None and done:
+    shown = load(by_id[chosen].run.parameters["recipe"])
+    how_computed(formula(shown), commands(shown, family), steps(shown, by_id[chosen].name, family))

@@ -4,15 +4,22 @@ import streamlit as st
 
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from pages.shared.charts import dark
-from pages.shared.page import begin, how_computed
+from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch, task_name
 
 NEW_TOKENS = 64
 ABREAST = 3  # answers beside each other
+FORMULA = (
+    "Scored by lm-evaluation-harness, greedily decoded. **Exact match**: share of answers that equal the reference. "
+    "**pass@1**: share of problems whose generated function passes its tests. **chrF**: overlap of character n-grams "
+    "with the reference translation, 0–100. **Perplexity**: how surprised the model is by a word of real text; lower "
+    r"is better. Intervals are $\pm 1.96$ standard errors."
+)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
@@ -21,17 +28,8 @@ def answer(reference: str, content: str, prompt: str) -> str:
     return client.ask("generate", model=reference, prompt=prompt, max_new_tokens=NEW_TOKENS)
 
 
-@st.fragment
-def draw_prompt(models: dict[str, str]) -> None:
-    """A prompt, and how each model continues it, its most likely token at a time."""
-    prompt = st.text_area(
-        "Prompt",
-        key="evaluate_prompt",
-        label_visibility="collapsed",
-        placeholder="Type the beginning of a text; every chosen model continues it",
-    )
-    if not prompt.strip():
-        return
+def draw_answers(models: dict[str, str], prompt: str) -> None:
+    """How each model continues a prompt, its most likely token at a time."""
     columns = st.columns(min(ABREAST, len(models)))
     for index, (name, reference) in enumerate(models.items()):
         with columns[index % len(columns)].container(border=True):
@@ -41,6 +39,31 @@ def draw_prompt(models: dict[str, str]) -> None:
                     st.text(answer(reference, fingerprint(open_checkpoint(reference)), prompt))
             except (InputError, TimeoutError, RuntimeError) as error:
                 st.warning(str(error))
+
+
+@st.fragment  # so that a prompt draws this part of the page again, and not its figure
+def draw_end(models: dict[str, str], scoring: Scoring) -> None:
+    """A prompt and the models' answers, and how the page is computed."""
+    st.subheader("Ask them yourself", anchor=False)
+    prompt = st.text_area(
+        "Prompt",
+        key="evaluate_prompt",
+        label_visibility="collapsed",
+        placeholder="Type the beginning of a text; every chosen model continues it",
+    )
+    if prompt.strip():
+        draw_answers(models, prompt)
+    if not scoring.allowed.tasks:
+        return
+    steps = [
+        Step(f"models = {literal(models)}\nscores = {scoring.call('models')}\nscores.figure().show()"),
+        Step("scores.table", "## Numbers\n\n± and whiskers: 95 % confidence interval over the problems."),
+    ]
+    if prompt.strip():
+        asked = f"answers = nm.generate(models, {literal(prompt)})\n"
+        shown = r'print(*map(": ".join, answers.items()), sep="\n\n")'
+        steps.append(Step(asked + shown, "## Ask them yourself"))
+    how_computed(FORMULA, command("evaluate", *models.values(), *scoring.arguments(), "--out", "scores.csv"), steps)
 
 
 family = begin(
@@ -85,20 +108,10 @@ with left:
     run_code = code_switch(tasks, "evaluate_code", asked.get("run_code", False))
 if names and tasks:
     models = {name: known[name] for name in names}
-    scoreboard(models, Scoring(tasks, limit, run_code), model_colours(family, merged, dark=dark()), "evaluate_run")
-    st.subheader("Ask them yourself", anchor=False)
-    draw_prompt(models)
-else:
+    scoring = Scoring(tasks, limit, run_code)
+    scoreboard(models, scoring, model_colours(family, merged, dark=dark()), "evaluate_run")
+    draw_end(models, scoring)
+elif family.tasks:
     st.info("Choose at least one model and one task.")
-
-references = [known[name] for name in names]
-how_computed(
-    "Scored by lm-evaluation-harness, greedily decoded. **Exact match**: share of answers that equal the reference. "
-    "**pass@1**: share of problems whose generated function passes its tests. **chrF**: overlap of character n-grams "
-    "with the reference translation, 0–100. **Perplexity**: how surprised the model is by a word of real text; lower "
-    r"is better. Intervals are $\pm 1.96$ standard errors.",
-    f"python -m nmerge_core evaluate {' '.join(references)} --tasks {','.join(tasks)}"
-    f"{f' --limit {limit}' if limit else ''}{' --run-code' if run_code else ''} --out scores.csv",
-    "from nmerge_core.evaluation import evaluate\n\n"
-    f"scores = evaluate(\n    {references!r},\n    {tasks!r},\n    limit={limit!r},\n    run_code={run_code!r},\n)",
-)
+else:
+    tell_lack(family, "tasks", "Type one above, or name those that its models are always scored on.")

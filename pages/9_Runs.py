@@ -1,14 +1,16 @@
 """Runs: everything that was started, how far it is, and what came of it."""
 
 import json
+import shlex
 
 import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family
 from nmerge_core.figures import style
+from nmerge_core.notebook import Step
 from nmerge_core.runs.folder import STATES, Run, Status, delete, list_runs
-from pages.shared.family import Family
 from pages.shared.page import begin, how_computed, link
 from pages.shared.runs import run_line, run_panel
 
@@ -74,7 +76,10 @@ present = [state for state in STATES if any(status.state == state for _, status 
 chosen = st.pills("State", present, selection_mode="multi", key="runs_states", help="All, if none is chosen")
 listed = [(run, status) for run, status in everything if not chosen or status.state in chosen]
 asked = st.query_params.get("run")
-shown = st.session_state.setdefault("runs_shown", AT_ONCE)
+places = [place for place, (run, _) in enumerate(listed, start=1) if run.id == asked]
+shown = max(
+    [st.session_state.setdefault("runs_shown", AT_ONCE), *places]
+)  # the one that the address names is among them
 for run, status in listed[:shown]:
     opens = status.state not in ("done", "cancelled") or run.id == asked
     box = st.expander(run_line(run, status), expanded=opens, key=f"run_{run.id}", on_change="rerun")
@@ -86,9 +91,8 @@ if len(listed) > shown and st.button(f"Show more ({len(listed) - shown} older)",
     st.rerun()
 how_computed(
     "A run's folder is named after its kind and a hash of its parameters, of the content of its models, corpora and "
-    "other inputs, and of the program's version: asking again for the same finds the same run, and a changed input can "
-    "never show an old figure. One worker process does the runs in the order they were started.",
-    f"ls {cache_root() / 'runs'}",
-    "from nmerge_core.runs import client\nfrom nmerge_core.runs.folder import list_runs\n\n"
-    "for run in list_runs(cache_root()):\n    print(run.id, run.status().state, run.results)",
+    "other inputs, and of the version of what computes it: asking again for the same finds the same run, and a changed "
+    "input can never show an old figure. One worker process does the runs in the order they were started.",
+    shlex.join(["ls", str(cache_root() / "runs")]),
+    [Step("nm.history()")],
 )

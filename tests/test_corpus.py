@@ -22,6 +22,22 @@ def test_chosen_categories_keep_their_order_and_general_is_always_there(tmp_path
     assert [exemplar.text for exemplar in corpus.exemplars if exemplar.category == "math"] == TEXTS["math"][:2]
 
 
+def test_lines_held_out_are_the_last_of_each_category(tmp_path):
+    folder = write_corpus(tmp_path, TEXTS)
+    kept, whole = load_corpus(folder, held_out=1), load_corpus(folder)
+    order = ("general", "code", "math")
+    assert [exemplar.text for exemplar in kept.exemplars] == [text for name in order for text in TEXTS[name][:3]]
+    assert [exemplar.text for exemplar in whole.held_out(1)] == [TEXTS[name][3] for name in order]
+    assert [exemplar.id for exemplar in whole.held_out(1)] == [3, 7, 11]
+    assert whole.held_out(0) == () and whole.held_out(9) == whole.exemplars
+    first = load_corpus(folder, ["math"], per_category=2, held_out=1)
+    assert [exemplar.text for exemplar in first.exemplars] == TEXTS["general"][:2] + TEXTS["math"][:2]
+    with pytest.raises(InputError, match="category general has no exemplars besides the 4 held out; add some"):
+        load_corpus(folder, held_out=4)
+    with pytest.raises(InputError, match="3 were asked for, found general 2, code 2, math 2"):
+        load_corpus(folder, per_category=3, held_out=2)
+
+
 def test_equal_texts_have_equal_fingerprints_and_others_not(tmp_path):
     first = load_corpus(write_corpus(tmp_path / "a", TEXTS)).fingerprint
     assert load_corpus(write_corpus(tmp_path / "b", TEXTS)).fingerprint == first

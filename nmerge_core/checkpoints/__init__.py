@@ -5,7 +5,7 @@ from nmerge_core.checkpoints.compatibility import FamilyReport, ModelFacts, insp
 from nmerge_core.checkpoints.fingerprint import fingerprint, fingerprint_files, fingerprint_weights
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.opening import open_checkpoint
-from nmerge_core.checkpoints.reference import absolute, halves, label, labels, resolve
+from nmerge_core.checkpoints.reference import absolute, halves, is_hub_id, label, labels, on_this_machine, resolve
 
 __all__ = [
     "Checkpoint",
@@ -18,8 +18,10 @@ __all__ = [
     "fingerprint_weights",
     "halves",
     "inspect_family",
+    "is_hub_id",
     "label",
     "labels",
+    "on_this_machine",
     "open_checkpoint",
     "resolve",
 ]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
 from pathlib import Path
 
 from nmerge_core.errors import InputError
@@ -12,24 +13,49 @@ _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _PICKLED = ["pytorch_model*.bin", "adapter_model.bin"]
 
 
-def halves(reference: str) -> tuple[str, ...]:
+def halves(reference: str, folder: Path = Path()) -> tuple[str, ...]:
     """Return the model that a reference names and, where it names one after a '+', the adapter.
 
     A path that exists is one model, whatever its name; of several places to cut, one between two folders is taken.
+    Relative paths count from `folder`.
     """
-    if "+" not in reference or Path(reference).expanduser().exists():
+    if "+" not in reference or (folder / expanduser(reference)).exists():
         return (reference,)
     cuts = [index for index, character in enumerate(reference) if character == "+"]
     return max(
         ((reference[:cut], reference[cut + 1 :]) for cut in cuts),
-        key=lambda pair: [Path(half).expanduser().is_dir() for half in pair],
+        key=lambda pair: [(folder / expanduser(half)).is_dir() for half in pair],
     )
 
 
-def absolute(reference: str) -> str:
-    """Return the reference with local folders in full, so that it means the same from anywhere."""
-    paths = [(half, Path(half).expanduser()) for half in halves(reference)]
+def absolute(reference: str, folder: Path = Path()) -> str:
+    """Return the reference with local paths in full, so that it means the same from anywhere.
+
+    Relative paths count from `folder`; what is not there stays as it is written.
+    """
+    paths = [(half, folder / expanduser(half)) for half in halves(reference, folder)]
     return "+".join(str(path.resolve()) if path.exists() else half for half, path in paths)
+
+
+def is_hub_id(reference: str) -> bool:
+    """Tell whether a reference, which is no folder, has the form of a Hub id."""
+    return bool(_HUB_ID.match(reference)) and not reference.startswith((".", "/"))
+
+
+def on_this_machine(reference: str) -> bool:
+    """Tell whether a model or an adapter is a folder here or a Hub id whose weights were fetched; asks nobody."""
+    if Path(expanduser(reference)).is_dir():
+        return True
+    if not is_hub_id(reference):
+        return False
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        here = Path(snapshot_download(reference, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return False
+    return _has("*.safetensors", *_PICKLED, folder=here)
 
 
 def resolve(reference: str, config: str = "config.json") -> Path:
@@ -43,12 +69,12 @@ def resolve(reference: str, config: str = "config.json") -> Path:
     """
     if not reference:
         raise InputError(f"expected the folder that holds {config}, or a Hub id, found an empty name beside a '+'")
-    folder = Path(reference).expanduser()
+    folder = Path(expanduser(reference))
     if folder.is_dir():
         return folder
     if folder.exists():
         raise InputError(f"{reference}: expected a model folder, found a file; name the folder that holds {config}")
-    if not _HUB_ID.match(reference) or reference.startswith((".", "/")):
+    if not is_hub_id(reference):
         raise InputError(f"{reference}: no such folder; expected a folder with {config} and weights, or a Hub id")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

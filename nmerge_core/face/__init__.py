@@ -1,5 +1,7 @@
 """What scripts and notebooks call: `import nmerge_core as nm`, then `nm.classify(…)`, `nm.merge(…)` and so on."""
 
+import warnings
+
 from nmerge_core.face.functions import (
     classify,
     compare,
@@ -7,14 +9,20 @@ from nmerge_core.face.functions import (
     estimate,
     evaluate,
     extract,
+    generate,
+    history,
     inspect,
     knockout,
     linearity,
     merge,
     methods,
+    open_family,
     statistics,
     sweep,
 )
+
+# Of a library below, which would tell every notebook that its bars need ipywidgets: progress is shown without them.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __all__ = [
     "classify",
@@ -23,11 +31,14 @@ __all__ = [
     "estimate",
     "evaluate",
     "extract",
+    "generate",
+    "history",
     "inspect",
     "knockout",
     "linearity",
     "merge",
     "methods",
+    "open_family",
     "statistics",
     "sweep",
 ]

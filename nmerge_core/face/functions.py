@@ -1,7 +1,9 @@
 """The public functions: each does what the command of its name does, and keeps its result as a run in the cache.
 
-A path may be text or a `Path`, and where several are taken one alone will do. What was computed before, here or by the
-app, is not computed again. Progress is shown in a terminal and in a notebook; `progress=False` hides it.
+A path may be text or a `Path`, and where several are taken one alone will do. Models are called by the last part of
+their path or id, or as the keys of a mapping say: `{"base": "Qwen/Qwen2.5-7B", "math": "qwen-math"}`. What was computed
+before, here or by the app, is not computed again. Progress is shown in a terminal and in a notebook; `progress=False`
+hides it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +13,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints import inspect_family, labels
+from nmerge_core.demo.family import write_family
 from nmerge_core.errors import InputError
+from nmerge_core.face.classifications import Classifications
 from nmerge_core.face.results import (
-    Classifications,
+    REPORT,
     CollectedStatistics,
     Cosines,
     Extracted,
@@ -26,10 +30,12 @@ from nmerge_core.face.results import (
     Scores,
     Sweep,
 )
+from nmerge_core.family import Family, demo_family, families, load_family
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe import registry
 from nmerge_core.progress import shown_progress
-from nmerge_core.runs import here
+from nmerge_core.runs import here, operations
+from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.settings import (
     COLLECT_BATCH,
     DEVICE,
@@ -54,20 +60,40 @@ if TYPE_CHECKING:
 
 Reference = str | PathLike[str]
 References = Reference | Sequence[Reference]
+Models = References | Mapping[str, Reference] | Family
 
 
-def inspect(models: References) -> Inspection:
+def open_family(source: Reference = DEMO) -> Family:
+    """Open a family: base, fine-tunes, corpus and tasks, as one object that every `models` takes.
+
+    Args:
+        source: a family's YAML, the name of one saved by the app, or "demo", which is written to the cache when it is
+            first asked for.
+
+    Raises:
+        InputError: there is no such family, or its file has a mistake.
+    """
+    name, saved = _text(source), families(cache_root())
+    if name == DEMO:
+        write_family(cache_root() / DEMO)
+        return demo_family(cache_root())
+    if name not in saved and not name.endswith((".yaml", ".yml", ".json")):
+        raise InputError(f"family {name}: expected the path of a YAML, or one of {', '.join([DEMO, *saved])}")
+    return load_family(saved.get(name, name))
+
+
+def inspect(models: Models) -> Inspection:
     """Read the headers of models and tell whether they can be merged; the first is the base.
 
     Args:
         models: model folders or Hub ids, or MODEL+ADAPTER.
     """
-    base, *others = _several(models)
-    return Inspection(inspect_family(base, others))
+    names, (base, *others) = _named(models)
+    return Inspection(inspect_family(base, others), dict(zip([base, *others], names, strict=True)))
 
 
 def classify(
-    models: References,
+    models: Models,
     corpus: Reference,
     *,
     top_k: int = TOP_K.default,
@@ -98,7 +124,7 @@ def classify(
     Raises:
         InputError: a model or the corpus cannot be read, or a parameter is out of range.
     """
-    references = _several(models)
+    names, references = _named(models)
     shared = _given(
         corpus=corpus,
         top_k=top_k,
@@ -110,11 +136,11 @@ def classify(
         device=device,
         run_dtype=run_dtype,
     )
-    paths = [_do("classify", progress, model=model, **shared) for model in references]
-    return Classifications(tuple(paths), tuple(labels(references)))
+    runs = [_do("classify", progress, model=model, **shared) for model in references]
+    return Classifications(tuple(run.results for run in runs), tuple(names))
 
 
-def compare(folders: References) -> Classifications:
+def compare(folders: Models) -> Classifications:
     """Open classifications that are there, of one family, the base's first.
 
     Args:
@@ -125,14 +151,16 @@ def compare(folders: References) -> Classifications:
     """
     from nmerge_core.activations.store import open_classification
 
-    paths = [Path(folder) for folder in _several(folders)]
-    models = [open_classification(path).meta["model"] for path in paths]
-    found = Classifications(tuple(paths), tuple(labels(models)))
+    names, given = _named(folders)
+    paths = [Path(folder) for folder in given]
+    if not isinstance(folders, Mapping):
+        names = labels([open_classification(path).meta["model"] for path in paths])
+    found = Classifications(tuple(paths), tuple(names))
     found.counts()
     return found
 
 
-def cosine(base: Reference, models: References, *, progress: bool = True) -> Cosines:
+def cosine(base: Reference, models: Models, *, progress: bool = True) -> Cosines:
     """Compute the cosine between each neuron's weights in a base and in its fine-tunes (NeuronMerge App. A.3).
 
     Args:
@@ -140,7 +168,9 @@ def cosine(base: Reference, models: References, *, progress: bool = True) -> Cos
         models: its fine-tunes.
         progress: whether it is shown.
     """
-    return Cosines(_do("cosine", progress, base=base, models=models))
+    names, references = _named(models)
+    run = _do("cosine", progress, base=base, models=references)
+    return Cosines(run.results, _as_called(run, names))
 
 
 def knockout(
@@ -176,29 +206,28 @@ def knockout(
         run_dtype: the number format the model runs in.
         progress: whether it is shown.
     """
-    return Knockout(
-        _do(
-            "knockout",
-            progress,
-            model=model,
-            neurons=neurons,
-            category=category,
-            layers=layers,
-            task=task,
-            proportions=proportions,
-            repeats=repeats,
-            seed=seed,
-            limit=limit,
-            run_code=run_code,
-            device=device,
-            run_dtype=run_dtype,
-        )
+    run = _do(
+        "knockout",
+        progress,
+        model=model,
+        neurons=neurons,
+        category=category,
+        layers=layers,
+        task=task,
+        proportions=proportions,
+        repeats=repeats,
+        seed=seed,
+        limit=limit,
+        run_code=run_code,
+        device=device,
+        run_dtype=run_dtype,
     )
+    return Knockout(run.results)
 
 
 def linearity(
     base: Reference,
-    models: References,
+    models: Models,
     corpus: Reference,
     *,
     neurons: Reference | None = None,
@@ -221,20 +250,20 @@ def linearity(
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
     """
-    return Linearity(
-        _do(
-            "linearity",
-            progress,
-            base=base,
-            models=models,
-            corpus=corpus,
-            neurons=neurons,
-            categories=categories,
-            samples=samples,
-            seed=seed,
-            device=device,
-        )
+    names, references = _named(models)
+    run = _do(
+        "linearity",
+        progress,
+        base=base,
+        models=references,
+        corpus=corpus,
+        neurons=neurons,
+        categories=categories,
+        samples=samples,
+        seed=seed,
+        device=device,
     )
+    return Linearity(run.results, _as_called(run, names))
 
 
 def statistics(
@@ -262,20 +291,19 @@ def statistics(
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
     """
-    return CollectedStatistics(
-        _do(
-            "statistics",
-            progress,
-            model=model,
-            corpus=corpus,
-            kind=kind,
-            categories=categories,
-            samples=samples,
-            max_length=max_length,
-            seed=seed,
-            device=device,
-        )
+    run = _do(
+        "statistics",
+        progress,
+        model=model,
+        corpus=corpus,
+        kind=kind,
+        categories=categories,
+        samples=samples,
+        max_length=max_length,
+        seed=seed,
+        device=device,
     )
+    return CollectedStatistics(run.results)
 
 
 @overload
@@ -335,7 +363,7 @@ def merge(
         InputError: the recipe is wrong or does not fit its models, `out` exists, or the disk is full.
     """
     if out is None:
-        return Merged(_do("merge", progress, recipe=_recipe(recipe), device=device) / "merged")
+        return Merged(_do("merge", progress, recipe=_recipe(recipe), device=device).results / "merged")
     engine.merge(engine.load(_recipe(recipe)), Path(out), device=device, progress=shown_progress(progress))
     return Merged(Path(out))
 
@@ -352,12 +380,12 @@ def extract(
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
     """
-    path = _do("extract", progress, base=base, model=model, rank=rank, device=device)
+    path = _do("extract", progress, base=base, model=model, rank=rank, device=device).results
     return Extracted(path / "adapter", pd.read_csv(path / "changes.csv"))
 
 
 def evaluate(
-    models: References,
+    models: Models,
     tasks: References,
     *,
     limit: int | None = LIMIT.default,
@@ -379,10 +407,8 @@ def evaluate(
         run_dtype: the number format the models run in.
         progress: whether it is shown.
     """
-    path = _do(
-        "evaluate",
-        progress,
-        models=_several(models),
+    names, references = _named(models)
+    shared = _given(
         tasks=tasks,
         limit=limit,
         batch_size=batch_size,
@@ -390,7 +416,24 @@ def evaluate(
         device=device,
         run_dtype=run_dtype,
     )
-    return Scores(path)
+    # A run each: a model that was scored before is not scored again beside others.
+    runs = [_do("evaluate", progress, models=[model], **shared) for model in references]
+    merged = frozenset(n for n, model in zip(names, references, strict=True) if (Path(model) / REPORT).is_file())
+    return Scores(tuple(run.results for run in runs), tuple(names), merged)
+
+
+def generate(models: Models, prompt: str, *, max_new_tokens: int = 64) -> dict[str, str]:
+    """Let models continue a text, the most likely token at a time; they stay in memory for further questions.
+
+    Args:
+        models: model folders or Hub ids, or what `merge` gave.
+        prompt: the beginning of the text.
+        max_new_tokens: tokens to add at most.
+    """
+    names, references = _named(models)
+    return {
+        name: operations.generate(model, prompt, max_new_tokens) for name, model in zip(names, references, strict=True)
+    }
 
 
 def sweep(
@@ -408,11 +451,21 @@ def sweep(
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
     """
-    return Sweep(_do("sweep", progress, sweep=_recipe(sweep), run_code=run_code, device=device))
+    return Sweep(_do("sweep", progress, sweep=_recipe(sweep), run_code=run_code, device=device).results)
 
 
-def _do(run: str, progress: bool, **given: Any) -> Path:
-    return here.do(run, _given(**given), shown_progress(progress)).results
+def history() -> pd.DataFrame:
+    """Return a row for everything that was computed, newest first: run, kind, title, state, created, version, path."""
+    rows = [
+        (run.id, run.kind, run.title, run.status().state, run.created, run.version, run.results)
+        for run in list_runs(cache_root())
+    ]
+    frame = pd.DataFrame(rows, columns=["run", "kind", "title", "state", "created", "version", "path"])
+    return frame.assign(created=pd.to_datetime(frame["created"], unit="s", utc=True))
+
+
+def _do(run: str, progress: bool, **given: Any) -> Run:
+    return here.do(run, _given(**given), shown_progress(progress))
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -420,13 +473,23 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _several(references: References) -> list[str]:
-    """Return one or several references as a list of texts."""
-    given = [references] if isinstance(references, str | PathLike) else references
-    found = [_text(each) for each in given]
-    if not found:
+def _named(references: Models) -> tuple[list[str], list[str]]:
+    """Return what each of one or several references is called, and the references as text."""
+    if isinstance(references, Family):
+        references = {member.label: member.reference for member in references.members}
+    if isinstance(references, Mapping):
+        names, given = [str(name) for name in references], [_text(each) for each in references.values()]
+    else:
+        given = [_text(each) for each in ([references] if isinstance(references, str | PathLike) else references)]
+        names = labels(given)
+    if not given:
         raise InputError("expected at least one, found an empty list")
-    return found
+    return names, given
+
+
+def _as_called(run: Run, names: Sequence[str]) -> dict[str, str]:
+    """Return what each of a run's `models` is called here, by the name that its files have."""
+    return dict(zip(labels(run.parameters["models"]), names, strict=True))
 
 
 def _text(reference: Any) -> str:

@@ -6,7 +6,7 @@ A result stands for its folder wherever a path is taken: `nm.evaluate(nm.merge(�
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,13 @@ import pandas as pd
 from nmerge_core.checkpoints import FamilyReport
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import coefficients as coefficients_figure
+from nmerge_core.figures.merge import history as history_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from nmerge_core.activations.store import Classification
-
-BASE = "base"
+BASE, GENERAL = "base", "general"  # a base among its fine-tunes, and the category of all else
+REPORT = "nmerge_report.json"  # of a merged checkpoint
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,26 @@ class Result:
         return str(self.path)
 
     def _table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.path / name)
+        return pd.read_csv(self.path / name, dtype={"model": "str", "group": "str"})
+
+
+@dataclass(frozen=True)
+class OfModels(Result):
+    """A finished run of several models: `names` tells what each is called here by the name that its files have."""
+
+    names: Mapping[str, str]
+
+    def _table(self, name: str) -> pd.DataFrame:
+        frame = super()._table(name)
+        return frame.assign(model=frame["model"].map(self.names))
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the headers of models say, and whether they can be merged."""
+    """What the headers of models say, and whether they can be merged; `names` tells what each reference is called."""
 
     report: FamilyReport
+    names: Mapping[str, str]
 
     @property
     def mergeable(self) -> bool:
@@ -64,78 +76,13 @@ class Inspection:
     @property
     def models(self) -> pd.DataFrame:
         """A row per model: label, type, layers, widths, parameters, dtype, size."""
-        return pd.DataFrame([vars(model) for model in self.report.models])
+        return pd.DataFrame(
+            [{**vars(model), "label": self.names[model.reference]} for model in self.report.models],
+        )
 
 
 @dataclass(frozen=True)
-class Classifications:
-    """The neuron categories of one model or of several, the base's first; one folder each."""
-
-    paths: tuple[Path, ...]
-    labels: tuple[str, ...]
-
-    def __fspath__(self) -> str:
-        """Stand for the folder of the first model."""
-        return str(self.paths[0])
-
-    @property
-    def path(self) -> Path:
-        """The folder of the first model."""
-        return self.paths[0]
-
-    @cached_property
-    def opened(self) -> tuple[Classification, ...]:
-        """The folders, opened: arrays of exemplars are read when asked for."""
-        from nmerge_core.activations.store import open_classification
-
-        return tuple(open_classification(path) for path in self.paths)
-
-    def neurons(self, k: int | None = None, margin: int | None = None) -> pd.DataFrame:
-        """Return a row per model and neuron: model, layer, neuron, category; `k` and `margin` let it vote again."""
-        from nmerge_core.classification import neuron_categories
-
-        frames = [
-            neuron_categories(each, k=k, margin=margin).assign(model=label)
-            for label, each in zip(self.labels, self.opened, strict=True)
-        ]
-        return pd.concat(frames, ignore_index=True)[["model", "layer", "neuron", "category"]]
-
-    def counts(self, k: int | None = None, margin: int | None = None) -> pd.DataFrame:
-        """Return layer, category, a column of counts per model, and of neurons that all have it (intersection)."""
-        from nmerge_core.classification import compare
-
-        return compare(self.paths, self.labels, k=k, margin=margin)
-
-    def undecided(self) -> pd.Series:
-        """Return for each model how many categories hang on the order of scores within 1e-5 of each other."""
-        return pd.Series({label: each.meta["undecided"] for label, each in zip(self.labels, self.opened, strict=True)})
-
-    def figure(self, layers: Sequence[int] | None = None, *, dark: bool = False) -> go.Figure:
-        """Draw the neurons of each category in all layers or some, a bar per model (NeuronMerge Figs 3 and 6)."""
-        from nmerge_core.figures.neurons import categories_by_layer
-
-        chosen = self.opened[0].layers if layers is None else layers
-        return categories_by_layer(self.counts(), chosen, model_colours(self.labels, dark=dark), dark=dark)
-
-    def proportions_figure(self, *, dark: bool = False) -> go.Figure:
-        """Draw the share of each category in each model (NeuronMerge Fig. 2a)."""
-        from nmerge_core.figures.neurons import proportions
-
-        return proportions(self.counts(), self.labels, self._colours, dark=dark)
-
-    def depth_figure(self, model: str | None = None, *, dark: bool = False) -> go.Figure:
-        """Draw the share of each category over the layers of one model, the first by default (NeuronMerge Fig. 9)."""
-        from nmerge_core.figures.neurons import over_depth
-
-        return over_depth(self.counts(), model or self.labels[0], self._colours, dark=dark)
-
-    @property
-    def _colours(self) -> dict[str, str]:
-        return style.category_colours(self.opened[0].categories)
-
-
-@dataclass(frozen=True)
-class Cosines(Result):
+class Cosines(OfModels):
     """How far fine-tunes turned each neuron's weights."""
 
     @cached_property
@@ -174,7 +121,7 @@ class Knockout(Result):
 
 
 @dataclass(frozen=True)
-class Linearity(Result):
+class Linearity(OfModels):
     """How far submodules and neuron groups are from linear in their task vector, and the coefficients that follow."""
 
     @cached_property
@@ -188,14 +135,14 @@ class Linearity(Result):
         return self._grouped("coefficients.csv") if (self.path / "coefficients.csv").exists() else None
 
     def _grouped(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.path / name, dtype={"group": "str"}).fillna({"group": ""})
+        return self._table(name).fillna({"group": ""})
 
     def figure(self, *, dark: bool = False) -> go.Figure:
         """Draw the non-linearity over the layers, a panel per fine-tune, the mean over α."""
         from nmerge_core.figures.linearity import nonlinearity
 
-        groups = [group for group in self.table["group"].unique() if group]
-        return nonlinearity(self.table, style.category_colours(groups), dark=dark)
+        groups = in_order([group for group in self.table["group"].unique() if group], list(self.names.values()))
+        return nonlinearity(self.table, style.category_colours(groups), title="{} fine-tune", dark=dark)
 
     def coefficients_figure(self, *, dark: bool = False) -> go.Figure:
         """Draw each fine-tune's coefficient over the layers, a panel per part.
@@ -207,8 +154,7 @@ class Linearity(Result):
 
         if self.coefficients is None:
             raise ValueError("no coefficients were solved: name the category of each model (categories=[…])")
-        frame = self.coefficients.assign(part=parts(self.coefficients))
-        return coefficients_figure(frame, model_colours(list(frame["model"].unique()), dark=dark), dark=dark)
+        return _coefficients(self.coefficients.assign(part=parts(self.coefficients)), dark)
 
 
 @dataclass(frozen=True)
@@ -228,7 +174,7 @@ class Merged(Result):
     @cached_property
     def report(self) -> dict[str, Any]:
         """What the merge read, took and found (nmerge_report.json)."""
-        return read_json(self.path / "nmerge_report.json")
+        return read_json(self.path / REPORT)
 
     @property
     def recipe(self) -> str:
@@ -240,16 +186,39 @@ class Merged(Result):
         """What the method found out, by name; `report["results"]` says what each is."""
         return self.report["facts"]
 
+    def figures(self, *, dark: bool = False) -> dict[str, go.Figure]:
+        """Draw what the method found that can be drawn, by its title: coefficients by layer, the course of a search."""
+        return {
+            result["title"]: _coefficients(pd.DataFrame(found), dark)
+            if result["form"] == "coefficients"
+            else history_figure(found, result["title"], dark=dark)
+            for result, found in self._found("coefficients", "history")
+        }
+
     def figure(self, *, dark: bool = False) -> go.Figure:
-        """Draw the coefficients that the method found, layer by layer.
+        """Draw the first of `figures`.
 
         Raises:
-            ValueError: this method finds none.
+            ValueError: the method found nothing that can be drawn.
         """
-        if not (rows := self.facts.get("coefficients")):
-            raise ValueError(f"{self.report['method']} finds no coefficients by layer; see `facts`")
-        frame = pd.DataFrame(rows)
-        return coefficients_figure(frame, model_colours(list(frame["model"].unique()), dark=dark), dark=dark)
+        if not (figures := self.figures(dark=dark)):
+            raise ValueError(f"{self.report['method']} finds nothing that can be drawn; see `facts`")
+        return next(iter(figures.values()))
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers that the method found, by their titles: one, or one per model."""
+        return {result["title"]: found for result, found in self._found("number", "models")}
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables of what the method found, by their titles."""
+        return {result["title"]: pd.DataFrame(found) for result, found in self._found("table")}
+
+    def _found(self, *forms: str) -> list[tuple[Mapping[str, str], Any]]:
+        """Return the results that the report declares in these forms, with what was found, unless that is empty."""
+        declared = [result for result in self.report.get("results", []) if result["form"] in forms]
+        return [(result, found) for result in declared if (found := self.facts[result["name"]]) not in ([], {}, None)]
 
 
 @dataclass(frozen=True)
@@ -260,22 +229,25 @@ class Extracted(Result):
 
 
 @dataclass(frozen=True)
-class Scores(Result):
-    """What models score on tasks."""
+class Scores:
+    """What models score on tasks, a folder each; `merged` names those that NMerge has merged."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[str, ...]
+    merged: frozenset[str] = frozenset()
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Columns model, task, metric, value, stderr, samples, run_dtype."""
-        return self._table("scores.csv")
-
-    @property
-    def labels(self) -> list[str]:
-        """The models' names in the tables, in their order."""
-        return list(self.scores["model"].unique())
+        frames = [
+            pd.read_csv(path / "scores.csv").assign(model=label)
+            for path, label in zip(self.paths, self.labels, strict=True)
+        ]
+        return pd.concat(frames, ignore_index=True)
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per task and metric, a column per model, with 95 % intervals."""
+        """A row per model, a column per task and metric, with 95 % intervals."""
         from nmerge_core.figures.scores import table
 
         return table(self.scores, self.labels)
@@ -285,7 +257,7 @@ class Scores(Result):
         from nmerge_core.figures.scores import bars
 
         base = self.labels[0] if self.labels[0] == BASE else ""
-        return bars(self.scores, model_colours(self.labels, dark=dark), self.labels, base=base, dark=dark)
+        return bars(self.scores, model_colours(self.labels, self.merged, dark=dark), self.labels, base=base, dark=dark)
 
 
 @dataclass(frozen=True)
@@ -303,10 +275,19 @@ class Sweep(Result):
         return self.path / "best.yaml"
 
 
-def model_colours(labels: Sequence[str], *, dark: bool = False) -> dict[str, str]:
-    """Return a colour per model: the base's, that of the category a fine-tune is called after, or a free one."""
-    tuned = style.category_colours([label for label in labels if label != BASE])
-    return {label: tuned.get(label, style.base_colour(dark)) for label in labels}
+def model_colours(labels: Sequence[str], merged: Collection[str] = (), *, dark: bool = False) -> dict[str, str]:
+    """Return the colour of each model: the base's own, a merge's, that of the category a fine-tune is called after."""
+    tuned = style.category_colours([label for label in labels if label != BASE and label not in merged])
+    return {label: tuned.get(label, style.MERGE if label in merged else style.base_colour(dark)) for label in labels}
+
+
+def in_order(categories: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Return the categories as all figures have them: General, those that models are called after, in turn, others."""
+    return sorted(categories, key=[GENERAL, *labels, *categories].index)
+
+
+def _coefficients(frame: pd.DataFrame, dark: bool) -> go.Figure:
+    return coefficients_figure(frame, model_colours(list(frame["model"].unique()), dark=dark), dark=dark)
 
 
 def read_json(file: Path) -> dict[str, Any]:

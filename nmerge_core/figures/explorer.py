@@ -4,8 +4,16 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from nmerge_core.figures import style
+
+WINDOW = 14  # tokens shown either side of the strongest one
+PLAIN = 240  # characters of a text shown before its tokens are known
+
+Answers = Mapping[str, Sequence[Mapping[str, Any]]]  # model → for each text its "tokens" and the "values" of φ on them
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,74 @@ class Cell:
     values: Sequence[float]
     peak: float
     note: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A neuron as one model has it: its category, who voted, and its strongest exemplars with their scores."""
+
+    label: str
+    category: str
+    votes: Sequence[str]
+    ids: Sequence[int]
+    scores: Sequence[float]
+
+    @property
+    def peak(self) -> float:
+        """The highest score over all texts."""
+        return self.scores[0]
+
+    def head(self, colours: Mapping[str, str]) -> str:
+        """HTML for the top of the model's column."""
+        return (
+            f"<b>{html.escape(self.label)}</b> {chip(self.category, colours)}<br>"
+            f"{votes(self.votes, colours)} <small>highest score {style.significant(self.peak)}</small>"
+        )
+
+    def note(self, exemplar: int) -> str:
+        """The rank and score of an exemplar."""
+        if exemplar not in self.ids:
+            return f"not among its {len(self.ids)} strongest"
+        place = self.ids.index(exemplar)
+        return f"number {place + 1} · score {style.significant(self.scores[place])}"
+
+
+def strongest_texts(
+    models: Sequence[Seen], texts: pd.DataFrame, answers: Answers, colours: Mapping[str, str], window: int | None
+) -> str:
+    """The strongest texts of one model as every model reads them: plain where there is no answer (yet).
+
+    Args:
+        models: The neuron as each model has it.
+        texts: Columns id, category, text.
+        answers: The tokens and activations of each text.
+        colours: The colour of each category.
+        window: Tokens to keep either side of the strongest one; all if None.
+    """
+    rows = []
+    for rank, text in enumerate(texts.itertuples()):
+        plain = {"tokens": [text.text[:PLAIN]], "values": []}
+        read = {seen.label: answers[seen.label][rank] if seen.label in answers else plain for seen in models}
+        cells = [
+            Cell(read[seen.label]["tokens"], read[seen.label]["values"], seen.peak, seen.note(text.id))
+            for seen in models
+        ]
+        rows.append((f"{rank + 1} {chip(text.category, colours)}", colours[text.category], cells))
+    return grid([seen.head(colours) for seen in models], rows, window)
+
+
+def own_texts(models: Sequence[Seen], texts: pd.DataFrame, answers: Answers, colours: Mapping[str, str]) -> str:
+    """Texts of the reader's own, whole, as every model that answered reads them; arguments as of `strongest_texts`."""
+    answering = [seen for seen in models if seen.label in answers]
+    rows = []
+    for rank, text in enumerate(texts.itertuples()):
+        cells = []
+        for seen in answering:
+            read = answers[seen.label][rank]
+            score = max(map(abs, read["values"]), default=0.0)
+            cells.append(Cell(read["tokens"], read["values"], seen.peak, f"score {style.significant(score)}"))
+        rows.append(("", colours[text.category], cells))
+    return grid([f"<b>{html.escape(seen.label)}</b>" for seen in answering], rows)
 
 
 def opacity(share: float) -> float:

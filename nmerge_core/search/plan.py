@@ -1,9 +1,8 @@
 """What a sweep's YAML asks for, checked against the recipe it searches before anything is merged."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.parameters import Number
 from nmerge_core.search.axis import Axis, read_axis
 from nmerge_core.search.strategies import STRATEGIES
+from nmerge_core.yaml_file import check_keys, read_mapping
 
 KEEP = ("best", "all", "none")
 Point = Mapping[str, Any]  # the value of each searched key
@@ -108,7 +108,7 @@ def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
         content = {**_DEFAULTS, **{key: value for key, value in source.items() if key != _FOLDER}}
     else:
         file = Path(source)
-        content = {**_DEFAULTS, **_read(file)}
+        content = {**_DEFAULTS, **read_mapping(file, _KEYS)}
     check_keys(content, _KEYS, str(file))
     if missing := [key for key in _KEYS if key not in content]:
         raise InputError(f"{file}: the key '{missing[0]}' is missing")
@@ -144,16 +144,6 @@ def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
     return sweep
 
 
-def check_keys(content: Iterable[Any], known: Iterable[str], where: str) -> None:
-    """Raise InputError for the first key that is not known, naming the nearest that is."""
-    known = tuple(known)
-    for key in content:
-        if key not in known:
-            near = get_close_matches(str(key), known, 1, 0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key '{key}'; {hint}")
-
-
 def _try_values(sweep: Sweep) -> None:
     """Check every value of every key, or both ends of its range, the others at their first."""
     for axis in sweep.axes:
@@ -165,18 +155,6 @@ def _try_values(sweep: Sweep) -> None:
                 f"sweep, search key '{axis.key}': {first} and {last} make the same recipe; is it set beside "
                 "every model? That goes before the shared one, search models[0].parameters… there"
             )
-
-
-def _read(file: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{file}: expected a mapping with {', '.join(_KEYS)}; found {type(content).__name__}")
-    return content
 
 
 def _recipe(file: Path, given: Any) -> tuple[Mapping[str, Any], Path]:

@@ -18,9 +18,10 @@ from nmerge_core.merging.pipeline import merge_opened
 from nmerge_core.merging.plan.opened import open_recipe, reopen
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
 from nmerge_core.progress import Progress, silent
-from nmerge_core.search.plan import Point, Sweep, check_keys
+from nmerge_core.search.plan import Point, Sweep
 from nmerge_core.search.strategies import STRATEGIES
 from nmerge_core.search.trials import OBJECTIVE, Trial, append, read_rows, text_of
+from nmerge_core.yaml_file import check_keys
 
 _RECORD, _TRIALS, _BEST = "sweep.yaml", "trials.csv", "best.yaml"
 _WORK = ".trial"  # where a trial's checkpoint lies while it is scored

@@ -9,10 +9,12 @@ import pandas as pd
 import streamlit as st
 
 from nmerge_core.checkpoints import labels
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import coefficients, history
 from pages.shared.charts import dark, show
-from pages.shared.family import Family
+from pages.shared.family import member_colours
+from pages.shared.page import tell_lack
 from pages.shared.results import Merged, model_colours, zipped
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch
@@ -74,7 +76,7 @@ def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str],
     elif form == "coefficients" and found:
         st.subheader(title, anchor=False)
         frame = pd.DataFrame(found).replace({"model": dict(names)})
-        show(coefficients(frame, family.colours(dark()), dark=dark()), f"merge_{name}", frame, name)
+        show(coefficients(frame, member_colours(family, dark()), dark=dark()), f"merge_{name}", frame, name)
     elif form == "table":
         with st.expander(title, icon=":material/table:"):
             st.dataframe(pd.DataFrame(found), hide_index=True, key=f"merge_{name}_table")
@@ -82,8 +84,11 @@ def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str],
 
 def draw_scores(merge: Merged, family: Family) -> None:
     """Scores of the base, the fine-tunes and the merge."""
+    if not family.tasks:
+        tell_lack(family, "tasks", "Scores of the base, the fine-tunes and the merge need at least one.")
+        return
     left, right = st.columns([1, 3], vertical_alignment="bottom")
-    limit = left.number_input(
+    left.number_input(
         "Problems per task",
         10,
         None,
@@ -94,7 +99,13 @@ def draw_scores(merge: Merged, family: Family) -> None:
         help="The first so many of each",
     )
     with right:
-        run_code = code_switch(family.tasks, "merge_code")
+        code_switch(family.tasks, "merge_code")
     models = {member.label: member.reference for member in family.members} | {merge.name: merge.reference}
     colours = model_colours(family, [merge], dark=dark())
-    scoreboard(models, Scoring(family.tasks, limit, run_code), colours, "merge_evaluate")
+    scoreboard(models, scoring(family), colours, "merge_evaluate")
+
+
+def scoring(family: Family) -> Scoring:
+    """What a report's models are scored on, as its controls stand."""
+    state = st.session_state
+    return Scoring(family.tasks, state.get("merge_score_limit"), state.get("merge_code", False))

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.categories import categorise
 from nmerge_core.classification import compare, count_undecided
+from nmerge_core.family import Family, Member
 from nmerge_core.runs.folder import Run
-from pages.shared.family import Family, Member
+from pages.shared.family import category_colours
 from pages.shared.runs import latest_run
 
 
@@ -61,7 +62,7 @@ def in_order(family: Family, found: Classification) -> list[str]:
 def colours_in_order(family: Family, found: Classification) -> dict[str, str]:
     """The colour of each category of a classification, in the order of `in_order`."""
     order = in_order(family, found)
-    colours = family.category_colours(order)
+    colours = category_colours(family, order)
     return {category: colours[category] for category in order}
 
 

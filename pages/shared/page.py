@@ -1,12 +1,19 @@
 """The frame of every page: heading, navigation, chosen family, worker; and how a page ends."""
 
+import shlex
+from collections.abc import Sequence
+
 import streamlit as st
 
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family, demo_family, families
 from nmerge_core.figures.style import COLOURS, MERGE
+from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
-from pages.shared.family import Family, chosen_family, families
+from nmerge_core.version import __version__
+from pages.shared.family import chosen_family
 
 NAVIGATION = {
     "": [("app.py", "Home", "home")],
@@ -45,7 +52,8 @@ STYLE = """<style>
 def begin(title: str, question: str, sentence: str, *, needs_models: bool = True) -> Family:
     """Set up the page and draw its head: the question it answers and one sentence of context.
 
-    A page that needs the models ends here, with the way to get them, while they are not on this machine.
+    A page that needs the models ends here, with the way to get them, while they are not on this machine; every page
+    does, with what is wrong, where the family's file is not one.
 
     Args:
         title: The page's name in the browser's tab.
@@ -60,15 +68,19 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
     st.html(STYLE)
     with st.sidebar:
         st.html('<div class="nav-brand">NMerge<small>neurons, seen and merged</small></div>')
-        family = _choose_family()
+        family, error = _choose_family()
         for group, links in NAVIGATION.items():
             if group:
                 st.html(f'<div class="nav-group">{group}</div>')
             for path, label, icon in links:
                 link(path, label, icon, family)
         _worker_state()
+    st.session_state["page_head"] = (title, question, sentence, family.name)  # for `how_computed`, in fragments too
     st.title(question, anchor=False)
     st.markdown(sentence)
+    if error:
+        st.error(error)
+        st.stop()
     if needs_models and (missing := family.missing):
         st.info(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
@@ -82,14 +94,47 @@ def link(path: str, label: str, icon: str, family: Family, **query: str | int) -
     st.page_link(path, label=label, icon=f":material/{icon}:", query_params=parameters)
 
 
-def how_computed(formula_markdown: str, command: str, python: str) -> None:
-    """The folded end of a page: the formula with its source, and the command and the Python giving the same figure."""
-    with st.expander("How this is computed", icon=":material/function:"):
+def tell_lack(family: Family, what: str, why: str) -> None:
+    """Say that a family names no corpus or no tasks and `why` that matters, with the way to where it can."""
+    st.info(f"This family names no {what}. {why}", icon=":material/deployed_code:")
+    link("pages/1_Models.py", "Change the family", "deployed_code", family)
+
+
+def command(*arguments: object) -> str:
+    """A line for a shell: NMerge's command with these arguments, as it runs where NMerge's Python is `python`."""
+    return shlex.join(["python", "-m", "nmerge_core", *map(str, arguments)])
+
+
+def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) -> None:
+    """The folded end of a page: the formula with its source, the commands and the Python that give the same figures.
+
+    Beside it the page is offered as a notebook, of that formula and that Python.
+    """
+    title, question, sentence, family = st.session_state["page_head"]
+    context = (
+        f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{family}*. It runs from "
+        "top to bottom wherever NMerge is installed, without the app. What was computed before is taken from the "
+        f"cache, `{cache_root()}`; where NMerge has another one, set `NMERGE_CACHE` to it."
+    )
+    notebook = Notebook(question, context, formula_markdown, steps)
+    folded, beside = st.columns([5, 1.2])
+    beside.download_button(
+        "Open as a notebook",
+        notebook.to_json,
+        f"{title.lower()}-{family}.ipynb",
+        "application/x-ipynb+json",
+        key="notebook",
+        icon=":material/book_5:",
+        on_click="ignore",
+        width="stretch",
+        help="This page's figures, for these models and settings, as a Jupyter notebook",
+    )
+    with folded.expander("How this is computed", icon=":material/function:"):
         st.markdown(formula_markdown)
         st.caption("The same from the command line")
-        st.code(command, language="bash", wrap_lines=True)
+        st.code(commands, language="bash", wrap_lines=True)
         st.caption("The same in Python")
-        st.code(python, language="python")
+        st.code(notebook.script, language="python")
 
 
 def empty_state(text: str, button_label: str, key: str) -> bool:
@@ -99,8 +144,11 @@ def empty_state(text: str, button_label: str, key: str) -> bool:
         return st.button(button_label, type="primary", key=key)
 
 
-def _choose_family() -> Family:
-    names = list(families())
+def _choose_family() -> tuple[Family, str]:
+    """Draw the choice; return the family and an empty text, or the demo and what is wrong with the family's file."""
+    names = [DEMO, *families(cache_root())]
+    if st.session_state.get("family") in names:  # set again, else what an address has chosen is lost on the next page
+        st.session_state["family"] = st.session_state["family"]
     st.selectbox(
         "Models",
         names,
@@ -108,7 +156,10 @@ def _choose_family() -> Family:
         bind="query-params",
         help="The base and fine-tunes all pages look at. Make a family of your own on the Models page.",
     )
-    return chosen_family()
+    try:
+        return chosen_family(), ""
+    except InputError as error:
+        return demo_family(cache_root()), str(error)
 
 
 def _worker_state() -> None:

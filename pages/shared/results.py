@@ -12,10 +12,11 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, find, list_runs
-from pages.shared.family import Family
+from pages.shared.family import member_colours
 
 
 def read_table(run: Run, name: str, models: Sequence[str] = ()) -> pd.DataFrame:
@@ -83,7 +84,7 @@ def merges(family: Family) -> list[Merged]:
 
 def model_colours(family: Family, merged: Sequence[Merged], *, dark: bool) -> dict[str, str]:
     """The colour of each model of a family and of each merge by name."""
-    return family.colours(dark) | {merge.name: style.MERGE for merge in merged}
+    return member_colours(family, dark) | {merge.name: style.MERGE for merge in merged}
 
 
 def zipped(folder: Path) -> bytes:

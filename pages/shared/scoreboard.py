@@ -9,6 +9,7 @@ import streamlit as st
 
 from nmerge_core.errors import InputError
 from nmerge_core.figures.scores import bars, table
+from nmerge_core.notebook import literal
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
@@ -25,9 +26,30 @@ class Scoring:
     limit: int | None
     run_code: bool
 
+    @property
+    def left_out(self) -> list[str]:
+        """The tasks that would run what a model writes, which is not allowed."""
+        return [task for task in self.tasks if runs_code(task) and not self.run_code]
+
+    @property
+    def allowed(self) -> "Scoring":
+        """The same without the tasks that are left out."""
+        return replace(self, tasks=[task for task in self.tasks if self.run_code or not runs_code(task)])
+
     def parameters(self, reference: str) -> dict[str, Any]:
         """The parameters of the run that scores one model."""
         return {"models": [reference], "tasks": list(self.tasks), "limit": self.limit, "run_code": self.run_code}
+
+    def arguments(self) -> list[str]:
+        """The options of the command that scores models on what is allowed."""
+        limit = ["--limit", str(self.limit)] if self.limit else []
+        return ["--tasks", ",".join(self.allowed.tasks), *limit, *(["--run-code"] if self.run_code else [])]
+
+    def call(self, models: str) -> str:
+        """The Python that scores `models`, an expression, on what is allowed."""
+        limit = [f"limit={self.limit}"] if self.limit else []
+        settings = [f"tasks={literal(self.allowed.tasks)}", *limit, *(["run_code=True"] if self.run_code else [])]
+        return f"nm.evaluate({models}, {', '.join(settings)})"
 
 
 def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str, str], key: str) -> None:
@@ -39,10 +61,10 @@ def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str
         colours: The colour of each name.
         key: Of the button; the figure and the table derive theirs from it.
     """
-    if left_out := [task for task in scoring.tasks if runs_code(task) and not scoring.run_code]:
-        names = ", ".join(map(task_name, left_out))
+    if scoring.left_out:
+        names = ", ".join(map(task_name, scoring.left_out))
         st.caption(f"Left out: {names}, which would run what the models write. Switch that on above.")
-        scoring = replace(scoring, tasks=[task for task in scoring.tasks if task not in left_out])
+    scoring = scoring.allowed
     if not scoring.tasks:
         return
     runs = {name: latest_run("evaluate", scoring.parameters(reference)) for name, reference in models.items()}

@@ -1,6 +1,5 @@
 """A family of tiny models in a cache of its own, classified for real, and pages opened on it."""
 
-import json
 import os
 import signal
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from nmerge_core.family import Family, Member, load_family, save_family
 from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import Run, Status, create
 from nmerge_core.runs.lock import worker_pid
@@ -44,15 +44,19 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     names = ("base", "math", "code")
     references = {name: tiny_model(root / "models" / name, seed=seed) for seed, name in enumerate(names)}
     corpus = write_corpus(root / "corpus", TEXTS)
-    tuned = [{"reference": references[name], "label": name, "category": name} for name in names[1:]]
-    family = {"name": "tiny", "base": references["base"], "models": tuned, "corpus": corpus, "tasks": []}
-    (root / "families").mkdir()
-    (root / "families" / "tiny.json").write_text(json.dumps(family))
+    tuned = tuple(Member(references[name], name, name) for name in names[1:])
+    save_family(Family("tiny", references["base"], tuned, corpus), root / "families")
     for name in names[:2]:
         finish(root, "classify", {"model": references[name], "corpus": corpus}, f"Classify {name}")
     yield root
     if pid := worker_pid(root):
         os.kill(pid, signal.SIGTERM)
+
+
+def vary_family(root: Path, name: str, **changed: Any) -> Path:
+    """Save the tiny family under another name with some of it changed; return its file."""
+    tiny = load_family(root / "families" / "tiny.yaml")
+    return save_family(replace(tiny, name=name, **changed), root / "families")
 
 
 @pytest.fixture

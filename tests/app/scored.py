@@ -14,6 +14,7 @@ from nmerge_core.runs.folder import Run, Status, create, find
 from nmerge_core.runs.lock import transitions
 from nmerge_core.runs.operations import OPERATIONS
 from nmerge_core.runs.request import resolve
+from tests.app.conftest import vary_family
 
 FAMILY = "scored"
 
@@ -34,8 +35,7 @@ def make_family(root: Path) -> str:
             'output_type: loglikelihood_rolling\ndoc_to_text: ""\ndoc_to_target: "{{text}}"\n'
             "metric_list:\n  - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}\n"
         )
-        family = json.loads((root / "families" / "tiny.json").read_text())
-        (root / "families" / f"{FAMILY}.json").write_text(json.dumps(family | {"name": FAMILY, "tasks": [str(task)]}))
+        vary_family(root, FAMILY, tasks=(str(task),))
     return str(task)
 
 
@@ -57,7 +57,12 @@ def done(root: Path, kind: str, parameters: dict[str, Any], title: str = "") -> 
 def drawn(app: AppTest, index: int = 0) -> go.Figure:
     """The figure that a page has drawn, its number arrays as lists."""
     sent = json.loads(app.get("bidi_component")[index].proto.json)
-    return go.Figure(_lists(json.loads(sent["figure"])))
+    return plain(sent["figure"])
+
+
+def plain(figure: str) -> go.Figure:
+    """A figure from its JSON, its number arrays as lists: two that show the same are equal."""
+    return go.Figure(_lists(json.loads(figure)))
 
 
 def _lists(value: Any) -> Any:

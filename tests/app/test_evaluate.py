@@ -1,12 +1,14 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import nmerge_core as nm
 from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
 from pages.shared.tasks import runs_code
-from tests.app.conftest import OpenPage
+from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 
 PAGE = "pages/8_Evaluate.py"
@@ -52,8 +54,7 @@ def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: 
     risky.write_text("task: risky\nunsafe_code: true\n")
     app = open_page(PAGE, family=FAMILY)
     assert not app.toggle
-    described = (tiny_cache / "families" / f"{FAMILY}.json").read_text().replace("plain.yaml", "risky.yaml")
-    (tiny_cache / "families" / "risky.json").write_text(described)
+    vary_family(tiny_cache, "risky", tasks=(str(risky),))
     app = open_page(PAGE, family="risky")
     assert any(text.value.startswith("Left out: risky,") for text in app.caption)
     assert "evaluate_run" not in [button.key for button in app.button]
@@ -74,6 +75,10 @@ def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage, monkeyp
     known = models(tiny_cache)
     answers = [ask("generate", model=known[name], prompt="2 + 2 =", max_new_tokens=64) for name in ("base", "math")]
     assert [text.value for text in app.text] == answers and answers[0] != answers[1]
+    python = next(code.value for code in app.code if code.language == "python")
+    shown: dict[str, Any] = {"nm": nm, "models": {name: known[name] for name in ("base", "math")}}
+    exec(python[python.index("answers = ") :], shown)
+    assert list(shown["answers"].values()) == answers
 
 
 @pytest.mark.parametrize("task", ["humaneval", "mbpp"])

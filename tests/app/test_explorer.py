@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 from nmerge_core.activations.store import open_classification
 from nmerge_core.figures import explorer
 from nmerge_core.runs.folder import list_runs
-from tests.app.conftest import OpenPage
+from tests.app.conftest import OpenPage, vary_family
 from tests.tiny import D_FFN
 
 PINK = "#CC79A7"
@@ -90,9 +90,7 @@ def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
 
 
 def test_without_a_classification_the_page_leads_to_one(open_page: OpenPage, tiny_cache: Path, tmp_path: Path) -> None:
-    family = (tiny_cache / "families" / "tiny.json").read_text()
-    other = tiny_cache / "families" / "other.json"
-    other.write_text(family.replace('"tiny"', '"other"').replace(str(tiny_cache / "corpus"), str(tmp_path)))
+    other = vary_family(tiny_cache, "other", corpus=str(tmp_path))
     app = open_page("pages/3_Explorer.py", family="other")
     other.unlink()
     assert "classified yet" in app.info[0].value

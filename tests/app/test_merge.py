@@ -8,6 +8,7 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
+from nmerge_core.family import Member
 from nmerge_core.figures.style import significant
 from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
@@ -16,7 +17,7 @@ from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
 from nmerge_core.runs import client
 from pages.shared.results import zipped
-from tests.app.conftest import OpenPage
+from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 from tests.merging import vocabularies
 
@@ -86,10 +87,8 @@ def test_models_with_other_tokens_need_a_tokenizer(
     tiny_cache: Path, open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown = vocabularies.make_family(tmp_path)
-    tuned = [{"reference": model, "label": Path(model).name, "category": ""} for model in grown.models]
-    family = {"name": "grown", "base": grown.base, "models": tuned, "corpus": str(tiny_cache / "corpus"), "tasks": []}
-    file = tiny_cache / "families" / "grown.json"
-    file.write_text(json.dumps(family))
+    tuned = tuple(Member(model, Path(model).name) for model in grown.models)
+    file = vary_family(tiny_cache, "grown", base=grown.base, models=tuned)
     monkeypatch.setattr(client, "ensure_worker", lambda: None)
     try:
         app = open_page(PAGE, merge_method="Task arithmetic", family="grown")
@@ -258,16 +257,14 @@ def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:
 
 
 def test_paths_follow_the_family(tiny_cache: Path, open_page: OpenPage) -> None:
-    described = json.loads((tiny_cache / "families" / "tiny.json").read_text())
     (tiny_cache / "elsewhere").mkdir(exist_ok=True)
-    other = described | {"name": "moved", "corpus": str(tiny_cache / "elsewhere")}
-    (tiny_cache / "families" / "moved.json").write_text(json.dumps(other))
+    calibration = {"tiny": str(tiny_cache / "corpus"), "moved": str(tiny_cache / "elsewhere")}
+    file = vary_family(tiny_cache, "moved", corpus=calibration["moved"])
     app = open_page(PAGE, merge_method=methods()["sublin"].title)
-    calibration = {"tiny": described["corpus"], "moved": other["corpus"]}
     for family in ("tiny", "moved", "tiny"):
         app.selectbox(key="family").set_value(family).run()
         assert recipe_shown(app)["parameters"]["calibration"] == calibration[family]
-    (tiny_cache / "families" / "moved.json").unlink()
+    file.unlink()
 
 
 def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(

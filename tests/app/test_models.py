@@ -1,12 +1,13 @@
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
-from nmerge_core.errors import InputError
+from nmerge_core.family import Family, Member, load_family, save_family
 from nmerge_core.figures import style
-from pages.shared.family import Family, Member, families, on_this_machine, save_family
-from tests.app.conftest import OpenPage, at
+from pages.shared.family import category_colours, member_colours
+from tests.app.conftest import OpenPage, at, vary_family
 from tests.tiny import D_FFN, D_MODEL, LAYERS
 
 
@@ -30,7 +31,7 @@ def test_a_fine_tune_of_another_shape_is_refused_in_a_sentence(empty_cache: Path
 
     base = tiny_model(tmp_path / "models" / "base")
     other = tiny_model(tmp_path / "models" / "other", config=LlamaConfig)
-    save_family(Family("odd", base, (Member(other, "other", "math"),), str(tmp_path)))
+    save_family(Family("odd", base, (Member(other, "other", "math"),)), empty_cache / "families")
     app = at("pages/1_Models.py")
     app.query_params["family"] = "odd"
     app.run()
@@ -45,15 +46,15 @@ def test_a_family_of_a_base_and_its_adapter(empty_cache: Path, tmp_path: Path) -
 
     base = tiny_model(tmp_path / "models" / "base")
     random_adapter(base, tmp_path / "lora", r=2, target_modules=["q_proj"])
-    family = Family("lora", base, (Member(f"{base}+{tmp_path / 'lora'}", "math", "math"),), str(tmp_path))
+    family = Family("lora", base, (Member(f"{base}+{tmp_path / 'lora'}", "math", "math"),))
     assert not family.missing
-    save_family(family)
+    save_family(family, empty_cache / "families")
     app = at("pages/1_Models.py")
     app.query_params["family"] = "lora"
     app.run()
     assert not app.exception
     assert "can be merged" in app.success[0].value
-    absent = Family("away", base, (Member(f"lab/law+{tmp_path / 'gone'}", "law"),), str(tmp_path))
+    absent = Family("away", base, (Member(f"lab/law+{tmp_path / 'gone'}", "law"),))
     assert absent.missing == ["lab/law", str(tmp_path / "gone")]
 
 
@@ -62,7 +63,7 @@ def test_another_vocabulary_is_explained(empty_cache: Path, tmp_path: Path) -> N
 
     grown = make_family(tmp_path / "models")
     members = tuple(Member(model, Path(model).name, "") for model in grown.models)
-    save_family(Family("grown", grown.base, members, str(tmp_path)))
+    save_family(Family("grown", grown.base, members), empty_cache / "families")
     app = at("pages/1_Models.py")
     app.query_params["family"] = "grown"
     app.run()
@@ -82,45 +83,80 @@ def test_demo_with_one_click(empty_cache: Path) -> None:
     assert "can be merged" in app.success[0].value
 
 
+def form(app: AppTest) -> list[object]:
+    """What the form says of base, fine-tunes, corpus, tasks and name."""
+    boxes = app.selectbox(key="models_base"), app.multiselect(key="models_tuned"), app.selectbox(key="models_corpus")
+    return [box.value for box in (*boxes, app.multiselect(key="models_tasks"), app.text_input(key="models_name"))]
+
+
 def test_own_family_is_saved_and_chosen(open_page: OpenPage, tiny_cache: Path) -> None:
-    app = open_page("pages/1_Models.py")
+    app = open_page("pages/1_Models.py", family="demo")
     models = tiny_cache / "models"
+    assert form(app) == [None, [], None, [], ""]  # nothing of the demo's
     app.selectbox(key="models_base").select(str(models / "base"))
     app.multiselect(key="models_tuned").select(str(models / "code"))
     app.text_input(key="models_name").input("only-code").run()
     app.button(key="models_save").click().run()
     assert not app.exception
-    saved = json.loads((tiny_cache / "families" / "only-code.json").read_text())
-    assert saved["models"] == [{"reference": str(models / "code"), "label": "code", "category": "code"}]
+    file = tiny_cache / "families" / "only-code.yaml"
+    saved = load_family(file)
+    file.unlink()
+    assert saved == Family("only-code", str(models / "base"), (Member(str(models / "code"), "code", "code"),))
     assert app.selectbox(key="family").value == "only-code"
-    (tiny_cache / "families" / "only-code.json").unlink()
 
 
-@pytest.mark.parametrize("name", ["", "demo", "../up", "a b"])
-def test_bad_names_of_a_family_are_refused(empty_cache: Path, name: str) -> None:
-    with pytest.raises(InputError, match="Give it such a name"):
-        save_family(Family(name, "base", (), "corpus"))
-    assert list(families()) == ["demo"]
-
-
-def test_a_saved_family_reads_back_equal(empty_cache: Path) -> None:
-    family = Family("mine", "b", (Member("m", "mathe", "math"), Member("x", "law", "law")), "c", ("math",))
-    save_family(family)
-    assert families()["mine"] == family
-    assert family.categories == ["general", "math", "law"]
-    assert family.colours() == {"base": style.base_colour(), "mathe": style.COLOURS["math"], "law": style.FURTHER[0]}
-
-
-def test_a_saved_family_means_the_same_from_another_folder(
-    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_form_changes_the_chosen_family_and_keeps_what_it_does_not_ask(
+    open_page: OpenPage, tiny_cache: Path
 ) -> None:
-    (tmp_path / "here/math").mkdir(parents=True)  # a model beside the task of that name
-    (tmp_path / "here/sums.yaml").touch()
-    monkeypatch.chdir(tmp_path / "here")
-    save_family(Family("near", "lab/base", (Member("math", "math"),), ".", ("math", "sums.yaml")))
-    saved, here = families()["near"], str(tmp_path / "here")
-    assert (saved.base, saved.references, saved.corpus) == ("lab/base", [f"{here}/math"], here)
-    assert saved.tasks == ("math", f"{here}/sums.yaml")
+    models, corpus = tiny_cache / "models", str(tiny_cache / "corpus")
+    rest = {"held_out": 1, "prompts": ("2 + 2 =",), "neurons": {"loud": ((0, 7),)}, "notes": "mine"}
+    relabelled = (Member(str(models / "math"), "sums", "math"), Member(str(models / "code"), "code"))
+    file = vary_family(tiny_cache, "own", models=relabelled, **rest)
+    before = load_family(file)
+    app = open_page("pages/1_Models.py", family="own")
+    assert form(app) == [str(models / "base"), [str(models / "math"), str(models / "code")], corpus, [], "own"]
+    app.multiselect(key="models_tasks").select("math").run()
+    app.button(key="models_save").click().run()
+    assert not app.exception
+    assert load_family(file) == replace(before, tasks=("math",))
+    app.selectbox(key="models_corpus").set_value(None).run()
+    app.button(key="models_save").click().run()
+    assert load_family(file) == replace(before, tasks=("math",), corpus=None, held_out=0)
+    app.selectbox(key="family").set_value("demo").run()
+    assert form(app) == [None, [], None, [], ""]
+    file.unlink()
+
+
+def test_a_wrong_form_is_refused_in_a_sentence(open_page: OpenPage, tiny_cache: Path) -> None:
+    app = open_page("pages/1_Models.py", family="demo")
+    app.button(key="models_save").click().run()
+    assert "a base and at least one fine-tune" in app.error[0].value
+    models = tiny_cache / "models"
+    app.selectbox(key="models_base").select(str(models / "code"))
+    app.multiselect(key="models_tuned").select(str(models / "base")).run()
+    app.button(key="models_save").click().run()
+    assert "The family's name is “”" in app.error[0].value
+    app.text_input(key="models_name").input("turned").run()
+    app.button(key="models_save").click().run()
+    assert "two models are called 'base'; give each its own label" in app.error[0].value
+
+
+def test_a_family_s_file_with_a_mistake_is_named_on_every_page(open_page: OpenPage, tiny_cache: Path) -> None:
+    file = tiny_cache / "families" / "wrong.yaml"
+    file.write_text("bse: base\n")
+    for page in ("app.py", "pages/1_Models.py", "pages/2_Neurons.py"):
+        app = open_page(page, family="wrong")
+        assert [error.value for error in app.error] == [f"{file}: unknown key 'bse'; did you mean 'base'?"]
+        assert app.selectbox(key="family").value == "wrong"
+    file.unlink()
+
+
+def test_colours_follow_the_categories() -> None:
+    family = Family("mine", "b", (Member("m", "mathe", "math"), Member("x", "law", "law"), Member("y", "why")))
+    law, why, tax = style.FURTHER[:3]
+    base, math = style.base_colour(), style.COLOURS["math"]
+    assert member_colours(family) == {"base": base, "mathe": math, "law": law, "why": why}
+    assert category_colours(family, ["tax", "law"])["tax"] == tax
 
 
 def test_models_under_the_roots_are_found_and_runs_in_progress_are_not(
@@ -135,22 +171,3 @@ def test_models_under_the_roots_are_found_and_runs_in_progress_are_not(
         str(tmp_path / "a/one"),
         str(tmp_path / "runs/merge-1/results/merged"),
     ]
-
-
-def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
-    repository = tmp_path / "models--lab--law"
-    snapshot = repository / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    (snapshot / "config.json").write_text("{}")
-    assert not on_this_machine("lab/law")
-    (snapshot / "my_model_args.bin").write_bytes(b"")
-    assert not on_this_machine("lab/law")
-    for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "adapter_model.bin"):
-        (snapshot / name).write_bytes(b"")
-        assert on_this_machine("lab/law")
-        (snapshot / name).unlink()
-    assert not on_this_machine("lab/other") and not on_this_machine("lab/--..")

@@ -3,9 +3,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nmerge_core.family import Member
 from nmerge_core.runs import client
-from tests.app.conftest import OpenPage
-from tests.app.scored import FAMILY, done, drawn, make_family, models
+from tests.app.conftest import OpenPage, vary_family
+from tests.app.scored import done, drawn, models
 
 PAGE = "pages/4_Similarity.py"
 
@@ -46,14 +47,11 @@ def test_the_button_starts_the_run_that_the_page_then_watches(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "ensure_worker", lambda: None)  # nobody does the run
-    make_family(tiny_cache)
-    described = (tiny_cache / "families" / f"{FAMILY}.json").read_text()
-    swapped = described.replace(models(tiny_cache)["math"], models(tiny_cache)["base"])
-    (tiny_cache / "families" / "swapped.json").write_text(swapped)
+    known = models(tiny_cache)
+    vary_family(tiny_cache, "swapped", models=(Member(known["base"], "math", "math"), Member(known["code"], "code")))
     app = open_page(PAGE, family="swapped")
     app.button(key="similarity_run").click().run()
     assert not app.exception
-    known = models(tiny_cache)
     run = client.lookup("cosine", {"base": known["base"], "models": [known["base"], known["code"]]})
     assert run is not None
     client.cancel(run)

@@ -4,10 +4,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.driver import RUN_SECONDS, App, choose, finish, press, sound, traces, visit
+from nmerge_core.family import demo_family, load_family, save_family
+from tests.browser.driver import RUN_SECONDS, App, choose, finish, keyed, press, settle, sound, traces, visit
 
 EXEMPLARS = 60  # of each category: enough that models are still being classified while others merge and look around
 
@@ -28,6 +30,26 @@ def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
     expect(merging.get_by_text(str(merged / "merged")).first).to_be_visible(timeout=60_000)
     visit(looking, app, "Runs")
     assert looking.get_by_text("done").count() >= 5
+
+
+def test_a_family_chosen_by_the_address_goes_along(app: App, tab: Callable[[], Page]) -> None:
+    """Its page leads to the Models page, which gives it the corpus that it lacks."""
+    demo = demo_family(app.cache)
+    file = save_family(replace(demo, name="bare", corpus=None), app.cache / "families")
+    page = tab()
+    visit(page, app, "Neurons", family="bare")
+    page.get_by_role("link", name="Change the family").click()
+    page.get_by_text("Change this family, or make another").click()
+    settle(page)
+    choose(page, "models_corpus", str(demo.corpus))
+    press(page, "models_save")
+    settle(page)
+    sound(page)
+    assert load_family(file) == replace(demo, name="bare")
+    page.get_by_role("link", name="Neurons", exact=True).click()
+    expect(keyed(page, "family").locator("input").first).to_have_value("bare")
+    expect(page.get_by_text("This family names no corpus")).to_have_count(0)
+    file.unlink()
 
 
 def test_killed_worker_is_told_in_a_sentence_and_the_run_starts_again(app: App, tab: Callable[[], Page]) -> None:

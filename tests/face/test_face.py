@@ -15,6 +15,7 @@ import pytest
 
 import nmerge_core as nm
 from nmerge_core.errors import InputError
+from nmerge_core.figures import style
 from nmerge_core.runs import here
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.kinds import KINDS
@@ -45,6 +46,26 @@ def found(family, cache):
 @pytest.fixture(scope="module")
 def merged(family, cache):
     return nm.merge(family.recipe, progress=False)
+
+
+def test_a_family_goes_where_models_do(family, cache, found, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        f"base: {family.base}\nmodels: {{math: {family.math}}}\ncorpus: {family.corpus}\n"
+    )
+    mine = nm.open_family(tmp_path / "mine.yaml")
+    again = nm.classify(mine, mine.corpus, top_k=3, progress=False)
+    pd.testing.assert_frame_equal(again.counts(), found.counts())
+    assert nm.inspect(mine).models["label"].tolist() == ["base", "math"]
+
+
+def test_the_demo_family_is_written_when_first_asked_for(cache):
+    demo = nm.open_family()
+    assert not demo.missing and [member.label for member in demo.members] == ["base", "math", "code", "translation"]
+
+
+def test_a_family_that_is_not_there_is_told_of_with_those_that_are(cache):
+    with pytest.raises(InputError, match="family mine: expected the path of a YAML, or one of demo"):
+        nm.open_family("mine")
 
 
 def states(cache):
@@ -90,11 +111,80 @@ def test_classifications_have_neurons_counts_and_figures(found):
     assert list(neurons) == ["model", "layer", "neuron", "category"] and len(neurons) == 2 * 2 * 48
     counts = found.counts()
     assert list(counts) == ["layer", "category", "base", "math", "intersection"] and counts["base"].sum() == 2 * 48
-    again = found.neurons(k=1, margin=0)
-    assert not again["category"].equals(neurons["category"])
+    again = found.vote(k=1, margin=0)
+    assert not again.neurons()["category"].equals(neurons["category"])
+    assert not again.counts().equals(counts)
+    assert [trace.y for trace in again.figure().data] != [trace.y for trace in found.figure().data]
     assert list(found.undecided().index) == ["base", "math"]
     for figure in (found.figure(), found.figure([1]), found.proportions_figure(), found.depth_figure("math")):
         assert isinstance(figure, go.Figure) and figure.data
+
+
+def test_one_neuron_up_close(found, family):
+    seen = found.explore(1, 7, model="math", count=2)
+    opened = found.opened[1]
+    ids, scores = opened.top(1)
+    assert list(seen.texts["id"]) == list(ids[7, :2])
+    assert list(seen.texts) == ["id", "category", "text", "base", "math"]
+    assert list(seen.texts["math"]) == pytest.approx(list(scores[7, :2]), rel=1e-5)
+    tokens = seen.tokens
+    assert list(tokens) == ["model", "text", "position", "token", "activation"] and set(tokens["model"]) == {
+        "base",
+        "math",
+    }
+    mine = tokens[(tokens["model"] == "math") & (tokens["text"] == 1)]
+    assert "".join(mine["token"]) == seen.texts["text"][1]
+    assert mine["position"].iloc[mine["activation"].abs().argmax()] == opened.positions(1)[7, 1]
+    assert seen._repr_html_() == seen.html and seen.html.count('class="cell"') == 2 * 2
+    own = found.explore(1, 7, texts=["<i>3 + 4</i>"])
+    assert list(own.texts["text"]) == ["<i>3 + 4</i>"] and "<i>3" not in own.html
+    assert own.texts["base"][0] == own.tokens.query("model == 'base'")["activation"].abs().max()
+    with pytest.raises(InputError, match="neuron 48: expected 0 to 47"):
+        found.explore(1, 48)
+    with pytest.raises(InputError, match="model 'maths': expected one of base, math"):
+        found.explore(1, 7, model="maths")
+
+
+def test_models_are_called_as_a_mapping_says(family, cache, found):
+    models = {"base": family.base, "reckoner": Path(family.math)}
+    called = nm.classify(models, family.corpus, top_k=3, progress=False)
+    assert called.paths == found.paths and list(called.counts())[2:4] == ["base", "reckoner"]
+    assert nm.compare({"first": found.paths[0], "second": found.paths[1]}).labels == ("first", "second")
+    assert list(nm.inspect(models).models["label"]) == ["base", "reckoner"]
+    cosines = nm.cosine(family.base, {"reckoner": family.math}, progress=False)
+    assert set(cosines.table["model"]) == set(cosines.moved["model"]) == {"reckoner"}
+    assert {line.name for line in cosines.figure().data} == {"reckoner"}
+    scores = nm.evaluate(models, family.task, limit=2, progress=False)
+    assert list(scores.scores["model"].unique()) == list(scores.table["model"]) == ["base", "reckoner"]
+    said = nm.generate(models, "2 + 2 =", max_new_tokens=3)
+    assert list(said) == ["base", "reckoner"] and all(isinstance(text, str) for text in said.values())
+
+
+def test_a_model_that_was_scored_before_is_not_scored_again_beside_others(family, cache):
+    alone = nm.evaluate(family.code, family.task, limit=3, progress=False)
+    before = states(cache)
+    both = nm.evaluate([family.base, family.code], family.task, limit=3, progress=False)
+    assert both.paths[1:] == alone.paths and before.items() <= states(cache).items()
+    assert len(states(cache)) == len(before) + 1
+
+
+def test_a_merge_has_the_colour_of_merges_among_scores(family, merged):
+    scores = nm.evaluate({"base": family.base, "mine": merged}, family.task, limit=2, progress=False)
+    [bars] = [trace for trace in scores.figure().data if trace.type == "bar"]
+    assert list(bars.marker.color) == [style.base_colour(), style.MERGE]
+
+
+def test_categories_are_in_the_order_of_the_models(found, family):
+    assert found.opened[0].categories == ("general", "code", "math")
+    assert found.categories == ["general", "math", "code"]
+    assert list(found.counts()["category"][:3]) == found.categories
+
+
+def test_the_history_is_of_all_runs_newest_first(cache, found):
+    history = nm.history()
+    assert list(history["run"]) == list(states(cache))
+    row = history[history["path"] == found.path].iloc[0]
+    assert (row["kind"], row["state"], row["created"].tzname()) == ("classify", "done", "UTC")
 
 
 def test_nothing_is_computed_twice(family, cache, found, merged):
@@ -108,7 +198,7 @@ def test_nothing_is_computed_twice(family, cache, found, merged):
 
 def test_a_result_stands_for_its_folder(family, cache, found, merged):
     scores = nm.evaluate([family.base, merged], tasks=Path(family.task), limit=2, progress=False)
-    assert list(scores.scores["model"].unique()) == scores.labels == ["base", "merged"]
+    assert list(scores.scores["model"].unique()) == list(scores.labels) == ["base", "merged"]
     assert isinstance(scores.figure(), go.Figure) and list(scores.table["model"]) == ["base", "merged"]
     curve = nm.knockout(
         family.base, found, "general", [0, 1], family.task, proportions=1.0, repeats=1, limit=2, progress=False
@@ -118,7 +208,7 @@ def test_a_result_stands_for_its_folder(family, cache, found, merged):
 
 def test_a_merge_has_its_report_recipe_and_facts(family, merged):
     assert merged.report["method"] == "task_arithmetic" and "merge_method: task_arithmetic" in merged.recipe
-    with pytest.raises(ValueError, match="task_arithmetic finds no coefficients"):
+    with pytest.raises(ValueError, match="task_arithmetic finds nothing that can be drawn"):
         merged.figure()
     solved = nm.merge(
         {

@@ -41,7 +41,7 @@ def test_a_merge_agrees_with_the_authors_code(tmp_path: Path, name: str) -> None
     assert found.keys() == expected.keys()
     error = sum(float((found[key].double() - value.double()).square().sum()) for key, value in expected.items())
     change = sum(float((value.double() - base[key].double()).square().sum()) for key, value in expected.items())
-    assert (error / change) ** 0.5 < 1e-6  # as README says
+    assert (error / change) ** 0.5 < 1e-6  # as docs/results.md says
 
 
 def test_sigma_and_lambda_2_are_the_authors(tmp_path: Path) -> None:

@@ -182,13 +182,6 @@ def test_a_merge_of_entries_on_a_cpu_takes_no_torch(family, tmp_path: Path, meth
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("method", methods())
-def test_a_method_is_found_without_the_others(method: str) -> None:
-    found = methods()[method]
-    module = (found.rule or found.merge).__module__.removeprefix("nmerge_core.merging.methods.")
-    assert module in (method, method.split("_")[0])
-
-
 def test_a_pool_leaves_the_number_of_threads() -> None:
     program = (
         "from nmerge_core.machine import cores, threads\n"

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 
@@ -7,13 +6,6 @@ from nmerge_core.cli import main
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import catalogue
 from nmerge_core.merging.recipe.registry import methods
-
-DOCUMENT = Path(__file__).parents[3] / "docs" / "methods.md"
-
-
-def test_the_document_is_current() -> None:
-    command = "python -c 'from nmerge_core.merging.recipe.catalogue import document; print(document(), end=\"\")'"
-    assert DOCUMENT.read_text(encoding="utf-8") == catalogue.document(), f"make it again: {command} > docs/methods.md"
 
 
 def test_every_method_says_all_there_is_to_say(capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,20 @@
+"""A family: models of one base and what one looks at them with, the same for command line, Python and pages.
+
+    base: base                    # a folder, a Hub id, or MODEL+ADAPTER
+    models:                       # category: fine-tune; or a list of models and of {model, label, category}
+      math: math
+      code: {model: lab/coder-0.5b, label: coder}
+    corpus: corpus                # or {path: corpus, held_out: 60}: the last 60 lines of each category are kept apart
+    tasks: [math, tasks/own.yaml]
+    prompts: ["What is 3 + 4?"]
+    neurons: {loud: [[0, 17]]}    # named lists of [layer, neuron]
+    notes: anything
+
+Only `base` and `models` are needed. Relative paths count from the file's folder.
+"""
+
+from nmerge_core.family.family import Family, Member
+from nmerge_core.family.kept import demo_family, families, save_family
+from nmerge_core.family.read import load_family
+
+__all__ = ["Family", "Member", "demo_family", "families", "load_family", "save_family"]

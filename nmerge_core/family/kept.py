@@ -1,0 +1,55 @@
+"""The families that a cache keeps, each in a file of its own, and the demo family beside them."""
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+from nmerge_core.cache import DEMO
+from nmerge_core.errors import InputError
+from nmerge_core.family.family import Family, Member
+
+
+def families(root: Path) -> dict[str, Path]:
+    """Return the file of each family saved in the folder `families` of a cache, by name in alphabetical order.
+
+    Families that versions up to 0.2 kept as JSON are among them; they become YAML when they are saved again.
+    """
+    files = {file.stem: file for ending in ("json", "yaml") for file in (root / "families").glob(f"*.{ending}")}
+    return {name: files[name] for name in sorted(files) if name != DEMO}
+
+
+def save_family(family: Family, folder: Path) -> Path:
+    """Write `<folder>/<name>.yaml` in one step, replacing a family of that name, and return the file.
+
+    Local paths are written in full, so that the file means the same wherever the program is started.
+
+    Raises:
+        InputError: the name is empty, the demo's, or not made of letters, digits, `-` and `_`; there is no fine-tune;
+            or two models have the same label.
+    """
+    if not re.fullmatch(r"[\w-]{1,40}", family.name) or family.name == DEMO:
+        raise InputError(
+            f"The family's name is “{family.name}”; expected 1 to 40 letters, digits, “-” or “_”, other than “{DEMO}”. "
+            "Give it such a name."
+        )
+    family = family.in_full()
+    family.check(f"family {family.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{family.name}.yaml"
+    part = folder / f".{file.name}.{secrets.token_hex(4)}"
+    try:
+        part.write_text(family.to_yaml(), encoding="utf-8")
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+    file.with_suffix(".json").unlink(missing_ok=True)  # as versions up to 0.2 kept it
+    return file
+
+
+def demo_family(root: Path) -> Family:
+    """Return the family that comes with the program; its parts are `missing` until its files are in the cache."""
+    demo = root / DEMO
+    tuned = ("math", "code", "translation")
+    models = tuple(Member(str(demo / name), name, name) for name in tuned)
+    return Family(DEMO, str(demo / "base"), models, str(demo / "corpus"), tasks=(*tuned, "general"))

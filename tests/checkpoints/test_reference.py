@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from nmerge_core.checkpoints import absolute, halves, on_this_machine
+
+
+def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
+    repository = tmp_path / "models--lab--law"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    (snapshot / "config.json").write_text("{}")
+    assert not on_this_machine("lab/law")
+    (snapshot / "my_model_args.bin").write_bytes(b"")
+    assert not on_this_machine("lab/law")
+    for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "adapter_model.bin"):
+        (snapshot / name).write_bytes(b"")
+        assert on_this_machine("lab/law")
+        (snapshot / name).unlink()
+    assert not on_this_machine("lab/other") and not on_this_machine("lab/--..")
+
+
+def test_a_reference_counts_from_a_folder(tmp_path: Path) -> None:
+    for name in ("m", "lora", "a+b"):
+        (tmp_path / name).mkdir()
+    assert absolute("m", tmp_path) == f"{tmp_path}/m"
+    assert absolute("m+lora", tmp_path) == f"{tmp_path}/m+{tmp_path}/lora"
+    assert absolute("a+b", tmp_path) == f"{tmp_path}/a+b"  # one folder
+    assert halves("a+b+lora", tmp_path) == ("a+b", "lora")
+    assert absolute(f"{tmp_path}/m+lab/law", tmp_path / "lora") == f"{tmp_path}/m+lab/law"
+    assert absolute("elsewhere/m", tmp_path) == "elsewhere/m"
+    assert absolute("m") == "m"  # of the working directory
