@@ -2,8 +2,8 @@
 
     python -m benchmarks.results
 
-It takes about half an hour on two cores. Everything it computes is kept as runs of the cache: stopped, it goes on where
-it was, and the app shows the same runs. Code that the models write is run, in the sandbox.
+It takes about half an hour of processor time. Everything it computes is kept as runs of the cache: stopped, it goes on
+where it was, and the app shows the same runs. Code that the models write is run, in the sandbox.
 """
 
 from collections.abc import Iterable, Sequence
@@ -101,10 +101,10 @@ def print_categories(neurons: Classifications) -> None:
     total = counts[neurons.labels[0]].sum()
     rows = [[category, *map(str, row)] for category, row in zip(counts.index, counts.to_numpy(), strict=True)]
     print_table(["category", *neurons.labels, "in all of them"], [*rows, ["all", *map(str, counts.sum())]])
-    share = counts["intersection"].sum() / total
-    print(f"{share:.1%} of {total:,} neurons keep their category. The categories of", end=" ")
-    print(", ".join(f"{count} ({label})" for label, count in neurons.undecided().items()), end=" ")
-    print("neurons hang on the order of scores within 1e-5 of each other.\n")
+    share = 100 * counts["intersection"].sum() / total
+    undecided = neurons.undecided().sum()
+    print(f"{share:.1f} % of {total:,} neurons keep their category; {undecided} of all these categories hang on the")
+    print("order of scores within 1e-5 of each other.\n")
 
 
 def print_knockout(curve: pd.DataFrame) -> None:
@@ -114,7 +114,7 @@ def print_knockout(curve: pd.DataFrame) -> None:
     for proportion, shared in curve.groupby("proportion"):
         off = shared["neurons"].iloc[0]
         own, random = (shared.loc[(shared["group"] == "random") == chance, "value"] for chance in (False, True))
-        rows.append([f"{proportion:.0%}", str(off), f"{own.iloc[0]:.1f}"])
+        rows.append([f"{100 * proportion:.0f} %", str(off), f"{own.iloc[0]:.1f}"])
         rows[-1].append(f"{random.mean():.1f} ({random.min():.1f} to {random.max():.1f})" if proportion else "")
         means += [(own.iloc[0], random.mean())] if proportion else []
     first, second = (sum(each) / len(means) for each in zip(*means, strict=True))
@@ -124,7 +124,8 @@ def print_knockout(curve: pd.DataFrame) -> None:
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a Markdown table."""
-    for cells in (heads, ["---"] * len(heads), *rows):
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for cells in rows:
         print(f"| {' | '.join(cells)} |", flush=True)
     print()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nmerge_core import face
 from nmerge_core.face import classifications, results
+from nmerge_core.family import Family, Member
 from nmerge_core.merging.mergekit.process import Plan
 from nmerge_core.merging.plan.estimate import Estimate
 
@@ -19,7 +20,7 @@ def document() -> str:
     for name in face.__all__:
         lines += _function(getattr(face, name))
     lines += ["## What they return", ""]
-    for found in (*_classes(classifications), *_classes(results), Estimate, Plan):
+    for found in (*_classes(classifications), *_classes(results), Family, Member, Estimate, Plan):
         lines += _class(found)
     return "\n".join(lines)
 
@@ -32,13 +33,14 @@ def _function(function: Any) -> list[str]:
     lines = [f"### {tree.name}", "", f"`nm.{tree.name}{_call(signature)} → {_returned(tree)}`", "", summary, ""]
     annotations = {each.arg: each.annotation for each in (*tree.args.args, *tree.args.kwonlyargs)}
     helps = {"progress": "whether it is shown."} | dict(sections.get("Args", []))
-    lines += ["| argument | type | default | |", "|---|---|---|---|"]
+    if signature.parameters:
+        lines += ["| argument | type | default | |", "|---|---|---|---|"]
     for name, parameter in signature.parameters.items():
         default = "" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
         lines.append(f"| `{name}` | {_cell(annotations[name])} | {default} | {helps[name]} |")
     for error, reason in sections.get("Raises", []):
         lines += ["", f"Raises `{error}`: {reason}"]
-    return [*lines, ""]
+    return [*lines, ""] if lines[-1] else lines
 
 
 def _call(signature: inspect.Signature) -> str:
@@ -63,18 +65,16 @@ def _class(found: type) -> list[str]:
             lines.append(f"- `{ast.unparse(member.target)}`: `{ast.unparse(member.annotation)}`")
         elif isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
             summary, sections = _sections(ast.get_docstring(member) or "")
-            lines.append(f"- `{member.name}{_arguments(found, member.name)}` → `{_returned(member)}`: {summary}")
+            lines.append(f"- `{member.name}{_arguments(found, member)}` → `{_returned(member)}`: {summary}")
             lines += [f"  Raises `{error}`: {reason}" for error, reason in sections.get("Raises", [])]
     return [*lines, ""] if lines[-1] else lines
 
 
-def _arguments(found: type, name: str) -> str:
+def _arguments(found: type, method: ast.FunctionDef) -> str:
     """Write the arguments of a method with their types; nothing of what is read without a call."""
-    if not inspect.isfunction(method := inspect.getattr_static(found, name)):
+    if not inspect.isfunction(inspect.getattr_static(found, method.name)):
         return ""
-    signature = inspect.signature(method)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "self"]
-    return str(signature.replace(parameters=own, return_annotation=signature.empty)).replace("'", "")
+    return f"({re.sub('^self(, )?', '', ast.unparse(method.args)).replace('=', ' = ')})"
 
 
 def _sections(documentation: str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
