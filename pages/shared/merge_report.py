@@ -66,9 +66,9 @@ def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str],
     """Draw something that the method found out, in the form that it declares (`prepared.Result`)."""
     name, title, form = result["name"], result["title"], result["form"]
     if form == "number":
-        st.caption(f"{title} = **{style.significant(found)}**", help=result["help"] or None)
+        st.caption(f"{title} = **{number(found)}**", help=result["help"] or None)
     elif form == "models":
-        each = " · ".join(f"{names.get(own, own)} **{style.significant(value)}**" for own, value in found.items())
+        each = " · ".join(f"{names.get(own, own)} **{number(value)}**" for own, value in found.items())
         st.caption(f"{title}: {each}", help=result["help"] or None)
     elif form == "history":
         st.subheader(title, anchor=False)
@@ -80,6 +80,11 @@ def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str],
     elif form == "table":
         with st.expander(title, icon=":material/table:"):
             st.dataframe(pd.DataFrame(found), hide_index=True, key=f"merge_{name}_table")
+
+
+def number(value: float | None) -> str:
+    """A number of a report, which has null for one that is not finite."""
+    return "not finite" if value is None else style.significant(value)
 
 
 def draw_scores(merge: Merged, family: Family) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,23 @@ def source(checkpoint: Checkpoint) -> dict[str, str]:
     return {"model": checkpoint.reference, "label": label(checkpoint.reference), "fingerprint": fingerprint(checkpoint)}
 
 
+def _json(content: Any) -> str:
+    """Write JSON as every reader takes it: what is no finite number (the norm of nothing, an open end) is null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: finite(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(each) for each in value]
+        return None if isinstance(value, float) and not isfinite(value) else value
+
+    return json.dumps(finite(content), indent=1, allow_nan=False)
+
+
 def describe(staging: Path, resolved: Recipe, prepared: Prepared, report: Report, architectures: Sequence[str]) -> None:
     """Write everything beside the weights into the folder of a finished merge."""
     (staging / "nmerge_recipe.yaml").write_text(resolved.yaml, encoding="utf-8")
-    (staging / "nmerge_report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    (staging / "nmerge_report.json").write_text(_json(asdict(report)) + "\n", encoding="utf-8")
     names = labels(resolved.references)
     (staging / "README.md").write_text(model_card(resolved, names, report.version, architectures), encoding="utf-8")
     if prepared.categories is not None:

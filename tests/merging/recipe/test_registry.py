@@ -1,3 +1,5 @@
+import json
+import math
 import pickle
 from pathlib import Path
 
@@ -52,6 +54,19 @@ def test_what_cannot_travel_is_refused_where_it_is_made(family, tmp_path, own_re
     recipe = {"merge_method": "stuck", "base_model": family.base, "models": [{"model": family.models[0]}]}
     with pytest.raises(TypeError, match=r"method 'stuck' \(.*test_registry.py:\d+\): what `prepare` puts into"):
         merge(load_recipe(recipe), tmp_path / "out")
+
+
+def test_a_report_is_json_whatever_was_found(family, tmp_path, own_registry):
+    found = {"end": math.inf, "each": {"math": [1.5, -math.inf, math.nan]}}
+    register("endless", prepare=lambda context, values: Prepared(report=found))
+    recipe = {"merge_method": "endless", "base_model": family.base, "models": [{"model": family.models[0]}]}
+    merge(load_recipe(recipe), tmp_path / "out")
+
+    def refuse(constant):
+        raise AssertionError(constant)  # Infinity, -Infinity and NaN are Python's own
+
+    read = json.loads((tmp_path / "out/nmerge_report.json").read_text(), parse_constant=refuse)
+    assert (read["facts"]["end"], read["facts"]["each"]) == (None, {"math": [1.5, None, None]})
 
 
 def test_values_travel_with_their_method():
