@@ -9,60 +9,26 @@ nm.evaluate(["base", merged], tasks=["math"]).table
 ```
 """
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.version import __version__
+from nmerge_core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from nmerge_core.face import (
-        classify,
-        compare,
-        cosine,
-        estimate,
-        evaluate,
-        extract,
-        generate,
-        history,
-        inspect,
-        knockout,
-        linearity,
-        merge,
-        methods,
-        open_family,
-        statistics,
-        sweep,
-    )
-
-__all__ = [
-    "__version__",
-    "classify",
-    "compare",
-    "cosine",
-    "estimate",
-    "evaluate",
-    "extract",
-    "generate",
-    "history",
-    "inspect",
-    "knockout",
-    "linearity",
-    "merge",
-    "methods",
-    "open_family",
-    "statistics",
-    "sweep",
-]
+    from nmerge_core.face import *  # noqa: F403  # its list is the one list of the public functions
 
 
 def __getattr__(name: str) -> Any:
-    """Give one of the functions, imported when it is first asked for: a module of the package needs none of them."""
-    if name not in __all__:
-        raise AttributeError(f"module 'nmerge_core' has no attribute '{name}'")
-    from nmerge_core import face
-
-    return getattr(face, name)
+    """Give a public function, imported when the first is asked for: a module of the package needs none of them."""
+    # `from nmerge_core import settings` asks here too, before it looks for a module.
+    if not name.startswith("_") and not find_spec(f"{__name__}.{name}"):
+        face = import_module("nmerge_core.face")
+        if name in face.__all__:
+            return getattr(face, name)
+    raise AttributeError(f"module 'nmerge_core' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
     """List the functions too."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *import_module("nmerge_core.face").__all__})

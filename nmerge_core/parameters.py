@@ -7,6 +7,8 @@ Python functions, controls of pages, the keys of runs, resolved recipes and the 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from nmerge_core.errors import InputError
@@ -261,6 +263,26 @@ class Names(Parameter):
     def from_text(self, text: str) -> Any:
         """Read names separated by commas."""
         return self.parse([name.strip() for name in text.split(",")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document(Parameter):
+    """What a YAML file says, the file or a mapping; what it means is checked where it is read."""
+
+    @property
+    def expected(self) -> str:
+        """The words."""
+        return f"a {self.kind}: a YAML file or a mapping"
+
+    def parse(self, value: Any) -> Any:
+        """Return it, a file as a `Path`."""
+        if not isinstance(value, str | PathLike | Mapping):
+            raise ValueError
+        return Path(value) if isinstance(value, PathLike) else value
+
+    def from_text(self, text: str) -> Path:
+        """Read the path of a file."""
+        return Path(text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,24 +2,10 @@
 
 import warnings
 
-from nmerge_core.face.functions import (
-    classify,
-    compare,
-    cosine,
-    estimate,
-    evaluate,
-    extract,
-    generate,
-    history,
-    inspect,
-    knockout,
-    linearity,
-    merge,
-    methods,
-    open_family,
-    statistics,
-    sweep,
-)
+from nmerge_core.face.analysis import classify, compare, cosine, knockout, linearity, statistics
+from nmerge_core.face.kept import history, open_family
+from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
+from nmerge_core.face.models import evaluate, generate, inspect
 
 # Of a library below, which would tell every notebook that its bars need ipywidgets: progress is shown without them.
 warnings.filterwarnings("ignore", message="IProgress not found")

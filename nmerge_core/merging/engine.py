@@ -1,11 +1,10 @@
 """The recipe's key `engine`: whether NMerge's own methods merge it, or mergekit's. Nobody else decides."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nmerge_core.merging.recipe.mergekit_recipe import ENGINE, MergekitRecipe, read_mergekit
-from nmerge_core.merging.recipe.reading import load_recipe, read_content
+from nmerge_core.merging.recipe.reading import Source, load_recipe, read_content
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.progress import Progress, silent
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 AnyRecipe = Recipe | MergekitRecipe
 
 
-def load(source: Path | str | Mapping[str, Any]) -> AnyRecipe:
+def load(source: Source) -> AnyRecipe:
     """Read a recipe for either engine, from a YAML file, YAML text or a mapping.
 
     Raises:

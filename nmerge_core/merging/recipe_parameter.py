@@ -2,38 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.number_format import choose_format
-from nmerge_core.parameters import Parameter
+from nmerge_core.parameters import Document
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeParameter(Parameter):
+class RecipeParameter(Document):
     """A recipe of either engine: a YAML file, YAML text, or what stands in it."""
 
     kind: ClassVar[str] = "recipe"
-
-    @property
-    def expected(self) -> str:
-        """The words."""
-        return "a recipe: a YAML file, its text, or a mapping"
-
-    def check(self, value: Any, where: str) -> Any:
-        """Return the value; whether it is a recipe is told where it is read."""
-        if not isinstance(value, str | Path | Mapping):
-            raise InputError(f"{where}: expected {self.expected}, found {value!r}")
-        return value
-
-    def from_text(self, text: str) -> Path:
-        """Read the path of a file."""
-        return Path(text)
 
     def content(self, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
         """Return what stands in the recipe, everything named in full, and the fingerprint of all that it reads."""

@@ -35,7 +35,7 @@ class Kind:
         return {parameter.name: parameter for parameter in self.parameters}
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of all parameters, checked, defaults filled in.
+        """Return the values of all parameters, checked, defaults filled in for those that are unset or None.
 
         Raises:
             InputError: a parameter is not known (the nearest is named), missing, of another kind or out of range.
@@ -47,7 +47,7 @@ class Kind:
                 raise InputError(f"{self.name}: unknown parameter {name!r}; {hint}")
         values = {}
         for name, parameter in self.by_name.items():
-            value = given.get(name, parameter.default)
+            value = parameter.default if given.get(name) is None else given[name]
             if parameter.required and value in (None, "", [], ()):
                 raise InputError(f"{self.name}: the parameter {name!r} is missing; expected {parameter.expected}")
             values[name] = parameter.check(value, f"{self.name}, {name}")

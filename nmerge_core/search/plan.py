@@ -14,7 +14,7 @@ from nmerge_core.checkpoints import absolute
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.mergekit_recipe import renamed
-from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.reading import Source, load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.parameters import Number
@@ -96,7 +96,7 @@ _KEYS = ("recipe", "search", "tasks", *_DEFAULTS)
 _FOLDER = "folder"  # of a sweep that is no file: where its relative paths start
 
 
-def load_sweep(source: Path | str | Mapping[str, Any]) -> Sweep:
+def load_sweep(source: Source) -> Sweep:
     """Read a sweep from its file, or from what stands in it, and try its recipe with the values of every searched key.
 
     Raises:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import pytest
 
 import nmerge_core as nm
+from nmerge_core import face
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.runs import here
@@ -22,7 +23,7 @@ from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import hold_run
 from tests.tiny_family import make_family
 
-FUNCTIONS = [name for name in nm.__all__ if name != "__version__"]
+FUNCTIONS = face.__all__
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from nmerge_core.merging.recipe.registry import Method, find_method, methods
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 
+Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or what stands in it
+
 _KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
 _KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "engine")
 # mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
 _WITHOUT_EFFECT = ("int8_mask",)
 
 
-def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
+def load_recipe(source: Source) -> Recipe:
     """Read a recipe from a YAML file, YAML text or a mapping.
 
     Raises:
@@ -58,14 +61,14 @@ def load_recipe(source: Path | str | Mapping[str, Any]) -> Recipe:
     )
 
 
-def file_of(source: Path | str | Mapping[str, Any]) -> Path | None:
+def file_of(source: Source) -> Path | None:
     """Return the file that a recipe is read from; None for YAML text or a mapping."""
     if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
         return Path(source)
-    return source if isinstance(source, Path) else None
+    return Path(source) if isinstance(source, PathLike) else None
 
 
-def read_content(source: Path | str | Mapping[str, Any]) -> Mapping[str, Any]:
+def read_content(source: Source) -> Mapping[str, Any]:
     """Return what stands in a recipe: of a YAML file, YAML text, or a mapping as it is.
 
     Raises:

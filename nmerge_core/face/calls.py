@@ -1,0 +1,47 @@
+"""What a call gives: references in each form, be it text or `Path`, one, several, named or a family; and its run."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from nmerge_core.checkpoints import labels
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family
+from nmerge_core.progress import shown_progress
+from nmerge_core.runs import here
+from nmerge_core.runs.folder import Run
+
+Reference = str | PathLike[str]
+References = Reference | Sequence[Reference]
+Models = References | Mapping[str, Reference] | Family
+
+
+def do(kind: str, progress: bool, /, **given: Any) -> Run:
+    """Return the run of a kind with these parameters, done before or now, its progress shown if wanted."""
+    return here.do(kind, given, shown_progress(progress))
+
+
+def named(references: Models) -> tuple[list[str], list[str]]:
+    """Return what each of one or several references is called, and the references as text."""
+    if isinstance(references, Family):
+        references = {member.label: member.reference for member in references.members}
+    if isinstance(references, Mapping):
+        names, given = [str(name) for name in references], [text(each) for each in references.values()]
+    else:
+        given = [text(each) for each in ([references] if isinstance(references, str | PathLike) else references)]
+        names = labels(given)
+    if not given:
+        raise InputError("expected at least one, found an empty list")
+    return names, given
+
+
+def as_called(run: Run, names: Sequence[str]) -> dict[str, str]:
+    """Return what each of a run's `models` is called here, by the name that its files have."""
+    return dict(zip(labels(run.parameters["models"]), names, strict=True))
+
+
+def text(reference: Any) -> str:
+    """Return a path or a name as text; raises InputError where it is neither."""
+    if not isinstance(reference, str | PathLike):
+        raise InputError(f"expected a path or a name, found {reference!r}")
+    return fspath(reference)

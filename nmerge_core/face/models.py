@@ -1,0 +1,86 @@
+"""Models as they are: what their headers say, how they score, and what they answer."""
+
+from pathlib import Path
+
+from nmerge_core.checkpoints import inspect_family
+from nmerge_core.face.calls import Models, References, do, named
+from nmerge_core.face.results import (
+    REPORT,
+    Inspection,
+    Scores,
+)
+from nmerge_core.runs import operations
+from nmerge_core.settings import (
+    DEVICE,
+    EVALUATE_BATCH,
+    LIMIT,
+    RUN_CODE,
+    RUN_DTYPE,
+)
+
+
+def inspect(models: Models) -> Inspection:
+    """Read the headers of models and tell whether they can be merged; the first is the base.
+
+    Args:
+        models: model folders or Hub ids, or MODEL+ADAPTER.
+    """
+    names, (base, *others) = named(models)
+    return Inspection(inspect_family(base, others), dict(zip([base, *others], names, strict=True)))
+
+
+def evaluate(
+    models: Models,
+    tasks: References,
+    *,
+    limit: int | None = LIMIT.default,
+    batch_size: int = EVALUATE_BATCH.default,
+    run_code: bool = RUN_CODE.default,
+    device: str = DEVICE.default,
+    run_dtype: str = RUN_DTYPE.default,
+    progress: bool = True,
+) -> Scores:
+    """Score models on tasks by lm-evaluation-harness.
+
+    Args:
+        models: model folders or Hub ids, or what `merge` gave.
+        tasks: task YAMLs, tasks of the demo family (math, code, translation, general), or lm-eval names.
+        limit: only the first so many problems of each task.
+        batch_size: texts a batch.
+        run_code: let tasks run the code that a model writes, in the sandbox.
+        device: "auto", "cpu", "cuda:1", ….
+        run_dtype: the number format the models run in.
+        progress: whether it is shown.
+    """
+    names, references = named(models)
+    # A run each: a model that was scored before is not scored again beside others.
+    runs = [
+        do(
+            "evaluate",
+            progress,
+            models=[model],
+            tasks=tasks,
+            limit=limit,
+            batch_size=batch_size,
+            run_code=run_code,
+            device=device,
+            run_dtype=run_dtype,
+        )
+        for model in references
+    ]
+    merged = frozenset(n for n, model in zip(names, references, strict=True) if (Path(model) / REPORT).is_file())
+    return Scores(tuple(run.results for run in runs), tuple(names), merged)
+
+
+def generate(models: Models, prompt: str, *, max_new_tokens: int = 64) -> dict[str, str]:
+    """Let models continue a text, the most likely token at a time; they stay in memory for further questions.
+
+    Args:
+        models: model folders or Hub ids, or what `merge` gave.
+        prompt: the beginning of the text.
+        max_new_tokens: tokens to add at most.
+    """
+    names, references = named(models)
+    return {
+        name: operations.generate(model, prompt, max_new_tokens) for name, model in zip(names, references, strict=True)
+    }
