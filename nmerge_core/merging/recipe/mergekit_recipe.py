@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from nmerge_core.checkpoints.reference import labels
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
@@ -85,7 +86,8 @@ class MergekitRecipe:
 
     def title(self, names: Mapping[str, str], family: Collection[str] = ()) -> str:
         """Name the merge by its method, and by its models unless they are the whole family."""
-        called = [names.get(reference, reference) for reference in self.references]
+        short = labels(self.references)
+        called = [names.get(reference, own) for reference, own in zip(self.references, short, strict=True)]
         return f"{self.merge_method} by mergekit" + ("" if set(called) == set(family) else f" of {', '.join(called)}")
 
     def in_full(self, places: Places) -> tuple["MergekitRecipe", dict[str, str]]:

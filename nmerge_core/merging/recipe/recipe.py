@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.checkpoints.reference import label, labels
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places, find_path
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
@@ -122,7 +123,8 @@ class Recipe:
 
     def title(self, names: Mapping[str, str], family: Collection[str] = ()) -> str:
         """Name the merge by its method, its models unless they are the whole family, and what is no default."""
-        called = [names.get(reference, reference) for reference in self.references]
+        short = labels(self.references)
+        called = [names.get(reference, own) for reference, own in zip(self.references, short, strict=True)]
         own = "" if set(called) == set(family) else f" of {', '.join(called)}"
         changed = [
             f"{parameter.title} {_short(self.parameters[parameter.name])}"
@@ -131,7 +133,7 @@ class Recipe:
             and self.parameters.get(parameter.name, parameter.default) != parameter.default
         ]
         if self.tokenizer:
-            changed.append(f"tokenizer {names.get(self.tokenizer.source, self.tokenizer.source)}")
+            changed.append(f"tokenizer {names.get(self.tokenizer.source, label(self.tokenizer.source))}")
         return ", ".join([f"{self.method.title}{own}", *changed])
 
     def path(self, reference: str) -> Path:

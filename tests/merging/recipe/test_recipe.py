@@ -32,6 +32,12 @@ def test_mergekits_example_reads_as_people_have_it() -> None:
     assert recipe.dtype == "float16"
 
 
+def test_a_title_has_short_names() -> None:
+    recipe = load_recipe(TIES.replace("model: math", "model: /models/a/math").replace("model: code", "model: org/code"))
+    assert recipe.title({}) == "TIES-Merging of math, code"
+    assert recipe.title({"org/code": "coder"}, ["math", "coder"]) == "TIES-Merging"
+
+
 def test_written_recipe_reads_the_same() -> None:
     recipe = load_recipe(TIES)
     again = load_recipe(recipe.yaml)
