@@ -255,14 +255,15 @@ else:
         else:
             given = recipe_of_controls(family, method, available)
     with summary, st.container(border=True):
+        run = None
         try:
             recipe = load(given)
             st.session_state["merge_last_recipe"] = recipe.yaml
             run = draw_run(recipe, family)
-            st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
         except InputError as error:
             st.error(str(error))
-            run = None
+        if recipe is not None:
+            st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
     if run is not None:
         run_panel(run)
     done = merges(family)

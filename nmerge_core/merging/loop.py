@@ -10,7 +10,7 @@ from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import raw_bits
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import Layout, write_matrix
-from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
+from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, whole_tensors
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -34,7 +34,8 @@ def merge_tensors(
     names = group.shard(layout)
     values = tensor_values(context.recipe, stream.donor.architecture, names)
     done = journaled(staging)
-    rows = all_rows(stream, [name for name in names if name not in done])
+    cut = whole_tensors if method.whole(context.recipe.values()) else all_rows
+    rows = cut(stream, [name for name in names if name not in done])
     compiled = {name for name in names if method.is_compiled(stream, layout.tensors[name])}
 
     def work(each: Rows) -> None:

@@ -88,11 +88,15 @@ def merge(root: Path) -> Run:
 
 @dataclass(frozen=True)
 class Page:
-    """A page in one state: what was done before, what its address says and is typed, the tables its commands write."""
+    """A page in one state: what was done before, what its address says, what is chosen and typed, and its tables.
+
+    `chosen` has the values of the page's lists by their keys, `tables` the files that its commands write.
+    """
 
     script: str
     prepare: Prepare = nothing
     query: dict[str, str] = field(default_factory=dict)
+    chosen: dict[str, list[str]] = field(default_factory=dict)
     tables: tuple[str, ...] = ()
     typed: str = ""  # the key of a box for text
 
@@ -106,11 +110,11 @@ PAGES = [
         "5_Knockout",
         knockout,
         {"knockout_category": "math", "knockout_repeats": "2", "knockout_limit": "10"},
-        ("knockout.csv",),
+        tables=("knockout.csv",),
     ),
-    Page("6_Linearity", linearity, {"linearity_samples": "5"}, ("linearity.csv", "coefficients.csv")),
+    Page("6_Linearity", linearity, {"linearity_samples": "5"}, tables=("linearity.csv", "coefficients.csv")),
     Page("7_Merge", merge, {"merge_method": "SubModule Linearity"}),
-    Page("8_Evaluate", scores),
+    Page("8_Evaluate", scores, chosen={"evaluate_models": ["base", "math", "code"]}),
     Page("9_Runs"),
 ]
 
@@ -142,6 +146,8 @@ def test_commands_and_notebook_give_what_the_page_shows(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run = page.prepare(tiny_cache)
     app = open_page(f"pages/{page.script}.py", family=FAMILY, **page.query)
+    for key, values in page.chosen.items():
+        app.multiselect(key=key).set_value(values).run()
     if page.typed:
         app.text_area(key=page.typed).set_value("2 + 2\nis").run()
     assert not app.error and not app.warning

@@ -44,7 +44,8 @@ def test_without_a_method_all_are_told(tiny_cache: Path, open_page: OpenPage) ->
 @pytest.mark.parametrize("name", methods())
 def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open_page: OpenPage, name: str) -> None:
     app = open_page(PAGE, merge_method=methods()[name].title)
-    assert not app.error, [error.value for error in app.error]
+    lacks = [info.value for info in app.info if "This family names no" in info.value]
+    assert bool(app.error) <= bool(lacks), [error.value for error in app.error]
     shown = load_recipe(recipe_shown(app))
     method = methods()[name]
     for parameter in method.parameters:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from nmerge_core.checkpoints.raw_bits import bits_of
 from nmerge_core.errors import InputError
+from nmerge_core.merging.compute import stream
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe import catalogue, registry
@@ -53,6 +54,7 @@ def test_there_is_a_method_of_each_form() -> None:
     assert {name: methods()[name].rule is not None for name in EXAMPLES} == {
         "agreement": True,
         "mean_direction": False,
+        "low_rank": False,
         "band": True,
     }
 
@@ -75,6 +77,35 @@ def test_mean_direction(family: Any, tmp_path: Path) -> None:
         return torch.stack(rows).float()
 
     assert_same(merged, family, delta)
+
+
+def test_low_rank(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK_ELEMENTS", 64)  # a few rows, were it not for `whole`
+    merged = run(family, tmp_path / "out", "low_rank", rank=2, weight=0.4)
+
+    def delta(name: str, tau: torch.Tensor) -> torch.Tensor:
+        if tau.dim() == 2 or ".layers." not in name:
+            return 0.4 * tau.sum(0)
+        nearest = torch.zeros_like(tau[0], dtype=torch.float64)
+        for own in tau.double():
+            left, sizes, right = torch.linalg.svd(own, full_matrices=False)
+            nearest += sum(sizes[i] * torch.outer(left[:, i], right[i]) for i in range(2))
+        return 0.4 * nearest.float()
+
+    assert_same(merged, family, delta)
+
+
+def test_a_whole_matrix_takes_its_memory(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is the largest tensor, of 257 tokens by 32, or 64 entries; of three models, the base and six copies."""
+    monkeypatch.setattr("nmerge_core.merging.plan.estimate.BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr("nmerge_core.merging.plan.estimate.cores", lambda: 1)
+    recipe = {"base_model": family.base, "models": [{"model": model} for model in family.models]}
+    whole, rows = (
+        estimate(load_recipe({**recipe, "merge_method": name}), tmp_path) for name in ("low_rank", "mean_direction")
+    )
+    largest = max(tensor.numel() for tensor in family.weights.values())
+    assert whole.peak_memory - rows.peak_memory == (largest - 64) * 4 * (1 + 3 + 6)
+    assert whole.seconds > rows.seconds
 
 
 def test_band(family: Any, tmp_path: Path) -> None:
@@ -100,10 +131,13 @@ def test_the_band_gives_the_same_bits_both_ways(files: dict[str, ModuleType], dt
 
 
 def test_an_empty_band_is_wrong_input(family: Any, tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"'parameters.left_out' \(band\): expected less than 'kept' \(0.1\); found 0.3"
-    ):
-        run(family, tmp_path / "out", "band", kept=0.1, left_out=0.3)
+    recipe = {"merge_method": "band", "base_model": family.base, "models": [{"model": family.models[0]}]}
+    recipe["parameters"] = {"kept": 0.1, "left_out": 0.3}
+    for work in (merge, estimate):
+        with pytest.raises(
+            InputError, match=r"'parameters.left_out' \(band\): expected less than 'kept' \(0.1\); found"
+        ):
+            work(load_recipe(recipe), tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -116,7 +150,7 @@ def test_what_follows_from_a_registration(family: Any, tmp_path: Path, name: str
 
     recipe = {"base_model": family.base, "models": [{"model": family.models[0]}]}
     once, known = (estimate(load_recipe({**recipe, "merge_method": each}), tmp_path) for each in ("subspace", name))
-    assert known.bytes_read == {"agreement": 1, "mean_direction": 1, "band": 3}[name] * once.bytes_read
+    assert known.bytes_read == {"agreement": 1, "mean_direction": 1, "low_rank": 1, "band": 3}[name] * once.bytes_read
     assert methods()[name].computes in catalogue.in_full(methods()[name]) and f"[`{name}`]" in catalogue.document()
 
     ours = merged(

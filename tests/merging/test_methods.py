@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute.stream import all_rows
 from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
@@ -303,10 +304,35 @@ BY_LAYER = {part: [0.5, -0.25, 1.25] for part in ("0", "1", "embedding", "norm")
 NEEDED = {"sublin": ALPHA, "neuronmerge": ALPHA, "adamerging": BY_LAYER}
 NEEDED |= {name: {"model": [0.5, -0.25, 1.25]} for name in ("lorahub", "pcb_es")}
 
+LACKING = {*NEEDED, "fisher", "regmean"}  # what cannot merge without coefficients, texts or statistics
+
 
 def needed(family, method: str) -> dict[str, Any]:
     given = {"coefficients": NEEDED[method]} if method in NEEDED else {}
     return given | ({"neurons": family.neurons} if method == "neuronmerge" else {})
+
+
+@pytest.mark.parametrize("method", methods())
+def test_a_dry_run_says_what_the_merge_would(family, tmp_path: Path, method: str) -> None:
+    """Where a method lacks data, or what it needs is not as it must be, both say the same and nothing is written."""
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"coefficients": {"no such part": [1.0]}},
+        {"trim": "model", "density": [0.1, 0.9]},
+    ]
+    known = {parameter.name for parameter in methods()[method].parameters}
+    for parameters in (each for each in wrong if each.keys() <= known):
+        if not parameters and method not in LACKING:
+            continue
+        recipe = {"merge_method": method, "base_model": family.base, "parameters": parameters}
+        recipe["models"] = [{"model": model} for model in family.models]
+        told = []
+        for work in (estimate, merge):
+            with pytest.raises(InputError, match="expected") as error:
+                work(load_recipe(recipe), tmp_path / "out")
+            told.append(str(error.value))
+        assert told[0] == told[1]
+    assert not any(tmp_path.iterdir())
 
 
 def test_adamerging_by_layer(family, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from tests.merging import checkpoints
+from tests.tiny import write_corpus
 
 
 def recipe_of(family, models: list[str] | None = None, **more: object) -> Recipe:
@@ -304,6 +305,8 @@ def test_estimate_follows_the_methods_inside_neuronmerge(family, tmp_path: Path)
     plain = estimate(neuronmerge(family, family.neurons), tmp_path / "out")
     ties = estimate(neuronmerge(family, family.neurons, others="ties"), tmp_path / "out")
     assert (plain.solving, ties.bytes_read) == (False, 2 * plain.bytes_read)
-    assert estimate(neuronmerge(family, family.neurons, general="sublin"), tmp_path / "out").solving
+    corpus = write_corpus(tmp_path / "corpus", {"math": ["2 + 2 = 4"], "code": ["def f(): pass"]})
+    solved = neuronmerge(family, family.neurons, general="sublin", calibration=corpus)
+    assert estimate(solved, tmp_path / "out").solving
     with pytest.raises(InputError, match="key 'calibration': nowhere: no such corpus"):
         estimate(neuronmerge(family, family.neurons, calibration="nowhere"), tmp_path / "out")

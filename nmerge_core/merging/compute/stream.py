@@ -206,3 +206,8 @@ def _not_finite(checkpoint: Checkpoint, rows: Rows) -> InputError:
 def all_rows(stream: Stream, names: Sequence[str]) -> list[Rows]:
     """Cut the named tensors into blocks."""
     return [rows for name in names for rows in stream.rows(name)]
+
+
+def whole_tensors(stream: Stream, names: Sequence[str]) -> list[Rows]:
+    """Take each of the named tensors as one block."""
+    return [Rows(each.name, 0, each.stop) for each in all_rows(stream, names) if each.stop == stream.count(each.name)]

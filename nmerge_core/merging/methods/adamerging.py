@@ -8,8 +8,8 @@ from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.coefficient_search import (
     MODEL,
     candidate_of,
+    check_coefficients,
     found_coefficients,
-    given_coefficients,
     load_texts,
     searches,
 )
@@ -30,6 +30,13 @@ from nmerge_core.parameters import Choice, Number
 _START = 0.3  # λ before the first step (§4.1)
 
 
+def check(context: Context, values: Values) -> None:
+    """Check coefficients that a recipe brings, or that it names texts to learn them on."""
+    check_coefficients(context, values, list(dict.fromkeys(_parts(context, values).values())))
+    if searches(values):
+        context.calibration(values)
+
+
 def prepare(context: Context, values: Values) -> Prepared:
     """Learn λ by Adam on Σ_t of the mean entropy of the next token's distribution over texts of task t (Eq. 4).
 
@@ -38,11 +45,10 @@ def prepare(context: Context, values: Values) -> Prepared:
     """
     from nmerge_core.merging.plan.learning import Entropy, learn
 
-    architecture = context.stream.donor.architecture
-    part_of = {name: _part(values, architecture.layer_of(name), architecture.submodule(name)) for name in context.names}
+    if not searches(values):
+        return found_coefficients(context, values.shared["coefficients"])
+    part_of = _parts(context, values)
     parts = list(dict.fromkeys(part_of.values()))
-    if given := given_coefficients(context, values, parts):
-        return found_coefficients(context, given)
     batches = load_texts(context, values, list(dict.fromkeys(context.task_categories(values))))
     groups = {name: parts.index(part) for name, part in part_of.items()}
     steps = values.shared["steps"]
@@ -55,6 +61,12 @@ def prepare(context: Context, values: Values) -> Prepared:
         progress=lambda done: context.progress("Learning coefficients", done, steps, "steps"),
     )
     return found_coefficients(context, dict(zip(parts, learnt, strict=True)), history=history)
+
+
+def _parts(context: Context, values: Values) -> dict[str, str]:
+    """Name the part of each tensor."""
+    architecture = context.stream.donor.architecture
+    return {name: _part(values, architecture.layer_of(name), architecture.submodule(name)) for name in context.names}
 
 
 def _part(values: Values, layer: int | None, submodule: str) -> str:
@@ -107,6 +119,7 @@ def _part(values: Values, layer: int | None, submodule: str) -> str:
         LAYER_COEFFICIENTS,
         Result("history", "Entropy of the predictions at each step, in nats", "history"),
     ],
+    check=check,
     prepare=prepare,
     # The weights are merged, and each batch (of a few texts, one at the least for every task) reads the changes again.
     passes=lambda values: 1 + searches(values) * values.shared["steps"] * (1 + len(values.each["category"])),

@@ -14,15 +14,16 @@ from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number
 
 
-def prepare(context: Context, values: Values) -> Prepared:
-    """Find each model's Fisher information.
-
-    Raises:
-        InputError: rows of embeddings would have to be matched by their tokens.
-    """
+def check(context: Context, values: Values) -> None:
+    """Check that rows of embeddings need not be matched by their tokens, and that there is something to measure on."""
     if context.stream.vocabulary:
         expected = "models of one vocabulary, as Fisher information is of rows by position"
         raise context.wrong("models", expected, "vocabularies that differ; take another method, or leave them out")
+    context.check_statistics(values, "fisher")
+
+
+def prepare(context: Context, values: Values) -> Prepared:
+    """Find each model's Fisher information."""
     found = context.statistics(values, "fisher")
     return context.prepared_by(values, found, (context.stream, [statistics.tensors for statistics in found]))
 
@@ -46,6 +47,7 @@ def prepare(context: Context, values: Values) -> Prepared:
         *MEASURED,
     ],
     results=[MEASURED_TEXTS],
+    check=check,
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],

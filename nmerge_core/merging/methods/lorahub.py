@@ -10,8 +10,8 @@ from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.coefficient_search import (
     MODEL,
     candidate_of,
+    check_coefficients,
     found_coefficients,
-    given_coefficients,
     load_texts,
     search,
     searches,
@@ -35,13 +35,20 @@ _L1 = 0.05  # weight α of the mean of |c_t| (Eq. 3, the authors' code)
 _STEP = 0.5  # standard deviation of the first draws: a third of the bound
 
 
+def check(context: Context, values: Values) -> None:
+    """Check coefficients that a recipe brings, or that it names texts to search them on."""
+    check_coefficients(context, values, [MODEL])
+    if searches(values):
+        context.calibration(values)
+
+
 def prepare(context: Context, values: Values) -> Prepared:
     """Search c from 0, as the authors do: the loss is the mean next-token cross-entropy of the texts + 0.05·mean|c|.
 
     CMA-ES stands in for the authors' NGOpt of nevergrad, which picks among such searches by itself.
     """
-    if given := given_coefficients(context, values, [MODEL]):
-        return found_coefficients(context, given)
+    if not searches(values):
+        return found_coefficients(context, values.shared["coefficients"])
     categories = [values.shared["target"]] if values.shared["target"] else context.task_categories(values)
     batches = load_texts(context, values, categories)
     candidate = candidate_of(context)
@@ -74,6 +81,7 @@ def prepare(context: Context, values: Values) -> Prepared:
         Result("loss", "Cross-entropy and penalty of the best candidate", "number"),
         Result("history", "Loss of each candidate", "history"),
     ],
+    check=check,
     prepare=prepare,
     passes=lambda values: 1 + searches(values) * values.shared["evaluations"],
     searches=searches,

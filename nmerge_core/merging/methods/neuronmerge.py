@@ -93,13 +93,22 @@ class Plan:
     parts: Mapping[str, Part]
 
 
+def check(context: Context, values: Values) -> None:
+    """Check that each model has a category of its own, that `specific` knows it, and what every part checks."""
+    tasks, specific = context.task_categories(values), values.shared["specific"]
+    if len(set(tasks)) < len(tasks) or GENERAL in tasks:
+        expected = f"a distinct category other than '{GENERAL}' per model"
+        raise context.wrong("models[].parameters.category", expected, tasks)
+    if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
+        raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
+    context.check_neurons(values)
+    for part in _used(values):
+        part.method.check(context, part.values)
+
+
 def prepare(context: Context, values: Values) -> Prepared:
     """Group the base's neurons, and prepare every method that a group or the rest is merged with."""
     tasks = context.task_categories(values)
-    if len(set(tasks)) < len(tasks) or GENERAL in tasks:
-        raise context.wrong(
-            "models[].parameters.category", f"a distinct category other than '{GENERAL}' per model", tasks
-        )
     frame = _neurons(context, values, tasks)
     categories = (GENERAL, *tasks)
     indices = {name: index for index, name in enumerate(categories)}
@@ -108,8 +117,6 @@ def prepare(context: Context, values: Values) -> Prepared:
         for layer, each in frame.groupby("layer")
     }
     specific = values.shared["specific"]
-    if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
-        raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
     chosen = {GENERAL: (_GENERAL, values.shared["general"])}
     chosen |= {task: (_SPECIFIC, _of_category(specific, task)) for task in tasks}
     choices = {category: part_name(parameter, choice) for category, (parameter, choice) in chosen.items()}
@@ -207,7 +214,9 @@ def _used(values: Values) -> list[Part]:
     results=[
         Result("groups", "Neurons of each category by layer", "table"),
     ],
+    check=check,
     prepare=prepare,
+    whole=lambda values: any(part.method.whole(part.values) for part in _used(values)),
     passes=lambda values: max((part.method.passes(part.values) for part in _used(values)), default=1),
     solves=lambda values: (
         not values.shared["neurons"] or any(part.method.solves(part.values) for part in _used(values))

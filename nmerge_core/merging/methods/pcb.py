@@ -12,8 +12,8 @@ from nmerge_core.merging.compute.stream import Rows
 from nmerge_core.merging.plan.coefficient_search import (
     MODEL,
     candidate_of,
+    check_coefficients,
     found_coefficients,
-    given_coefficients,
     load_evaluator,
     search,
     searches,
@@ -113,6 +113,13 @@ def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     return balanced(block, prepared, values.each["weight"]) * values.shared["lambda"]
 
 
+def check_search(context: Context, values: Values) -> None:
+    """Check coefficients that a recipe brings, or that it names tasks to search them on."""
+    check_coefficients(context, values, [MODEL])
+    if searches(values) and not values.shared["tasks"]:
+        raise context.wrong("parameters.tasks", "at least one task that `evaluate` accepts", "none")
+
+
 def prepare_search(context: Context, values: Values) -> Prepared:
     """Search a λ_t per model by CMA-ES, from λ = 1, for the largest mean of the tasks' primary metrics.
 
@@ -120,7 +127,8 @@ def prepare_search(context: Context, values: Values) -> Prepared:
     so the output scores what the report says, on these tasks never less than PCB-Merging at λ = 1.
     """
     prepared = prepare(context, values)
-    if given := given_coefficients(context, values, [MODEL]):
+    if not searches(values):
+        given = values.shared["coefficients"]
         return replace(found_coefficients(context, given), data=(prepared, given[MODEL]))
     evaluator = load_evaluator(context, values)
     candidate = candidate_of(context)
@@ -147,6 +155,7 @@ def prepare_search(context: Context, values: Values) -> Prepared:
         Result("objective", "Mean score of the best candidate", "number"),
         Result("history", "Mean score of each candidate", "history"),
     ],
+    check=check_search,
     prepare=prepare_search,
     passes=lambda values: _PASSES + searches(values) * values.shared["evaluations"],
     searches=searches,

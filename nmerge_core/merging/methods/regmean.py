@@ -122,6 +122,11 @@ def _read_system(
     return system(read, weights, scale)
 
 
+def check(context: Context, values: Values) -> None:
+    """Check that there is something to measure on."""
+    context.check_statistics(values, "gram")
+
+
 def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's Gram matrices, and the linear layers whose texts leave directions of the input unseen."""
     found = context.statistics(values, "gram")
@@ -185,6 +190,7 @@ def needs(stream: Stream) -> Needs:
         *MEASURED,
     ],
     results=[MEASURED_TEXTS],
+    check=check,
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],

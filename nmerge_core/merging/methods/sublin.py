@@ -22,6 +22,15 @@ from nmerge_core.merging.recipe.shared_parameters import (
 from nmerge_core.merging.recipe.values import Values
 
 
+def check(context: Context, values: Values) -> None:
+    """Check coefficients that a recipe brings, or that it names a corpus to solve them on."""
+    given = values.shared["coefficients"]
+    if given is None:
+        context.calibration(values)
+    else:
+        _check_given(context, given)
+
+
 def prepare(context: Context, values: Values) -> Prepared:
     """Solve α for each layer's attention, MLP and, where the context has them, neuron groups."""
     given = values.shared["coefficients"]
@@ -32,7 +41,6 @@ def prepare(context: Context, values: Values) -> Prepared:
             given.setdefault(str(layer), {})[part] = list(alphas)
         warnings = list(solved.warnings)
     else:
-        _check(context, given)
         warnings = []
     attention = [parts["attention"] for parts in given.values()]
     elsewhere = [fmean(alphas) for alphas in zip(*attention, strict=True)]
@@ -47,8 +55,8 @@ def prepare(context: Context, values: Values) -> Prepared:
     )
 
 
-def _check(context: Context, given: Any) -> None:
-    """Check coefficients that a recipe brings: every part of every layer, a number per model."""
+def _check_given(context: Context, given: Any) -> None:
+    """Check that there are coefficients for every part of every layer, a number per model."""
     count = len(context.recipe.models)
     layers = {str(mlp.layer) for mlp in context.stream.donor.architecture.layers}
     groups = {layer: set(parts) for layer, parts in (context.groups or {}).items()}
@@ -68,6 +76,7 @@ def _check(context: Context, given: Any) -> None:
     summary="Task arithmetic with coefficients for each attention and each MLP, solved from measured outputs.",
     parameters=[CATEGORY, CALIBRATION, SAMPLES, COEFFICIENTS],
     results=[LAYER_COEFFICIENTS],
+    check=check,
     prepare=prepare,
     solves=lambda values: values.shared["coefficients"] is None,
 )

@@ -12,14 +12,22 @@ from nmerge_core.merging.recipe.values import Values
 Thresholds = Sequence[float] | Mapping[str, Sequence[float]]
 
 
+def check(context: Context, values: Values) -> None:
+    """Check that a threshold of the whole model keeps one density."""
+    if values.shared["trim"] == "model" and _varies(values):
+        expected = "one number with trim: model, whose threshold is the whole model's"
+        raise context.wrong("density", expected, values.each["density"])
+
+
+def _varies(values: Values) -> bool:
+    return any(isinstance(density, list) for density in values.each["density"])
+
+
 def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's trim threshold, over the whole model or per tensor."""
     densities, rule = values.each["density"], values.shared["trim"]
-    varies = any(isinstance(density, list) for density in densities)
-    if rule == "tensor" or (rule == "auto" and varies):
+    if rule == "tensor" or (rule == "auto" and _varies(values)):
         return Prepared(context.tensor_thresholds(values), solved={"trim": "tensor"})
-    if varies:
-        raise context.wrong("density", "one number with trim: model, whose threshold is the whole model's", densities)
     thresholds = [each.threshold for each in context.magnitudes(densities)]
     report = {"thresholds": dict(zip(context.labels, thresholds, strict=True))}
     return Prepared(thresholds, solved={"trim": "model"}, report=report)
@@ -32,6 +40,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     summary="Keep each model's largest changes, agree on a sign per weight, average what agrees.",
     parameters=[WEIGHT, DENSITY.with_(default=0.2), LAMBDA, TRIM, NORMALIZE.with_(default=True)],
     results=[Result("thresholds", "Least |τ| kept", "models", "Trim threshold over the whole model")],
+    check=check,
     prepare=prepare,
     passes=lambda values: 2,
     entrywise=True,

@@ -87,15 +87,9 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: str | None, run_
         run_dtype: the format it runs in, as in `number_format.choose_format`.
 
     Raises:
-        InputError: the model cannot be loaded, transformers keeps its weights under other names or shapes, or rows of
-            embeddings would have to be matched by their tokens.
+        InputError: the model cannot be loaded, or transformers keeps its weights under other names or shapes.
     """
     donor = stream.donor
-    if stream.vocabulary:
-        raise InputError(
-            "recipe, key 'tokenizer': a search in memory merges rows by position; expected models of one vocabulary, "
-            "found others; give the coefficients, or search with the command `sweep`, which writes each candidate"
-        )
     chosen = choose_format(donor, run_dtype, stream.device, written=dtype)
     language_model = load_model(donor.reference, stream.device, chosen.name)
     own = language_model.model.state_dict()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from nmerge_core.errors import InputError
 from nmerge_core.evolution import Found, minimise
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
@@ -27,17 +28,25 @@ _BATCH_TOKENS = 512  # 0.3 GB of logits at a vocabulary of 150,000
 _MAX_LENGTH = 512  # tokens a text is cut to
 
 
-def given_coefficients(context: Context, values: Values, parts: Sequence[str]) -> Mapping[str, list[float]] | None:
-    """Return the coefficients that the recipe brings, if any; raises InputError unless a number per model and part."""
-    given = values.shared["coefficients"]
-    count = len(context.recipe.models)
+def check_coefficients(context: Context, values: Values, parts: Sequence[str]) -> None:
+    """Check the coefficients that the recipe brings; where it brings none, that candidates can be merged in memory.
+
+    Raises:
+        InputError: they are not a number per model and part, or rows of embeddings have to be matched by their tokens.
+    """
+    given, count = values.shared["coefficients"], len(context.recipe.models)
     if given is None:
-        return None
-    right = isinstance(given, Mapping) and set(given) == set(parts) and all(_numbers(v, count) for v in given.values())
-    if not right:
+        if context.stream.vocabulary:
+            raise InputError(
+                "recipe, key 'tokenizer': a search in memory merges rows by position; expected models of one "
+                "vocabulary, found others; give the coefficients, or search with the command `sweep`, which writes "
+                "each candidate"
+            )
+    elif not (
+        isinstance(given, Mapping) and set(given) == set(parts) and all(_numbers(v, count) for v in given.values())
+    ):
         expected = f"{count} numbers, one per model, for each of {', '.join(parts)}"
         raise context.wrong("parameters.coefficients", expected, given)
-    return given
 
 
 def searches(values: Values) -> bool:
@@ -97,7 +106,7 @@ def load_texts(context: Context, values: Values, categories: Sequence[str]) -> l
     """Draw `samples` texts of each category from the calibration corpus, in batches whose logits are small.
 
     Raises:
-        InputError: no calibration corpus is named, or it has no such category.
+        InputError: the calibration corpus has no such category.
     """
     from nmerge_core.text_samples import draw
 
@@ -113,11 +122,9 @@ def load_texts(context: Context, values: Values, categories: Sequence[str]) -> l
 
 
 def load_evaluator(context: Context, values: Values) -> Evaluator:
-    """Load the tasks that candidates are scored on; raises InputError where none is named or one cannot be loaded."""
+    """Load the tasks that candidates are scored on; raises InputError where one cannot be loaded."""
     from nmerge_core.evaluation import Evaluator
 
-    if not values.shared["tasks"]:
-        raise context.wrong("parameters.tasks", "at least one task that `evaluate` accepts", "none")
     # A name is a task, even where a folder of that name lies beside the recipe.
     files = {
         task: str(context.recipe.path(task)) for task in values.shared["tasks"] if task.endswith((".yaml", ".yml"))

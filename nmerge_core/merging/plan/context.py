@@ -126,19 +126,25 @@ class Context:
             progress=self.progress,
         )
 
+    def check_neurons(self, values: Values) -> None:
+        """Check that a classification is of the base, or a corpus to classify it with is named; raises InputError."""
+        neurons = values.shared["neurons"]
+        if neurons:
+            self._checked(_categories(self.recipe.path(neurons), None, None), neurons)
+        elif not values.shared["corpus"]:
+            expected = "the folder of a classification of the base (`classify BASE … --out DIR`), or a 'corpus'"
+            raise self.wrong("parameters.neurons", expected, "neither")
+
     def neuron_categories(self, values: Values) -> "pd.DataFrame":
         """Return the base's neuron categories (layer, neuron, category), read or classified on the way.
 
         Raises:
-            InputError: neither a classification folder nor a corpus is named, or the folder is of another model.
+            InputError: the folder is of another model.
         """
         neurons, corpus = values.shared["neurons"], values.shared["corpus"]
         top_k, margin = values.shared["top_k"], values.shared["margin"]
         if neurons:
             return self._checked(_categories(self.recipe.path(neurons), top_k, margin), neurons)
-        if not corpus:
-            expected = "the folder of a classification of the base (`classify BASE … --out DIR`), or a 'corpus'"
-            raise self.wrong("parameters.neurons", expected, "neither")
         from nmerge_core.classification import classify
 
         with TemporaryDirectory(prefix="nmerge-neurons-") as folder:
@@ -155,18 +161,26 @@ class Context:
             )
             return self._checked(_categories(out, None, None), corpus)
 
+    def check_statistics(self, values: Values, kind: str) -> None:
+        """Check that statistics are of their models, or a corpus to collect them on is named; raises InputError."""
+        from nmerge_core.calibration import open_statistics
+
+        for model, folder in zip(self.stream.models, values.each["statistics"], strict=True):
+            if folder:
+                open_statistics(self.recipe.path(folder), kind, model)
+        if not values.shared["corpus"] and None in values.each["statistics"]:
+            expected = f"a folder of `statistics MODEL --kind {kind} …` for each model, or a 'corpus' for all"
+            raise self.wrong("models[].parameters.statistics", expected, "neither")
+
     def statistics(self, values: Values, kind: str) -> "list[Statistics]":
         """Return each model's statistics: read from its folder, else from the cache, where they may be collected first.
 
         Raises:
-            InputError: neither a folder nor a corpus is named, or a folder is of another model or kind.
+            InputError: a folder is of another model or kind.
         """
         from nmerge_core.calibration import cached, open_statistics
 
         corpus, folders = values.shared["corpus"], values.each["statistics"]
-        if not corpus and None in folders:
-            expected = f"a folder of `statistics MODEL --kind {kind} …` for each model, or a 'corpus' for all"
-            raise self.wrong("models[].parameters.statistics", expected, "neither")
         models = zip(self.stream.models, folders, self.task_categories(values), strict=True)
         found = [
             open_statistics(self.recipe.path(folder), kind, model)

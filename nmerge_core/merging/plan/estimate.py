@@ -11,8 +11,10 @@ from nmerge_core.checkpoints.writer import existing_parent, plan_layout
 from nmerge_core.inputs import Places
 from nmerge_core.machine import cores
 from nmerge_core.merging.compute.stream import BLOCK_ELEMENTS
+from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.progress import silent
 
 # Of a process with torch, and of one with compiled loops alone, measured on two cores, files in the page cache: entries
 # of one model that one core streams per second, seconds until the first, and bytes it occupies before any work.
@@ -60,7 +62,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     """Estimate the cost of a merge into `out`; a 7 B family takes well under two seconds.
 
     Raises:
-        InputError: a model cannot be opened, or models do not fit together.
+        InputError: a model cannot be opened, models do not fit together, or parameters do not fit them.
     """
     opened = open_recipe(recipe, "cpu")
     stream = opened.stream
@@ -69,6 +71,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
     recipe.in_full(Places(cache_root()))  # an error where something that it names is not there
+    method.check(Context(recipe, stream, tuple(layout.tensors), silent), values)
     passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream)
     searching = method.searches(values)
     model = 4 * entries if searching else 0  # in float32 at most
@@ -77,7 +80,10 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     compiled = all(method.is_compiled(stream, tensor) for tensor in layout.tensors.values())
     entries_per_second, start_seconds, start_bytes = _COMPILED if compiled else _WITH_TORCH
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
-    block = BLOCK_ELEMENTS * 4 * (len(sources) + _BLOCK_COPIES)
+    largest = max((tensor.elements for tensor in layout.tensors.values()), default=0)
+    block = (
+        (max(largest, BLOCK_ELEMENTS) if method.whole(values) else BLOCK_ELEMENTS) * 4 * (len(sources) + _BLOCK_COPIES)
+    )
     return Estimate(
         tensors=len(layout.tensors),
         parameters=entries,

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 MergeFunction = Callable[[Block, Values, Any], "torch.Tensor"]
 RuleFunction = Callable[[str, Values, Any], Rule]
-PrepareFunction = Callable[[Any, Values], Prepared]  # of a `plan.context.Context`, which knows recipes and so methods
+# Of a `plan.context.Context`, which knows recipes and so methods.
+CheckFunction = Callable[[Any, Values], None]
+PrepareFunction = Callable[[Any, Values], Prepared]
 NeedsFunction = Callable[[Stream], "Needs"]
 
 
@@ -34,6 +36,10 @@ class Needs:
 
     memory: int = 0
     operations: float = 0.0
+
+
+def _accept(context: Any, values: Values) -> None:
+    pass
 
 
 def _once(values: Values) -> int:
@@ -53,11 +59,12 @@ class Method:
     """A merge method: `merge(block, values, prepared)` returns the merged delta of a block, (rows, columns) float32.
 
     Where every entry is merged by itself, `rule(name, values, prepared)` says how for a tensor, and `merge` is made of
-    it. `prepare(context, values)`, where there is one, finds whole-model facts first; `results` say which of them are
-    worth seeing. A method without base works on the weights themselves: its blocks have a zero base. `passes` tells how
-    often the models are read, the merge itself included, `solves` whether something is measured by running them on
-    texts, `searches` whether a whole model is held in memory and run to find it, and `needs` what else the merge takes.
-    `version` is raised when the merged bytes change.
+    it. `check(context, values)` raises InputError for parameters that do not go together or with the models, from
+    headers alone; then `prepare(context, values)`, where there is one, finds whole-model facts; `results` say which of
+    them are worth seeing. A method without base works on the weights themselves: its blocks have a zero base. `whole`
+    tells whether a block must be a whole tensor, `passes` how often the models are read, the merge itself included,
+    `solves` whether something is measured by running them on texts, `searches` whether a whole model is held in memory
+    and run to find it, and `needs` what else the merge takes. `version` is raised when the merged bytes change.
     """
 
     name: str
@@ -70,8 +77,10 @@ class Method:
     version: int = 1
     results: tuple[Result, ...] = ()
     rule: RuleFunction | None = None
+    check: CheckFunction = _accept
     prepare: PrepareFunction | None = None
     needs_base: bool = True
+    whole: Callable[[Values], bool] = _never
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
     searches: Callable[[Values], bool] = _never
@@ -107,8 +116,10 @@ class Method:
         """Find what it has to know before it merges, in a form that travels between processes.
 
         Raises:
+            InputError: parameters do not go together, or with the models.
             TypeError: what `prepare` found cannot travel.
         """
+        self.check(context, values)
         prepared = self.prepare(context, values) if self.prepare else Prepared()
         try:
             pickle.dumps(prepared.data)
@@ -143,8 +154,10 @@ def method(
     parameters: Sequence[Parameter],
     version: int = 1,
     results: Sequence[Result] = (),
+    check: CheckFunction = _accept,
     prepare: PrepareFunction | None = None,
     needs_base: bool = True,
+    whole: Callable[[Values], bool] = _never,
     passes: Callable[[Values], int] = _once,
     solves: Callable[[Values], bool] = _never,
     searches: Callable[[Values], bool] = _never,
@@ -175,8 +188,10 @@ def method(
             version=version,
             results=tuple(results),
             rule=function if entrywise else None,
+            check=check,
             prepare=prepare,
             needs_base=needs_base,
+            whole=whole,
             passes=passes,
             solves=solves,
             searches=searches,
