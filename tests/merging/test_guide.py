@@ -22,7 +22,7 @@ from nmerge_core.merging.recipe import catalogue, registry
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from tests.merging.compute.test_entrywise import WEIGHTS, merged_by_kernel, merged_by_torch, models
-from tests.merging.test_methods import assert_same, run, thresholds
+from tests.merging.merged import assert_same, run, thresholds
 from tests.merging.test_parts import composed, merged, neurons_of
 
 GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")

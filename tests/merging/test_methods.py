@@ -1,7 +1,6 @@
-"""Each method against a naive reference over whole tensors, and properties over the whole registry."""
+"""Each method against a naive reference over whole tensors."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from nmerge_core.errors import InputError
-from nmerge_core.merging.compute.stream import all_rows
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
-
-Weights = dict[str, torch.Tensor]
-ALPHA = {
-    str(layer): {part: [0.25 + 0.5 * layer, 0.5, -0.25] for part in ("attention", "mlp", "general", "math", "code")}
-    for layer in range(checkpoints.LAYERS)
-}
-
-
-def run(family, out: Path, method: str, models: list[str] | None = None, **parameters: Any) -> Weights:
-    recipe = {
-        "merge_method": method,
-        "base_model": family.base,
-        "models": checkpoints.entries(method, models or family.models),
-        "parameters": parameters,
-    }
-    merge(load_recipe(recipe), out)
-    return load_file(out / "model.safetensors")
-
-
-def deltas(family) -> Weights:
-    """The task vectors, (T, …) per tensor."""
-    return {
-        name: torch.stack([tune[name] - base for tune in family.tunes.values()])
-        for name, base in family.weights.items()
-    }
-
-
-def thresholds(family, density: float, extra: int = 0) -> list[float]:
-    all_ = torch.cat([tau.flatten(1) for tau in deltas(family).values()], dim=1).abs()
-    kept = -int(-all_.shape[1] * density // 1) + extra
-    return all_.sort(dim=1, descending=True).values[:, kept - 1].tolist()
-
-
-def assert_same(merged: Weights, family, delta: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
-    assert merged.keys() == family.weights.keys()
-    for name, tau in deltas(family).items():
-        torch.testing.assert_close(merged[name], family.weights[name] + delta(name, tau), atol=2e-6, rtol=2e-6)
+from tests.merging.merged import ALPHA, Weights, assert_same, deltas, run, thresholds
 
 
 def test_linear(family, tmp_path: Path) -> None:
@@ -299,42 +259,6 @@ def test_pcb_equals_its_formula_over_the_whole_model(family, tmp_path: Path) -> 
         torch.testing.assert_close(merged[name], base + part, atol=3e-6, rtol=1e-5)
 
 
-# Coefficients of the methods that solve or search some, for the properties below.
-BY_LAYER = {part: [0.5, -0.25, 1.25] for part in ("0", "1", "embedding", "norm")}
-NEEDED = {"sublin": ALPHA, "neuronmerge": ALPHA, "adamerging": BY_LAYER}
-NEEDED |= {name: {"model": [0.5, -0.25, 1.25]} for name in ("lorahub", "pcb_es")}
-
-LACKING = {*NEEDED, "fisher", "regmean"}  # what cannot merge without coefficients, texts or statistics
-
-
-def needed(family, method: str) -> dict[str, Any]:
-    given = {"coefficients": NEEDED[method]} if method in NEEDED else {}
-    return given | ({"neurons": family.neurons} if method == "neuronmerge" else {})
-
-
-@pytest.mark.parametrize("method", methods())
-def test_a_dry_run_says_what_the_merge_would(family, tmp_path: Path, method: str) -> None:
-    """Where a method lacks data, or what it needs is not as it must be, both say the same and nothing is written."""
-    wrong: list[dict[str, Any]] = [
-        {},
-        {"coefficients": {"no such part": [1.0]}},
-        {"trim": "model", "density": [0.1, 0.9]},
-    ]
-    known = {parameter.name for parameter in methods()[method].parameters}
-    for parameters in (each for each in wrong if each.keys() <= known):
-        if not parameters and method not in LACKING:
-            continue
-        recipe = {"merge_method": method, "base_model": family.base, "parameters": parameters}
-        recipe["models"] = [{"model": model} for model in family.models]
-        told = []
-        for work in (estimate, merge):
-            with pytest.raises(InputError, match="expected") as error:
-                work(load_recipe(recipe), tmp_path / "out")
-            told.append(str(error.value))
-        assert told[0] == told[1]
-    assert not any(tmp_path.iterdir())
-
-
 def test_adamerging_by_layer(family, tmp_path: Path) -> None:
     coefficients = {"embedding": [1, 0, 0], "0": [0.5, 0, 0], "1": [0, 0.25, 0], "norm": [0, 0, 1]}
     merged = run(family, tmp_path / "out", "adamerging", coefficients=coefficients)
@@ -350,72 +274,3 @@ def test_adamerging_by_layer(family, tmp_path: Path) -> None:
 def test_lorahub_adds_by_coefficients(family, tmp_path: Path) -> None:
     merged = run(family, tmp_path / "out", "lorahub", coefficients={"model": [0.5, -0.25, 1.25]})
     assert_same(merged, family, lambda name, tau: 0.5 * tau[0] - 0.25 * tau[1] + 1.25 * tau[2])
-
-
-@pytest.mark.parametrize("method", methods())
-def test_same_recipe_same_bytes_whatever_the_shards(family, tmp_path: Path, method: str) -> None:
-    run(family, tmp_path / "one", method, **needed(family, method))
-    sharded = [checkpoints.write(tmp_path / name, weights, shards=3) for name, weights in family.tunes.items()]
-    run(family, tmp_path / "two", method, models=sharded, **needed(family, method))
-    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
-
-
-@pytest.mark.parametrize("method", methods())
-def test_threads_and_visiting_order_change_nothing(
-    family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
-    monkeypatch.setattr("nmerge_core.machine.cores", lambda: 4)
-    monkeypatch.setattr("nmerge_core.merging.compute.stream.BLOCK_ELEMENTS", 32)  # several blocks a tensor
-    before = torch.get_num_threads()
-    written = {}
-    try:
-        for threads in (1, 2, 4):
-            torch.set_num_threads(threads)
-            run(family, tmp_path / str(threads), method, **needed(family, method))
-            written[threads] = (tmp_path / str(threads) / "model.safetensors").read_bytes()
-    finally:
-        torch.set_num_threads(before)
-    for module in ("loop", "plan.context"):
-        monkeypatch.setattr(
-            f"nmerge_core.merging.{module}.all_rows", lambda stream, names: all_rows(stream, list(names)[::-1])
-        )
-    run(family, tmp_path / "reversed", method, **needed(family, method))
-    written[-1] = (tmp_path / "reversed/model.safetensors").read_bytes()
-    assert len(set(written.values())) == 1
-
-
-@pytest.mark.parametrize("method", [name for name, method in methods().items() if method.needs_base])
-def test_models_equal_to_the_base_give_the_base(family, tmp_path: Path, method: str) -> None:
-    copies = [checkpoints.write(tmp_path / name, family.weights) for name in family.tunes]
-    merged = run(family, tmp_path / "out", method, models=copies, **needed(family, method))
-    for name, value in merged.items():
-        assert torch.equal(value, family.weights[name]), name
-
-
-@pytest.mark.parametrize("method", methods())
-def test_the_written_recipe_gives_the_same_bytes(family, tmp_path: Path, method: str) -> None:
-    run(family, tmp_path / "one", method, **needed(family, method))
-    merge(load_recipe(tmp_path / "one/nmerge_recipe.yaml"), tmp_path / "two")
-    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
-
-
-@pytest.mark.parametrize("method", methods())
-def test_bfloat16_is_rounded_once(tmp_path: Path, family, method: str) -> None:
-    half = {name: value.bfloat16() for name, value in family.weights.items()}
-    tunes = [{name: value.bfloat16() for name, value in tune.items()} for tune in family.tunes.values()]
-    root = tmp_path / "half"
-    halves = [checkpoints.write(root / name, tune) for name, tune in zip(family.tunes, tunes, strict=True)]
-    single = [
-        checkpoints.write(tmp_path / "single" / name, {n: v.float() for n, v in tune.items()})
-        for name, tune in zip(family.tunes, tunes, strict=True)
-    ]
-    recipe = {"merge_method": method, "parameters": needed(family, method)}
-    for out, base, models in (("h", half, halves), ("s", {n: v.float() for n, v in half.items()}, single)):
-        reference = checkpoints.write(tmp_path / out / "base", base)
-        merge(
-            load_recipe({**recipe, "base_model": reference, "models": checkpoints.entries(method, models)}),
-            tmp_path / f"{out}-out",
-        )
-    exact = load_file(tmp_path / "s-out/model.safetensors")
-    for name, value in load_file(tmp_path / "h-out/model.safetensors").items():
-        assert torch.equal(value, exact[name].bfloat16()), name

@@ -16,7 +16,7 @@ from nmerge_core.merging.recipe.method_part import delta_methods
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.parameters import Solved
-from tests.merging.test_methods import needed
+from tests.merging.merged import needed
 
 CATEGORIES = ("math", "code", "translation")
 

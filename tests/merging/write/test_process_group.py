@@ -24,7 +24,7 @@ from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.merging.write import journal
 from nmerge_core.merging.write.process_group import ProcessGroup
 from tests.merging import checkpoints
-from tests.merging.test_methods import needed, run
+from tests.merging.merged import needed, run
 from tests.merging.test_pipeline import left_in, recipe_of
 from tests.merging.write.test_staging import contents
 
