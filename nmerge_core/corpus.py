@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -18,6 +19,7 @@ from nmerge_core.errors import InputError
 GENERAL = "general"
 SOURCE_DEFAULTS: dict[str, Any] = {"path": None, "config": None, "split": "train", "column": "text", "count": 300}
 """Keys of a YAML source; 300 exemplars a category is M of NeuronMerge §2.2."""
+_SLICED = re.compile(r"(.+)\[(?::-([1-9]\d*)|-([1-9]\d*):)\]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -43,35 +45,30 @@ class Corpus:
         """The (exemplars,) category index of every exemplar."""
         return np.array([self.categories.index(exemplar.category) for exemplar in self.exemplars], dtype=np.int64)
 
-    def held_out(self, lines: int) -> tuple[Exemplar, ...]:
-        """The last `lines` exemplars of each category: those that `load_corpus` leaves out for that `held_out`."""
-        size = len(self.exemplars) // len(self.categories)  # the same for each, one after the other
-        return tuple(exemplar for exemplar in self.exemplars if exemplar.id % size >= size - lines)
+
+def whole_and_slice(reference: str) -> tuple[str, str]:
+    """Part a corpus's reference into its path and which of its lines are meant: `corpus[:-60]` is corpus, [:-60]."""
+    sliced = _SLICED.fullmatch(reference)
+    return (sliced[1], reference[len(sliced[1]) :]) if sliced else (reference, "")
 
 
-def load_corpus(
-    reference: str,
-    categories: Sequence[str] | None = None,
-    *,
-    per_category: int | None = None,
-    held_out: int = 0,
-) -> Corpus:
+def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None) -> Corpus:
     """Read a corpus: a folder with one `<category>.jsonl` per category, or a YAML file naming a source for each.
 
-    A YAML source is `{path, config, split, column, count}` as `datasets.load_dataset` takes them; `path` is a Hub id,
-    a dataset folder, or a .jsonl/.json/.csv/.parquet file relative to the YAML.
+    Of `corpus[:-60]` the last 60 exemplars of each category are left out, of `corpus[-60:]` all others. A YAML source
+    is `{path, config, split, column, count}` as `datasets.load_dataset` takes them; `path` is a Hub id, a dataset
+    folder, or a .jsonl/.json/.csv/.parquet file relative to the YAML.
 
     Args:
-        reference: the folder or the YAML file.
+        reference: the folder or the YAML file, or a slice of it.
         categories: the categories to read, all by default; General is always read and comes first.
         per_category: read only the first that many exemplars of each category.
-        held_out: leave out the last that many exemplars of each category.
 
     Raises:
         InputError: no such corpus, no General, an unknown category, an empty one, a line that is not
             `{"text": "…"}`, or categories of unequal size (the vote of Eq. 2 assumes the same M for each).
     """
-    path = Path(reference).expanduser()
+    path = Path(whole_and_slice(reference)[0]).expanduser()
     if path.is_dir():
         sources: dict[str, Any] = {file.stem: file for file in sorted(path.glob("*.jsonl"))}
     elif path.is_file() and path.suffix in (".yaml", ".yml"):
@@ -84,13 +81,9 @@ def load_corpus(
     for category in _chosen(reference, list(sources), categories):
         source = sources[category]
         lines = _jsonl_texts(source) if isinstance(source, Path) else _dataset_texts(path, category, source)
-        kept = list(lines)[:-held_out] if held_out else lines
-        texts[category] = list(islice(kept, per_category))
+        texts[category] = list(islice(_meant(lines, reference), per_category))
         if not texts[category]:
-            besides = f" besides the {held_out:,} held out" if held_out else ""
-            raise InputError(
-                f"corpus {reference}: category {category} has no exemplars{besides}; add some or leave it out"
-            )
+            raise InputError(f"corpus {reference}: category {category} has no exemplars; add some or leave it out")
     counts = {category: len(found) for category, found in texts.items()}
     smallest = min(counts.values())
     if per_category is not None and smallest < per_category or len(set(counts.values())) > 1:
@@ -108,6 +101,15 @@ def _corpus(reference: str, texts: dict[str, list[str]]) -> Corpus:
     exemplars = tuple(Exemplar(id, category, text) for id, (category, text) in enumerate(labelled))
     digest = hashlib.sha256(json.dumps(labelled, ensure_ascii=False).encode()).hexdigest()
     return Corpus(reference, tuple(texts), exemplars, digest)
+
+
+def _meant(texts: Iterable[str], reference: str) -> Iterable[str]:
+    """Return those of a category's texts that a reference means, all unless it is a slice."""
+    sliced = _SLICED.fullmatch(reference)
+    if sliced is None:
+        return texts
+    without, last = sliced[2], sliced[3]
+    return list(texts)[: -int(without)] if without else list(texts)[-int(last) :]
 
 
 def _chosen(reference: str, found: list[str], categories: Sequence[str] | None) -> list[str]:

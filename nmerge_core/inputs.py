@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nmerge_core.cache import task_file
 from nmerge_core.checkpoints import absolute, fingerprint, fingerprint_files, fingerprint_weights, open_checkpoint
+from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 
 Found = tuple[str, str]  # the full name of what was named, and the fingerprint of what it holds
@@ -48,13 +49,14 @@ class Places:
         return self._models[reference]
 
     def corpus(self, reference: str) -> Found:
-        """Find a corpus: all its files count."""
-        path = self._path(reference)
+        """Find a corpus: all its files count, and which of its lines are meant."""
+        whole, meant = whole_and_slice(reference)
+        path = self._path(whole)
         if not path.exists():
             raise InputError(
                 f"{reference}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file"
             )
-        return str(path), digest(path.glob("*.jsonl") if path.is_dir() else _with_mentioned([path]))
+        return f"{path}{meant}", digest(path.glob("*.jsonl") if path.is_dir() else _with_mentioned([path]))
 
     def classification(self, reference: str) -> Found:
         """Find a folder that `classify` wrote, or such a run: the categories of its neurons count."""

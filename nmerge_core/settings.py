@@ -11,7 +11,8 @@ FINE_TUNES = MODELS.with_(help="Fine-tunes of the base.")
 CORPUS = Corpus(
     name="corpus",
     required=True,
-    help="A folder with one <category>.jsonl per category, or a YAML of datasets sources.",
+    help="A folder with one <category>.jsonl per category, or a YAML of datasets sources; CORPUS[:-60] leaves the last "
+    "60 lines of each category out.",
 )
 TASK = Task(
     name="task",

@@ -147,8 +147,7 @@ def save(name: str, base: str | None, tuned: pd.DataFrame, corpus: str | None, t
     try:
         file = families(cache_root()).get(name)
         family = load_family(file) if file else Family(name, base, models)
-        held_out = family.held_out if corpus == family.corpus else 0
-        family = replace(family, base=base, models=models, corpus=corpus, held_out=held_out, tasks=tuple(tasks))
+        family = replace(family, base=base, models=models, corpus=corpus, tasks=tuple(tasks))
         save_family(family, cache_root() / "families")
     except InputError as error:
         st.error(str(error))
@@ -195,7 +194,7 @@ def own_family(family: Family) -> None:
         key="models_corpus",
         placeholder="Folder or YAML",
         help="The texts that classify neurons: a folder with one <category>.jsonl per category, general.jsonl among "
-        "them; or a YAML of dataset sources",
+        "them; or a YAML of dataset sources. `corpus[:-60]` holds out the last 60 lines of each",
     )
     tasks = right.multiselect(
         "Tasks (optional)",

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus import load_corpus, whole_and_slice
 from nmerge_core.errors import InputError
 from tests.tiny import TEXTS, write_corpus
 
@@ -24,18 +24,24 @@ def test_chosen_categories_keep_their_order_and_general_is_always_there(tmp_path
 
 def test_lines_held_out_are_the_last_of_each_category(tmp_path):
     folder = write_corpus(tmp_path, TEXTS)
-    kept, whole = load_corpus(folder, held_out=1), load_corpus(folder)
+    kept, held_out = load_corpus(f"{folder}[:-1]"), load_corpus(f"{folder}[-1:]")
     order = ("general", "code", "math")
     assert [exemplar.text for exemplar in kept.exemplars] == [text for name in order for text in TEXTS[name][:3]]
-    assert [exemplar.text for exemplar in whole.held_out(1)] == [TEXTS[name][3] for name in order]
-    assert [exemplar.id for exemplar in whole.held_out(1)] == [3, 7, 11]
-    assert whole.held_out(0) == () and whole.held_out(9) == whole.exemplars
-    first = load_corpus(folder, ["math"], per_category=2, held_out=1)
+    assert [exemplar.text for exemplar in held_out.exemplars] == [TEXTS[name][3] for name in order]
+    assert load_corpus(f"{folder}[-9:]").exemplars == load_corpus(folder).exemplars
+    first = load_corpus(f"{folder}[:-1]", ["math"], per_category=2)
     assert [exemplar.text for exemplar in first.exemplars] == TEXTS["general"][:2] + TEXTS["math"][:2]
-    with pytest.raises(InputError, match="category general has no exemplars besides the 4 held out; add some"):
-        load_corpus(folder, held_out=4)
+    with pytest.raises(InputError, match=r"\[:-4\]: category general has no exemplars; add some"):
+        load_corpus(f"{folder}[:-4]")
     with pytest.raises(InputError, match="3 were asked for, found general 2, code 2, math 2"):
-        load_corpus(folder, per_category=3, held_out=2)
+        load_corpus(f"{folder}[:-2]", per_category=3)
+
+
+@pytest.mark.parametrize("reference", ["c[:-0]", "c[:3]", "c[3:]", "c[:]", "c[-2:-1]", "c[1]"])
+def test_what_is_no_slice_of_last_lines_is_a_name(reference):
+    assert whole_and_slice(reference) == (reference, "")
+    with pytest.raises(InputError, match="found neither"):
+        load_corpus(reference)
 
 
 def test_equal_texts_have_equal_fingerprints_and_others_not(tmp_path):

@@ -27,15 +27,14 @@ def written(folder: Path, text: str) -> Path:
 def test_a_whole_family_is_read(tmp_path: Path) -> None:
     text = (
         "base: lab/base\nmodels:\n  math: lab/math\n  code: {model: lab/coder+lab/lora, label: coder}\n"
-        "corpus: {path: texts, held_out: 60}\ntasks: [math, gsm8k]\nprompts: ['2 + 2 =', \"a\\nb\"]\n"
+        "corpus: texts[:-60]\ntasks: [math, gsm8k]\nprompts: ['2 + 2 =', \"a\\nb\"]\n"
         "neurons:\n  loud: [[0, 17], [1, 3]]\n  none: []\nnotes: |\n  First.\n  Second.\n"
     )
     assert load_family(written(tmp_path, text)) == Family(
         name="mine",
         base="lab/base",
         models=(Member("lab/math", "math", "math"), Member("lab/coder+lab/lora", "coder", "code")),
-        corpus="texts",
-        held_out=60,
+        corpus="texts[:-60]",
         tasks=("math", "gsm8k"),
         prompts=("2 + 2 =", "a\nb"),
         neurons={"loud": ((0, 17), (1, 3)), "none": ()},
@@ -51,7 +50,7 @@ def test_the_example_of_the_docs_is_a_family(tmp_path: Path) -> None:
         name="mine",
         base="base",
         models=(Member("math", "math", "math"), Member("lab/coder-0.5b", "coder", "code")),
-        corpus="corpus",
+        corpus="corpus[:-60]",
         tasks=("math", "tasks/own.yaml"),
         prompts=("What is 3 + 4?",),
         neurons={"loud": ((0, 17),)},
@@ -86,14 +85,14 @@ def test_relative_paths_count_from_the_file(tmp_path: Path, monkeypatch: pytest.
         (elsewhere / folder).mkdir(parents=True)
     text = (
         "base: base\nmodels: {math: ./math, lora: base+lora, law: law, hub: lab/law, far: ../elsewhere/law}\n"
-        "corpus: texts\ntasks: [own.yaml, absent.yaml, general]\n"
+        "corpus: texts[:-2]\ntasks: [own.yaml, absent.yaml, general]\n"
     )
     monkeypatch.chdir(elsewhere)
     found = load_family(written(home, text))
     assert found.base == str(home / "base")  # not that of the working directory
     far = str(elsewhere / "law")
     assert found.references == [str(home / "math"), f"{home}/base+{home}/lora", "law", "lab/law", far]
-    assert found.corpus == str(home / "texts")
+    assert found.corpus == f"{home / 'texts'}[:-2]"
     assert found.tasks == (str(home / "own.yaml"), "absent.yaml", "general")  # a task's name is no path
     assert load_family(Path("../home/mine.yaml")) == found
 
@@ -101,7 +100,7 @@ def test_relative_paths_count_from_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
     for folder in ("base", "lora"):
         (tmp_path / folder).mkdir()
-    found = load_family(written(tmp_path, "base: base\nmodels: [base+lora, lab/law+lora]\ncorpus: texts\n"))
+    found = load_family(written(tmp_path, "base: base\nmodels: [base+lora, lab/law+lora]\ncorpus: texts[-3:]\n"))
     assert found.missing == ["lab/law", "texts"]
     assert replace(found, corpus=None).missing == ["lab/law"]
 
@@ -140,10 +139,6 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
         ("base: b\nmodels: [{model: m, label: base}]", "{file}, key 'models': two models are called 'base'; give each"),
         ("base: b\nmodels: {math: m, code: m}", "{file}, key 'models': m is there twice; leave one out"),
         (f"{LEAST}corpus: 3", r"{file}, key 'corpus': expected a folder of <category>.jsonl files or .*; found 3"),
-        (f"{LEAST}corpus: {{held_out: 3}}", "{file}, key 'corpus': expected a folder .*, held_out: …}; found nothing"),
-        (f"{LEAST}corpus: {{path: c, held: 3}}", "{file}, key 'corpus': unknown key 'held'; did you mean 'held_out'?"),
-        (f"{LEAST}corpus: {{path: c, held_out: -1}}", "{file}, key 'corpus.held_out': expected a number of lines.* -1"),
-        (f"{LEAST}corpus: {{path: c, held_out: yes}}", "{file}, key 'corpus.held_out': expected a number .*found True"),
         (f"{LEAST}tasks: math", "{file}, key 'tasks': expected a list of texts; found 'math'"),
         (f"{LEAST}tasks: [math, 3]", r"{file}, key 'tasks\[1\]': expected a text; found 3"),
         (f"{LEAST}prompts: [x, ]\nnotes: 3", "{file}, key 'notes': expected a text; found 3"),
@@ -177,7 +172,7 @@ def test_the_shortest_form_is_written() -> None:
         "models": {"math": "m", "code": {"model": "c", "label": "coder"}},
     }
     listed = (Member("x/m", "m"), Member("x/n", "en"), Member("x/o", "law", "law"), Member("x/p", "p", "law"))
-    assert yaml.safe_load(Family("f", "b", listed, "c", 5, ("t",), notes="One\ntwo").to_yaml()) == {
+    assert yaml.safe_load(Family("f", "b", listed, "c[:-5]", ("t",), notes="One\ntwo").to_yaml()) == {
         "base": "b",
         "models": [
             "x/m",
@@ -185,7 +180,7 @@ def test_the_shortest_form_is_written() -> None:
             {"model": "x/o", "category": "law"},
             {"model": "x/p", "label": "p", "category": "law"},
         ],
-        "corpus": {"path": "c", "held_out": 5},
+        "corpus": "c[:-5]",
         "tasks": ["t"],
         "notes": "One\ntwo",
     }
@@ -213,13 +208,12 @@ def random_family(rng: random.Random) -> Family:
         taken = {"base", *(model.label for model in models)}
         usual = [label for label in (reference.rpartition("/")[2], category) if label and label not in taken]
         models.append(Member(reference, rng.choice([*usual, name(9 + index)]), category))
-    corpus = rng.choice([None, name(0)])
+    corpus = rng.choice([None, name(0), f"{name(0)}[:-3]"])
     return Family(
         name="mine",
         base=name(20),
         models=tuple(models),
         corpus=corpus,
-        held_out=rng.choice([0, 3]) if corpus else 0,
         tasks=tuple(map(name, few())),
         prompts=tuple(map(name, few())),
         neurons={name(index): tuple((rng.randrange(9), index) for _ in few()) for index in few()},

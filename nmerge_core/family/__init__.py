@@ -4,7 +4,7 @@
     models:                       # category: fine-tune; or a list of models and of {model, label, category}
       math: math
       code: {model: lab/coder-0.5b, label: coder}
-    corpus: corpus                # or {path: corpus, held_out: 60}: the last 60 lines of each category are kept apart
+    corpus: corpus[:-60]          # all but the last 60 lines of each category, which are held out
     tasks: [math, tasks/own.yaml]
     prompts: ["What is 3 + 4?"]
     neurons: {loud: [[0, 17]]}    # named lists of [layer, neuron]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import absolute, halves, labels, on_this_machine
+from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.yaml_file import yaml_text
 
@@ -26,15 +27,14 @@ class Member:
 class Family:
     """A base and its fine-tunes, the corpus that classifies neurons, the tasks that score models, and a user's notes.
 
-    `held_out` is the number of lines at the end of each category of the corpus that are kept apart; `neurons` holds
-    lists of (layer, neuron) by name.
+    The corpus may be a slice, `corpus[:-60]`, which holds out the last lines of each category; `neurons` holds lists of
+    (layer, neuron) by name.
     """
 
     name: str
     base: str
     models: tuple[Member, ...]
     corpus: str | None = None
-    held_out: int = 0
     tasks: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     neurons: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
@@ -65,7 +65,8 @@ class Family:
         """The models and adapters that are not on this machine (yet), and the corpus if it is not."""
         named = dict.fromkeys(half for member in self.members for half in halves(member.reference))
         absent = [half for half in named if not on_this_machine(half)]
-        return [*absent, self.corpus] if self.corpus and not Path(expanduser(self.corpus)).exists() else absent
+        corpus, _ = whole_and_slice(self.corpus or "")
+        return [*absent, corpus] if not Path(expanduser(corpus)).exists() else absent
 
     def check(self, where: str) -> None:
         """Raise InputError, naming `where` the family stands, if it lacks a fine-tune or two are not told apart."""
@@ -82,12 +83,13 @@ class Family:
 
     def in_full(self, folder: Path = Path()) -> "Family":
         """Return the family with local paths, which count from `folder`, in full; of the tasks only YAMLs are paths."""
+        corpus, meant = whole_and_slice(self.corpus or "")
         tasks = [absolute(task, folder) if task.endswith((".yaml", ".yml")) else task for task in self.tasks]
         return replace(
             self,
             base=absolute(self.base, folder),
             models=tuple(replace(model, reference=absolute(model.reference, folder)) for model in self.models),
-            corpus=absolute(self.corpus, folder) if self.corpus else None,
+            corpus=f"{absolute(corpus, folder)}{meant}" if corpus else None,
             tasks=tuple(tasks),
         )
 
@@ -96,7 +98,7 @@ class Family:
         content: dict[str, Any] = {
             "base": self.base,
             "models": _written(self.models),
-            "corpus": {"path": self.corpus, "held_out": self.held_out} if self.held_out else self.corpus,
+            "corpus": self.corpus,
             "tasks": list(self.tasks),
             "prompts": list(self.prompts),
             "neurons": {name: [list(neuron) for neuron in neurons] for name, neurons in self.neurons.items()},

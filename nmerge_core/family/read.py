@@ -12,7 +12,7 @@ from nmerge_core.yaml_file import check_keys, read_mapping
 _KEYS = ("base", "models", "corpus", "tasks", "prompts", "neurons", "notes")
 _MODEL = "the folder or Hub id of a model"
 _OF_MODEL = {"model": _MODEL, "label": "a short name", "category": "the name of a category, in quotes if need be"}
-_CORPUS = "a folder of <category>.jsonl files or a YAML of sources, or {path: …, held_out: …}"
+_CORPUS = "a folder of <category>.jsonl files or a YAML of sources, or a slice of it as `corpus[:-60]`"
 
 
 def load_family(source: str | Path) -> Family:
@@ -28,7 +28,6 @@ def load_family(source: str | Path) -> Family:
         content = _from_json(content)
     check_keys(content, _KEYS, where)
     content = {key: value for key, value in content.items() if value is not None}  # a key left blank is a key left out
-    corpus, held_out = _corpus(content.get("corpus"), where)
     notes = content.get("notes", "")
     if not isinstance(notes, str):
         raise _wrong(where, "notes", "a text", notes)
@@ -36,8 +35,7 @@ def load_family(source: str | Path) -> Family:
         name=file.stem,
         base=_text(content.get("base"), where, "base", _MODEL),
         models=_members(content.get("models"), where),
-        corpus=corpus,
-        held_out=held_out,
+        corpus=_text(content["corpus"], where, "corpus", _CORPUS) if "corpus" in content else None,
         tasks=_texts(content.get("tasks", []), where, "tasks"),
         prompts=_texts(content.get("prompts", []), where, "prompts"),
         neurons=_neurons(content.get("neurons", {}), where),
@@ -75,18 +73,6 @@ def _members(models: Any, where: str) -> tuple[Member, ...]:
         Member(own["model"], own.get("label") or own.get("category") or short, own.get("category", ""))
         for own, short in zip(found, labels([own["model"] for own in found]), strict=True)
     )
-
-
-def _corpus(corpus: Any, where: str) -> tuple[str | None, int]:
-    """Read where the corpus is, and how many lines of each category are held out."""
-    if corpus is None:
-        return None, 0
-    given = corpus if isinstance(corpus, Mapping) else {"path": corpus}
-    check_keys(given, ("path", "held_out"), f"{where}, key 'corpus'")
-    held_out = given.get("held_out", 0)
-    if not _whole(held_out):
-        raise _wrong(where, "corpus.held_out", "a number of lines, from 0", held_out)
-    return _text(given.get("path"), where, "corpus", _CORPUS), held_out
 
 
 def _neurons(lists: Any, where: str) -> dict[str, tuple[tuple[int, int], ...]]:

@@ -108,20 +108,26 @@ def test_own_family_is_saved_and_chosen(open_page: OpenPage, tiny_cache: Path) -
 def test_the_form_changes_the_chosen_family_and_keeps_what_it_does_not_ask(
     open_page: OpenPage, tiny_cache: Path
 ) -> None:
-    models, corpus = tiny_cache / "models", str(tiny_cache / "corpus")
-    rest = {"held_out": 1, "prompts": ("2 + 2 =",), "neurons": {"loud": ((0, 7),)}, "notes": "mine"}
+    models, corpus = tiny_cache / "models", f"{tiny_cache / 'corpus'}[:-1]"
+    rest = {"corpus": corpus, "prompts": ("2 + 2 =",), "neurons": {"loud": ((0, 7),)}, "notes": "mine"}
     relabelled = (Member(str(models / "math"), "sums", "math"), Member(str(models / "code"), "code"))
     file = vary_family(tiny_cache, "own", models=relabelled, **rest)
     before = load_family(file)
     app = open_page("pages/1_Models.py", family="own")
-    assert form(app) == [str(models / "base"), [str(models / "math"), str(models / "code")], corpus, [], "own"]
+    assert form(app) == [
+        str(models / "base"),
+        [str(models / "math"), str(models / "code")],
+        corpus,
+        [],
+        "own",
+    ]
     app.multiselect(key="models_tasks").select("math").run()
     app.button(key="models_save").click().run()
     assert not app.exception
     assert load_family(file) == replace(before, tasks=("math",))
     app.selectbox(key="models_corpus").set_value(None).run()
     app.button(key="models_save").click().run()
-    assert load_family(file) == replace(before, tasks=("math",), corpus=None, held_out=0)
+    assert load_family(file) == replace(before, tasks=("math",), corpus=None)
     app.selectbox(key="family").set_value("demo").run()
     assert form(app) == [None, [], None, [], ""]
     file.unlink()

@@ -37,6 +37,8 @@ def test_a_changed_input_makes_another_run(family, tmp_path):
 
     corpus = {"model": family.base, "corpus": family.corpus}
     before = resolve(tmp_path, "classify", corpus).id
+    held_out = resolve(tmp_path, "classify", {**corpus, "corpus": f"{family.corpus}[:-2]"})
+    assert held_out.id != before and held_out.parameters["corpus"] == f"{family.corpus}[:-2]"
     math = family.root / "corpus" / "math.jsonl"
     content = math.read_text()
     math.write_text(content.replace("math text 0", "math text zero"))
@@ -68,7 +70,7 @@ def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, m
     assert request.parameters["recipe"]["base_model"] == family.base
     assert request.parameters["recipe"]["models"][0]["model"] == family.math
     assert request.inputs.keys() == {family.base, family.math, "engine", "method task_arithmetic"}
-    assert request.title == "Task arithmetic of " + family.math
+    assert request.title == "Task arithmetic of math"
 
 
 def test_a_recipe_s_tokenizer_is_absolute_too(family, tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ class Context:
         if not calibration:
             expected = "the folder of a corpus (one <category>.jsonl per category), which measures the coefficients"
             raise self.wrong("parameters.calibration", expected, "none")
-        return str(self.recipe.path(calibration))
+        return self.recipe.corpus(calibration)
 
     def coefficients(self, values: Values) -> "Coefficients":
         """Solve SubModule Linearity's α per layer for attention, MLP and neuron groups (`linearity.solve`).
@@ -151,7 +151,7 @@ class Context:
             out = Path(folder) / "neurons"
             classify(
                 self.recipe.base_model or "",
-                str(self.recipe.path(corpus)),
+                self.recipe.corpus(corpus),
                 out,
                 top_k=top_k or 10,
                 margin=1 if margin is None else margin,
@@ -187,7 +187,7 @@ class Context:
             if folder
             else cached(
                 model,
-                str(self.recipe.path(corpus)),
+                self.recipe.corpus(corpus),
                 kind,
                 category,
                 samples=values.shared["samples"],
@@ -216,7 +216,7 @@ class Context:
         """
         folders = [folder and str(self.recipe.path(folder).resolve()) for folder in values.each["statistics"]]
         categories = zip(folders, values.each["category"], self.task_categories(values), strict=True)
-        corpus = str(self.recipe.path(values.shared["corpus"]).resolve()) if None in folders else None
+        corpus = str(Path(self.recipe.corpus(values.shared["corpus"])).resolve()) if None in folders else None
         keys = ("label", "corpus", "categories", "texts", "tokens")
         rows = [{**{key: s.meta[key] for key in keys}, "fingerprint": s.fingerprint} for s in statistics]
         return Prepared(

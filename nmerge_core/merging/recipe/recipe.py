@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import label, labels
+from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places, find_path
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
@@ -139,6 +140,11 @@ class Recipe:
     def path(self, reference: str) -> Path:
         """Find a file that the recipe names: as it is written, else beside the recipe's own file."""
         return find_path(reference, self.folder)
+
+    def corpus(self, reference: str) -> str:
+        """Find a corpus that the recipe names, as a file, and the slice of it that is meant."""
+        whole, meant = whole_and_slice(reference)
+        return f"{self.path(whole)}{meant}"
 
     def in_full(self, places: Places) -> tuple["Recipe", dict[str, str]]:
         """Return the recipe with all that it names in full, and what decides its result beside it.

@@ -38,6 +38,14 @@ def test_a_title_has_short_names() -> None:
     assert recipe.title({"org/code": "coder"}, ["math", "coder"]) == "TIES-Merging"
 
 
+def test_a_slice_of_a_corpus_is_found_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "recipe.yaml").write_text(TIES)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert recipe.corpus("corpus[:-60]") == f"{tmp_path / 'corpus'}[:-60]"
+    assert recipe.corpus("elsewhere[-60:]") == "elsewhere[-60:]"
+
+
 def test_written_recipe_reads_the_same() -> None:
     recipe = load_recipe(TIES)
     again = load_recipe(recipe.yaml)
