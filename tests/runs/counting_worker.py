@@ -14,6 +14,7 @@ def count(parameters, results, progress):
     (results / "begun").touch()
     for step in range(parameters["steps"]):
         progress("counting", step, parameters["steps"], "steps")
+        (results / "silent").touch()  # no question is answered from here to the next step
         time.sleep(parameters["seconds"])
     while parameters["until"] and not Path(parameters["until"]).exists():
         progress("waiting", 1, 2, "steps")

@@ -94,7 +94,7 @@ def test_a_killed_worker_leaves_an_interrupted_run_that_can_be_started_again(cac
     (tmp_path / "go").touch()
     client.restart(run)
     wait(lambda: run.status().state == "done")
-    assert sorted(file.name for file in run.results.iterdir()) == ["begun", "count.txt"]  # half is not among them
+    assert sorted(file.name for file in run.results.iterdir()) == ["begun", "count.txt", "silent"]  # half is not among them
 
 
 def test_failures_say_what_is_wrong(cache, wait):
@@ -142,7 +142,7 @@ def test_a_question_is_answered_while_a_run_is_going(cache, wait):
 
 def test_a_question_to_a_worker_that_does_not_report_times_out(cache, wait):
     run = client.submit("count", {"steps": 1, "seconds": 30.0})
-    wait(lambda: run.status().state == "running" and run.status().stage == "counting")
+    wait((run.part / "silent").exists)
     with pytest.raises(TimeoutError, match="did not answer within 1 seconds: it is busy"):
         client.ask("double", timeout=1, number=1)
 
