@@ -6,7 +6,7 @@ import secrets
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from nmerge_core.checkpoints.compatibility import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family, load_family
 from nmerge_core.folders import new_folder
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
@@ -43,7 +44,9 @@ def demo(arguments: Namespace) -> None:
 
 def inspect(arguments: Namespace) -> None:
     """Print the facts of each model; wrong input if they cannot be merged."""
-    report = inspect_family(arguments.models[0], arguments.models[1:])
+    family = _family(arguments.models)
+    base, *models = [member.reference for member in family.members] if family else arguments.models
+    report = inspect_family(base, models)
     if arguments.json:
         print(json.dumps({**asdict(report), "mergeable": report.mergeable}, indent=1))
     elif report.models:
@@ -109,7 +112,9 @@ def linearity(arguments: Namespace) -> None:
 
     given = _given("linearity", arguments)
     if arguments.coefficients and not arguments.categories:
-        given["categories"] = labels(arguments.models)
+        family = _family([arguments.base, *arguments.models])
+        own = [member.category or member.label for member in family.models] if family else labels(arguments.models)
+        given["categories"] = own
     found = face.linearity(**given)
     if arguments.out:
         write_csv(found.table, arguments.out)
@@ -204,8 +209,22 @@ def app(arguments: Namespace) -> None:
 
 
 def _given(kind: str, arguments: Namespace) -> dict[str, Any]:
-    """Return the parameters of a kind of run as they stand on the command line."""
-    return {name: getattr(arguments, name) for name in KINDS[kind].by_name}
+    """Return the parameters of a kind of run as they stand on the command line, the models of a family if one does."""
+    given = {name: getattr(arguments, name) for name in KINDS[kind].by_name}
+    if "base" in given and "models" in given:
+        if family := _family([given["base"], *given["models"]]):
+            given |= {"base": family.base, "models": family.models}
+        elif not given["models"]:
+            raise InputError(f"{kind}: expected fine-tunes after the base, or a family's YAML in place of them all")
+    elif "models" in given and (family := _family(given["models"])):
+        given["models"] = family.members
+    return given
+
+
+def _family(references: Sequence[str]) -> Family | None:
+    """Return the family whose YAML stands alone where models do."""
+    alone = references[0] if len(references) == 1 else ""
+    return load_family(alone) if alone.endswith((".yaml", ".yml")) else None
 
 
 def _make(kind: str, arguments: Namespace, work: Callable[..., object], part: str = "") -> None:

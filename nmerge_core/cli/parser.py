@@ -12,7 +12,7 @@ from nmerge_core.cli import commands
 from nmerge_core.input_parameters import Model, Several
 from nmerge_core.parameters import Choice, Flag, Numbers, Parameter
 from nmerge_core.runs.kinds import KINDS, RECIPE, SWEEP
-from nmerge_core.settings import DEVICE, MARGIN, MODEL, MODELS, TOP_K
+from nmerge_core.settings import DEVICE, FINE_TUNES, MARGIN, MODEL, MODELS, TOP_K
 from nmerge_core.version import __version__
 
 Command = Callable[[argparse.Namespace], None]
@@ -126,7 +126,8 @@ def _argument(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
         return
     if isinstance(parameter, Model) or parameter in (RECIPE, SWEEP):
         name = "model" if parameter.name == MODELS.name else parameter.name
-        options |= {"nargs": "+"} if isinstance(parameter, Several) else {"type": _reader(parameter)}
+        several = "*" if parameter == FINE_TUNES else "+"  # none beside a family's YAML, which stands for base and them
+        options |= {"nargs": several} if isinstance(parameter, Several) else {"type": _reader(parameter)}
         parser.add_argument(parameter.name, metavar=name.upper(), **options)
         return
     if isinstance(parameter, Choice):

@@ -1,12 +1,12 @@
 """What a call gives: references in each form, be it text or `Path`, one, several, named or a family; and its run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
 from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family
+from nmerge_core.family import Family, Member
 from nmerge_core.progress import shown_progress
 from nmerge_core.runs import here
 from nmerge_core.runs.folder import Run
@@ -23,16 +23,20 @@ def do(kind: str, progress: bool, /, **given: Any) -> Run:
 
 def named(references: Models) -> tuple[list[str], list[str]]:
     """Return what each of one or several references is called, and the references as text."""
-    if isinstance(references, Family):
-        references = {member.label: member.reference for member in references.members}
     if isinstance(references, Mapping):
-        names, given = [str(name) for name in references], [text(each) for each in references.values()]
-    else:
-        given = [text(each) for each in ([references] if isinstance(references, str | PathLike) else references)]
-        names = labels(given)
-    if not given:
+        return [str(name) for name in references], _texts(references.values())
+    members = references.members if isinstance(references, Family) else references
+    several = [members] if isinstance(members, str | PathLike) else members
+    given = _texts(several)
+    known = zip(several, labels(given), strict=True)
+    return [each.label if isinstance(each, Member) else short for each, short in known], given
+
+
+def _texts(references: Iterable[Any]) -> list[str]:
+    found = [text(each) for each in references]
+    if not found:
         raise InputError("expected at least one, found an empty list")
-    return names, given
+    return found
 
 
 def as_called(run: Run, names: Sequence[str]) -> dict[str, str]:

@@ -16,11 +16,18 @@ BASE = "base"  # what the base is called among its fine-tunes
 
 @dataclass(frozen=True)
 class Member:
-    """One model: its folder or Hub id, its short name, and the category it was tuned for ("" if none is told)."""
+    """One model: its folder or Hub id, its short name, and the category it was tuned for ("" if none is told).
+
+    It stands for its reference wherever a path is taken.
+    """
 
     reference: str
     label: str
     category: str = ""
+
+    def __fspath__(self) -> str:
+        """Return the reference."""
+        return self.reference
 
 
 @dataclass(frozen=True)

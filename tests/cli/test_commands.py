@@ -18,6 +18,24 @@ def test_inspect_prints_facts_and_json(family, capsys):
     assert report["mergeable"] and report["models"][0]["d_ffn"] == 48
 
 
+def test_a_family_s_yaml_stands_for_its_models(family, tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"base: {family.base}\nmodels: {{math: {{model: {family.math}, label: sums}}}}\n")
+    assert main(["inspect", "--json", str(mine)]) == 0
+    assert [model["label"] for model in json.loads(capsys.readouterr().out)["models"]] == ["base", "math"]
+    out, coefficients = tmp_path / "out.csv", tmp_path / "coefficients.csv"
+    assert main(["cosine", str(mine), "--out", str(out)]) == 0
+    assert set(pd.read_csv(out)["model"]) == {"sums"}
+    assert main(["evaluate", str(mine), "--tasks", family.task, "--limit", "2", "--out", str(out)]) == 0
+    assert list(pd.read_csv(out)["model"].unique()) == ["base", "sums"]
+    asked = ["linearity", str(mine), "--corpus", family.corpus, "--samples", "2", "--coefficients", str(coefficients)]
+    assert main(asked) == 0
+    assert set(pd.read_csv(coefficients)["model"]) == {"sums"}
+    for command in ("cosine", "linearity"):
+        assert main([command, family.base, *(["--corpus", "c"] if command == "linearity" else [])]) == 2
+        assert "expected fine-tunes after the base, or a family's YAML" in capsys.readouterr().err
+
+
 def test_classify_writes_the_folder_and_prints_neurons_per_layer(family, tmp_path, capsys):
     assert main(["classify", family.base, "--corpus", family.corpus, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -57,6 +57,7 @@ def test_a_family_goes_where_models_do(family, cache, found, tmp_path):
     again = nm.classify(mine, mine.corpus, top_k=3, progress=False)
     pd.testing.assert_frame_equal(again.counts(), found.counts())
     assert nm.inspect(mine).models["label"].tolist() == ["base", "math"]
+    assert set(nm.cosine(mine.base, mine.models, progress=False).table["model"]) == {"math"}
 
 
 def test_the_demo_family_is_written_when_first_asked_for(cache):
