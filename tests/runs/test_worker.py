@@ -94,11 +94,8 @@ def test_a_killed_worker_leaves_an_interrupted_run_that_can_be_started_again(cac
     (tmp_path / "go").touch()
     client.restart(run)
     wait(lambda: run.status().state == "done")
-    assert sorted(file.name for file in run.results.iterdir()) == [
-        "begun",
-        "count.txt",
-        "silent",
-    ]  # half is not among them
+    # what was half done is not among them
+    assert {file.name for file in run.results.iterdir()} == {"begun", "count.txt", "silent"}
 
 
 def test_failures_say_what_is_wrong(cache, wait):
