@@ -7,7 +7,7 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.linearity import nonlinearity, part_title, parts
-from nmerge_core.figures.merge import coefficients
+from nmerge_core.figures.merge import by_layer
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
@@ -49,7 +49,7 @@ def draw(run: Run, classified: Run | None, family: Family) -> None:
         "The coefficients **α** that bring each submodule's merged change closest to what every fine-tune does on its "
         "own task. SubModule Linearity and NeuronMerge use them."
     )
-    figure = coefficients(solved, member_colours(family, dark()), dark=dark())
+    figure = by_layer(solved, "coefficient α", member_colours(family, dark()), dark=dark())
     show(figure, "linearity_coefficients", solved, "coefficients")
     wide = solved.assign(part=solved["part"].map(part_title)).pivot(
         index=["part", "layer"], columns="model", values="coefficient"

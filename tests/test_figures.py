@@ -98,14 +98,16 @@ def test_base_lines_change_colour_with_the_theme() -> None:
     assert light.data[1].line.color == dark.data[1].line.color  # a category's colour is the same everywhere
 
 
-def test_coefficients_have_a_panel_per_part() -> None:
+def test_numbers_by_layer_have_a_panel_per_part() -> None:
     rows = [("math", 1, "attention", 0.25), ("math", 0, "attention", 0.5), ("code", 0, "general", 0.75)]
-    figure = merge.coefficients(pd.DataFrame(rows, columns=["model", "layer", "part", "coefficient"]), COLOURS)
+    frame = pd.DataFrame(rows, columns=["model", "layer", "part", "coefficient"])
+    figure = merge.by_layer(frame, "coefficient α", COLOURS)
+    assert figure.layout.yaxis.title.text == "coefficient α"
     assert [title.text for title in figure.layout.annotations] == ["<b>attention</b>", "<b>general neurons</b>"]
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 1], [0.5, 0.25])
-    assert figure.data[1].hovertext[0] == (
-        "layer 0 · general neurons<br>the code fine-tune's weights count 0.750 times"
-    )
+    assert figure.data[1].hovertext[0] == "layer 0 · general neurons<br>code: 0.750"
+    alone = merge.by_layer(frame[["layer", "model", "coefficient"]].assign(layer=[1, 0, 0]), "share", COLOURS)
+    assert [line.hovertext[0] for line in alone.data] == ["layer 0<br>math: 0.500", "layer 0<br>code: 0.750"]
 
 
 SCORES = pd.DataFrame(

@@ -16,7 +16,7 @@ import pandas as pd
 
 from nmerge_core.checkpoints import FamilyReport
 from nmerge_core.figures import style
-from nmerge_core.figures.merge import coefficients as coefficients_figure
+from nmerge_core.figures.merge import by_layer
 from nmerge_core.figures.merge import history as history_figure
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ class Linearity(OfModels):
 
         if self.coefficients is None:
             raise ValueError("no coefficients were solved: name the category of each model (categories=[…])")
-        return _coefficients(self.coefficients.assign(part=parts(self.coefficients)), dark)
+        found = self.coefficients.assign(part=parts(self.coefficients))
+        return _by_layer(found[["model", "layer", "part", "coefficient"]], "coefficient α", dark)
 
 
 @dataclass(frozen=True)
@@ -187,12 +188,12 @@ class Merged(Result):
         return self.report["facts"]
 
     def figures(self, *, dark: bool = False) -> dict[str, go.Figure]:
-        """Draw what the method found that can be drawn, by its title: coefficients by layer, the course of a search."""
+        """Draw what the method found that can be drawn, by its title: numbers by layer, the course of a search."""
         return {
-            result["title"]: _coefficients(pd.DataFrame(found), dark)
-            if result["form"] == "coefficients"
+            result["title"]: _by_layer(pd.DataFrame(found), result["title"], dark)
+            if result["form"] == "layers"
             else history_figure(found, result["title"], dark=dark)
-            for result, found in self._found("coefficients", "history")
+            for result, found in self._found("layers", "history")
         }
 
     def figure(self, *, dark: bool = False) -> go.Figure:
@@ -286,8 +287,8 @@ def in_order(categories: Sequence[str], labels: Sequence[str]) -> list[str]:
     return sorted(categories, key=[GENERAL, *labels, *categories].index)
 
 
-def _coefficients(frame: pd.DataFrame, dark: bool) -> go.Figure:
-    return coefficients_figure(frame, model_colours(list(frame["model"].unique()), dark=dark), dark=dark)
+def _by_layer(frame: pd.DataFrame, title: str, dark: bool) -> go.Figure:
+    return by_layer(frame, title, model_colours(list(frame["model"].unique()), dark=dark), dark=dark)
 
 
 def read_json(file: Path) -> dict[str, Any]:

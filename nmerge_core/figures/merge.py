@@ -1,4 +1,4 @@
-"""The coefficients a merge gave each fine-tune, layer by layer (SubModule Linearity's α)."""
+"""What a merge method found: a number per fine-tune and layer, or per step of a search."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,30 +10,33 @@ from nmerge_core.figures.linearity import part_title
 from nmerge_core.figures.panels import layer_axis, line_trace, panels
 
 
-def coefficients(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
-    """Draw each fine-tune's coefficient over the layers, a panel per part of a layer.
+def by_layer(frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
+    """Draw a number of each fine-tune over the layers, a panel per part of a layer.
 
     Args:
-        frame: Columns model, layer, part (attention, mlp or a category), coefficient (of a merge's report).
+        frame: Columns model, layer, perhaps part (attention, mlp or a category), and one with the number.
+        title: What the number is.
         colours: The colour of each model.
         dark: The reader's theme.
     """
+    [number] = [column for column in frame.columns if column not in ("model", "layer", "part")]
+    frame = frame if "part" in frame else frame.assign(part="")
     found = list(dict.fromkeys(frame["part"]))
-    titles = [part_title(part) for part in found]
+    titles = [part_title(part) if part else "" for part in found]
     traces = []
-    for index, (part, title) in enumerate(zip(found, titles, strict=True)):
+    for index, (part, panel) in enumerate(zip(found, titles, strict=True)):
         for model, line in frame[frame["part"] == part].groupby("model", sort=False):
             line = line.sort_values("layer")
             told = [
-                f"layer {layer} · {title}<br>the {model} fine-tune's weights count {style.significant(alpha)} times"
-                for layer, alpha in zip(line["layer"], line["coefficient"], strict=True)
+                f"layer {layer}{f' · {panel}' if panel else ''}<br>{model}: {style.significant(value)}"
+                for layer, value in zip(line["layer"], line[number], strict=True)
             ]
-            x, y, colour = line["layer"], line["coefficient"], colours[str(model)]
+            x, y, colour = line["layer"], line[number], colours[str(model)]
             traces.append(line_trace(index, str(model), x, y, colour, told, in_legend=index == 0))
     layout = panels(
         titles,
         x_title="layer",
-        y_title="coefficient α",
+        y_title=title,
         xaxis=layer_axis(list(frame["layer"])),
         yaxis={"zeroline": True, "zerolinewidth": 1.5},
         height=340 if len(titles) <= 3 else 260,

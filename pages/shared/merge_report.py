@@ -11,7 +11,7 @@ import streamlit as st
 from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family
 from nmerge_core.figures import style
-from nmerge_core.figures.merge import coefficients, history
+from nmerge_core.figures.merge import by_layer, history
 from pages.shared.charts import dark, show
 from pages.shared.family import member_colours
 from pages.shared.page import tell_lack
@@ -73,10 +73,10 @@ def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str],
     elif form == "history":
         st.subheader(title, anchor=False)
         show(history(found, title, dark=dark()), f"merge_{name}", pd.DataFrame({name: found}), name)
-    elif form == "coefficients" and found:
+    elif form == "layers" and found:
         st.subheader(title, anchor=False)
         frame = pd.DataFrame(found).replace({"model": dict(names)})
-        show(coefficients(frame, member_colours(family, dark()), dark=dark()), f"merge_{name}", frame, name)
+        show(by_layer(frame, title, member_colours(family, dark()), dark=dark()), f"merge_{name}", frame, name)
     elif form == "table":
         with st.expander(title, icon=":material/table:"):
             st.dataframe(pd.DataFrame(found), hide_index=True, key=f"merge_{name}_table")

@@ -18,6 +18,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.compute import stream
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe import catalogue, registry
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
@@ -48,6 +49,24 @@ def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
         monkeypatch.setitem(sys.modules, spec.name, found[name])
         spec.loader.exec_module(found[name])
     return found
+
+
+def test_a_part_is_checked_and_counted_as_alone(family, tmp_path: Path) -> None:
+    own = {"code": {"method": "band", "kept": 0.1, "left_out": 0.5}}
+    wrong = composed(family, general="dare", specific=own, others="dare")
+    for work in (estimate, merge):
+        with pytest.raises(InputError, match=r"key 'parameters\.specific\.code\.left_out' \(neuronmerge\): expected"):
+            work(wrong, tmp_path / "out")
+    plain = composed(family, general="dare", specific="drop", others="dare")
+    alone = load_recipe(
+        {"merge_method": "low_rank", "base_model": family.base, "models": [{"model": model} for model in family.models]}
+    )
+    once = alone.method.needs(open_recipe(alone, "cpu").stream, alone.values()).operations
+    for specific, times in (({"math": "low_rank"}, 1), ("low_rank", len(family.models))):
+        recipe = composed(family, general="dare", specific=specific, others="dare")
+        opened = open_recipe(recipe, "cpu").stream
+        assert recipe.method.needs(opened, recipe.values()).operations == times * once > 0
+        assert estimate(recipe, tmp_path / "out").seconds > estimate(plain, tmp_path / "out").seconds
 
 
 def test_there_is_a_method_of_each_form() -> None:

@@ -110,13 +110,28 @@ def test_what_two_methods_solve_stands_beside_each(family, tmp_path: Path) -> No
     assert solved[0] != solved[1] and all(value > 1 for value in solved)
     assert parameters["lambda_2"] == "auto"
     report = json.loads((tmp_path / "out/nmerge_report.json").read_text())
-    assert {result["name"] for result in report["results"]} == {"groups", "lambda_2", "sigma"}
+    found = {f"{name} of neuromerging (mask_ratio {ratio})" for name in ("lambda_2", "sigma") for ratio in (0.2, 0.6)}
+    assert {result["name"] for result in report["results"]} == {"groups", *found}
 
 
 def test_what_one_method_solves_for_all_stands_where_it_did(family, tmp_path: Path) -> None:
     merge(composed(family, general="neuromerging", others="neuromerging", mask_ratio=0.3), tmp_path / "out")
     parameters = yaml.safe_load((tmp_path / "out/nmerge_recipe.yaml").read_text())["parameters"]
     assert parameters["general"] == parameters["others"] == "neuromerging" and parameters["lambda_2"] > 1
+
+
+def test_what_two_parts_find_under_one_name_is_told_apart(family, tmp_path: Path) -> None:
+    parts = {name: {"method": "ties", "density": density} for name, density in (("math", 0.3), ("code", 0.6))}
+    merged(composed(family, general="dare", specific=parts, others="dare"), tmp_path / "out")
+    report = json.loads((tmp_path / "out/nmerge_report.json").read_text())
+    titles = {result["name"]: result["title"] for result in report["results"]}
+    names = [f"thresholds of ties (density {density})" for density in (0.3, 0.6)]
+    assert [titles[name] for name in names] == [f"Least |τ| kept, of {name[14:]}" for name in names]
+    few, many = (report["facts"][name] for name in names)
+    assert all(few[model] > many[model] for model in few)  # the more is kept, the lower the threshold
+    resolved = yaml.safe_load((tmp_path / "out/nmerge_recipe.yaml").read_text())["parameters"]
+    own = {"density": 0.3, "normalize": True, "trim": "model"}  # as given, by default, and as found
+    assert resolved["specific"]["math"] == {"method": "ties", **own}
 
 
 def test_the_estimate_counts_the_passes_of_every_part(family, tmp_path: Path) -> None:
@@ -131,7 +146,7 @@ def test_the_estimate_counts_the_passes_of_every_part(family, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"general": {"method": "tyes"}}, "general.method': expected one of adamerging, dare"),
+        ({"general": {"method": "tyes"}}, "general.method': expected one of .*, ties, "),
         ({"general": "linear"}, "general': expected one of"),  # averages weights, and merges no change of a base
         ({"general": "neuronmerge"}, "general': expected one of"),
         (

@@ -10,11 +10,12 @@ import numpy as np
 
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.plan.parts import Part, make_part, part_name, solved_parts
+from nmerge_core.merging.plan.parts import Part, found_by, make_part, part_name, solved_parts
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared, Result
-from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.registry import Needs, method
 from nmerge_core.merging.recipe.shared_parameters import (
     CALIBRATION,
     CATEGORY,
@@ -102,8 +103,10 @@ def check(context: Context, values: Values) -> None:
     if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
         raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
     context.check_neurons(values)
-    for part in _used(values):
-        part.method.check(context, part.values)
+    for place, parameter, choice in _choices(values):
+        if parameter.method(choice):
+            part = make_part(parameter, choice, values, _FOR_PARTS)
+            part.method.check(context.inside(place, parameter.own(choice)), part.values)
 
 
 def prepare(context: Context, values: Values) -> Prepared:
@@ -117,12 +120,11 @@ def prepare(context: Context, values: Values) -> Prepared:
         for layer, each in frame.groupby("layer")
     }
     specific = values.shared["specific"]
-    chosen = {GENERAL: (_GENERAL, values.shared["general"])}
-    chosen |= {task: (_SPECIFIC, _of_category(specific, task)) for task in tasks}
-    choices = {category: part_name(parameter, choice) for category, (parameter, choice) in chosen.items()}
+    choices = {GENERAL: part_name(_GENERAL, values.shared["general"])}
+    choices |= {task: part_name(_SPECIFIC, _of_category(specific, task)) for task in tasks}
     others = part_name(_OTHERS, values.shared["others"])
     parts: dict[str, Part] = {}
-    for parameter, choice in [*chosen.values(), (_OTHERS, values.shared["others"])]:
+    for place, parameter, choice in _choices(values):
         name = part_name(parameter, choice)
         if name in (_DROP, _OWN) or name in parts:
             continue
@@ -135,17 +137,15 @@ def prepare(context: Context, values: Values) -> Prepared:
             }
             for layer, ids in groups.items()
         }
-        prepared = part.method.facts(context.with_groups(grouped), part.values)
+        inside = context.with_groups(grouped).inside(place, parameter.own(choice))
+        prepared = part.method.facts(inside, part.values)
         parts[name] = Part(part.method, part.values, prepared)
     plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, parts)
     sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
-    report: dict[str, Any] = {"groups": sizes}
+    found, results = found_by(parts)
+    report = {"groups": sizes, **found}
     if not values.shared["neurons"]:
         report["run_dtype"] = context.run_dtype
-    results: list[Result] = []
-    for part in parts.values():
-        report |= part.prepared.report
-        results += part.method.results
     solved: dict[str, Any] = {"neurons": NEURONS_FOLDER, "corpus": None, "top_k": None, "margin": None}
     solved["grouping"] = "functional"  # the groups that travel with the output are the shuffled ones
     written = [(_OTHERS, values.shared["others"]), (_GENERAL, values.shared["general"]), (_SPECIFIC, specific)]
@@ -176,13 +176,38 @@ def _of_category(specific: Any, category: str) -> Any:
     return specific.get(category, _DROP) if _SPECIFIC.is_by_category(specific) else specific
 
 
+def _choices(values: Values) -> list[tuple[str, MethodPart, Any]]:
+    """Return every part's key in the recipe, its parameter, and what is chosen for it."""
+    specific = values.shared["specific"]
+    by_category = specific if _SPECIFIC.is_by_category(specific) else {}
+    return [
+        ("parameters.general", _GENERAL, values.shared["general"]),
+        *((f"parameters.specific.{category}", _SPECIFIC, each) for category, each in by_category.items()),
+        *([] if by_category else [("parameters.specific", _SPECIFIC, specific)]),
+        ("parameters.others", _OTHERS, values.shared["others"]),
+    ]
+
+
 def _used(values: Values) -> list[Part]:
     """Return the methods that some part of the merge is made with."""
-    choices = [(_GENERAL, values.shared["general"]), (_OTHERS, values.shared["others"])]
-    choices += [(_SPECIFIC, each) for each in _SPECIFIC.values(values.shared["specific"])]
     return [
-        make_part(parameter, choice, values, _FOR_PARTS) for parameter, choice in choices if parameter.method(choice)
+        make_part(parameter, choice, values, _FOR_PARTS)
+        for _, parameter, choice in _choices(values)
+        if parameter.method(choice)
     ]
+
+
+def needs(stream: Stream, values: Values) -> Needs:
+    """Count, at most, what each part needs of the whole model; a choice for all tasks counts once for each of them."""
+    alike = not _SPECIFIC.is_by_category(values.shared["specific"])
+    each = [
+        (part.method.needs(stream, part.values), len(stream.models) if alike and parameter is _SPECIFIC else 1)
+        for _, parameter, choice in _choices(values)
+        if parameter.method(choice)
+        for part in [make_part(parameter, choice, values, _FOR_PARTS)]
+    ]
+    memory = max((needs.memory for needs, _ in each), default=0)
+    return Needs(memory, sum(needs.operations * times for needs, times in each))
 
 
 @method(
@@ -222,6 +247,7 @@ def _used(values: Values) -> list[Part]:
         not values.shared["neurons"] or any(part.method.solves(part.values) for part in _used(values))
     ),
     searches=lambda values: any(part.method.searches(part.values) for part in _used(values)),
+    needs=needs,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return θ_merge − θ0 of a block: each MLP neuron by its group's choice, the rest by `others` (Alg. 1)."""

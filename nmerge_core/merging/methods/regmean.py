@@ -157,7 +157,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     return context.prepared_by(values, found, (Recent(make), grams), shown)
 
 
-def needs(stream: Stream) -> Needs:
+def needs(stream: Stream, values: Values) -> Needs:
     """Count, over the layers' matrices (out, in), in memory: T + 2 of the largest float64 in² and a float32 one.
 
     Operations: T products and two triangular solves of each matrix, two factorisations (in³ / 3) of each input, of

@@ -1,6 +1,6 @@
 """What a method may ask for before it merges: statistics, linearity coefficients, neuron groups; and what it found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,13 +37,18 @@ Groups = Mapping[int, Mapping[str, np.ndarray]]  # layer → category → neuron
 
 @dataclass(frozen=True)
 class Context:
-    """An opened merge: its recipe, the stream over its models, and the tensors it merges."""
+    """An opened merge: its recipe, the stream over its models, and the tensors it merges.
+
+    `place` is the key of the part that it is for, with the names of the parameters that stand there; "" for the whole.
+    """
 
     recipe: Recipe
     stream: Stream
     names: tuple[str, ...]
     progress: Progress
     groups: Groups | None = None
+    place: str = ""
+    own: frozenset[str] = frozenset()
 
     @property
     def labels(self) -> list[str]:
@@ -91,6 +96,10 @@ class Context:
     def with_groups(self, groups: Groups) -> "Context":
         """Return the context with neuron groups whose coefficients are solved too."""
         return replace(self, groups=groups)
+
+    def inside(self, place: str, own: Iterable[str]) -> "Context":
+        """Return the context of a part of the recipe, at the key `place`, with the parameters that stand there."""
+        return replace(self, place=place, own=frozenset(own))
 
     def task_categories(self, values: Values) -> list[str]:
         """Return the corpus category of each model: its `category`, else its own name."""
@@ -230,7 +239,11 @@ class Context:
         )
 
     def wrong(self, key: str, expected: str, found: object) -> InputError:
-        """Return the error for a value of the recipe that does not fit the models."""
+        """Return the error for a value of the recipe that does not fit the models, at the key where it stands."""
+        name = key.rpartition(".")[2]
+        for_all = {parameter.name for parameter in self.recipe.method.parameters}
+        if self.place and (name in self.own or name not in for_all):
+            key = f"{self.place}.{name}"
         return InputError(f"recipe, key '{key}' ({self.recipe.merge_method}): expected {expected}; found {found}")
 
     def _checked(self, categories: "pd.DataFrame", source: str) -> "pd.DataFrame":

@@ -72,7 +72,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     values, method = recipe.values(), recipe.method
     recipe.in_full(Places(cache_root()))  # an error where something that it names is not there
     method.check(Context(recipe, stream, tuple(layout.tensors), silent), values)
-    passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream)
+    passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream, values)
     searching = method.searches(values)
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.recipe.method_part import MethodPart
-from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Parameter
+from nmerge_core.parameters import Parameter, Solved
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +33,33 @@ class Part:
         return self.method.merge(block, values, self.prepared)
 
 
+def found_by(parts: Mapping[str, Part]) -> tuple[dict[str, Any], list[Result]]:
+    """Return what the parts report and the results they declare, told apart by the part where several have a name."""
+    counts = Counter(name for part in parts.values() for name in part.prepared.report)
+    report: dict[str, Any] = {}
+    results: list[Result] = []
+    for part_name, part in parts.items():
+        declared = {result.name: result for result in (*part.method.results, *part.prepared.results)}
+        for name, found in part.prepared.report.items():
+            if name == "warnings":
+                report[name] = [*report.get(name, ()), *found]
+                continue
+            key = name if counts[name] == 1 else f"{name} of {part_name}"
+            report[key] = found
+            if name in declared:
+                title = declared[name].title if counts[name] == 1 else f"{declared[name].title}, of {part_name}"
+                results.append(replace(declared[name], name=key, title=title))
+    return report, results
+
+
 def part_name(parameter: MethodPart, choice: Any) -> str:
     """Name a part so that equal ones are prepared once: a word, a method, or a method with its own parameters."""
     found = parameter.method(choice)
     if found is None:
         return str(choice)
     own = parameter.own(choice)
-    return f"{found.name} {json.dumps(own, sort_keys=True, default=list)}" if own else found.name
+    told = ", ".join(f"{name} {json.dumps(value, default=list)}" for name, value in sorted(own.items()))
+    return f"{found.name} ({told})" if own else found.name
 
 
 def make_part(parameter: MethodPart, choice: Any, values: Values, for_parts: Sequence[Parameter]) -> Part:
@@ -48,7 +69,7 @@ def make_part(parameter: MethodPart, choice: Any, values: Values, for_parts: Seq
     own, count = parameter.own(choice), len(values.each["weight"])
     shared, each = {"seed": values.shared["seed"]}, {}
     for of_method in found.parameters:
-        said = any(of_method == for_all.with_(default=of_method.default) for for_all in for_parts)
+        said = _is_said(of_method, for_parts)
         if of_method.per_model:
             alike = (own.get(of_method.name, of_method.default),) * count
             each[of_method.name] = alike if of_method.name in own or not said else values.each[of_method.name]
@@ -59,12 +80,31 @@ def make_part(parameter: MethodPart, choice: Any, values: Values, for_parts: Seq
     return Part(found, Values(found.name, shared, each))
 
 
+def _is_said(of_method: Parameter, for_parts: Sequence[Parameter]) -> bool:
+    """Tell whether a method's parameter is one of those that are said once for all parts."""
+    return any(of_method == for_all.with_(default=of_method.default) for for_all in for_parts)
+
+
+def _resolved(part: Part, for_parts: Sequence[Parameter]) -> dict[str, Any]:
+    """Return the values of a part's parameters that nothing said for all parts tells, defaults among them."""
+    told: dict[str, Any] = {}
+    for parameter in part.method.parameters:
+        if isinstance(parameter, Solved) or _is_said(parameter, for_parts):
+            continue
+        values = part.values
+        value = values.each[parameter.name][0] if parameter.per_model else values.shared[parameter.name]
+        if value is not None:
+            told[parameter.name] = list(value) if isinstance(value, tuple) else value
+    return told
+
+
 def solved_parts(
     choices: Sequence[tuple[MethodPart, Any]], parts: Mapping[str, Part], for_parts: Sequence[Parameter]
 ) -> dict[str, Any]:
-    """Return the choices, and the parameters for all parts, with what was solved.
+    """Return the choices, and the parameters for all parts, with what was solved, and with the parts' own defaults.
 
-    It stands for all parts where one method alone solved it and has no parameters of its own, else beside its method.
+    What was solved stands for all parts where one method alone solved it and has no parameters of its own, else beside
+    its method.
 
     Args:
         choices: each parameter that is a part, with its value; the first that solves a parameter for all keeps it.
@@ -81,11 +121,11 @@ def solved_parts(
         name = part_name(parameter, choice)
         if name not in parts:
             return choice
-        found, own = parts[name].prepared.solved, parameter.own(choice)
+        found, own = parts[name].prepared.solved, {**_resolved(parts[name], for_parts), **parameter.own(choice)}
         if not own and all(key in for_all and lent.setdefault(key, name) == name for key in found):
             solved.update(found)
             return choice
-        return {"method": choice["method"] if own else choice, **own, **found}
+        return {"method": choice if isinstance(choice, str) else choice["method"], **own, **found}
 
     written = {parameter.name: filled(parameter, choice) for parameter, choice in choices}
     return solved | written

@@ -55,7 +55,9 @@ def cost(method: Method) -> str:
         told.append("runs the models on texts, a layer of each in memory")
     if method.searches(values):
         told.append("holds one whole model in memory and runs it")
-    if not method.solves(values) and not method.searches(values):
+    if method.whole(values):
+        told.append("holds a whole tensor of each in memory")
+    elif not method.solves(values) and not method.searches(values):
         told.append("holds a few rows of each in memory")
     told.append("compiled loops on a CPU" if method.rule else "torch")
     return "; ".join(told)
@@ -123,8 +125,9 @@ def document() -> str:
 
 def _row(parameter: Parameter) -> str:
     marks = ("†" if parameter.per_model else "") + ("∿" if parameter.varies else "")
-    accepts = f"{parameter.expected}{_unit(parameter)}".replace("|", "\\|")
-    return f"| `{parameter.name}`{marks} | {accepts} | {_default(parameter)} | {parameter.help} |"
+    accepts = f"{parameter.expected}{_unit(parameter)}"
+    cells = (f"`{parameter.name}`{marks}", accepts, _default(parameter), parameter.help)
+    return " | ".join(["", *(cell.replace("|", "\\|") for cell in cells), ""]).strip()
 
 
 def _unit(parameter: Parameter) -> str:

@@ -56,10 +56,6 @@ class MethodPart(Parameter):
         """Return the parameters that stand beside the method in a checked value."""
         return {key: each for key, each in value.items() if key != "method"} if isinstance(value, Mapping) else {}
 
-    def values(self, value: Any) -> list[Any]:
-        """Return the checked values that a value holds: one, or one per category."""
-        return list(value.values()) if self.is_by_category(value) else [value]
-
     def check(self, value: Any, where: str) -> Any:
         """Return the value with its own parameters checked.
 

@@ -14,13 +14,14 @@ NEURONS_FOLDER = "nmerge_neurons"  # of an output: the neuron groups that its me
 class Result:
     """Something a method finds out, under its name in the report: what pages draw of it, and how.
 
-    A `number` is one; `models` a number per model; `coefficients` rows of layer, part, model and coefficient; `history`
-    a number per step or candidate; a `table` rows of anything.
+    A `number` is one; `models` a number per model; `layers` rows {"layer": 0, "model": label, NAME: number}, drawn as a
+    line per model over the layers, with "part" (attention, mlp, a category, …) a panel per part; `history` a number per
+    step or candidate; a `table` rows of anything. The title is the axis' too.
     """
 
     name: str
     title: str
-    form: Literal["number", "models", "coefficients", "history", "table"]
+    form: Literal["number", "models", "layers", "history", "table"]
     help: str = ""
 
 

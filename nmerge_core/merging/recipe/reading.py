@@ -104,10 +104,10 @@ def _known(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
     keys = tuple(keys)
     for key in content:
         if key not in keys:
-            near = get_close_matches(str(key), keys, 1, 0.5)
+            owners = [name for name, method in methods().items() if key in {p.name for p in method.parameters}]
+            near = [] if owners else get_close_matches(str(key), keys, 1, 0.5)
             offered = ", ".join(key for key in keys if key not in _WITHOUT_EFFECT)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {offered or 'none'}"
-            owners = [name for name, method in methods().items() if key in {p.name for p in method.parameters}]
             owned = f" (it is a parameter of {', '.join(owners)}; leave it out here)" if owners else ""
             raise InputError(f"{where}: unknown key '{key}'{owned}; {hint}")
 
@@ -136,7 +136,11 @@ def _parameters(given: Any, method: Method, where: str, *, per_model: bool = Fal
     if not isinstance(given, Mapping):
         raise InputError(f"recipe, key '{where}': expected a mapping of parameters, found {type(given).__name__}")
     allowed = [parameter for parameter in method.parameters if parameter.per_model or not per_model]
-    _known(given, [*(parameter.name for parameter in allowed), *_WITHOUT_EFFECT], f"recipe, {where} ({method.name})")
+    names = [parameter.name for parameter in allowed]
+    for key in given:
+        if key not in names and key in {parameter.name for parameter in method.parameters}:
+            raise InputError(f"recipe, {where} ({method.name}): '{key}' is said once for all models, in 'parameters'")
+    _known(given, [*names, *_WITHOUT_EFFECT], f"recipe, {where} ({method.name})")
     return {
         parameter.name: parameter.check(given[parameter.name], f"recipe, key '{where}.{parameter.name}'")
         for parameter in allowed

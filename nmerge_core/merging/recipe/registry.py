@@ -27,7 +27,7 @@ RuleFunction = Callable[[str, Values, Any], Rule]
 # Of a `plan.context.Context`, which knows recipes and so methods.
 CheckFunction = Callable[[Any, Values], None]
 PrepareFunction = Callable[[Any, Values], Prepared]
-NeedsFunction = Callable[[Stream], "Needs"]
+NeedsFunction = Callable[[Stream, Values], "Needs"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _never(values: Values) -> bool:
     return False
 
 
-def _nothing(stream: Stream) -> Needs:
+def _nothing(stream: Stream, values: Values) -> Needs:
     return Needs()
 
 

@@ -141,6 +141,6 @@ NEURONS = Classification(name="neurons", help="Classification folder of the base
 
 SCALES = Result("scales", "Taken of each model", "models", "The coefficient of each model's whole change")
 LAYER_COEFFICIENTS = Result(
-    "coefficients", "How much of each model it takes", "coefficients", "By layer, and by part of the layer"
+    "coefficients", "How much of each model it takes", "layers", "By layer, and by part of the layer"
 )
 MEASURED_TEXTS = Result("statistics", "What the models were measured on", "table")

@@ -12,7 +12,7 @@ from nmerge_core.checkpoints.raw_bits import as_stored, bits_of, empty_bits
 from nmerge_core.merging.compute import kernels
 from nmerge_core.merging.compute.block import Block, Entries
 from nmerge_core.merging.compute.drop import Drop
-from nmerge_core.merging.compute.entrywise import Entrywise
+from nmerge_core.merging.compute.entrywise import Entrywise, Rule
 from nmerge_core.merging.compute.histogram import look
 from nmerge_core.merging.compute.kernels import CHUNK
 from nmerge_core.merging.compute.primitives import drop, random_bits
@@ -21,7 +21,7 @@ from tests.merging import checkpoints
 
 COUNT = 2 * CHUNK + 37  # a last chunk that is not full
 WEIGHTS = (1.0, -0.3, 0.7)
-RULES = {
+RULES: dict[str, Rule] = {
     "sum": Entrywise(WEIGHTS, 0.4),
     "mean": Entrywise(WEIGHTS, 1.0, normalize=True),
     "trim": Entrywise(WEIGHTS, 0.4, thresholds=(0.5, 1.0, 0.0)),
@@ -43,7 +43,7 @@ def models(dtype: torch.dtype) -> torch.Tensor:
     return drawn
 
 
-def merged_by_kernel(rule: Entrywise, values: torch.Tensor, differences: bool, dtype: torch.dtype) -> torch.Tensor:
+def merged_by_kernel(rule: Rule, values: torch.Tensor, differences: bool, dtype: torch.dtype) -> torch.Tensor:
     name = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}[dtype]
     words = bits_of(values).view(np.uint16 if values.dtype == torch.bfloat16 else np.uint32)
     out = empty_bits(COUNT, name)
@@ -52,7 +52,7 @@ def merged_by_kernel(rule: Entrywise, values: torch.Tensor, differences: bool, d
     return torch.from_numpy(stored.view(np.int16 if stored.itemsize == 2 else np.int32)).view(dtype)
 
 
-def merged_by_torch(rule: Entrywise, values: torch.Tensor, differences: bool, dtype: torch.dtype) -> torch.Tensor:
+def merged_by_torch(rule: Rule, values: torch.Tensor, differences: bool, dtype: torch.dtype) -> torch.Tensor:
     held = values.float()
     base = held[0] if differences else torch.zeros(COUNT)
     deltas = held[1:] - base if differences else held
@@ -64,7 +64,7 @@ def merged_by_torch(rule: Entrywise, values: torch.Tensor, differences: bool, dt
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("out", [torch.bfloat16, torch.float32, torch.float16])
-def test_compiled_loops_and_torch_give_the_same_bits(rule: Entrywise, stored: torch.dtype, out: torch.dtype) -> None:
+def test_compiled_loops_and_torch_give_the_same_bits(rule: Rule, stored: torch.dtype, out: torch.dtype) -> None:
     values = models(stored)
     compiled, naive = merged_by_kernel(rule, values, True, out), merged_by_torch(rule, values, True, out)
     assert (bits_of(compiled) == bits_of(naive)).all()
@@ -79,7 +79,7 @@ def test_without_a_base_the_weights_themselves_are_merged(weights: tuple[float, 
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_zeros_of_either_sign_and_tiny_numbers(rule: Entrywise) -> None:
+def test_zeros_of_either_sign_and_tiny_numbers(rule: Rule) -> None:
     few = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, 3.0, -3.0])
     values = few[torch.randint(len(few), (4, COUNT), generator=torch.Generator().manual_seed(0))]
     compiled = merged_by_kernel(rule, values, True, torch.float32)

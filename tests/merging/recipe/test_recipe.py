@@ -58,7 +58,10 @@ def test_written_recipe_reads_the_same() -> None:
         ({"parameters": {"densty": 0.2}}, "unknown key 'densty'; did you mean 'density'?"),
         ({"normalise": True}, "unknown key 'normalise'"),
         ({"models": [{"model": "math", "parameters": {"wieght": 1}}]}, "did you mean 'weight'?"),
-        ({"models": [{"model": "math", "parameters": {"lambda": 1}}]}, "models[0] (ties): unknown key 'lambda'"),
+        (
+            {"models": [{"model": "math", "parameters": {"lambda": 1}}]},
+            "models[0] (ties): 'lambda' is said once for all models, in 'parameters'",
+        ),
         (
             {"models": [{"model": "math", "parameters": {"category": "math"}}]},
             "'category' (it is a parameter of adamerging, fisher, lorahub, neuronmerge, regmean, sublin; leave it out "
