@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ from nmerge_core.checkpoints import FamilyReport
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.figures.merge import history as history_figure
+from nmerge_core.merging import engine
+from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
+from nmerge_core.merging.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -179,8 +182,12 @@ class Merged(Result):
 
     @property
     def recipe(self) -> str:
-        """The resolved recipe as YAML: merging it again gives the same bytes."""
-        return (self.path / "nmerge_recipe.yaml").read_text(encoding="utf-8")
+        """The resolved recipe as YAML, which gives the same bytes from anywhere: the neurons' folder is in full."""
+        recipe = engine.load(self.path / "nmerge_recipe.yaml")
+        if isinstance(recipe, Recipe) and recipe.parameters.get("neurons") == NEURONS_FOLDER:
+            neurons = str((self.path / NEURONS_FOLDER).resolve())
+            recipe = replace(recipe, parameters={**recipe.parameters, "neurons": neurons})
+        return recipe.yaml
 
     @property
     def facts(self) -> dict[str, Any]:

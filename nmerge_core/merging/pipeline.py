@@ -79,8 +79,8 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
             if extension := vocabulary.extension():
                 extension.write(staging)
             architectures = stream.donor.config.get("architectures") or ()
-            resolved, _ = recipe.resolved(prepared).in_full(Places(cache_root()))
-            describe(staging, resolved, prepared, report, architectures)
+            full, _ = recipe.in_full(Places(cache_root()))
+            describe(staging, full.resolved(prepared), prepared, report, architectures)
             publish(staging, out)
         group.release()
     return report
@@ -97,9 +97,9 @@ def _prepare(opened: Opened, context: Context, layout: Layout, staging: Path) ->
 
 def _identity(opened: Opened, prepared: Prepared) -> str:
     """Name everything that decides the output's bytes."""
-    resolved, read = opened.recipe.resolved(prepared).in_full(Places(cache_root()))
+    full, read = opened.recipe.in_full(Places(cache_root()))
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
     times = sorted(opened.stamps.values())  # fingerprints sample large files
     device = kind_of(opened.stream.device)
-    content = json.dumps([device, resolved.yaml, read, times, digest_of(prepared), tokens])
+    content = json.dumps([device, full.resolved(prepared).yaml, read, times, digest_of(prepared), tokens])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -10,12 +10,14 @@ import yaml
 from safetensors.torch import load_file
 
 from nmerge_core.errors import InputError
+from nmerge_core.face.results import Merged
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.method_part import delta_methods
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.parameters import Solved
+from nmerge_core.runs.request import resolve
 from tests.merging.merged import needed
 
 CATEGORIES = ("math", "code", "translation")
@@ -132,6 +134,36 @@ def test_what_two_parts_find_under_one_name_is_told_apart(family, tmp_path: Path
     resolved = yaml.safe_load((tmp_path / "out/nmerge_recipe.yaml").read_text())["parameters"]
     own = {"density": 0.3, "normalize": True, "trim": "model"}  # as given, by default, and as found
     assert resolved["specific"]["math"] == {"method": "ties", **own}
+
+
+def test_filters_of_a_part_fall_back_on_what_is_said_for_all_parts(family, tmp_path: Path) -> None:
+    """Of a layer's tensors one has its own density, the others that for all parts: as thresholds and in the merge."""
+    filters = [{"filter": "q_proj", "value": 0.3}]
+    part = composed(family, general="dare", others={"method": "ties", "density": filters}, density=0.7)
+    ours = merged(part, tmp_path / "ours")
+    theirs = merged(alone(family, "ties", density=[*filters, {"value": 0.7}]), tmp_path / "theirs")
+    compared = [name for name in ours if "self_attn" in name]
+    assert len(compared) > 2 and all(torch.equal(ours[name], theirs[name]) for name in compared)
+
+
+def test_two_groupings_of_one_recipe_are_two_runs(family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The neurons' folder counts from the resolved recipe's own, wherever that is read."""
+    weights = {}
+    for grouping in ("functional", "random"):
+        recipe = composed(family, general="ties", others="ties", grouping=grouping)
+        weights[grouping] = merged(recipe, tmp_path / grouping)["model.layers.0.mlp.up_proj.weight"]
+    assert not torch.equal(*weights.values())
+    files = {grouping: tmp_path / grouping / "nmerge_recipe.yaml" for grouping in weights}
+    assert len({file.read_text() for file in files.values()}) == 1
+    requests = {name: resolve(tmp_path, "merge", {"recipe": file}) for name, file in files.items()}
+    assert requests["functional"].id != requests["random"].id
+    monkeypatch.chdir(tmp_path / "random")
+    assert resolve(tmp_path, "merge", {"recipe": "nmerge_recipe.yaml"}).id == requests["random"].id
+    monkeypatch.chdir(tmp_path)
+    again = merged(load_recipe(Merged(tmp_path / "random").recipe), tmp_path / "again")
+    assert torch.equal(again["model.layers.0.mlp.up_proj.weight"], weights["random"])
+    with pytest.raises(InputError, match="key 'neurons': nmerge_neurons: expected a classification"):
+        estimate(load_recipe(files["random"].read_text()), tmp_path / "out")
 
 
 def test_the_estimate_counts_the_passes_of_every_part(family, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from nmerge_core.merging.compute.order_statistics import (
 from nmerge_core.merging.compute.stream import Stream, all_rows
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.registry import named
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.number_format import choose_format
 from nmerge_core.progress import Progress, silent
@@ -91,7 +92,7 @@ class Context:
     def values_of(self, name: str, values: Values) -> Values:
         """Return the parameters of one tensor."""
         position = self.stream.donor.architecture.position(name)
-        return values.at(name, position).with_defaults(self.recipe.defaults)
+        return values.at(name, position).with_defaults(named(values.method).defaults)
 
     def with_groups(self, groups: Groups) -> "Context":
         """Return the context with neuron groups whose coefficients are solved too."""

@@ -12,7 +12,7 @@ from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.registry import Method
-from nmerge_core.merging.recipe.values import Values
+from nmerge_core.merging.recipe.values import Values, steady
 from nmerge_core.parameters import Parameter, Solved
 
 if TYPE_CHECKING:
@@ -67,17 +67,24 @@ def make_part(parameter: MethodPart, choice: Any, values: Values, for_parts: Seq
     found = parameter.method(choice)
     assert found  # words were told apart before
     own, count = parameter.own(choice), len(values.each["weight"])
+
+    def value_of(of_method: Parameter, for_all: Any) -> Any:
+        otherwise = of_method.default if for_all is None else for_all
+        return _completed(steady(of_method, own[of_method.name]), otherwise) if of_method.name in own else otherwise
+
     shared, each = {"seed": values.shared["seed"]}, {}
     for of_method in found.parameters:
-        said = _is_said(of_method, for_parts)
+        said, name = _is_said(of_method, for_parts), of_method.name
         if of_method.per_model:
-            alike = (own.get(of_method.name, of_method.default),) * count
-            each[of_method.name] = alike if of_method.name in own or not said else values.each[of_method.name]
+            each[name] = tuple(value_of(of_method, value) for value in (values.each[name] if said else [None] * count))
         else:
-            for_all = values.shared[of_method.name] if said else None
-            default = of_method.default if for_all is None else for_all
-            shared[of_method.name] = own.get(of_method.name, default)
+            shared[name] = value_of(of_method, values.shared[name] if said else None)
     return Part(found, Values(found.name, shared, each))
+
+
+def _completed(value: Any, otherwise: Any) -> Any:
+    """Return a part's own value; of a list of filters with what tensors have that none of them matches."""
+    return [*value, {"value": otherwise}] if isinstance(value, list) and isinstance(value[0], Mapping) else value
 
 
 def _is_said(of_method: Parameter, for_parts: Sequence[Parameter]) -> bool:

@@ -12,10 +12,10 @@ from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places, find_path
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.method_part import MethodPart
-from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared
+from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Method, named
 from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice
-from nmerge_core.merging.recipe.values import Values
+from nmerge_core.merging.recipe.values import Values, steady
 from nmerge_core.number_format import AUTO
 from nmerge_core.parameters import Choice, Flag, Number, Parameter, Solved
 
@@ -70,9 +70,10 @@ class Recipe:
         for parameter in self.method.parameters:
             default = self.parameters.get(parameter.name, parameter.default)
             if parameter.per_model:
-                each[parameter.name] = tuple(entry.parameters.get(parameter.name, default) for entry in self.models)
+                given = [entry.parameters.get(parameter.name, default) for entry in self.models]
+                each[parameter.name] = tuple(steady(parameter, value) for value in given)
             else:
-                shared[parameter.name] = default
+                shared[parameter.name] = steady(parameter, default)
         return Values(self.merge_method, shared | {"seed": self.seed}, each)
 
     @property
@@ -165,7 +166,7 @@ class Recipe:
         def values(given: Mapping[str, Any]) -> dict[str, Any]:
             full = dict(given)
             for parameter in self.method.parameters:
-                if parameter.name in given and given[parameter.name] != NEURONS_FOLDER:
+                if parameter.name in given:
                     full[parameter.name], inputs = _content(parameter, given[parameter.name], places)
                     found.update(inputs)
             return full

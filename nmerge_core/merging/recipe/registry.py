@@ -131,10 +131,23 @@ class Method:
         return prepared
 
 
+class _ByValue(pickle.Pickler):
+    """Pickles tensors by their values: torch's own way tells of the storage's address, another in each process."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Reduce a tensor to its type, its shape and its bytes."""
+        if type(value).__module__ != "torch" or type(value).__name__ != "Tensor":
+            return NotImplemented
+        import torch  # is there already, as there is a tensor
+
+        flat = value.detach().cpu().contiguous().flatten()
+        return tuple, ((str(value.dtype), tuple(value.shape), flat.view(torch.uint8).numpy().tobytes()),)
+
+
 def digest_of(prepared: Prepared) -> str:
     """Return a digest of all that a method found: a half-done merge goes on only where it would find the same."""
     file = io.BytesIO()
-    pickler = pickle.Pickler(file, protocol=5)
+    pickler = _ByValue(file, protocol=5)
     pickler.fast = True  # without back references, which tell of identity and not of values
     pickler.dump(prepared.data)
     return sha256(file.getvalue()).hexdigest()

@@ -5,6 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nmerge_core.merging.recipe import gradients
+from nmerge_core.parameters import Parameter
+
+
+def steady(parameter: Parameter, value: Any) -> Any:
+    """Return a value so that a list of it is a gradient over the layers only where the parameter `varies`."""
+    return tuple(value) if isinstance(value, list) and not parameter.varies else value
 
 
 class OfMethod(dict[str, Any]):

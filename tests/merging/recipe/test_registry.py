@@ -14,6 +14,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import digest_of, method, methods
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA, WEIGHT
 from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number, Numbers
 
 
 @pytest.fixture
@@ -80,7 +81,25 @@ def test_the_digest_tells_values_and_not_identities():
     part = [1.0, 2.0]
     assert digest_of(Prepared([part, part])) == digest_of(Prepared([[1.0, 2.0], [1.0, 2.0]]))
     assert digest_of(Prepared(part)) != digest_of(Prepared([1.0, 2.5]))
-    assert digest_of(Prepared(torch.ones(3))) != digest_of(Prepared(torch.zeros(3)))
+    ones, others = torch.ones(3), torch.ones(3)  # at two places of memory, as in two processes
+    assert digest_of(Prepared({"at": ones})) == digest_of(Prepared({"at": others}))
+    different = [torch.zeros(3), torch.ones(3, 1), torch.ones(3, dtype=torch.float64), ones.numpy(), ones.tolist()]
+    assert len({digest_of(Prepared({"at": each})) for each in (ones, *different)}) == 6
+
+
+def test_only_what_varies_is_a_gradient_over_the_layers(own_registry):
+    bands = Numbers(name="bands", default=(0.5,), help="Bands.", low=0, high=1)
+    register("banded", [bands, Number(name="scale", default=1.0, help="Scale.", varies=True)])
+    recipe = {
+        "merge_method": "banded",
+        "base_model": "b",
+        "models": [{"model": "m"}],
+        "parameters": {"bands": [0.1, 0.5, 0.9], "scale": [0.0, 1.0]},
+    }
+    values = load_recipe(recipe).values()
+    found = [values.at("w", position).shared for position in (0.0, 0.5)]
+    assert [each["scale"] for each in found] == [0.0, 0.5]
+    assert [each["bands"] for each in found] == [(0.1, 0.5, 0.9)] * 2
 
 
 @pytest.mark.parametrize("name", methods())
