@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.compute.stream import all_rows
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
@@ -15,6 +15,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
 from tests.merging.merged import NEEDED, needed, run
+from tests.merging.test_pipeline import StopAt
 
 LACKING = {*NEEDED, "fisher", "regmean"}  # what cannot merge without coefficients, texts or statistics
 
@@ -72,6 +73,24 @@ def test_threads_and_visiting_order_change_nothing(
     run(family, tmp_path / "reversed", method, **needed(family, method))
     written[-1] = (tmp_path / "reversed/model.safetensors").read_bytes()
     assert len(set(written.values())) == 1
+
+
+@pytest.mark.parametrize("method", methods())
+def test_a_stopped_merge_goes_on_where_it_was(family, tmp_path: Path, method: str) -> None:
+    recipe = {"merge_method": method, "base_model": family.base, "parameters": needed(family, method)}
+    recipe["models"] = checkpoints.entries(method, family.models)
+    with pytest.raises(Cancelled):
+        merge(load_recipe(recipe), tmp_path / "out", progress=StopAt(20))
+    begun: list[float] = []
+    merge(
+        load_recipe(recipe),
+        tmp_path / "out",
+        progress=lambda stage, done, total, unit="": begun.append(done) if stage == "Merging" else None,
+    )
+    assert begun[0] > 0
+    run(family, tmp_path / "whole", method, **needed(family, method))
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize("method", [name for name, method in methods().items() if method.needs_base])
