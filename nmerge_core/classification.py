@@ -145,7 +145,7 @@ def neuron_categories(
     Raises:
         InputError: k or margin is out of range.
     """
-    voted = _vote(classification, k, margin)
+    voted = _vote(classification, k, margin, classification.layers)
     layers, d_ffn = voted.shape
     return pd.DataFrame(
         {
@@ -154,6 +154,11 @@ def neuron_categories(
             "category": np.array(classification.categories)[voted.ravel()],
         }
     )
+
+
+def check_vote(classification: Classification, *, k: int | None, margin: int | None) -> None:
+    """Check that the stored exemplars can vote so, by one layer's; raises InputError as `neuron_categories` does."""
+    _vote(classification, k, margin, classification.layers[:1])
 
 
 def count_undecided(classification: Classification, *, k: int | None = None, margin: int | None = None) -> int:
@@ -194,7 +199,7 @@ def compare(
     names = short_labels([found.meta["model"] for found in opened]) if labels is None else labels
     if len(set(names)) < len(opened):
         raise InputError(f"compare: expected a different label for each folder, found {', '.join(names)}")
-    voted = [_vote(found, k, margin) for found in opened]  # (layers, d_ffn) each
+    voted = [_vote(found, k, margin, found.layers) for found in opened]  # (layers, d_ffn) each
     agree = intersect(voted)  # (layers, d_ffn)
     rows = []
     for index, layer in enumerate(opened[0].layers):
@@ -205,12 +210,14 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _vote(classification: Classification, k: int | None, margin: int | None) -> NDArray[np.int64]:
-    """Return the (layers, d_ffn) index into `classification.categories` of every neuron."""
+def _vote(
+    classification: Classification, k: int | None, margin: int | None, layers: Sequence[int]
+) -> NDArray[np.int64]:
+    """Return the (layers, d_ffn) index into `classification.categories` of every neuron of some layers."""
     k = classification.meta["top_k"] if k is None else k
     margin = classification.meta["margin"] if margin is None else margin
     labels, n_categories = classification.exemplar_categories, len(classification.categories)
-    ids = (classification.top(layer)[0] for layer in classification.layers)
+    ids = (classification.top(layer)[0] for layer in layers)
     return np.stack([categorise(each, labels, n_categories, k, margin)[0] for each in ids])
 
 

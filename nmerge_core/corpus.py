@@ -68,15 +68,7 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
         InputError: no such corpus, no General, an unknown category, an empty one, a line that is not
             `{"text": "…"}`, or categories of unequal size (the vote of Eq. 2 assumes the same M for each).
     """
-    path = Path(whole_and_slice(reference)[0]).expanduser()
-    if path.is_dir():
-        sources: dict[str, Any] = {file.stem: file for file in sorted(path.glob("*.jsonl"))}
-    elif path.is_file() and path.suffix in (".yaml", ".yml"):
-        sources = _read_yaml(path)
-    else:
-        raise InputError(
-            f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither"
-        )
+    path, sources = _sources(reference)
     texts: dict[str, list[str]] = {}
     for category in _chosen(reference, list(sources), categories):
         source = sources[category]
@@ -94,6 +86,21 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
             f"take {smallest:,} of each (per_category, or `count: {smallest}` for each category of a corpus YAML)"
         )
     return _corpus(reference, texts)
+
+
+def check_categories(reference: str, categories: Sequence[str]) -> None:
+    """Check that a corpus has these categories, without reading a text; raises InputError as `load_corpus` does."""
+    _chosen(reference, list(_sources(reference)[1]), categories)
+
+
+def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
+    """Return where a corpus is, and the source of each category: a file, or what its YAML says."""
+    path = Path(whole_and_slice(reference)[0]).expanduser()
+    if path.is_dir():
+        return path, {file.stem: file for file in sorted(path.glob("*.jsonl"))}
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return path, _read_yaml(path)
+    raise InputError(f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither")
 
 
 def _corpus(reference: str, texts: dict[str, list[str]]) -> Corpus:

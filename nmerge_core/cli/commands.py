@@ -19,6 +19,7 @@ from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, load_family
 from nmerge_core.folders import new_folder
+from nmerge_core.machine import choose_device
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
 from nmerge_core.runs.kinds import KINDS
@@ -144,6 +145,7 @@ def merge(arguments: Namespace) -> None:
 
     recipe = engine.load(arguments.recipe)
     if arguments.dry_run:
+        choose_device(arguments.device)  # an error where there is none such
         print("\n".join(engine.estimate(recipe, arguments.out, TerminalProgress()).lines))
         return
 

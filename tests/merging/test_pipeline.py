@@ -305,7 +305,8 @@ def test_estimate_follows_the_methods_inside_neuronmerge(family, tmp_path: Path)
     plain = estimate(neuronmerge(family, family.neurons), tmp_path / "out")
     ties = estimate(neuronmerge(family, family.neurons, others="ties"), tmp_path / "out")
     assert (plain.solving, ties.bytes_read) == (False, 2 * plain.bytes_read)
-    corpus = write_corpus(tmp_path / "corpus", {"math": ["2 + 2 = 4"], "code": ["def f(): pass"]})
+    texts = {"general": ["One."], "math": ["2 + 2 = 4"], "code": ["def f(): pass"]}
+    corpus = write_corpus(tmp_path / "corpus", texts)
     solved = neuronmerge(family, family.neurons, general="sublin", calibration=corpus)
     assert estimate(solved, tmp_path / "out").solving
     with pytest.raises(InputError, match="key 'calibration': nowhere: no such corpus"):

@@ -16,6 +16,7 @@ from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
 from tests.merging.merged import NEEDED, needed, run
 from tests.merging.test_pipeline import StopAt
+from tests.tiny import write_corpus
 
 LACKING = {*NEEDED, "fisher", "regmean"}  # what cannot merge without coefficients, texts or statistics
 
@@ -23,11 +24,17 @@ LACKING = {*NEEDED, "fisher", "regmean"}  # what cannot merge without coefficien
 @pytest.mark.parametrize("method", methods())
 def test_a_dry_run_says_what_the_merge_would(family, tmp_path: Path, method: str) -> None:
     """Where a method lacks data, or what it needs is not as it must be, both say the same and nothing is written."""
+    corpus = write_corpus(tmp_path / "corpus", {"general": ["One.", "Two."]})
     wrong: list[dict[str, Any]] = [
         {},
         {"coefficients": {"no such part": [1.0]}},
         {"trim": "model", "density": [0.1, 0.9]},
+        {"calibration": corpus, "category": "maths"},
+        {"corpus": corpus, "category": "maths"},
+        {"neurons": family.neurons, "category": "maths"},
     ]
+    if method in ("linear", "fisher", "regmean"):
+        wrong.append({"weight": 0.0})
     known = {parameter.name for parameter in methods()[method].parameters}
     for parameters in (each for each in wrong if each.keys() <= known):
         if not parameters and method not in LACKING:
@@ -36,11 +43,11 @@ def test_a_dry_run_says_what_the_merge_would(family, tmp_path: Path, method: str
         recipe["models"] = [{"model": model} for model in family.models]
         told = []
         for work in (estimate, merge):
-            with pytest.raises(InputError, match="expected") as error:
+            with pytest.raises(InputError, match="expected|no category maths") as error:
                 work(load_recipe(recipe), tmp_path / "out")
             told.append(str(error.value))
         assert told[0] == told[1]
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
 @pytest.mark.parametrize("method", methods())

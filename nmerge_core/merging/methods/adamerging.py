@@ -34,7 +34,7 @@ def check(context: Context, values: Values) -> None:
     """Check coefficients that a recipe brings, or that it names texts to learn them on."""
     check_coefficients(context, values, list(dict.fromkeys(_parts(context, values).values())))
     if searches(values):
-        context.calibration(values)
+        context.check_calibration(values, context.task_categories(values))
 
 
 def prepare(context: Context, values: Values) -> Prepared:

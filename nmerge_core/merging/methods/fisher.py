@@ -19,6 +19,7 @@ def check(context: Context, values: Values) -> None:
     if context.stream.vocabulary:
         expected = "models of one vocabulary, as Fisher information is of rows by position"
         raise context.wrong("models", expected, "vocabularies that differ; take another method, or leave them out")
+    context.check_total(values)
     context.check_statistics(values, "fisher")
 
 

@@ -39,7 +39,13 @@ def check(context: Context, values: Values) -> None:
     """Check coefficients that a recipe brings, or that it names texts to search them on."""
     check_coefficients(context, values, [MODEL])
     if searches(values):
-        context.calibration(values)
+        context.check_calibration(values, _categories(context, values))
+
+
+def _categories(context: Context, values: Values) -> list[str]:
+    """Name the categories whose texts tell how good coefficients are."""
+    target = values.shared["target"]
+    return [target] if target else context.task_categories(values)
 
 
 def prepare(context: Context, values: Values) -> Prepared:
@@ -49,8 +55,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     """
     if not searches(values):
         return found_coefficients(context, values.shared["coefficients"])
-    categories = [values.shared["target"]] if values.shared["target"] else context.task_categories(values)
-    batches = load_texts(context, values, categories)
+    batches = load_texts(context, values, _categories(context, values))
     candidate = candidate_of(context)
 
     def loss(coefficients: list[float], tick: Callable[[], None]) -> float:

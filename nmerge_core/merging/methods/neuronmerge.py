@@ -102,7 +102,7 @@ def check(context: Context, values: Values) -> None:
         raise context.wrong("models[].parameters.category", expected, tasks)
     if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
         raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
-    context.check_neurons(values)
+    context.check_neurons(values, tasks)
     for place, parameter, choice in _choices(values):
         if parameter.method(choice):
             part = make_part(parameter, choice, values, _FOR_PARTS)

@@ -124,6 +124,7 @@ def _read_system(
 
 def check(context: Context, values: Values) -> None:
     """Check that there is something to measure on."""
+    context.check_total(values)
     context.check_statistics(values, "gram")
 
 

@@ -26,7 +26,7 @@ def check(context: Context, values: Values) -> None:
     """Check coefficients that a recipe brings, or that it names a corpus to solve them on."""
     given = values.shared["coefficients"]
     if given is None:
-        context.calibration(values)
+        context.check_calibration(values, context.task_categories(values))
     else:
         _check_given(context, given)
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nmerge_core.checkpoints.reference import labels
+from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
+from nmerge_core.merging.compute.entrywise import total_weight
 from nmerge_core.merging.compute.order_statistics import (
     Magnitudes,
     Order,
@@ -107,6 +109,15 @@ class Context:
         given = values.each["category"]
         return [category or label for category, label in zip(given, self.labels, strict=True)]
 
+    def check_total(self, values: Values) -> None:
+        """Check that the weights that every tensor is divided by do not sum to 0; raises InputError."""
+        for name in self.names:
+            total_weight(self.values_of(name, values).each["weight"])
+
+    def check_calibration(self, values: Values, categories: Sequence[str]) -> None:
+        """Check that the corpus whose texts measure coefficients is named and has categories; raises InputError."""
+        check_categories(self.calibration(values), categories)
+
     def calibration(self, values: Values) -> str:
         """Return the corpus whose texts measure coefficients; raises InputError where none is named."""
         calibration = values.shared["calibration"]
@@ -136,12 +147,28 @@ class Context:
             progress=self.progress,
         )
 
-    def check_neurons(self, values: Values) -> None:
-        """Check that a classification is of the base, or a corpus to classify it with is named; raises InputError."""
-        neurons = values.shared["neurons"]
+    def check_neurons(self, values: Values, tasks: Sequence[str]) -> None:
+        """Check that a classification of the base, or a corpus to classify it with, has the tasks' categories.
+
+        Raises:
+            InputError: neither is named, a category is missing, or stored exemplars cannot vote again as is asked.
+        """
+        neurons, corpus = values.shared["neurons"], values.shared["corpus"]
+        top_k, margin = values.shared["top_k"], values.shared["margin"]
         if neurons:
-            self._checked(_categories(self.recipe.path(neurons), None, None), neurons)
-        elif not values.shared["corpus"]:
+            folder = self.recipe.path(neurons)
+            known = sorted(self._checked(_categories(folder, None, None), neurons)["category"].unique())
+            if strange := [task for task in tasks if task not in known]:
+                expected = f"categories of neurons ({', '.join(known)})"
+                raise self.wrong("models[].parameters.category", expected, strange)
+            if top_k is not None or margin is not None:
+                from nmerge_core.activations.store import open_classification
+                from nmerge_core.classification import check_vote
+
+                check_vote(open_classification(folder), k=top_k, margin=margin)
+        elif corpus:
+            check_categories(self.recipe.corpus(corpus), tasks)
+        else:
             expected = "the folder of a classification of the base (`classify BASE … --out DIR`), or a 'corpus'"
             raise self.wrong("parameters.neurons", expected, "neither")
 
@@ -181,6 +208,9 @@ class Context:
         if not values.shared["corpus"] and None in values.each["statistics"]:
             expected = f"a folder of `statistics MODEL --kind {kind} …` for each model, or a 'corpus' for all"
             raise self.wrong("models[].parameters.statistics", expected, "neither")
+        lacking = zip(values.each["statistics"], self.task_categories(values), strict=True)
+        if tasks := [task for folder, task in lacking if not folder]:
+            check_categories(self.recipe.corpus(values.shared["corpus"]), tasks)
 
     def statistics(self, values: Values, kind: str) -> "list[Statistics]":
         """Return each model's statistics: read from its folder, else from the cache, where they may be collected first.
