@@ -72,8 +72,8 @@ def _find(reference: str) -> tuple[TaskManager, str]:
         demo = sorted(found.stem for found in demo_tasks().glob("*.yaml"))
         close = difflib.get_close_matches(reference, [*demo, *manager.all_tasks], n=3)
         raise InputError(
-            f"task '{reference}': no task of the demo family (there: {', '.join(demo) or 'none; make it with demo'}) "
-            "and none of lm-eval's; expected such a name or the path of a task YAML"
+            f"task '{reference}': expected the path of a task YAML, the name of a task of lm-eval, or one that comes "
+            f"with NMerge ({', '.join(demo) or 'none here; `nmerge demo` writes them'}); found no such task"
             + (f" – did you mean {', '.join(close)}?" if close else "")
         )
     return manager, reference

@@ -145,8 +145,8 @@ def empty_state(text: str, button_label: str, key: str) -> bool:
 
 
 def _choose_family() -> tuple[Family, str]:
-    """Draw the choice; return the family and an empty text, or the demo and what is wrong with the family's file."""
-    names = [DEMO, *families(cache_root())]
+    """Draw the choice; return the family and an empty text, or the demo and why another cannot be shown."""
+    names, asked = [DEMO, *families(cache_root())], st.query_params.get("family", DEMO)
     if st.session_state.get("family") in names:  # set again, else what an address has chosen is lost on the next page
         st.session_state["family"] = st.session_state["family"]
     st.selectbox(
@@ -156,6 +156,10 @@ def _choose_family() -> tuple[Family, str]:
         bind="query-params",
         help="The base and fine-tunes all pages look at. Make a family of your own on the Models page.",
     )
+    if asked not in names:  # the box has put the demo in its place, whose numbers nobody asked for
+        return demo_family(
+            cache_root()
+        ), f"There is no family “{asked}” here. Choose one on the left: {', '.join(names)}."
     try:
         return chosen_family(), ""
     except InputError as error:
