@@ -1,7 +1,8 @@
 """YAML files that people write: read with each key once and none unknown, and written to be read by people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def read_mapping(file: Path, keys: Iterable[str]) -> dict[Any, Any]:
     if not isinstance(content, Mapping):
         raise InputError(f"{file}: expected a mapping with {', '.join(keys)}; found {type(content).__name__}")
     return dict(content)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as YAML has it: paths as text, sequences and arrays as lists, their numbers Python's own."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if hasattr(value, "tolist"):  # of an array or a number of numpy, which is not imported for it
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(each) for each in value]
+    return value
 
 
 def check_keys(content: Iterable[Any], known: Iterable[str], where: str) -> None:
