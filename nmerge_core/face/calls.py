@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
+from os.path import expanduser
 from typing import Any
 
 from nmerge_core.checkpoints import labels
@@ -45,7 +46,7 @@ def as_called(run: Run, names: Sequence[str]) -> dict[str, str]:
 
 
 def text(reference: Any) -> str:
-    """Return a path or a name as text; raises InputError where it is neither."""
+    """Return a path, of a user's folder (~) in full, or a name as text; raises InputError where it is neither."""
     if not isinstance(reference, str | PathLike):
         raise InputError(f"expected a path or a name, found {reference!r}")
-    return fspath(reference)
+    return expanduser(fspath(reference))

@@ -231,6 +231,20 @@ def test_a_merge_into_a_folder_of_ones_own(family, tmp_path):
         nm.merge(family.recipe, str(tmp_path / "out"), progress=False)
 
 
+def test_paths_may_start_at_the_users_folder(family, cache, found, merged, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(family.root))
+    assert nm.merge("~/recipe.yaml", progress=False).path == merged.path
+    assert nm.merge(Path("~/recipe.yaml"), "~/mine", progress=False).path == family.root / "mine"
+    assert (family.root / "mine/config.json").exists() and not (tmp_path / "~").exists()
+    (family.root / "neurons").symlink_to(found.path)
+    assert nm.compare("~/neurons").neurons().equals(nm.compare(found).neurons())
+    with pytest.raises(InputError, match="~nobody-of-this-name/c: no such corpus"):
+        nm.classify(family.base, "~nobody-of-this-name/c", progress=False)
+    with pytest.raises(InputError, match="~nobody-of-this-name/r.yaml: cannot be read"):
+        nm.merge("~nobody-of-this-name/r.yaml", progress=False)
+
+
 def test_the_other_functions_give_tables_and_figures(family, cache, found):
     cosines = nm.cosine(family.base, family.math, progress=False)
     assert set(cosines.table["model"]) == {"math"} and len(cosines.moved) and cosines.figure().data

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def load_recipe(source: Source) -> Recipe:
 def file_of(source: Source) -> Path | None:
     """Return the file that a recipe is read from; None for YAML text or a mapping."""
     if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
-        return Path(source)
-    return Path(source) if isinstance(source, PathLike) else None
+        return Path(expanduser(source))
+    return Path(expanduser(source)) if isinstance(source, PathLike) else None
 
 
 def read_content(source: Source) -> Mapping[str, Any]:
