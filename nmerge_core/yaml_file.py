@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from io import StringIO
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -37,24 +38,25 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_text)
 
 
-def read_mapping(file: Path, keys: Iterable[str]) -> dict[Any, Any]:
-    """Read a file that holds a mapping; `keys` are those it may have, for the error.
+def read_mapping(source: Path | str, keys: Iterable[str], name: str = "text") -> dict[Any, Any]:
+    """Read a file that holds a mapping, or YAML text called `name`; `keys` are those it may have, for the error.
 
     Raises:
         InputError: it cannot be read, is not YAML, has a key twice, or holds no mapping.
     """
+    where = str(source) if isinstance(source, Path) else name
     try:
-        with file.open(encoding="utf-8") as stream:
+        with source.open(encoding="utf-8") if isinstance(source, Path) else StringIO(source) as stream:
             content = yaml.load(stream, _Loader)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{where}: cannot be read ({error.strerror})") from error
     except (
         yaml.YAMLError,
         ValueError,
     ) as error:  # the latter of bytes and dates that cannot be
-        raise InputError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise InputError(f"{where}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{file}: expected a mapping with {', '.join(keys)}; found {type(content).__name__}")
+        raise InputError(f"{where}: expected a mapping with {', '.join(keys)}; found {type(content).__name__}")
     return dict(content)
 
 

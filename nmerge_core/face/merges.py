@@ -117,7 +117,7 @@ def sweep(
     """Search recipe parameters: every trial is merged and evaluated; a stopped sweep goes on where it was.
 
     Args:
-        sweep: a YAML file with recipe, search, tasks and strategy, or what stands in it.
+        sweep: a YAML file with recipe, search, tasks and strategy, its text, or what stands in it.
         run_code: let tasks run the code that a merge writes, in the sandbox.
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.

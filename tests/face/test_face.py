@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+import yaml
 
 import nmerge_core as nm
 from nmerge_core import face
@@ -206,6 +207,9 @@ def test_a_result_stands_for_its_folder(family, cache, found, merged):
         family.base, found, "general", [0, 1], family.task, proportions=1.0, repeats=1, limit=2, progress=False
     )
     assert set(curve.curve["group"]) == {"general", "random"} and isinstance(curve.figure(), go.Figure)
+    recipe = {"merge_method": "task_arithmetic", "base_model": Path(family.base), "models": ({"model": merged},)}
+    again = nm.merge(recipe, progress=False)
+    assert str(merged.path) in again.recipe and nm.merge(again.recipe, progress=False).path == again.path
 
 
 def test_a_merge_has_its_report_recipe_and_facts(family, merged):
@@ -277,11 +281,10 @@ def test_a_sweep_is_a_run_too(family, cache):
     assert list(found.trials["parameters.weight"]) == [0.2, 0.4] and found.best.exists()
     before = states(cache)
     assert nm.sweep(content, progress=False).path == found.path and states(cache) == before
+    assert nm.sweep(yaml.safe_dump(content), progress=False).path == found.path
 
 
 def yaml_of(file):
-    import yaml
-
     return yaml.safe_load(Path(file).read_text())
 
 

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.family import Member
 from nmerge_core.merging.recipe.reading import load_recipe
 
 TIES = """
@@ -44,6 +46,30 @@ def test_a_slice_of_a_corpus_is_found_beside_the_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(tmp_path / "recipe.yaml")
     assert recipe.corpus("corpus[:-60]") == f"{tmp_path / 'corpus'}[:-60]"
     assert recipe.corpus("elsewhere[-60:]") == "elsewhere[-60:]"
+
+
+def test_a_mapping_may_hold_what_python_has_for_what_yaml_has() -> None:
+    written = {
+        "merge_method": "ties",
+        "base_model": "models/base",
+        "models": [{"model": "math", "parameters": {"weight": [0.25, 0.5]}}, {"model": "lab/code"}],
+        "parameters": {"density": [0.5, 1.0], "lambda": 0.75, "normalize": True},
+        "tokenizer": {"source": "math"},
+        "seed": 3,
+    }
+    given = {
+        "merge_method": "ties",
+        "base_model": Path("models/base"),
+        "models": (
+            {"model": Path("math"), "parameters": {"weight": np.array([0.25, 0.5])}},
+            {"model": Member("lab/code", "code")},
+        ),
+        "parameters": {"density": (0.5, 1.0), "lambda": np.float32(0.75), "normalize": np.bool_(True)},
+        "tokenizer": {"source": Path("math")},
+        "seed": np.int64(3),
+    }
+    assert load_recipe(given) == load_recipe(written) and load_recipe(given).yaml == load_recipe(written).yaml
+    assert isinstance(given["models"], tuple)  # what was given stays
 
 
 def test_written_recipe_reads_the_same() -> None:
