@@ -144,7 +144,8 @@ class Number(Parameter):
         """Return an int or a float in the range, or auto."""
         if self.auto and value == "auto":
             return value
-        if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
+        numbers: Any = Integral if self.whole else Real
+        if isinstance(value, bool) or not isinstance(value, numbers):
             raise ValueError
         too_low = self.low is not None and (value < self.low or (self.above_low and value == self.low))
         too_high = self.high is not None and value > self.high and not self.open_end

@@ -159,7 +159,8 @@ def test_a_run_takes_arrays_and_asks_for_what_is_missing():
     given = {"model": "m", "neurons": "n", "category": "math", "task": "math"}
     found = KINDS["knockout"].check({**given, "layers": np.array([0, 1]), "proportions": np.linspace(0.5, 1, 2)})
     assert found["layers"] == [0, 1] and found["proportions"] == [0.5, 1.0]
-    for missing in (None, "", [], ()):
+    nothing: tuple[object, ...] = (None, "", [], ())
+    for missing in nothing:
         with pytest.raises(InputError, match="the parameter 'layers' is missing"):
             KINDS["knockout"].check({**given, "layers": missing})
 
