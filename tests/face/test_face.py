@@ -297,6 +297,35 @@ def test_wrong_input_is_said_as_everywhere(family, cache):
         nm.classify(family.base, "nowhere", progress=False)
     with pytest.raises(InputError, match="empty list"):
         nm.inspect([])
+    for wrong in (3, None, {"a", "b"}):
+        with pytest.raises(InputError, match="expected a path, several, {name: path} or a family, found "):
+            nm.classify(wrong, family.corpus)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_there_twice_is_told_of_before_any_work(family, cache, monkeypatch):
+    before = states(cache)
+    monkeypatch.chdir(family.root)
+    for twice in ([family.base, family.base], ("base", "math", Path("./base")), [family.base, "math/../base"]):
+        with pytest.raises(InputError, match="base is there twice; leave one out, or name both by a mapping"):
+            nm.evaluate(twice, family.task, progress=False)
+    with pytest.raises(InputError, match="math is there twice; leave one out$"):
+        nm.cosine(family.base, {"one": family.math, "two": family.math}, progress=False)
+    assert states(cache) == before
+    scores = nm.evaluate({"one": family.base, "two": family.base}, family.task, limit=2, progress=False)
+    assert list(scores.table["model"]) == ["one", "two"]
+
+
+def test_another_vote_is_in_no_folder(family, cache, found):
+    voted = found.vote(k=1, margin=0)
+    recipe = {"merge_method": "neuronmerge", "base_model": family.base, "models": [{"model": family.math}]}
+    for ask in (
+        lambda: nm.knockout(family.base, voted, "math", 0, family.task, progress=False),
+        lambda: nm.merge({**recipe, "parameters": {"neurons": found.vote(margin=0)}}, progress=False),
+        lambda: nm.compare(voted),
+    ):
+        with pytest.raises(InputError, match="found another vote .*; classify with top_k and margin, or give a recipe"):
+            ask()
+    assert os.fspath(voted.vote()) == os.fspath(found) == str(voted.path)
 
 
 def test_a_run_that_another_process_does_is_waited_for(family, cache):
