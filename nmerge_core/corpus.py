@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def check_categories(reference: str, categories: Sequence[str]) -> None:
 
 def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
     """Return where a corpus is, and the source of each category: a file, or what its YAML says."""
-    path = Path(whole_and_slice(reference)[0]).expanduser()
+    path = Path(expanduser(whole_and_slice(reference)[0]))
     if path.is_dir():
         return path, {file.stem: file for file in sorted(path.glob("*.jsonl"))}
     if path.is_file() and path.suffix in (".yaml", ".yml"):
@@ -178,7 +179,7 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
     from datasets import load_dataset  # seconds of import that a folder corpus need not pay
 
     where = f"corpus {yaml_file}, {category}"
-    local = yaml_file.parent / Path(source["path"]).expanduser()
+    local = yaml_file.parent / expanduser(source["path"])
     builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
     arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from glob import glob
-from os.path import isfile
+from os.path import expanduser, isfile
 from pathlib import Path
 
 from nmerge_core.cache import task_file
@@ -18,7 +18,7 @@ Found = tuple[str, str]  # the full name of what was named, and the fingerprint 
 
 def find_path(reference: str, folder: Path | None) -> Path:
     """Find a file as it is written, else beside the file that names it, which lies in `folder`."""
-    path = Path(reference).expanduser()
+    path = Path(expanduser(reference))
     return folder / reference if folder and not path.exists() and (folder / reference).exists() else path
 
 

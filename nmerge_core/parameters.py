@@ -5,16 +5,19 @@ Python functions, controls of pages, the keys of runs, resolved recipes and the 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
+from nmerge_core.yaml_file import plain
 
 NO_CONTENT: Mapping[str, str] = {}
+_LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which everything is merged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,8 @@ class Parameter:
         """
         if value is None:
             return None
+        if not isinstance(value, PathLike):  # a path alone tells a file from text
+            value = plain(value)
         if self.varies and isinstance(value, list):
             if not value or len({isinstance(part, Mapping) for part in value}) > 1:
                 raise InputError(
@@ -80,7 +85,8 @@ class Parameter:
         try:
             return self.parse(value)
         except ValueError as error:
-            raise InputError(f"{where}: expected {self.expected}, found {value!r}") from error
+            reason = f" ({error})" if str(error) else ""
+            raise InputError(f"{where}: expected {self.expected}, found {value!r}{reason}") from error
 
     def _check_part(self, part: Any, where: str) -> Any:
         """Check one point of a gradient, or one {filter, value} of a list of filters."""
@@ -138,13 +144,16 @@ class Number(Parameter):
         """Return an int or a float in the range, or auto."""
         if self.auto and value == "auto":
             return value
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+        numbers: Any = Integral if self.whole else Real
+        if isinstance(value, bool) or not isinstance(value, numbers):
             raise ValueError
         too_low = self.low is not None and (value < self.low or (self.above_low and value == self.low))
         too_high = self.high is not None and value > self.high and not self.open_end
-        if value != value or too_low or too_high:
+        if too_low or too_high:
             raise ValueError
-        return value if self.whole else float(value)
+        if not abs(value) <= _LARGEST:  # NaN is not either
+            raise ValueError("float32 holds finite numbers up to 3.4e38")
+        return int(value) if self.whole else float(value)
 
     def from_text(self, text: str) -> Any:
         """Read digits, or auto."""
@@ -166,7 +175,7 @@ class Numbers(Number):
 
     def parse(self, value: Any) -> Any:
         """Return a list of numbers of the range, at least one."""
-        values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        values = value if isinstance(value, list) else [value]
         if not values:
             raise ValueError
         return [super(Numbers, self).parse(each) for each in values]

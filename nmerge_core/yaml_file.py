@@ -1,7 +1,9 @@
 """YAML files that people write: read with each key once and none unknown, and written to be read by people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from io import StringIO
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +38,39 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_text)
 
 
-def read_mapping(file: Path, keys: Iterable[str]) -> dict[Any, Any]:
-    """Read a file that holds a mapping; `keys` are those it may have, for the error.
+def read_mapping(source: Path | str, keys: Iterable[str], name: str = "text") -> dict[Any, Any]:
+    """Read a file that holds a mapping, or YAML text called `name`; `keys` are those it may have, for the error.
 
     Raises:
         InputError: it cannot be read, is not YAML, has a key twice, or holds no mapping.
     """
+    where = str(source) if isinstance(source, Path) else name
     try:
-        with file.open(encoding="utf-8") as stream:
+        with source.open(encoding="utf-8") if isinstance(source, Path) else StringIO(source) as stream:
             content = yaml.load(stream, _Loader)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{where}: cannot be read ({error.strerror})") from error
     except (
         yaml.YAMLError,
         ValueError,
     ) as error:  # the latter of bytes and dates that cannot be
-        raise InputError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise InputError(f"{where}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{file}: expected a mapping with {', '.join(keys)}; found {type(content).__name__}")
+        raise InputError(f"{where}: expected a mapping with {', '.join(keys)}; found {type(content).__name__}")
     return dict(content)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as YAML has it: paths as text, sequences and arrays as lists, their numbers Python's own."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if hasattr(value, "tolist"):  # of an array or a number of numpy, which is not imported for it
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(each) for each in value]
+    return value
 
 
 def check_keys(content: Iterable[Any], known: Iterable[str], where: str) -> None:

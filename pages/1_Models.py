@@ -25,7 +25,7 @@ def models_here() -> list[str]:
     roots = os.environ.get("NMERGE_MODEL_ROOTS", f"models{os.pathsep}{cache_root()}").split(os.pathsep)
     found: list[str] = []
     for root in roots:
-        start = Path(root).expanduser().resolve()
+        start = Path(os.path.expanduser(root)).resolve()
         for folder, folders, files in os.walk(start):
             if "config.json" in files:
                 found.append(folder)

@@ -94,6 +94,14 @@ def test_what_is_missing_or_uneven_is_said(tmp_path):
         load_corpus(folder)
 
 
+def test_a_users_folder_is_found_and_an_unknown_user_told_of(tmp_path, monkeypatch):
+    write_corpus(tmp_path / "corpus", TEXTS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_corpus("~/corpus[:-1]").categories == load_corpus(str(tmp_path / "corpus")).categories
+    with pytest.raises(InputError, match="corpus ~nobody-of-this-name/c: expected a folder"):
+        load_corpus("~nobody-of-this-name/c")
+
+
 def test_a_yaml_names_sources_beside_it(tmp_path):
     write_corpus(tmp_path / "texts", {"general": TEXTS["general"]})
     pd.DataFrame({"question": TEXTS["math"]}).to_parquet(tmp_path / "math.parquet")

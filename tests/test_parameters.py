@@ -1,13 +1,16 @@
 """Each kind of parameter checks itself, reads itself from text, describes itself, and tells its content."""
 
+from array import array
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.family import Member
 from nmerge_core.input_parameters import Corpus, File, Model, Models, Tasks
 from nmerge_core.inputs import Places
-from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Text
+from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Solved, Text
 from nmerge_core.runs.kinds import KINDS
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -35,12 +38,30 @@ LAYERS = Numbers(name="layers", help="Layers.", low=0, whole=True)
         (Tasks(name="t", help=""), [Path("t.yaml"), "math"], ("t.yaml", "math")),
         (SHARE, [0.2, 1], [0.2, 1.0]),
         (SHARE, [{"filter": "mlp", "value": 1}, {"value": 0.5}], [{"filter": "mlp", "value": 1.0}, {"value": 0.5}]),
+        (SHARE, (0.2, 1), [0.2, 1.0]),
         (SHARE, None, None),
+        (SHARE, np.float32(0.25), 0.25),
+        (SHARE, np.linspace(0.5, 1, 2), [0.5, 1.0]),
+        (COUNT, np.int64(3), 3),
+        (COUNT, 2**63, 2**63),
+        (SCALE, (2 - 2**-23) * 2.0**127, (2 - 2**-23) * 2.0**127),  # the largest number of float32
+        (LAYERS, np.array([0, 1]), [0, 1]),
+        (LAYERS, [np.int32(0), 1], [0, 1]),
+        (LAYERS, np.int64(2), [2]),
+        (LAYERS, range(1, 4), [1, 2, 3]),
+        (LAYERS, array("i", [4]), [4]),
+        (Flag(name="f", help=""), np.bool_(True), True),
+        (Names(name="n", help=""), np.array(["math", "code"]), ("math", "code")),
+        (Models(name="m", help=""), np.array(["a", "b"]), ("a", "b")),
+        (Models(name="m", help=""), (Member("a/b", "b"), Path("c")), ("a/b", "c")),
+        (Solved(name="s", help=""), {"math": (np.float64(0.5), Path("a"))}, {"math": [0.5, "a"]}),
     ],
 )
 def test_a_right_value_gets_the_parameters_own_type(parameter, value, expected):
     found = parameter.check(value, "place")
     assert found == expected and type(found) is type(expected)
+    if isinstance(found, list | tuple):
+        assert [type(each) for each in found] == [type(each) for each in expected]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +71,16 @@ def test_a_right_value_gets_the_parameters_own_type(parameter, value, expected):
         (SHARE, 0, r"expected a number in \(0, 1\], found 0"),
         (SHARE, float("nan"), "found nan"),
         (SHARE, True, "found True"),
+        (SHARE, np.bool_(True), "found True"),
+        (SHARE, np.array([0.5, 3]), r"place\[1\]: expected a number in"),
+        (SCALE, float("inf"), "found inf .float32 holds finite numbers"),
+        (SCALE, 1e39, r"found 1e\+39 .float32 holds finite numbers up to 3.4e38"),
+        (SCALE.with_(low=None), float("-inf"), "found -inf"),
+        (SCALE, np.float32("nan"), "found nan"),
+        (COUNT, np.float64(3), "expected a whole number from 1, found 3.0"),
+        (LAYERS, np.array([]), "expected a list, each a whole number from 0"),
+        (LAYERS, np.array([0, -1]), "expected a list, each a whole number from 0"),
+        (LAYERS, np.array([True]), "expected a list, each a whole number from 0"),
         (COUNT, 0, "expected a whole number from 1, found 0"),
         (COUNT, 1.5, "expected a whole number from 1, found 1.5"),
         (SCALE, -1, r"expected a number in \[0, ∞\), or auto, found -1"),
@@ -122,6 +153,16 @@ def test_the_content_of_what_is_named_counts_and_not_its_name(tmp_path, monkeypa
     model = tiny_model(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     assert Models(name="m", help="").content(("./model",), Places(tmp_path))[0] == [model]
+
+
+def test_a_run_takes_arrays_and_asks_for_what_is_missing():
+    given = {"model": "m", "neurons": "n", "category": "math", "task": "math"}
+    found = KINDS["knockout"].check({**given, "layers": np.array([0, 1]), "proportions": np.linspace(0.5, 1, 2)})
+    assert found["layers"] == [0, 1] and found["proportions"] == [0.5, 1.0]
+    nothing: tuple[object, ...] = (None, "", [], ())
+    for missing in nothing:
+        with pytest.raises(InputError, match="the parameter 'layers' is missing"):
+            KINDS["knockout"].check({**given, "layers": missing})
 
 
 def test_every_kind_of_run_describes_its_parameters():

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         return added
 
     demo = add("demo", commands.demo, "write the demo family: base, three fine-tunes, corpus and tasks")
-    demo.add_argument("--out", type=Path, metavar="DIR", help="where to (default: demo/ of the cache)")
+    demo.add_argument("--out", type=_path, metavar="DIR", help="where to (default: demo/ of the cache)")
     demo.add_argument(
         "--retrain", action="store_true", help="train it anew (default DIR: demo-retrained/ of the cache)"
     )
@@ -78,10 +79,10 @@ def build_parser() -> argparse.ArgumentParser:
     methods.add_argument("--json", action="store_true", help="print JSON")
 
     classify = add_run("classify", commands.classify)
-    classify.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write; must be new")
+    classify.add_argument("--out", required=True, type=_path, metavar="DIR", help="the folder to write; must be new")
 
     compare = add("compare", commands.compare, "neurons per category in each model, and those it has in every model")
-    compare.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="what classify wrote, the base's first")
+    compare.add_argument("folders", nargs="+", type=_path, metavar="DIR", help="what classify wrote, the base's first")
     _argument(compare, TOP_K.with_(default=None, help="Vote again with this many exemplars."))
     _argument(compare, MARGIN.with_(default=None, help="Vote again with this margin."))
     _out(compare)
@@ -97,19 +98,19 @@ def build_parser() -> argparse.ArgumentParser:
     _out(linearity, "--coefficients", "also solve the coefficients of SubModule Linearity and write them")
 
     statistics = add_run("statistics", commands.statistics)
-    statistics.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write; must be new")
+    statistics.add_argument("--out", required=True, type=_path, metavar="DIR", help="the folder to write; must be new")
 
     merge = add_run("merge", commands.merge)
-    merge.add_argument("out", type=Path, metavar="OUT", help="the folder to write; must be new")
+    merge.add_argument("out", type=_path, metavar="OUT", help="the folder to write; must be new")
     merge.add_argument("--dry-run", action="store_true", help="check everything, print the cost, write nothing")
 
     extract = add_run("extract", commands.extract)
-    extract.add_argument("out", type=Path, metavar="OUT", help="the adapter's folder; must be new")
+    extract.add_argument("out", type=_path, metavar="OUT", help="the adapter's folder; must be new")
 
     _out(add_run("evaluate", commands.evaluate))
 
     sweep = add_run("sweep", commands.sweep)
-    sweep.add_argument("out", type=Path, metavar="OUT", help="the folder to write, or one to go on with")
+    sweep.add_argument("out", type=_path, metavar="OUT", help="the folder to write, or one to go on with")
 
     app = add("app", commands.app, "serve the app")
     app.add_argument("--port", type=int, help="default: $PORT, or 8501")
@@ -166,9 +167,14 @@ def _out(parser: argparse.ArgumentParser, name: str = "--out", what: str = "also
     parser.add_argument(name, type=_csv, metavar="FILE", help=f"{what} as CSV; an existing FILE is overwritten")
 
 
+def _path(text: str) -> Path:
+    """Return a path, of a user's folder in full: not every shell replaces the ~ in --out=~/scores.csv."""
+    return Path(expanduser(text))
+
+
 def _csv(text: str) -> Path:
     """Refuse a path that cannot be written now, not after the work."""
-    path = Path(text)
+    path = _path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a folder; expected the name of a CSV file")
     if not path.parent.is_dir():

@@ -5,6 +5,7 @@ import functools
 import logging
 import tempfile
 from collections.abc import Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def _beside(yaml: Path, files: Any) -> Any:
         return [_beside(yaml, part) for part in files]
     if "://" in files:
         return files
-    path = yaml.parent / Path(files).expanduser()
+    path = yaml.parent / expanduser(files)
     if "*" not in files and not path.is_file():
         raise InputError(f"{yaml}, key 'data_files': no file {path}")
     return str(path.absolute())

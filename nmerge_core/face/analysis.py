@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nmerge_core.checkpoints import labels
-from nmerge_core.face.calls import Models, Reference, as_called, do, named
+from nmerge_core.face.calls import Models, Reference, as_called, do, named, named_once
 from nmerge_core.face.classifications import Classifications
 from nmerge_core.face.results import (
     CollectedStatistics,
@@ -111,7 +111,7 @@ def cosine(base: Reference, models: Models, *, progress: bool = True) -> Cosines
         models: its fine-tunes.
         progress: whether it is shown.
     """
-    names, references = named(models)
+    names, references = named_once(models)
     run = do("cosine", progress, base=base, models=references)
     return Cosines(run.results, as_called(run, names))
 
@@ -193,7 +193,7 @@ def linearity(
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
     """
-    names, references = named(models)
+    names, references = named_once(models)
     run = do(
         "linearity",
         progress,

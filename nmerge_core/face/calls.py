@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
+from os.path import expanduser
 from typing import Any
 
 from nmerge_core.checkpoints import labels
+from nmerge_core.checkpoints.reference import absolute
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.progress import shown_progress
@@ -22,14 +24,35 @@ def do(kind: str, progress: bool, /, **given: Any) -> Run:
 
 
 def named(references: Models) -> tuple[list[str], list[str]]:
-    """Return what each of one or several references is called, and the references as text."""
+    """Return what each of one or several references is called, and the references as text.
+
+    Raises:
+        InputError: it is none of these, there is none, or one is there twice and no mapping tells them apart.
+    """
     if isinstance(references, Mapping):
         return [str(name) for name in references], _texts(references.values())
     members = references.members if isinstance(references, Family) else references
     several = [members] if isinstance(members, str | PathLike) else members
+    if not isinstance(several, Sequence):
+        raise InputError(f"expected a path, several, {{name: path}} or a family, found {references!r}")
     given = _texts(several)
+    _check_once(given, "leave one out, or name both by a mapping, {name: path}")
     known = zip(several, labels(given), strict=True)
     return [each.label if isinstance(each, Member) else short for each, short in known], given
+
+
+def named_once(references: Models) -> tuple[list[str], list[str]]:
+    """Do as `named` for what tells models apart by what they are; raises InputError for one under two names too."""
+    names, given = named(references)
+    _check_once(given, "leave one out")
+    return names, given
+
+
+def _check_once(given: Sequence[str], remedy: str) -> None:
+    full = [absolute(reference) for reference in given]
+    for index, reference in enumerate(full):
+        if reference in full[:index]:
+            raise InputError(f"{given[index]} is there twice; {remedy}")
 
 
 def _texts(references: Iterable[Any]) -> list[str]:
@@ -45,7 +68,7 @@ def as_called(run: Run, names: Sequence[str]) -> dict[str, str]:
 
 
 def text(reference: Any) -> str:
-    """Return a path or a name as text; raises InputError where it is neither."""
+    """Return a path, of a user's folder (~) in full, or a name as text; raises InputError where it is neither."""
     if not isinstance(reference, str | PathLike):
         raise InputError(f"expected a path or a name, found {reference!r}")
-    return fspath(reference)
+    return expanduser(fspath(reference))

@@ -40,7 +40,8 @@ class Explored:
 class Classifications:
     """The neuron categories of one model or of several, the base's first; one folder each.
 
-    `k` exemplars vote, and a category must lead by `margin`; as each folder was made if None.
+    `k` exemplars vote, and a category must lead by `margin`; as each folder was made if None. Where both are None it
+    stands for its folder wherever a path is taken; another vote is in no folder.
     """
 
     paths: tuple[Path, ...]
@@ -49,7 +50,13 @@ class Classifications:
     margin: int | None = None
 
     def __fspath__(self) -> str:
-        """Stand for the folder of the first model."""
+        """Stand for the folder of the first model; raises InputError after another vote, which the folder is not of."""
+        if self.k is not None or self.margin is not None:
+            raise InputError(
+                f"expected a classification as `classify` wrote it, found another vote (k={self.k}, "
+                f"margin={self.margin}), which is in no folder; classify with top_k and margin, or give a recipe the "
+                "folder (.path) and top_k and margin beside it"
+            )
         return str(self.paths[0])
 
     @property

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nmerge_core.merging.mergekit.process import Plan
     from nmerge_core.merging.plan.estimate import Estimate
 
-from nmerge_core.face.calls import Reference, do
+from nmerge_core.face.calls import Reference, do, text
 
 
 @overload
@@ -86,8 +86,9 @@ def merge(
     """
     if out is None:
         return Merged(do("merge", progress, recipe=recipe, device=device).results / "merged")
-    engine.merge(engine.load(recipe), Path(out), device=device, progress=shown_progress(progress))
-    return Merged(Path(out))
+    folder = Path(text(out))
+    engine.merge(engine.load(recipe), folder, device=device, progress=shown_progress(progress))
+    return Merged(folder)
 
 
 def extract(
@@ -116,7 +117,7 @@ def sweep(
     """Search recipe parameters: every trial is merged and evaluated; a stopped sweep goes on where it was.
 
     Args:
-        sweep: a YAML file with recipe, search, tasks and strategy, or what stands in it.
+        sweep: a YAML file with recipe, search, tasks and strategy, its text, or what stands in it.
         run_code: let tasks run the code that a merge writes, in the sandbox.
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nmerge_core.checkpoints import inspect_family
-from nmerge_core.face.calls import Models, References, do, named
+from nmerge_core.face.calls import Models, References, do, named, named_once
 from nmerge_core.face.results import (
     REPORT,
     Inspection,
@@ -25,7 +25,7 @@ def inspect(models: Models) -> Inspection:
     Args:
         models: model folders or Hub ids, or MODEL+ADAPTER.
     """
-    names, (base, *others) = named(models)
+    names, (base, *others) = named_once(models)
     return Inspection(inspect_family(base, others), dict(zip([base, *others], names, strict=True)))
 
 

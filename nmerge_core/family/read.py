@@ -1,6 +1,7 @@
 """A family's YAML read: every value checked, and every error naming the file and the key."""
 
 from collections.abc import Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load_family(source: str | Path) -> Family:
         InputError: it cannot be read, is not YAML, has a key twice or one that is unknown (the nearest known one is
             named), lacks one, or a value is not what its key takes.
     """
-    file = Path(source).expanduser()
+    file = Path(expanduser(source))
     content, where = read_mapping(file, _KEYS), str(file)
     if file.suffix == ".json":
         content = _from_json(content)

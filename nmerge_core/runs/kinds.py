@@ -48,7 +48,7 @@ class Kind:
         values = {}
         for name, parameter in self.by_name.items():
             value = parameter.default if given.get(name) is None else given[name]
-            if parameter.required and value in (None, "", [], ()):
+            if parameter.required and (value is None or (isinstance(value, str | list | tuple) and not value)):
                 raise InputError(f"{self.name}: the parameter {name!r} is missing; expected {parameter.expected}")
             values[name] = parameter.check(value, f"{self.name}, {name}")
         return values

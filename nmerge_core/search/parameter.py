@@ -11,7 +11,7 @@ from nmerge_core.search.plan import load_sweep
 
 @dataclass(frozen=True, kw_only=True)
 class SweepParameter(Document):
-    """A sweep: a YAML file, or what stands in it."""
+    """A sweep: a YAML file, YAML text, or what stands in it."""
 
     kind: ClassVar[str] = "sweep"
 

@@ -4,23 +4,22 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import prod
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import absolute
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.mergekit_recipe import renamed
-from nmerge_core.merging.recipe.reading import Source, load_recipe
+from nmerge_core.merging.recipe.reading import Source, file_of, load_recipe, read_content
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.parameters import Number
 from nmerge_core.search.axis import Axis, read_axis
 from nmerge_core.search.strategies import STRATEGIES
-from nmerge_core.yaml_file import check_keys, read_mapping
+from nmerge_core.yaml_file import check_keys, plain, read_mapping
 
 KEEP = ("best", "all", "none")
 Point = Mapping[str, Any]  # the value of each searched key
@@ -97,18 +96,17 @@ _FOLDER = "folder"  # of a sweep that is no file: where its relative paths start
 
 
 def load_sweep(source: Source) -> Sweep:
-    """Read a sweep from its file, or from what stands in it, and try its recipe with the values of every searched key.
+    """Read a sweep from a YAML file, YAML text or a mapping, and try its recipe with the values of every searched key.
 
     Raises:
         InputError: not YAML, an unknown key (the nearest is named), a value out of range, or a searched key that the
             recipe does not know or that changes nothing.
     """
-    if isinstance(source, Mapping):
-        file = Path(source.get(_FOLDER, ".")) / "sweep"
-        content = {**_DEFAULTS, **{key: value for key, value in source.items() if key != _FOLDER}}
-    else:
-        file = Path(source)
-        content = {**_DEFAULTS, **read_mapping(file, _KEYS)}
+    file = file_of(source)
+    given = plain(source) if isinstance(source, Mapping) else read_mapping(file or str(source), _KEYS, "sweep")
+    if file is None:
+        file = Path(given.pop(_FOLDER, ".")) / "sweep"
+    content = {**_DEFAULTS, **given}
     check_keys(content, _KEYS, str(file))
     if missing := [key for key in _KEYS if key not in content]:
         raise InputError(f"{file}: the key '{missing[0]}' is missing")
@@ -159,14 +157,14 @@ def _try_values(sweep: Sweep) -> None:
 
 def _recipe(file: Path, given: Any) -> tuple[Mapping[str, Any], Path]:
     """Return a recipe, inline or of a file beside the sweep's, as it was written, and the folder it counts from."""
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) or (isinstance(given, str) and "\n" in given):
         load_recipe(given)
-        return given, file.parent
+        return read_content(given), file.parent
     _check(isinstance(given, str), file, "recipe", "a recipe or the path of one", given)
-    path = Path(given).expanduser()
+    path = Path(expanduser(given))
     path = path if path.exists() else file.parent / given
     load_recipe(path)
-    return yaml.safe_load(path.read_text(encoding="utf-8")), path.parent
+    return read_content(path), path.parent
 
 
 def _check(right: Any, file: Path, key: str, expected: str, found: Any) -> None:

@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def asked_parameters(kind: str) -> dict[str, Any]:
 
 def full(reference: str) -> str:
     """Write a model's reference as runs keep it: a local folder by its whole path."""
-    path = Path(reference).expanduser()
+    path = Path(expanduser(reference))
     return str(path.resolve()) if path.exists() else reference
 
 

@@ -141,6 +141,15 @@ def test_evaluate(family, tmp_path, capsys):
     assert "bits_per_byte" in capsys.readouterr().out
 
 
+def test_paths_may_start_at_the_users_folder(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(family.root))
+    assert main(["merge", "~/recipe.yaml", "~/merged-here"]) == 0
+    assert main(["cosine", "~/base", "~/math", "--out=~/cosine.csv"]) == 0
+    assert (family.root / "merged-here/config.json").exists() and (family.root / "cosine.csv").exists()
+    assert not (tmp_path / "~").exists()
+
+
 def test_demo_is_written_once_and_then_left_alone(tmp_path, capsys):
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out)]) == 0

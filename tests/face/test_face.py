@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+import yaml
 
 import nmerge_core as nm
 from nmerge_core import face
@@ -206,6 +207,9 @@ def test_a_result_stands_for_its_folder(family, cache, found, merged):
         family.base, found, "general", [0, 1], family.task, proportions=1.0, repeats=1, limit=2, progress=False
     )
     assert set(curve.curve["group"]) == {"general", "random"} and isinstance(curve.figure(), go.Figure)
+    recipe = {"merge_method": "task_arithmetic", "base_model": Path(family.base), "models": ({"model": merged},)}
+    again = nm.merge(recipe, progress=False)
+    assert str(merged.path) in again.recipe and nm.merge(again.recipe, progress=False).path == again.path
 
 
 def test_a_merge_has_its_report_recipe_and_facts(family, merged):
@@ -229,6 +233,20 @@ def test_a_merge_into_a_folder_of_ones_own(family, tmp_path):
     assert merged.path == tmp_path / "out" and (merged.path / "config.json").exists()
     with pytest.raises(InputError, match="out"):
         nm.merge(family.recipe, str(tmp_path / "out"), progress=False)
+
+
+def test_paths_may_start_at_the_users_folder(family, cache, found, merged, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(family.root))
+    assert nm.merge("~/recipe.yaml", progress=False).path == merged.path
+    assert nm.merge(Path("~/recipe.yaml"), "~/mine", progress=False).path == family.root / "mine"
+    assert (family.root / "mine/config.json").exists() and not (tmp_path / "~").exists()
+    (family.root / "neurons").symlink_to(found.path)
+    assert nm.compare("~/neurons").neurons().equals(nm.compare(found).neurons())
+    with pytest.raises(InputError, match="~nobody-of-this-name/c: no such corpus"):
+        nm.classify(family.base, "~nobody-of-this-name/c", progress=False)
+    with pytest.raises(InputError, match="~nobody-of-this-name/r.yaml: cannot be read"):
+        nm.merge("~nobody-of-this-name/r.yaml", progress=False)
 
 
 def test_the_other_functions_give_tables_and_figures(family, cache, found):
@@ -263,11 +281,10 @@ def test_a_sweep_is_a_run_too(family, cache):
     assert list(found.trials["parameters.weight"]) == [0.2, 0.4] and found.best.exists()
     before = states(cache)
     assert nm.sweep(content, progress=False).path == found.path and states(cache) == before
+    assert nm.sweep(yaml.safe_dump(content), progress=False).path == found.path
 
 
 def yaml_of(file):
-    import yaml
-
     return yaml.safe_load(Path(file).read_text())
 
 
@@ -280,6 +297,35 @@ def test_wrong_input_is_said_as_everywhere(family, cache):
         nm.classify(family.base, "nowhere", progress=False)
     with pytest.raises(InputError, match="empty list"):
         nm.inspect([])
+    for wrong in (3, None, {"a", "b"}):
+        with pytest.raises(InputError, match="expected a path, several, {name: path} or a family, found "):
+            nm.classify(wrong, family.corpus)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_there_twice_is_told_of_before_any_work(family, cache, monkeypatch):
+    before = states(cache)
+    monkeypatch.chdir(family.root)
+    for twice in ([family.base, family.base], ("base", "math", Path("./base")), [family.base, "math/../base"]):
+        with pytest.raises(InputError, match="base is there twice; leave one out, or name both by a mapping"):
+            nm.evaluate(twice, family.task, progress=False)
+    with pytest.raises(InputError, match="math is there twice; leave one out$"):
+        nm.cosine(family.base, {"one": family.math, "two": family.math}, progress=False)
+    assert states(cache) == before
+    scores = nm.evaluate({"one": family.base, "two": family.base}, family.task, limit=2, progress=False)
+    assert list(scores.table["model"]) == ["one", "two"]
+
+
+def test_another_vote_is_in_no_folder(family, cache, found):
+    voted = found.vote(k=1, margin=0)
+    recipe = {"merge_method": "neuronmerge", "base_model": family.base, "models": [{"model": family.math}]}
+    for ask in (
+        lambda: nm.knockout(family.base, voted, "math", 0, family.task, progress=False),
+        lambda: nm.merge({**recipe, "parameters": {"neurons": found.vote(margin=0)}}, progress=False),
+        lambda: nm.compare(voted),
+    ):
+        with pytest.raises(InputError, match="found another vote .*; classify with top_k and margin, or give a recipe"):
+            ask()
+    assert os.fspath(voted.vote()) == os.fspath(found) == str(voted.path)
 
 
 def test_a_run_that_another_process_does_is_waited_for(family, cache):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -51,6 +52,33 @@ def test_a_recipe_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
     plan = load(tmp_path, {"parameters.density": [0.1]}, "recipe.yaml", tasks=["own.yaml", "math"])
     assert plan.recipe == RECIPE and plan.folder == tmp_path
     assert plan.tasks == (str(tmp_path / "own.yaml"), "math")
+
+
+def test_a_sweep_may_be_text_or_what_python_has_for_what_yaml_has(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    search = {"parameters.density": [0.25, 0.5], "seed": [0, 1]}
+    written = {"recipe": RECIPE, "search": search, "tasks": ["math"]}
+    expected = load_sweep(written)
+    text = yaml.safe_dump(written)
+    assert load_sweep(text) == load_sweep({**written, "recipe": yaml.safe_dump(RECIPE)}) == expected
+    given = {"parameters.density": np.array([0.25, 0.5]), "seed": (0, 1)}
+    (tmp_path / "recipe").write_text(yaml.safe_dump(RECIPE))
+    found = load_sweep({"recipe": Path("recipe"), "search": given, "tasks": (Path("math"),)})
+    assert found == expected and found.content == expected.content
+    with pytest.raises(InputError, match="^sweep: unknown key 'searhc'; did you mean 'search'"):
+        load_sweep(text.replace("search:", "searhc:"))
+    with pytest.raises(InputError, match="^sweep: not readable as YAML .*the key 'tasks' a second time"):
+        load_sweep(f"{text}tasks: [code]\n")
+    with pytest.raises(InputError, match="^sweep: expected a mapping with recipe, search"):
+        load_sweep("- 1\n- 2\n")
+
+
+def test_a_sweep_and_its_recipe_may_lie_in_the_users_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    expected = load(tmp_path, {"seed": [0, 1]}, "recipe.yaml")
+    assert load_sweep("~/sweep.yaml") == load_sweep(Path("~/sweep.yaml")) == expected
+    assert load_sweep({"recipe": "~/recipe.yaml", "search": {"seed": [0, 1]}, "tasks": ["math"]}) == expected
 
 
 def test_places_on_an_axis() -> None:

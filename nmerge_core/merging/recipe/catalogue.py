@@ -5,7 +5,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from nmerge_core.errors import InputError
-from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number, Parameter, Solved
@@ -65,8 +64,7 @@ def cost(method: Method) -> str:
 
 def data(method: Method) -> str:
     """Name what it reads beside the models."""
-    named = [parameter.name for parameter in method.parameters if isinstance(parameter, Input)]
-    return ", ".join(named) or "nothing"
+    return ", ".join(parameter.name for parameter in method.inputs) or "nothing"
 
 
 def listed(chosen: Sequence[Method]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
 from nmerge_core.merging.recipe.registry import Method, find_method, methods
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
 from nmerge_core.number_format import AUTO, RUN_DTYPES
+from nmerge_core.yaml_file import plain
 
 Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or what stands in it
 
@@ -62,20 +64,20 @@ def load_recipe(source: Source) -> Recipe:
 
 
 def file_of(source: Source) -> Path | None:
-    """Return the file that a recipe is read from; None for YAML text or a mapping."""
+    """Return the file that a recipe or a sweep is read from; None for YAML text or a mapping."""
     if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
-        return Path(source)
-    return Path(source) if isinstance(source, PathLike) else None
+        return Path(expanduser(source))
+    return Path(expanduser(source)) if isinstance(source, PathLike) else None
 
 
 def read_content(source: Source) -> Mapping[str, Any]:
-    """Return what stands in a recipe: of a YAML file, YAML text, or a mapping as it is.
+    """Return what stands in a recipe, as YAML has it: of a YAML file, YAML text, or a mapping.
 
     Raises:
         InputError: it cannot be read, is not YAML, or no mapping.
     """
     if isinstance(source, Mapping):
-        return source
+        return {key: plain(value) for key, value in source.items()}
     file = file_of(source)
     name = str(file or "recipe")
     try:

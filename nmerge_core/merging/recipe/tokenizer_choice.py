@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,9 @@ def _source(given: Any, references: Sequence[str]) -> str:
 def _model(given: Any, references: Sequence[str], expected: str) -> str:
     """Find a model among the recipe's: by what the recipe calls it, mergekit's model:path, its path or its label."""
     name = given.removeprefix("model:") if isinstance(given, str) else ""
-    place = Path(name).expanduser().resolve() if name and Path(name).expanduser().exists() else None
+    place = path.resolve() if name and (path := Path(expanduser(name))).exists() else None
     for reference, short in zip(references, labels(references), strict=True):
-        if name in (reference, short) or (place and place == Path(reference).expanduser().resolve()):
+        if name in (reference, short) or (place and place == Path(expanduser(reference)).resolve()):
             return reference
     raise InputError(f"{expected} the recipe's models ({', '.join(references)}); found {given!r}")
 

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.family import Member
 from nmerge_core.merging.recipe.reading import load_recipe
 
 TIES = """
@@ -46,6 +48,30 @@ def test_a_slice_of_a_corpus_is_found_beside_the_recipe(tmp_path: Path) -> None:
     assert recipe.corpus("elsewhere[-60:]") == "elsewhere[-60:]"
 
 
+def test_a_mapping_may_hold_what_python_has_for_what_yaml_has() -> None:
+    written = {
+        "merge_method": "ties",
+        "base_model": "models/base",
+        "models": [{"model": "math", "parameters": {"weight": [0.25, 0.5]}}, {"model": "lab/code"}],
+        "parameters": {"density": [0.5, 1.0], "lambda": 0.75, "normalize": True},
+        "tokenizer": {"source": "math"},
+        "seed": 3,
+    }
+    given = {
+        "merge_method": "ties",
+        "base_model": Path("models/base"),
+        "models": (
+            {"model": Path("math"), "parameters": {"weight": np.array([0.25, 0.5])}},
+            {"model": Member("lab/code", "code")},
+        ),
+        "parameters": {"density": (0.5, 1.0), "lambda": np.float32(0.75), "normalize": np.bool_(True)},
+        "tokenizer": {"source": Path("math")},
+        "seed": np.int64(3),
+    }
+    assert load_recipe(given) == load_recipe(written) and load_recipe(given).yaml == load_recipe(written).yaml
+    assert isinstance(given["models"], tuple)  # what was given stays
+
+
 def test_written_recipe_reads_the_same() -> None:
     recipe = load_recipe(TIES)
     again = load_recipe(recipe.yaml)
@@ -75,6 +101,8 @@ def test_written_recipe_reads_the_same() -> None:
         ({"parameters": {"density": 20}}, "'parameters.density': expected a number in (0, 1], found 20"),
         ({"parameters": {"density": 0}}, "expected a number in (0, 1], found 0"),
         ({"parameters": {"density": "half"}}, "found 'half'"),
+        ({"parameters": {"lambda": float("inf")}}, "found inf (float32 holds finite numbers up to 3.4e38)"),
+        ({"parameters": {"weight": [1.0, 1e39]}}, "'parameters.weight[1]': expected a number in [-2, 3], found 1e+39"),
         ({"parameters": {"normalize": 1}}, "expected true or false, found 1"),
         ({"parameters": {"trim": "layer"}}, "expected one of auto, model, tensor, found 'layer'"),
         ({"parameters": {"weight": True}}, "expected a number in [-2, 3], found True"),
