@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -48,19 +49,110 @@ def test_a_changed_input_makes_another_run(family, tmp_path):
 
 
 def test_only_files_are_inputs_of_what_a_yaml_file_s_text_may_name(tmp_path):
-    corpus = tmp_path / "corpus.yaml"
-    corpus.write_text(f"data: '*.v1'\nlong: {'数' * 150} {'数' * 150}/*.v1\nfilter: !function {'m' * 300}.f\n")
-    resolve_corpus = Places(tmp_path).corpus
-    assert resolve_corpus(str(corpus))[0] == str(corpus)
+    task = tmp_path / "task.yaml"
+    task.write_text(f"data: '*.v1'\nlong: {'数' * 150} {'数' * 150}/*.v1\nfilter: !function {'m' * 300}.f\n")
+    find = Places(tmp_path).task
+    assert find(str(task))[0] == str(task)
     (tmp_path / "folder.v1").mkdir()
-    alone = resolve_corpus(str(corpus))
+    alone = find(str(task))
     (tmp_path / "file.v1").write_text("one")
     (tmp_path / "file.v2").write_text("one")
-    named = resolve_corpus(str(corpus))
+    named = find(str(task))
     (tmp_path / "file.v2").write_text("other")
-    assert resolve_corpus(str(corpus)) == named != alone
+    assert find(str(task)) == named != alone
     (tmp_path / "file.v1").write_text("another")
-    assert resolve_corpus(str(corpus)) != named
+    assert find(str(task)) != named
+
+
+def lines(file, *texts):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+@pytest.mark.parametrize("named", ["my data/more.jsonl", "ds", "~/home.jsonl"])
+def test_what_a_corpus_yaml_names_is_an_input_and_what_it_does_not_name_is_none(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    at = {"my data/more.jsonl": "my data/more.jsonl", "ds": "ds/data/train.jsonl", "~/home.jsonl": "home/home.jsonl"}
+    corpus, read = tmp_path / "corpus.yaml", tmp_path / at[named]
+    corpus.write_text(json.dumps({"general": {"path": named, "count": 1}, "math": {"path": "lab/on-the-hub"}}))
+    lines(read, "one")
+    find = Places(tmp_path).corpus
+    before, sliced = find(str(corpus)), find(f"{corpus}[:-1]")
+    assert sliced == (f"{corpus}[:-1]", before[1])
+    lines(tmp_path / "elsewhere.jsonl", "one")
+    lines(tmp_path / "ds/.cache/hidden.jsonl", "one")
+    assert find(str(corpus)) == before
+    lines(read, "another")
+    assert find(str(corpus))[1] != before[1]
+
+
+def test_where_a_file_lies_in_a_data_set_s_folder_counts(tmp_path):
+    corpus = tmp_path / "corpus.yaml"
+    corpus.write_text("general: {path: ds}\n")
+    for split in ("test", "train"):
+        lines(tmp_path / "ds" / split / "0.jsonl", split)
+    before = Places(tmp_path).corpus(str(corpus))
+    lines(tmp_path / "ds/test/1.jsonl", "train")
+    (tmp_path / "ds/train/0.jsonl").unlink()
+    moved = Places(tmp_path).corpus(str(corpus))
+    (tmp_path / "ds/test/1.jsonl").rename(tmp_path / "ds/train/1.jsonl")
+    assert len({before, moved, Places(tmp_path).corpus(str(corpus))}) == 3
+
+
+@pytest.mark.parametrize("content", ["general: 3\n", "general: {path: a.jsonl, colour: text}\n", "general: [\n"])
+def test_a_corpus_yaml_that_is_none_is_told_of_before_the_run(content, tmp_path):
+    (tmp_path / "corpus.yaml").write_text(content)
+    with pytest.raises(InputError, match="corpus.yaml"):
+        Places(tmp_path).corpus(str(tmp_path / "corpus.yaml"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["my data/test.jsonl", "deep/a/b.jsonl", "shared/parts.yaml", "helper.py", "package/helper.py", "ds/a/0.txt"],
+)
+def test_what_a_task_yaml_leads_to_is_an_input(changed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = tmp_path / "tasks" / "own.yaml"
+    code = "process_docs: !function utils.load\nprocess_results: !function package.scores.of\n"
+    for name in (
+        "my data/test.jsonl",
+        "deep/a/b.jsonl",
+        "utils.py",
+        "helper.py",
+        "package/scores.py",
+        "package/helper.py",
+    ):
+        lines(task.parent / name, "one")
+    lines(tmp_path / "ds/a/0.txt", "one")
+    (task.parent / "notes.txt").write_text("one")
+    (task.parent / "shared").mkdir()
+    # data files that an included YAML names count from the folder of the task
+    (task.parent / "shared/parts.yaml").write_text(
+        'dataset_kwargs: {data_files: ["my data/*.jsonl", deep/**/*.jsonl]}\n'
+    )
+    task.write_text(f"task: own\ninclude: shared/parts.yaml\ndataset_path: ds\n{code}")
+    find = Places(tmp_path).task
+    before = find(str(task))
+    (task.parent / "notes.txt").write_text("other")
+    assert find(str(task)) == before
+    file = tmp_path / changed if changed.startswith("ds") else task.parent / changed
+    file.write_text(file.read_text() + "\n# more\n")
+    assert find(str(task))[1] != before[1]
+
+
+def test_all_that_travels_with_a_model_s_tokenizer_is_an_input(family, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(family.base, model)
+    (model / "tokenizer_old").mkdir()
+    (model / "README.md").write_text("about")
+    found = [Places(tmp_path).model(str(model))[1]]
+    (model / "README.md").write_text("more about")
+    assert Places(tmp_path).model(str(model))[1] == found[0]
+    names = ("generation_config.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+    for name in (*names, "added_tokens.json", "chat_template.jinja", "tokenizer_old/tokenizer.json"):
+        (model / name).write_text("{}")
+        found.append(Places(tmp_path).model(str(model))[1])
+    assert len(set(found)) == len(found)
 
 
 def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, monkeypatch):
