@@ -1,5 +1,7 @@
 """What the name of a model, a corpus, a task or a file leads to, and the fingerprint of what is there."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,10 +18,12 @@ from nmerge_core.checkpoints import (
     open_checkpoint,
 )
 from nmerge_core.checkpoints.companions import companions
+from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.corpus import corpus_files, whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.task_files import files_in, task_files
 
+_VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")  # of a classification's meta.json
 Found = tuple[str, str]  # the full name of what was named, and the fingerprint of what it holds
 
 
@@ -65,14 +69,14 @@ class Places:
         return f"{path}{meant}", digest(file for each in named for file in files_in(each))
 
     def classification(self, reference: str) -> Found:
-        """Find a folder that `classify` wrote, or such a run: the categories of its neurons count."""
+        """Find a folder that `classify` wrote, or such a run: its neurons' categories count, and what votes again."""
         folder = self.results(reference) or self._path(reference)
         neurons = folder / "neurons.parquet"
         if not neurons.is_file():
             raise InputError(
                 f"{reference}: expected a classification (a folder that `classify` wrote), found no {neurons}"
             )
-        return str(folder), digest([neurons])
+        return str(folder), f"{digest([neurons])}-{_votes(folder)}"
 
     def statistics(self, reference: str) -> Found:
         """Find a folder that `statistics` wrote: all its tensors count."""
@@ -101,6 +105,19 @@ class Places:
 
     def _path(self, reference: str) -> Path:
         return Path(absolute(str(find_path(reference, self.folder))))
+
+
+def _votes(folder: Path) -> str:
+    """Return the fingerprint of what a vote with other settings reads; empty for what a merge has left, which has none.
+
+    Of meta.json that is a part: the rest, such as the seconds it took, differs between equal classifications.
+    """
+    meta, top = folder / "meta.json", folder / "top.safetensors"
+    if not (meta.is_file() and top.is_file()):
+        return ""
+    said = read_json(meta, "`classify` writes it")
+    voting = json.dumps([said.get(key) for key in _VOTING])
+    return hashlib.sha256(f"{voting} {fingerprint_weights([top])}".encode()).hexdigest()[:16]
 
 
 def model_fingerprint(checkpoint: Checkpoint) -> str:

@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.runs.folder import list_runs
@@ -153,6 +155,25 @@ def test_all_that_travels_with_a_model_s_tokenizer_is_an_input(family, tmp_path)
         (model / name).write_text("{}")
         found.append(Places(tmp_path).model(str(model))[1])
     assert len(set(found)) == len(found)
+
+
+def test_what_a_classification_votes_again_with_is_an_input_and_how_long_it_took_is_none(family, tmp_path):
+    neurons, categories = tmp_path / "neurons", ["general", "math", "code"]
+    classify(family.base, family.corpus, neurons, categories=categories, top_k=3)
+    find = Places(tmp_path).classification
+    before = find(str(neurons))
+    meta = json.loads((neurons / "meta.json").read_text())
+    (neurons / "meta.json").write_text(json.dumps({**meta, "seconds": 1e6, "version": "0", "model": "elsewhere"}))
+    assert find(str(neurons)) == before
+    (neurons / "meta.json").write_text(json.dumps({**meta, "exemplar_categories": meta["exemplar_categories"][::-1]}))
+    other_labels = find(str(neurons))
+    (neurons / "meta.json").write_text(json.dumps(meta))
+    top = load_file(neurons / "top.safetensors")
+    save_file({**top, "ids": top["ids"][:, :, ::-1].copy()}, neurons / "top.safetensors")
+    assert len({before, other_labels, find(str(neurons))}) == 3
+    for name in ("meta.json", "top.safetensors"):
+        (neurons / name).unlink()
+    assert find(str(neurons))[0] == str(neurons)  # what a merge leaves of the groups that it used
 
 
 def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, monkeypatch):
