@@ -4,13 +4,16 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
+from nmerge_core import number_format
 from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
+from tests.tiny import tiny_model
 from tests.tiny_family import make_family
 
 
@@ -213,6 +216,58 @@ def test_a_recipe_for_mergekit_is_resolved_like_ours(family, tmp_path, monkeypat
     assert found["seed"] == 0 and request.title.startswith("slerp by mergekit of ")
     assert request.inputs.keys() == {family.base, family.math, "mergekit"}  # another version makes another run
     assert resolve(tmp_path, "merge", request.parameters) == request
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """A recipe of bfloat16 models."""
+    root = tmp_path_factory.mktemp("halves")
+    base, tuned = (tiny_model(root / name, seed=seed, dtype=torch.bfloat16) for seed, name in enumerate(("base", "a")))
+    return {"base_model": base, "models": [{"model": tuned}]}
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """Processors that multiply in these formats, beside an accelerator that does in all."""
+
+    def become(*flags):
+        monkeypatch.setattr(number_format, "cpu_flags", lambda: frozenset(flags))
+
+    monkeypatch.setattr(number_format, "choose_device", lambda name: name if name == "cuda:1" else "cpu")
+    become()
+    return become
+
+
+def test_the_format_that_trials_run_in_tells_sweeps_apart(family, halves, native, tmp_path):
+    recipe = {"merge_method": "task_arithmetic", **halves}
+    search = {"parameters.lambda": [0.5, 1.0], "dtype": ["bfloat16", "float16"]}
+    sweep = {"recipe": recipe, "search": search, "tasks": [family.task]}
+
+    def found(device="cpu", **more):
+        request = resolve(tmp_path, "sweep", {"sweep": {**sweep, **more}, "device": device})
+        assert resolve(tmp_path, "sweep", request.parameters) == request
+        return request.inputs["trials run in"]
+
+    assert found() == "float32" and found(run_dtype="float16") == "float16"
+    assert found("cuda:1") == "bfloat16, float16"
+    native("avx512_bf16")
+    assert found() == "bfloat16, float32"
+    assert found(search={"parameters.lambda": [0.5, 1.0]}) == "bfloat16"
+
+
+def test_the_format_that_a_merge_has_models_run_in_is_that_of_its_device(family, halves, native, tmp_path):
+    def found(device, **recipe):
+        inputs = resolve(tmp_path, "merge", {"recipe": {**halves, **recipe}, "device": device}).inputs
+        return {name: format for name, format in inputs.items() if name.endswith(" run in")}
+
+    searching = {"merge_method": "pcb_es", "parameters": {"tasks": [family.task]}, "dtype": "float16"}
+    assert found("cpu", **searching) == {"candidates run in": "float32"}
+    assert found("cuda:1", **searching) == {"candidates run in": "float16"}
+    parts = {"corpus": family.corpus, "general": "task_arithmetic", "others": "task_arithmetic"}
+    classifying = {"merge_method": "neuronmerge", "parameters": parts, "dtype": "float16"}
+    assert found("cpu", **classifying) == {"models run in": "float32"}
+    assert found("cuda:1", **classifying) == {"models run in": "bfloat16"}
+    assert found("cuda:1", merge_method="task_arithmetic") == {}
 
 
 def test_a_resolved_request_resolves_to_itself(family, tmp_path):
