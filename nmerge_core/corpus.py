@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from os.path import expanduser
+from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,19 @@ def whole_and_slice(reference: str) -> tuple[str, str]:
     """Part a corpus's reference into its path and which of its lines are meant: `corpus[:-60]` is corpus, [:-60]."""
     sliced = _SLICED.fullmatch(reference)
     return (sliced[1], reference[len(sliced[1]) :]) if sliced else (reference, "")
+
+
+def corpus_files(path: Path) -> list[Path]:
+    """Return the files of a whole corpus, and folders that its YAML names as sources; none where it is no corpus.
+
+    Raises:
+        InputError: it is a YAML file that does not say what a corpus is.
+    """
+    if path.is_dir():
+        return sorted(path.glob("*.jsonl"))
+    if not path.is_file() or path.suffix not in (".yaml", ".yml"):
+        return []
+    return [path, *(_local(path, source) for source in _read_yaml(path).values())]
 
 
 def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None) -> Corpus:
@@ -175,11 +188,16 @@ def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
     return {str(category): {**SOURCE_DEFAULTS, **source} for category, source in sources.items()}
 
 
+def _local(yaml_file: Path, source: dict[str, Any]) -> Path:
+    """Return where the dataset of a source lies unless it is one of the Hub."""
+    return yaml_file.parent / expanduser(source["path"])
+
+
 def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> Iterator[str]:
     from datasets import load_dataset  # seconds of import that a folder corpus need not pay
 
     where = f"corpus {yaml_file}, {category}"
-    local = yaml_file.parent / expanduser(source["path"])
+    local = _local(yaml_file, source)
     builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
     arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:

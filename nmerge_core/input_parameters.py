@@ -67,7 +67,7 @@ class Model(Input):
         return "a model folder or Hub id, or MODEL+ADAPTER with the folder or id of a LoRA"
 
     def find(self, reference: str, places: Places) -> tuple[str, str]:
-        """Fingerprint the weights and the tokenizer."""
+        """Fingerprint the weights, the configuration and what goes by the tokens."""
         return places.model(reference)
 
 
@@ -99,7 +99,7 @@ class Classification(Input):
         return "a folder that `classify` wrote"
 
     def find(self, reference: str, places: Places) -> tuple[str, str]:
-        """Fingerprint the categories of its neurons."""
+        """Fingerprint the categories of its neurons and what they are voted from."""
         return places.classification(reference)
 
 

@@ -1,18 +1,30 @@
 """What the name of a model, a corpus, a task or a file leads to, and the fingerprint of what is there."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from glob import glob
-from os.path import expanduser, isfile
+from os.path import expanduser
 from pathlib import Path
 
 from nmerge_core.cache import task_file
-from nmerge_core.checkpoints import absolute, fingerprint, fingerprint_files, fingerprint_weights, open_checkpoint
-from nmerge_core.corpus import whole_and_slice
+from nmerge_core.checkpoints import (
+    Checkpoint,
+    absolute,
+    fingerprint,
+    fingerprint_files,
+    fingerprint_weights,
+    open_checkpoint,
+)
+from nmerge_core.checkpoints.companions import companions
+from nmerge_core.checkpoints.json_file import read_json
+from nmerge_core.corpus import corpus_files, whole_and_slice
 from nmerge_core.errors import InputError
+from nmerge_core.task_files import files_in, task_files
 
+_VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")  # of a classification's meta.json
 Found = tuple[str, str]  # the full name of what was named, and the fingerprint of what it holds
 
 
@@ -41,32 +53,31 @@ class Places:
     _models: dict[str, Found] = field(default_factory=dict, repr=False, compare=False)
 
     def model(self, reference: str) -> Found:
-        """Find a model: its weights, configuration and tokenizer count."""
+        """Find a model: its weights and configuration count, its tokenizer and how it generates."""
         if reference not in self._models:
-            checkpoint = open_checkpoint(reference)
-            tokenizer = digest(checkpoint.folder.glob("tokenizer*"))
-            self._models[reference] = absolute(reference), f"{fingerprint(checkpoint)}-{tokenizer}"
+            self._models[reference] = absolute(reference), model_fingerprint(open_checkpoint(reference))
         return self._models[reference]
 
     def corpus(self, reference: str) -> Found:
         """Find a corpus: all its files count, and which of its lines are meant."""
         whole, meant = whole_and_slice(reference)
         path = self._path(whole)
-        if not path.exists():
+        named = corpus_files(path)
+        if not named:
             raise InputError(
                 f"{reference}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file"
             )
-        return f"{path}{meant}", digest(path.glob("*.jsonl") if path.is_dir() else _with_mentioned([path]))
+        return f"{path}{meant}", digest(file for each in named for file in files_in(each))
 
     def classification(self, reference: str) -> Found:
-        """Find a folder that `classify` wrote, or such a run: the categories of its neurons count."""
+        """Find a folder that `classify` wrote, or such a run: its neurons' categories count, and what votes again."""
         folder = self.results(reference) or self._path(reference)
         neurons = folder / "neurons.parquet"
         if not neurons.is_file():
             raise InputError(
                 f"{reference}: expected a classification (a folder that `classify` wrote), found no {neurons}"
             )
-        return str(folder), digest([neurons])
+        return str(folder), f"{digest([neurons])}-{_votes(folder)}"
 
     def statistics(self, reference: str) -> Found:
         """Find a folder that `statistics` wrote: all its tensors count."""
@@ -84,7 +95,7 @@ class Places:
         if file is None:
             return named, ""
         grouped = re.search(r"^group\s*:", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        return named, digest(_with_mentioned(file.parent.glob("*.y*ml") if grouped else [file]))
+        return named, digest(task_files(file.parent.glob("*.y*ml") if grouped else [file]))
 
     def file(self, reference: str) -> Found:
         """Find a file: all of it counts."""
@@ -97,25 +108,23 @@ class Places:
         return Path(absolute(str(find_path(reference, self.folder))))
 
 
-def _with_mentioned(files: Iterable[Path]) -> set[Path]:
-    """Return YAML files and all that their texts name beside or below them: data, code, and YAML files they include."""
-    found, unread = set[Path](), {*files}
-    while unread:
-        file = unread.pop()
-        found.add(file)
-        mentioned = _mentioned(file) - found
-        unread |= {each for each in mentioned if each.suffix in (".yaml", ".yml")}
-        found |= mentioned
-    return found
+def _votes(folder: Path) -> str:
+    """Return the fingerprint of what a vote with other settings reads; empty for what a merge has left, which has none.
+
+    Of meta.json that is a part: the rest, such as the seconds it took, differs between equal classifications.
+    """
+    meta, top = folder / "meta.json", folder / "top.safetensors"
+    if not (meta.is_file() and top.is_file()):
+        return ""
+    said = read_json(meta, "`classify` writes it")
+    voting = json.dumps([said.get(key) for key in _VOTING])
+    return hashlib.sha256(f"{voting} {fingerprint_weights([top])}".encode()).hexdigest()[:16]
 
 
-def _mentioned(file: Path) -> set[Path]:
-    text = file.read_text(encoding="utf-8", errors="replace")
-    names = re.findall(r"[^\s,\[\]{}'\"]{1,200}", text)
-    names += [f"{module}.py" for module in re.findall(r"!function\s+(\w+)\.", text)]
-    patterns = [name for name in names if re.fullmatch(r"(\w[^*]*)?\*[^*/]*\.\w+", name)]
-    names += [found for name in patterns for found in glob(name, root_dir=file.parent)]
-    return {path for name in names if isfile(path := file.parent / name)}  # no file: also text too long for a name
+def model_fingerprint(checkpoint: Checkpoint) -> str:
+    """Return the fingerprint of all that decides what a model answers: weights, configuration, tokenizer, settings."""
+    beside = (file for each in companions(checkpoint.folder) for file in files_in(each))
+    return f"{fingerprint(checkpoint)}-{digest(beside)}"
 
 
 def digest(files: Iterable[Path]) -> str:

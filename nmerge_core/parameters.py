@@ -60,6 +60,10 @@ class Parameter:
         """Return the value with all that it names in full, and the fingerprint of each thing that it names."""
         return value, NO_CONTENT
 
+    def formats(self, value: Any, device: str) -> Mapping[str, str]:
+        """Return the number formats that models run in on a device where a value in full has them run, by what runs."""
+        return NO_CONTENT
+
     def without_solved(self, value: Any) -> Any:
         """Return the value without what a finished merge has filled in inside it."""
         return value

@@ -41,7 +41,7 @@ def categories_of(run: Run, layer: int) -> tuple[NDArray[Any], NDArray[Any]]:
 def activations(
     reference: str, content: str, layer: int, neuron: int, texts: tuple[str, ...], max_length: int
 ) -> list[dict[str, Any]]:
-    """Tokens and activations of `texts`, asked of the worker; `content` is the fingerprint of the weights."""
+    """Tokens and activations of `texts`, asked of the worker; `content` is the model's fingerprint."""
     asked = {"model": reference, "layer": layer, "neuron": neuron, "texts": list(texts), "max_length": max_length}
     return client.ask("token_activations", timeout=LOADING, **asked)
 

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from nmerge_core.checkpoints import fingerprint, open_checkpoint
+from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.inputs import model_fingerprint
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from pages.shared.charts import dark
@@ -24,7 +25,7 @@ FORMULA = (
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def answer(reference: str, content: str, prompt: str) -> str:
-    """How a model continues a prompt, asked of the worker; `content` is the fingerprint of its weights."""
+    """How a model continues a prompt, asked of the worker; `content` is its fingerprint."""
     return client.ask("generate", model=reference, prompt=prompt, max_new_tokens=NEW_TOKENS)
 
 
@@ -36,7 +37,7 @@ def draw_answers(models: dict[str, str], prompt: str) -> None:
             st.markdown(f"**{name}**")
             try:
                 with st.spinner("Asking the model", show_time=True):
-                    st.text(answer(reference, fingerprint(open_checkpoint(reference)), prompt))
+                    st.text(answer(reference, model_fingerprint(open_checkpoint(reference)), prompt))
             except (InputError, TimeoutError, RuntimeError) as error:
                 st.warning(str(error))
 

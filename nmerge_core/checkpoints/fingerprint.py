@@ -39,10 +39,13 @@ def fingerprint_weights(files: Iterable[Path]) -> str:
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:
-    """Return 16 hex digits of the names and whole contents of small files."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    """Return 16 hex digits of the whole contents of files and their names, counted from the folder that holds all."""
+    digest, ordered = hashlib.sha256(), sorted(files)
+    folder = os.path.commonpath([file.parent for file in ordered]) if ordered else ""
+    for file in ordered:
+        with file.open("rb") as content:
+            own = hashlib.file_digest(content, "sha256").digest()
+        digest.update(os.fsencode(file.relative_to(folder)) + b"\0" + own)
     return digest.hexdigest()[:16]
 
 

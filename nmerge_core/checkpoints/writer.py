@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.companions import companions
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
 from nmerge_core.errors import InputError
 
 SHARD_BYTES = 5_000_000_000  # the Hub's customary largest shard
-# What travels from the model whose tokenizer the merge has: what goes by its tokens' ids.
-_COMPANIONS: tuple[str, ...] = ("generation_config.json", "chat_template*", "*tokenizer*", "special_tokens_map.json")
-_COMPANIONS += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
-_COMPANIONS += ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -119,12 +116,11 @@ def write_companions(
     if dtype:
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for pattern in _COMPANIONS:
-        for file in tokenizer.folder.glob(pattern):
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
-            else:
-                shutil.copytree(file, folder / file.name, dirs_exist_ok=True)
+    for companion in companions(tokenizer.folder):
+        if companion.is_file():
+            shutil.copyfile(companion, folder / companion.name)
+        else:
+            shutil.copytree(companion, folder / companion.name, dirs_exist_ok=True)
     write_index(folder, layout)
 
 

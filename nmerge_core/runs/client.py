@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import cache_root
-from nmerge_core.errors import InputError
 from nmerge_core.places import child_environment
 from nmerge_core.runs import queue
 from nmerge_core.runs.folder import Run, create, find
 from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
 from nmerge_core.runs.questions import ask_worker, outdated
-from nmerge_core.runs.request import Request, resolve
+from nmerge_core.runs.request import Request, check_unchanged, resolve
 from nmerge_core.version import __version__
 
 WORKER = (sys.executable, "-P", "-m", "nmerge_core.runs.worker")
@@ -63,8 +62,7 @@ def restart(run: Run) -> None:
         InputError: An input has changed since: the run's figures would not be what its parameters say.
     """
     root = cache_root()
-    if resolve(root, run.kind, run.parameters).id != run.id:
-        raise InputError(f"{run.title}: its inputs (or this program) have changed since; start a new run instead")
+    check_unchanged(run)
     with transitions(root):
         queue.requeue(run)
         _replace_outdated_worker(root)

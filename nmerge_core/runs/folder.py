@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import run_held, transitions
 
 STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
-INTERRUPTED = (
-    "The process that did this run stopped while it was going (killed, or out of memory). Start it again to continue."
-)
+STOPPED = "The process that did this run stopped while it was going (killed, or out of memory)."
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Status:
     message: str = ""  # why it failed, in a sentence for the user
     pid: int | None = None
     peak_memory: int | None = None
+    wrong_input: bool = False  # whether it failed for what it was given, and not for a mistake of ours
 
     @property
     def active(self) -> bool:
@@ -85,7 +85,7 @@ class Run:
         except FileNotFoundError:
             return Status("cancelled", message="This run was deleted.")
         if status.state == "running" and not run_held(self.folder):
-            return replace(status, state="interrupted", message=INTERRUPTED, rate=None, eta=None)
+            return replace(status, state="interrupted", message=interrupted(self.kind, STOPPED), rate=None, eta=None)
         return status
 
     def write_status(self, status: Status) -> None:
@@ -98,6 +98,12 @@ class Run:
             return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-characters:]
         except FileNotFoundError:
             return ""
+
+
+def interrupted(kind: str, why: str) -> str:
+    """Say why a run of a kind ended before it was done, and what comes of starting it again."""
+    resumable = kind in KINDS and KINDS[kind].resumable
+    return f"{why} {'Start it again to continue.' if resumable else 'Start it again: it begins anew.'}"
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nmerge_core.cache import cache_root
-from nmerge_core.errors import Cancelled
+from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.progress import Progress, silent
 from nmerge_core.runs import queue
-from nmerge_core.runs.client import find_or_create
+from nmerge_core.runs.client import find_or_create, lookup
 from nmerge_core.runs.folder import Run
-from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import transitions
 from nmerge_core.runs.perform import RunProgress, perform
 from nmerge_core.runs.request import resolve
@@ -24,8 +23,6 @@ def finished(kind: str, parameters: Mapping[str, Any]) -> Run | None:
     Raises:
         InputError: the parameters are wrong, or an input is missing.
     """
-    from nmerge_core.runs.client import lookup
-
     run = lookup(kind, parameters)
     return run if run is not None and run.status().state == "done" else None
 
@@ -53,12 +50,13 @@ def do(kind: str, parameters: Mapping[str, Any], progress: Progress = silent, ti
         if lock:
             break
         _follow(run, progress)
-        if run.status().state == "cancelled":
+        status = run.status()
+        if status.state == "cancelled":
             raise Cancelled
-        if run.status().state == "failed":
-            raise RuntimeError(run.status().message)
+        if status.state == "failed":
+            raise (InputError if status.wrong_input else RuntimeError)(status.message)
     with lock:
-        failure = perform(run, OPERATIONS[kind], RunProgress(run, progress), resumable=KINDS[kind].resumable)
+        failure = perform(run, OPERATIONS, RunProgress(run, progress))
     if failure is not None:
         raise failure
     return run

@@ -62,6 +62,7 @@ class Kind:
         for name, parameter in self.by_name.items():
             full[name], inputs = parameter.content(values[name], places)
             found.update(inputs)
+            found.update(parameter.formats(full[name], values.get(DEVICE.name) or DEVICE.default))
         if RUN_DTYPE.name in self.by_name and DEVICE.name in self.by_name:
             for parameter in self.parameters:
                 named = full[parameter.name] if isinstance(parameter, Model) else ()

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from nmerge_core.checkpoints.fingerprint import fingerprint
 from nmerge_core.checkpoints.opening import open_checkpoint
+from nmerge_core.inputs import model_fingerprint
 from nmerge_core.machine import total_memory
 from nmerge_core.number_format import ITEM_BYTES, choose_format
 
@@ -23,11 +23,11 @@ class LoadedModels:
         self._models: OrderedDict[str, tuple[int, LanguageModel]] = OrderedDict()  # fingerprint → (bytes, model)
 
     def get(self, reference: str) -> "LanguageModel":
-        """Return the model, loading it if its weights are not among the loaded ones."""
+        """Return the model, loading it if none with its weights, configuration and tokenizer is loaded."""
         from nmerge_core.loading import load_model
 
         checkpoint = open_checkpoint(reference)
-        key = fingerprint(checkpoint)
+        key = model_fingerprint(checkpoint)
         if key not in self._models:
             size = checkpoint.parameters * ITEM_BYTES[choose_format(checkpoint).name]
             self._make_room(size)

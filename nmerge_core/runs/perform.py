@@ -15,8 +15,10 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.machine import peak_memory
 from nmerge_core.progress import Progress, silent
 from nmerge_core.runs.failure import out_of_memory, sentence
-from nmerge_core.runs.folder import INTERRUPTED, Run, Status
+from nmerge_core.runs.folder import Run, Status, interrupted
+from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import transitions
+from nmerge_core.runs.request import check_unchanged
 
 Operation = Callable[[Mapping[str, Any], Path, Progress], None]
 _WRITE_SECONDS = 0.2  # between writes of status.json
@@ -60,11 +62,13 @@ class RunProgress:
             raise Cancelled
 
 
-def perform(run: Run, operation: Operation, progress: RunProgress, *, resumable: bool) -> BaseException | None:
+def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress) -> BaseException | None:
     """Do a run whose lock is held; return what ended it early, after its state tells of that.
 
-    A kill, or an interrupt from the keyboard, of a `resumable` run leaves what it had for the next time.
+    A kill, or an interrupt from the keyboard, of a run of a resumable kind leaves what it had for the next time. It
+    fails where what it reads is not what it is known by, be it when it begins or when it ends.
     """
+    resumable = run.kind in KINDS and KINDS[run.kind].resumable
     if not resumable:
         shutil.rmtree(run.part, ignore_errors=True)
     shutil.rmtree(run.results, ignore_errors=True)
@@ -75,14 +79,17 @@ def perform(run: Run, operation: Operation, progress: RunProgress, *, resumable:
     state, message, kept = "done", "", False
     try:
         append_log(run, f"started: {run.title}")
-        operation(run.parameters, run.part, progress)
+        check_unchanged(run)
+        operations[run.kind](run.parameters, run.part, progress)
+        check_unchanged(run)
         os.replace(run.part, run.results)
     except Cancelled as error:
         failure, state, message = error, "cancelled", "Cancelled."
     except InputError as error:
         failure, state, message = error, "failed", str(error)
     except KeyboardInterrupt as error:
-        failure, state, message, kept = error, "interrupted", INTERRUPTED, resumable
+        failure, state, kept = error, "interrupted", resumable
+        message = interrupted(run.kind, "Interrupted, from the keyboard or by a signal to end.")
     except Exception as error:
         failure, state, message = error, "failed", sentence(error)
         append_log(run, traceback.format_exc())
@@ -96,7 +103,8 @@ def perform(run: Run, operation: Operation, progress: RunProgress, *, resumable:
     append_log(run, f"{state}{': ' if message else ''}{message}")
     with transitions(run.folder.parent.parent):
         run.cancel_marker.unlink(missing_ok=True)
-        run.write_status(_ended(progress.status, state, message))
+        ended = _ended(progress.status, state, message)
+        run.write_status(replace(ended, wrong_input=isinstance(failure, InputError)))
     return failure
 
 

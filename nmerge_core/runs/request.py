@@ -12,7 +12,7 @@ from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.engine import load
-from nmerge_core.runs.folder import find
+from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.kinds import KINDS
 
 
@@ -55,6 +55,12 @@ def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
     values = KINDS[kind].check(parameters)
     full, inputs = KINDS[kind].content(values, Places(root, results=partial(_results, root)))
     return Request(kind, json.loads(json.dumps(full)), inputs)  # as it will be read from the run's folder
+
+
+def check_unchanged(run: Run) -> None:
+    """Raise InputError where an input of a run has changed: its figures would not be what its parameters say."""
+    if resolve(run.folder.parent.parent, run.kind, run.parameters).id != run.id:
+        raise InputError(f"{run.title}: its inputs (or this program) have changed since; start a new run instead")
 
 
 def _results(root: Path, reference: str) -> Path | None:

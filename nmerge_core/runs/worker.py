@@ -7,13 +7,11 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from nmerge_core.runs import queue
-from nmerge_core.runs.folder import INTERRUPTED, Run, list_runs
-from nmerge_core.runs.kinds import KINDS
+from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.lock import hold_worker_lock, stop_marker, transitions
 from nmerge_core.runs.perform import Operation, RunProgress, perform
 from nmerge_core.runs.questions import Questions, QuestionServer
@@ -32,7 +30,7 @@ class Worker:
             for run in list_runs(root):
                 status = run.status()
                 if status.state == "interrupted":
-                    run.write_status(replace(status, state="interrupted", message=INTERRUPTED, rate=None, eta=None))
+                    run.write_status(status)
         stop_marker(root).unlink(missing_ok=True)  # it was for the worker before
         self._questions = QuestionServer(root, questions)
 
@@ -57,10 +55,8 @@ class Worker:
 
     def _do(self, run: Run, lock: IO[bytes]) -> None:
         """Do one run to its end, whatever that is; only a kill leaves results.part."""
-        kind = KINDS.get(run.kind)
         with lock:
-            progress = RunProgress(run, between=self._questions.answer)
-            perform(run, self._operations[run.kind], progress, resumable=bool(kind and kind.resumable))
+            perform(run, self._operations, RunProgress(run, between=self._questions.answer))
         _release_memory()
 
 

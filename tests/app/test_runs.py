@@ -3,7 +3,7 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from nmerge_core.runs.folder import INTERRUPTED, Run
+from nmerge_core.runs.folder import STOPPED, Run
 from tests.app.conftest import OpenPage, at
 
 LeaveRun = Callable[..., Run]
@@ -32,7 +32,7 @@ def test_every_run_is_listed_with_its_state(leave_run: LeaveRun) -> None:
 def test_a_run_whose_worker_died_says_so_and_offers_to_start_again(leave_run: LeaveRun) -> None:
     run = leave_run("killed", "running", pid=2**22 + 1)  # above the kernel's highest process id
     app = opened()
-    assert any(INTERRUPTED in warning.value for warning in app.warning)
+    assert any(STOPPED in warning.value for warning in app.warning)
     assert app.button(key=f"run_restart_{run.id}").label == "Start again"
 
 

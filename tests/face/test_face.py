@@ -18,7 +18,7 @@ import nmerge_core as nm
 from nmerge_core import face
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
-from nmerge_core.runs import here
+from nmerge_core.runs import client, here
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import hold_run
@@ -360,5 +360,19 @@ def test_an_interrupt_leaves_a_merge_to_go_on_with(family, cache):
     with pytest.raises(KeyboardInterrupt):
         here.do("merge", {"recipe": recipe}, stop)
     [run] = [run for run in list_runs(cache) if run.status().state == "interrupted"]
-    assert run.part.exists()
+    assert run.part.exists() and run.status().message.endswith("by a signal to end. Start it again to continue.")
     assert here.do("merge", {"recipe": recipe}).id == run.id and run.status().state == "done"
+
+
+def test_an_interrupt_of_what_begins_anew_says_so(family, cache):
+    def stop(stage, done, total, unit=""):
+        raise KeyboardInterrupt
+
+    request = {"base": family.math, "models": [family.code]}
+    with pytest.raises(KeyboardInterrupt):
+        here.do("cosine", request, stop)
+    run = client.lookup("cosine", request)
+    assert run and run.status().state == "interrupted" and not run.part.exists()
+    assert (
+        run.status().message == "Interrupted, from the keyboard or by a signal to end. Start it again: it begins anew."
+    )

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import nmerge_core
-from nmerge_core.parameters import Number, Text
 from nmerge_core.runs import client
-from nmerge_core.runs.kinds import KINDS, Kind
+from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import worker_pid
+from tests.runs.counting_worker import COUNTED
 
 
 def wait_for(condition, seconds=20):
@@ -35,9 +35,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NMERGE_CACHE", str(root))
     monkeypatch.setattr(client, "WORKER", (sys.executable, str(Path(__file__).with_name("counting_worker.py"))))
     monkeypatch.setenv("PYTHONPATH", str(Path(nmerge_core.__file__).parents[1]))
-    numbers = (Number(name="steps", default=3, help="", whole=True), Number(name="seconds", default=0.0, help=""))
-    texts = tuple(Text(name=name, help="") for name in ("until", "fail", "name"))
-    monkeypatch.setitem(KINDS, "count", Kind("count", "counts", (*numbers, *texts)))
+    monkeypatch.setitem(KINDS, "count", COUNTED["count"])
     yield root
     while pid := worker_pid(root):
         with suppress(ProcessLookupError):

@@ -6,8 +6,19 @@ import time
 from pathlib import Path
 
 from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import File
+from nmerge_core.parameters import Number, Text
+from nmerge_core.runs.kinds import KINDS, Kind
 from nmerge_core.runs.lock import hold_worker_lock
 from nmerge_core.runs.worker import Worker
+
+_NUMBERS = (Number(name="steps", default=3, help="", whole=True), Number(name="seconds", default=0.0, help=""))
+_TEXTS = tuple(Text(name=name, help="") for name in ("until", "fail", "name"))
+_PARAMETERS = (*_NUMBERS, *_TEXTS, File(name="file", help=""))
+COUNTED = {
+    "count": Kind("count", "counts", _PARAMETERS),
+    "merge": Kind("merge", "counts on", _PARAMETERS, resumable=True),
+}
 
 
 def count(parameters, results, progress):
@@ -41,5 +52,6 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     lock = hold_worker_lock(root)
     if lock is not None:
+        KINDS.update(COUNTED)  # type: ignore[attr-defined]  # a dict
         idle = float(os.environ.get("COUNTING_IDLE", "60"))
         Worker(root, lock, {"count": count, "merge": count}, {"double": double}).serve(idle)

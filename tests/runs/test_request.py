@@ -1,13 +1,19 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
 
+from nmerge_core import number_format
+from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
+from tests.tiny import tiny_model
 from tests.tiny_family import make_family
 
 
@@ -48,19 +54,129 @@ def test_a_changed_input_makes_another_run(family, tmp_path):
 
 
 def test_only_files_are_inputs_of_what_a_yaml_file_s_text_may_name(tmp_path):
-    corpus = tmp_path / "corpus.yaml"
-    corpus.write_text(f"data: '*.v1'\nlong: {'数' * 150} {'数' * 150}/*.v1\nfilter: !function {'m' * 300}.f\n")
-    resolve_corpus = Places(tmp_path).corpus
-    assert resolve_corpus(str(corpus))[0] == str(corpus)
+    task = tmp_path / "task.yaml"
+    task.write_text(f"data: '*.v1'\nlong: {'数' * 150} {'数' * 150}/*.v1\nfilter: !function {'m' * 300}.f\n")
+    find = Places(tmp_path).task
+    assert find(str(task))[0] == str(task)
     (tmp_path / "folder.v1").mkdir()
-    alone = resolve_corpus(str(corpus))
+    alone = find(str(task))
     (tmp_path / "file.v1").write_text("one")
     (tmp_path / "file.v2").write_text("one")
-    named = resolve_corpus(str(corpus))
+    named = find(str(task))
     (tmp_path / "file.v2").write_text("other")
-    assert resolve_corpus(str(corpus)) == named != alone
+    assert find(str(task)) == named != alone
     (tmp_path / "file.v1").write_text("another")
-    assert resolve_corpus(str(corpus)) != named
+    assert find(str(task)) != named
+
+
+def lines(file, *texts):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+@pytest.mark.parametrize("named", ["my data/more.jsonl", "ds", "~/home.jsonl"])
+def test_what_a_corpus_yaml_names_is_an_input_and_what_it_does_not_name_is_none(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    at = {"my data/more.jsonl": "my data/more.jsonl", "ds": "ds/data/train.jsonl", "~/home.jsonl": "home/home.jsonl"}
+    corpus, read = tmp_path / "corpus.yaml", tmp_path / at[named]
+    corpus.write_text(json.dumps({"general": {"path": named, "count": 1}, "math": {"path": "lab/on-the-hub"}}))
+    lines(read, "one")
+    find = Places(tmp_path).corpus
+    before, sliced = find(str(corpus)), find(f"{corpus}[:-1]")
+    assert sliced == (f"{corpus}[:-1]", before[1])
+    lines(tmp_path / "elsewhere.jsonl", "one")
+    lines(tmp_path / "ds/.cache/hidden.jsonl", "one")
+    assert find(str(corpus)) == before
+    lines(read, "another")
+    assert find(str(corpus))[1] != before[1]
+
+
+def test_where_a_file_lies_in_a_data_set_s_folder_counts(tmp_path):
+    corpus = tmp_path / "corpus.yaml"
+    corpus.write_text("general: {path: ds}\n")
+    for split in ("test", "train"):
+        lines(tmp_path / "ds" / split / "0.jsonl", split)
+    before = Places(tmp_path).corpus(str(corpus))
+    lines(tmp_path / "ds/test/1.jsonl", "train")
+    (tmp_path / "ds/train/0.jsonl").unlink()
+    moved = Places(tmp_path).corpus(str(corpus))
+    (tmp_path / "ds/test/1.jsonl").rename(tmp_path / "ds/train/1.jsonl")
+    assert len({before, moved, Places(tmp_path).corpus(str(corpus))}) == 3
+
+
+@pytest.mark.parametrize("content", ["general: 3\n", "general: {path: a.jsonl, colour: text}\n", "general: [\n"])
+def test_a_corpus_yaml_that_is_none_is_told_of_before_the_run(content, tmp_path):
+    (tmp_path / "corpus.yaml").write_text(content)
+    with pytest.raises(InputError, match="corpus.yaml"):
+        Places(tmp_path).corpus(str(tmp_path / "corpus.yaml"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["my data/test.jsonl", "deep/a/b.jsonl", "shared/parts.yaml", "helper.py", "package/helper.py", "ds/a/0.txt"],
+)
+def test_what_a_task_yaml_leads_to_is_an_input(changed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = tmp_path / "tasks" / "own.yaml"
+    code = "process_docs: !function utils.load\nprocess_results: !function package.scores.of\n"
+    for name in (
+        "my data/test.jsonl",
+        "deep/a/b.jsonl",
+        "utils.py",
+        "helper.py",
+        "package/scores.py",
+        "package/helper.py",
+    ):
+        lines(task.parent / name, "one")
+    lines(tmp_path / "ds/a/0.txt", "one")
+    (task.parent / "notes.txt").write_text("one")
+    (task.parent / "shared").mkdir()
+    # data files that an included YAML names count from the folder of the task
+    (task.parent / "shared/parts.yaml").write_text(
+        'dataset_kwargs: {data_files: ["my data/*.jsonl", deep/**/*.jsonl]}\n'
+    )
+    task.write_text(f"task: own\ninclude: shared/parts.yaml\ndataset_path: ds\n{code}")
+    find = Places(tmp_path).task
+    before = find(str(task))
+    (task.parent / "notes.txt").write_text("other")
+    assert find(str(task)) == before
+    file = tmp_path / changed if changed.startswith("ds") else task.parent / changed
+    file.write_text(file.read_text() + "\n# more\n")
+    assert find(str(task))[1] != before[1]
+
+
+def test_all_that_travels_with_a_model_s_tokenizer_is_an_input(family, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(family.base, model)
+    (model / "tokenizer_old").mkdir()
+    (model / "README.md").write_text("about")
+    found = [Places(tmp_path).model(str(model))[1]]
+    (model / "README.md").write_text("more about")
+    assert Places(tmp_path).model(str(model))[1] == found[0]
+    names = ("generation_config.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+    for name in (*names, "added_tokens.json", "chat_template.jinja", "tokenizer_old/tokenizer.json"):
+        (model / name).write_text("{}")
+        found.append(Places(tmp_path).model(str(model))[1])
+    assert len(set(found)) == len(found)
+
+
+def test_what_a_classification_votes_again_with_is_an_input_and_how_long_it_took_is_none(family, tmp_path):
+    neurons, categories = tmp_path / "neurons", ["general", "math", "code"]
+    classify(family.base, family.corpus, neurons, categories=categories, top_k=3)
+    find = Places(tmp_path).classification
+    before = find(str(neurons))
+    meta = json.loads((neurons / "meta.json").read_text())
+    (neurons / "meta.json").write_text(json.dumps({**meta, "seconds": 1e6, "version": "0", "model": "elsewhere"}))
+    assert find(str(neurons)) == before
+    (neurons / "meta.json").write_text(json.dumps({**meta, "exemplar_categories": meta["exemplar_categories"][::-1]}))
+    other_labels = find(str(neurons))
+    (neurons / "meta.json").write_text(json.dumps(meta))
+    top = load_file(neurons / "top.safetensors")
+    save_file({**top, "ids": top["ids"][:, :, ::-1].copy()}, neurons / "top.safetensors")
+    assert len({before, other_labels, find(str(neurons))}) == 3
+    for name in ("meta.json", "top.safetensors"):
+        (neurons / name).unlink()
+    assert find(str(neurons))[0] == str(neurons)  # what a merge leaves of the groups that it used
 
 
 def test_a_recipe_s_models_are_inputs_and_its_paths_absolute(family, tmp_path, monkeypatch):
@@ -100,6 +216,58 @@ def test_a_recipe_for_mergekit_is_resolved_like_ours(family, tmp_path, monkeypat
     assert found["seed"] == 0 and request.title.startswith("slerp by mergekit of ")
     assert request.inputs.keys() == {family.base, family.math, "mergekit"}  # another version makes another run
     assert resolve(tmp_path, "merge", request.parameters) == request
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """A recipe of bfloat16 models."""
+    root = tmp_path_factory.mktemp("halves")
+    base, tuned = (tiny_model(root / name, seed=seed, dtype=torch.bfloat16) for seed, name in enumerate(("base", "a")))
+    return {"base_model": base, "models": [{"model": tuned}]}
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """Processors that multiply in these formats, beside an accelerator that does in all."""
+
+    def become(*flags):
+        monkeypatch.setattr(number_format, "cpu_flags", lambda: frozenset(flags))
+
+    monkeypatch.setattr(number_format, "choose_device", lambda name: name if name == "cuda:1" else "cpu")
+    become()
+    return become
+
+
+def test_the_format_that_trials_run_in_tells_sweeps_apart(family, halves, native, tmp_path):
+    recipe = {"merge_method": "task_arithmetic", **halves}
+    search = {"parameters.lambda": [0.5, 1.0], "dtype": ["bfloat16", "float16"]}
+    sweep = {"recipe": recipe, "search": search, "tasks": [family.task]}
+
+    def found(device="cpu", **more):
+        request = resolve(tmp_path, "sweep", {"sweep": {**sweep, **more}, "device": device})
+        assert resolve(tmp_path, "sweep", request.parameters) == request
+        return request.inputs["trials run in"]
+
+    assert found() == "float32" and found(run_dtype="float16") == "float16"
+    assert found("cuda:1") == "bfloat16, float16"
+    native("avx512_bf16")
+    assert found() == "bfloat16, float32"
+    assert found(search={"parameters.lambda": [0.5, 1.0]}) == "bfloat16"
+
+
+def test_the_format_that_a_merge_has_models_run_in_is_that_of_its_device(family, halves, native, tmp_path):
+    def found(device, **recipe):
+        inputs = resolve(tmp_path, "merge", {"recipe": {**halves, **recipe}, "device": device}).inputs
+        return {name: format for name, format in inputs.items() if name.endswith(" run in")}
+
+    searching = {"merge_method": "pcb_es", "parameters": {"tasks": [family.task]}, "dtype": "float16"}
+    assert found("cpu", **searching) == {"candidates run in": "float32"}
+    assert found("cuda:1", **searching) == {"candidates run in": "float16"}
+    parts = {"corpus": family.corpus, "general": "task_arithmetic", "others": "task_arithmetic"}
+    classifying = {"merge_method": "neuronmerge", "parameters": parts, "dtype": "float16"}
+    assert found("cpu", **classifying) == {"models run in": "float32"}
+    assert found("cuda:1", **classifying) == {"models run in": "bfloat16"}
+    assert found("cuda:1", merge_method="task_arithmetic") == {}
 
 
 def test_a_resolved_request_resolves_to_itself(family, tmp_path):

@@ -5,18 +5,17 @@ import stat
 import subprocess
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 
 from nmerge_core.errors import InputError
 from nmerge_core.places import PACKAGE
-from nmerge_core.runs import client, queue
-from nmerge_core.runs.folder import INTERRUPTED, delete, find, list_runs
+from nmerge_core.runs import client, here, queue
+from nmerge_core.runs.folder import STOPPED, create, delete, find, list_runs
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
-from nmerge_core.runs.request import Request
 from nmerge_core.version import __version__
+from tests.runs.counting_worker import COUNTED
 
 LONG = {"until": "/nowhere"}  # a run that goes until it is cancelled or killed
 
@@ -86,7 +85,7 @@ def test_a_killed_worker_leaves_an_interrupted_run_that_can_be_started_again(cac
     killed = worker_pid(cache)
     os.kill(killed, signal.SIGKILL)
     wait(lambda: worker_pid(cache) != killed)  # another may be there: the second submission can have started one
-    assert (run.status().state, run.status().message) == ("interrupted", INTERRUPTED)
+    assert (run.status().state, run.status().message) == ("interrupted", f"{STOPPED} Start it again: it begins anew.")
     assert not run.results.exists()
     client.ensure_worker()  # what a page does that sees a waiting run
     wait(lambda: waiting.status().state == "done")
@@ -109,6 +108,54 @@ def test_failures_say_what_is_wrong(cache, wait):
     assert message == "Internal error (ZeroDivisionError: division by zero); the log has the details"
     assert "Traceback" in runs["bug"].log()
     assert not any(run.results.exists() or run.part.exists() for run in runs.values())
+
+
+def test_a_run_whose_input_was_edited_before_it_began_fails_and_is_done_where_it_is_put_back(cache, wait, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("one")
+    going = client.submit("count", {"until": str(tmp_path / "go")})
+    wait(lambda: going.status().stage == "waiting")
+    run = client.submit("count", {"file": str(file)})
+    file.write_text("other")
+    (tmp_path / "go").touch()
+    wait(lambda: ended(run))
+    changed = f"{run.title}: its inputs (or this program) have changed since; start a new run instead"
+    assert (run.status().state, run.status().message, run.status().stage) == ("failed", changed, "")
+    assert client.submit("count", {"file": str(file)}).id != run.id
+    file.write_text("one")
+    assert client.submit("count", {"file": str(file)}) == run
+    wait(lambda: run.status().state == "done")
+
+
+def test_a_run_whose_input_is_edited_while_it_goes_leaves_no_result(cache, wait, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("one")
+    run = client.submit("count", {"file": str(file), "until": str(tmp_path / "go")})
+    wait(lambda: run.status().stage == "waiting")
+    file.write_text("other")
+    (tmp_path / "go").touch()
+    wait(lambda: ended(run))
+    assert run.status().state == "failed" and "have changed since" in run.status().message
+    assert not run.results.exists() and not run.part.exists()
+
+
+def test_a_run_of_a_kind_that_the_worker_does_not_know_fails_and_the_next_is_done(cache, wait):
+    with transitions(cache):
+        unknown = create(cache, "compare", "0" * 12, "compare", {}, {}, "99")
+    run = client.submit("count", {})
+    wait(lambda: run.status().state == "done")
+    assert unknown.status().state == "failed"
+    assert unknown.status().message.startswith("kind of run 'compare': expected one of classify, ")
+
+
+@pytest.mark.parametrize(("fail", "error"), [("input", InputError), ("memory", RuntimeError), ("bug", RuntimeError)])
+def test_who_waits_for_another_process_s_run_fails_as_that_does(fail, error, cache, wait, tmp_path):
+    request = {"fail": fail, "until": str(tmp_path / "go")}
+    run = client.submit("count", request)
+    wait(lambda: run.status().stage == "waiting")
+    with pytest.raises(error) as raised:
+        here.do("count", request, lambda *_: (tmp_path / "go").touch())
+    assert type(raised.value) is error and str(raised.value) == run.status().message
 
 
 def test_two_clients_at_once_make_one_run_and_one_worker(cache, wait):
@@ -174,13 +221,13 @@ def test_a_worker_of_other_code_ends_after_its_run_and_its_successor_does_the_qu
 
 
 def test_a_merge_continues_from_what_a_killed_worker_left(cache, wait, tmp_path, monkeypatch):
-    monkeypatch.setitem(KINDS, "merge", replace(KINDS["count"], resumable=True))
-    monkeypatch.setattr(Request, "title", "merge")
+    monkeypatch.setitem(KINDS, "merge", COUNTED["merge"])
     run = client.submit("merge", {"until": str(tmp_path / "go")})
     wait(lambda: run.status().stage == "waiting")
     (run.part / "journal").touch()
     os.kill(worker_pid(cache), signal.SIGKILL)
     wait(lambda: not client.worker_alive())
+    assert run.status().message == f"{STOPPED} Start it again to continue."
     (tmp_path / "go").touch()
     client.restart(run)
     wait(lambda: run.status().state == "done")

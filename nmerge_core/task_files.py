@@ -1,0 +1,101 @@
+"""The files that a task YAML of lm-evaluation-harness reads: YAML files it includes, code, and data."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from glob import glob
+from os.path import expanduser, isfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_YAML = (".yaml", ".yml")
+_WORD = re.compile(r"[^\s,\[\]{}'\"]{1,200}")
+_MODULE = re.compile(r"!function\s+([\w.]+)\.\w")
+_PATTERN = re.compile(r"(\w[^*]*)?\*[^*/]*\.\w+")  # of files: prose has asterisks too
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads a tag that YAML does not know, such as !function, as nothing."""
+
+
+_Loader.add_multi_constructor("", lambda loader, suffix, node: None)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What a YAML names: possible `names` of files, Python modules, data files, and data sets in full."""
+
+    names: frozenset[str]
+    modules: tuple[str, ...]
+    data: tuple[str, ...]
+    datasets: tuple[str, ...]
+
+
+def task_files(tasks: Iterable[Path]) -> set[Path]:
+    """Return task YAMLs and all files that they name: data, YAML files they include, and the code beside theirs."""
+    found = {*tasks}
+    unread = [(task, task.parent) for task in found]  # data count from the folder of the task, also where included
+    while unread:
+        file, folder = unread.pop()
+        named = {each for start in {file.parent, folder} for each in _files(file, start)}
+        unread += [(each, folder) for each in named - found if each.suffix in _YAML]
+        found |= named
+    return found
+
+
+def files_in(path: Path) -> list[Path]:
+    """Return a file, or all files of a folder and below it but hidden ones, which `datasets` passes over."""
+    found = [str(path)] if isfile(path) else []
+    for folder, below, names in os.walk(path):
+        below[:] = [name for name in below if not name.startswith(".")]
+        found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
+    return [Path(each) for each in found if isfile(each)]
+
+
+def _files(file: Path, folder: Path) -> set[Path]:
+    """Return the files that a YAML names, relative ones counted from `folder`."""
+    status = file.stat()
+    named = _read(file, status.st_size, status.st_mtime_ns)
+    names = {*named.names, *_matching(folder, filter(_PATTERN.fullmatch, named.names))}
+    found = {path for name in names if isfile(path := folder / expanduser(name))}  # also text too long for a name
+    modules = [folder / f"{module.replace('.', '/')}.py" for module in named.modules]
+    found |= {each for module in modules if isfile(module) for each in module.parent.glob("*.py")}
+    data = [folder / expanduser(name) for name in (*named.data, *_matching(folder, named.data))]
+    return found | {each for path in (*data, *map(Path, named.datasets)) for each in files_in(path)}
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> list[str]:
+    starred = (expanduser(pattern) for pattern in patterns if "*" in pattern)
+    return [name for pattern in starred for name in glob(pattern, root_dir=folder, recursive=True)]
+
+
+@lru_cache(maxsize=256)
+def _read(file: Path, size: int, modified: int) -> _Named:
+    """Read what a YAML names; `modified` is there to make the cache forget a rewritten file."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError):  # lm-eval will say so; the latter of dates that cannot be
+        content = None
+    task = content if isinstance(content, Mapping) else {}
+    given = task.get("dataset_kwargs")
+    settings = given if isinstance(given, Mapping) else {}
+    return _Named(
+        frozenset([*_WORD.findall(text), *_strings(content)]),
+        tuple(_MODULE.findall(text)),
+        tuple(_strings(settings.get("data_files"))),
+        tuple(map(os.path.abspath, _strings([task.get("dataset_path"), settings.get("data_dir")]))),
+    )
+
+
+def _strings(content: Any) -> Iterator[str]:
+    """Yield every text in lists and mappings that is not empty."""
+    if isinstance(content, str):
+        yield from [content] if content else []
+    elif isinstance(content, Mapping | list):
+        for each in content.values() if isinstance(content, Mapping) else content:
+            yield from _strings(each)
