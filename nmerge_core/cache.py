@@ -1,6 +1,7 @@
 """Where runs, artefacts, the demo family and task YAMLs are kept."""
 
 import os
+from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
 from pathlib import Path
 
 from nmerge_core.places import PACKAGE, default_cache
@@ -21,7 +22,7 @@ def task_file(reference: str, root: Path) -> Path | None:
         reference: The path of a YAML, the name of a task of the demo family, or that of one of our benchmarks.
         root: The cache that holds the demo family.
     """
-    path = Path(reference).expanduser()
+    path = Path(expanduser(reference))
     if path.suffix in (".yaml", ".yml"):
         return path if path.is_file() else None
     files = (folder / f"{reference}.yaml" for folder in (root / DEMO / "tasks", BENCHMARKS))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
 from pathlib import Path
 
 from nmerge_core.cache import task_file
@@ -29,7 +30,7 @@ Found = tuple[str, str]  # the full name of what was named, and the fingerprint 
 
 def find_path(reference: str, folder: Path | None) -> Path:
     """Find a file as it is written, else beside the file that names it, which lies in `folder`."""
-    path = Path(reference).expanduser()
+    path = Path(expanduser(reference))
     return folder / reference if folder and not path.exists() and (folder / reference).exists() else path
 
 
