@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from os.path import expanduser
+from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
 from pathlib import Path
 
 from nmerge_core.cache import task_file

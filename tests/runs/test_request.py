@@ -296,6 +296,14 @@ def test_wrong_requests_say_what_is_expected(kind, parameters, expected, tmp_pat
         resolve(tmp_path, kind, parameters)
 
 
+def test_a_path_of_a_user_who_is_not_known_leads_nowhere(tmp_path):
+    places, named = Places(tmp_path), "~nobody-here/x.yaml"
+    for find in (places.corpus, places.classification, places.statistics, places.file):
+        with pytest.raises(InputError, match="~nobody-here/x.yaml: "):
+            find(named)
+    assert places.task(named) == (named, "")  # lm-eval may have one of that name
+
+
 def test_folders_that_are_not_runs_are_passed_over(tmp_path):
     for name, content in {"a": "{", "b": "[]", "c": '{"id": "c"}', "d": None}.items():
         folder = tmp_path / "runs" / name
