@@ -17,6 +17,7 @@ from nmerge_core.inputs import Places
 from nmerge_core.yaml_file import plain
 
 NO_CONTENT: Mapping[str, str] = {}
+_LONGEST_RANGE = 10_000  # more than any model has layers: what is longer is a slip, and would fill the memory
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which everything is merged
 
 
@@ -191,7 +192,7 @@ class Numbers(Number):
         found: set[int] = set()
         for part in text.split(","):
             ends = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-            if not ends or int(ends[2] or ends[1]) < int(ends[1]):
+            if not ends or not 0 <= int(ends[2] or ends[1]) - int(ends[1]) < _LONGEST_RANGE:
                 raise ValueError
             found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
         return self.parse(sorted(found))

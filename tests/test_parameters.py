@@ -117,7 +117,9 @@ def test_options_are_read_from_text(parameter, text, expected):
     assert parameter.from_text(text) == expected
 
 
-@pytest.mark.parametrize(("parameter", "text"), [(SHARE, "2"), (COUNT, "x"), (LAYERS, "3-1"), (LAYERS, "1,,2")])
+@pytest.mark.parametrize(
+    ("parameter", "text"), [(SHARE, "2"), (COUNT, "x"), (LAYERS, "3-1"), (LAYERS, "0-99999999999"), (LAYERS, "1,,2")]
+)
 def test_options_that_cannot_be_read_are_refused(parameter, text):
     with pytest.raises(ValueError):
         parameter.from_text(text)
