@@ -27,11 +27,12 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# Files are started in the order of their names, as the browser's, which wait for others, must not come last. The test of
-# how quickly pages answer has the machine for itself.
+# Three at once on two cores: what waits for a browser, a worker or a child leaves a core to others. Files are started in
+# the order of their names, as the browser's, which wait most, must not come last. The test of how quickly pages answer has
+# the machine for itself.
 FEEL := tests/browser/test_feel.py
 tests: browser
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
 	$(BIN)/pytest $(FEEL)
 
 # Merges by mergekit itself. It is optional: the environment of the other tests, as that of the app, is without it.

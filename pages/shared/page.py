@@ -157,9 +157,8 @@ def _choose_family() -> tuple[Family, str]:
         help="The base and fine-tunes all pages look at. Make a family of your own on the Models page.",
     )
     if asked not in names:  # the box has put the demo in its place, whose numbers nobody asked for
-        return demo_family(
-            cache_root()
-        ), f"There is no family “{asked}” here. Choose one on the left: {', '.join(names)}."
+        known = ", ".join(names)
+        return demo_family(cache_root()), f"There is no family “{asked}” here. Choose one on the left: {known}."
     try:
         return chosen_family(), ""
     except InputError as error:

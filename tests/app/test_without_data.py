@@ -25,7 +25,9 @@ PAGES = {path: () for links in NAVIGATION.values() for path, _, _ in links} | {
 @pytest.fixture
 def bare(tiny_cache: Path) -> Iterator[str]:
     known = models(tiny_cache)  # in roles of which other tests leave no merge
-    file = vary_family(tiny_cache, "bare", base=known["code"], models=(Member(known["base"], "old"),), corpus=None)
+    file = vary_family(
+        tiny_cache, "bare", base=known["code"], models=(Member(known["base"], "old", "math"),), corpus=None
+    )
     yield file.stem
     file.unlink()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from nmerge_core.cache import DEMO
 from nmerge_core.demo.family import CORPUS_SIZE, write_family
@@ -135,9 +135,15 @@ def press(page: Page, key: str) -> None:
 
 
 def choose(page: Page, key: str, option: str) -> None:
-    """Pick an option of the select box with this key."""
-    keyed(page, key).locator("input, [role=combobox]").first.click()
-    page.get_by_role("option", name=option, exact=True).click()
+    """Pick an option of the select box with this key; a list that a late answer of the server closes opens again."""
+    box = keyed(page, key).locator("input, [role=combobox]").first
+    wanted = page.get_by_role("option", name=option, exact=True)
+    box.click()
+    try:
+        wanted.click(timeout=5_000)
+    except TimeoutError:
+        box.click()
+        wanted.click()
     settle(page)
 
 
