@@ -13,6 +13,7 @@ from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.categories import categorise, intersect, undecided
 from nmerge_core.checkpoints import fingerprint, label, open_checkpoint
 from nmerge_core.checkpoints import labels as short_labels
+from nmerge_core.checkpoints.reference import check_labels
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
@@ -199,6 +200,7 @@ def compare(
     names = short_labels([found.meta["model"] for found in opened]) if labels is None else labels
     if len(set(names)) < len(opened):
         raise InputError(f"compare: expected a different label for each folder, found {', '.join(names)}")
+    check_labels(names, "compare")
     voted = [_vote(found, k, margin, found.layers) for found in opened]  # (layers, d_ffn) each
     agree = intersect(voted)  # (layers, d_ffn)
     rows = []

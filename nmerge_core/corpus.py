@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from nmerge_core.errors import InputError
+from nmerge_core.yaml_file import read_mapping
 
 GENERAL = "general"
 SOURCE_DEFAULTS: dict[str, Any] = {"path": None, "config": None, "split": "train", "column": "text", "count": 300}
@@ -111,7 +111,7 @@ def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
     """Return where a corpus is, and the source of each category: a file, or what its YAML says."""
     path = Path(expanduser(whole_and_slice(reference)[0]))
     if path.is_dir():
-        return path, {file.stem: file for file in sorted(path.glob("*.jsonl"))}
+        return path, {file.stem: file for file in sorted(path.glob("[!.]*.jsonl"))}
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         return path, _read_yaml(path)
     raise InputError(f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither")
@@ -172,11 +172,8 @@ def _text(where: str, record: Any, column: str, expected: str) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        sources = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"corpus {path}: not YAML ({error})") from None
-    if not isinstance(sources, dict) or not all(isinstance(source, dict) for source in sources.values()):
+    sources = read_mapping(path, ("general", "other categories"))
+    if not all(isinstance(source, dict) for source in sources.values()):
         raise InputError(f"corpus {path}: expected `category: {{{', '.join(SOURCE_DEFAULTS)}}}` for each category")
     for category, source in sources.items():
         for key in source.keys() - SOURCE_DEFAULTS.keys():
@@ -185,6 +182,9 @@ def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
             raise InputError(f"corpus {path}, {category}: unknown key {key}; {hint}")
         if not isinstance(source.get("path"), str):
             raise InputError(f"corpus {path}, {category}: `path` must name a dataset, found {source.get('path')}")
+        count = source.get("count", 1)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"corpus {path}, {category}: `count` must be a whole number from 1, found {count!r}")
     return {str(category): {**SOURCE_DEFAULTS, **source} for category, source in sources.items()}
 
 
@@ -199,6 +199,8 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
     where = f"corpus {yaml_file}, {category}"
     local = _local(yaml_file, source)
     builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
+    if builder and not local.is_file():  # the library would look for it on the Hub, for half a minute
+        raise InputError(f"{where}: {source['path']} could not be read (there is no {local})")
     arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:
         if local.is_file() and builder:

@@ -115,12 +115,16 @@ def test_a_yaml_names_sources_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ("[1, 2]", "expected `category: {path, config, split, column, count}`"),
+        ("[1, 2]", "expected a mapping with general, other categories; found list"),
+        ("{general: 3}", "expected `category: {path, config, split, column, count}`"),
+        ("{general: {path: x}, general: {path: y}}", "found the key 'general' a second time"),
+        ("{general: {path: x, count: many}}", "general: `count` must be a whole number from 1, found 'many'"),
+        ("{general: {path: x, count: 0}}", "general: `count` must be a whole number from 1, found 0"),
         ("{general: {path: x, colum: text}}", "general: unknown key colum; did you mean column?"),
         ("{general: {column: text}}", "general: `path` must name a dataset, found None"),
-        ("{general: {path: no.jsonl}}", "general: no.jsonl could not be read"),
+        ("{general: {path: no.jsonl}}", "general: no.jsonl could not be read .there is no"),
         ("{general: {path: texts/general.jsonl, column: words}}", "row 1: no string under 'words', found keys text"),
-        ("general: {", "not YAML"),
+        ("general: {", "not readable as YAML"),
     ],
 )
 def test_a_bad_yaml_is_explained(tmp_path, sources, message):

@@ -91,9 +91,12 @@ def test_relative_paths_count_from_the_file(tmp_path: Path, monkeypatch: pytest.
     found = load_family(written(home, text))
     assert found.base == str(home / "base")  # not that of the working directory
     far = str(elsewhere / "law")
-    assert found.references == [str(home / "math"), f"{home}/base+{home}/lora", "law", "lab/law", far]
+    law = str(home / "law")  # which is not there, and is no other folder's of that name
+    assert found.references == [str(home / "math"), f"{home}/base+{home}/lora", law, "lab/law", far]
     assert found.corpus == f"{home / 'texts'}[:-2]"
-    assert found.tasks == (str(home / "own.yaml"), "absent.yaml", "general")  # a task's name is no path
+    assert found.missing == [law, "lab/law"]
+    tasks = (str(home / "own.yaml"), str(home / "absent.yaml"), "general")  # a task's name is no path
+    assert found.tasks == tasks
     assert load_family(Path("../home/mine.yaml")) == found
 
 
@@ -101,7 +104,7 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
     for folder in ("base", "lora"):
         (tmp_path / folder).mkdir()
     found = load_family(written(tmp_path, "base: base\nmodels: [base+lora, lab/law+lora]\ncorpus: texts[-3:]\n"))
-    assert found.missing == ["lab/law", "texts"]
+    assert found.missing == ["lab/law", str(tmp_path / "texts")]
     assert replace(found, corpus=None).missing == ["lab/law"]
 
 
@@ -138,6 +141,10 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
         ("base: b\nmodels: {math: m, code: {model: n, label: math}}", "{file}, .*: two models are called 'math'; give"),
         ("base: b\nmodels: [{model: m, label: base}]", "{file}, key 'models': two models are called 'base'; give each"),
         ("base: b\nmodels: {math: m, code: m}", "{file}, key 'models': m is there twice; leave one out"),
+        (
+            "base: b\nmodels: {layer: m}",
+            "{file}, key 'models': a model is called 'layer', as a column of",
+        ),
         (f"{LEAST}corpus: 3", r"{file}, key 'corpus': expected a folder of <category>.jsonl files or .*; found 3"),
         (f"{LEAST}tasks: math", "{file}, key 'tasks': expected a list of texts; found 'math'"),
         (f"{LEAST}tasks: [math, 3]", r"{file}, key 'tasks\[1\]': expected a text; found 3"),

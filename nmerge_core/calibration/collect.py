@@ -1,6 +1,5 @@
 """Collect the statistics of a model on texts, into a folder that is there only when it is complete."""
 
-import errno
 import hashlib
 import json
 import time
@@ -12,7 +11,7 @@ from nmerge_core.cache import cache_root
 from nmerge_core.calibration.store import KINDS, VERSION, Statistics, open_statistics
 from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
 from nmerge_core.corpus import load_corpus
-from nmerge_core.errors import InputError
+from nmerge_core.errors import DISK_ERRORS, InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
@@ -95,7 +94,7 @@ def collect(
             meta |= {"files": files, "texts": len(texts), "tokens": sum(map(len, texts))}
             write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_ERRORS:
             raise
         raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there, make room") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nmerge_core.errors import InputError
 
+COLUMNS = {"layer", "category", "intersection", "id", "text"}  # of tables that have one for each model too
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _PICKLED = ["pytorch_model*.bin", "adapter_model.bin"]
@@ -31,10 +32,10 @@ def halves(reference: str, folder: Path = Path()) -> tuple[str, ...]:
 def absolute(reference: str, folder: Path = Path()) -> str:
     """Return the reference with local paths in full, so that it means the same from anywhere.
 
-    Relative paths count from `folder`; what is not there stays as it is written.
+    Relative paths count from `folder`; what is not there and has the form of a Hub id stays as it is written.
     """
     paths = [(half, folder / expanduser(half)) for half in halves(reference, folder)]
-    return "+".join(str(path.resolve()) if path.exists() else half for half, path in paths)
+    return "+".join(half if is_hub_id(half) and not path.exists() else str(path.resolve()) for half, path in paths)
 
 
 def is_hub_id(reference: str) -> bool:
@@ -98,6 +99,12 @@ def resolve(reference: str, config: str = "config.json") -> Path:
 
 def _has(*patterns: str, folder: Path) -> bool:
     return any(file for pattern in patterns for file in folder.glob(pattern))
+
+
+def check_labels(labels: Sequence[str], where: str) -> None:
+    """Raise InputError, naming `where` they stand, if a model is called as a column of the tables it has one in."""
+    for taken in sorted({*labels} & COLUMNS):
+        raise InputError(f"{where}: a model is called '{taken}', as a column of the tables is; give it another label")
 
 
 def label(reference: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from nmerge_core.cli.parser import build_parser
-from nmerge_core.errors import Cancelled, InputError, ProcessLost
+from nmerge_core.errors import DISK_ERRORS, Cancelled, InputError, ProcessLost
 from nmerge_core.runs.failure import out_of_memory, sentence
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Cancelled):
         _say("interrupted")
         return INTERRUPTED
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _say(f"error: {error.filename or 'writing'}: {error.strerror}; check that the disk has room and can be written")
+        return WRONG_INPUT
     except ProcessLost as error:
         _say(f"failed: {error}")
         return FAILED

@@ -246,11 +246,19 @@ def _make(kind: str, arguments: Namespace, work: Callable[..., object], part: st
         return
     print(f"nmerge: taken from {run.results}, where it was done before", file=sys.stderr)
     with new_folder(out) as folder:
-        shutil.copytree(run.results / part, folder, dirs_exist_ok=True)
+        try:
+            shutil.copytree(run.results / part, folder, dirs_exist_ok=True)
+        except shutil.Error as error:  # of each file that could not be copied: where from, where to, and why
+            raise InputError(
+                f"{out}: {error.args[0][0][2]}; check that the disk has room and can be written"
+            ) from error
 
 
 def write_csv(frame: "pd.DataFrame", path: Path) -> None:
-    """Write a table to a temporary file beside `path`, then rename it to `path`."""
+    """Write a table to a temporary file beside `path`, then rename it to `path`; into a pipe or a device at once."""
+    if path.exists() and not path.is_file():
+        frame.to_csv(path, index=False)
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         frame.to_csv(temporary, index=False)

@@ -12,6 +12,7 @@ from nmerge_core.face.results import (
     Knockout,
     Linearity,
 )
+from nmerge_core.family import Family
 from nmerge_core.settings import (
     COLLECT_BATCH,
     DEVICE,
@@ -111,7 +112,7 @@ def cosine(base: Reference, models: Models, *, progress: bool = True) -> Cosines
         models: its fine-tunes.
         progress: whether it is shown.
     """
-    names, references = named_once(models)
+    names, references = named_once(models.models if isinstance(models, Family) else models)
     run = do("cosine", progress, base=base, models=references)
     return Cosines(run.results, as_called(run, names))
 
@@ -193,7 +194,7 @@ def linearity(
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
     """
-    names, references = named_once(models)
+    names, references = named_once(models.models if isinstance(models, Family) else models)
     run = do(
         "linearity",
         progress,

@@ -131,7 +131,7 @@ class Classifications:
         *,
         model: str | None = None,
         count: int = 5,
-        texts: Sequence[str] | None = None,
+        texts: str | Sequence[str] | None = None,
         whole: bool = False,
     ) -> Explored:
         """See what one neuron reacts to: the texts that excite it most in one model, as every model reads them.
@@ -143,7 +143,7 @@ class Classifications:
             neuron: the neuron, from 0.
             model: whose strongest texts; the first's by default.
             count: how many of them.
-            texts: texts to read instead, shown whole.
+            texts: a text, or texts, to read instead, shown whole.
             whole: show the strongest texts whole, not the tokens around the strongest one alone.
 
         Raises:
@@ -161,7 +161,8 @@ class Classifications:
         if texts is None:
             read = opened[chosen.label].exemplars().set_index("id", drop=False).loc[chosen.ids[:count]]
         else:
-            read = pd.DataFrame({"id": range(len(texts)), "category": chosen.category, "text": texts})
+            given = [texts] if isinstance(texts, str) else list(texts)
+            read = pd.DataFrame({"id": range(len(given)), "category": chosen.category, "text": given})
         asked = list(read["text"])
         answers = {
             name: token_activations(each.meta["model"], layer, neuron, asked, each.meta["max_length"])

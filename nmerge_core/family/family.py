@@ -6,7 +6,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.checkpoints.reference import absolute, halves, labels, on_this_machine
+from nmerge_core.checkpoints.reference import absolute, check_labels, halves, labels, on_this_machine
 from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.yaml_file import yaml_text
@@ -83,6 +83,7 @@ class Family:
             if reference in self.references[:index]:
                 raise InputError(f"{where}, key 'models': {reference} is there twice; leave one out")
         names = [member.label for member in self.members]
+        check_labels(names, f"{where}, key 'models'")
         for index, name in enumerate(names):
             if not name or name in names[:index]:
                 problem = f"two models are called '{name}'" if name else "a model has no label"
@@ -96,7 +97,7 @@ class Family:
             self,
             base=absolute(self.base, folder),
             models=tuple(replace(model, reference=absolute(model.reference, folder)) for model in self.models),
-            corpus=f"{absolute(corpus, folder)}{meant}" if corpus else None,
+            corpus=f"{(folder / expanduser(corpus)).resolve()}{meant}" if corpus else None,
             tasks=tuple(tasks),
         )
 

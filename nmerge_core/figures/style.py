@@ -5,7 +5,7 @@ from typing import Any
 
 COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translation": "#E69F00"}
 # For categories of the user's own: what Okabe–Ito has left, then colours that stay apart for the colour-blind too.
-FURTHER = ("#56B4E9", "#CC79A7", "#F0E442", "#8C510A", "#DDCC77", "#882255")
+FURTHER = ("#56B4E9", "#CC79A7", "#F0E442", "#8C510A", "#DDCC77", "#882255", "#44AA99", "#332288", "#999933", "#AA4499")
 INTERSECTION = "#8E6BBF"
 MERGE = "#D55E00"
 RANDOM = "#9A9A9A"  # drawn dashed, with its band

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -16,6 +17,19 @@ def test_inspect_prints_facts_and_json(family, capsys):
     assert main(["inspect", "--json", family.base]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["mergeable"] and report["models"][0]["d_ffn"] == 48
+
+
+def test_a_table_goes_into_a_pipe_or_a_device_as_it_is(family, tmp_path, capsys):
+    (tmp_path / "full.csv").symlink_to("/dev/full")
+    assert main(["cosine", family.base, family.math, "--out", str(tmp_path / "full.csv")]) == 2
+    assert "No space left on device; check that the disk has room" in capsys.readouterr().err
+    assert (tmp_path / "full.csv").is_symlink()
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        assert main(["cosine", family.base, family.math, "--out", str(pipe)]) == 0
+    assert read.result().startswith("model,layer,") and pipe.is_fifo()
 
 
 def test_a_family_s_yaml_stands_for_its_models(family, tmp_path, capsys):

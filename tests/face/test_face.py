@@ -58,7 +58,8 @@ def test_a_family_goes_where_models_do(family, cache, found, tmp_path):
     again = nm.classify(mine, mine.corpus, top_k=3, progress=False)
     pd.testing.assert_frame_equal(again.counts(), found.counts())
     assert nm.inspect(mine).models["label"].tolist() == ["base", "math"]
-    assert set(nm.cosine(mine.base, mine.models, progress=False).table["model"]) == {"math"}
+    for tuned in (mine.models, mine):  # the base is no fine-tune of itself
+        assert set(nm.cosine(mine.base, tuned, progress=False).table["model"]) == {"math"}
 
 
 def test_the_demo_family_is_written_when_first_asked_for(cache):
@@ -139,7 +140,7 @@ def test_one_neuron_up_close(found, family):
     assert "".join(mine["token"]) == seen.texts["text"][1]
     assert mine["position"].iloc[mine["activation"].abs().argmax()] == opened.positions(1)[7, 1]
     assert seen._repr_html_() == seen.html and seen.html.count('class="cell"') == 2 * 2
-    own = found.explore(1, 7, texts=["<i>3 + 4</i>"])
+    own = found.explore(1, 7, texts="<i>3 + 4</i>")
     assert list(own.texts["text"]) == ["<i>3 + 4</i>"] and "<i>3" not in own.html
     assert own.texts["base"][0] == own.tokens.query("model == 'base'")["activation"].abs().max()
     with pytest.raises(InputError, match="neuron 48: expected 0 to 47"):
@@ -188,6 +189,12 @@ def test_the_history_is_of_all_runs_newest_first(cache, found):
     assert list(history["run"]) == list(states(cache))
     row = history[history["path"] == found.path].iloc[0]
     assert (row["kind"], row["state"], row["created"].tzname()) == ("classify", "done", "UTC")
+
+
+def test_a_model_is_not_called_as_a_column_of_the_tables(family, cache):
+    named = nm.classify({"base": family.base, "category": family.math}, family.corpus, top_k=3, progress=False)
+    with pytest.raises(InputError, match="compare: a model is called 'category', as a column of the tables is"):
+        named.counts()
 
 
 def test_nothing_is_computed_twice(family, cache, found, merged):

@@ -7,15 +7,13 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
 from nmerge_core.merging.recipe.registry import Method, find_method, methods
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.yaml_file import plain
+from nmerge_core.yaml_file import plain, read_mapping
 
 Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or what stands in it
 
@@ -74,23 +72,11 @@ def read_content(source: Source) -> Mapping[str, Any]:
     """Return what stands in a recipe, as YAML has it: of a YAML file, YAML text, or a mapping.
 
     Raises:
-        InputError: it cannot be read, is not YAML, or no mapping.
+        InputError: it cannot be read, is not YAML, has a key twice, or is no mapping.
     """
     if isinstance(source, Mapping):
         return {key: plain(value) for key, value in source.items()}
-    file = file_of(source)
-    name = str(file or "recipe")
-    try:
-        text = file.read_text(encoding="utf-8") if file else str(source)
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{name}: not readable as YAML ({reason})") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{name}: expected a mapping with {', '.join(_KEYS)}; found {type(content).__name__}")
-    return content
+    return read_mapping(file_of(source) or str(source), _KEYS, "recipe")
 
 
 def _no_method(name: str) -> InputError:

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from nmerge_core.checkpoints.writer import Layout, create_files
-from nmerge_core.errors import InputError
+from nmerge_core.errors import DISK_ERRORS, InputError
 from nmerge_core.merging.write.journal import JOURNAL, flush
 
 # What a disk, or whoever moves folders on it, can do to a merge: wrong surroundings, no failure of ours.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}
-_DISK |= {errno.EIO, errno.ESTALE, errno.ENOTEMPTY}
+_DISK = DISK_ERRORS | {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ENOTEMPTY}
 
 
 def staging_folder(out: Path) -> Path:

@@ -34,6 +34,11 @@ def test_mergekits_example_reads_as_people_have_it() -> None:
     assert recipe.dtype == "float16"
 
 
+def test_a_key_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="recipe: not readable as YAML .*the key 'weight' a second time"):
+        load_recipe(TIES.replace("weight: 0.5}", "weight: 0.5, weight: 0.9}"))
+
+
 def test_a_title_has_short_names() -> None:
     recipe = load_recipe(TIES.replace("model: math", "model: /models/a/math").replace("model: code", "model: org/code"))
     assert recipe.title({}) == "TIES-Merging of math, code"
