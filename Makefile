@@ -11,14 +11,18 @@ MERGEKIT_INSTALLED := $(MERGEKIT)/.installed
 FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 
-.PHONY: app test lint types tests mergekit browser
+.PHONY: app test lint types tests feel mergekit browser
 .DEFAULT_GOAL := app
 
 app: $(INSTALLED)
 	@$(BIN)/python -m nmerge_core demo
 	@exec $(BIN)/python -m nmerge_core app --port $(PORT)
 
-test: lint types tests mergekit
+# Types and mergekit's merges are checked beside the other tests, which leave time of two cores to them. The test of how
+# quickly pages answer has the machine for itself.
+test: lint $(MERGEKIT_INSTALLED) browser
+	@$(MAKE) --no-print-directory --jobs 2 tests types mergekit
+	@$(MAKE) --no-print-directory feel
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -27,17 +31,17 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# Three at once on two cores: what waits for a browser, a worker or a child leaves a core to others. Files are started in
-# the order of their names, as the browser's, which wait most, must not come last. The test of how quickly pages answer has
-# the machine for itself.
+# Files are started in the order of their names, as the browser's, which wait for others, must not come last.
 FEEL := tests/browser/test_feel.py
 tests: browser
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
+
+feel: browser
 	$(BIN)/pytest $(FEEL)
 
 # Merges by mergekit itself. It is optional: the environment of the other tests, as that of the app, is without it.
 mergekit: $(MERGEKIT_INSTALLED)
-	$(MERGEKIT)/bin/python -m pytest --numprocesses 2 -m mergekit $$(grep -rl --include '*.py' pytest.mark.mergekit tests)
+	$(MERGEKIT)/bin/python -m pytest -q -m mergekit $$(grep -rl --include '*.py' pytest.mark.mergekit tests)
 
 # The system's Chromium, else the distribution's package, else the one Playwright downloads.
 browser: $(INSTALLED)

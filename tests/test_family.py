@@ -39,7 +39,7 @@ def test_a_whole_family_is_read(tmp_path: Path) -> None:
         prompts=("2 + 2 =", "a\nb"),
         neurons={"loud": ((0, 17), (1, 3)), "none": ()},
         notes="First.\nSecond.\n",
-    )
+    ).in_full(tmp_path)
 
 
 def test_the_example_of_the_docs_is_a_family(tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_the_example_of_the_docs_is_a_family(tmp_path: Path) -> None:
         prompts=("What is 3 + 4?",),
         neurons={"loud": ((0, 17),)},
         notes="anything",
-    )
+    ).in_full(tmp_path)
 
 
 def test_only_base_and_models_are_needed_and_a_blank_key_is_left_out(tmp_path: Path) -> None:
     least = Family("mine", "b", (Member("m", "math", "math"),))
-    assert load_family(written(tmp_path, LEAST)) == least
-    assert load_family(str(written(tmp_path, f"{LEAST}corpus:\ntasks:\nneurons:\nnotes:\n"))) == least
+    assert load_family(written(tmp_path, LEAST)) == least.in_full(tmp_path)
+    assert load_family(str(written(tmp_path, f"{LEAST}corpus:\ntasks:\nneurons:\nnotes:\n"))) == least.in_full(tmp_path)
     assert least.categories == ["general", "math"] and least.labels == {"b": "base", "m": "math"}
 
 
@@ -70,9 +70,9 @@ def test_a_list_tells_models_without_a_category_or_with_the_same(tmp_path: Path)
     assert load_family(written(tmp_path, text)).models == (
         Member("x/a", "x/a"),  # as far as it takes to tell them apart
         Member("y/a", "y/a"),
-        Member("z", "law", "law"),
-        Member("w", "law 2", "law"),
-        Member("v+u", "v+u"),
+        Member(str(tmp_path / "z"), "law", "law"),
+        Member(str(tmp_path / "w"), "law 2", "law"),
+        Member(f"{tmp_path}/v+{tmp_path}/u", "v+u"),
     )
 
 
@@ -140,7 +140,7 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
         ("base: b\nmodels: [m, {model: n, category: 1}]", r"{file}, key 'models\[1\].category': expected the name of"),
         ("base: b\nmodels: {math: m, code: {model: n, label: math}}", "{file}, .*: two models are called 'math'; give"),
         ("base: b\nmodels: [{model: m, label: base}]", "{file}, key 'models': two models are called 'base'; give each"),
-        ("base: b\nmodels: {math: m, code: m}", "{file}, key 'models': m is there twice; leave one out"),
+        ("base: b\nmodels: {math: m, code: m}", "{file}, key 'models': .*/m is there twice; leave one out"),
         (
             "base: b\nmodels: {layer: m}",
             "{file}, key 'models': a model is called 'layer', as a column of",
@@ -232,16 +232,16 @@ def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
     rng = random.Random(0)
     for _ in range(400):
         family = random_family(rng)
-        assert load_family(written(tmp_path, family.to_yaml())) == family
+        assert load_family(written(tmp_path, family.to_yaml())) == family.in_full(tmp_path)
 
 
 def test_a_saved_family_is_listed_and_reads_back_equal(tmp_path: Path) -> None:
     family = Family("mine", "b", (Member("m", "mathe", "math"),), "c", tasks=("math",), neurons={"x": ((0, 1),)})
     file = save_family(family, tmp_path / "families")
     assert families(tmp_path) == {"mine": file} == {"mine": tmp_path / "families" / "mine.yaml"}
-    assert load_family(file) == family
+    assert load_family(file) == family.in_full()
     changed = replace(family, notes="changed")
-    assert load_family(save_family(changed, tmp_path / "families")) == changed
+    assert load_family(save_family(changed, tmp_path / "families")) == changed.in_full()
     assert list((tmp_path / "families").iterdir()) == [file]
 
 
@@ -304,7 +304,7 @@ def test_bad_names_of_a_family_are_refused(tmp_path: Path, name: str) -> None:
         ((Member("m", "a"), Member("n", "a")), "family f, key 'models': two models are called 'a'; give each its own"),
         ((Member("m", "base"),), "family f, key 'models': two models are called 'base'; .*, other than 'base'"),
         ((Member("m", ""),), "family f, key 'models': a model has no label; give each its own"),
-        ((Member("m", "a"), Member("m", "b")), "family f, key 'models': m is there twice; leave one out"),
+        ((Member("m", "a"), Member("m", "b")), "family f, key 'models': .*/m is there twice; leave one out"),
     ],
 )
 def test_what_could_not_be_read_again_is_not_saved(tmp_path: Path, models: tuple[Member, ...], message: str) -> None:
@@ -324,7 +324,8 @@ def test_families_of_earlier_versions_are_read_and_become_yaml(tmp_path: Path) -
     (folder / "a.yaml").write_text(LEAST)
     assert families(tmp_path) == {"a": folder / "a.yaml", "old": folder / "old.json"}
     family = load_family(families(tmp_path)["old"])
-    assert family == Family("old", "b", (Member("m", "mathe", "math"), Member("n", "new")), "c", tasks=("math",))
+    old = Family("old", "b", (Member("m", "mathe", "math"), Member("n", "new")), "c", tasks=("math",))
+    assert family == old.in_full(tmp_path / "families")
     save_family(family, folder)
     assert families(tmp_path) == {"a": folder / "a.yaml", "old": folder / "old.yaml"}
     assert not (folder / "old.json").exists()

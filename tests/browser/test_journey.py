@@ -16,7 +16,7 @@ from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
 from tests.browser.driver import App, choose, classify_family, fill, finish, keyed, press, settle, sound, traces, visit
 
-EXEMPLARS = 100  # of each category: the way is the same, and a third as long to wait for
+EXEMPLARS = 40  # of each category: the way is the same, and shorter to wait for
 MODELS = ["base", "math", "code", "translation"]
 LIMIT = 10  # problems a task: enough to see scores, few enough to wait for
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from nmerge_core.family import demo_family, load_family, save_family
 from tests.browser.driver import RUN_SECONDS, App, choose, finish, keyed, press, settle, sound, traces, visit
 
-EXEMPLARS = 60  # of each category: enough that models are still being classified while others merge and look around
+EXEMPLARS = 40  # of each category: enough that models are still being classified while others merge and look around
 
 
 def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
