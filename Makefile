@@ -43,12 +43,14 @@ feel: browser
 mergekit: $(MERGEKIT_INSTALLED)
 	$(MERGEKIT)/bin/python -m pytest -q -m mergekit $$(grep -rl --include '*.py' pytest.mark.mergekit tests)
 
-# The system's Chromium, else the distribution's package, else the one Playwright downloads.
+# The system's Chromium, best the one without a screen, which takes less of the processor; else the distribution's
+# package, else the one Playwright downloads.
 browser: $(INSTALLED)
-	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	@for name in chromium-headless-shell chromium chromium-browser google-chrome; do \
+		command -v $$name >/dev/null && exit 0; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing Chromium for the browser tests"; \
-		apt-get update -qq && apt-get install -y -qq chromium && exit 0; \
+		echo "Installing Chromium for the browser tests"; apt-get update -qq; \
+		apt-get install -y -qq chromium-headless-shell || apt-get install -y -qq chromium && exit 0; \
 		exec $(BIN)/playwright install --with-deps chromium; \
 	fi; \
 	exec $(BIN)/playwright install chromium

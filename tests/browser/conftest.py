@@ -38,7 +38,7 @@ def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[
     crashes: list[str] = []
 
     def open_tab() -> Page:
-        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        page = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce").new_page()
         page.set_default_navigation_timeout(120_000)
         page.on("pageerror", lambda error: crashes.append(str(error)))
         pages.append(page)

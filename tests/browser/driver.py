@@ -36,8 +36,9 @@ RUN_SECONDS = 300  # runs on the demo family take seconds; a slow, busy machine 
 
 
 def chromium() -> str | None:
-    """Path of the system's Chromium; None lets Playwright take the one it downloaded."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    """Path of the system's Chromium, without a screen where there is one; None lets Playwright take its own."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 @dataclass(frozen=True)

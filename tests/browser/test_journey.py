@@ -164,13 +164,9 @@ def is_what_the_engine_writes(app: App, merged: Path, again: Path) -> None:
         assert filecmp.cmp(file, again / file.name, shallow=False)
 
 
-def test_similarity_and_linearity(app: App, tab: Callable[[], Page]) -> None:
+def test_similarity(app: App, tab: Callable[[], Page]) -> None:
     page = tab()
     visit(page, app, "Similarity")
     press(page, "similarity_run")
     finish(page, app, "cosine")
     assert all(0 < value <= 1.000001 for trace in traces(page, "similarity_figure") for value in trace["y"])
-    visit(page, app, "Linearity", linearity_samples="5")
-    press(page, "linearity_run")
-    finish(page, app, "linearity")
-    sound(page)
