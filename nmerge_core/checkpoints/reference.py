@@ -29,11 +29,14 @@ def halves(reference: str, folder: Path = Path()) -> tuple[str, ...]:
     )
 
 
-def absolute(reference: str, folder: Path = Path()) -> str:
-    """Return the reference with local paths in full, so that it means the same from anywhere.
+def absolute(reference: str) -> str:
+    """Return the reference with local paths in full; what is not there stays as it is written."""
+    paths = [(half, Path(expanduser(half))) for half in halves(reference)]
+    return "+".join(str(path.resolve()) if path.exists() else half for half, path in paths)
 
-    Relative paths count from `folder`; what is not there and has the form of a Hub id stays as it is written.
-    """
+
+def from_folder(reference: str, folder: Path) -> str:
+    """Return the reference in full: a path counts from `folder`, whether it is there or not, unless it is a Hub id."""
     paths = [(half, folder / expanduser(half)) for half in halves(reference, folder)]
     return "+".join(half if is_hub_id(half) and not path.exists() else str(path.resolve()) for half, path in paths)
 

@@ -31,11 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Cancelled):
         _say("interrupted")
         return INTERRUPTED
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        _say(f"error: {error.filename or 'writing'}: {error.strerror}; check that the disk has room and can be written")
-        return WRONG_INPUT
     except ProcessLost as error:
         _say(f"failed: {error}")
         return FAILED
@@ -43,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            where = error.filename or "writing"
+            _say(f"error: {where}: {error.strerror}; check that the disk has room and can be written")
+            return WRONG_INPUT
         if os.environ.get("NMERGE_DEBUG"):
             traceback.print_exc()
         hint = "" if out_of_memory(error) else "; run again with NMERGE_DEBUG=1 for the traceback"

@@ -6,7 +6,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.checkpoints.reference import absolute, check_labels, halves, labels, on_this_machine
+from nmerge_core.checkpoints.reference import check_labels, from_folder, halves, labels, on_this_machine
 from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.yaml_file import yaml_text
@@ -92,11 +92,14 @@ class Family:
     def in_full(self, folder: Path = Path()) -> "Family":
         """Return the family with local paths, which count from `folder`, in full; of the tasks only YAMLs are paths."""
         corpus, meant = whole_and_slice(self.corpus or "")
-        tasks = [absolute(task, folder) if task.endswith((".yaml", ".yml")) else task for task in self.tasks]
+        tasks = [
+            str((folder / expanduser(task)).resolve()) if task.endswith((".yaml", ".yml")) else task
+            for task in self.tasks
+        ]
         return replace(
             self,
-            base=absolute(self.base, folder),
-            models=tuple(replace(model, reference=absolute(model.reference, folder)) for model in self.models),
+            base=from_folder(self.base, folder),
+            models=tuple(replace(model, reference=from_folder(model.reference, folder)) for model in self.models),
             corpus=f"{(folder / expanduser(corpus)).resolve()}{meant}" if corpus else None,
             tasks=tuple(tasks),
         )

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from nmerge_core.checkpoints import absolute, halves, on_this_machine
+from nmerge_core.checkpoints.reference import from_folder
 
 
 def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,10 +28,11 @@ def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: p
 def test_a_reference_counts_from_a_folder(tmp_path: Path) -> None:
     for name in ("m", "lora", "a+b"):
         (tmp_path / name).mkdir()
-    assert absolute("m", tmp_path) == f"{tmp_path}/m"
-    assert absolute("m+lora", tmp_path) == f"{tmp_path}/m+{tmp_path}/lora"
-    assert absolute("a+b", tmp_path) == f"{tmp_path}/a+b"  # one folder
+    assert from_folder("m", tmp_path) == f"{tmp_path}/m"
+    assert from_folder("m+lora", tmp_path) == f"{tmp_path}/m+{tmp_path}/lora"
+    assert from_folder("a+b", tmp_path) == f"{tmp_path}/a+b"  # one folder
     assert halves("a+b+lora", tmp_path) == ("a+b", "lora")
-    assert absolute(f"{tmp_path}/m+lab/law", tmp_path / "lora") == f"{tmp_path}/m+lab/law"
-    assert absolute("elsewhere/m", tmp_path) == "elsewhere/m"
+    assert from_folder(f"{tmp_path}/m+lab/law", tmp_path / "lora") == f"{tmp_path}/m+lab/law"
+    assert from_folder("elsewhere/m", tmp_path) == "elsewhere/m"
+    assert from_folder("gone", tmp_path) == f"{tmp_path}/gone"  # no Hub id: a folder that is not there
     assert absolute("m") == "m"  # of the working directory
