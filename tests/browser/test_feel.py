@@ -17,7 +17,7 @@ EXEMPLARS = 20  # of each category: pages show the 50 strongest of all, and as f
 EMPTY = "tests/browser/empty_app.py"
 PAINT_SECONDS = 3.0  # what is wanted
 ANSWER_SECONDS = 0.5
-# Times the empty app's median, a fifth above where they are; to be lowered with the app's times, never raised.
+# Times the empty app's median, a fifth above where they are in a Chromium without a screen.
 SLIDER, NEXT = "slider k → chart", "next neuron → texts"
 LIMITS = {"slowest first paint": 1.9, SLIDER: 3.2, NEXT: 4.8}
 TRIES = 3  # noise passes, and what has become slower does not
