@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint, labels, open_checkpoint
+from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
 from nmerge_core.progress import Progress, silent
 
@@ -48,8 +49,8 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
 
     Source: NeuronMerge App. A.3, Fig. 8; quantiles and lowest neurons are added.
     """
-    origin = open_checkpoint(base)
-    opened = [origin, *(open_checkpoint(model).named_like(origin) for model in models)]
+    opened = as_family(open_checkpoint(base), [open_checkpoint(model) for model in models])
+    origin = opened[0]
     matrices = [(layer, matrix) for layer in origin.architecture.layers for matrix in layer.matrices]
     for checkpoint in opened[1:]:
         for name in dict.fromkeys(part.tensor for layer in origin.architecture.layers for part in layer.maps):

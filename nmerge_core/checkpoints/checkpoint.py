@@ -1,15 +1,17 @@
 """A model folder opened from its headers alone; weights are read by rows when asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.architecture import Architecture, Matrix, derive, towers
+from nmerge_core.architecture import Architecture, Matrix, derive
 from nmerge_core.checkpoints.adapter import Adapter
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.pickled import PICKLED
+from nmerge_core.checkpoints.quantised import Dequantised, read_dequantised
 from nmerge_core.checkpoints.rows import read_rows, read_runs
 from nmerge_core.errors import InputError
 
@@ -23,13 +25,16 @@ _OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python f
 class Checkpoint:
     """A checkpoint's configuration and its tensors in file order; no weight is held.
 
-    With an adapter, `folder`, `config` and `tensors` are the model's own; `read` gives what the adapter makes of them.
+    `tensors` are the parameters of the model that runs; `carried` lie beside them and go along with a merge as they are
+    (layers that predict tokens beyond the next, counters). With an adapter, `folder`, `config` and `tensors` are the
+    model's own; `read` gives what the adapter makes of them.
     """
 
     reference: str
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
+    carried: Mapping[str, TensorInfo] = field(default_factory=dict)
     adapter: Adapter | None = None
 
     @cached_property
@@ -60,25 +65,30 @@ class Checkpoint:
     @property
     def files(self) -> list[Path]:
         """The weight files, in order of name, the adapter's last."""
-        own = sorted({tensor.file for tensor in self.tensors.values()})
+        own = sorted(
+            {file for each in (self.tensors, self.carried) for tensor in each.values() for file in tensor.files}
+        )
         return [*own, self.adapter.file] if self.adapter else own
 
     def as_stored(self, name: str) -> bool:
-        """Whether a tensor's file holds its entries as they are, with no adapter to be added to them."""
-        return self.adapter is None or self.info(name).name not in self.adapter.changed
+        """Whether a tensor's file holds its entries as they are: not quantised, and with no adapter to be added."""
+        tensor = self.info(name)
+        return not isinstance(tensor, Dequantised) and (self.adapter is None or tensor.name not in self.adapter.changed)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
-        """Read rows [start, stop) of a tensor in the checkpoint's own dtype, those that an adapter changes in float32.
+        """Read rows [start, stop) of a tensor in the checkpoint's own dtype.
+
+        What is dequantised or changed by an adapter is read in float32.
 
         Raises:
             InputError: the tensor is not there, or its file ended or vanished since the headers were read.
         """
         tensor = self.info(name)
         stop = tensor.rows if stop is None else stop
-        if self.adapter is None or self.as_stored(name):
+        if self.as_stored(name):
             return read_rows(tensor, start, stop)
-        values = read_rows(self.adapter.stored(tensor), start, stop).float()
-        return self.adapter.add_to(values, tensor.name, start, stop)
+        values = _stored_rows(self.adapter.stored(tensor) if self.adapter else tensor, start, stop)
+        return self.adapter.add_to(values, tensor.name, start, stop) if self.adapter else values
 
     def read_matrix(self, name: str, matrix: Matrix, start: int, stop: int) -> "torch.Tensor":
         """Read rows [start, stop) of a tensor seen as `matrix`, (rows, columns), in the dtypes of `read`.
@@ -88,30 +98,31 @@ class Checkpoint:
         """
         tensor = self.info(name)
         adapter = None if self.as_stored(name) else self.adapter
-        values = read_runs(adapter.stored(tensor) if adapter else tensor, matrix.runs(start, stop))
-        if matrix.transposed:
-            values = values.view(matrix.columns, stop - start).T.contiguous()
-        values = values.view(stop - start, matrix.columns)  # (rows, columns)
+        stored = adapter.stored(tensor) if adapter else tensor
+        if isinstance(stored, Dequantised):
+            values = read_dequantised(stored, matrix, start, stop)
+        else:
+            values = read_runs(stored, matrix.runs(start, stop))
+            if matrix.transposed:
+                values = values.view(matrix.columns, stop - start).T.contiguous()
+            values = values.view(stop - start, matrix.columns)  # (rows, columns)
         return adapter.add_to(values.float(), tensor.name, start, stop, matrix.transposed) if adapter else values
 
-    def named_like(self, base: "Checkpoint") -> "Checkpoint":
-        """Return the checkpoint with its tensors under the base's names, where only a prefix differs.
-
-        A model that was saved with its head has the name of its body before every other tensor's (`transformer.h.0…`),
-        one that was saved without has not (`h.0…`).
-        """
-        ours, theirs = min(towers(self.tensors), default=""), min(towers(base.tensors), default="")
-        if ours.endswith(f".{theirs}"):
-            prefix = ours.removesuffix(theirs)
-            return replace(self, tensors={name.removeprefix(prefix): t for name, t in self.tensors.items()})
-        if theirs.endswith(f".{ours}"):
-            prefix = theirs.removesuffix(ours)
-            named = {name if name in base.tensors else f"{prefix}{name}": t for name, t in self.tensors.items()}
-            return replace(self, tensors=named)
-        return self
+    def read_carried(self, name: str, start: int, stop: int) -> "torch.Tensor":
+        """Read rows [start, stop) of a carried tensor, in its own dtype or, dequantised, in float32."""
+        tensor = self.carried[name]
+        return _stored_rows(tensor, start, stop) if isinstance(tensor, Dequantised) else read_rows(tensor, start, stop)
 
     def info(self, name: str) -> TensorInfo:
         """Return where a tensor lies; raises InputError where the checkpoint has none of that name."""
         if name not in self.tensors:
             raise InputError(f"{self.reference}: no tensor '{name}'")
         return self.tensors[name]
+
+
+def _stored_rows(tensor: TensorInfo, start: int, stop: int) -> "torch.Tensor":
+    """Read rows [start, stop) of the first axis in float32."""
+    if not isinstance(tensor, Dequantised):
+        return read_rows(tensor, start, stop).float()
+    inner = prod(tensor.shape[1:-1])  # rows of the last two axes in one of the first
+    return tensor.read(start * inner, stop * inner).view(stop - start, *tensor.shape[1:])

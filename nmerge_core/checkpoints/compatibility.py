@@ -7,9 +7,17 @@ from typing import Any
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import FLOATS
+from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.checkpoints.reference import label
-from nmerge_core.checkpoints.vocabulary import compare, counts_tokens, known_vocabulary, read_vocabulary, some
+from nmerge_core.checkpoints.vocabulary import (
+    compare,
+    counts_tokens,
+    known_vocabulary,
+    read_vocabulary,
+    some,
+    vocabulary_of,
+)
 from nmerge_core.errors import InputError
 
 # Same shapes with another value of these would still be another function of the weights; families differ in names.
@@ -72,11 +80,12 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
         try:
             checkpoint = open_checkpoint(reference)
             facts.append(model_facts(checkpoint))
-            opened.append(checkpoint.named_like(opened[0]) if opened else checkpoint)
+            opened.append(checkpoint)
         except InputError as error:
             errors.append(str(error))
             if reference == base:
                 return FamilyReport((), tuple(errors), ())
+    opened = as_family(opened[0], opened[1:])
     for checkpoint in opened:
         if checkpoint.adapter:
             warnings += [f"{label(checkpoint.reference)}: {warning}" for warning in checkpoint.adapter.warnings]
@@ -136,16 +145,22 @@ def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
         added, reason = "", ""
         if all(counts_tokens(tensor) for tensor in differing):
             added = " (tokens were added to its vocabulary)"
-            reason = f"; rows cannot be matched by their tokens: {_without_tokens(base) or _without_tokens(model)}"
+            reason = (
+                f"; rows cannot be matched by their tokens: {_without_tokens(base) or _without_tokens(model, base)}"
+            )
         found.append(f"{name}: shapes differ from the base{added}: {some(shapes)}{reason}")
     if missing := [tensor for tensor in base.tensors if tensor not in model.tensors]:
         found.append(f"{name}: tensors of the base are missing: {some(missing)}")
     if extra := [tensor for tensor in model.tensors if tensor not in base.tensors]:
         found.append(f"{name}: tensors the base does not have: {some(extra)}")
+    return found + not_floats(model)
+
+
+def not_floats(model: Checkpoint) -> list[str]:
+    """Say, in no or one sentence, which weights of a model are in no format that is merged."""
     odd = [f"{tensor} is {info.dtype}" for tensor, info in model.tensors.items() if info.dtype not in FLOATS]
-    if odd:
-        found.append(f"{name}: expected floating-point weights ({', '.join(FLOATS)}): {some(odd)}; dequantise it first")
-    return found
+    expected = f"expected floating-point weights ({', '.join(FLOATS)})"
+    return [f"{label(model.reference)}: {expected}: {some(odd)}; dequantise it first"] if odd else []
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,19 +175,21 @@ def _shapes_fit(base: Checkpoint, model: Checkpoint, tensor: str) -> bool:
     """Whether a tensor has one shape in both, but for rows that are matched by the models' tokens."""
     ours, theirs = base.tensors[tensor].shape, model.tensors[tensor].shape
     by_token = counts_tokens(tensor) and ours[1:] == theirs[1:]
-    return ours == theirs or (by_token and not _without_tokens(base) and not _without_tokens(model))
+    return ours == theirs or (by_token and not _without_tokens(base) and not _without_tokens(model, base))
 
 
-def _without_tokens(checkpoint: Checkpoint) -> str:
-    """Say why the tokens of a model's rows are not known; empty where they are."""
+def _without_tokens(checkpoint: Checkpoint, base: Checkpoint | None = None) -> str:
+    """Say why the tokens of a model's rows, which may be its base's, are not known; empty where they are."""
     try:
-        return "" if read_vocabulary(checkpoint) else f"{checkpoint.folder} has no tokenizer.json"
+        found = vocabulary_of(checkpoint, read_vocabulary(base) if base else None)
+        return "" if found else f"{checkpoint.folder} has no tokenizer.json"
     except InputError as error:
         return str(error)
 
 
 def _conflicting(base: Checkpoint, model: Checkpoint) -> bool:
-    ours, theirs = known_vocabulary(base), known_vocabulary(model)
+    ours = known_vocabulary(base)
+    theirs = known_vocabulary(model, ours)
     difference = compare(ours, theirs) if ours and theirs else None
     return difference is not None and difference.conflicting
 
@@ -187,11 +204,12 @@ def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
         if base.config.get(key) != model.config.get(key):
             found.append(f"{name}: config.json, key '{key}' differs from the base; the merge takes the base's")
     try:
-        ours, theirs = (read_vocabulary(checkpoint) for checkpoint in (base, model))
+        ours = read_vocabulary(base)
+        theirs, known = read_vocabulary(model), vocabulary_of(model, ours)
     except InputError as error:
         return [*found, str(error)]
     if ours is None or theirs is None:
         found.append(f"{name if theirs is None else label(base.reference)}: no tokenizer.json to compare tokens by")
-    elif difference := compare(ours, theirs):
+    if ours and known and (difference := compare(ours, known)):
         found.append(difference.describe(name))
     return found

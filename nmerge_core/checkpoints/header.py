@@ -45,6 +45,23 @@ class TensorInfo:
         """The number of entries of one row."""
         return prod(self.shape[1:])
 
+    @property
+    def files(self) -> frozenset[Path]:
+        """The files that it is read from."""
+        return frozenset({self.file})
+
+
+@dataclass(frozen=True)
+class Pieced(TensorInfo):
+    """A tensor whose entries lie in several places: `pieces`, one after the other, all in its dtype."""
+
+    pieces: tuple[TensorInfo, ...]
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The files that it is read from."""
+        return frozenset(piece.file for piece in self.pieces)
+
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """Read the header of a safetensors file and check that the file holds every byte it promises.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 RawBits = NDArray[Any]  # uint16, the bits of bfloat16, or uint32, those of float32
 DTYPES = ("BF16", "F16", "F32")  # what is read and written so
+_INFINITE = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}  # +∞; NaNs are above
 
 
 def read_bits(tensors: Sequence[TensorInfo], matrix: Matrix, start: int, stop: int) -> RawBits:
@@ -51,6 +52,15 @@ def as_stored(bits: RawBits, dtype: str) -> NDArray[Any]:
         return bits
     with np.errstate(over="ignore"):  # becomes infinite, as in torch
         return bits.view(np.float32).astype(np.float16)
+
+
+def all_finite(bits: NDArray[Any], dtype: str) -> bool:
+    """Tell whether stored entries of a floating-point dtype are finite; entries of other dtypes are."""
+    if dtype not in _INFINITE or not bits.size:
+        return True
+    words = bits.view(f"u{bits.itemsize}")
+    infinite, magnitude = words.dtype.type(_INFINITE[dtype]), words.dtype.type((1 << 8 * bits.itemsize - 1) - 1)
+    return bool((words & magnitude).max() < infinite)
 
 
 def bits_of(values: "torch.Tensor") -> NDArray[Any]:

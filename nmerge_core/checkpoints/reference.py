@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
 from pathlib import Path
 
+from nmerge_core.checkpoints.weight_files import is_complete
 from nmerge_core.errors import InputError
 
 COLUMNS = {"layer", "category", "intersection", "id", "text"}  # of tables that have one for each model too
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-_PICKLED = ["pytorch_model*.bin", "adapter_model.bin"]
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.tiktoken"]
+_PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json", "adapter_model.bin"]
+# What lies beside a model and is none of it: other forms of its weights, and what training left.
+_OTHERS = ["consolidated*", "*.fp16.*", "optimizer*", "training_args*", "rng_state*", "scheduler*", "onnx/*"]
+_OTHERS += ["openvino/*", "original/*", "metal/*", "gguf/*", "checkpoint-*/*", "*/checkpoint-*/*", "data/*", "runs/*"]
 
 
 def halves(reference: str, folder: Path = Path()) -> tuple[str, ...]:
@@ -41,6 +44,28 @@ def from_folder(reference: str, folder: Path) -> str:
     return "+".join(half if is_hub_id(half) and not path.exists() else str(path.resolve()) for half, path in paths)
 
 
+def same_model(one: str, other: str) -> bool:
+    """Tell whether two references lead to the same folders, however they are spelled; asks nobody."""
+    return one == other or _place(one) == _place(other)
+
+
+def _place(reference: str) -> tuple[str, ...]:
+    return tuple(str(_fetched(half) or Path(expanduser(half)).resolve()) for half in halves(reference))
+
+
+def _fetched(reference: str) -> Path | None:
+    """Return where a Hub id was fetched to; None for a folder, and for what was not fetched."""
+    if Path(expanduser(reference)).exists() or not is_hub_id(reference):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(reference, local_files_only=True)).resolve()
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
 def is_hub_id(reference: str) -> bool:
     """Tell whether a reference, which is no folder, has the form of a Hub id."""
     return bool(_HUB_ID.match(reference)) and not reference.startswith((".", "/"))
@@ -50,16 +75,8 @@ def on_this_machine(reference: str) -> bool:
     """Tell whether a model or an adapter is a folder here or a Hub id whose weights were fetched; asks nobody."""
     if Path(expanduser(reference)).is_dir():
         return True
-    if not is_hub_id(reference):
-        return False
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        here = Path(snapshot_download(reference, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
-        return False
-    return _has("*.safetensors", *_PICKLED, folder=here)
+    here = _fetched(reference)
+    return here is not None and is_complete(here)
 
 
 def resolve(reference: str, config: str = "config.json") -> Path:
@@ -83,14 +100,14 @@ def resolve(reference: str, config: str = "config.json") -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    with suppress(LocalEntryNotFoundError):
-        here = Path(snapshot_download(reference, allow_patterns=_FILES, local_files_only=True))
-        if _has("*.safetensors", *_PICKLED, folder=here):
-            return here
+    here = _fetched(reference)
+    if here is not None and (here / config).exists() and is_complete(here):
+        return here
     try:
-        fetched = Path(snapshot_download(reference, allow_patterns=_FILES))
-        if not _has("*.safetensors", folder=fetched):
-            fetched = Path(snapshot_download(reference, allow_patterns=[*_FILES, *_PICKLED]))
+        fetched = Path(snapshot_download(reference, allow_patterns=_FILES, ignore_patterns=_OTHERS))
+        if not is_complete(fetched):
+            wanted = [*_FILES, *_PICKLED]
+            fetched = Path(snapshot_download(reference, allow_patterns=wanted, ignore_patterns=_OTHERS))
         return fetched
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -98,10 +115,6 @@ def resolve(reference: str, config: str = "config.json") -> Path:
             f"{reference}: no such folder here, and the Hub did not give a model of that id ({reason}); "
             "check the spelling, the connection, or `hf auth login`"
         ) from error
-
-
-def _has(*patterns: str, folder: Path) -> bool:
-    return any(file for pattern in patterns for file in folder.glob(pattern))
 
 
 def check_labels(labels: Sequence[str], where: str) -> None:

@@ -1,11 +1,13 @@
 """Reading a part of one tensor from its file, by positioned reads: no mapped pages pile up in resident memory."""
 
 import os
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
+from nmerge_core.checkpoints.header import DTYPE_BYTES, Pieced, TensorInfo
 from nmerge_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +66,27 @@ def read_into(tensor: TensorInfo, runs: Iterable[tuple[int, int]], buffer: memor
     Raises:
         InputError: as `read_rows`.
     """
+    for part, own in _parts(tensor, runs):
+        buffer = _fill(part, own, buffer)
+
+
+def _parts(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> Iterator[tuple[TensorInfo, list[tuple[int, int]]]]:
+    """Say of which stored tensors which runs are read, in order."""
+    if not isinstance(tensor, Pieced):
+        yield tensor, list(runs)
+        return
+    starts = list(accumulate((piece.elements for piece in tensor.pieces), initial=0))
+    for first, count in runs:
+        index = bisect_right(starts, first) - 1
+        while count:
+            inside = first - starts[index]
+            taken = min(count, tensor.pieces[index].elements - inside)
+            yield tensor.pieces[index], [(inside, taken)]
+            first, count, index = first + taken, count - taken, index + 1
+
+
+def _fill(tensor: TensorInfo, runs: Iterable[tuple[int, int]], buffer: memoryview) -> memoryview:
+    """Fill the start of `buffer` with the bytes of runs of a tensor of one file; return the rest of it."""
     size = DTYPE_BYTES[tensor.dtype]
     try:
         descriptor = os.open(tensor.file, os.O_RDONLY)
@@ -81,3 +104,4 @@ def read_into(tensor: TensorInfo, runs: Iterable[tuple[int, int]], buffer: memor
                 buffer, offset, length = buffer[got:], offset + got, length - got
     finally:
         os.close(descriptor)
+    return buffer

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,13 @@ class Difference:
     @property
     def conflicting(self) -> bool:
         """Whether equal row numbers do not mean equal tokens, so that rows cannot be merged by position."""
-        return self.rows[0] != self.rows[1] or bool(self.moved) or self.reused
+        resized = self.rows[0] != self.rows[1] and bool(self.added or self.missing)
+        return resized or bool(self.moved) or self.reused
+
+    @property
+    def padding(self) -> bool:
+        """Whether only rows that no token names differ in number: embeddings padded to another multiple."""
+        return not (self.added or self.missing or self.moved or self.reused)
 
     def describe(self, model: str) -> str:
         """Say how the model's vocabulary differs and which `tokenizer` of a recipe makes a merge of it."""
@@ -68,7 +74,12 @@ class Difference:
             for what, tokens in (("added", self.added), ("missing", self.missing), ("at other ids", self.moved))
             if tokens
         ]
-        tokens = f"tokens {', '.join(parts)}" if parts else "the same tokens"
+        if self.padding:
+            return (
+                f"{model}: the base's tokens in {theirs:,} embedding rows where the base has {ours:,}; a merge has the "
+                "base's, and rows that no token of it names are its own"
+            )
+        tokens = f"tokens {', '.join(parts)}"
         rows = f", {theirs:,} embedding rows where the base has {ours:,}" if ours != theirs else ""
         union = ", 'union' for all of them" if self.added and not self.trained else ""
         choices = f"'base' for the base's tokens, '{model}' for its own{union}"
@@ -120,10 +131,10 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary | None:
     return _read(tuple((file, file.stat().st_mtime_ns) for file in files), embedding_rows(checkpoint))
 
 
-def known_vocabulary(checkpoint: Checkpoint) -> Vocabulary | None:
-    """Read a model's tokens; None where its tokenizer is missing or cannot be read."""
+def known_vocabulary(checkpoint: Checkpoint, base: Vocabulary | None = None) -> Vocabulary | None:
+    """Read a model's tokens as `vocabulary_of` does; None where they are not known or cannot be read."""
     try:
-        return read_vocabulary(checkpoint)
+        return vocabulary_of(checkpoint, base)
     except InputError:
         return None
 
@@ -141,6 +152,19 @@ def embedding_rows(checkpoint: Checkpoint) -> int:
             f"{checkpoint.reference}: expected as many rows in the head as in the embeddings, found {rows}"
         )
     return next(iter(found))
+
+
+def vocabulary_of(checkpoint: Checkpoint, base: Vocabulary | None) -> Vocabulary | None:
+    """Read a model's tokens; where it has no tokenizer those of its base, if it has a row for each of them.
+
+    Raises:
+        InputError: as `read_vocabulary`.
+    """
+    own = read_vocabulary(checkpoint)
+    if own or base is None:
+        return own
+    rows = embedding_rows(checkpoint)
+    return replace(base, rows=rows) if base.next_id <= rows else None
 
 
 @lru_cache(maxsize=16)

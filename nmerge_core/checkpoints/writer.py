@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.companions import companions
-from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
+from nmerge_core.checkpoints.header import DTYPE_BYTES, FLOATS, TensorInfo
 from nmerge_core.errors import InputError
 
 SHARD_BYTES = 5_000_000_000  # the Hub's customary largest shard
@@ -37,11 +37,11 @@ class Layout:
 
 
 def plan_layout(folder: Path, tensors: Iterable[TensorInfo], dtype: str | None) -> Layout:
-    """Lay tensors out in shards of at most 5 GB in their given order; `dtype` (a safetensors name) or each its own."""
+    """Lay tensors out in their order in shards of at most 5 GB; floats in `dtype` (a safetensors name) if given."""
     shards: list[list[tuple[TensorInfo, str]]] = [[]]
     size = 0
     for tensor in tensors:
-        kind = dtype or tensor.dtype
+        kind = dtype if dtype and tensor.dtype in FLOATS else tensor.dtype
         needed = tensor.elements * DTYPE_BYTES[kind]
         if shards[-1] and size + needed > SHARD_BYTES:
             shards.append([])

@@ -13,6 +13,7 @@ import torch
 from nmerge_core.checkpoints import Checkpoint, TensorInfo, open_checkpoint
 from nmerge_core.checkpoints.adapter_opening import PREFIX, WEIGHTS, find_tensor
 from nmerge_core.checkpoints.compatibility import mismatches
+from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.writer import check_target, plan_file
 from nmerge_core.errors import InputError
 from nmerge_core.lora.adapter_files import write_companions
@@ -65,8 +66,13 @@ def extract(
         InputError: the models do not fit together or are no causal language models, `out` exists or the disk is full,
             or a weight is NaN or infinite.
     """
-    origin = open_checkpoint(base)
-    tuned = open_checkpoint(model).named_like(origin)
+    opened = open_checkpoint(base)
+    origin, tuned = as_family(opened, [open_checkpoint(model)])
+    if len(origin.tensors) > len(opened.tensors):
+        raise InputError(
+            f"{model}: its head is a tensor of its own, where {base} ties it to its embeddings; an adapter of {base} "
+            "cannot change one without the other"
+        )
     for name, tensor in origin.tensors.items():
         if name in tuned.tensors and tuned.tensors[name].shape != tensor.shape:
             raise InputError(

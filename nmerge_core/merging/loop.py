@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.architecture import Architecture
-from nmerge_core.checkpoints import raw_bits
+from nmerge_core.architecture import Architecture, Matrix
+from nmerge_core.checkpoints import Checkpoint, TensorInfo, raw_bits
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import Layout, write_matrix
-from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, whole_tensors
+from nmerge_core.errors import InputError
+from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, carried_rows, whole_tensors
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -28,20 +29,28 @@ def merge_tensors(
     """Merge this process's share of the tensors into the files of `layout`, noting in `staging` which are finished.
 
     Raises:
-        InputError: an entry is NaN or infinite, or a file is no longer whole.
+        InputError: an entry is NaN or infinite, of a model or in the dtype of the merge, or a file is no longer whole.
     """
     method, stream = context.recipe.method, context.stream
     names = group.shard(layout)
-    values = tensor_values(context.recipe, stream.donor.architecture, names)
+    merged_names = [name for name in names if name in stream.donor.tensors]
+    values = tensor_values(context.recipe, stream.donor.architecture, merged_names)
     done = journaled(staging)
     cut = whole_tensors if method.whole(context.recipe.values()) else all_rows
-    rows = cut(stream, [name for name in names if name not in done])
-    compiled = {name for name in names if method.is_compiled(stream, layout.tensors[name])}
+    carried = stream.donor.carried
+    rows = cut(stream, [name for name in merged_names if name not in done])
+    rows += [each for name in names if name in carried and name not in done for each in carried_rows(carried[name])]
+    compiled = {name for name in merged_names if method.is_compiled(stream, layout.tensors[name])}
 
     def work(each: Rows) -> None:
+        if each.name in carried:
+            _carry(stream.donor, each, layout.tensors[each.name])
+            return
         merge_rows = _merge_compiled if each.name in compiled else _merge_with_torch
         target = layout.tensors[each.name]
         merged = merge_rows(stream, method, values[each.name], prepared, each, target.dtype)
+        if not raw_bits.all_finite(merged, target.dtype):
+            raise _does_not_fit(target, each)
         write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, merged)
 
     total = sum(layout.tensors[name].bytes for name in names)
@@ -49,7 +58,8 @@ def merge_tensors(
     progress("Merging", written / 1e6, total / 1e6, "MB")
     with journal_of(staging, group.rank) as note:
         for each, _ in zip(rows, in_order(work, rows, with_torch=len(compiled) < len(names)), strict=True):
-            target, whole = layout.tensors[each.name], stream.count(each.name)
+            target = layout.tensors[each.name]
+            whole = target.rows if each.name in carried else stream.count(each.name)
             written += (each.stop - each.start) * target.bytes // whole
             if each.stop == whole:
                 note(target)
@@ -75,6 +85,19 @@ def _merge_compiled(
     if not method.rule(rows.name, values, prepared).merge_entries(entries, merged):
         raise stream.not_finite(rows, entries)
     return raw_bits.as_stored(merged, dtype)
+
+
+def _carry(donor: Checkpoint, rows: Rows, target: TensorInfo) -> None:
+    """Copy rows of a tensor that no forward pass reads."""
+    values = donor.read_carried(rows.name, rows.start, rows.stop).to(torch_dtype(target.dtype))
+    write_matrix(target, Matrix(target.rows, target.row_elements), rows.start, raw_bits.bits_of(values))
+
+
+def _does_not_fit(target: TensorInfo, rows: Rows) -> InputError:
+    return InputError(
+        f"tensor {target.name}: rows {rows.start} to {rows.stop - 1} of the merge hold entries that {target.dtype} "
+        "cannot hold (infinite or NaN); write another 'dtype' (bfloat16, float32), or lower weights and lambda"
+    )
 
 
 def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
 from nmerge_core.layerwise import LayerwiseModel
 from nmerge_core.loading import check_causal
@@ -28,7 +29,7 @@ class Decoder:
                 are of a form that is not known.
         """
         check_causal(base)
-        self._checkpoints = (base, *(model.named_like(base) for model in models))
+        self._checkpoints = tuple(as_family(base, models))
         if any(mlp.routed for mlp in base.architecture.layers):
             raise _unknown(base, "routed experts")
         self._model = LayerwiseModel(base, device)

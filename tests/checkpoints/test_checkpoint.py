@@ -125,14 +125,17 @@ def test_family_report(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None
     half = checkpoints.write(tmp_path / "half", {name: value.half() for name, value in weights.items()}, rope_theta=5.0)
     for folder, tokens in ((base, {"a": 0, "b": 1}), (half, {"a": 0, "c": 1})):
         (Path(folder) / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
-    grown = {**weights, "model.embed_tokens.weight": torch.zeros(22, 8)}
-    report = inspect_family(base, [half, checkpoints.write(tmp_path / "grown", grown), "nowhere"])
+    padded = checkpoints.write(tmp_path / "padded", {**weights, "model.embed_tokens.weight": torch.zeros(22, 8)})
+    cut = checkpoints.write(tmp_path / "cut", {**weights, "model.embed_tokens.weight": torch.zeros(1, 8)})
+    report = inspect_family(base, [half, padded, cut, "nowhere"])
     facts = report.models[0]
     # Embeddings 20·8, per layer 2·8·8 + 2·4·8 attention and 3·12·8 MLP weights; point: 8 + 2·(8 + 4 + 4 + 8 + 8).
     assert (facts.neuronal, facts.point) == (160 + 2 * (192 + 288), 8 + 2 * 32)
     assert (facts.heads, facts.kv_heads, facts.dtype, facts.tied) == (2, 1, "F32", True)
     assert not report.mergeable
-    assert any("grown: shapes differ from the base (tokens were added to its vocabulary)" in e for e in report.errors)
+    assert any("cut: shapes differ from the base (tokens were added to its vocabulary)" in e for e in report.errors)
+    assert not any("padded" in error for error in report.errors)
+    assert any("padded: the base's tokens in 22 embedding rows where the base has 20" in w for w in report.warnings)
     assert any(error.startswith("nowhere: no such folder") for error in report.errors)
     assert "half: dtype F16 where the base has F32" in report.warnings
     # Row 1 is b in the base and c in the fine-tune: its row is no change of b's.

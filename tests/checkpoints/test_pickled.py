@@ -153,7 +153,7 @@ def test_only_the_model_s_own_weights_are_taken(tmp_path: Path, weights: Weights
     (folder / "optimizer.bin").write_bytes(b"whatever")
     assert open_checkpoint(str(folder)).files == [folder / "pytorch_model.bin"]
     (folder / "pytorch_model.bin").unlink()
-    refused(folder, r"expected \*.safetensors \(or pytorch_model.bin\), found none")
+    refused(folder, r"expected model.safetensors .*found optimizer.bin, training_args.bin, which transformers does not")
     checkpoints.write(folder, weights)
     (folder / "pytorch_model.bin").write_bytes(b"whatever")
     assert not open_checkpoint(str(folder)).pickled

@@ -189,6 +189,8 @@ def test_what_is_no_file_of_torch_is_refused(tmp_path: Path, weights: Weights) -
     file = folder / "pytorch_model.bin"
     content = file.read_bytes()
     file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    refused(folder, "pytorch_model.bin: a Git LFS pointer, not the weights")
+    file.write_text("hello, world")
     refused(folder, "not a complete file of torch.save")
     file.unlink()
     with zipfile.ZipFile(file, "w") as archive:
@@ -207,4 +209,4 @@ def test_missing_shards_and_a_missing_index_are_named(tmp_path: Path, weights: W
     (folder / "pytorch_model-00002-of-00003.bin").unlink()
     refused(folder, "expected every shard it lists, found pytorch_model-00002-of-00003.bin missing")
     (folder / "pytorch_model.bin.index.json").unlink()
-    refused(folder, "pytorch_model.bin.index.json: missing")
+    refused(folder, "found pytorch_model-00001-of-00003.bin without pytorch_model.bin.index.json")

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,17 @@ def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: p
     assert not on_this_machine("lab/law")
     (snapshot / "my_model_args.bin").write_bytes(b"")
     assert not on_this_machine("lab/law")
-    for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "adapter_model.bin"):
+    for name in ("model.safetensors", "pytorch_model.bin", "adapter_model.bin"):
         (snapshot / name).write_bytes(b"")
         assert on_this_machine("lab/law")
         (snapshot / name).unlink()
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": dict(zip("ab", shards, strict=True))}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (snapshot / shards[0]).write_bytes(b"")
+    assert not on_this_machine("lab/law")  # a part of a download
+    (snapshot / shards[1]).write_bytes(b"")
+    assert on_this_machine("lab/law")
     assert not on_this_machine("lab/other") and not on_this_machine("lab/--..")
 
 

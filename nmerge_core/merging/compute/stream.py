@@ -61,8 +61,8 @@ class Stream:
         return self.checkpoints if self.differences else self.models
 
     def info(self, name: str) -> TensorInfo:
-        """Return the donor's tensor with the shape that it has in the merge."""
-        tensor = self.donor.info(name)
+        """Return the donor's tensor with the name and the shape that it has in the merge."""
+        tensor = replace(self.donor.info(name), name=name)  # a head may be the embeddings
         if self.vocabulary is None or not counts_tokens(name):
             return tensor
         return replace(tensor, shape=(self.vocabulary.rows, *tensor.shape[1:]))
@@ -211,3 +211,9 @@ def all_rows(stream: Stream, names: Sequence[str]) -> list[Rows]:
 def whole_tensors(stream: Stream, names: Sequence[str]) -> list[Rows]:
     """Take each of the named tensors as one block."""
     return [Rows(each.name, 0, each.stop) for each in all_rows(stream, names) if each.stop == stream.count(each.name)]
+
+
+def carried_rows(tensor: TensorInfo) -> list[Rows]:
+    """Cut a tensor that is carried, not merged, into blocks of rows of its first axis."""
+    step = max(1, BLOCK_ELEMENTS // max(1, tensor.row_elements))
+    return [Rows(tensor.name, start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step)]

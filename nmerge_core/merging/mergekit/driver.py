@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -14,6 +14,8 @@ from pathlib import Path
 from nmerge_core.checkpoints import Checkpoint, absolute, halves, labels, open_checkpoint, resolve
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.compatibility import mismatches
+from nmerge_core.checkpoints.matching import as_family
+from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import check_target, existing_parent
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
@@ -83,12 +85,24 @@ def _open(recipe: MergekitRecipe) -> Sources:
     base = open_checkpoint(recipe.base_model) if recipe.base_model else None
     opened = Sources(base, tuple(map(open_checkpoint, recipe.references)))
     if "models" in recipe.given:  # slices may be of models that differ
-        models = [model.named_like(opened.donor) for model in opened.models if model is not opened.donor]
-        if reasons := [reason for model in models for reason in mismatches(opened.donor, model)]:
+        donor, *models = as_family(opened.donor, [model for model in opened.models if model is not opened.donor])
+        if reasons := [reason for model in models for reason in mismatches(donor, model)]:
             raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
         if not (recipe.given.get("tokenizer") or recipe.given.get("tokenizer_source")):
-            return replace(opened, warnings=by_position(opened.donor, models))
+            _check_rows(donor, models)
+            return replace(opened, warnings=by_position(donor, models))
     return opened
+
+
+def _check_rows(donor: Checkpoint, models: Sequence[Checkpoint]) -> None:
+    """Refuse embeddings of different sizes, of which mergekit leaves rows out or whole tensors unmerged."""
+    names = [name for name in donor.tensors if counts_tokens(name)]
+    for model in models:
+        if odd := next((name for name in names if model.info(name).rows != donor.info(name).rows), None):
+            raise InputError(
+                f"{model.reference}, tensor {odd}: expected {donor.info(odd).rows:,} rows as in {donor.reference}, "
+                f"found {model.info(odd).rows:,}; say under 'tokenizer' whose tokens the merge has (source: base)"
+            )
 
 
 def _local(reference: str) -> str:

@@ -7,7 +7,15 @@ from typing import Any
 from nmerge_core.checkpoints import Checkpoint, label, labels
 from nmerge_core.checkpoints.token_rows import Fill, VocabularyMap, map_rows
 from nmerge_core.checkpoints.tokenizer_files import Extension, extend
-from nmerge_core.checkpoints.vocabulary import Flags, Vocabulary, compare, known_vocabulary, read_vocabulary, some
+from nmerge_core.checkpoints.vocabulary import (
+    Flags,
+    Vocabulary,
+    compare,
+    known_vocabulary,
+    read_vocabulary,
+    some,
+    vocabulary_of,
+)
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION, TokenSource
@@ -70,7 +78,8 @@ def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Merg
     """
     choice, first = recipe.tokenizer, checkpoints[0]
     if choice is None:
-        return MergedVocabulary(first, warnings=by_position(first, checkpoints[1:]))
+        warnings = by_position(first, checkpoints[1:])
+        return MergedVocabulary(first, rows=_without_padding(checkpoints), warnings=warnings)
     names = [checkpoint.reference for checkpoint in checkpoints]
     source = _source(recipe, choice.source, names)
     vocabularies = _vocabularies(checkpoints)
@@ -96,8 +105,8 @@ def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Merg
 def by_position(base: Checkpoint, models: Sequence[Checkpoint]) -> tuple[str, ...]:
     """Check that rows can be merged by position, and return what is to be said of tokens that only some models name."""
     ours = known_vocabulary(base)
-    pairs = [(label(model.reference), theirs) for model in models if (theirs := known_vocabulary(model))]
-    found = [(name, compare(ours, theirs)) for name, theirs in pairs] if ours else []
+    pairs = [(label(model.reference), known_vocabulary(model, ours)) for model in models]
+    found = [(name, compare(ours, theirs)) for name, theirs in pairs if theirs] if ours else []
     differences = [(name, difference) for name, difference in found if difference]
     if conflicting := [difference.describe(name) for name, difference in differences if difference.conflicting]:
         raise InputError(
@@ -105,6 +114,16 @@ def by_position(base: Checkpoint, models: Sequence[Checkpoint]) -> tuple[str, ..
             + "\n  ".join(conflicting)
         )
     return tuple(difference.describe(name) for name, difference in differences)
+
+
+def _without_padding(checkpoints: Sequence[Checkpoint]) -> VocabularyMap | None:
+    """Match the rows of models whose embeddings are padded to other numbers of rows than the first one's."""
+    ours = known_vocabulary(checkpoints[0])
+    found = [known_vocabulary(checkpoint, ours) for checkpoint in checkpoints]
+    known = [each for each in found if each]
+    if len(known) < len(found) or len({each.rows for each in known}) == 1:
+        return None
+    return map_rows(known, 0)
 
 
 def _source(recipe: Recipe, source: str, names: Sequence[str]) -> int:
@@ -120,15 +139,16 @@ def _source(recipe: Recipe, source: str, names: Sequence[str]) -> int:
 
 
 def _vocabularies(checkpoints: Sequence[Checkpoint]) -> list[Vocabulary]:
-    """Read every model's tokens; one without a tokenizer has the first one's rows, so it is taken to have its tokens.
+    """Read every model's tokens; one without a tokenizer is taken to have the first one's.
 
-    Models of other sizes without a tokenizer were refused before. Returns nothing where no model has one.
+    Models without a tokenizer that have too few rows for these were refused before. Returns nothing where no model has
+    a tokenizer.
     """
-    found = [read_vocabulary(checkpoint) for checkpoint in checkpoints]
-    first = found[0]
-    if first is None and any(found):
+    first = read_vocabulary(checkpoints[0])
+    if first is None and any(map(read_vocabulary, checkpoints)):
         raise InputError(f"{checkpoints[0].folder}: no tokenizer.json to match tokens by; save its tokenizer there")
-    return [vocabulary or first for vocabulary in found] if first else []
+    found = [vocabulary_of(checkpoint, first) for checkpoint in checkpoints]
+    return [vocabulary for vocabulary in found if vocabulary]
 
 
 def _missing(own: Vocabulary, vocabularies: Sequence[Vocabulary], names: Sequence[str]) -> dict[str, Flags]:

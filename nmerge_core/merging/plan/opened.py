@@ -7,9 +7,10 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.compatibility import mismatches
+from nmerge_core.checkpoints.compatibility import mismatches, not_floats
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
 from nmerge_core.merging.compute.stream import Stream
@@ -39,12 +40,16 @@ class Opened:
 
     @property
     def tensors(self) -> list[TensorInfo]:
-        """The merge's tensors in order of their names, layer 10 after layer 9, whatever the donor's shards."""
+        """The merge's tensors in order of their names, layer 10 after layer 9, whatever the donor's shards.
+
+        What the donor carries though nothing reads it is among them.
+        """
 
         def order(tensor: TensorInfo) -> list[tuple[int, str]]:
             return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", tensor.name)]
 
-        return sorted(map(self.stream.info, self.stream.donor.tensors), key=order)
+        donor = self.stream.donor
+        return sorted([*map(self.stream.info, donor.tensors), *donor.carried.values()], key=order)
 
 
 def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
@@ -54,18 +59,14 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
     references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
-    opened: list[Checkpoint] = []
+    found: list[Checkpoint | InputError] = [_open(reference) for reference in references]
+    opened = [each for each in found if isinstance(each, Checkpoint)]
+    if opened:
+        opened = as_family(opened[0], opened[1:])
+    family = iter(opened)
     reasons = []
-    for reference in references:
-        try:
-            checkpoint = open_checkpoint(reference)
-            if opened:
-                reasons += mismatches(opened[0], checkpoint := checkpoint.named_like(opened[0]))
-            else:
-                _ = checkpoint.architecture  # an error where it is not known, before anything is written
-            opened.append(checkpoint)
-        except InputError as error:
-            reasons.append(str(error))
+    for each in found:
+        reasons += [str(each)] if isinstance(each, InputError) else _reasons(opened[0], next(family))
     if reasons:
         listed = "these models cannot be merged:\n  " + "\n  ".join(reasons)
         raise InputError(listed if len(references) > 1 else reasons[0])
@@ -74,6 +75,24 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary, stamps(stream.checkpoints))
+
+
+def _open(reference: str) -> Checkpoint | InputError:
+    try:
+        return open_checkpoint(reference)
+    except InputError as error:
+        return error
+
+
+def _reasons(base: Checkpoint, checkpoint: Checkpoint) -> list[str]:
+    """List what speaks against merging one model of a family; of the base itself, that its neurons are not known."""
+    if checkpoint is not base:
+        return mismatches(base, checkpoint)
+    try:
+        _ = base.architecture
+    except InputError as error:
+        return [str(error)]
+    return not_floats(base)
 
 
 def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:

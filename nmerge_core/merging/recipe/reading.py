@@ -7,6 +7,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.checkpoints.reference import same_model
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
@@ -115,7 +116,7 @@ def _entries(models: Any, method: Method) -> list[ModelEntry]:
 
 def _is_base(entry: ModelEntry, base: str | None, method: Method) -> bool:
     # mergekit's examples list the base among the models; its difference from itself is nothing to merge.
-    return method.needs_base and entry.model == base
+    return method.needs_base and base is not None and same_model(entry.model, base)
 
 
 def _parameters(given: Any, method: Method, where: str, *, per_model: bool = False) -> dict[str, Any]:
