@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    FineGrainedFP8Config,
+    Mxfp4Config,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
@@ -63,10 +70,12 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
     if chosen.remark:
         logging.warning(chosen.remark)
     place = _place(device, checkpoint.parameters * ITEM_BYTES[chosen.name])
+    plain = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}.get(checkpoint.quantised)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
+            **({"quantization_config": plain(dequantize=True)} if plain else {}),
             dtype=getattr(torch, chosen.name),
             device_map=place,
             trust_remote_code=False,
@@ -87,6 +96,8 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise InputError(f"{reference}: {len(missing):,} tensors of the model are missing, {missing[0]} among them")
+    if plain:
+        model.to(getattr(torch, chosen.name))  # transformers leaves some of them in bfloat16
     if checkpoint.adapter:
         _add_adapter(model, checkpoint, checkpoint.adapter)
     return LanguageModel(model.eval(), tokenizer, architecture, label(reference), model.device)

@@ -63,6 +63,11 @@ class Checkpoint:
         return any(tensor.file.suffix == PICKLED for tensor in self.tensors.values())
 
     @property
+    def quantised(self) -> str:
+        """The format in which some of its weights are quantised and from which they are read: fp8, mxfp4, or none."""
+        return next((tensor.kind for tensor in self.tensors.values() if isinstance(tensor, Dequantised)), "")
+
+    @property
     def files(self) -> list[Path]:
         """The weight files, in order of name, the adapter's last."""
         own = sorted(

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.header import FLOATS, TensorInfo
@@ -28,7 +29,6 @@ _FP4 = (
     4.0,
     6.0,
 )  # E2M1's magnitudes (OCP MX 1.0); the high bit negates
-_TILES = ((128, 128),)  # DeepSeek-V3's blocks, where the configuration does not say
 _GROUP = 32  # entries that share a scale in MXFP4
 # What people call the formats whose names in config.json say little.
 _CALLED = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "fp8": "FP8", "mxfp4": "MXFP4", "hqq": "HQQ"}
@@ -42,6 +42,8 @@ class BlockFp8(TensorInfo):
     scale: TensorInfo
     block: tuple[int, int]
 
+    kind: ClassVar[str] = "fp8"
+
     def read(self, start: int, stop: int) -> "torch.Tensor":
         """Read rows [start, stop) of the last two axes, all leading ones counted through, in float32."""
         import torch
@@ -49,7 +51,10 @@ class BlockFp8(TensorInfo):
         rows, columns = self.shape[-2:]
         codes = read_runs(self.codes, [(start * columns, (stop - start) * columns)]).float().view(-1, columns)
         height, width = self.block
-        scale = read_rows(self.scale).float().view(-1, -(-columns // width))  # (rows of blocks, columns of blocks)
+        scale = read_rows(self.scale).float()
+        if self.scale.dtype == "U8":  # exponents alone, E8M0
+            scale = (scale - 127).exp2()
+        scale = scale.view(-1, -(-columns // width))  # (rows of blocks, columns of blocks)
         at = torch.arange(start, stop)
         blocks = at // rows * -(-rows // height) + at % rows // height  # the row of blocks that each row is in
         return codes * scale[blocks].repeat_interleave(width, 1)[:, :columns]
@@ -66,6 +71,8 @@ class MxFp4(TensorInfo):
 
     codes: TensorInfo
     scale: TensorInfo
+
+    kind: ClassVar[str] = "mxfp4"
 
     def read(self, start: int, stop: int) -> "torch.Tensor":
         """Read rows [start, stop) of the last two axes, all leading ones counted through, in float32."""
@@ -131,19 +138,19 @@ def is_counter(tensor: TensorInfo) -> bool:
 
 
 def _block(reference: str, config: Mapping[str, Any], codes: TensorInfo, scale: TensorInfo) -> tuple[int, int]:
-    """Return the rows and columns that share a scale: as the configuration says, one row, or all."""
+    """Return the rows and columns that share a scale: as the configuration says, else as the scales divide the codes.
+
+    transformers always divides, which is another block where the last one is not whole.
+    """
     rows, columns = codes.shape[-2:]
     said = config.get(CONFIG)
     size = said.get("weight_block_size") if isinstance(said, Mapping) else None
-    tiles = (
-        [tuple(size)] if isinstance(size, list) and len(size) == 2 and all(type(each) is int for each in size) else []
-    )
-    for height, width in (*tiles, *_TILES, (1, columns), (rows, columns)):
-        if height < 1 or width < 1:
-            continue
-        expected = (*codes.shape[:-2], -(-rows // height), -(-columns // width))
-        if scale.shape == expected or (scale.elements == 1 and (height, width) == (rows, columns)):
-            return height, width
+    high, wide = scale.shape[-2:] if len(scale.shape) > 1 else (1, 1)
+    if isinstance(size, list) and len(size) == 2 and all(type(each) is int and each > 0 for each in size):
+        if (-(-rows // size[0]), -(-columns // size[1])) == (high, wide):
+            return size[0], size[1]
+    if scale.elements == prod(codes.shape[:-2]) * high * wide and high and wide and not (rows % high or columns % wide):
+        return rows // high, columns // wide
     raise InputError(
         f"{reference}, tensor {scale.name}: expected a scale per block of {codes.name} {list(codes.shape)}, found "
         f"{list(scale.shape)}; config.json, key '{CONFIG}.weight_block_size', says {str(size)[:60]}"
