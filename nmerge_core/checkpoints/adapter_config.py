@@ -48,6 +48,7 @@ class AdapterConfig:
     fan_in_fan_out: bool
     weight_tying: bool
     modules_to_save: tuple[str, ...]
+    trained_on: str  # the name of the model, as it was called then
 
     def rank(self, module: str) -> int:
         """Return the rank r of a module, by its path in transformers' model."""
@@ -105,6 +106,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         fan_in_fan_out=bool(content.get("fan_in_fan_out")),
         weight_tying=bool(content.get("ensure_weight_tying")),
         modules_to_save=tuple(content.get("modules_to_save") or ()),
+        trained_on=str(content.get("base_model_name_or_path") or ""),
     )
 
 

@@ -6,15 +6,18 @@ from collections.abc import Collection, Mapping
 from nmerge_core.checkpoints.adapter import Adapter, LowRank, Shift
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.conversion import conversion_of
 from nmerge_core.checkpoints.header import FLOATS, TensorInfo
 from nmerge_core.checkpoints.pickled import PICKLED, reader
 from nmerge_core.checkpoints.reference import resolve
+from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's, of every tensor
 _FACTOR = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B)")
 _WRAPPER = re.compile(r"\.(base_layer|modules_to_save)\.")  # of a module, while PEFT trains it
+_QUANTISED = re.compile(r"4-?bit|8-?bit|bnb|gptq|awq|int[48]|fp8", re.IGNORECASE)
 _CONV1D = ("gpt2", "openai-gpt")  # model types whose layers store weights (in, out)
 _HEAD, _EMBEDDINGS = "lm_head", {"embed_tokens", "wte"}
 
@@ -40,6 +43,24 @@ def open_adapter(reference: str, model: Checkpoint) -> Adapter:
     if odd := next((tensor for tensor in header.values() if tensor.dtype not in FLOATS), None):
         raise InputError(f"{file}, tensor {odd.name}: expected one of {', '.join(FLOATS)}, found {odd.dtype}")
     paths, warnings = _tied({name.removeprefix(PREFIX): tensor for name, tensor in header.items()}, config, model)
+    try:
+        replaced, added = _changes(paths, config, model)
+    except InputError as error:
+        named = f" (its {ADAPTER_CONFIG} names {config.trained_on})" if config.trained_on else ""
+        raise InputError(f"{error}{named}") from None
+    if not (replaced or added):
+        raise InputError(f"{file}: expected the tensors of a LoRA, found none")
+    if _QUANTISED.search(config.trained_on):
+        warnings += (
+            f"the adapter was trained on quantised weights ({config.trained_on}); on others it acts a little otherwise",
+        )
+    return Adapter(file, replaced, added, warnings)
+
+
+def _changes(
+    paths: Mapping[str, TensorInfo], config: AdapterConfig, model: Checkpoint
+) -> tuple[dict[str, TensorInfo], dict[str, LowRank | Shift]]:
+    """Return what the adapter puts in the place of tensors, and what it adds to them, by the model's names."""
     replaced: dict[str, TensorInfo] = {}
     factors: dict[str, dict[str, TensorInfo]] = {}
     for path, tensor in paths.items():
@@ -53,9 +74,7 @@ def open_adapter(reference: str, model: Checkpoint) -> Adapter:
         added[weight] = change
         if bias := parts.get("lora_B.bias"):
             added[_fitting(f"{module}.bias", bias, model).name] = Shift(bias, change.scale)
-    if not (replaced or added):
-        raise InputError(f"{file}: expected the tensors of a LoRA, found none")
-    return Adapter(file, replaced, added, warnings)
+    return replaced, added
 
 
 def find_tensor(path: str, names: Collection[str]) -> str | None:
@@ -66,7 +85,7 @@ def find_tensor(path: str, names: Collection[str]) -> str | None:
 
 def _target(path: str, tensor: TensorInfo, model: Checkpoint) -> TensorInfo:
     """Find the tensor of the model that `tensor` of the adapter changes."""
-    name = find_tensor(path, model.tensors)
+    name = find_tensor(path, model.tensors) or _of_another_version(path, model)
     if name is None:
         raise InputError(
             f"{tensor.file}, tensor {tensor.name}: expected a change of a tensor of {model.reference}, found no "
@@ -78,8 +97,23 @@ def _target(path: str, tensor: TensorInfo, model: Checkpoint) -> TensorInfo:
     return target
 
 
+def _of_another_version(path: str, model: Checkpoint) -> str | None:
+    """Find a tensor that the transformers of the training called otherwise."""
+    conversion = conversion_of(model.folder)
+    if conversion is None:
+        return None
+    wanted = conversion.loaded(path)
+    return next((name for name in model.tensors if conversion.loaded(name) == wanted), None)
+
+
 def _fitting(path: str, tensor: TensorInfo, model: Checkpoint) -> TensorInfo:
     target = _target(path, tensor, model)
+    if counts_tokens(target.name) and target.shape[1:] == tensor.shape[1:] and target.rows != tensor.rows:
+        raise InputError(
+            f"{tensor.file}, tensor {tensor.name}: expected {target.rows:,} rows, a token each, as {model.reference} "
+            f"has, found {tensor.rows:,}: tokens were added before this adapter was trained; resize the model's "
+            "embeddings as then (resize_token_embeddings), save it with that tokenizer, and name that folder"
+        )
     if target.shape != tensor.shape:
         raise _misfit(tensor, target, str(list(target.shape)), model)
     return target

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from nmerge_core.checkpoints import absolute, fingerprint, halves, inspect_family, label, labels, open_checkpoint
 from nmerge_core.checkpoints.adapter import LowRank
@@ -304,3 +304,50 @@ def test_config_is_json(qwen2: str, tmp_path: Path) -> None:
     (tmp_path / "lora/adapter_config.json").write_text(json.dumps([]))
     with pytest.raises(InputError, match="adapter_config.json: expected a JSON object, found list"):
         open_checkpoint(f"{qwen2}+{tmp_path / 'lora'}")
+
+
+def test_tokens_that_were_added_before_training_are_told(qwen2: str, tmp_path: Path) -> None:
+    random_adapter(
+        qwen2, tmp_path / "lora", r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]
+    )
+    file = tmp_path / "lora/adapter_model.safetensors"
+    weights = load_file(file)
+    grown = {
+        name: torch.cat([value, value[:3]]) if "embed_tokens" in name else value for name, value in weights.items()
+    }
+    save_file(grown, file)
+    edit_config(tmp_path / "lora", base_model_name_or_path="lab/other")
+    message = r"a token each.*found \d+: tokens were added before .*names lab/other\)"
+    with pytest.raises(InputError, match=message):
+        open_checkpoint(f"{qwen2}+{tmp_path}/lora")
+
+
+def test_an_adapter_of_a_quantised_model_is_taken_and_told(qwen2: str, tmp_path: Path) -> None:
+    random_adapter(qwen2, tmp_path / "lora", r=2, target_modules=["q_proj"])
+    edit_config(tmp_path / "lora", base_model_name_or_path="unsloth/qwen2-bnb-4bit")
+    report = inspect_family(qwen2, [f"{qwen2}+{tmp_path}/lora"])
+    assert report.mergeable and any(
+        "trained on quantised weights (unsloth/qwen2-bnb-4bit)" in w for w in report.warnings
+    )
+
+
+def test_an_adapter_of_another_version_s_names_is_matched(tmp_path: Path) -> None:
+    """It names `model.language_model.layers…`, as transformers 5 does; the model was saved by 4: `model.layers…`."""
+    text = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    text |= {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}}
+    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 2}
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision))
+    model.save_pretrained(tmp_path / "base")
+    stored = open_checkpoint(str(tmp_path / "base"))
+    weight = next(name for name in stored.tensors if name.endswith("layers.0.self_attn.q_proj.weight"))
+    assert weight == "model.layers.0.self_attn.q_proj.weight"
+    (tmp_path / "lora").mkdir()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (tmp_path / "lora/adapter_config.json").write_text(json.dumps(settings))
+    path = "base_model.model.model.language_model.layers.0.self_attn.q_proj"
+    factors = {f"{path}.lora_A.weight": torch.ones(2, 16), f"{path}.lora_B.weight": torch.ones(16, 2)}
+    save_file(factors, tmp_path / "lora/adapter_model.safetensors")
+    adapted = open_checkpoint(f"{tmp_path}/base+{tmp_path}/lora")
+    # B A is 2 everywhere, times s = 2 / 2.
+    torch.testing.assert_close(adapted.read(weight), stored.read(weight) + 2)
