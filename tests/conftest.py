@@ -1,6 +1,8 @@
 """What every test has: no network, one thread, and a cache of its own."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 os.environ["NMERGE_CACHE"] = tempfile.mkdtemp(prefix="nmerge-tests-")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -40,3 +42,33 @@ def made_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Sim
         return made[family.title]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def mergekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a process that has imported mergekit, and forks."""
+    from nmerge_core.merging.mergekit.process import ENVIRONMENT
+    from nmerge_core.places import child_environment
+
+    path = str(tmp_path_factory.mktemp("mergekit") / "socket")
+    command = [sys.executable, "-c", f"from tests.forked_mergekit import serve; serve({path!r})"]
+    with subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[1],
+        env=child_environment() | ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout and server.stdout.readline() == "ready\n"
+        yield path
+        server.communicate()  # ends with its stdin
+
+
+@pytest.fixture
+def forked_mergekit(mergekit_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mergekit runs in a process that needs no imports any more."""
+    from nmerge_core.merging.mergekit import process
+    from tests import forked_mergekit
+
+    monkeypatch.setattr(process, "CHILD", (sys.executable, "-S", forked_mergekit.__file__, mergekit_server))

@@ -140,6 +140,7 @@ def test_methods_of_mergekit_are_there_where_it_is(
 
 
 @pytest.mark.mergekit
+@pytest.mark.usefixtures("forked_mergekit")
 def test_the_report_of_a_merge_by_mergekit(tiny_cache: Path, open_page: OpenPage) -> None:
     slices = [{"sources": [{"model": models(tiny_cache)[name], "layer_range": [0, 1]}]} for name in ("math", "code")]
     recipe = {"engine": "mergekit", "merge_method": "passthrough", "slices": slices}

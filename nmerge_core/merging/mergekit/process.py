@@ -18,8 +18,9 @@ from nmerge_core.progress import Progress
 
 _BAR = re.compile(r"Executing graph:\s+\d+%.*\| (\d+)/(\d+) ")  # tqdm's, of mergekit's one long loop
 # No network, no order by chance, and pickles of a model are never run, whatever is set outside.
-_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
-_ENVIRONMENT |= {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
+ENVIRONMENT |= {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+CHILD = (sys.executable, "-P", "-m", "nmerge_core.merging.mergekit.child")
 _LINES = 200  # of mergekit's output that are kept for its failure
 _LOOK_SECONDS = 0.2  # between reports of progress, where a cancel is heeded
 
@@ -53,14 +54,14 @@ class MergekitProcess:
         """Launch it for a merge into the folder `part`."""
         self.part, self._progress = part, progress
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "nmerge_core.merging.mergekit.child"],
+            CHILD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,  # an interrupt of the terminal is ours to pass on
-            env=child_environment() | _ENVIRONMENT,
+            env=child_environment() | ENVIRONMENT,
         )
         self._stage: tuple[str, float, float, str] = ("Planning in mergekit", 0, 1, "")
         self._answers: SimpleQueue[str] = SimpleQueue()
