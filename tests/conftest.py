@@ -1,5 +1,6 @@
 """What every test has: no network, one thread, and a cache of its own."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -20,6 +21,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays: to look through it at every collection takes time
 
 
 @pytest.hookimpl(tryfirst=True)  # before the test's fixtures are made

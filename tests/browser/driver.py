@@ -66,7 +66,8 @@ class App:
 
     def runs(self, kind: str = "") -> list[dict[str, Any]]:
         """Description and status of every run on disk, of one kind if named."""
-        found = [json.loads(path.read_text()) for path in sorted(self.cache.glob(f"runs/{kind}*/run.json"))]
+        files = sorted(self.cache.glob(f"runs/{kind}*/run.json"))
+        found = [json.loads(path.read_text()) for path in files if path.with_name("status.json").exists()]
         states = [json.loads((self.cache / "runs" / run["id"] / "status.json").read_text()) for run in found]
         return [run | {"state": state["state"]} for run, state in zip(found, states, strict=True)]
 
