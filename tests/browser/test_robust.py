@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from nmerge_core.family import demo_family, load_family, save_family
 from tests.browser.driver import RUN_SECONDS, App, choose, finish, keyed, press, settle, sound, traces, visit
 
-EXEMPLARS = 40  # of each category: enough that models are still being classified while others merge and look around
+EXEMPLARS = 20  # of each category: enough that models are still being classified while others merge and look around
 
 
 def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
@@ -54,7 +54,7 @@ def test_a_family_chosen_by_the_address_goes_along(app: App, tab: Callable[[], P
 
 def test_killed_worker_is_told_in_a_sentence_and_the_run_starts_again(app: App, tab: Callable[[], Page]) -> None:
     page = tab()
-    visit(page, app, "Linearity", linearity_samples="5")
+    visit(page, app, "Linearity", linearity_samples="2")
     press(page, "linearity_run")
     until = time.monotonic() + RUN_SECONDS
     while not (running := [run["id"] for run in app.runs("linearity") if run["state"] == "running"]):
