@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.config_difference import Difference, config_differences
+from nmerge_core.checkpoints.conversation import told_differences
 from nmerge_core.checkpoints.header import FLOATS
+from nmerge_core.checkpoints.heads import compare_labels, is_head, unlike_heads
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.checkpoints.reference import label
@@ -20,13 +23,13 @@ from nmerge_core.checkpoints.vocabulary import (
 )
 from nmerge_core.errors import InputError
 
-# Same shapes with another value of these would still be another function of the weights; families differ in names.
+# Same shapes with another value of these would still be another division of the weights; families differ in names.
 _HEADS = ("num_attention_heads", "num_heads", "n_head")
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj")
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
 _EXPERTS = ("num_experts_per_tok", "norm_topk_prob")
-_SAME_CONFIG = ("model_type", *_LAYERS, *_HEADS, "num_key_value_heads", *_ACTIVATIONS, *_EXPERTS)
-_NESTED = ("text_config", "vision_config")  # of a model with several towers
+_SAME_CONFIG = {"model_type", *_LAYERS, *_HEADS, "num_key_value_heads", "head_dim", *_ACTIVATIONS, *_EXPERTS}
+_TEXT = "text_config"  # of a model with several towers
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,14 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
     for checkpoint in opened:
         if checkpoint.adapter:
             warnings += [f"{label(checkpoint.reference)}: {warning}" for warning in checkpoint.adapter.warnings]
-    for checkpoint in opened[1:]:
-        errors += mismatches(opened[0], checkpoint)
-        warnings += _warnings(opened[0], checkpoint)
+    try:
+        for checkpoint in opened[1:]:
+            errors += mismatches(opened[0], checkpoint)
+            warnings += _warnings(opened[0], checkpoint)
+        unlike, told = compare_labels(opened)
+        errors, warnings = errors + unlike, warnings + told + conversation_warnings(opened)
+    except InputError as error:
+        errors.append(str(error))
     needs_tokenizer = any(_conflicting(opened[0], checkpoint) for checkpoint in opened[1:])
     warnings = list(dict.fromkeys(warnings))  # the base's own once
     return FamilyReport(tuple(facts), tuple(errors), tuple(warnings), needs_tokenizer)
@@ -100,7 +108,7 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     """Collect the facts of one model; raises InputError where its family is not known."""
     architecture = checkpoint.architecture
-    config: Mapping[str, Any] = checkpoint.config.get(_NESTED[0]) or checkpoint.config
+    config: Mapping[str, Any] = checkpoint.config.get(_TEXT) or checkpoint.config
     heads = next((int(config[key]) for key in _HEADS if key in config), 0)
     dtypes = Counter[str]()
     for tensor in checkpoint.tensors.values():
@@ -129,12 +137,11 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
 def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
     """List what makes `model` unmergeable with `base`, a sentence each, naming key or tensor."""
     name = label(model.reference)
-    ours, theirs = _settings(base.config), _settings(model.config)
     found = [
-        f"{name}: config.json, key '{key}': expected {ours[key]!r} as in the base, "
-        f"found {theirs[key]!r}; it is not a fine-tune of this base"
-        for key in ours
-        if key in theirs and ours[key] != theirs[key]  # not every version of transformers writes every key
+        f"{name}: config.json, key '{each.key}': expected {each.base!r} as in the base, "
+        f"found {each.model!r}; it is not a fine-tune of this base"
+        for each in config_differences(base.config, model.config)
+        if _is_decisive(each)
     ]
     differing = [tensor for tensor in base.tensors if tensor in model.tensors and not _shapes_fit(base, model, tensor)]
     if differing:
@@ -148,11 +155,21 @@ def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
             reason = (
                 f"; rows cannot be matched by their tokens: {_without_tokens(base) or _without_tokens(model, base)}"
             )
-        found.append(f"{name}: shapes differ from the base{added}: {some(shapes)}{reason}")
-    if missing := [tensor for tensor in base.tensors if tensor not in model.tensors]:
-        found.append(f"{name}: tensors of the base are missing: {some(missing)}")
-    if extra := [tensor for tensor in model.tensors if tensor not in base.tensors]:
-        found.append(f"{name}: tensors the base does not have: {some(extra)}")
+        if all(is_head(tensor) and not counts_tokens(tensor) for tensor in differing):
+            found.append(unlike_heads(base, model, some(shapes)))
+        else:
+            found.append(f"{name}: shapes differ from the base{added}: {some(shapes)}{reason}")
+    missing = [tensor for tensor in base.tensors if tensor not in model.tensors]
+    extra = [tensor for tensor in model.tensors if tensor not in base.tensors]
+    if (missing or extra) and all(map(is_head, (*missing, *extra))):
+        lacks = [f"it lacks the base's ({some(missing)})"] if missing else []
+        has = [f"it has its own ({some(extra)})"] if extra else []
+        found.append(unlike_heads(base, model, ", ".join(lacks + has)))
+    else:
+        if missing:
+            found.append(f"{name}: tensors of the base are missing: {some(missing)}")
+        if extra:
+            found.append(f"{name}: tensors the base does not have: {some(extra)}")
     return found + not_floats(model)
 
 
@@ -163,12 +180,27 @@ def not_floats(model: Checkpoint) -> list[str]:
     return [f"{label(model.reference)}: {expected}: {some(odd)}; dequantise it first"] if odd else []
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the function of the weights: the keys of `_SAME_CONFIG`, those of the towers as tower.key."""
-    settings = {key: config[key] for key in _SAME_CONFIG if key in config}
-    for tower in (key for key in _NESTED if config.get(key)):
-        settings |= {f"{tower}.{key}": value for key, value in _settings(config[tower]).items()}
-    return settings
+def conversation_warnings(models: Sequence[Checkpoint]) -> list[str]:
+    """Say how one talks to models otherwise than to their base, and what decides how one talks to their merge."""
+    return [
+        f"{names}: {told}; a merge has what most of its models have, or whose the recipe's 'chat_template' names"
+        for names, told in told_differences(models)
+    ]
+
+
+def _is_decisive(difference: Difference) -> bool:
+    """Whether models cannot be merged for it; a key that one of them leaves out is told by the shapes."""
+    key = difference.key.rpartition(".")[2]
+    return key in _SAME_CONFIG and difference.base is not None and difference.model is not None
+
+
+def config_warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
+    """Say what else the configurations differ in: the weights were trained for another function than the base's."""
+    return [
+        f"{label(model.reference)}: config.json, {each}; the merge takes the base's"
+        for each in config_differences(base.config, model.config)
+        if not _is_decisive(each)
+    ]
 
 
 def _shapes_fit(base: Checkpoint, model: Checkpoint, tensor: str) -> bool:
@@ -200,9 +232,7 @@ def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
     dtypes = [{tensor.dtype for tensor in checkpoint.tensors.values()} for checkpoint in (base, model)]
     if dtypes[0] != dtypes[1]:
         found.append(f"{name}: dtype {'+'.join(sorted(dtypes[1]))} where the base has {'+'.join(sorted(dtypes[0]))}")
-    for key in ("rope_parameters", "rope_theta", "rope_scaling", "rms_norm_eps"):
-        if base.config.get(key) != model.config.get(key):
-            found.append(f"{name}: config.json, key '{key}' differs from the base; the merge takes the base's")
+    found += config_warnings(base, model)
     try:
         ours = read_vocabulary(base)
         theirs, known = read_vocabulary(model), vocabulary_of(model, ours)

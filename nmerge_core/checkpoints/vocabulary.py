@@ -38,6 +38,11 @@ class Vocabulary:
         """The row of each token that has one."""
         return self.ids if self.next_id <= self.rows else {t: id for t, id in self.ids.items() if id < self.rows}
 
+    @cached_property
+    def by_id(self) -> Mapping[int, str]:
+        """The token of each id."""
+        return {id: token for token, id in self.ids.items()}
+
     @property
     def next_id(self) -> int:
         """The id that a token appended to the tokenizer gets."""

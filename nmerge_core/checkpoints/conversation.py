@@ -1,0 +1,202 @@
+"""How one talks to a model: its chat templates, the tokens that begin and end an answer, how it generates."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.json_file import read_json
+from nmerge_core.checkpoints.reference import labels
+from nmerge_core.checkpoints.vocabulary import CONFIG, Vocabulary, known_vocabulary
+from nmerge_core.errors import InputError
+
+TEMPLATE, TEMPLATES, GENERATION = "chat_template.jinja", "additional_chat_templates", "generation_config.json"
+SPECIAL_MAP, PROCESSOR_TEMPLATE = "special_tokens_map.json", "chat_template.json"
+DEFAULT = "default"  # the template that is used unless another is asked for
+SPECIAL = ("bos", "eos", "pad")  # NAME_token in the tokenizer's files, NAME_token_id in the others
+TEXT = "text_config"  # where a model of several towers has the ids
+_IDS = re.compile(r".*_token_ids?|(?:begin_)?suppress_tokens|bad_words_ids")  # settings that hold ids of tokens
+_OF_THE_PROGRAM = ("transformers_version", "_from_model_config")
+_SHOWN = 60  # characters of a setting in a message
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What stands beside a model's weights for talking to it.
+
+    `special` is bos_token, eos_token and pad_token as its tokenizer's files have them, `config` its config.json,
+    `generation` its generation_config.json, None where it has none; `vocabulary` is None where it is not known.
+    """
+
+    templates: Mapping[str, str]
+    special: Mapping[str, Any]
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any] | None
+    vocabulary: Vocabulary | None
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids that an answer ends at: where `generate` stops, and what the tokenizer calls its end."""
+        said = config_id(self.config, "eos") if self.generation is None else self.generation.get("eos_token_id")
+        ends = list(said) if isinstance(said, list) else [] if said is None else [said]
+        of_tokenizer = self.vocabulary and self.vocabulary.ids.get(token_text(self.special.get("eos_token")))
+        return tuple(dict.fromkeys([*ends, *([] if of_tokenizer is None else [of_tokenizer])]))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it generates, but for ids of tokens; a setting that says nothing is left out."""
+        given = (self.generation or {}).items()
+        return {
+            key: value
+            for key, value in given
+            if key not in _OF_THE_PROGRAM and not _IDS.fullmatch(key) and value is not None
+        }
+
+    def token(self, id: Any) -> str:
+        """Return the text of a token, or its number where no tokenizer tells it."""
+        by_id = self.vocabulary.by_id if self.vocabulary else {}
+        return by_id.get(id, f"#{id}")
+
+    @property
+    def end_tokens(self) -> tuple[str, ...]:
+        """The texts of `ends`."""
+        return tuple(map(self.token, self.ends))
+
+
+def is_ids(setting: str) -> bool:
+    """Whether a setting of generation_config.json holds ids of tokens."""
+    return bool(_IDS.fullmatch(setting))
+
+
+def token_text(token: Any) -> str:
+    """Return the text of a token as tokenizer files have it, a string or an object; empty where there is none."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else ""
+
+
+def config_id(config: Mapping[str, Any], name: str) -> Any:
+    """Return the id of a special token in config.json, where need be in the text tower's part; None if it has none."""
+    nested = config.get(TEXT)
+    own = config.get(f"{name}_token_id")
+    return nested.get(f"{name}_token_id") if own is None and isinstance(nested, Mapping) else own
+
+
+def read_conversation(checkpoint: Checkpoint) -> Conversation:
+    """Read what stands beside a model's weights; an adapter's own templates and tokens come before the model's.
+
+    Raises:
+        InputError: a file is not what it should be.
+    """
+    folder = beside = checkpoint.folder
+    if checkpoint.adapter and (own := checkpoint.adapter.file.parent) and (own / CONFIG).exists():
+        beside = own
+    generation = folder / GENERATION
+    return Conversation(
+        templates=read_templates(beside),
+        special=read_special(beside),
+        config=checkpoint.config,
+        generation=read_json(generation, "it says how to generate") if generation.exists() else None,
+        vocabulary=known_vocabulary(checkpoint),
+    )
+
+
+def read_templates(folder: Path) -> dict[str, str]:
+    """Read a folder's chat templates by name, as transformers does: files first, then the tokenizer's configuration.
+
+    Raises:
+        InputError: a file cannot be read, or the configuration has something else under `chat_template`.
+    """
+    found = {DEFAULT: folder / TEMPLATE} if (folder / TEMPLATE).exists() else {}
+    found |= {file.stem: file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    if found:
+        return {name: read_text(file) for name, file in found.items()}
+    for name in (CONFIG, PROCESSOR_TEMPLATE):
+        if not (folder / name).exists():
+            continue
+        given = read_json(folder / name, "").get("chat_template")
+        if isinstance(given, list):
+            pairs = [(each.get("name"), each.get("template")) for each in given if isinstance(each, Mapping)]
+            given = dict(pairs) if len(pairs) == len(given) else given
+        templates = {DEFAULT: given} if isinstance(given, str) else given
+        if templates is None or templates == "":
+            continue
+        if not isinstance(templates, dict) or not all(
+            isinstance(each, str) for each in (*templates, *templates.values())
+        ):
+            raise InputError(
+                f"{folder / name}: key 'chat_template': expected a template or a list of {{name, template}}, found "
+                f"{type(given).__name__}"
+            )
+        return templates
+    return {}
+
+
+def read_special(folder: Path) -> dict[str, Any]:
+    """Read the tokens of `SPECIAL` from a tokenizer's files, as they stand there."""
+    config = read_json(folder / CONFIG, "") if (folder / CONFIG).exists() else {}
+    if "added_tokens_decoder" not in config and (folder / SPECIAL_MAP).exists():  # as transformers reads older ones
+        config = config | read_json(folder / SPECIAL_MAP, "")
+    keys = [f"{name}_token" for name in SPECIAL]
+    return {key: config[key] for key in keys if token_text(config.get(key))}
+
+
+def read_text(file: Path) -> str:
+    """Read a template; raises InputError where it is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: expected a chat template, not readable as text ({error})") from error
+
+
+def told_differences(checkpoints: Sequence[Checkpoint]) -> list[tuple[str, str]]:
+    """Say of the models how one talks to them otherwise than to the first: names, and in what; alike ones together.
+
+    Raises:
+        InputError: as `read_conversation`.
+    """
+    first, *others = [read_conversation(checkpoint) for checkpoint in checkpoints]
+    _, *names = labels([checkpoint.reference for checkpoint in checkpoints])
+    told: dict[str, list[str]] = {}
+    for name, other in zip(names, others, strict=True):
+        if parts := _differences(first, other):
+            told.setdefault("; ".join(parts), []).append(name)
+    return [(", ".join(models), what) for what, models in told.items()]
+
+
+def _differences(base: Conversation, model: Conversation) -> list[str]:
+    ours, theirs = ({name: text.strip() for name, text in each.templates.items()} for each in (base, model))
+    parts = []
+    if ours != theirs:
+        parts.append(
+            "no chat template where the base has one"
+            if not theirs
+            else f"{'another' if ours else 'a'} chat template {'than the base' if ours else 'where the base has none'}"
+        )
+    if set(base.end_tokens) != set(model.end_tokens):
+        parts.append(f"ends at {_tokens(model.end_tokens)} where the base ends at {_tokens(base.end_tokens)}")
+    for name, called in (("pad", "padding"), ("bos", "first")):
+        texts = [_special(each, name) for each in (base, model)]
+        if texts[0] != texts[1]:
+            parts.append(f"{called} token {_tokens(texts[1:])} where the base has {_tokens(texts[:1])}")
+    ours, theirs = base.settings, model.settings
+    if changed := [key for key in dict.fromkeys((*theirs, *ours)) if ours.get(key) != theirs.get(key)]:
+        parts.append("generates with " + ", ".join(f"{key} {_pair(theirs.get(key), ours.get(key))}" for key in changed))
+    return parts
+
+
+def _special(conversation: Conversation, name: str) -> str:
+    """Return the text of a special token: the tokenizer's, else that of the id with which it generates."""
+    text = token_text(conversation.special.get(f"{name}_token"))
+    id = (conversation.generation or {}).get(f"{name}_token_id", config_id(conversation.config, name))
+    return text or ("" if id is None else conversation.token(id))
+
+
+def _tokens(texts: Sequence[str]) -> str:
+    return " or ".join(repr(text) for text in texts if text) or "none"
+
+
+def _pair(model: Any, base: Any) -> str:
+    shown = ["unset" if value is None else str(value)[:_SHOWN] for value in (model, base)]
+    return f"{shown[0]} (base: {shown[1]})"
