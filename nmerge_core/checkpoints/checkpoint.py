@@ -18,7 +18,7 @@ from nmerge_core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-_OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
+OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Checkpoint:
         try:
             return derive(self.config, {name: tensor.shape for name, tensor in self.tensors.items()})
         except InputError as error:
-            own = f"; it is defined by code of its own (config.json, key '{_OWN_CODE}'), which is never run"
-            raise InputError(f"{self.reference}: {error}{own if _OWN_CODE in self.config else ''}") from None
+            own = f"; it is defined by code of its own (config.json, key '{OWN_CODE}'), which is never run"
+            raise InputError(f"{self.reference}: {error}{own if OWN_CODE in self.config else ''}") from None
 
     @property
     def parameters(self) -> int:

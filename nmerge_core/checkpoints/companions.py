@@ -1,22 +1,62 @@
 """What stands beside a model's weights and goes by its tokens: tokenizer, chat template, how it generates."""
 
-from pathlib import Path
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
+# Kinds of names, so that a tokenizer's files are known whatever its class calls them; a test holds these against the
+# names that transformers' classes give. What is none of them stays behind: states of training, logs and data are
+# nobody's to pass on.
 _PATTERNS = (
     "*tokenizer*",
-    "added_tokens.json",
-    "chat_template*",
+    "*vocab*",
+    "*merges*",
+    "*tokens*.json",
+    "*bpe*",
+    "*.model",
+    "*.spm",
+    "*.tiktoken",
+    "*chat_template*",
+    "additional_chat_templates/*.jinja",
+    "*processor_config.json",
     "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "spiece.model",
-    "vocab.json",
-    "vocab.txt",
+    "tekken.json",
+    "normalizer.json",
+    "word_*.json",
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "modules.json",
+    "*sentence_*.json",
 )
+_MODULES = "modules.json"  # of sentence-transformers: it names the folders of what stands behind the model
+_NEVER = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
 
 
 def companions(folder: Path) -> set[Path]:
-    """Return the files and folders of a model that travel with its tokenizer."""
-    return {found for pattern in _PATTERNS for found in folder.glob(pattern)}
+    """Return the files of a model that travel with its tokenizer: none of its weights, and no code."""
+    found = {each for pattern in _PATTERNS for each in folder.glob(pattern)}
+    return {each for each in found if each.is_file() and each.suffix not in _NEVER} | set(_of_modules(folder))
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy the companions of a model's folder to their places in another."""
+    for file in companions(source):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+
+
+def _of_modules(folder: Path) -> Iterator[Path]:
+    """Yield the files of the modules behind a model: a pooling, a projection, which has a few weights of its own."""
+    listed = None
+    with suppress(OSError, ValueError):
+        listed = json.loads((folder / _MODULES).read_text(encoding="utf-8"))
+    paths = [each.get("path") for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
+    for path in paths:
+        inside = PurePosixPath(path) if isinstance(path, str) else PurePosixPath()
+        if inside.parts and not inside.is_absolute() and ".." not in inside.parts:
+            below = (folder / inside).rglob("*")
+            yield from (each for each in below if each.is_file() and each.suffix not in (".py", ".pyc"))

@@ -18,3 +18,8 @@ def read_json(file: Path, why: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write JSON as it stands beside weights."""
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

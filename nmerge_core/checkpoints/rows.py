@@ -7,7 +7,7 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from nmerge_core.checkpoints.header import DTYPE_BYTES, Pieced, TensorInfo
+from nmerge_core.checkpoints.header import DTYPE_BYTES, TORCH_NAMES, Pieced, TensorInfo
 from nmerge_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,10 +54,7 @@ def torch_dtype(name: str) -> "torch.dtype":
     """Translate a safetensors dtype name."""
     import torch
 
-    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
-    names |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
-    names |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-    return getattr(torch, names[name])
+    return getattr(torch, TORCH_NAMES[name])
 
 
 def read_into(tensor: TensorInfo, runs: Iterable[tuple[int, int]], buffer: memoryview) -> None:

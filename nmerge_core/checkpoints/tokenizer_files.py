@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmerge_core.checkpoints.json_file import write_json
 from nmerge_core.checkpoints.vocabulary import ADDED, CONFIG, TOKENIZER, Flags, Vocabulary
 from nmerge_core.errors import InputError
 
@@ -29,9 +30,9 @@ class Extension:
             if "added_tokens_decoder" in config:
                 entries = {str(id): {"content": token, **self.flags[token]} for token, id in self.ids.items()}
                 config["added_tokens_decoder"] |= entries
-                _write(folder / CONFIG, config)
+                write_json(folder / CONFIG, config)
         if (folder / ADDED).exists():
-            _write(folder / ADDED, json.loads((folder / ADDED).read_text(encoding="utf-8")) | dict(self.ids))
+            write_json(folder / ADDED, json.loads((folder / ADDED).read_text(encoding="utf-8")) | dict(self.ids))
 
 
 def extend(folder: Path, own: Vocabulary, appended: Mapping[str, Flags]) -> Extension:
@@ -60,7 +61,3 @@ def extend(folder: Path, own: Vocabulary, appended: Mapping[str, Flags]) -> Exte
                 f"{tokenizer.token_to_id(token):,}: its ids have gaps; choose `base` or a model as the 'tokenizer'"
             )
     return Extension(tokenizer, ids, appended)
-
-
-def _write(file: Path, content: object) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.architecture import Matrix
-from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.companions import companions
+from nmerge_core.checkpoints.checkpoint import OWN_CODE, Checkpoint
+from nmerge_core.checkpoints.companions import copy_companions
 from nmerge_core.checkpoints.header import DTYPE_BYTES, FLOATS, TensorInfo
+from nmerge_core.checkpoints.json_file import read_json, write_json
+from nmerge_core.checkpoints.written_config import configurations, written_config
 from nmerge_core.errors import InputError
 
 SHARD_BYTES = 5_000_000_000  # the Hub's customary largest shard
@@ -108,19 +110,12 @@ def write_matrix(tensor: TensorInfo, matrix: Matrix, start: int, values: NDArray
         os.close(descriptor)
 
 
-def write_companions(
-    folder: Path, config: Mapping[str, Any], tokenizer: Checkpoint, layout: Layout, dtype: str | None
-) -> None:
+def write_companions(folder: Path, config: Mapping[str, Any], tokenizer: Checkpoint, layout: Layout) -> None:
     """Write config.json and the index, and copy the tokenizer and the generation settings of one model."""
-    config = dict(config)
-    if dtype:
-        config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for companion in companions(tokenizer.folder):
-        if companion.is_file():
-            shutil.copyfile(companion, folder / companion.name)
-        else:
-            shutil.copytree(companion, folder / companion.name, dirs_exist_ok=True)
+    copy_companions(tokenizer.folder, folder)
+    for file in configurations(folder):
+        write_json(file, {key: value for key, value in read_json(file, "").items() if key != OWN_CODE})
+    write_json(folder / "config.json", written_config(config, layout.tensors))
     write_index(folder, layout)
 
 
@@ -130,7 +125,7 @@ def write_index(folder: Path, layout: Layout) -> None:
         weight_map = {name: tensor.file.name for name, tensor in layout.tensors.items()}
         total = sum(tensor.bytes for tensor in layout.tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", index)
 
 
 def check_target(out: Path, needed: int) -> None:

@@ -52,8 +52,7 @@ def inspect(arguments: Namespace) -> None:
         print(json.dumps({**asdict(report), "mergeable": report.mergeable}, indent=1))
     elif report.models:
         _print_facts(report)
-        for warning in report.warnings:
-            print(f"nmerge: warning: {warning}", file=sys.stderr)
+        _warn(report.warnings)
     if report.errors:
         raise InputError("; ".join(report.errors))
 
@@ -146,11 +145,13 @@ def merge(arguments: Namespace) -> None:
     recipe = engine.load(arguments.recipe)
     if arguments.dry_run:
         choose_device(arguments.device)  # an error where there is none such
-        print("\n".join(engine.estimate(recipe, arguments.out, TerminalProgress()).lines))
+        cost = engine.estimate(recipe, arguments.out, TerminalProgress())
+        print("\n".join(cost.lines))
+        _warn(cost.warnings)
         return
 
     def work(recipe: Any, device: str, out: Path, progress: TerminalProgress) -> None:
-        engine.merge(engine.load(recipe), out, device=device, progress=progress)
+        _warn(engine.merge(engine.load(recipe), out, device=device, progress=progress).facts["warnings"])
 
     _make("merge", arguments, work, "merged")
     from nmerge_core import distributed
@@ -265,6 +266,11 @@ def write_csv(frame: "pd.DataFrame", path: Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"nmerge: warning: {warning}", file=sys.stderr)
 
 
 def _give(frame: "pd.DataFrame", out: Path | None) -> None:

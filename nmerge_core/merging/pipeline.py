@@ -3,10 +3,11 @@
 import hashlib
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints.conversation_files import with_ids, write_conversation
 from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout, write_companions
 from nmerge_core.inputs import Places
 from nmerge_core.machine import kind_of, peak_memory
@@ -45,7 +46,7 @@ def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Repo
 
 def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -> Report:
     started = time.monotonic()
-    recipe, stream, vocabulary = opened.recipe, opened.stream, opened.vocabulary
+    recipe, stream, vocabulary, conversation = opened.recipe, opened.stream, opened.vocabulary, opened.conversation
     staging = staging_folder(out)
     layout = plan_layout(staging, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
     if group.first:
@@ -59,7 +60,7 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
         opened.check_unchanged()
         group.barrier(staging, progress)
         merged = time.monotonic()
-        warnings = [*vocabulary.warnings, *prepared.report.get("warnings", ())]
+        warnings = [*opened.warnings, *prepared.report.get("warnings", ())]
         found = {each.name: asdict(each) for each in (*recipe.method.results, *prepared.results)}
         results = [found[name] for name in found if name in prepared.report]
         report = Report(
@@ -73,15 +74,22 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
             seconds={"prepare": ready - started, "merge": merged - ready},
             peak_memory=peak_memory(),
             results=results,
-            facts={**prepared.report, "warnings": warnings, **vocabulary.report(stream.checkpoints)},
+            facts={
+                **prepared.report,
+                "warnings": warnings,
+                **vocabulary.report(stream.checkpoints),
+                **conversation.report(),
+            },
         )
         if group.first:
-            write_companions(staging, vocabulary.config(stream.donor), vocabulary.tokenizer, layout, recipe.dtype)
+            config = with_ids(vocabulary.config(stream.donor), conversation.conversation)
+            write_companions(staging, config, vocabulary.tokenizer, layout)
             if extension := vocabulary.extension():
                 extension.write(staging)
+            write_conversation(staging, conversation.conversation)
             architectures = stream.donor.config.get("architectures") or ()
-            full, _ = recipe.in_full(Places(cache_root()))
-            describe(staging, full.resolved(prepared), prepared, report, architectures)
+            full, _ = replace(recipe, chat_template=conversation.choice).in_full(Places(cache_root()))
+            describe(staging, full.resolved(prepared), prepared, report, architectures, conversation.summary)
             publish(staging, out)
         group.release()
     return report

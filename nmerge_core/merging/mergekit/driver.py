@@ -14,6 +14,7 @@ from pathlib import Path
 from nmerge_core.checkpoints import Checkpoint, absolute, halves, labels, open_checkpoint, resolve
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.compatibility import mismatches
+from nmerge_core.checkpoints.conversation import told_differences
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import check_target, existing_parent
@@ -48,10 +49,10 @@ def plan(recipe: MergekitRecipe, out: Path, progress: Progress = silent) -> Plan
     Raises:
         InputError: as `merge`.
     """
-    _open(recipe)
+    opened = _open(recipe)
     with _planned(recipe, out, "cpu", progress) as child:
         check_target(out, child.plan.bytes_written)
-        return child.plan
+        return replace(child.plan, warnings=opened.warnings)
 
 
 def merge(recipe: MergekitRecipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:
@@ -88,9 +89,14 @@ def _open(recipe: MergekitRecipe) -> Sources:
         donor, *models = as_family(opened.donor, [model for model in opened.models if model is not opened.donor])
         if reasons := [reason for model in models for reason in mismatches(donor, model)]:
             raise InputError("these models cannot be merged:\n  " + "\n  ".join(reasons))
+        warnings = tuple(
+            f"{names}: {told}; mergekit's merge has the base's unless the recipe's 'chat_template' says otherwise"
+            for names, told in told_differences([opened.donor, *models])
+        )
         if not (recipe.given.get("tokenizer") or recipe.given.get("tokenizer_source")):
             _check_rows(donor, models)
-            return replace(opened, warnings=by_position(donor, models))
+            warnings = (*by_position(donor, models), *warnings)
+        return replace(opened, warnings=warnings)
     return opened
 
 

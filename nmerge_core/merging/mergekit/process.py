@@ -33,6 +33,7 @@ class Plan:
     parameters: int
     bytes_read: int
     bytes_written: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:

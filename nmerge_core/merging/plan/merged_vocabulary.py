@@ -45,6 +45,15 @@ class MergedVocabulary:
         """
         return extend(self.tokenizer.folder, self.own, self.appended) if self.own and self.appended else None
 
+    def ids(self) -> Mapping[str, int] | None:
+        """Return the id of each of the merge's tokens that has a row; None where no tokenizer tells them."""
+        own = self.own or known_vocabulary(self.tokenizer)
+        if own is None:
+            return None
+        appended = {token: own.next_id + place for place, token in enumerate(self.appended)}
+        rows = self.rows.rows if self.rows else own.rows
+        return {token: id for token, id in {**own.ids, **appended}.items() if id < rows}
+
     def config(self, donor: Checkpoint) -> dict[str, Any]:
         """Return the donor's configuration with the size of this vocabulary and its tokenizer's special ids."""
         config = dict(donor.config)

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.compatibility import mismatches, not_floats
+from nmerge_core.checkpoints.compatibility import config_warnings, mismatches, not_floats
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.heads import compare_labels
 from nmerge_core.checkpoints.matching import as_family
+from nmerge_core.checkpoints.written_config import left_out
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
 from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.plan.merged_conversation import MergedConversation, merged_conversation
 from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.merging.recipe import gradients
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -26,6 +29,8 @@ class Opened:
     recipe: Recipe
     stream: Stream
     vocabulary: MergedVocabulary
+    conversation: MergedConversation
+    warnings: tuple[str, ...]
     stamps: Mapping[Path, Stamp]
 
     def check_unchanged(self) -> None:
@@ -64,9 +69,11 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     if opened:
         opened = as_family(opened[0], opened[1:])
     family = iter(opened)
-    reasons = []
+    reasons, warnings = list[str](), list[str]()
     for each in found:
         reasons += [str(each)] if isinstance(each, InputError) else _reasons(opened[0], next(family))
+    if not reasons:
+        reasons, warnings = compare_labels(opened)
     if reasons:
         listed = "these models cannot be merged:\n  " + "\n  ".join(reasons)
         raise InputError(listed if len(references) > 1 else reasons[0])
@@ -74,7 +81,11 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     stream = Stream(base, tuple(models), choose_device(device), differences=recipe.method.needs_base)
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
-    return Opened(recipe, replace(stream, vocabulary=vocabulary.rows), vocabulary, stamps(stream.checkpoints))
+    conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
+    warnings += [told for model in opened[1:] for told in config_warnings(opened[0], model)]
+    warnings += [*left_out(stream.donor, vocabulary.tokenizer), *vocabulary.warnings, *conversation.warnings]
+    stream = replace(stream, vocabulary=vocabulary.rows)
+    return Opened(recipe, stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
 
 
 def _open(reference: str) -> Checkpoint | InputError:
@@ -99,7 +110,7 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     """Open another recipe; where it merges the same models they stay open."""
 
     def sources(of: Recipe) -> tuple[object, ...]:
-        return (of.base_model, of.references, of.method.needs_base, of.tokenizer)
+        return (of.base_model, of.references, of.method.needs_base, of.tokenizer, of.chat_template)
 
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)

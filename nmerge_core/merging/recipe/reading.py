@@ -12,6 +12,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
 from nmerge_core.merging.recipe.registry import Method, find_method, methods
+from nmerge_core.merging.recipe.template_choice import read_template_choice
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.yaml_file import plain, read_mapping
@@ -19,7 +20,7 @@ from nmerge_core.yaml_file import plain, read_mapping
 Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or what stands in it
 
 _KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
-_KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "engine")
+_KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template", "engine")
 # mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
 _WITHOUT_EFFECT = ("int8_mask",)
 
@@ -48,6 +49,7 @@ def load_recipe(source: Source) -> Recipe:
     entries = tuple(entry for entry in _entries(content.get("models"), method) if not _is_base(entry, base, method))
     if not entries:
         raise InputError("recipe, key 'models': expected at least one model besides the base, found none")
+    references = [*([base] if base else []), *(entry.model for entry in entries)]
     return Recipe(
         merge_method=name,
         base_model=base,
@@ -57,7 +59,8 @@ def load_recipe(source: Source) -> Recipe:
         dtype=_dtype(content, "out_dtype") or _dtype(content, "dtype"),
         run_dtype=_dtype(content, "run_dtype", RUN_DTYPES) or AUTO,
         seed=_seed(content.get("seed", 0)),
-        tokenizer=read_choice(content, [*([base] if base else []), *(entry.model for entry in entries)]),
+        tokenizer=read_choice(content, references),
+        chat_template=read_template_choice(content, references),
         folder=file.parent if (file := file_of(source)) else None,
     )
 

@@ -1,6 +1,7 @@
 """A checked recipe: it knows its values, its own content and YAML, what it reads, and what it is called."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,14 @@ from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Method, named
+from nmerge_core.merging.recipe.template_choice import TemplateChoice
 from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice
 from nmerge_core.merging.recipe.values import Values, steady
 from nmerge_core.number_format import AUTO
 from nmerge_core.parameters import Choice, Flag, Number, Parameter, Solved
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-ENGINE_VERSION = 1  # raised when the engine writes other bytes for the same recipe
+ENGINE_VERSION = 2  # raised when the engine writes other bytes for the same recipe
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Recipe:
     run_dtype: str = AUTO
     seed: int = 0
     tokenizer: TokenizerChoice | None = None
+    chat_template: TemplateChoice | None = None
     folder: Path | None = field(default=None, compare=False)
 
     @property
@@ -106,6 +109,8 @@ class Recipe:
             content["run_dtype"] = self.run_dtype
         if self.tokenizer:
             content["tokenizer"] = self.tokenizer.content()
+        if self.chat_template:
+            content["chat_template"] = self.chat_template.source
         return content | {"seed": self.seed}
 
     @cached_property
@@ -136,6 +141,9 @@ class Recipe:
         ]
         if self.tokenizer:
             changed.append(f"tokenizer {names.get(self.tokenizer.source, label(self.tokenizer.source))}")
+        if self.chat_template and self.chat_template.kind != "text":
+            source = self.chat_template.source
+            changed.append(f"chat template {names.get(source, label(source))}")
         return ", ".join([f"{self.method.title}{own}", *changed])
 
     def path(self, reference: str) -> Path:
@@ -173,9 +181,14 @@ class Recipe:
 
         entries = tuple(ModelEntry(model(entry.model), values(entry.parameters)) for entry in self.models)
         base = model(self.base_model) if self.base_model else None
+        template = self.chat_template and self.chat_template.renamed(model)
+        if template and template.kind == "file":
+            with _named("chat_template"):
+                file, found["chat_template"] = places.file(template.source)
+            template = replace(template, source=file)
         tokenizer = self.tokenizer and self.tokenizer.renamed(model)
-        full = replace(self, base_model=base, models=entries, parameters=values(self.parameters), tokenizer=tokenizer)
-        return full, found
+        full = replace(self, base_model=base, models=entries, parameters=values(self.parameters))
+        return replace(full, tokenizer=tokenizer, chat_template=template), found
 
     def resolved(self, prepared: Prepared) -> "Recipe":
         """Fill in what a method found out, as a finished merge records it."""
@@ -194,7 +207,14 @@ def _short(value: Any) -> str:
 
 
 def _content(parameter: Parameter, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
-    try:
+    with _named(parameter.name):
         return parameter.content(value, places)
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Name the recipe's key in what is wrong with its value."""
+    try:
+        yield
     except InputError as error:
-        raise InputError(f"recipe, key '{parameter.name}': {error}") from error
+        raise InputError(f"recipe, key '{key}': {error}") from error

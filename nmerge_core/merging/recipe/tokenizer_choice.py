@@ -73,11 +73,15 @@ def read_choice(recipe: Mapping[str, Any], references: Sequence[str]) -> Tokeniz
 
 
 def _source(given: Any, references: Sequence[str]) -> str:
-    return given if given in (BASE, UNION) else _model(given, references, f"{_KEY}: expected base, union or one of")
+    return given if given in (BASE, UNION) else find_model(given, references, f"{_KEY}: expected base, union or one of")
 
 
-def _model(given: Any, references: Sequence[str], expected: str) -> str:
-    """Find a model among the recipe's: by what the recipe calls it, mergekit's model:path, its path or its label."""
+def find_model(given: Any, references: Sequence[str], expected: str) -> str:
+    """Find a model among the recipe's: by what the recipe calls it, mergekit's model:path, its path or its label.
+
+    Raises:
+        InputError: it is none of them; the message begins with what was `expected`.
+    """
     name = given.removeprefix("model:") if isinstance(given, str) else ""
     place = path.resolve() if name and (path := Path(expanduser(name))).exists() else None
     for reference, short in zip(references, labels(references), strict=True):
@@ -95,7 +99,7 @@ def _token(token: str, given: Any, references: Sequence[str]) -> TokenSource:
         raise InputError(f"{where}.force: expected true or false, found {force!r}")
     expected = f"{where}.source: expected {{kind: zero}}, {{kind: model_token, model: …, token: …}}, or one of"
     if not isinstance(source, Mapping):
-        return TokenSource(_model(source, references, expected), None, force)
+        return TokenSource(find_model(source, references, expected), None, force)
     if source == {"kind": "zero"}:
         return TokenSource(None, None, force)
     row = source.get("token", source.get("token_id"))
@@ -106,7 +110,7 @@ def _token(token: str, given: Any, references: Sequence[str]) -> TokenSource:
         or isinstance(row, bool)
     ):
         raise InputError(f"{expected} the recipe's models; found {dict(source)}")
-    return TokenSource(_model(source.get("model"), references, expected), row, force)
+    return TokenSource(find_model(source.get("model"), references, expected), row, force)
 
 
 def _entry(source: TokenSource) -> dict[str, Any]:

@@ -53,12 +53,15 @@ def _json(content: Any) -> str:
     return json.dumps(finite(content), indent=1, allow_nan=False)
 
 
-def describe(staging: Path, resolved: Recipe, prepared: Prepared, report: Report, architectures: Sequence[str]) -> None:
+def describe(
+    staging: Path, resolved: Recipe, prepared: Prepared, report: Report, architectures: Sequence[str], talked_to: str
+) -> None:
     """Write everything beside the weights into the folder of a finished merge."""
     (staging / "nmerge_recipe.yaml").write_text(resolved.yaml, encoding="utf-8")
     (staging / "nmerge_report.json").write_text(_json(asdict(report)) + "\n", encoding="utf-8")
     names = labels(resolved.references)
-    (staging / "README.md").write_text(model_card(resolved, names, report.version, architectures), encoding="utf-8")
+    card = model_card(resolved, names, report.version, architectures, talked_to)
+    (staging / "README.md").write_text(card, encoding="utf-8")
     if prepared.categories is not None:
         (staging / NEURONS_FOLDER).mkdir(exist_ok=True)
         prepared.categories.to_parquet(staging / NEURONS_FOLDER / "neurons.parquet", index=False)

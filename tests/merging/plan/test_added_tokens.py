@@ -119,9 +119,9 @@ def test_the_united_tokenizer_is_the_bases_with_the_tokens_appended(family, tmp_
     a, b = tokenizer("ab")["input_ids"]
     assert tokenizer("a<user>b <tool><end>")["input_ids"] == [a, 257, b, 259, 258]  # <tool> takes the space before it
     assert tokenizer.decode([a, 257, 259], skip_special_tokens=True) == "a<tool>"  # it is not a special one
-    assert tokenizer.eos_token == "<|endoftext|>" and tokenizer.chat_template is None
+    assert tokenizer.eos_token == "<end>" and tokenizer.chat_template == CHAT  # chat alone has a template
     config = json.loads((tmp_path / "out/config.json").read_text())
-    assert (config["vocab_size"], config["eos_token_id"], config["tie_word_embeddings"]) == (260, 0, family.tied)
+    assert (config["vocab_size"], config["eos_token_id"], config["tie_word_embeddings"]) == (260, 258, family.tied)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.get_input_embeddings().weight.shape == model.get_output_embeddings().weight.shape == (260, 32)
     assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == family.tied
