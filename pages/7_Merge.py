@@ -14,6 +14,7 @@ from nmerge_core.merging.engine import AnyRecipe, load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
 from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
@@ -36,10 +37,10 @@ def gallery(available: dict[str, Method]) -> None:
 def recipe_of_controls(family: Family, method: Method, available: dict[str, Method]) -> dict[str, Any]:
     """Draw the method's controls and return the recipe they make."""
     labelled = {model.label: model for model in family.models}
-    left, middle, words, right = st.columns([2, 1, 1, 0.8])
-    chosen = left.multiselect(
+    chosen = st.multiselect(
         "Fine-tunes", list(labelled), default=list(labelled), key="merge_models", help="The models to merge, in order"
     )
+    middle, words, talk, right = st.columns(4)
     dtype = middle.selectbox(
         "Written as",
         list(DTYPES),
@@ -60,6 +61,17 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         key="merge_tokenizer",
         help="Whose tokens the merge has. Rows of embeddings are then matched by token; without it by position",
     )
+    speakers = {AUTO: "as most", BASE: tokenizers[BASE]} | {member.reference: f"{member.label}'s" for member in members}
+    template = talk.selectbox(
+        "Chat template",
+        list(speakers),
+        index=None,
+        format_func=lambda name: speakers.get(name, name),
+        placeholder=speakers[AUTO],
+        key="merge_chat_template",
+        help="Whose chat template, end tokens and generation settings the merge has: those of most models, unless one "
+        "is named. A file of your own can be named in the YAML",
+    )
     seed = right.number_input(
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
     )
@@ -74,7 +86,8 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         recipe["base_model"] = family.base
     models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
     recipe |= {"models": models, "parameters": shared, "seed": seed}
-    return recipe | {key: value for key, value in (("dtype", dtype), ("tokenizer", tokenizer)) if value}
+    chosen_by_word = (("dtype", dtype), ("tokenizer", tokenizer), ("chat_template", template))
+    return recipe | {key: value for key, value in chosen_by_word if value}
 
 
 def _tuned_for(members: list[Member]) -> list[str]:
@@ -155,6 +168,10 @@ def draw_cost(recipe: Recipe) -> None:
         whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
         metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
+    st.text(f"Conversation: {cost.conversation}")
+    if cost.warnings:
+        with st.expander(f"What to know first ({len(cost.warnings)})", icon=":material/info:"):
+            st.text("\n".join(cost.warnings))
 
 
 def formula(recipe: AnyRecipe) -> str:

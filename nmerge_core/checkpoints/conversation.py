@@ -18,7 +18,10 @@ DEFAULT = "default"  # the template that is used unless another is asked for
 SPECIAL = ("bos", "eos", "pad")  # NAME_token in the tokenizer's files, NAME_token_id in the others
 TEXT = "text_config"  # where a model of several towers has the ids
 _IDS = re.compile(r".*_token_ids?|(?:begin_)?suppress_tokens|bad_words_ids")  # settings that hold ids of tokens
-_OF_THE_PROGRAM = ("transformers_version", "_from_model_config")
+_OF_THE_PROGRAM = re.compile(r"transformers_version|_from_model_config|use_cache|return_dict.*|output_.*")
+# What these are where nothing is said; some versions of transformers write that out.
+_NEUTRAL = dict.fromkeys(("temperature", "top_p", "typical_p", "repetition_penalty", "length_penalty", "num_beams"), 1)
+_NEUTRAL |= {"num_beam_groups": 1, "num_return_sequences": 1, "encoder_repetition_penalty": 1, "top_k": 50}
 _SHOWN = 60  # characters of a setting in a message
 
 
@@ -51,7 +54,7 @@ class Conversation:
         return {
             key: value
             for key, value in given
-            if key not in _OF_THE_PROGRAM and not _IDS.fullmatch(key) and value is not None
+            if not _OF_THE_PROGRAM.fullmatch(key) and not _IDS.fullmatch(key) and value and _NEUTRAL.get(key) != value
         }
 
     def token(self, id: Any) -> str:

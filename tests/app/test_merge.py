@@ -73,6 +73,16 @@ def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
     client.cancel(run)
 
 
+def test_whose_chat_template_is_chosen_and_said(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    assert "chat_template" not in recipe_shown(app)
+    box = app.selectbox(key="merge_chat_template")
+    assert box.options == ["as most", "the base's", "math's", "code's"]
+    app.selectbox(key="merge_chat_template").set_value(models(tiny_cache)["code"]).run()
+    assert recipe_shown(app)["chat_template"] == models(tiny_cache)["code"]
+    assert any(each.value.startswith("Conversation: ") and each.value.endswith("of code") for each in app.text)
+
+
 def test_the_tokenizer_is_the_bases_unless_chosen(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE, merge_method="TIES-Merging")
     assert "tokenizer" not in recipe_shown(app)

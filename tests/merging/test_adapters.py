@@ -96,7 +96,7 @@ def test_what_is_written_names_model_and_adapter_and_gives_the_same_bytes(
 
 def test_the_card_lists_hub_ids_of_models_and_adapters_apart(family) -> None:
     recipe = {**recipe_of(family, ["org/base+org/math", "org/base+/runs/lora"]), "base_model": "org/base"}
-    card = model_card(load_recipe(recipe), ["base+math", "base+lora"], "0", ["Qwen2ForCausalLM"])
+    card = model_card(load_recipe(recipe), ["base+math", "base+lora"], "0", ["Qwen2ForCausalLM"], "of base")
     assert yaml.safe_load(card.split("---")[1])["base_model"] == ["org/base", "org/math"]
 
 

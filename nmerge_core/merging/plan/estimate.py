@@ -42,7 +42,7 @@ class Estimate:
     solving: bool
     rows: int
     appended: int
-    talked_to: str  # whose chat template, end tokens and generation settings the merge has
+    conversation: str  # whose chat template, end tokens and generation settings the merge has
     warnings: tuple[str, ...]
 
     @property
@@ -57,7 +57,7 @@ class Estimate:
             f"disk free     {self.disk_free / 1e6:>10,.1f} MB",
             f"peak memory   {self.peak_memory / 1e6:>10,.1f} MB",
             f"about         {self.seconds:>10,.1f} s" + (" and running the models on texts" if self.solving else ""),
-            f"talked to by  {self.talked_to}",
+            f"conversation  {self.conversation}",
         ]
 
 
@@ -102,7 +102,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         solving=solving or searching,
         rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),
         appended=len(opened.vocabulary.appended),
-        talked_to=opened.conversation.summary,
+        conversation=opened.conversation.summary,
         warnings=opened.warnings,
     )
 

@@ -8,10 +8,12 @@ from nmerge_core.checkpoints import halves
 from nmerge_core.merging.recipe.recipe import Recipe
 
 
-def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures: Sequence[str], talked_to: str) -> str:
+def model_card(
+    recipe: Recipe, names: Sequence[str], version: str, architectures: Sequence[str], conversation: str
+) -> str:
     """Write a Hugging Face model card: method, sources, how to load it, and the recipe that makes it again.
 
-    `architectures` are the classes that config.json names; `talked_to` says whose chat template and settings it has.
+    `architectures` are the classes that config.json names; `conversation` says whose chat template and settings it has.
     """
     method = recipe.method
     return compose(
@@ -21,7 +23,7 @@ def model_card(recipe: Recipe, names: Sequence[str], version: str, architectures
         list(zip(names, recipe.references, strict=True)),
         recipe.brief.yaml,
         architectures,
-        talked_to,
+        conversation,
     )
 
 
@@ -32,7 +34,7 @@ def compose(
     models: Sequence[tuple[str, str]],
     recipe: str,
     architectures: Sequence[str],
-    talked_to: str = "",
+    conversation: str = "",
 ) -> str:
     """Write a model card from its parts; `models` holds each model's name and reference."""
     references = [base, *(each for _, each in models)] if base else [each for _, each in models]
@@ -61,7 +63,7 @@ def compose(
             *_loading(architectures),
             "```",
             "",
-            *([f"How one talks to it: {talked_to}.", ""] if talked_to else []),
+            *([f"Conversation: {conversation}.", ""] if conversation else []),
             "## Recipe",
             "",
             "As resolved, defaults and solved coefficients included, in `nmerge_recipe.yaml`; sources, coefficients",

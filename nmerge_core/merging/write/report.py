@@ -54,13 +54,13 @@ def _json(content: Any) -> str:
 
 
 def describe(
-    staging: Path, resolved: Recipe, prepared: Prepared, report: Report, architectures: Sequence[str], talked_to: str
+    staging: Path, resolved: Recipe, prepared: Prepared, report: Report, architectures: Sequence[str], conversation: str
 ) -> None:
     """Write everything beside the weights into the folder of a finished merge."""
     (staging / "nmerge_recipe.yaml").write_text(resolved.yaml, encoding="utf-8")
     (staging / "nmerge_report.json").write_text(_json(asdict(report)) + "\n", encoding="utf-8")
     names = labels(resolved.references)
-    card = model_card(resolved, names, report.version, architectures, talked_to)
+    card = model_card(resolved, names, report.version, architectures, conversation)
     (staging / "README.md").write_text(card, encoding="utf-8")
     if prepared.categories is not None:
         (staging / NEURONS_FOLDER).mkdir(exist_ok=True)

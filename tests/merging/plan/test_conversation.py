@@ -24,7 +24,16 @@ from tests.merging.vocabularies import TRAINED, with_tokens
 START, END = "<|im_start|>", "<|im_end|>"
 TOKENS = [*TRAINED, START, END]  # 16 and 17
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
-SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "eos_token_id": [17, 0], "pad_token_id": 0}
+SAMPLING = {
+    "do_sample": True,
+    "use_cache": True,
+    "top_k": 50,
+    "num_beams": 1,
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "eos_token_id": [17, 0],
+    "pad_token_id": 0,
+}
 HI = [{"role": "user", "content": "ab"}]
 
 
@@ -129,7 +138,7 @@ def test_auto_takes_what_most_have(talkers, tmp_path: Path) -> None:
         return recipe_and_estimate(recipe_of(talkers, *models, **more))
 
     def recipe_and_estimate(recipe: Any) -> str:
-        return estimate(recipe, tmp_path / "out").talked_to.rpartition(" ")[2]
+        return estimate(recipe, tmp_path / "out").conversation.rpartition(" ")[2]
 
     assert owner(str(other), "chat", "code") == "chat"  # two of three, blanks at the end do not count
     assert owner("plain", str(other), "plain") == "other"  # models without template have no say
@@ -282,5 +291,5 @@ def test_inspect_and_the_dry_run_tell(talkers, tmp_path: Path, capsys: pytest.Ca
     recipe.write_text(recipe_of(talkers, "chat").yaml)
     assert main(["merge", str(recipe), str(tmp_path / "out"), "--dry-run"]) == 0
     said = capsys.readouterr()
-    assert f"talked to by  chat template, end tokens ({END}, <|endoftext|>) and generation settings of chat" in said.out
+    assert f"conversation  chat template, end tokens ({END}, <|endoftext|>) and generation settings of chat" in said.out
     assert "nmerge: warning: chat: a chat template where the base has none;" in said.err
