@@ -54,7 +54,6 @@ SLICES = {
     [
         ({"merge_method": "slerp", "models": [{"model": "a"}]}, "'slerp' is one of mergekit's methods; write `engine"),
         (SLICES, "key 'slices' is mergekit's own; write `engine: mergekit` in the recipe"),
-        ({"merge_method": "ties", "chat_template": "auto"}, "key 'chat_template' is mergekit's own"),
         ({"merge_method": "ties", "engine": "mergkit"}, "expected nmerge or mergekit, found 'mergkit'"),
         ({"merge_method": "ties", "out_dtype": "bf16"}, "key 'base_model'"),
         ({"merge_method": "linear", "models": [{"model": "a"}], "out_dtype": "bf16"}, "key 'out_dtype': expected one"),
