@@ -63,7 +63,7 @@ def test_every_file_that_a_tokenizer_class_of_transformers_names_is_carried() ->
 def test_what_others_were_quantised_by_and_code_are_left_out_and_said(tmp_path: Path) -> None:
     weights = checkpoints.random_weights(0)
     own = {"AutoModelForCausalLM": "modeling_x.X", "AutoConfig": "modeling_x.C"}
-    left = {"auto_map": own, "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    left: dict[str, Any] = {"auto_map": own, "quantization_config": {"quant_method": "gptq", "bits": 4}}
     base = checkpoints.write(tmp_path / "base", weights, **left)
     tune = checkpoints.write(tmp_path / "tune", weights)
     (tmp_path / "base/tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": "x.X"}, "a": "é"}))

@@ -13,8 +13,8 @@ from nmerge_core.checkpoints.compatibility import mismatches
 from nmerge_core.checkpoints.config_difference import config_differences
 from tests.merging import checkpoints
 
-SMALL = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-LLAMA = {"model_type": "llama", **SMALL}
+SMALL: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+LLAMA: dict[str, Any] = {"model_type": "llama", **SMALL}
 # What version 4 of transformers wrote of a model, and what version 5 writes.
 VERSION_4 = LLAMA | {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}, "torch_dtype": "bfloat16"}
 VERSION_4 |= {"temperature": 0.7, "use_cache": True, "transformers_version": "4.40.0", "_name_or_path": "x"}

@@ -96,7 +96,7 @@ def test_a_merge_talks_and_stops_as_the_fine_tune_that_can(talkers, tmp_path: Pa
     chat = AutoTokenizer.from_pretrained(talkers.chat)
     prompt = found.tokenizer.apply_chat_template(HI, tokenize=False)
     assert prompt == chat.apply_chat_template(HI, tokenize=False) == f"{START}ab{END}"
-    model = AutoModelForCausalLM.from_pretrained(found.out)
+    model: Any = AutoModelForCausalLM.from_pretrained(found.out)
     ids = found.tokenizer(prompt, return_tensors="pt")
     answer = model.generate(**ids, max_new_tokens=8, do_sample=False, temperature=None, top_p=None)
     assert answer[0, ids["input_ids"].shape[1] :].tolist() == [17]  # and no further
