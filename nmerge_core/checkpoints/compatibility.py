@@ -89,6 +89,7 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
             if reference == base:
                 return FamilyReport((), tuple(errors), ())
     opened = as_family(opened[0], opened[1:])
+    warnings += carried(opened[0])
     for checkpoint in opened:
         if checkpoint.adapter:
             warnings += [f"{label(checkpoint.reference)}: {warning}" for warning in checkpoint.adapter.warnings]
@@ -171,6 +172,16 @@ def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
         if extra:
             found.append(f"{name}: tensors the base does not have: {some(extra)}")
     return found + not_floats(model)
+
+
+def carried(base: Checkpoint) -> list[str]:
+    """Say, in no or one sentence, what of the base a merge takes over as it is, as no forward pass reads it."""
+    if not base.carried:
+        return []
+    return [
+        f"{label(base.reference)}: {len(base.carried):,} tensors are no part of the model that transformers runs "
+        f"({some(sorted(base.carried))}); they are in no statistic, and a merge takes over the base's"
+    ]
 
 
 def not_floats(model: Checkpoint) -> list[str]:

@@ -11,7 +11,7 @@ from nmerge_core.checkpoints import Checkpoint, TensorInfo, raw_bits
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import Layout, write_matrix
 from nmerge_core.errors import InputError
-from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, carried_rows, whole_tensors
+from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, row_blocks, whole_tensors
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -39,7 +39,7 @@ def merge_tensors(
     cut = whole_tensors if method.whole(context.recipe.values()) else all_rows
     carried = stream.donor.carried
     rows = cut(stream, [name for name in merged_names if name not in done])
-    rows += [each for name in names if name in carried and name not in done for each in carried_rows(carried[name])]
+    rows += [each for name in names if name in carried and name not in done for each in row_blocks(carried[name])]
     compiled = {name for name in merged_names if method.is_compiled(stream, layout.tensors[name])}
 
     def work(each: Rows) -> None:

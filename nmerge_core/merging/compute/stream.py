@@ -213,7 +213,7 @@ def whole_tensors(stream: Stream, names: Sequence[str]) -> list[Rows]:
     return [Rows(each.name, 0, each.stop) for each in all_rows(stream, names) if each.stop == stream.count(each.name)]
 
 
-def carried_rows(tensor: TensorInfo) -> list[Rows]:
-    """Cut a tensor that is carried, not merged, into blocks of rows of its first axis."""
+def row_blocks(tensor: TensorInfo) -> list[Rows]:
+    """Cut a stored tensor into blocks of rows of its first axis."""
     step = max(1, BLOCK_ELEMENTS // max(1, tensor.row_elements))
     return [Rows(tensor.name, start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step)]

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -16,10 +16,10 @@ from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.compatibility import mismatches
 from nmerge_core.checkpoints.conversation import told_differences
 from nmerge_core.checkpoints.matching import as_family
-from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import check_target, existing_parent
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
+from nmerge_core.merging.mergekit.checks import check_finite, check_read_alike, check_rows
 from nmerge_core.merging.mergekit.process import MergekitProcess, Plan
 from nmerge_core.merging.plan.merged_vocabulary import by_position
 from nmerge_core.merging.recipe.mergekit_recipe import ENGINE, MergekitRecipe
@@ -85,6 +85,8 @@ def merge(recipe: MergekitRecipe, out: Path, *, device: str = "auto", progress: 
 def _open(recipe: MergekitRecipe) -> Sources:
     base = open_checkpoint(recipe.base_model) if recipe.base_model else None
     opened = Sources(base, tuple(map(open_checkpoint, recipe.references)))
+    for model in (base, *opened.models) if base else opened.models:
+        check_read_alike(model)
     if "models" in recipe.given:  # slices may be of models that differ
         donor, *models = as_family(opened.donor, [model for model in opened.models if model is not opened.donor])
         if reasons := [reason for model in models for reason in mismatches(donor, model)]:
@@ -94,21 +96,10 @@ def _open(recipe: MergekitRecipe) -> Sources:
             for names, told in told_differences([opened.donor, *models])
         )
         if not (recipe.given.get("tokenizer") or recipe.given.get("tokenizer_source")):
-            _check_rows(donor, models)
+            check_rows(donor, models)
             warnings = (*by_position(donor, models), *warnings)
         return replace(opened, warnings=warnings)
     return opened
-
-
-def _check_rows(donor: Checkpoint, models: Sequence[Checkpoint]) -> None:
-    """Refuse embeddings of different sizes, of which mergekit leaves rows out or whole tensors unmerged."""
-    names = [name for name in donor.tensors if counts_tokens(name)]
-    for model in models:
-        if odd := next((name for name in names if model.info(name).rows != donor.info(name).rows), None):
-            raise InputError(
-                f"{model.reference}, tensor {odd}: expected {donor.info(odd).rows:,} rows as in {donor.reference}, "
-                f"found {model.info(odd).rows:,}; say under 'tokenizer' whose tokens the merge has (source: base)"
-            )
 
 
 def _local(reference: str) -> str:
@@ -144,6 +135,7 @@ def _describe(part: Path, recipe: MergekitRecipe, opened: Sources, seconds: dict
     if generation.exists() and not (part / generation.name).exists():
         shutil.copyfile(generation, part / generation.name)
     written = open_checkpoint(str(part))
+    check_finite(written)
     for file in written.files:  # safetensors lets nobody else read what it writes
         file.chmod((part / "config.json").stat().st_mode)
     lost = (opened.donor.folder / "tokenizer_config.json").exists() and not (part / "tokenizer_config.json").exists()

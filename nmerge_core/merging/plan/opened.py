@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.compatibility import config_warnings, mismatches, not_floats
+from nmerge_core.checkpoints.compatibility import carried, config_warnings, mismatches, not_floats
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.heads import compare_labels
@@ -83,6 +83,7 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
     warnings += [told for model in opened[1:] for told in config_warnings(opened[0], model)]
+    warnings += carried(opened[0])
     warnings += [*left_out(stream.donor, vocabulary.tokenizer), *vocabulary.warnings, *conversation.warnings]
     stream = replace(stream, vocabulary=vocabulary.rows)
     return Opened(recipe, stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
