@@ -23,6 +23,7 @@ FLOORS = (
         "parallel",
         "folders",
         "yaml_file",
+        "task_code",
         "task_files",
     },
     {"distributed"},

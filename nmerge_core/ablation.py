@@ -52,6 +52,7 @@ def knockout(
     device: str = "auto",
     run_dtype: str = AUTO,
     run_code: bool = False,
+    allow_task_code: bool = False,
     progress: Progress = silent,
 ) -> pd.DataFrame:
     """Score a model on a task with growing shares of a category's neurons off, and with as many random ones off.
@@ -74,6 +75,7 @@ def knockout(
         device: as in `load_model`.
         run_dtype: as in `load_model`.
         run_code: allow a task that runs what the model writes.
+        allow_task_code: allow a task that brings code of its own.
         progress: counts measurements.
 
     Returns:
@@ -95,7 +97,9 @@ def knockout(
         raise InputError(f"repeats: expected at least 1, found {repeats}")
     if seed < 0:
         raise InputError(f"seed: expected a whole number from 0, found {seed}")
-    evaluator = Evaluator([task], limit=limit, batch_size=batch_size, run_code=run_code)
+    evaluator = Evaluator(
+        [task], limit=limit, batch_size=batch_size, run_code=run_code, allow_task_code=allow_task_code
+    )
     language_model = load_model(model, device, run_dtype)
     _check_same_kind(classification, language_model)
     seeds = range(seed, seed + repeats)

@@ -239,6 +239,11 @@ class Flag(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Permission(Flag):
+    """Yes or no to something that decides whether there is a result, not which: a run's key has it only where yes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Text(Parameter):
     """Any text."""
 

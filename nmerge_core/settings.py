@@ -2,7 +2,7 @@
 
 from nmerge_core.input_parameters import Classification, Corpus, Model, Models, Task, Tasks
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Text
+from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Permission, Text
 
 MODEL = Model(name="model", required=True, help="A model folder or Hub id, or MODEL+ADAPTER with a LoRA.")
 BASE = MODEL.with_(name="base", help="The base model.")
@@ -85,6 +85,10 @@ LIMIT = Number(
     name="limit", low=1, step=10, whole=True, unit="problems", help="Only the first so many problems of a task; or all."
 )
 RUN_CODE = Flag(name="run_code", help="Let tasks run the code that a model writes, in a locked-down process.")
+ALLOW_TASK_CODE = Permission(
+    name="allow_task_code",
+    help="Let task YAMLs run code of their own, outside of any sandbox: read it first.",
+)
 EVALUATE_BATCH = Number(
     name="batch_size",
     default=64,

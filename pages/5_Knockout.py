@@ -16,7 +16,7 @@ from pages.shared.neurons import classify_parameters, colours_in_order, finished
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, full, read_table
 from pages.shared.runs import latest_run, run_button, run_panel
-from pages.shared.tasks import code_switch, runs_code, task_name
+from pages.shared.tasks import code_switch, has_own_code, own_code_switch, runs_code, task_name
 
 PROPORTIONS = [0.2, 0.4, 0.6, 0.8, 1.0]
 
@@ -86,6 +86,7 @@ def settings(family: Family, model: str, classified: Run, asked: dict[str, Any])
         help="The first so many of the task: more give a steadier curve and take longer",
     )
     run_code = code_switch([task], "knockout_code", asked.get("run_code", False))
+    allow_task_code = own_code_switch([task], "knockout_own_code", asked.get("allow_task_code", False))
     return {
         "model": model,
         "neurons": classified.id,
@@ -96,6 +97,7 @@ def settings(family: Family, model: str, classified: Run, asked: dict[str, Any])
         "repeats": repeats,
         "limit": limit,
         "run_code": run_code,
+        "allow_task_code": allow_task_code,
     }
 
 
@@ -172,6 +174,9 @@ with view:
     if runs_code(parameters["task"]) and not parameters["run_code"]:
         st.info("This task runs the programs that the model writes. Switch on “Run its code” to score it.")
         st.stop()
+    if has_own_code(parameters["task"]) and not parameters["allow_task_code"]:
+        st.info("This task runs code of its own. Switch on “Run the task's own code” to score on it.")
+        st.stop()
     layers = parameters["layers"]
     where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}–{layers[-1]}"
     run = run_button(
@@ -205,6 +210,7 @@ how_computed(
         *("--repeats", parameters["repeats"]),
         *(["--limit", parameters["limit"]] if parameters["limit"] else []),
         *(["--run-code"] if parameters["run_code"] else []),
+        *(["--allow-task-code"] if parameters["allow_task_code"] else []),
         *("--out", "knockout.csv"),
     ),
     [
@@ -221,6 +227,7 @@ how_computed(
             f"    repeats={parameters['repeats']!r},\n"
             f"    limit={parameters['limit']!r},\n"
             f"    run_code={parameters['run_code']!r},\n"
+            f"    allow_task_code={parameters['allow_task_code']!r},\n"
             ")\n"
             f"found.figure({literal(chosen) if chosen else ''}).show()"
         ),

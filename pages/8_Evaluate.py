@@ -11,7 +11,7 @@ from pages.shared.charts import dark
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.scoreboard import Scoring, scoreboard
-from pages.shared.tasks import code_switch, task_name
+from pages.shared.tasks import code_switch, own_code_switch, task_name
 
 NEW_TOKENS = 64
 ABREAST = 3  # answers beside each other
@@ -107,9 +107,10 @@ with right:
     )
 with left:
     run_code = code_switch(tasks, "evaluate_code", asked.get("run_code", False))
+    allow_task_code = own_code_switch(tasks, "evaluate_own_code", asked.get("allow_task_code", False))
 if names and tasks:
     models = {name: known[name] for name in names}
-    scoring = Scoring(tasks, limit, run_code)
+    scoring = Scoring(tasks, limit, run_code, allow_task_code)
     scoreboard(models, scoring, model_colours(family, merged, dark=dark()), "evaluate_run")
     draw_end(models, scoring)
 elif family.tasks:

@@ -198,6 +198,7 @@ def sweep(arguments: Namespace) -> None:
         arguments.out,
         device=arguments.device,
         run_code=arguments.run_code,
+        allow_task_code=arguments.allow_task_code,
         progress=TerminalProgress(),
     )
     _print(found)

@@ -21,9 +21,9 @@ from typing import Any
 
 from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter
-from lm_eval.utils import apply_template
 
 from nmerge_core.evaluation.sandbox import run_programs
+from nmerge_core.evaluation.templates import apply_template
 from nmerge_core.progress import Progress, silent
 
 # lm-eval makes and calls filters itself, so the report of progress (and with it, cancel) cannot be an argument.

@@ -39,6 +39,7 @@ class Evaluator:
         limit: int | None = None,
         batch_size: int = BATCH_SIZE,
         run_code: bool = False,
+        allow_task_code: bool = False,
     ) -> None:
         """Load the tasks.
 
@@ -47,6 +48,7 @@ class Evaluator:
             limit: score the first this many problems of each task; all by default.
             batch_size: texts at a time; halved when they do not fit in the accelerator's memory.
             run_code: allow tasks that run what the model writes, in the sandbox.
+            allow_task_code: allow tasks that bring code of their own, which runs outside of it.
 
         Raises:
             InputError: a task cannot be loaded, or a number is not at least 1.
@@ -57,7 +59,10 @@ class Evaluator:
             if number is not None and number < 1:
                 raise InputError(f"{name}: expected a whole number of at least 1, found {number}")
         self._limit, self._batch_size = limit, batch_size
-        self._tasks = [(reference, load_task(reference, run_code=run_code)) for reference in dict.fromkeys(tasks)]
+        self._tasks = [
+            (reference, load_task(reference, run_code=run_code, allow_task_code=allow_task_code))
+            for reference in dict.fromkeys(tasks)
+        ]
         if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise InputError(f"tasks: {', '.join(tasks)} hold '{min(repeated)}' more than once; keep one of them")
 
@@ -125,12 +130,15 @@ def evaluate(
     device: str = "auto",
     run_dtype: str = AUTO,
     run_code: bool = False,
+    allow_task_code: bool = False,
     progress: Progress = silent,
 ) -> pd.DataFrame:
     """Score models, one after the other, on tasks; see `Evaluator` and `load_model` for the arguments."""
     if not models:
         raise InputError("models: expected at least one model, found none")
-    evaluator_ = Evaluator(tasks, limit=limit, batch_size=batch_size, run_code=run_code)
+    evaluator_ = Evaluator(
+        tasks, limit=limit, batch_size=batch_size, run_code=run_code, allow_task_code=allow_task_code
+    )
     frames = []
     for reference, label in zip(models, labels(models), strict=True):
         language_model = dataclasses.replace(load_model(reference, device, run_dtype), label=label)

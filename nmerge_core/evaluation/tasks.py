@@ -4,13 +4,15 @@ import difflib
 import functools
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 import datasets
 import lm_eval.api.task
+from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks import TaskManager
@@ -21,6 +23,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 import nmerge_core.evaluation.code  # noqa: F401 — registers the filter run_code
 from nmerge_core.cache import DEMO, cache_root, task_file
 from nmerge_core.errors import InputError
+from nmerge_core.evaluation.templates import UnsafeTemplate
+from nmerge_core.task_code import own_code, place_of
 
 # lm-eval writes bars and remarks on the terminal that belongs to our progress, and datasets counts its uses online.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -29,30 +33,56 @@ datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
 datasets.disable_progress_bars()
 
 
-def load_task(reference: str, *, run_code: bool) -> dict[str, Any]:
+_scripts_allowed: ContextVar[bool] = ContextVar("_scripts_allowed", default=False)
+_get_metric = lm_eval.api.task.get_metric
+
+
+def _metric(name: str, hf_evaluate_metric: bool = False) -> Callable[..., Any] | None:
+    if (hf_evaluate_metric or name not in metric_registry) and not _scripts_allowed.get():
+        raise InputError(
+            _refused(f"its metric '{name}' is not one of lm-eval's but a script of Hugging Face's evaluate")
+        )
+    return _get_metric(name, hf_evaluate_metric)
+
+
+lm_eval.api.task.get_metric = _metric  # however settings of files, groups and members come together, it ends here
+
+
+def load_task(reference: str, *, run_code: bool, allow_task_code: bool = False) -> dict[str, Any]:
     """Load a task, or a group of tasks, with its documents.
 
     Args:
         reference: the path of a task YAML; the name of a task of the demo family; or of one of lm-eval's own.
             `data_files` in a YAML count from the YAML's folder.
         run_code: whether tasks that run generated code may be loaded.
+        allow_task_code: whether the task may bring code of its own, which runs here with the rights of this process.
 
     Returns:
         What `lm_eval.evaluator.evaluate` takes: tasks and groups by name.
 
     Raises:
-        InputError: there is no such task, it cannot be loaded, or it runs generated code (outside our sandbox, or
-            without `run_code`).
+        InputError: there is no such task, it cannot be loaded, it runs generated code (outside our sandbox, or without
+            `run_code`), or it brings code of its own without `allow_task_code`.
     """
-    manager, name = _find(reference)
+    file = task_file(reference, cache_root())
+    wanted = own_code(file) if file else []
+    if wanted and not allow_task_code:
+        more = f" (and {len(wanted) - 1} more)" if len(wanted) > 1 else ""
+        raise InputError(_refused(f"task '{reference}': it brings code of its own: {wanted[0]}{more}"))
+    manager, name = _find(reference, file)
+    token = _scripts_allowed.set(allow_task_code or file is None)
     try:
         with tempfile.TemporaryDirectory(prefix="nmerge-tasks-") as cache:
             manager._factory = _Factory(cache, run_code)
             loaded = manager.load([name])
+    except UnsafeTemplate as error:
+        raise InputError(f"task '{reference}': {place_of(file, error.template) if file else name}: {error}") from error
     except InputError:
         raise
     except Exception as error:  # a YAML can name any data set and any function, so anything can go wrong
         raise InputError(f"task '{reference}': lm-eval cannot load it – {type(error).__name__}: {error}") from error
+    finally:
+        _scripts_allowed.reset(token)
     for task in loaded["tasks"].values():
         _set_fewshot(task)
     return loaded
@@ -63,8 +93,16 @@ def demo_tasks() -> Path:
     return cache_root() / DEMO / "tasks"
 
 
-def _find(reference: str) -> tuple[TaskManager, str]:
-    if file := task_file(reference, cache_root()):
+def _refused(what: str) -> str:
+    return (
+        f"{what}; that is off by default, as it would run outside of any sandbox, with your rights: read it, then "
+        "switch it on with --allow-task-code (allow_task_code=True in Python, the switch 'Run the task's own code' in "
+        "the app; a recipe cannot)"
+    )
+
+
+def _find(reference: str, file: Path | None) -> tuple[TaskManager, str]:
+    if file:
         return _local(file)
     if reference.endswith((".yaml", ".yml")):
         raise InputError(f"task '{reference}': no such file")
@@ -87,7 +125,7 @@ def _local(path: Path) -> tuple[TaskManager, str]:
         raise InputError(f"task '{path}': not a task YAML – {error}") from error
     # Only a group needs an index of the folder, which may be a large one: to find its members.
     if "group" in config:
-        return TaskManager(include_path=[path.parent], include_defaults=False), config["group"]
+        return TaskManager(include_path=[path.resolve().parent], include_defaults=False), config["group"]
     return TaskManager(include_defaults=False), str(path)
 
 

@@ -14,6 +14,7 @@ from nmerge_core.face.results import (
 )
 from nmerge_core.family import Family
 from nmerge_core.settings import (
+    ALLOW_TASK_CODE,
     COLLECT_BATCH,
     DEVICE,
     LIMIT,
@@ -129,6 +130,7 @@ def knockout(
     seed: int = SEED.default,
     limit: int | None = LIMIT.default,
     run_code: bool = RUN_CODE.default,
+    allow_task_code: bool = ALLOW_TASK_CODE.default,
     device: str = DEVICE.default,
     run_dtype: str = RUN_DTYPE.default,
     progress: bool = True,
@@ -146,6 +148,7 @@ def knockout(
         seed: of the draws.
         limit: only the first so many problems.
         run_code: let the task run the code that the model writes, in the sandbox.
+        allow_task_code: let the task run code of its own, outside of any sandbox: read it first.
         device: "auto", "cpu", "cuda:1", ….
         run_dtype: the number format the model runs in.
         progress: whether it is shown.
@@ -163,6 +166,7 @@ def knockout(
         seed=seed,
         limit=limit,
         run_code=run_code,
+        allow_task_code=allow_task_code,
         device=device,
         run_dtype=run_dtype,
     )

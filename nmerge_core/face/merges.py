@@ -17,6 +17,7 @@ from nmerge_core.merging import engine
 from nmerge_core.merging.recipe import registry
 from nmerge_core.progress import shown_progress
 from nmerge_core.settings import (
+    ALLOW_TASK_CODE,
     DEVICE,
     RUN_CODE,
 )
@@ -111,6 +112,7 @@ def sweep(
     sweep: Reference | Mapping[str, Any],
     *,
     run_code: bool = RUN_CODE.default,
+    allow_task_code: bool = ALLOW_TASK_CODE.default,
     device: str = DEVICE.default,
     progress: bool = True,
 ) -> Sweep:
@@ -119,7 +121,10 @@ def sweep(
     Args:
         sweep: a YAML file with recipe, search, tasks and strategy, its text, or what stands in it.
         run_code: let tasks run the code that a merge writes, in the sandbox.
+        allow_task_code: let tasks run code of their own, outside of any sandbox: read it first.
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
     """
-    return Sweep(do("sweep", progress, sweep=sweep, run_code=run_code, device=device).results)
+    return Sweep(
+        do("sweep", progress, sweep=sweep, run_code=run_code, allow_task_code=allow_task_code, device=device).results
+    )

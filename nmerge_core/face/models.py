@@ -11,6 +11,7 @@ from nmerge_core.face.results import (
 )
 from nmerge_core.runs import operations
 from nmerge_core.settings import (
+    ALLOW_TASK_CODE,
     DEVICE,
     EVALUATE_BATCH,
     LIMIT,
@@ -36,6 +37,7 @@ def evaluate(
     limit: int | None = LIMIT.default,
     batch_size: int = EVALUATE_BATCH.default,
     run_code: bool = RUN_CODE.default,
+    allow_task_code: bool = ALLOW_TASK_CODE.default,
     device: str = DEVICE.default,
     run_dtype: str = RUN_DTYPE.default,
     progress: bool = True,
@@ -48,6 +50,7 @@ def evaluate(
         limit: only the first so many problems of each task.
         batch_size: texts a batch.
         run_code: let tasks run the code that a model writes, in the sandbox.
+        allow_task_code: let tasks run code of their own, outside of any sandbox: read it first.
         device: "auto", "cpu", "cuda:1", ….
         run_dtype: the number format the models run in.
         progress: whether it is shown.
@@ -63,6 +66,7 @@ def evaluate(
             limit=limit,
             batch_size=batch_size,
             run_code=run_code,
+            allow_task_code=allow_task_code,
             device=device,
             run_dtype=run_dtype,
         )

@@ -114,6 +114,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.SEED,
                 settings.LIMIT,
                 settings.RUN_CODE,
+                settings.ALLOW_TASK_CODE,
                 DEVICE,
                 RUN_DTYPE,
             ),
@@ -162,6 +163,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.LIMIT,
                 settings.EVALUATE_BATCH,
                 settings.RUN_CODE,
+                settings.ALLOW_TASK_CODE,
                 DEVICE,
                 RUN_DTYPE,
             ),
@@ -169,7 +171,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "sweep",
             "search recipe parameters: every trial is merged and evaluated",
-            (SWEEP, settings.RUN_CODE, DEVICE),
+            (SWEEP, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
             resumable=True,
         ),
     )

@@ -87,7 +87,7 @@ def sweep(parameters: Mapping[str, Any], results: Path, progress: Progress) -> N
     from nmerge_core.search.trials_loop import sweep
 
     plan = load_sweep(parameters["sweep"])
-    sweep(plan, results, device=parameters["device"], run_code=parameters["run_code"], progress=progress)
+    sweep(plan, results, **{name: value for name, value in parameters.items() if name != "sweep"}, progress=progress)
 
 
 OPERATIONS: dict[str, Callable[[Mapping[str, Any], Path, Progress], None]] = {

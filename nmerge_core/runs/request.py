@@ -12,6 +12,7 @@ from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.engine import load
+from nmerge_core.parameters import Permission
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.kinds import KINDS
 
@@ -27,7 +28,13 @@ class Request:
     @property
     def key(self) -> str:
         """12 hex digits of the kind, its version, the parameters and the content of all that is read."""
-        content = json.dumps([self.kind, KINDS[self.kind].version, self.parameters, self.inputs], sort_keys=True)
+        kind = KINDS[self.kind]
+        asked = {
+            name: value
+            for name, value in self.parameters.items()
+            if value or not isinstance(kind.by_name[name], Permission)
+        }
+        content = json.dumps([self.kind, kind.version, asked, self.inputs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property

@@ -39,14 +39,20 @@ Measure = Callable[[Path, Progress], Measured]
 
 
 def sweep(
-    plan: Sweep, out: Path, *, device: str = "auto", run_code: bool = False, progress: Progress = silent
+    plan: Sweep,
+    out: Path,
+    *,
+    device: str = "auto",
+    run_code: bool = False,
+    allow_task_code: bool = False,
+    progress: Progress = silent,
 ) -> pd.DataFrame:
     """Do the trials of a sweep on its tasks, as `run_trials` does.
 
     Raises:
         InputError: a task cannot be loaded, or the objective weighs a task that is not among them.
     """
-    evaluator = Evaluator(plan.tasks, limit=plan.limit, run_code=run_code)
+    evaluator = Evaluator(plan.tasks, limit=plan.limit, run_code=run_code, allow_task_code=allow_task_code)
     check_keys(plan.objective or (), evaluator.names, "sweep, key 'objective'")
 
     def measure(checkpoint: Path, told: Progress) -> Measured:

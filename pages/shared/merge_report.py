@@ -17,7 +17,7 @@ from pages.shared.family import member_colours
 from pages.shared.page import tell_lack
 from pages.shared.results import Merged, model_colours, zipped
 from pages.shared.scoreboard import Scoring, scoreboard
-from pages.shared.tasks import code_switch
+from pages.shared.tasks import code_switch, own_code_switch
 
 DOWNLOAD_LIMIT = 64e6  # bytes of a checkpoint that is offered as a zip
 
@@ -105,6 +105,7 @@ def draw_scores(merge: Merged, family: Family) -> None:
     )
     with right:
         code_switch(family.tasks, "merge_code")
+        own_code_switch(family.tasks, "merge_own_code")
     models = {member.label: member.reference for member in family.members} | {merge.name: merge.reference}
     colours = model_colours(family, [merge], dark=dark())
     scoreboard(models, scoring(family), colours, "merge_evaluate")
@@ -113,4 +114,5 @@ def draw_scores(merge: Merged, family: Family) -> None:
 def scoring(family: Family) -> Scoring:
     """What a report's models are scored on, as its controls stand."""
     state = st.session_state
-    return Scoring(family.tasks, state.get("merge_score_limit"), state.get("merge_code", False))
+    allowed = state.get("merge_code", False), state.get("merge_own_code", False)
+    return Scoring(family.tasks, state.get("merge_score_limit"), *allowed)

@@ -15,7 +15,7 @@ from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
 from pages.shared.results import read_table
 from pages.shared.runs import latest_run, run_panel
-from pages.shared.tasks import runs_code, task_name
+from pages.shared.tasks import has_own_code, runs_code, task_name
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,42 @@ class Scoring:
     tasks: Sequence[str]
     limit: int | None
     run_code: bool
+    allow_task_code: bool = False
 
     @property
-    def left_out(self) -> list[str]:
-        """The tasks that would run what a model writes, which is not allowed."""
-        return [task for task in self.tasks if runs_code(task) and not self.run_code]
+    def left_out(self) -> dict[str, str]:
+        """The tasks that would run what is not allowed, and what that is."""
+        ours = {} if self.allow_task_code else {task: "code of its own" for task in self.tasks if has_own_code(task)}
+        return ours | (
+            {} if self.run_code else {task: "what the models write" for task in self.tasks if runs_code(task)}
+        )
 
     @property
     def allowed(self) -> "Scoring":
         """The same without the tasks that are left out."""
-        return replace(self, tasks=[task for task in self.tasks if self.run_code or not runs_code(task)])
+        left_out = self.left_out
+        return replace(self, tasks=[task for task in self.tasks if task not in left_out])
+
+    @property
+    def _given(self) -> dict[str, bool]:
+        """The switches that are on."""
+        switches = {"run_code": self.run_code, "allow_task_code": self.allow_task_code}
+        return {name: True for name, on in switches.items() if on}
 
     def parameters(self, reference: str) -> dict[str, Any]:
         """The parameters of the run that scores one model."""
-        return {"models": [reference], "tasks": list(self.tasks), "limit": self.limit, "run_code": self.run_code}
+        return {"models": [reference], "tasks": list(self.tasks), "limit": self.limit, **self._given}
 
     def arguments(self) -> list[str]:
         """The options of the command that scores models on what is allowed."""
         limit = ["--limit", str(self.limit)] if self.limit else []
-        return ["--tasks", ",".join(self.allowed.tasks), *limit, *(["--run-code"] if self.run_code else [])]
+        switches = [f"--{name.replace('_', '-')}" for name in self._given]
+        return ["--tasks", ",".join(self.allowed.tasks), *limit, *switches]
 
     def call(self, models: str) -> str:
         """The Python that scores `models`, an expression, on what is allowed."""
         limit = [f"limit={self.limit}"] if self.limit else []
-        settings = [f"tasks={literal(self.allowed.tasks)}", *limit, *(["run_code=True"] if self.run_code else [])]
+        settings = [f"tasks={literal(self.allowed.tasks)}", *limit, *(f"{name}=True" for name in self._given)]
         return f"nm.evaluate({models}, {', '.join(settings)})"
 
 
@@ -62,8 +74,8 @@ def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str
         key: Of the button; the figure and the table derive theirs from it.
     """
     if scoring.left_out:
-        names = ", ".join(map(task_name, scoring.left_out))
-        st.caption(f"Left out: {names}, which would run what the models write. Switch that on above.")
+        names = "; ".join(f"{task_name(task)}, which would run {what}" for task, what in scoring.left_out.items())
+        st.caption(f"Left out: {names}. Switch that on above.")
     scoring = scoring.allowed
     if not scoring.tasks:
         return

@@ -1,4 +1,4 @@
-"""Which tasks run what a model writes, and the switch that allows it."""
+"""Which tasks run what a model writes or code of their own, and the switches that allow it."""
 
 import re
 from collections.abc import Sequence
@@ -7,12 +7,21 @@ from pathlib import Path
 import streamlit as st
 
 from nmerge_core.cache import cache_root, task_file
+from nmerge_core.task_code import own_code
+
+_SHOWN = 5  # places in task files
 
 
 def runs_code(task: str) -> bool:
     """Whether a task runs generated code, as its YAML says."""
     file = task_file(task, cache_root())
     return file is not None and re.search(r"^unsafe_code:\s*true\b", file.read_text(), re.MULTILINE) is not None
+
+
+def has_own_code(task: str) -> bool:
+    """Whether a task's YAML, or what it includes, brings code of its own."""
+    file = task_file(task, cache_root())
+    return file is not None and bool(own_code(file))
 
 
 def task_name(task: str) -> str:
@@ -30,3 +39,19 @@ def code_switch(tasks: Sequence[str], key: str, default: bool = False) -> bool:
         key=key,
         help="Scores code tasks by running what the model wrote, in a locked-down process without network and files",
     )
+
+
+def own_code_switch(tasks: Sequence[str], key: str, default: bool = False) -> bool:
+    """The switch that lets tasks run code of their own, with what that is; drawn only where one has some, else off."""
+    files = [file for task in tasks if (file := task_file(task, cache_root())) is not None]
+    found = [str(each) for file in files for each in own_code(file)]
+    if not found:
+        return False
+    allowed = st.toggle(
+        "Run the task's own code",
+        default,
+        key=key,
+        help="It runs outside of any sandbox, with all your rights: switch it on for code that you have read",
+    )
+    st.text("\n".join(found[:_SHOWN]) + (f"\nand {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""))
+    return allowed

@@ -62,6 +62,21 @@ def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: 
     assert app.button(key="evaluate_run").label.startswith("Score ")
 
 
+def test_tasks_with_code_of_their_own_are_left_out_until_switched_on(tiny_cache: Path, open_page: OpenPage) -> None:
+    make_family(tiny_cache)
+    own = tiny_cache / "own.yaml"
+    own.write_text("task: own\nprocess_docs: !function beside.clean\n")
+    vary_family(tiny_cache, "own", tasks=(str(own),))
+    app = open_page(PAGE, family="own")
+    left_out = "Left out: own, which would run code of its own. Switch that on above."
+    assert left_out in [text.value for text in app.caption]
+    assert [text.value for text in app.text] == [f"{own}, line 2: process_docs: !function beside.clean"]
+    assert "evaluate_run" not in [button.key for button in app.button]
+    app.toggle(key="evaluate_own_code").set_value(True).run()
+    assert app.button(key="evaluate_run").label.startswith("Score ")
+    assert any("--allow-task-code" in code.value for code in app.code)
+
+
 def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(question: str, **arguments: object) -> object:
         return operations.QUESTIONS[question](**arguments)  # as the worker answers, without its process

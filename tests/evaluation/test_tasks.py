@@ -85,7 +85,7 @@ def test_errors_name_the_task_and_what_to_do(tmp_path: Path, monkeypatch: pytest
         load_task(empty, run_code=False)
     metric = SUMS | {"metric_list": [{"metric": "no_such_metric"}]}
     with pytest.raises(InputError, match="lm-eval cannot load it"):
-        load_task(write_task(tmp_path, metric, DOCS), run_code=False)
+        load_task(write_task(tmp_path, metric, DOCS), run_code=False, allow_task_code=True)
 
 
 def test_code_must_be_switched_on_and_must_use_the_sandbox(tmp_path: Path) -> None:
