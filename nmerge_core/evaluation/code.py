@@ -12,17 +12,21 @@ A code task's YAML names both:
     metric_list: [{metric: pass@1, aggregation: mean, higher_is_better: true}]
 
 `program` is the Jinja template of what runs: it has the document's fields, `completion` (what the model wrote) and
-`body` (of it, the lines up to the first that is not indented: where the function of the prompt ends).
+`body` (of it, the lines up to the first that is not indented: where the function of the prompt ends). What the template
+has after the last of those are the tests. They run in a process of their own and use the program's functions from there
+(`bridge.py`), so that nothing a model writes can read them or decide how they end.
 """
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter
 
-from nmerge_core.evaluation.sandbox import run_programs
+from nmerge_core.errors import InputError
+from nmerge_core.evaluation.sandbox import Program, run_programs
 from nmerge_core.evaluation.templates import apply_template
 from nmerge_core.progress import Progress, silent
 
@@ -47,13 +51,23 @@ class RunCode(Filter):
 
     def apply(self, resps: Sequence[Sequence[str]], docs: Sequence[dict[str, Any]]) -> list[list[bool]]:
         """Run all completions (documents, repeats); see `run_programs` for what is raised."""
-        programs = [
-            apply_template(self._program, {**doc, "completion": text, "body": function_body(text)})
-            for doc, texts in zip(docs, resps, strict=True)
-            for text in texts
-        ]
+        programs = [self._parted(doc, text) for doc, texts in zip(docs, resps, strict=True) for text in texts]
         outcomes = iter(run_programs(programs, progress=code_progress.get()))
         return [[next(outcomes).passed for _ in texts] for texts in resps]
+
+    def _parted(self, doc: Mapping[str, Any], text: str) -> Program:
+        """Fill in the template; whatever comes after the last of the completion, which alone is foreign, are tests."""
+        marker = secrets.token_hex(16)
+        _, found, tests = apply_template(self._program, {**doc, "completion": marker, "body": marker}).rpartition(
+            marker
+        )
+        whole = apply_template(self._program, {**doc, "completion": text, "body": function_body(text)})
+        if not found or not whole.endswith(tests):
+            raise InputError(
+                f"filter run_code, program {self._program!r}: expected {{{{completion}}}} or {{{{body}}}} and after it "
+                "tests that are the same whatever it says; found none of them, or others"
+            )
+        return Program(whole[: len(whole) - len(tests)], tests)
 
 
 def pass_at_1(doc: dict[str, Any], results: Sequence[bool]) -> dict[str, float]:

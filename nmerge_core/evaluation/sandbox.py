@@ -1,6 +1,8 @@
 """Runs generated programs, each locked into its own child process (see `jail.py` for what the lock is)."""
 
+import ast
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import jail
+from nmerge_core.evaluation.system_calls import call_filter
 from nmerge_core.progress import Progress, silent
 
 SECONDS = 5
@@ -21,8 +24,16 @@ OUTPUT = 2000
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program nobody trusts, and the tests that judge it: Python that uses its names, run in a process of its own."""
+
+    code: str
+    tests: str = ""
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """How a program ended: whether it ran to its end, and the last 2,000 characters of what it wrote."""
+    """How a program ended: whether it and its tests ran to their end, and the last 2,000 characters they wrote."""
 
     passed: bool
     output: str
@@ -30,7 +41,7 @@ class Outcome:
 
 def require_sandbox() -> None:
     """Raise an InputError that says why, if generated code cannot be locked in on this machine."""
-    outcome = _run("pass", 2 * SECONDS, MEGABYTES)
+    outcome = _run(Program("pass"), 2 * SECONDS, MEGABYTES)
     if not outcome.passed:
         raise InputError(
             f"code cannot be run safely here: the sandbox did not start ({outcome.output.strip() or 'no message'}) – "
@@ -41,24 +52,30 @@ def require_sandbox() -> None:
 
 
 def run_programs(
-    programs: Sequence[str], *, seconds: int = SECONDS, megabytes: int = MEGABYTES, progress: Progress = silent
+    programs: Sequence[str | Program],
+    *,
+    seconds: int = SECONDS,
+    megabytes: int = MEGABYTES,
+    progress: Progress = silent,
 ) -> list[Outcome]:
     """Run each program in a sandbox of its own, as many at once as there are processor cores.
 
     Args:
-        programs: complete Python programs; one passes when it runs to its end without an exception.
-        seconds: wall time, and CPU time, that each may take.
-        megabytes: address space that each may take.
+        programs: Python programs with their tests; one passes when both run to their end without an exception. Of a
+            text alone the assertions that it ends with are the tests: they are trusted, so it is for texts that are.
+        seconds: wall time that each may take.
+        megabytes: address space that each may take, and its tests as much again.
         progress: reported after every program.
 
     Raises:
         InputError: the machine offers no safe place; nothing was run then.
     """
     require_sandbox()
+    parted = [split(program) if isinstance(program, str) else program for program in programs]
     outcomes = []
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for outcome in pool.map(lambda program: _run(program, seconds, megabytes), programs):
+        for outcome in pool.map(lambda program: _run(program, seconds, megabytes), parted):
             outcomes.append(outcome)
             progress("running programs", len(outcomes), len(programs), "programs")
     finally:
@@ -66,14 +83,36 @@ def run_programs(
     return outcomes
 
 
-def _run(program: str, seconds: int, megabytes: int) -> Outcome:
+def split(text: str) -> Program:
+    """Split a program before the assertions that it ends with, which are its tests."""
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # it says so itself when it is run
+        return Program(text)
+    code = list(body)
+    while code and isinstance(code[-1], ast.Assert):
+        code.pop()
+    parts = (ast.unparse(ast.Module(part, [])) for part in (code, body[len(code) :]))
+    return Program(*parts)
+
+
+def _run(program: Program, seconds: int, megabytes: int) -> Outcome:
     root = os.geteuid() == 0
-    limits = [str(seconds), str(megabytes), str(int(root))]
+    launcher = _launcher(root)
+    told = {
+        "folders": _libraries(),
+        "seconds": seconds,
+        "megabytes": megabytes,
+        "root": root,
+        "filter": call_filter().hex(),
+        "code": program.code.encode(errors="replace").decode(),
+    }
+    parts = (json.dumps(told).encode(), program.tests.encode(errors="replace"))
     # A file, not a pipe: the limit on file size then bounds the output as well.
     with tempfile.TemporaryFile() as output:
         ended = subprocess.run(
-            [*_launcher(root), jail.__file__, *_libraries(), "--", *limits],
-            input=program.encode(errors="replace"),
+            [*launcher, jail.__file__],
+            input=b"".join(len(part).to_bytes(8, "little") + part for part in parts),
             stdout=output,
             stderr=subprocess.STDOUT,
             env={"PYTHONIOENCODING": "utf-8"},
