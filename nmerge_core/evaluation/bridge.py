@@ -121,6 +121,7 @@ class ProgramLink(Link):
             if kind == ERROR:
                 raise RuntimeError(rest[0])
             function, arguments, named = rest
+            answer: tuple[Any, ...]
             try:
                 value = module[arguments[0]] if function is None else function(*arguments, **named)
                 after = [each for each in arguments if type(each) in MUTABLE] if function is not None else []
@@ -199,14 +200,14 @@ class JudgeLink(Link):
                 return value
             if kind == ERROR:
                 builtin, name, text = (str(each) for each in rest)
-                error = getattr(builtins, builtin, None)
+                error: Any = getattr(builtins, builtin, None)
                 known = isinstance(error, type) and issubclass(error, Exception)
                 if not known or (error is StopIteration and function is not next):  # it would end a loop of the tests
                     raise RuntimeError(f"the program raised {name}: {text}")
                 try:
                     raised = error(text)
-                except TypeError:
-                    raised = RuntimeError(text)
+                except TypeError:  # it takes more than a text
+                    raised = RuntimeError(f"{name}: {text}")
                 raise raised
             number, given = rest
             try:

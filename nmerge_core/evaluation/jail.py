@@ -18,7 +18,7 @@ exits with is not looked at, and tests, expected values and verdict are never in
 reference HumanEval harness: an object that claims to equal everything passes a test of equality; and where there are no
 tests, that the program ran to its end is its own word.
 
-Against what there is ready-made, as their manuals have it (bubblewrap 0.11, nsjail 3.4):
+Against what there is ready-made, as the manuals of bubblewrap and nsjail have it:
 
 | | here | bubblewrap | nsjail |
 |---|---|---|---|

@@ -1,22 +1,29 @@
 """Code that task files bring: found before it runs, refused without the switch, and templates kept in a sandbox."""
 
+import contextlib
 import importlib.util
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from jinja2.sandbox import SecurityError
 from lm_eval.api.registry import metric_registry
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from nmerge_core.cache import BENCHMARKS
+from nmerge_core.cli import main
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.evaluation.templates import UnsafeTemplate, apply_template
+from nmerge_core.loading import load_model
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.request import Request
 from nmerge_core.task_code import METRICS, own_code
 from tests.evaluation.test_tasks import DOCS, SUMS, documents, write_task
+from tests.tiny import tiny_model
 
 BESIDE = """from pathlib import Path
 Path(__file__).with_name("ran").touch()
@@ -204,3 +211,43 @@ def test_templates_of_lm_eval_render_as_before() -> None:
         "{{choices.index(answer)}}{{nested.deep|join(',')}}{{text|regex_replace('a', 'z')}}\n"
     )
     assert apply_template(template, doc) == "A1x2y11,2 z b \n"
+
+
+def test_chat_templates_are_in_a_sandbox_as_well() -> None:
+    """A checkpoint's own is rendered by transformers, in its sandbox."""
+    with pytest.raises(SecurityError):
+        render_jinja_template(conversations=[[{"role": "user", "content": "a"}]], chat_template=ATTACKS[0])
+
+
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [
+        ("config.json", {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["own.Own", "own.Own"]}),
+    ],
+)
+def test_code_of_a_checkpoint_never_runs(write: Write, file: str, own: dict[str, object]) -> None:
+    """Whatever the switches say: they are for tasks."""
+    task = write("process_results: !function beside.shown\n", metric_list="[{metric: mine, aggregation: mean}]")
+    checkpoint = task.parent / "model"
+    tiny_model(checkpoint)
+    described = json.loads((checkpoint / file).read_text())
+    (checkpoint / file).write_text(json.dumps(described | {"auto_map": own}))
+    (checkpoint / "own.py").write_text(BESIDE)
+    with contextlib.suppress(InputError):
+        load_model(str(checkpoint), "cpu")
+    assert not ran(checkpoint / "own.py")
+
+
+def test_the_command_says_which_switch_and_takes_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = write("process_results: !function beside.shown\n", metric_list="[{metric: mine, aggregation: mean}]")
+    (task.parent / "beside.py").write_text(BESIDE.replace("return [0.0]", "return {'mine': 1.0}"))
+    monkeypatch.setenv("NMERGE_CACHE", str(task.parent / "cache"))
+    command = ["evaluate", tiny_model(task.parent / "model"), "--tasks", str(task)]
+    assert main(command) == 2
+    line = next(n for n, text in enumerate(task.read_text().splitlines(), 1) if text.startswith("process_results"))
+    assert f"line {line}: process_results: !function beside.shown" in capsys.readouterr().err and not ran(task)
+    assert main([*command, "--allow-task-code"]) == 0
+    assert "mine" in capsys.readouterr().out and ran(task)
