@@ -125,6 +125,10 @@ def everything():
             found.append(repr(os.read(file, 1 << 16)))
         except OSError:
             pass
+        try:
+            os.set_blocking(file, True)
+        except OSError:
+            pass
     found.append(repr(os.read(0, 1 << 16)))
     return "".join(found)
 """
