@@ -1,5 +1,8 @@
 """From completions to programs to pass@1."""
 
+import pytest
+
+from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import RunCode, function_body, pass_at_1
 
 
@@ -28,6 +31,17 @@ def test_the_template_may_take_the_whole_completion() -> None:
     docs = [{"checks": ["assert f(1) == 2", "assert f(2) == 3"]}]
     template = RunCode(program="{{completion}}\n{{checks | join('\n')}}\n")
     assert template.apply([["def f(n):\n    return n + 1"]], docs) == [[True]]
+
+
+def test_a_completion_cannot_swallow_its_tests() -> None:
+    """A text that it leaves open would reach into theirs; and they are not to follow from what it says."""
+    docs = [{"tests": "assert f(1) == 2\n'''text'''\nassert True"}]
+    completions = [["def f(n):\n    return n\n'''"]]
+    assert RunCode(program="{{completion}}\n{{tests}}\n").apply(completions, docs) == [[False]]
+    with pytest.raises(InputError, match="run_code.*after it tests that are the same"):
+        RunCode(program="{{body}}{% if 'pass' in completion %}pass{% else %}assert 0{% endif %}").apply(
+            [["pass"]], docs
+        )
 
 
 def test_score_is_of_the_first_completion() -> None:

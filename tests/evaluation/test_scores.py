@@ -105,11 +105,10 @@ def test_math_reads_the_first_number(model: str, tmp_path: Path) -> None:
 
 
 def test_code_runs_what_the_model_writes(model: str, tmp_path: Path) -> None:
-    """A random model writes no Python: the document without a test of its body passes, the other does not."""
-    body = greedy(model, "'''", 12)
-    assert "'''" not in body and "\\" not in body
+    """A random model writes no Python: where that is a comment the program passes, where a body it fails."""
+    begun = "def f(n):\n    return n\n#"
     docs = [
-        {"prompt": "'''", "tests": "'''", "entry_point": "", "solution": ""},
+        {"prompt": begun, "tests": "assert f(1) == 1", "entry_point": "f", "solution": ""},
         {"prompt": "def f(n):\n", "tests": "assert f(1) == 1", "entry_point": "f", "solution": "    return n"},
     ]
     reference = write(tmp_path, "code", docs, max_gen_toks=12)
