@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     FineGrainedFP8Config,
     Mxfp4Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from nmerge_core.architecture import Architecture
@@ -63,8 +67,7 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
             are missing; or there is no such device.
     """
     checkpoint = open_checkpoint(reference)
-    architecture = checkpoint.architecture
-    check_causal(checkpoint)
+    kind = auto_class(checkpoint)
     disable_progress_bar()
     chosen = choose_format(checkpoint, run_dtype, device)
     if chosen.remark:
@@ -73,7 +76,7 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
     plain = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}.get(checkpoint.quantised)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             checkpoint.folder,
             **({"quantization_config": plain(dequantize=True)} if plain else {}),
             dtype=getattr(torch, chosen.name),
@@ -100,7 +103,7 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
         model.to(getattr(torch, chosen.name))  # transformers leaves some of them in bfloat16
     if checkpoint.adapter:
         _add_adapter(model, checkpoint, checkpoint.adapter)
-    return LanguageModel(model.eval(), tokenizer, architecture, label(reference), model.device)
+    return LanguageModel(model.eval(), tokenizer, checkpoint.architecture, label(reference), model.device)
 
 
 @torch.no_grad()
@@ -120,14 +123,21 @@ def _add_adapter(model: PreTrainedModel, checkpoint: Checkpoint, adapter: Adapte
             parameters[own][start:stop].copy_(checkpoint.read(name, start, stop).to(torch_dtype(tensor.dtype)))
 
 
-def check_causal(checkpoint: Checkpoint) -> None:
-    """Raise InputError where a model is no causal language model: what runs a model on texts is for these alone."""
+def auto_class(checkpoint: Checkpoint) -> type[AutoModelForCausalLM] | type[AutoModelForImageTextToText]:
+    """Return the class of transformers that loads a causal language model, one that sees images too among them.
+
+    Raises:
+        InputError: it is no causal language model: what runs a model on texts is for these alone.
+    """
     found = checkpoint.architecture.model_type
-    if found not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise InputError(
-            f"{checkpoint.reference}: expected a causal language model, found model type '{found}'; it can be "
-            "inspected, merged and compared by cosine, but not classified, knocked out or measured"
-        )
+    if found in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return AutoModelForCausalLM
+    if found in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AutoModelForImageTextToText
+    raise InputError(
+        f"{checkpoint.reference}: expected a causal language model, found model type '{found}'; it can be "
+        "inspected, merged and compared by cosine, but not classified, knocked out or measured"
+    )
 
 
 def _place(device: str, size: int) -> str:

@@ -84,7 +84,10 @@ def draw_report(family: Family) -> None:
     facts_of_base: dict[str, tuple[str | int | None, str]] = {
         "Architecture": (base.model_type, "The model family, from config.json"),
         "Layers": (base.layers, "Transformer blocks, each with one attention and one MLP"),
-        "Neurons per layer": (style.count(base.d_ffn), "d_ffn: rows of the MLP's gate and up, columns of its down"),
+        "Neurons per layer": (
+            "not known" if base.d_ffn is None else style.count(base.d_ffn),
+            "d_ffn: rows of the MLP's gate and up, columns of its down",
+        ),
         "Width": (style.count(base.d_model), "d_model: numbers in a token's hidden state"),
         "Heads": (f"{base.heads} / {base.kv_heads}", "Attention heads: for queries / for keys and values"),
         "Vocabulary": (style.count(base.vocabulary), "Tokens the model knows"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import prod
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nmerge_core.activations.experts import editing
-from nmerge_core.architecture import Architecture, Mlp, MlpLayer
+from nmerge_core.architecture import LAYER, Architecture, Mlp, MlpLayer
+from nmerge_core.checkpoints.conversion import Conversion
 from nmerge_core.errors import InputError
 
 Sink = Callable[[int, Tensor], None]
@@ -27,16 +29,15 @@ def record_activations(
     """Give φ of these layers to `sink` in every forward pass: the input of the matrix down (NeuronMerge §2.1).
 
     φ of an expert's neurons is 0 at the tokens that the router does not send there; it does not include the router's
-    weight. All experts' φ of one layer and batch is held at a time.
+    weight, but where this scales what the expert reads (Llama 4). All experts' φ of one layer and batch is held at a
+    time.
 
     Raises:
         InputError: the model has no such layer.
     """
     with ExitStack() as stack:
         for layer in [_layer(architecture, number) for number in layers]:
-            stack.enter_context(
-                _recording_routed(model, layer, sink) if layer.routed else _recording(model, layer, sink)
-            )
+            stack.enter_context(_recording(model, layer, sink))
         yield
 
 
@@ -84,33 +85,32 @@ def _silencing(model: PreTrainedModel, layer: MlpLayer, neurons: NDArray[np.int6
 
 @contextmanager
 def _recording(model: PreTrainedModel, layer: MlpLayer, sink: Sink) -> Iterator[None]:
-    def read(mlp: Mlp, phi: Tensor, tokens: Tensor | slice) -> Tensor:
-        sink(layer.layer, phi)
-        return phi
-
-    with _before_down(model, layer, read):
-        yield
-
-
-@contextmanager
-def _recording_routed(model: PreTrainedModel, layer: MlpLayer, sink: Sink) -> Iterator[None]:
-    """Gather φ of all experts of a layer between the beginning and the end of its forward pass."""
+    """Give φ to the sink; that of several MLPs is gathered between the beginning and the end of the layer."""
     gathered: list[Tensor] = []
     shape: list[int] = []
 
-    def begin(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shape[:] = inputs[0].shape[:-1]  # (B, T)
-        gathered[:] = [inputs[0].new_zeros(inputs[0].shape[:-1].numel(), layer.d_ffn)]  # (B · T, d_ffn)
+    def begin(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        shape[:] = (inputs[0] if inputs else named["hidden_states"]).shape[:-1]  # (B, T)
+        gathered.clear()
 
     def read(mlp: Mlp, phi: Tensor, tokens: Tensor | slice) -> Tensor:
+        if len(layer.mlps) == 1:
+            sink(layer.layer, phi.view(*shape, layer.d_ffn) if phi.dim() == 2 else phi)  # OPT's is (B · T, d_ffn)
+            return phi
+        if not gathered:
+            gathered.append(phi.new_zeros(prod(shape), layer.d_ffn))  # (B · T, d_ffn)
         gathered[0][tokens, mlp.first : mlp.first + mlp.d_ffn] = phi.flatten(0, -2)
         return phi
 
     def end(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        sink(layer.layer, gathered.pop().view(*shape, layer.d_ffn))  # (B, T, d_ffn)
+        if gathered:
+            sink(layer.layer, gathered.pop().view(*shape, layer.d_ffn))  # (B, T, d_ffn)
 
-    block = _routed_block(model, layer)
-    handles = [block.register_forward_pre_hook(begin), block.register_forward_hook(end)]
+    decoder_layer = _decoder_layer(model, layer)
+    handles = [
+        decoder_layer.register_forward_pre_hook(begin, with_kwargs=True),
+        decoder_layer.register_forward_hook(end),
+    ]
     try:
         with _before_down(model, layer, read):
             yield
@@ -124,27 +124,25 @@ def _before_down(model: PreTrainedModel, layer: MlpLayer, edit: Edit) -> Iterato
     def hook(mlp: Mlp) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         return lambda module, inputs: (edit(mlp, inputs[0], slice(None)), *inputs[1:])
 
+    conversion = Conversion(model)
+    stacks: dict[str, nn.Module] = {}
     with ExitStack() as stack:
         for mlp in layer.mlps:
+            name, _, _ = conversion.loaded(mlp.down)[0].rpartition(".")
+            module = model.get_submodule(name)
             if mlp.expert is None:
-                stack.callback(_submodule(model, mlp.down).register_forward_pre_hook(hook(mlp)).remove)
-        if layer.routed:
-            experts = _routed_block(model, layer).get_submodule("experts")
+                stack.callback(module.register_forward_pre_hook(hook(mlp)).remove)
+            else:
+                stacks[name] = module
+        for experts in stacks.values():
             stack.enter_context(
                 editing(model, experts, lambda expert, phi, tokens: edit(layer.mlps[expert], phi, tokens))
             )
         yield
 
 
-def _submodule(model: PreTrainedModel, name: str) -> nn.Module:
-    """Find a module by its name in the checkpoint, which may be that of the model's body alone (GPT-2)."""
-    prefix = f"{model.base_model_prefix}."
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return model.get_submodule(prefix + name)
-
-
-def _routed_block(model: PreTrainedModel, layer: MlpLayer) -> nn.Module:
-    """Find the module that holds the router and the experts; families call it mlp or otherwise on disk."""
-    return next(module for module in _submodule(model, layer.decoder_layer).modules() if hasattr(module, "experts"))
+def _decoder_layer(model: PreTrainedModel, layer: MlpLayer) -> nn.Module:
+    """Find the module of a layer, which may have another name than in the checkpoint."""
+    found = LAYER.match(Conversion(model).loaded(layer.mlps[0].down)[0])
+    assert found, layer.decoder_layer
+    return model.get_submodule(f"{found['tower']}.{found['number']}")

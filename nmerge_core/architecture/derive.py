@@ -9,36 +9,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.architecture.matrices import Matrix, Shape, matrices
-from nmerge_core.architecture.mlps import LAYER, MlpLayer, NeuronMap, find_mlps
+from nmerge_core.architecture.mlps import MlpLayer, NeuronMap, find_mlps, has_mlps
+from nmerge_core.architecture.towers import LAYER, of_language, towers
 from nmerge_core.errors import InputError
 
 # Parts of a layer that are its MLP or norms that read or write for it; all others are its attention, input norm
 # included. Where an MLP has norms before and after, `post_attention_layernorm` follows the attention it is named for.
 _MLP_PARTS = re.compile(
-    r"(?:mlp|block_sparse_moe|intermediate|output|fc[12]|ln_2|layer_norm2|layernorm_after|final_layer_norm"
+    r"(?:layer\.\d+\.DenseReluDense|mlp|block_sparse_moe|feed_forward|ffn|shared_mlp|intermediate|output|fc[12]"
+    r"|ln_?2|ln_mlp|norm_2|layer_norm2|layernorm_after|final_layer_norm|ffn_norm|pre_ff_layernorm|post_mlp_layernorm"
     r"|pre_feedforward_layernorm|post_feedforward_layernorm)\."
 )
 _AFTER_ATTENTION = "post_attention_layernorm."
+_T5_SUBLAYER = re.compile(r"layer\.\d+\.")
 _EMBEDDING = re.compile(r"embed|(?:^|\.)(?:wte|wpe|shared)\.")
 _NORM = re.compile(r"norm|layrnorm|(?:^|\.)ln_f\.")  # CLIP spells pre_layrnorm
-FAMILIES = (
-    "Qwen2, Qwen3, Llama, Mistral, Phi-3, Gemma 2, Gemma 3, OLMo, OLMo 2, GPT-2, Mixtral, Qwen2-MoE, Qwen3-MoE, "
-    "T5, CLIP, ViT"
-)
+_WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")  # families differ in the name
+_OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The facts of a model; layers count from 0, through the encoder and then the decoder where there are two."""
+    """The facts of a model; layers count from 0, through the encoder and then the decoder where there are two.
+
+    `depth` is their number, `d_model` 0 where nothing tells it. Of a language model that sees or hears, the layers are
+    those of its text.
+    """
 
     model_type: str
     d_model: int
-    layers: tuple[MlpLayer, ...]
+    depth: int
     vocabulary: int
     tied: bool
+    unknown: str  # why its neurons are not known; empty where they are
+    _mlps: tuple[MlpLayer, ...] = field(repr=False)
     _matrices: Mapping[str, Matrix] = field(repr=False)
     _maps: Mapping[str, tuple[NeuronMap, ...]] = field(repr=False)
-    _towers: Mapping[str, tuple[MlpLayer, ...]] = field(repr=False)
+    _towers: Mapping[str, tuple[int, ...]] = field(repr=False)
+    _numbers: Mapping[tuple[str, int], int] = field(repr=False)
+
+    @property
+    def layers(self) -> tuple[MlpLayer, ...]:
+        """The neurons of each layer.
+
+        Raises:
+            InputError: they are not known; the model can be inspected, merged and compared all the same.
+        """
+        if self.unknown:
+            raise InputError(self.unknown)
+        return self._mlps
 
     def matrix(self, name: str) -> Matrix:
         """Return how a tensor is a matrix with a weight neuron a row."""
@@ -54,8 +73,12 @@ class Architecture:
         if not found:
             return None
         if found[0].axis == 0:
-            ids = [np.arange(max(start, p.start), min(stop, p.stop)) - p.start + p.first for p in found]
-            return np.concatenate(ids)[:, None]  # (rows, 1)
+            ids = np.empty(stop - start, dtype=np.int64)
+            for part in found:
+                rows = part.within(start, stop)
+                first = part.neuron(rows.start)
+                ids[rows.start - start : rows.stop - start : part.step] = np.arange(first, first + len(rows))
+            return ids[:, None]  # (rows, 1)
         columns = np.arange(self._matrices[name].columns)
         if len(found) == 1:
             return (found[0].first + columns)[None]  # (1, columns)
@@ -63,65 +86,71 @@ class Architecture:
         return np.concatenate(firsts)[:, None] + columns  # (rows, columns)
 
     def layer_of(self, name: str) -> int | None:
-        """Return the layer a tensor belongs to, or None for embeddings, final norms and heads."""
-        mlp = self._mlp_layer(name)
-        return mlp.layer if mlp else None
+        """Return the layer a tensor belongs to, or None for embeddings, final norms, heads and towers beside."""
+        found = LAYER.match(name)
+        return self._numbers.get((found["tower"], int(found["number"]))) if found else None
 
     def position(self, name: str) -> float:
         """Return a tensor's place between the first layer, 0, and the last, 1; embeddings at 0, norm and head at 1."""
-        layer, found = self._mlp_layer(name), LAYER.match(name)
-        if layer is None or found is None:
+        found = LAYER.match(name)
+        if found is None:
             return 0.0 if self.submodule(name) == "embedding" else 1.0
-        return int(found["number"]) / max(1, len(self._towers[found["tower"]]) - 1)
+        numbers = self._towers[found["tower"]]
+        return numbers.index(int(found["number"])) / max(1, len(numbers) - 1)
 
     def submodule(self, name: str) -> str:
         """Return attention, mlp, embedding, head or norm; a layer's norms go with the submodule that reads them."""
-        layer, found = self._mlp_layer(name), LAYER.match(name)
-        if layer is None or found is None:
+        found = LAYER.match(name)
+        if found is None:
             if _EMBEDDING.search(name):
                 return "embedding"
             return "norm" if _NORM.search(name) else "head"
-        if _MLP_PARTS.match(found["rest"]):
+        layer, rest = f"{found['tower']}.{found['number']}", found["rest"]
+        if _MLP_PARTS.match(rest):
             return "mlp"
-        if found["rest"].startswith(_AFTER_ATTENTION):
-            followed = f"{layer.decoder_layer}.post_feedforward_layernorm.weight" in self._matrices
+        if rest.startswith(_AFTER_ATTENTION):
+            followed = f"{layer}.post_feedforward_layernorm.weight" in self._matrices
             return "attention" if followed else "mlp"
         # T5's sub-layers hold a norm and a module each.
-        sublayer, _, module = layer.mlps[0].module.rpartition(".")
-        return "mlp" if module == "DenseReluDense" and name.startswith(f"{sublayer}.") else "attention"
-
-    def _mlp_layer(self, name: str) -> MlpLayer | None:
-        found = LAYER.match(name)
-        tower = self._towers.get(found["tower"], ()) if found else ()
-        return tower[int(found["number"])] if found and int(found["number"]) < len(tower) else None
+        sublayer = _T5_SUBLAYER.match(rest)
+        beside = f"{layer}.{sublayer[0]}DenseReluDense.wo.weight" if sublayer else ""
+        return "mlp" if beside in self._matrices else "attention"
 
 
-def derive(config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Architecture:
-    """Derive the architecture of a model from its configuration and its tensors' shapes.
-
-    Raises:
-        InputError: no MLP of a known form is there, or its matrices disagree about the number of neurons.
-    """
-    model_type = str(config.get("model_type", "unknown"))
-    seen = matrices(shapes)
-    towers = find_mlps(shapes, seen)
-    if not towers:
-        raise InputError(
-            f"model type '{model_type}': expected layers with an MLP, such as "
-            f"'….layers.N.mlp.{{gate,up,down}}_proj.weight', found none. Supported families: {FAMILIES}."
+def derive(reference: str, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Architecture:
+    """Derive the architecture of a model from its configuration and its tensors' shapes; messages name `reference`."""
+    text = {**config, **(config.get("text_config") or {})}
+    seen, all_towers = matrices(shapes), towers(shapes)
+    counted = {tower: all_towers[tower] for tower in of_language(all_towers)}
+    # Lists of modules beside the layers may have numbers too.
+    counted = {tower: numbers for tower, numbers in counted.items() if has_mlps(tower, shapes)} or counted
+    mlps: tuple[MlpLayer, ...] = ()
+    unknown, model_type = "", str(config.get("model_type", "unknown"))
+    try:
+        if not counted:
+            raise InputError("expected layers, such as '….layers.N.mlp.down_proj.weight', found none")
+        mlps = find_mlps(counted, shapes, seen, str(text.get("model_type")))
+    except InputError as error:
+        own = f"; it is defined by code of its own (config.json, key '{_OWN_CODE}'), which is never run"
+        unknown = (
+            f"{reference}: the neurons of this family (model type '{model_type}') are not known: {error}"
+            f"{own if _OWN_CODE in config else ''}"
         )
-    layers = tuple(layer for tower in towers.values() for layer in tower)
     maps: dict[str, tuple[NeuronMap, ...]] = {}
-    for layer in layers:
+    for layer in mlps:
         for part in layer.maps:
             maps[part.tensor] = (*maps.get(part.tensor, ()), part)
+    numbers = [(tower, number) for tower, own_numbers in counted.items() for number in own_numbers]
     return Architecture(
         model_type=model_type,
-        d_model=layers[0].d_model,
-        layers=layers,
-        vocabulary=int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0),
+        d_model=mlps[0].d_model if mlps else next((int(text[key]) for key in _WIDTHS if text.get(key)), 0),
+        depth=len(numbers),
+        vocabulary=int(text.get("vocab_size") or 0),
         tied=bool(config.get("tie_word_embeddings", False)),
+        unknown=unknown,
+        _mlps=mlps,
         _matrices=seen,
         _maps=maps,
-        _towers={tower: tuple(own) for tower, own in towers.items()},
+        _towers=all_towers,
+        _numbers={place: layer for layer, place in enumerate(numbers)},
     )

@@ -39,12 +39,8 @@ class Checkpoint:
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The neurons of this model; raises InputError naming the model where the family is not known."""
-        try:
-            return derive(self.config, {name: tensor.shape for name, tensor in self.tensors.items()})
-        except InputError as error:
-            own = f"; it is defined by code of its own (config.json, key '{OWN_CODE}'), which is never run"
-            raise InputError(f"{self.reference}: {error}{own if OWN_CODE in self.config else ''}") from None
+        """What its tensors are: matrices, layers and, where the family is known, neurons."""
+        return derive(self.reference, self.config, {name: tensor.shape for name, tensor in self.tensors.items()})
 
     @property
     def parameters(self) -> int:

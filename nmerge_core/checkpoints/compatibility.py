@@ -36,7 +36,8 @@ _TEXT = "text_config"  # of a model with several towers
 class ModelFacts:
     """What the headers say of one model; `neuronal` and `point` count parameters of weight neurons and of the rest.
 
-    Of a model of several towers d_model, d_ffn and heads are the first's, layers are all.
+    Of a model of several towers d_model, d_ffn and heads are the first's, layers are all. `d_ffn` is None where the
+    neurons of the family are not known.
     """
 
     reference: str
@@ -44,7 +45,7 @@ class ModelFacts:
     model_type: str
     layers: int
     d_model: int
-    d_ffn: int
+    d_ffn: int | None
     heads: int
     kv_heads: int
     vocabulary: int
@@ -107,7 +108,7 @@ def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
-    """Collect the facts of one model; raises InputError where its family is not known."""
+    """Collect the facts of one model."""
     architecture = checkpoint.architecture
     config: Mapping[str, Any] = checkpoint.config.get(_TEXT) or checkpoint.config
     heads = next((int(config[key]) for key in _HEADS if key in config), 0)
@@ -119,9 +120,9 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         reference=checkpoint.reference,
         label=label(checkpoint.reference),
         model_type=architecture.model_type,
-        layers=len(architecture.layers),
+        layers=architecture.depth,
         d_model=architecture.d_model,
-        d_ffn=architecture.layers[0].d_ffn,
+        d_ffn=None if architecture.unknown else architecture.layers[0].d_ffn,
         heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads),
         vocabulary=architecture.vocabulary,

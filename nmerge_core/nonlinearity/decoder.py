@@ -13,7 +13,6 @@ from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
 from nmerge_core.layerwise import LayerwiseModel
-from nmerge_core.loading import check_causal
 from nmerge_core.nonlinearity.submodules import Form, Inputs, Submodule, form, submodules
 from nmerge_core.text_samples import Batch
 
@@ -28,7 +27,6 @@ class Decoder:
             InputError: there is no such device, the base is no causal language model, or the models' layers differ or
                 are of a form that is not known.
         """
-        check_causal(base)
         self._checkpoints = tuple(as_family(base, models))
         if any(mlp.routed for mlp in base.architecture.layers):
             raise _unknown(base, "routed experts")

@@ -49,7 +49,11 @@ def test_missing_shards_are_named(tmp_path: Path, weights: dict[str, torch.Tenso
 def test_neurons_are_rows_of_gate_and_up_and_columns_of_down(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     architecture = open_checkpoint(checkpoints.write(tmp_path / "m", weights)).architecture
     mlp = architecture.layers[1]
-    assert (mlp.mlps[0].down, mlp.decoder_layer, mlp.d_ffn) == ("model.layers.1.mlp.down_proj", "model.layers.1", 12)
+    assert (mlp.mlps[0].down, mlp.decoder_layer, mlp.d_ffn) == (
+        "model.layers.1.mlp.down_proj.weight",
+        "model.layers.1",
+        12,
+    )
     neurons = {
         name.rpartition(".1.")[2]: found.tolist()
         for name in weights
@@ -67,10 +71,13 @@ def test_neurons_are_rows_of_gate_and_up_and_columns_of_down(tmp_path: Path, wei
     assert (parts["model.embed_tokens.weight"], parts["model.norm.weight"]) == ("embedding", "norm")
 
 
-def test_an_unknown_family_is_refused_with_what_was_found(tmp_path: Path) -> None:
-    reference = checkpoints.write(tmp_path / "m", {"h.0.mlp.c_fc.weight": torch.zeros(2, 2)}, model_type="gpt2")
-    with pytest.raises(InputError, match="h.0.mlp: expected|model type 'gpt2'"):
-        _ = open_checkpoint(reference).architecture
+def test_neurons_that_are_not_known_are_refused_with_what_was_found_where_they_are_asked_for(tmp_path: Path) -> None:
+    reference = checkpoints.write(tmp_path / "m", {"h.0.mlp.c_fc.weight": torch.zeros(2, 3)}, model_type="gpt2")
+    architecture = open_checkpoint(reference).architecture
+    assert (architecture.depth, architecture.layer_of("h.0.mlp.c_fc.weight")) == (1, 0)
+    assert architecture.matrix("h.0.mlp.c_fc.weight").rows == 2
+    with pytest.raises(InputError, match=r"m: the neurons of this family \(model type 'gpt2'\) are not known: h.0.mlp"):
+        _ = architecture.layers
 
 
 def test_fingerprint_follows_contents_not_places(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:

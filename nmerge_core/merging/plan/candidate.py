@@ -43,9 +43,8 @@ class Candidate:
         def work(rows: Rows) -> None:
             block = self.stream.load(rows)
             matrix = self.stream.donor.architecture.matrix(rows.name)
-            target = as_matrix(self.weights[rows.name], matrix)[rows.start : rows.stop]
             merged = (block.base + delta(block)).to(self.rounded[rows.name])
-            target.copy_(merged.reshape(target.shape))
+            put_rows(self.weights[rows.name], matrix, rows.start, merged.reshape(-1, matrix.columns))
 
         for _ in in_order(work, all_rows(self.stream, list(self.weights))):
             tick()
@@ -107,8 +106,23 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: str | None, run_
 
 
 def as_matrix(tensor: Tensor, matrix: Matrix) -> Tensor:
-    """View a whole tensor as its `Matrix`, (rows, columns), sharing its memory."""
-    return tensor.T if matrix.transposed else tensor.view(matrix.rows, matrix.columns)
+    """Return a whole tensor as its `Matrix`, (rows, columns)."""
+    return _stack(tensor, matrix).reshape(matrix.rows, matrix.columns)
+
+
+def put_rows(tensor: Tensor, matrix: Matrix, start: int, rows: Tensor) -> None:
+    """Write rows (n, columns) of a tensor seen as its `Matrix` into its memory, from row `start` on."""
+    done, stack = 0, _stack(tensor, matrix)
+    for index, own in matrix.parts(start, start + len(rows)):
+        stack[index, own] = rows[done : done + own.stop - own.start]
+        done += own.stop - own.start
+
+
+def _stack(tensor: Tensor, matrix: Matrix) -> Tensor:
+    """View a whole tensor as its stack of matrices, (stack, rows, columns)."""
+    if matrix.transposed:
+        return tensor.view(matrix.stack, matrix.columns, -1).transpose(1, 2)
+    return tensor.view(1, matrix.rows, matrix.columns)
 
 
 def next_token_loss(logits: Tensor, batch: Batch) -> float:
