@@ -33,7 +33,7 @@ FLOORS = (
     {"parameters"},
     {"input_parameters"},
     {"settings"},
-    {"loading", "layerwise"},
+    {"loading", "layerwise", "stored"},
     {"activations"},
     {"categories", "classification", "neuron", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
     {"merging.compute"},

@@ -1,6 +1,7 @@
 """A causal language model whose weights stay on disk: its decoder layers run one at a time, at weights handed in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +9,14 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
+from nmerge_core.architecture import LAYER
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.loading import auto_class
 from nmerge_core.machine import choose_device
+from nmerge_core.stored import Stored, stored_weights
 
 Weights = dict[str, Tensor]
 
@@ -50,57 +54,106 @@ class LayerwiseModel:
         """
         self.device = choose_device(device)
         self._checkpoint = checkpoint
+        self._shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+        kind = auto_class(checkpoint)
         try:
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
             with init_empty_weights(include_buffers=False):
-                self._model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+                self._model = kind.from_config(config, dtype=torch.float32).eval()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"{checkpoint.reference}: transformers has no causal model for it ({reason})") from error
         self._model.tie_weights()
+        if hasattr(self._model, "set_experts_implementation"):
+            self._model.set_experts_implementation("eager")
         for module in self._model.modules():
             module._buffers = {name: b if b is None else b.to(self.device) for name, b in module._buffers.items()}
-        self._check()
-        decoder = self._model.get_decoder()
-        lists = {id(module): name for name, module in self._model.named_modules() if isinstance(module, nn.ModuleList)}
-        own_name = next(name for name, child in decoder.named_children() if id(child) in lists)
-        self.layers: nn.ModuleList = getattr(decoder, own_name)
-        self._layers_name = lists[id(self.layers)]
+        self._stored = self._find_stored()
+        self._layers_name = self._find_layers()
+        self._decoder_name, _, own_name = self._layers_name.rpartition(".")
+        self._decoder = self._model.get_submodule(self._decoder_name)
+        self.layers: nn.ModuleList = getattr(self._decoder, own_name)
         self._stand_ins = [_StandIn() for _ in self.layers]
-        setattr(decoder, own_name, nn.ModuleList(self._stand_ins))
+        setattr(self._decoder, own_name, nn.ModuleList(self._stand_ins))
+        self._probed = False
 
-    def _check(self) -> None:
-        for name, parameter in self._model.named_parameters():
-            found = self._checkpoint.tensors.get(self._stored(name))
-            if found is None or found.shape != tuple(parameter.shape):
-                there = f"one of {list(found.shape)}" if found else "none"
+    def _find_stored(self) -> list[Stored]:
+        """Find what each parameter is made of; buffers that are stored are read here."""
+        parameters, buffers = dict(self._model.named_parameters()), dict(self._model.named_buffers())
+        found = []
+        made: dict[str, tuple[int, ...]] = {}
+        for stored in stored_weights(self._model, self._shapes):
+            if stored.loaded[0] in buffers:
+                values = stored.load({name: self._checkpoint.read(name) for name in stored.names})
+                for name, value in values.items():
+                    buffers[name].copy_(value)
+            elif any(name in parameters for name in stored.loaded):  # not so a tied weight's other name
+                empty = {name: torch.empty(self._shapes[name], device="meta") for name in stored.names}
+                made |= {name: tuple(value.shape) for name, value in stored.load(empty).items()}
+                found.append(stored)
+        for name, parameter in parameters.items():
+            if made.get(name) != tuple(parameter.shape):
+                there = f"one of {list(made[name])}" if name in made else "none"
                 raise InputError(
                     f"{self._checkpoint.reference}: expected tensor {name} of shape {list(parameter.shape)}, as "
                     f"transformers builds this model, found {there}; it cannot be run layer by layer"
                 )
+        return found
 
-    def _stored(self, name: str) -> str:
-        """Return the checkpoint's name of a parameter: models saved without their head lack the body's prefix."""
-        bare = name.removeprefix(f"{self._model.base_model_prefix}.")
-        return name if name in self._checkpoint.tensors else bare
+    def _find_layers(self) -> str:
+        layer_of = self._checkpoint.architecture.layer_of
+        inside = (each.loaded[0] for each in self._stored if layer_of(each.names[0]) is not None)
+        found = next((match for name in inside if (match := LAYER.match(name))), None)
+        if found is None:
+            raise InputError(
+                f"{self._checkpoint.reference}: expected layers, found none; it cannot be run layer by layer"
+            )
+        return found["tower"]
+
+    def stored(self, layer: int | None) -> list[Stored]:
+        """Return what the weights of a layer are made of, or those outside the layers: embeddings, norm, head."""
+        if layer is not None:
+            return [each for each in self._stored if each.loaded[0].startswith(f"{self._layers_name}.{layer}.")]
+        return [each for each in self._stored if not each.loaded[0].startswith(f"{self._layers_name}.")]
+
+    def names(self, layer: int | None) -> list[str]:
+        """Return the checkpoint's names of the weights of a layer, or of those outside the layers."""
+        return [name for each in self.stored(layer) for name in each.names]
+
+    def plain_names(self, layer: int) -> dict[str, str]:
+        """Return the checkpoint's name of each weight of a layer that is loaded as it is, by its name in the layer."""
+        prefix = f"{self._layers_name}.{layer}."
+        return {each.loaded[0].removeprefix(prefix): each.names[0] for each in self.stored(layer) if each.plain}
 
     @property
-    def outer_names(self) -> dict[str, str]:
-        """The checkpoint's name of each weight outside the layers: embeddings, final norm and an untied head."""
-        return {name: self._stored(name) for name, _ in self._model.named_parameters()}
+    def head(self) -> str | None:
+        """The checkpoint's name of the weight of an untied head."""
+        head = self._model.get_output_embeddings()
+        outside = {each.loaded[0]: each.names[0] for each in self.stored(None) if each.plain}
+        weights = (name for name, module in self._model.named_modules() if module is head)
+        return next((outside[f"{name}.weight"] for name in weights if f"{name}.weight" in outside), None)
 
-    def layer_names(self, layer: int) -> dict[str, str]:
-        """Return the checkpoint's name of each weight of one layer, by its name inside the layer."""
-        prefix = f"{self._layers_name}.{layer}."
-        return {name: self._stored(prefix + name) for name, _ in self.layers[layer].named_parameters()}
+    def weights(self, layer: int | None, read: Callable[[str], Tensor] | None = None) -> Weights:
+        """Return the weights of a layer, by their names inside it, or those outside the layers, by theirs in the model.
 
-    def outer_weights(self) -> Weights:
-        """Read the weights outside the layers, float32, by their names in the model."""
-        return {name: self._read(tensor) for name, tensor in self.outer_names.items()}
+        Args:
+            layer: the layer, None for what lies outside.
+            read: what gives a tensor of the checkpoint's names; by default the checkpoint's own, in float32.
+        """
+        read, prefix = read or self._read, "" if layer is None else f"{self._layers_name}.{layer}."
+        made: Weights = {}
+        for each in self.stored(layer):
+            made |= each.load({name: read(name) for name in each.names})
+        return {name.removeprefix(prefix): value for name, value in made.items()}
 
-    def layer_weights(self, layer: int) -> Weights:
-        """Read the weights of one layer, float32, by their names inside it."""
-        return {name: self._read(tensor) for name, tensor in self.layer_names(layer).items()}
+    def as_stored(self, layer: int | None, values: Weights) -> Weights:
+        """Return values of the weights of `weights`, in the shapes and by the names of the checkpoint's tensors."""
+        prefix = "" if layer is None else f"{self._layers_name}.{layer}."
+        full = {prefix + name: value for name, value in values.items()}
+        found: Weights = {}
+        for each in self.stored(layer):
+            found |= each.unload(full, self._shapes)
+        return found
 
     def outside(self, weights: Weights, tokens: Tensor, states: Tensor | None = None, *, head: bool = False) -> Outside:
         """Run all but the layers on tokens (B, T), with stand-ins for these.
@@ -113,12 +166,31 @@ class LayerwiseModel:
             states: what the last layer gave, (B, T, d_model); the entering states where there is none yet.
             head: whether to go on from what the head reads to the logits.
         """
+        if not self._probed:
+            self._probe(weights, tokens)
         self._stand_ins[-1].given = states
-        decoder = self._model.get_decoder()
+        return self._outside(weights, tokens, head)
+
+    def _probe(self, weights: Weights, tokens: Tensor) -> None:
+        """Find out whether layers return their states alone or, as Falcon's, in a tuple, and let stand-ins do so."""
+        first = self._stand_ins[0]
+        first.stops = True
+        with suppress(_Stopped), torch.no_grad():
+            self._outside(weights, tokens, head=False)
+        with torch.no_grad():
+            output = functional_call(
+                self.layers[0], self.weights(0), (first.states, *first.call.args), dict(first.call.keywords)
+            )
+        first.stops, self._probed = False, True
+        for stand_in in self._stand_ins:
+            stand_in.forget()
+            stand_in.in_tuple = isinstance(output, tuple)
+
+    def _outside(self, weights: Weights, tokens: Tensor, head: bool) -> Outside:
         module, names = self._model, {name: name for name in weights}
         if not head:
-            prefix = next(name for name, each in self._model.named_modules() if each is decoder) + "."
-            module, names = decoder, {n: n.removeprefix(prefix) for n in weights if n.startswith(prefix)}
+            prefix = f"{self._decoder_name}."
+            module, names = self._decoder, {n: n.removeprefix(prefix) for n in weights if n.startswith(prefix)}
         own = {inner: weights[name] for name, inner in names.items()}
         tokens = tokens.to(self.device)
         keywords = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
@@ -131,10 +203,15 @@ class LayerwiseModel:
 
     def run(self, layer: int, weights: Weights, states: Tensor, call: Call) -> Tensor:
         """Run one layer on hidden states (B, T, d_model)."""
-        return functional_call(self.layers[layer], weights, (states, *call.args), dict(call.keywords))
+        output = functional_call(self.layers[layer], weights, (states, *call.args), dict(call.keywords))
+        return output[0] if isinstance(output, tuple) else output
 
     def _read(self, name: str) -> Tensor:
         return self._checkpoint.read(name).to(self.device, torch.float32)
+
+
+class _Stopped(Exception):
+    """Ends a forward pass at the first layer."""
 
 
 class _StandIn(nn.Module):
@@ -142,6 +219,7 @@ class _StandIn(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.stops = self.in_tuple = False
         self.forget()
 
     def forget(self) -> None:
@@ -149,6 +227,9 @@ class _StandIn(nn.Module):
         self.call: Any = None
         self.given: Tensor | None = None
 
-    def forward(self, states: Tensor, *args: Any, **keywords: Any) -> Tensor:
+    def forward(self, states: Tensor, *args: Any, **keywords: Any) -> Tensor | tuple[Tensor]:
         self.states, self.call = states, Call(args, keywords)
-        return states if self.given is None else self.given
+        if self.stops:
+            raise _Stopped
+        output = states if self.given is None else self.given
+        return (output,) if self.in_tuple else output

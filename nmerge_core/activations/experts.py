@@ -48,9 +48,7 @@ def _swapped(model: PreTrainedModel, experts: nn.Module) -> Iterator[None]:
             model.set_experts_implementation(before)
         return
     if type(experts).__name__ != "Llama4TextExperts":
-        raise InputError(
-            f"{type(experts).__name__}: it is not known how experts of this kind run; leave them as they are"
-        )
+        raise InputError(f"{type(experts).__name__}: it is not known how experts of this kind run")
     own = experts.__dict__.get("forward")  # where the model is spread over devices it is wrapped
     experts.forward = MethodType(_every_token, experts)
     try:

@@ -42,7 +42,8 @@ _MLP = re.compile(
 class NeuronMap:
     """Rows [start, stop) of a tensor, seen as a `Matrix`, that are one MLP's gate, up or down.
 
-    On axis 0 row start + i · step is neuron first + i of the layer; on axis 1 column c of every row is neuron first + c.
+    On axis 0 row start + i · step is neuron first + i of the layer; on axis 1 column c of every row is neuron first + c
+    of it.
     """
 
     tensor: str

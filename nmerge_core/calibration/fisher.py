@@ -46,8 +46,8 @@ def fisher(
     """
     model = LayerwiseModel(checkpoint, device)
     layers = range(len(model.layers))
-    inside = [name for layer in layers for name in model.layer_names(layer).values()]
-    names = [*model.outer_names.values(), *inside]
+    inside = [name for part in (None, *layers) for name in model.names(part)]
+    names = list(dict.fromkeys((*inside, *checkpoint.tensors)))  # what does not run on texts has no information: 0
     layout = plan_layout(folder, [checkpoint.info(name) for name in names], "F32")
     create_files(layout)
     steps = _Steps(progress, stage, len(texts) * (2 * len(layers) + 2))
@@ -116,13 +116,13 @@ class _Pass:
 
     def forward(self) -> None:
         """Keep the states at each layer, and find the gradient of the log-likelihood by those that leave the last."""
-        outer = self._model.outer_weights()
+        outer = self._model.weights(None)
         with torch.no_grad():
             outsides = [self._model.outside(outer, tokens) for tokens in self._tokens]
             self._calls = [outside.calls for outside in outsides]
             self._leaving = [outside.entering for outside in outsides]
             for layer in range(len(self._model.layers)):
-                weights = self._model.layer_weights(layer)
+                weights = self._model.weights(layer)
                 self._entering.append(self._leaving)
                 self._leaving = []
                 for states, calls in zip(self._entering[-1], self._calls, strict=True):
@@ -136,9 +136,8 @@ class _Pass:
 
     def backward(self, layer: int) -> None:
         """Add one layer's squared gradients, and take the gradients by the states to before this layer."""
-        weights = self._model.layer_weights(layer)
-        names = self._model.layer_names(layer)
-        totals = {name: self._sums.read(tensor) for name, tensor in names.items()}
+        weights = self._model.weights(layer)
+        totals = self._model.weights(layer, self._sums.read)
         for weight in weights.values():
             weight.requires_grad_()
         for text, (states, calls) in enumerate(zip(self._entering.pop(), self._calls, strict=True)):
@@ -150,8 +149,7 @@ class _Pass:
             self._gradients[text] = found[0]
             _add_squares(totals, found[1:])
             self._steps()
-        for name, total in totals.items():
-            self._sums.write(names[name], total)
+        self._write(layer, totals)
 
     def outside(self) -> None:
         """Add the squared gradients of what lies outside the layers.
@@ -159,9 +157,8 @@ class _Pass:
         The embedding feeds the first layer, and a tied one the head as well: the gradient of log p + ⟨states entering
         layer 0, gradient by them⟩ at fixed states leaving the last layer is the sum of both.
         """
-        outer = self._model.outer_weights()
-        names = self._model.outer_names
-        totals = {name: self._sums.read(tensor) for name, tensor in names.items()}
+        outer = self._model.weights(None)
+        totals = self._model.weights(None, self._sums.read)
         for weight in outer.values():
             weight.requires_grad_()
         for tokens, last, gradient in zip(self._tokens, self._leaving, self._gradients, strict=True):
@@ -172,8 +169,11 @@ class _Pass:
                 torch.autograd.grad(value, list(outer.values()), allow_unused=True, materialize_grads=True),
             )
             self._steps()
-        for name, total in totals.items():
-            self._sums.write(names[name], total)
+        self._write(None, totals)
+
+    def _write(self, layer: int | None, totals: Weights) -> None:
+        for name, total in self._model.as_stored(layer, totals).items():
+            self._sums.write(name, total)
 
 
 def _add_squares(totals: Weights, gradients: Sequence[Tensor]) -> None:

@@ -16,8 +16,6 @@ from nmerge_core.layerwise import LayerwiseModel
 from nmerge_core.progress import Progress
 from nmerge_core.text_samples import Batch
 
-_HEAD = "lm_head.weight"
-
 
 @torch.inference_mode()
 def gram(
@@ -25,9 +23,9 @@ def gram(
 ) -> tuple[list[str], dict[str, str]]:
     """Write G = Σ x xᵀ, over the real tokens, of the input x of each linear layer (RegMean, Jin et al., ICLR 2023).
 
-    Layers that read the same tensor (q, k and v; gate and up) share one matrix. An untied head counts among them. All
-    is computed in float32, batches added in order. In memory: a decoder layer with its Gram matrices, or what
-    lies outside the layers, and the hidden states of all batches.
+    Layers that read the same tensor (q, k and v; gate and up) share one matrix. An untied head counts among them,
+    routed experts do not. All is computed in float32, batches added in order. In memory: a decoder layer with its Gram
+    matrices, or what lies outside the layers, and the hidden states of all batches.
 
     Args:
         checkpoint: the model.
@@ -45,7 +43,7 @@ def gram(
     """
     model = LayerwiseModel(checkpoint, device)
     real = [batch.real.to(model.device) for batch in batches]
-    outer = model.outer_weights()
+    outer = model.weights(None)
     outsides = [model.outside(outer, batch.tokens) for batch in batches]
     del outer
     states = [outside.entering for outside in outsides]
@@ -54,26 +52,28 @@ def gram(
     total = len(model.layers) * len(batches)
     progress(stage, 0, total, "batches")
     for index, layer in enumerate(model.layers):
-        weights, inside = model.layer_weights(index), model.layer_names(index)
+        weights, inside = model.weights(index), model.plain_names(index)
         grams: dict[str, Tensor] = {}
         for number, kept in enumerate(real):
             with _inputs(layer) as seen:
                 states[number] = model.run(index, weights, states[number], calls[number][index])
             shared: dict[int, str] = {}  # the first reader of each tensor
             for module, x in seen.items():
-                tensor = inside[f"{module}.weight"]
+                tensor = inside.get(f"{module}.weight")
+                if tensor is None:  # stored in another form
+                    continue
                 first = names[tensor] = shared.setdefault(id(x), tensor)
                 if first == tensor:
                     _add(grams, tensor, x, kept)
             progress(stage, index * len(batches) + number + 1, total, "batches")
         files.append(f"layer-{index:05}.safetensors")
         _write(grams, folder / files[-1], checkpoint)
-    if _HEAD in model.outer_names:
-        outer = model.outer_weights()
+    if head := model.head:
+        outer = model.weights(None)
         grams = {}
         for batch, own, kept in zip(batches, states, real, strict=True):
-            _add(grams, _HEAD, model.outside(outer, batch.tokens, own).output, kept)
-        names[_HEAD] = _HEAD
+            _add(grams, head, model.outside(outer, batch.tokens, own).output, kept)
+        names[head] = head
         files.append("head.safetensors")
         _write(grams, folder / files[-1], checkpoint)
     return files, names
@@ -108,6 +108,8 @@ def _note(seen: dict[str, Tensor], name: str, module: nn.Module, args: tuple[Ten
 
 def _add(grams: dict[str, Tensor], name: str, inputs: Tensor, real: Tensor) -> None:
     """Add Σ x xᵀ over the real tokens of inputs (B, T, inputs)."""
+    if inputs.shape[:-1].numel() == real.numel():  # OPT and routers read (B · T, inputs)
+        inputs = inputs.view(*real.shape, inputs.shape[-1])
     if inputs.shape[:-1] != real.shape:
         raise InputError(
             f"{name}: expected an input vector for each of the {list(real.shape)} tokens, found {list(inputs.shape)}; "

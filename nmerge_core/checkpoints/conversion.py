@@ -46,6 +46,10 @@ class Conversion:
             return name, None
         return found
 
+    def converter(self, pattern: str) -> Any:
+        """Return the converter that takes the tensors of a pattern."""
+        return self._by_pattern[pattern]
+
     def sources(self, names: Iterable[str]) -> dict[str, Stored]:
         """Return, by the names that they are loaded under, which of the stored tensors make each loaded one.
 

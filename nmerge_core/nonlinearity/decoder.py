@@ -35,7 +35,7 @@ class Decoder:
         self.layers = self._model.layers
         self._form = self._check()
         self._real = [batch.real.to(self._device) for batch in batches]
-        outer = self._model.outer_weights()
+        outer = self._model.weights(None)
         outsides = [self._model.outside(outer, batch.tokens) for batch in batches]
         self._states = [outside.entering for outside in outsides]
         self._calls = [outside.calls for outside in outsides]
@@ -47,8 +47,7 @@ class Decoder:
             raise _unknown(base, ", ".join(name for name, _ in self.layers[0].named_children()))
         for model in models:
             for mlp in base.architecture.layers:
-                for name, _ in self.layers[mlp.layer].named_parameters():
-                    tensor = f"{mlp.decoder_layer}.{name}"
+                for tensor in self._model.names(mlp.layer):
                     expected, found = base.info(tensor).shape, model.info(tensor).shape
                     if expected != found:
                         raise InputError(
@@ -60,13 +59,11 @@ class Decoder:
     def submodules(self, mlp: MlpLayer, groups: Mapping[str, np.ndarray]) -> list[Submodule]:
         """Read one layer of every model, as float32, and return its attention, its MLP and its neuron groups."""
         layer = self.layers[mlp.layer]
-        weights = [
-            {
-                name: checkpoint.read(f"{mlp.decoder_layer}.{name}").to(self._device, torch.float32)
-                for name, _ in layer.named_parameters()
-            }
-            for checkpoint in self._checkpoints
-        ]
+
+        def read(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+            return checkpoint.read(name).to(self._device, torch.float32)
+
+        weights = [self._model.weights(mlp.layer, partial(read, checkpoint)) for checkpoint in self._checkpoints]
         matrix = self._checkpoints[0].architecture.matrix
         return submodules(mlp, layer, self._form, weights, matrix, groups)
 
