@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from nmerge_core.architecture import MlpLayer
+from nmerge_core.architecture import LAYER, MlpLayer, NeuronMap
 from nmerge_core.checkpoints import Checkpoint, labels, open_checkpoint
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
@@ -36,6 +36,8 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     """Compute cos(w_base, w_ft) of every neuron: row j of gate and up, column j of down, whatever the stored form.
 
     Layers of a model of several towers are counted through all of them, neurons of a layer through all its experts.
+    Where a family's neurons are not known, each matrix in a layer stands under its own name, and its rows for
+    neurons (of a model without layers: every matrix).
     Weights are streamed in blocks of rows and accumulated in float64: memory is bounded by blocks, not by models.
 
     Args:
@@ -51,9 +53,10 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     """
     opened = as_family(open_checkpoint(base), [open_checkpoint(model) for model in models])
     origin = opened[0]
-    matrices = [(layer, matrix) for layer in origin.architecture.layers for matrix in layer.matrices]
+    layers = _rows(origin) if origin.architecture.unknown else origin.architecture.layers
+    matrices = [(layer, matrix) for layer in layers for matrix in layer.matrices]
     for checkpoint in opened[1:]:
-        for name in dict.fromkeys(part.tensor for layer in origin.architecture.layers for part in layer.maps):
+        for name in dict.fromkeys(part.tensor for layer in layers for part in layer.maps):
             expected, found = origin.info(name).shape, checkpoint.info(name).shape
             if found != expected:
                 raise InputError(
@@ -75,6 +78,19 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     )
 
 
+def _rows(checkpoint: Checkpoint) -> list[MlpLayer]:
+    """Return the rows of every matrix in a layer as if they were neurons, where neurons are not known."""
+    architecture = checkpoint.architecture
+    found = []
+    for name in checkpoint.tensors:
+        layer, seen, inside = architecture.layer_of(name), architecture.matrix(name), LAYER.match(name)
+        if seen.neuronal and (inside and layer is not None or not architecture.depth):
+            label = (inside["rest"] if inside else name).removesuffix(".weight")
+            rows = NeuronMap(name, layer or 0, label, 0, seen.rows, 0, 0)
+            found.append(MlpLayer(layer or 0, "", seen.rows, seen.columns, (), (rows,)))
+    return sorted(found, key=lambda each: each.layer)
+
+
 def _cosines(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> NDArray[np.float64]:
     """Return the (fine-tunes, neurons) cosines of one matrix with the first checkpoint's; NaN for zero vectors."""
     base, *models = checkpoints
@@ -87,13 +103,16 @@ def _cosines(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) ->
         step = max(1, _BLOCK // oriented.columns)
         for start in range(part.start, part.stop, step):
             stop = min(start + step, part.stop)
-            count = stop - start if part.axis == 0 else oriented.columns
-            first = part.first + (start - part.start if part.axis == 0 else 0)
+            if part.axis == 0:
+                rows = part.within(start, stop)
+                first, count, own = part.neuron(rows.start), len(rows), slice(rows.start - start, None, part.step)
+            else:
+                first, count, own = part.first, oriented.columns, slice(None)
             neurons, along = slice(first, first + count), 1 - part.axis
-            w0 = base.read_matrix(part.tensor, oriented, start, stop).double()  # (rows, columns)
+            w0 = base.read_matrix(part.tensor, oriented, start, stop)[own].double()  # (rows, columns)
             base_squares[neurons] += (w0 * w0).sum(along)
             for index, model in enumerate(models):
-                w = model.read_matrix(part.tensor, oriented, start, stop).double()  # (rows, columns)
+                w = model.read_matrix(part.tensor, oriented, start, stop)[own].double()  # (rows, columns)
                 dots[index, neurons] += (w0 * w).sum(along)
                 squares[index, neurons] += (w * w).sum(along)
     # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.

@@ -76,6 +76,7 @@ class Family:
     auto: str = "AutoModelForCausalLM"
     conv1d: str | None = None
     second: str | None = None  # the prefix of the second tower, whose layers are counted after the first's
+    beside: str | None = None  # the prefix of a tower that is no part of the language model
     save: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -88,6 +89,8 @@ _SHARED = [
     *rows(r"shared_expert\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
     columns(r"shared_expert\.down_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
 ]
+_H_TO_4H = [*rows(r"dense_h_to_4h\.(weight|bias)$"), columns(r"dense_4h_to_h\.weight$")]
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _ROUTED = "the router is merged as it is; a neuron is an expert's"
 
 FAMILIES = (
@@ -159,6 +162,107 @@ FAMILIES = (
         neurons=(EXPERTS * MOE_F,) * LAYERS,
         save={"save_original_format": False},
         note="as `save_pretrained(…, save_original_format=False)` writes them: (experts, out, in)",
+    ),
+    Family(
+        "GPT-NeoX",
+        "GPTNeoXConfig",
+        _DECODER,
+        _H_TO_4H,
+        r"\.(mlp|post_attention_layernorm)\.",
+        note="Pythia too",
+    ),
+    Family(
+        "Falcon",
+        "FalconConfig",
+        _TEXT | {"hidden_size": D, "ffn_hidden_size": F, "num_hidden_layers": LAYERS, "num_attention_heads": 4},
+        _H_TO_4H,
+        r"\.(mlp|post_attention_layernorm)\.",
+    ),
+    Family(
+        "BLOOM",
+        "BloomConfig",
+        _TEXT | {"hidden_size": D, "n_layer": LAYERS, "n_head": 4},
+        _H_TO_4H,
+        r"\.(mlp|post_attention_layernorm)\.",
+        neurons=(4 * D,) * LAYERS,
+    ),
+    Family(
+        "OPT",
+        "OPTConfig",
+        _DECODER | {"ffn_dim": F, "word_embed_proj_dim": D},
+        [*rows(r"\.fc1\.(weight|bias)$"), columns(r"\.fc2\.weight$")],
+        r"\.(fc[12]|final_layer_norm)\.",
+    ),
+    Family(
+        "GPT-J",
+        "GPTJConfig",
+        _TEXT | {"n_embd": D, "n_inner": F, "n_layer": LAYERS, "n_head": 4, "rotary_dim": 4, "n_positions": 64},
+        [*rows(r"\.fc_in\.(weight|bias)$"), columns(r"\.fc_out\.weight$")],
+        r"\.mlp\.",
+    ),
+    Family(
+        "Nemotron",
+        "NemotronConfig",
+        _DECODER | {"head_dim": 4},
+        [*rows(r"mlp\.up_proj\.weight$"), columns(r"mlp\.down_proj\.weight$")],
+        _PRE_NORM,
+        note="an MLP without gate",
+    ),
+    Family(
+        "GLM-4-MoE",
+        "Glm4MoeConfig",
+        _DECODER
+        | _MOE
+        | {"head_dim": 4, "n_routed_experts": EXPERTS, "n_shared_experts": 2, "n_group": 1}
+        | {"topk_group": 1, "first_k_dense_replace": 0},
+        [
+            *_QWEN_EXPERTS,
+            *rows(r"shared_experts\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
+            columns(r"shared_experts\.down_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
+        ],
+        _PRE_NORM,
+        neurons=(EXPERTS * MOE_F + 2 * MOE_F,) * LAYERS,
+        note="and DeepSeek-V3: the shared experts' neurons come last",
+    ),
+    Family(
+        "gpt-oss",
+        "GptOssConfig",
+        _DECODER | {"head_dim": 4, "num_local_experts": EXPERTS, "num_experts_per_tok": 2, "rope_parameters": _ROPE},
+        [],  # see `neuron_ids`
+        _PRE_NORM,
+        neurons=(EXPERTS * F,) * LAYERS,
+        note="experts stacked (experts, in, out), gate and up by turns",
+    ),
+    Family(
+        "Llama 4 (text)",
+        "Llama4TextConfig",
+        _DECODER
+        | {"head_dim": 4, "num_local_experts": EXPERTS, "num_experts_per_tok": 1}
+        | {"interleave_moe_layer_step": 1},
+        [
+            *rows(r"shared_expert\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * F),
+            columns(r"shared_expert\.down_proj\.weight$", first=lambda match: EXPERTS * F),
+        ],
+        r"\.(feed_forward|post_attention_layernorm)\.",
+        neurons=(EXPERTS * F + F,) * LAYERS,
+        note="experts stacked (experts, in, out); φ of an expert is scaled by the router, which acts before it",
+    ),
+    Family(
+        "Qwen2.5-VL",
+        "Qwen2_5_VLConfig",
+        {
+            "text_config": _DECODER | {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 0]}},
+            "vision_config": _ENCODER
+            | {"depth": 2, "num_heads": 4, "out_hidden_size": D, "patch_size": 8, "fullatt_block_indexes": [1]},
+        },
+        [
+            *rows(r"^model\.layers.*mlp\.(gate|up)_proj\.weight$"),
+            columns(r"^model\.layers.*mlp\.down_proj\.weight$"),
+        ],
+        r"\.(mlp|post_attention_layernorm)\.",
+        auto="AutoModelForImageTextToText",
+        beside="visual",
+        note="of a language model that sees, the layers and neurons are those of its text",
     ),
     Family(
         "T5",
@@ -233,20 +337,27 @@ def make(family: Family, root: Path) -> SimpleNamespace:
         model.save_pretrained(root / name, **family.save)
         tiny_tokenizer(root / name)
         setattr(made, name, str(root / name))
-    made.parameters = sum(parameter.numel() for parameter in model.parameters())
+    untied = {*dict(model.named_parameters()), *dict(model.named_buffers())}
+    made.parameters = sum(value.numel() for name, value in model.state_dict().items() if name in untied)
     made.weights, *made.tunes = (load_file(root / name / "model.safetensors") for name in ("base", "math", "code"))
     return made
 
 
 def layer_number(family: Family, name: str) -> int | None:
     found = re.search(r"(?:^|\.)(?:layers?|h|block)\.(\d+)\.", name)
-    if not found:
+    if not found or (family.beside and name.startswith(family.beside)):
         return None
     return int(found[1]) + (LAYERS if family.second and name.startswith(family.second) else 0)
 
 
 def neuron_ids(family: Family, name: str, shape: torch.Size) -> torch.Tensor | None:
     """The neuron of each entry of a stored tensor, or None."""
+    if family.title in ("gpt-oss", "Llama 4 (text)") and "experts." in name:
+        expert = torch.arange(EXPERTS).view(-1, *[1] * (len(shape) - 1)) * F
+        if "gate_up" in name:  # (experts, [in,] gate and up)
+            own = torch.arange(2 * F)
+            return (expert + (own // 2 if family.title == "gpt-oss" else own % F)).expand(shape)
+        return (expert + torch.arange(F)[:, None]).expand(shape) if len(shape) == 3 else None
     if name.endswith("mlp.experts.gate_up_proj"):  # (experts, gate rows and up rows, in)
         return (torch.arange(EXPERTS)[:, None] * MOE_F + torch.arange(2 * MOE_F) % MOE_F)[..., None].expand(shape)
     if name.endswith("mlp.experts.down_proj"):  # (experts, out, columns)
@@ -267,8 +378,12 @@ def as_matrix(family: Family, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """A stored tensor with a weight neuron a row, or as a vector."""
     if family.conv1d and re.search(family.conv1d, name):
         return tensor.T
-    if tensor.dim() == 4:
+    if tensor.dim() > 3 or (tensor.dim() == 3 and "conv1d" in name):
         return tensor.flatten(1)
+    if name.endswith("_proj_bias"):
+        return tensor.flatten()
+    if family.title in ("gpt-oss", "Llama 4 (text)") and tensor.dim() == 3:  # (experts, in, out)
+        return tensor.transpose(1, 2).reshape(-1, tensor.shape[1])
     if tensor.dim() == 3:
         if "experts" in name:
             return tensor.reshape(-1, tensor.shape[-1])
@@ -278,6 +393,8 @@ def as_matrix(family: Family, name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 def as_stored(family: Family, name: str, matrix: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """The inverse of `as_matrix`."""
+    if family.title in ("gpt-oss", "Llama 4 (text)") and len(shape) == 3:
+        return matrix.reshape(shape[0], shape[2], shape[1]).transpose(1, 2)
     return matrix.T if family.conv1d and re.search(family.conv1d, name) else matrix.reshape(shape)
 
 

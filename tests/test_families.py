@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from nmerge_core import similarity
 from nmerge_core.activations.hooks import knock_out, record_activations
-from nmerge_core.checkpoints import inspect_family
+from nmerge_core.calibration.fisher import fisher
+from nmerge_core.checkpoints import inspect_family, open_checkpoint
 from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.merging.compute import stream
 from nmerge_core.nonlinearity import solve
+from nmerge_core.stored import stored_weights
 from tests.families import (
     FAMILIES,
     MIXED,
@@ -28,13 +30,14 @@ from tests.families import (
     categories,
     is_down,
     layer_number,
+    make,
     neuron_ids,
     run,
 )
 from tests.tiny import TEXTS, write_corpus
 
 DOCUMENT = Path(__file__).parent.parent / "docs/families.md"
-CAUSAL = [family for family in FAMILIES if family.auto == "AutoModelForCausalLM"]
+CAUSAL = [family for family in FAMILIES if family.auto in ("AutoModelForCausalLM", "AutoModelForImageTextToText")]
 
 
 @pytest.fixture
@@ -168,10 +171,14 @@ def test_cosine(family: Family, made_family, small_blocks) -> None:
     expected: dict[tuple[int, int], list[float]] = {}
     for name, weight in models.weights.items():
         ids = neuron_ids(family, name, weight.shape)
-        if ids is None or weight.dim() < 2:
+        if ids is None or as_matrix(family, name, weight).dim() < 2:
             continue
+        ids, pair = (
+            as_matrix(family, name, ids),
+            [as_matrix(family, name, each[name]) for each in (models.weights, tune)],
+        )
         for neuron in (int(ids.min()), int(ids.max())):
-            vectors = [value[ids == neuron].double() for value in (weight, tune[name])]  # of gate and up where fused
+            vectors = [value[ids == neuron].double() for value in pair]  # of gate and up where fused
             ours, theirs = (vector.view(-1, D) for vector in vectors)
             cosines = (ours * theirs).sum(1) / (ours.norm(dim=1) * theirs.norm(dim=1))
             expected.setdefault((layer_number(family, name), neuron), []).extend(cosines.tolist())
@@ -179,6 +186,7 @@ def test_cosine(family: Family, made_family, small_blocks) -> None:
         assert sorted(found[layer, :, neuron]) == pytest.approx(sorted(values), abs=1e-9)
 
 
+_MAMBA = {"vocab_size": 257, "pad_token_id": 0, "hidden_size": D, "num_hidden_layers": 2, "state_size": 4}
 TOKENS = torch.tensor([[5, 9, 200, 31, 8], [7, 7, 80, 2, 6]])
 
 
@@ -210,6 +218,45 @@ def test_knocking_out_equals_zeroing_the_neurons_weights(family: Family, made_fa
         assert phi.shape == (2, 5, family.neurons[layer])
         silent = (phi == 0).all(dim=(0, 1))
         assert silent[chosen[layer]].all() and not silent.all()
+
+
+def test_a_family_without_known_neurons_is_inspected_merged_and_compared_by_rows(tmp_path: Path) -> None:
+    family = Family("Mamba", "MambaConfig", _MAMBA, [], "never")
+    models = make(family, tmp_path)
+    report = inspect_family(models.base, [models.math])
+    assert report.mergeable and (report.models[0].layers, report.models[0].d_ffn) == (2, None)
+    merged = run(models, tmp_path / "out", "ties", density=0.3)
+    least = thresholds(models, 0.3)
+    assert_merged(merged, family, models, lambda name, base, tau: psi(trimmed(tau, least)))
+    summary = similarity.cosine(models.base, [models.code]).summary.set_index(["layer", "matrix"])
+    name = "backbone.layers.1.mixer.in_proj.weight"
+    rows = torch.nn.functional.cosine_similarity(models.weights[name].double(), models.tunes[1][name].double())
+    assert summary["neurons"][1, "mixer.in_proj"] == len(rows)
+    assert summary["mean"][1, "mixer.in_proj"] == pytest.approx(rows.mean().item(), abs=1e-9)
+    with pytest.raises(InputError, match=r"the neurons of this family \(model type 'mamba'\) are not known"):
+        classify(models.base, write_corpus(tmp_path / "corpus", TEXTS), tmp_path / "neurons", top_k=3, device="cpu")
+
+
+@pytest.mark.parametrize("title", ["Mixtral", "Falcon", "Llama 4 (text)"])
+def test_fisher_information_equals_the_running_models_squared_gradients(
+    title: str, made_family, tmp_path: Path
+) -> None:
+    models = made_family(next(family for family in FAMILIES if family.title == title))
+    checkpoint = open_checkpoint(models.base)
+    for file in fisher(checkpoint, list(TOKENS), tmp_path, "cpu", "stage", lambda *_: None):
+        found = load_file(tmp_path / file)
+    assert found.keys() == checkpoint.tensors.keys()
+    model = load_model(models.base, "cpu").model
+    expected = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    for text in TOKENS:
+        model.zero_grad()
+        logits = model(input_ids=text[None], use_cache=False).logits
+        torch.nn.functional.cross_entropy(logits[0, :-1], text[1:], reduction="sum").backward()
+        for name, value in model.named_parameters():
+            expected[name] += value.grad**2 / len(TOKENS)
+    for stored in stored_weights(model, {name: tensor.shape for name, tensor in checkpoint.tensors.items()}):
+        for name, value in stored.load(found).items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6 * expected[name].max().item())
 
 
 def cells(family: Family, models: SimpleNamespace, folder: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from nmerge_core.architecture.mlps import towers
+from nmerge_core.architecture import towers
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.parameters import TIED, embeddings_of, head_of, same_values

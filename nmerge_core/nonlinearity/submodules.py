@@ -190,7 +190,7 @@ def _neurons(layer: MlpLayer, matrix: Callable[[str], Matrix], neurons: Tensor, 
     kept = {}
     for part in layer.maps:
         oriented, weight = matrix(part.tensor), weights[part.tensor.removeprefix(f"{layer.decoder_layer}.")]
-        rows = (weight.T if oriented.transposed else weight)[part.start : part.stop]
+        rows = (weight.T if oriented.transposed else weight)[part.start : part.stop : part.step]
         own = (neurons - part.first).to(weight.device)
         name = part.matrix if oriented.neuronal else f"{part.matrix} bias"
         kept[name] = rows[own] if part.axis == 0 else rows[:, own].contiguous()
