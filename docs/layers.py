@@ -22,6 +22,7 @@ FLOORS = (
         "lazy",
         "parallel",
         "folders",
+        "kept_files",
         "yaml_file",
         "task_code",
         "task_files",

@@ -208,7 +208,7 @@ def sweep(arguments: Namespace) -> None:
 def app(arguments: Namespace) -> None:
     """Become the app's server; the app's own .streamlit overrules that of the user and of the working directory."""
     port = arguments.port or os.environ.get("PORT") or "8501"
-    script = str(APP / "app.py")
+    script = str(APP / "server.py")
     os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", "run", script, "--server.port", str(port)])
 
 

@@ -35,7 +35,7 @@ def save_family(family: Family, folder: Path) -> Path:
         )
     family = family.in_full()
     family.check(f"family {family.name}")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / f"{family.name}.yaml"
     part = folder / f".{file.name}.{secrets.token_hex(4)}"
     try:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import cache_root, make_private
+from nmerge_core.errors import InputError
 from nmerge_core.places import child_environment
 from nmerge_core.runs import queue
 from nmerge_core.runs.folder import Run, create, find
-from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
+from nmerge_core.runs.lock import opened, run_held, stop_marker, transitions, worker_pid
 from nmerge_core.runs.questions import ask_worker, outdated
 from nmerge_core.runs.request import Request, check_unchanged, resolve
 from nmerge_core.version import __version__
@@ -47,24 +48,32 @@ def submit(kind: str, parameters: Mapping[str, Any], title: str = "") -> Run:
 
 
 def find_or_create(root: Path, request: Request, title: str = "") -> Run:
-    """Return the run of a request, making its folder, queued, where there is none; the caller holds `transitions`."""
+    """Return the run of a request, making its folder, queued, where there is none or a damaged one.
+
+    The caller holds `transitions`.
+    """
     run = find(root, request.id)
-    if run is not None:
+    if run is not None and run.status().state != "damaged":
         return run
+    if run is not None and run_held(run.folder):
+        raise InputError(f"{run.status().message} when the process that is doing this run has ended")
     title = title or request.title
     return create(root, request.kind, request.key, title, request.parameters, request.inputs, __version__)
 
 
 def restart(run: Run) -> None:
-    """Queue a run again that has failed, was cancelled or was interrupted.
+    """Queue a run again that has failed, was cancelled or was interrupted, or is damaged.
 
     Raises:
-        InputError: An input has changed since: the run's figures would not be what its parameters say.
+        InputError: An input has changed since: the run's figures would not be what its parameters say. Or what was
+            asked for cannot be read any more.
     """
     root = cache_root()
-    check_unchanged(run)
+    if run.damage:
+        raise InputError(run.damage)
+    request = check_unchanged(run)
     with transitions(root):
-        queue.requeue(run)
+        queue.requeue(find_or_create(root, request, run.title))
         _replace_outdated_worker(root)
     ensure_worker()
 
@@ -81,7 +90,11 @@ def worker_alive() -> bool:
 
 
 def ensure_worker() -> None:
-    """Start the worker process if it is not there; it lives on when this process ends."""
+    """Start the worker process if it is not there; it lives on when this process ends.
+
+    Raises:
+        InputError: The cache cannot be written, or the process ended at once.
+    """
     root = cache_root()
     if worker_pid(root) is None:
         _start_worker(root)
@@ -98,17 +111,21 @@ def _replace_outdated_worker(root: Path) -> None:
 
 
 def _start_worker(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "worker.log").open("ab") as log:
-        # the command forks the worker and ends, so nobody is left to wait for it
-        subprocess.run(
-            [*WORKER, str(root)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            check=True,
-            env=child_environment(),
-        )
+    try:
+        make_private(root)
+        with opened(root / "worker.log", "ab") as log:
+            # the command forks the worker and ends, so nobody is left to wait for it
+            subprocess.run(
+                [*WORKER, str(root)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=True,
+                env=child_environment(),
+            )
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it ended at once"
+        raise InputError(f"{root / 'worker.log'}: the worker cannot start ({why}); that file may say more") from error
 
 
 def ask(question: str, *, timeout: float = 60.0, **arguments: Any) -> Any:

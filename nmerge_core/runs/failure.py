@@ -1,5 +1,7 @@
 """A sentence for the user about an exception that is not an `InputError`."""
 
+from nmerge_core.errors import DISK_ERRORS
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether `error` says that memory of the machine or of the accelerator ran out."""
@@ -8,9 +10,17 @@ def out_of_memory(error: BaseException) -> bool:
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
+def of_surroundings(error: BaseException) -> bool:
+    """Tell whether memory or the disk ran out: no failure of ours, and nothing that a traceback would tell more of."""
+    return out_of_memory(error) or (isinstance(error, OSError) and error.errno in DISK_ERRORS)
+
+
 def sentence(error: BaseException) -> str:
-    """Return one sentence: what to lower if memory ran out, else that the failure is ours, with its first line."""
+    """Return one sentence: what to lower or to free if memory or the disk ran out, else that the failure is ours."""
     if out_of_memory(error):
         return "Out of memory: lower the batch size or the maximum length, or choose fewer or smaller models."
+    if isinstance(error, OSError) and of_surroundings(error):
+        where = error.filename or "The disk"
+        return f"{where}: cannot be written ({error.strerror}); make room on that disk, and start again."
     first = (str(error).splitlines() or [""])[0]
     return f"Internal error ({type(error).__name__}: {first})"

@@ -1,9 +1,7 @@
 """A run is a folder: run.json (what was asked), status.json (how far it is), log.txt and results/."""
 
-import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,10 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import (
+    Damaged,
+    check_sealed,
+    digest,
+    read_object,
+    reading,
+    remove,
+    sealed,
+    typed,
+    write_json,
+)
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import run_held, transitions
 
-STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
+STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted", "damaged")
 STOPPED = "The process that did this run stopped while it was going (killed, or out of memory)."
 
 
@@ -37,6 +46,13 @@ class Status:
     pid: int | None = None
     peak_memory: int | None = None
     wrong_input: bool = False  # whether it failed for what it was given, and not for a mistake of ours
+    seconds: float | None = None  # how long it took, whatever the clock did meanwhile
+    files: dict[str, str] = field(default_factory=dict)  # of a run that is done: what each result is known by
+
+    def __post_init__(self) -> None:
+        """Refuse a state that there is not."""
+        if self.state not in STATES:
+            raise ValueError(f"state {self.state!r}")
 
     @property
     def active(self) -> bool:
@@ -61,6 +77,7 @@ class Run:
     created: float = 0.0
     inputs: dict[str, str] = field(default_factory=dict)  # fingerprint of every model, corpus, … it reads
     version: str = ""
+    damage: str = ""  # why nothing but the id of this run can be read
 
     @property
     def results(self) -> Path:
@@ -78,25 +95,35 @@ class Run:
         return self.folder / "cancel"
 
     def status(self) -> Status:
-        """Read the state; a run that no living process is doing any more is shown as interrupted."""
+        """Read the state, which tells of what happened since: a run that no living process does was interrupted, one
+        whose files are not as they were written is damaged.
+        """
+        path = self.folder / "status.json"
         try:
-            path = self.folder / "status.json"
-            status = _parsed_status(path, _stamp(path))
-        except FileNotFoundError:
-            return Status("cancelled", message="This run was deleted.")
+            with reading(path):
+                status = _parsed_status(path, _stamp(path))
+            if status.state == "done":
+                check_sealed(self.results, status.files)
+        except Damaged as error:
+            if not self.folder.is_dir():
+                return Status("cancelled", message="This run was deleted.")
+            status = Status("damaged", message=str(error))
+        if self.damage:
+            return Status("damaged", message=self.damage)
         if status.state == "running" and not run_held(self.folder):
             return replace(status, state="interrupted", message=interrupted(self.kind, STOPPED), rate=None, eta=None)
         return status
 
     def write_status(self, status: Status) -> None:
-        """Replace status.json in one step, so that a reader never sees half of it."""
-        write_json(self.folder / "status.json", asdict(replace(status, updated=time.time())))
+        """Replace status.json in one step, so that a reader never sees half of it; results that are done are sealed."""
+        files = sealed(self.results) if status.state == "done" else {}
+        write_json(self.folder / "status.json", asdict(replace(status, updated=time.time(), files=files)))
 
     def log(self, characters: int = 20_000) -> str:
         """Return the end of log.txt."""
         try:
             return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-characters:]
-        except FileNotFoundError:
+        except OSError:
             return ""
 
 
@@ -114,19 +141,20 @@ def _stamp(path: Path) -> tuple[int, int]:
 # Pages and the worker look at every run several times a second: a file is read again only when it was replaced.
 @lru_cache(maxsize=4096)
 def _parsed_status(path: Path, stamp: tuple[int, int]) -> Status:
-    return Status(**json.loads(path.read_text(encoding="utf-8")))
+    return typed(Status, read_object(path))
 
 
 @lru_cache(maxsize=4096)
-def _text(path: Path, stamp: tuple[int, int]) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON to a temporary file beside `path`, then rename it to `path`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+def _described(folder: Path, stamp: tuple[int, int]) -> Run:
+    path = folder / "run.json"
+    content = read_object(path)
+    with reading(path):
+        if content.pop("digest", digest(content)) != digest(content):  # versions up to 0.2 wrote none
+            raise ValueError("its digest is another")
+        run = typed(Run, content, folder=folder)
+        if run.id != folder.name:
+            raise ValueError(f"it is of {run.id}")
+    return run
 
 
 def create(
@@ -134,30 +162,36 @@ def create(
 ) -> Run:
     """Make the folder of a new run, queued; the caller holds `transitions`."""
     runs = root / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
+    runs.mkdir(mode=0o700, exist_ok=True)
     name = f"{kind}-{key}"
     run = Run(name, kind, title, dict(parameters), runs / name, time.time(), dict(inputs), version)
     temporary = runs / f".new-{secrets.token_hex(4)}"
     temporary.mkdir()
-    described = {f.name: getattr(run, f.name) for f in fields(Run) if f.name != "folder"}
-    write_json(temporary / "run.json", described)
-    replace(run, folder=temporary).write_status(Status("queued", submitted=time.time()))
-    temporary.rename(run.folder)
+    try:
+        described = {f.name: getattr(run, f.name) for f in fields(Run) if f.name not in ("folder", "damage")}
+        write_json(temporary / "run.json", described | {"digest": digest(described)})
+        replace(run, folder=temporary).write_status(Status("queued", submitted=time.time()))
+        remove(run.folder)  # a damaged one
+        temporary.rename(run.folder)
+    finally:
+        remove(temporary)
     return run
 
 
 def find(root: Path, run_id: str) -> Run | None:
-    """Return the run with this id, or None; a folder that is not a run is none."""
+    """Return the run with this id, or None; a folder that is not a run is none, and a run may be damaged."""
     folder = root / "runs" / run_id
     if not run_id or Path(run_id).name != run_id:
         return None
     try:
-        described = json.loads(_text(folder / "run.json", _stamp(folder / "run.json")))
-        run = Run(folder=folder, **described)
-        run.status()
-    except (OSError, ValueError, TypeError):
-        return None
-    return run
+        path = folder / "run.json"
+        with reading(path):
+            return _described(folder, _stamp(path))
+    except Damaged as error:
+        kind, _, key = run_id.rpartition("-")
+        if not key or not os.path.lexists(path):
+            return None
+        return Run(run_id, kind, run_id, {}, folder, folder.stat().st_mtime, damage=str(error))
 
 
 def list_runs(root: Path) -> list[Run]:
@@ -174,11 +208,18 @@ def delete(run: Run) -> None:
         InputError: The run is going.
     """
     with transitions(run.folder.parent.parent):
-        if run.status().state == "running":
+        if run_held(run.folder):
             raise InputError(f"{run.title} is running: cancel it before deleting it")
         grave = run.folder.with_name(f".deleted-{secrets.token_hex(4)}")
         try:
             run.folder.rename(grave)
         except FileNotFoundError:  # deleted in another tab
             return
-    shutil.rmtree(grave, ignore_errors=True)
+    remove(grave)
+
+
+def clear_leftovers(root: Path) -> None:
+    """Remove what processes that were killed had begun to make or to delete; the caller holds `transitions`."""
+    for name in ("new", "deleted"):
+        for left in (root / "runs").glob(f".{name}-*"):
+            remove(left)

@@ -56,7 +56,7 @@ def do(kind: str, parameters: Mapping[str, Any], progress: Progress = silent, ti
         if status.state == "failed":
             raise (InputError if status.wrong_input else RuntimeError)(status.message)
     with lock:
-        failure = perform(run, OPERATIONS, RunProgress(run, progress))
+        failure = perform(run, OPERATIONS, RunProgress(run, lock, progress))
     if failure is not None:
         raise failure
     return run

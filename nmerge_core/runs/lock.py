@@ -8,6 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from nmerge_core.cache import make_private
+from nmerge_core.errors import InputError
+from nmerge_core.kept_files import remove
+
+_PATIENCE = 30.0  # seconds for the other processes' changes of state, each of which takes milliseconds
+
+
+def worker_lock(root: Path) -> Path:
+    """Return the file that the worker of a cache holds locked, with its process id in it."""
+    return root / "worker.lock"
+
 
 def stop_marker(root: Path) -> Path:
     """Return the file whose presence asks the worker to end after its current run: a successor waits for the lock."""
@@ -21,8 +32,8 @@ def hold_worker_lock(root: Path) -> IO[bytes] | None:
         The open lock file, which the worker keeps open for as long as it lives (the kernel frees the lock however
         the process ends), or None if another worker holds it.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    file = (root / "worker.lock").open("a+b")
+    make_private(root)
+    file = opened(worker_lock(root), "a+b")
     tries = 0
     while tries < 10 or stop_marker(root).exists():  # a client that looks who holds the lock has it for a moment
         try:
@@ -39,26 +50,70 @@ def hold_worker_lock(root: Path) -> IO[bytes] | None:
     return None
 
 
+def holds(lock: IO[bytes], path: Path) -> bool:
+    """Tell whether an open lock file is still the one at a path: it is not once its folder was deleted."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except OSError:
+        return False
+
+
 def worker_pid(root: Path) -> int | None:
     """Return the process id of the living worker of this cache, or None if there is none."""
     try:
-        with (root / "worker.lock").open("rb") as file:
+        with worker_lock(root).open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return int(file.read() or 0)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # there is no cache yet, or the worker is about to write its id
         pass
     return None
 
 
 @contextmanager
 def transitions(root: Path) -> Iterator[None]:
-    """Hold the right to change which state the runs of this cache are in (clients and the worker take turns)."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "queue.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    """Hold the right to change which state the runs of this cache are in (clients and the worker take turns).
+
+    Raises:
+        InputError: the cache cannot be written, or another process does not give that right back.
+    """
+    try:
+        make_private(root)
+        with opened(root / "queue.lock", "ab") as file:
+            _wait_for(file, root)
+            yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or root}: cannot be written ({error.strerror}); make room on the disk of the cache, or "
+            "name another folder in NMERGE_CACHE"
+        ) from error
+
+
+def _wait_for(file: IO[bytes], root: Path) -> None:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise InputError(
+                    f"{root}: another process has held the queue of this cache for {_PATIENCE:.0f} seconds; wait for "
+                    "it, or end it if it hangs"
+                ) from None
+            time.sleep(0.01)
+
+
+def opened(path: Path, mode: str) -> IO[bytes]:
+    """Open a lock or log file, this user's alone; a folder in its place goes, as nothing is kept there."""
+    if path.is_dir():
+        remove(path)
+    return open(path, mode, opener=lambda file, flags: os.open(file, flags, 0o600))
+
+
+def run_lock(folder: Path) -> Path:
+    """Return the file that the process which does a run holds locked."""
+    return folder / "lock"
 
 
 def hold_run(folder: Path) -> IO[bytes] | None:
@@ -67,7 +122,7 @@ def hold_run(folder: Path) -> IO[bytes] | None:
     Returns:
         The open lock file, to be closed when the run has ended, or None where somebody else is doing it.
     """
-    file = (folder / "lock").open("ab")
+    file = opened(run_lock(folder), "ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -79,10 +134,10 @@ def hold_run(folder: Path) -> IO[bytes] | None:
 def run_held(folder: Path) -> bool:
     """Tell whether a living process is doing a run."""
     try:
-        with (folder / "lock").open("rb") as file:
+        with run_lock(folder).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:
+        return False
     return False

@@ -2,22 +2,22 @@
 
 import logging
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.kept_files import remove
 from nmerge_core.machine import peak_memory
 from nmerge_core.progress import Progress, silent
-from nmerge_core.runs.failure import out_of_memory, sentence
-from nmerge_core.runs.folder import Run, Status, interrupted
+from nmerge_core.runs.failure import of_surroundings, sentence
+from nmerge_core.runs.folder import Run, interrupted
 from nmerge_core.runs.kinds import KINDS
-from nmerge_core.runs.lock import transitions
+from nmerge_core.runs.lock import holds, opened, run_lock, transitions
 from nmerge_core.runs.request import check_unchanged
 
 Operation = Callable[[Mapping[str, Any], Path, Progress], None]
@@ -27,10 +27,13 @@ _WRITE_SECONDS = 0.2  # between writes of status.json
 class RunProgress:
     """Progress of a run into its status file, and to whoever shows it; the cancel marker is heeded on the way."""
 
-    def __init__(self, run: Run, shown: Progress = silent, between: Callable[[], object] = lambda: None) -> None:
-        """Begin with the status the run has; `between` is called after each write."""
-        self._run, self._shown, self._between = run, shown, between
+    def __init__(
+        self, run: Run, lock: IO[bytes], shown: Progress = silent, between: Callable[[], object] = lambda: None
+    ) -> None:
+        """Begin with the status of a run whose lock is held; `between` is called after each write."""
+        self._run, self._lock, self._shown, self._between = run, lock, shown, between
         self.status = run.status()
+        self._began = time.monotonic()
         self._stage_started = self._written = 0.0
         self._first = 0.0  # what was done when the stage began: a resumed merge does not begin at 0
 
@@ -55,11 +58,43 @@ class RunProgress:
             eta=(total - done) / rate if rate else None,
             peak_memory=peak_memory(),
         )
-        self._run.write_status(self.status)
+        self._write()
         self._written = now
         self._between()
         if self._run.cancel_marker.exists():
             raise Cancelled
+
+    def _write(self) -> None:
+        """Write the status, or pass over it while the disk is full; raises InputError where the run was deleted."""
+        if self._deleted:
+            raise InputError(f"{self._run.folder}: deleted while the run was going; start it again")
+        with suppress(OSError):
+            self._run.write_status(self.status)
+
+    @property
+    def _deleted(self) -> bool:
+        """Whether the run's folder is gone, be it that there is one of an equal run since."""
+        return not holds(self._lock, run_lock(self._run.folder))
+
+    def end(self, state: str, message: str, *, wrong_input: bool) -> None:
+        """Write how the run ended, unless it was deleted."""
+        status = self.status
+        self.status = replace(
+            status,
+            state=state,
+            message=message,
+            done=status.total if state == "done" else status.done,
+            rate=None,
+            eta=None,
+            peak_memory=peak_memory(),
+            seconds=time.monotonic() - self._began,
+            wrong_input=wrong_input,
+        )
+        if self._deleted:
+            return
+        with transitions(self._run.folder.parent.parent):
+            remove(self._run.cancel_marker)
+            self._run.write_status(self.status)
 
 
 def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress) -> BaseException | None:
@@ -67,18 +102,21 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
 
     A kill, or an interrupt from the keyboard, of a run of a resumable kind leaves what it had for the next time. It
     fails where what it reads is not what it is known by, be it when it begins or when it ends.
+
+    Raises:
+        InputError: how it ended cannot be written.
     """
     resumable = run.kind in KINDS and KINDS[run.kind].resumable
-    if not resumable:
-        shutil.rmtree(run.part, ignore_errors=True)
-    shutil.rmtree(run.results, ignore_errors=True)
-    run.part.mkdir(exist_ok=True)
-    reset_peak_memory()
-    handler = _log_to(run)
     failure: BaseException | None = None
-    state, message, kept = "done", "", False
+    state, message, kept, handler = "done", "", False, None
     try:
+        if not resumable:
+            remove(run.part)
+        remove(run.results)
+        run.part.mkdir(exist_ok=True)
+        reset_peak_memory()
         append_log(run, f"started: {run.title}")
+        handler = _log_to(run)
         check_unchanged(run)
         operations[run.kind](run.parameters, run.part, progress)
         check_unchanged(run)
@@ -93,30 +131,23 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
     except Exception as error:
         failure, state, message = error, "failed", sentence(error)
         append_log(run, traceback.format_exc())
-        if not out_of_memory(error):
+        if not of_surroundings(error):
             message += "; the log has the details"
     finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+        if handler:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
     if not kept:
-        shutil.rmtree(run.part, ignore_errors=True)
+        remove(run.part)
     append_log(run, f"{state}{': ' if message else ''}{message}")
-    with transitions(run.folder.parent.parent):
-        run.cancel_marker.unlink(missing_ok=True)
-        ended = _ended(progress.status, state, message)
-        run.write_status(replace(ended, wrong_input=isinstance(failure, InputError)))
+    progress.end(state, message, wrong_input=isinstance(failure, InputError))
     return failure
 
 
-def _ended(status: Status, state: str, message: str) -> Status:
-    done = status.total if state == "done" else status.done
-    return replace(status, state=state, message=message, done=done, rate=None, eta=None, peak_memory=peak_memory())
-
-
 def append_log(run: Run, text: str) -> None:
-    """Add a line with the time of day to the run's log."""
-    with (run.folder / "log.txt").open("a", encoding="utf-8") as file:
-        file.write(f"{time.strftime('%H:%M:%S')} {text.rstrip()}\n")
+    """Add a line with the time of day to the run's log, where there is room for it."""
+    with suppress(OSError), opened(run.folder / "log.txt", "ab") as file:
+        file.write(f"{time.strftime('%H:%M:%S')} {text.rstrip()}\n".encode(errors="replace"))
 
 
 def _log_to(run: Run) -> logging.Handler:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from nmerge_core.kept_files import remove
 from nmerge_core.runs.folder import Run, Status, list_runs
 from nmerge_core.runs.lock import hold_run
 
@@ -19,7 +20,7 @@ def queued(root: Path) -> list[Run]:
 def requeue(run: Run) -> None:
     """Queue a run again that has failed, was cancelled or was interrupted; any other is left as it is."""
     if run.status().state in ("failed", "cancelled", "interrupted"):
-        run.cancel_marker.unlink(missing_ok=True)
+        remove(run.cancel_marker)
         run.write_status(Status("queued", submitted=time.time()))
 
 
@@ -44,6 +45,6 @@ def begin(run: Run) -> IO[bytes] | None:
     """Mark a run as running in this process, and return its lock; None where another process does it."""
     lock = hold_run(run.folder)
     if lock:
-        run.cancel_marker.unlink(missing_ok=True)
+        remove(run.cancel_marker)
         run.write_status(Status("running", submitted=run.status().submitted, started=time.time(), pid=os.getpid()))
     return lock

@@ -64,10 +64,16 @@ def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
     return Request(kind, json.loads(json.dumps(full)), inputs)  # as it will be read from the run's folder
 
 
-def check_unchanged(run: Run) -> None:
-    """Raise InputError where an input of a run has changed: its figures would not be what its parameters say."""
-    if resolve(run.folder.parent.parent, run.kind, run.parameters).id != run.id:
+def check_unchanged(run: Run) -> Request:
+    """Return what a run was asked to do.
+
+    Raises:
+        InputError: an input has changed since: its figures would not be what its parameters say.
+    """
+    request = resolve(run.folder.parent.parent, run.kind, run.parameters)
+    if request.id != run.id:
         raise InputError(f"{run.title}: its inputs (or this program) have changed since; start a new run instead")
+    return request
 
 
 def _results(root: Path, reference: str) -> Path | None:
@@ -75,6 +81,9 @@ def _results(root: Path, reference: str) -> Path | None:
     run = find(root, reference)
     if run is None:
         return None
-    if run.status().state != "done":
-        raise InputError(f"{run.title}: expected a finished run, but it is {run.status().state}")
+    status = run.status()
+    if status.state == "damaged":
+        raise InputError(status.message)
+    if status.state != "done":
+        raise InputError(f"{run.title}: expected a finished run, but it is {status.state}")
     return run.results
