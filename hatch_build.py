@@ -4,7 +4,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-APP = ("app.py", "pages", ".streamlit")
+APP = ("app.py", "server.py", "pages", ".streamlit")
 
 
 class AppHook(BuildHookInterface[Any]):

@@ -43,7 +43,7 @@ def draw(run: Run, status: Status, family: Family) -> None:
     parameters, log = st.tabs(["Parameters", "Log"])
     parameters.code(json.dumps(run.parameters, indent=1, ensure_ascii=False), language="json", wrap_lines=True)
     log.code(run.log() or "The log is empty.", language=None, height=220)
-    if not status.active:
+    if not status.active and status.state != "damaged":  # whose panel offers it
         with st.popover("Delete", icon=":material/delete:", key=f"run_delete_ask_{run.id}"):
             st.markdown("Delete this run and its results? Other pages will offer to start it again.")
             if st.button("Delete for good", type="primary", key=f"run_delete_{run.id}"):

@@ -125,7 +125,7 @@ def requirements() -> dict[str, str]:
 
 def test_imports_and_requirements_agree() -> None:
     """What is imported is pinned, and what is pinned is imported."""
-    files = [ROOT / "app.py", *sources("pages"), *sources(PACKAGE), *sources("tests")]
+    files = [ROOT / "app.py", ROOT / "server.py", *sources("pages"), *sources(PACKAGE), *sources("tests")]
     top = {name.split(".")[0] for file in files for name in imported(file)}
     local = {PACKAGE, "pages", "tests", "app", "docs"}
     third_party = {DISTRIBUTION.get(name, name.lower()) for name in top - local - set(sys.stdlib_module_names)}

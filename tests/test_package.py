@@ -118,7 +118,7 @@ def files(folder: str) -> set[str]:
 
 
 def test_a_wheel_holds_the_package_and_the_app_and_nothing_else(wheel: Path) -> None:
-    app = {"app.py", ".streamlit/config.toml"} | files("pages")
+    app = {"app.py", "server.py", ".streamlit/config.toml"} | files("pages")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == files("nmerge_core") | {f"nmerge_core/app/{name}" for name in app}
     assert {

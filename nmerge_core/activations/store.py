@@ -9,7 +9,6 @@ scores.safetensors    layer.<l> (exemplars, d_ffn) in the format the model ran i
 exemplars.parquet     id, category, text
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,19 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import read_object, read_parquet, reading
+
+_META: Mapping[str, type] = {
+    "label": str,
+    "model": str,
+    "categories": list,
+    "layers": list,
+    "d_ffn": int,
+    "exemplar_categories": list,
+    "top_k": int,
+    "margin": int,
+    "max_length": int,
+}
 
 
 @dataclass(frozen=True)
@@ -69,32 +81,36 @@ class Classification:
 
     def neurons(self) -> pd.DataFrame:
         """Return neurons.parquet: one row per neuron, with the parameters the folder was made with."""
-        return pd.read_parquet(self.folder / "neurons.parquet")
+        return read_parquet(self.folder / "neurons.parquet", ("layer", "neuron", "category"))
 
     def exemplars(self) -> pd.DataFrame:
         """Return the exemplars: id, category, text."""
-        return pd.read_parquet(self.folder / "exemplars.parquet")
+        return read_parquet(self.folder / "exemplars.parquet", ("id", "category", "text"))
 
     def _layer(self, name: str, layer: int, k: int | None) -> NDArray[Any]:
         if layer not in self.layers:
             raise InputError(f"{self.folder}: no layer {layer}; it has layers {self.layers[0]} to {self.layers[-1]}")
-        with safe_open(self.folder / "top.safetensors", framework="numpy") as file:
-            index = self.layers.index(layer)
-            return file.get_slice(name)[index : index + 1, :, slice(k)][0]
+        path, index = self.folder / "top.safetensors", self.layers.index(layer)
+        with reading(path), safe_open(path, framework="numpy") as file:
+            found = file.get_slice(name)[index : index + 1, :, slice(k)][0]
+            if found.ndim != 2 or len(found) != self.d_ffn:
+                raise ValueError(f"{name}: found the shape {found.shape}, expected one row for each of {self.d_ffn}")
+        return found
 
 
 def open_classification(folder: str | Path) -> Classification:
     """Open a classification folder.
 
     Raises:
-        InputError: it is not one, or it is not complete.
+        InputError: it is not one, it is not complete, or it is damaged.
     """
     folder = Path(folder)
     for name in ("meta.json", "top.safetensors", "neurons.parquet", "exemplars.parquet"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: expected a folder written by `classify`, found no {name} in it")
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / 'meta.json'}: not JSON ({error}); classify again") from None
+    path = folder / "meta.json"
+    meta = read_object(path, _META)
+    with reading(path):
+        if not meta["layers"] or max(meta["exemplar_categories"], default=0) >= len(meta["categories"]):
+            raise ValueError("layers or categories are missing")
     return Classification(folder, meta)

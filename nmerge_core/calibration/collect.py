@@ -13,6 +13,7 @@ from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpo
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import DISK_ERRORS, InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
+from nmerge_core.kept_files import remove
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
 from nmerge_core.version import __version__
@@ -118,20 +119,24 @@ def cached(
     identity += [str(samples), str(seed), kind_of(choose_device(device)), str(VERSION)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = cache_root() / "statistics" / f"{kind}-{key}"
-    if not folder.exists():
+    if folder.exists():
         try:
-            collect(
-                checkpoint.reference,
-                corpus,
-                kind,
-                folder,
-                categories=[category],
-                samples=samples,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
-        except InputError:
-            if not folder.exists():  # where it does, another process has collected the same meanwhile
-                raise
+            return open_statistics(folder, kind, checkpoint)
+        except InputError:  # as its name tells that it is of this kind and model, it is damaged
+            remove(folder)
+    try:
+        collect(
+            checkpoint.reference,
+            corpus,
+            kind,
+            folder,
+            categories=[category],
+            samples=samples,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    except InputError:
+        if not folder.exists():  # where it does, another process has collected the same meanwhile
+            raise
     return open_statistics(folder, kind, checkpoint)

@@ -5,7 +5,6 @@ gram     one (inputs, inputs) float32 tensor per input of linear layers: the sum
          meta.json names it for each weight that reads this input, `tokens` counts the tokens
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any
 from nmerge_core.checkpoints import Checkpoint, TensorInfo, fingerprint
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import read_object, reading
 
 KINDS = ("fisher", "gram")
 VERSION = 1  # raised when what is collected changes
+_META: Mapping[str, type] = {"kind": str, "model": str, "model_fingerprint": str, "tokens": int, "files": list}
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,10 @@ def open_statistics(folder: str | Path, kind: str, model: Checkpoint) -> Statist
     """
     folder = Path(folder)
     made = f"`statistics MODEL --kind {kind} --corpus C --out {folder}`"
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        found, of = meta["kind"], meta["model_fingerprint"]
-    except OSError as error:
-        raise InputError(f"{folder}: expected a folder written by {made}, found no meta.json in it") from error
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{folder / 'meta.json'}: expected what {made} writes, found something else") from error
+    if not (folder / "meta.json").exists():
+        raise InputError(f"{folder}: expected a folder written by {made}, found no meta.json in it")
+    meta = read_object(folder / "meta.json", _META)
+    found, of = meta["kind"], meta["model_fingerprint"]
     if found != kind:
         raise InputError(f"{folder}: expected statistics of kind {kind}, found {found}; collect them with {made}")
     if of != fingerprint(model):
@@ -66,6 +64,8 @@ def open_statistics(folder: str | Path, kind: str, model: Checkpoint) -> Statist
             f"{meta['model']} ({of}); collect them of this model, or name the folder of its own"
         )
     tensors: dict[str, TensorInfo] = {}
-    for name in meta["files"]:
-        tensors |= read_header(folder / name)
+    with reading(folder / "meta.json"):
+        files = [folder / name for name in meta["files"]]
+    for file in files:
+        tensors |= read_header(file)
     return Statistics(folder, meta, Checkpoint(str(folder), folder, meta, tensors))

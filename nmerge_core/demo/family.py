@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nmerge_core.demo.text import CATEGORIES, Example, distinct
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import Damaged, check_sealed, read_object, sealed
 from nmerge_core.machine import choose_device
 from nmerge_core.progress import Progress, silent
 
@@ -24,7 +25,7 @@ _MARKER = "family.json"  # written last: a folder that has it is complete
 
 
 def write_family(out: Path, progress: Progress = silent) -> Path:
-    """Write the shipped family to `out` and return it; a complete family of this version is left as it is.
+    """Write the shipped family to `out` and return it; an undamaged family of this version is left as it is.
 
     `out` gets base/ math/ code/ translation/ (bfloat16 checkpoints with tokenizer), corpus/<category>.jsonl
     ({"text"} a line) and tasks/ (<task>.jsonl beside the task definitions). It appears only when complete.
@@ -32,7 +33,7 @@ def write_family(out: Path, progress: Progress = silent) -> Path:
     Raises:
         InputError: `out` exists and holds something else than a demo family.
     """
-    if _version_at(out) == _version():
+    if _whole(out):
         return out
     with _replacing(out) as folder:
         _assemble(folder, WEIGHTS, progress)
@@ -87,7 +88,7 @@ def _assemble(folder: Path, weights: Path, progress: Progress) -> None:
         done += 1
     for definition in (*(PACKAGE / "tasks").glob("*.yaml"), *(PACKAGE / "tasks").glob("*.py")):
         shutil.copy(definition, folder / "tasks")
-    (folder / _MARKER).write_text(json.dumps({"version": _version()}) + "\n")
+    (folder / _MARKER).write_text(json.dumps({"version": _version(), "files": sealed(folder)}) + "\n")
     progress("writing the demo family", steps, steps)
 
 
@@ -103,15 +104,22 @@ def _version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _version_at(out: Path) -> str | None:
-    marker = out / _MARKER
-    return json.loads(marker.read_text())["version"] if marker.is_file() else None
+def _whole(out: Path) -> bool:
+    """Tell whether a folder has this version's family: the models as written, and corpus and tasks, if edited since."""
+    try:
+        marker = read_object(out / _MARKER, {"version": str, "files": dict})
+        models = {name: seal for name, seal in marker["files"].items() if Path(name).parts[0] in MODELS}
+        check_sealed(out, models)
+    except Damaged:
+        return False
+    others = [out / name for name in marker["files"] if name not in models]
+    return marker["version"] == _version() and all(file.is_file() and file.stat().st_size for file in others)
 
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its place at the end, or vanishes if the work fails."""
-    if out.exists() and not (out / _MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not os.path.lexists(out / _MARKER) and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: expected no folder, an empty one or a demo family, found something else; "
                          "choose another folder")  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from nmerge_core.face.results import (
     Merged,
     Sweep,
 )
+from nmerge_core.kept_files import read_csv
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe import registry
 from nmerge_core.progress import shown_progress
@@ -105,7 +106,7 @@ def extract(
         progress: whether it is shown.
     """
     path = do("extract", progress, base=base, model=model, rank=rank, device=device).results
-    return Extracted(path / "adapter", pd.read_csv(path / "changes.csv"))
+    return Extracted(path / "adapter", read_csv(path / "changes.csv"))
 
 
 def sweep(

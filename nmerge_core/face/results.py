@@ -5,7 +5,6 @@ A result stands for its folder wherever a path is taken: `nm.evaluate(nm.merge(â
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from nmerge_core.checkpoints import FamilyReport
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.figures.merge import history as history_figure
+from nmerge_core.kept_files import read_csv, read_object
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -40,7 +40,7 @@ class Result:
         return str(self.path)
 
     def _table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.path / name, dtype={"model": "str", "group": "str"})
+        return read_csv(self.path / name, dtype={"model": "str", "group": "str"})
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class CollectedStatistics(Result):
     @cached_property
     def meta(self) -> dict[str, Any]:
         """What they are of: kind, model, corpus, categories, texts, tokens."""
-        return read_json(self.path / "meta.json")
+        return read_object(self.path / "meta.json")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Merged(Result):
     @cached_property
     def report(self) -> dict[str, Any]:
         """What the merge read, took and found (nmerge_report.json)."""
-        return read_json(self.path / REPORT)
+        return read_object(self.path / REPORT)
 
     @property
     def recipe(self) -> str:
@@ -248,7 +248,7 @@ class Scores:
     def scores(self) -> pd.DataFrame:
         """Columns model, task, metric, value, stderr, samples, run_dtype."""
         frames = [
-            pd.read_csv(path / "scores.csv").assign(model=label)
+            read_csv(path / "scores.csv", ("model", "task", "metric", "value")).assign(model=label)
             for path, label in zip(self.paths, self.labels, strict=True)
         ]
         return pd.concat(frames, ignore_index=True)
@@ -296,9 +296,3 @@ def in_order(categories: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 def _by_layer(frame: pd.DataFrame, title: str, dark: bool) -> go.Figure:
     return by_layer(frame, title, model_colours(list(frame["model"].unique()), dark=dark), dark=dark)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file that a run wrote."""
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content

@@ -174,7 +174,10 @@ def _draw_worker_state() -> None:
     states = [run.status().state for run in list_runs(cache_root())]
     running, queued = states.count("running"), states.count("queued")
     if queued or running:
-        client.ensure_worker()
+        try:
+            client.ensure_worker()
+        except InputError as error:
+            st.caption(f":material/error: {error}")
         parts = [f"{n} {what}" for n, what in ((running, "running"), (queued, "waiting")) if n]
         st.caption(f":material/progress_activity: Runs: {', '.join(parts)}")
     else:

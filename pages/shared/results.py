@@ -15,6 +15,7 @@ from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family
 from nmerge_core.figures import style
+from nmerge_core.kept_files import reading
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, find, list_runs
 from pages.shared.family import member_colours
@@ -29,7 +30,8 @@ def read_table(run: Run, name: str, models: Sequence[str] = ()) -> pd.DataFrame:
         models: What the pages call the models of the run's parameter `models`, in its order; else they stay as written.
     """
     path = run.results / name
-    frame = _read_csv(str(path), path.stat().st_mtime_ns)
+    with reading(path):
+        frame = _read_csv(str(path), path.stat().st_mtime_ns)
     if models:
         frame["model"] = frame["model"].map(dict(zip(labels(run.parameters["models"]), models, strict=True)))
     return frame
@@ -73,8 +75,8 @@ def merges(family: Family) -> list[Merged]:
         run
         for run in list_runs(cache_root())
         if run.kind == "merge"
-        and known >= set(named_models(run.parameters["recipe"])) - {run.parameters["recipe"].get("base_model")}
         and run.status().state == "done"
+        and known >= set(named_models(run.parameters["recipe"])) - {run.parameters["recipe"].get("base_model")}
     ]
     titles = [run.title for run in done]
     return [

@@ -1,6 +1,8 @@
 """Starting a run from a page and watching it: the page never does the work, it looks at the run's folder."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -8,7 +10,7 @@ import streamlit as st
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.runs import client
-from nmerge_core.runs.folder import Run, Status
+from nmerge_core.runs.folder import Run, Status, delete
 
 BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
 
@@ -24,7 +26,7 @@ def latest_run(kind: str, parameters: dict[str, Any]) -> Run | None:
 def run_line(run: Run, status: Status) -> str:
     """One line of Markdown for a run: its state, what it is, when it was started and how long it took."""
     began = time.strftime("%d %b, %H:%M", time.localtime(run.created))
-    took = f" · {style.duration(status.updated - status.started)}" if status.started and not status.active else ""
+    took = f" · {style.duration(status.seconds)}" if status.seconds is not None and not status.active else ""
     return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{run.title}** · {began}{took}"
 
 
@@ -70,11 +72,11 @@ def _draw_panel(run: Run, active_at_page_draw: bool) -> None:
 
 
 def _draw_progress(run: Run, status: Status) -> None:
-    client.ensure_worker()
+    attempt(client.ensure_worker)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(status.fraction, text=progress_sentence(run, status), width="stretch")
         if st.button("Cancel", key=f"run_cancel_{run.id}", icon=":material/close:"):
-            client.cancel(run)
+            attempt(partial(client.cancel, run))
 
 
 def progress_sentence(run: Run, status: Status) -> str:
@@ -92,11 +94,23 @@ def progress_sentence(run: Run, status: Status) -> str:
 
 
 def _draw_ended(run: Run, status: Status) -> None:
+    """Why there is no result, and what can be done: start again, or delete what is damaged."""
     (st.error if status.state == "failed" else st.warning)(f"**{run.title}** · {status.state}. {status.message}")
-    if st.button("Start again", key=f"run_restart_{run.id}", icon=":material/replay:"):
-        try:
-            client.restart(run)
-        except InputError as error:
-            st.error(str(error))
-        else:
+    damaged = status.state == "damaged"
+    with st.container(horizontal=True):
+        again = "Make it anew" if damaged else "Start again"
+        if not run.damage and st.button(again, key=f"run_restart_{run.id}", icon=":material/replay:"):
+            attempt(partial(client.restart, run), rerun=True)
+        if damaged and st.button("Delete it", key=f"run_remove_{run.id}", icon=":material/delete:"):
+            attempt(partial(delete, run), rerun=True)
+
+
+def attempt(change: Callable[[], object], *, rerun: bool = False) -> None:
+    """Change something in the cache and draw the page again if wanted, or say in a sentence why that cannot be."""
+    try:
+        change()
+    except InputError as error:
+        st.error(str(error))
+    else:
+        if rerun:
             st.rerun()

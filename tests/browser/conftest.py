@@ -33,14 +33,16 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[], Page]]:
-    """A function that opens a tab of its own session; at the end no tab has had a JavaScript error."""
+    """A function that opens a tab of its own session; at the end no tab has had a JavaScript error, or was refused by the app's own policy."""
     pages: list[Page] = []
     crashes: list[str] = []
+    policy = "Content Security Policy"
 
     def open_tab() -> Page:
         page = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce").new_page()
         page.set_default_navigation_timeout(120_000)
         page.on("pageerror", lambda error: crashes.append(str(error)))
+        page.on("console", lambda said: crashes.append(said.text) if policy in said.text else None)
         pages.append(page)
         return page
 

@@ -73,7 +73,7 @@ class App:
 
 
 @contextlib.contextmanager
-def serve(cache: Path, log: Path, script: str = "app.py") -> Iterator[App]:
+def serve(cache: Path, log: Path, script: str = "server.py") -> Iterator[App]:
     """Serve the app, or another script, on a free port; at the end stop it and its worker."""
     environment = os.environ | {"NMERGE_CACHE": str(cache)}
     with socket.socket() as probe:

@@ -170,3 +170,6 @@ def test_similarity(app: App, tab: Callable[[], Page]) -> None:
     press(page, "similarity_run")
     finish(page, app, "cosine")
     assert all(0 < value <= 1.000001 for trace in traces(page, "similarity_figure") for value in trace["y"])
+    for form in ("svg", "png"):  # as the toolbar saves it
+        saved = f"Plotly.toImage(document.querySelector('.js-plotly-plot'), {{format: '{form}'}})"
+        assert page.evaluate(saved).startswith(f"data:image/{form}")

@@ -1,4 +1,4 @@
-"""What must not break the app: several people at once, and a worker process that is killed."""
+"""What must not break the app: several people at once, a worker process that is killed, and other sites."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from nmerge_core.family import demo_family, load_family, save_family
 from tests.browser.driver import RUN_SECONDS, App, choose, finish, keyed, press, settle, sound, traces, visit
@@ -69,3 +69,28 @@ def test_killed_worker_is_told_in_a_sentence_and_the_run_starts_again(app: App, 
     press(page, f"run_restart_{running[0]}")
     finish(page, app, "linearity")
     assert app.worker != killed
+
+
+FOREIGN = """async () => {
+    const refused = [];
+    addEventListener("securitypolicyviolation", event => refused.push(event.effectiveDirective));
+    const foreign = "http://127.0.0.1:9/x";
+    const made = name => Object.assign(document.createElement(name), {src: foreign});
+    document.body.append(...["img", "script", "iframe", "video"].map(made));
+    await fetch(foreign).catch(() => null);
+    await new Promise(done => setTimeout(done, 300));
+    return refused;
+}"""
+
+
+def test_a_page_fetches_nothing_foreign_and_no_other_origin_frames_it(app: App, browser: Browser) -> None:
+    page = browser.new_page()
+    visit(page, app, "")
+    wanted = {"img-src", "script-src-elem", "frame-src", "media-src", "connect-src"}
+    assert wanted <= set(page.evaluate(FOREIGN))
+    page.goto("about:blank")  # another origin
+    page.evaluate("url => document.body.append(Object.assign(document.createElement('iframe'), {src: url}))", app.url)
+    page.wait_for_timeout(1000)
+    framed = [frame for frame in page.frames if frame != page.main_frame]
+    assert framed and not any(frame.locator("[data-testid=stApp]").count() for frame in framed)
+    page.close()

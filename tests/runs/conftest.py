@@ -2,7 +2,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,15 +28,21 @@ def wait():
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path):
     """An empty cache served by the counting worker, which a client starts when it needs it."""
-    root = tmp_path / "cache"
+    with counting(tmp_path / "cache") as root:
+        yield root
+
+
+@contextmanager
+def counting(root):
     root.mkdir()
-    monkeypatch.setenv("NMERGE_CACHE", str(root))
-    monkeypatch.setattr(client, "WORKER", (sys.executable, str(Path(__file__).with_name("counting_worker.py"))))
-    monkeypatch.setenv("PYTHONPATH", str(Path(nmerge_core.__file__).parents[1]))
-    monkeypatch.setitem(KINDS, "count", COUNTED["count"])
-    yield root
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NMERGE_CACHE", str(root))
+        patch.setattr(client, "WORKER", (sys.executable, str(Path(__file__).with_name("counting_worker.py"))))
+        patch.setenv("PYTHONPATH", str(Path(nmerge_core.__file__).parents[1]))
+        patch.setitem(KINDS, "count", COUNTED["count"])
+        yield root
     while pid := worker_pid(root):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
