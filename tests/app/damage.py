@@ -40,8 +40,9 @@ def _other_json(path: Path) -> None:
         content = json.loads(path.read_bytes())
     except ValueError:
         content = None
-    other = {key: ["other"] if isinstance(value, str) else "other" for key, value in content.items()} if content else []
-    path.write_text(json.dumps(other))
+    values = content.items() if isinstance(content, dict) else ()
+    other = {key: ["other"] if isinstance(value, str) else "other" for key, value in values}
+    path.write_text(json.dumps(other or []))
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

@@ -33,7 +33,7 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[], Page]]:
-    """A function that opens a tab of its own session; at the end no tab has had a JavaScript error, or was refused by the app's own policy."""
+    """A function that opens a tab of its own session; at the end none has had an error in JavaScript or policy."""
     pages: list[Page] = []
     crashes: list[str] = []
     policy = "Content Security Policy"
