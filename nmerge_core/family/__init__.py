@@ -14,7 +14,7 @@ Only `base` and `models` are needed. Relative paths count from the file's folder
 """
 
 from nmerge_core.family.family import Family, Member
-from nmerge_core.family.kept import demo_family, families, save_family
+from nmerge_core.family.kept import delete_family, demo_family, families, save_family
 from nmerge_core.family.read import load_family
 
-__all__ = ["Family", "Member", "demo_family", "families", "load_family", "save_family"]
+__all__ = ["Family", "Member", "delete_family", "demo_family", "families", "load_family", "save_family"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from nmerge_core.cache import DEMO
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family, Member
+from nmerge_core.kept_files import remove
 
 
 def families(root: Path) -> dict[str, Path]:
@@ -45,6 +46,11 @@ def save_family(family: Family, folder: Path) -> Path:
         part.unlink(missing_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # as versions up to 0.2 kept it
     return file
+
+
+def delete_family(name: str, root: Path) -> None:
+    """Delete the file of a family saved in a cache, whatever is in it; models and runs stay."""
+    remove(families(root)[name])
 
 
 def demo_family(root: Path) -> Family:

@@ -8,6 +8,7 @@ from typing import Any
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family, Member
+from nmerge_core.kept_files import reading
 from nmerge_core.yaml_file import check_keys, read_mapping
 
 _KEYS = ("base", "models", "corpus", "tasks", "prompts", "neurons", "notes")
@@ -26,7 +27,8 @@ def load_family(source: str | Path) -> Family:
     file = Path(expanduser(source))
     content, where = read_mapping(file, _KEYS), str(file)
     if file.suffix == ".json":
-        content = _from_json(content)
+        with reading(file):
+            content = _from_json(content)
     check_keys(content, _KEYS, where)
     content = {key: value for key, value in content.items() if value is not None}  # a key left blank is a key left out
     notes = content.get("notes", "")

@@ -7,7 +7,7 @@ import streamlit as st
 
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family, demo_family, families
+from nmerge_core.family import Family, delete_family, demo_family, families
 from nmerge_core.figures.style import COLOURS, MERGE
 from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
@@ -80,6 +80,11 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
     st.markdown(sentence)
     if error:
         st.error(error)
+        if (broken := st.session_state["family"]) in families(cache_root()):
+            st.caption("Mend that file, or delete the family and make it anew. Models and runs stay.")
+            if st.button("Delete this family", key="family_delete", icon=":material/delete:"):
+                delete_family(broken, cache_root())
+                st.rerun()
         st.stop()
     if needs_models and (missing := family.missing):
         st.info(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")

@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import Damaged
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status, clear_leftovers, create, delete, find, list_runs
 from nmerge_core.runs.kinds import KINDS, Kind
@@ -103,7 +102,7 @@ def test_put_back_as_it_was_a_run_is_done(cache, done):
 
 
 def test_runs_of_earlier_versions_have_no_digests_and_are_read(cache, done):
-    (done.folder / "run.json").write_text('{"id": "%s", "kind": "count", "title": "Old", "parameters": {}}' % done.id)
+    (done.folder / "run.json").write_text(f'{{"id": "{done.id}", "kind": "count", "title": "Old", "parameters": {{}}}}')
     (done.folder / "status.json").write_text('{"state": "done", "submitted": 1.0}')
     (run,) = list_runs(cache)
     assert (run.title, run.status().state) == ("Old", "done")
@@ -118,9 +117,3 @@ def test_what_killed_processes_left_is_cleared(cache, done, monkeypatch):
     with transitions(cache):
         clear_leftovers(cache)
     assert [path.name for path in (cache / "runs").iterdir()] == [done.id]
-
-
-def test_damage_says_what_and_what_to_do(tmp_path):
-    assert (
-        str(Damaged(tmp_path, "found a folder")) == f"{tmp_path}: damaged, found a folder; delete it, or make it anew"
-    )
