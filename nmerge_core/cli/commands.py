@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.cache import DEMO, cache_root, make_private
 from nmerge_core.checkpoints.compatibility import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.distributed import processes
@@ -34,6 +34,8 @@ def demo(arguments: Namespace) -> None:
     """Write the demo family, shipped or trained anew, and print where it is."""
     from nmerge_core.demo import family
 
+    if arguments.out is None:
+        make_private(cache_root())
     if arguments.retrain:
         out = arguments.out or cache_root() / "demo-retrained"
         family.retrain(out, arguments.device, TerminalProgress())

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.cache import DEMO, cache_root, make_private
 from nmerge_core.demo.family import write_family
 from nmerge_core.errors import InputError
 from nmerge_core.face.calls import Reference, text
@@ -22,6 +22,7 @@ def open_family(source: Reference = DEMO) -> Family:
     """
     name, saved = text(source), families(cache_root())
     if name == DEMO:
+        make_private(cache_root())
         write_family(cache_root() / DEMO)
         return demo_family(cache_root())
     if name not in saved and not name.endswith((".yaml", ".yml", ".json")):

@@ -25,7 +25,7 @@ from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import run_held, transitions
 
 STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted", "damaged")
-STOPPED = "The process that did this run stopped while it was going (killed, or out of memory)."
+STOPPED = "The process that did this run stopped while it was going (killed, out of memory, or the disk was full)."
 
 
 @dataclass(frozen=True)

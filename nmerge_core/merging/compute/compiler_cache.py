@@ -38,8 +38,10 @@ class _Cache(FunctionCache):
                 flock(file, LOCK_EX)
                 try:
                     super().save_overload(sig, data)
-                except EOFError:
-                    self.flush()  # the index was cut short: begin another
+                except OSError:
+                    raise
+                except Exception:  # of an index that is cut short, or none: begin another
+                    self.flush()
                     super().save_overload(sig, data)
         except OSError:
             pass
