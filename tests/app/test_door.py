@@ -21,7 +21,7 @@ def asked(kind: str, **headers: str) -> list[dict[str, Any]]:
         sent.append(message)
 
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(Door(inside, HOSTS, ORIGINS)({"type": kind, "headers": raw}, None, send))  # type: ignore[arg-type]
+    asyncio.run(Door(inside, HOSTS, ORIGINS)({"type": kind, "headers": raw}, None, send))
     return sent
 
 
