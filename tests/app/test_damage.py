@@ -44,7 +44,7 @@ def test_a_page_and_the_runs_open_whatever_happened_to_a_file(
         assert file.is_relative_to(hurt.folder)
         assert kind == "classify" or any("damaged" in text and file.name in text for text in told), (file, how, told)
         open_page("pages/9_Runs.py", run=hurt.id)
-    assert find(tiny_cache, hurt.id).status().state == "done"  # type: ignore[union-attr]
+    assert find(tiny_cache, hurt.id).status().state == "done"
 
 
 def test_a_damaged_run_is_made_anew_or_deleted_by_a_button(

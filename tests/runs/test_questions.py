@@ -53,8 +53,8 @@ def test_whatever_a_stranger_says_the_worker_lives_and_answers_its_own(served):
     pid, key = worker_pid(served), address_at(served).key
     asked = {"question": "double", "arguments": {"number": 1}, "until": time.monotonic() + 5, "key": key}
     said = [b"", b"\n", b"[]\n", b"null\n", b"{}\n", b"[" * 100_000 + b"\n", random.Random(0).randbytes(4000) + b"\n"]
-    for wrong in ({"until": "soon"}, {"until": 1e300}, {"until": None}, {"arguments": []}, {"question": 3}):
-        said.append(json.dumps({**asked, **wrong}).encode() + b"\n")
+    for name, value in (("until", "soon"), ("until", 1e300), ("until", None), ("arguments", []), ("question", 3)):
+        said.append(json.dumps({**asked, name: value}).encode() + b"\n")
     for key in ("", "0" * 64, "é"):
         said.append(json.dumps({**asked, "key": key}).encode() + b"\n")
     for message in said:
