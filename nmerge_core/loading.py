@@ -10,8 +10,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoTokenizer,
-    FineGrainedFP8Config,
-    Mxfp4Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -20,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 from transformers.utils.logging import disable_progress_bar
+from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import Checkpoint, label, open_checkpoint

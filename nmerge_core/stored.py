@@ -73,8 +73,8 @@ def stored_weights(model: PreTrainedModel, shapes: Mapping[str, Sequence[int]]) 
         converter = conversion.converter(patterns[0]) if patterns[0] is not None else None
         made = Stored(names, (first,), model, converter, patterns, first)
         if converter is not None:
-            loaded = made.load({name: torch.empty(tuple(shapes[name]), device="meta") for name in names})
-            made = Stored(names, tuple(loaded), model, converter, patterns, first)
+            targets = made.load({name: torch.empty(tuple(shapes[name]), device="meta") for name in names})
+            made = Stored(names, tuple(targets), model, converter, patterns, first)
         found.append(made)
     return found
 

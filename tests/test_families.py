@@ -247,7 +247,7 @@ def test_fisher_information_equals_the_running_models_squared_gradients(
         found = load_file(tmp_path / file)
     assert found.keys() == checkpoint.tensors.keys()
     model = load_model(models.base, "cpu").model
-    expected = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    expected: dict[str, torch.Tensor] = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
     for text in TOKENS:
         model.zero_grad()
         logits = model(input_ids=text[None], use_cache=False).logits

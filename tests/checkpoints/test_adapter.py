@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import AutoModelForCausalLM
+from transformers.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from nmerge_core.checkpoints import absolute, fingerprint, halves, inspect_family, label, labels, open_checkpoint
 from nmerge_core.checkpoints.adapter import LowRank
@@ -333,7 +334,7 @@ def test_an_adapter_of_a_quantised_model_is_taken_and_told(qwen2: str, tmp_path:
 
 def test_an_adapter_of_another_version_s_names_is_matched(tmp_path: Path) -> None:
     """It names `model.language_model.layers…`, as transformers 5 does; the model was saved by 4: `model.layers…`."""
-    text = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    text: dict[str, Any] = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     text |= {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}}
     vision = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 2}

@@ -10,6 +10,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers.models.gemma import GemmaConfig
+from transformers.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from nmerge_core.checkpoints import inspect_family, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
@@ -138,10 +140,9 @@ def test_every_kind_of_folder_is_what_transformers_loads(kind: Callable[[Path], 
 
 def test_gemma_s_default_is_a_tied_head(tmp_path: Path) -> None:
     """Its configuration need not say so; a stored copy of the embeddings is no parameter."""
-    config = transformers.GemmaConfig
     settings = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "head_dim": 4}
     model = transformers.AutoModelForCausalLM.from_config(
-        config(vocab_size=16, num_attention_heads=2, num_key_value_heads=1, **settings)
+        GemmaConfig(vocab_size=16, num_attention_heads=2, num_key_value_heads=1, **settings)
     )
     model.save_pretrained(tmp_path)
     change(tmp_path, lambda w: w | {HEAD: w[EMBEDDINGS].clone()}, tie_word_embeddings=None)
@@ -180,7 +181,7 @@ def test_a_head_of_one_s_own_meets_a_tied_one(which: str, tmp_path: Path) -> Non
     ours, theirs = (load_file(each / "model.safetensors") for each in (base, tune))
     expected = (ours.get(HEAD, ours[EMBEDDINGS]) + theirs.get(HEAD, theirs[EMBEDDINGS])) / 2
     torch.testing.assert_close(found[HEAD], expected, rtol=1e-6, atol=1e-6)
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(model.lm_head.weight, found[HEAD])
     assert torch.equal(model.get_input_embeddings().weight, found[EMBEDDINGS])
     assert not model.config.tie_word_embeddings
@@ -194,7 +195,7 @@ def test_a_copy_of_the_embeddings_is_no_head_of_its_own(tmp_path: Path) -> None:
     assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
 
 
-QWEN_VL = {
+QWEN_VL: dict[str, Any] = {
     "text_config": {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
     | {
         "num_attention_heads": 2,
@@ -217,10 +218,10 @@ def old_names(weights: Weights) -> Weights:
 
 @pytest.mark.parametrize("which", ["base", "tune"])
 def test_names_of_other_versions_are_matched(which: str, tmp_path: Path) -> None:
-    folders = {}
+    folders: dict[str, Path] = {}
     for name in ("base", "tune"):
         torch.manual_seed(len(folders))
-        model = transformers.Qwen2VLForConditionalGeneration(transformers.Qwen2VLConfig(**QWEN_VL))
+        model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**QWEN_VL))
         model.save_pretrained(folders.setdefault(name, tmp_path / name), save_original_format=False)
     plain = merged(folders["base"], folders["tune"], tmp_path / "plain")
     change(folders[which], old_names)
