@@ -23,6 +23,7 @@ FLOORS = (
         "parallel",
         "folders",
         "kept_files",
+        "small_file",
         "yaml_file",
         "task_code",
         "task_files",

@@ -3,7 +3,7 @@
 import os
 import stat
 from contextlib import suppress
-from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
+from os.path import expanduser, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
 
 from nmerge_core.places import PACKAGE, default_cache
@@ -40,6 +40,6 @@ def task_file(reference: str, root: Path) -> Path | None:
     """
     path = Path(expanduser(reference))
     if path.suffix in (".yaml", ".yml"):
-        return path if path.is_file() else None
+        return path if isfile(path) else None
     files = (folder / f"{reference}.yaml" for folder in (root / DEMO / "tasks", BENCHMARKS))
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if isfile(file)), None)

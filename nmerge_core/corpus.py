@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
+from os.path import expanduser, isdir, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.yaml_file import read_mapping
 
 GENERAL = "general"
@@ -59,9 +59,9 @@ def corpus_files(path: Path) -> list[Path]:
     Raises:
         InputError: it is a YAML file that does not say what a corpus is.
     """
-    if path.is_dir():
+    if isdir(path):
         return sorted(path.glob("*.jsonl"))
-    if not path.is_file() or path.suffix not in (".yaml", ".yml"):
+    if not isfile(path) or path.suffix not in (".yaml", ".yml"):
         return []
     return [path, *(_local(path, source) for source in _read_yaml(path).values())]
 
@@ -110,9 +110,9 @@ def check_categories(reference: str, categories: Sequence[str]) -> None:
 def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
     """Return where a corpus is, and the source of each category: a file, or what its YAML says."""
     path = Path(expanduser(whole_and_slice(reference)[0]))
-    if path.is_dir():
+    if isdir(path):
         return path, {file.stem: file for file in sorted(path.glob("[!.]*.jsonl"))}
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
+    if isfile(path) and path.suffix in (".yaml", ".yml"):
         return path, _read_yaml(path)
     raise InputError(f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither")
 
@@ -161,7 +161,7 @@ def _jsonl_texts(file: Path) -> Iterator[str]:
 def _text(where: str, record: Any, column: str, expected: str) -> str:
     if not isinstance(record, dict) or not isinstance(record.get(column), str):
         found = f"keys {', '.join(map(str, record))}" if isinstance(record, dict) else type(record).__name__
-        raise InputError(f"{where}: no string under {column!r}, found {found}; {expected}")
+        raise InputError(f"{where}: no string under {shown(column)}, found {found}; {expected}")
     try:
         record[column].encode()
     except UnicodeEncodeError:
@@ -184,7 +184,7 @@ def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
             raise InputError(f"corpus {path}, {category}: `path` must name a dataset, found {source.get('path')}")
         count = source.get("count", 1)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise InputError(f"corpus {path}, {category}: `count` must be a whole number from 1, found {count!r}")
+            raise InputError(f"corpus {path}, {category}: `count` must be a whole number from 1, found {shown(count)}")
     return {str(category): {**SOURCE_DEFAULTS, **source} for category, source in sources.items()}
 
 
@@ -199,14 +199,14 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
     where = f"corpus {yaml_file}, {category}"
     local = _local(yaml_file, source)
     builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
-    if builder and not local.is_file():  # the library would look for it on the Hub, for half a minute
+    if builder and not isfile(local):  # the library would look for it on the Hub, for half a minute
         raise InputError(f"{where}: {source['path']} could not be read (there is no {local})")
     arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:
-        if local.is_file() and builder:
+        if isfile(local) and builder:
             rows = load_dataset(builder, data_files=str(local), **arguments)
         else:
-            rows = load_dataset(str(local) if local.is_dir() else source["path"], **arguments)
+            rows = load_dataset(str(local) if isdir(local) else source["path"], **arguments)
         for number, row in enumerate(rows.take(source["count"]), start=1):
             yield _text(f"{where}, row {number}", row, source["column"], "name another `column`")
     except InputError:

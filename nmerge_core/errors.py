@@ -1,12 +1,19 @@
 """The ways work ends early that are not our failure: wrong input, the user's cancel, and a process that was lost."""
 
 import errno
+import reprlib
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a disk's: wrong surroundings, no failure of ours
+_LONGEST = 10_000  # characters of a message that lists every reason against a large family
+_SHOWN = 100  # characters of a value that was found
 
 
 class InputError(Exception):
     """The input is wrong; the message names the file, tensor or key, what was expected, what was found, what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the message; of one that is longer than anybody reads, as a file may hold anything, the two ends."""
+        super().__init__(short(message, _LONGEST))
 
 
 class Cancelled(Exception):
@@ -15,3 +22,26 @@ class Cancelled(Exception):
 
 class ProcessLost(Exception):
     """Another process of the same work ended before it was done; the message says which."""
+
+
+class _Repr(reprlib.Repr):
+    """Python's own way to write a little of a value, however large it is and however deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 4, _SHOWN, _SHOWN
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = 8
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Write a whole number, of very many digits how many bits it has: Python refuses to write more than 4,300."""
+        return repr(value) if value.bit_length() < 200 else f"a whole number of {value.bit_length():,} bits"
+
+
+def shown(value: object) -> str:
+    """Write a value that was found somewhere, for a message: as Python writes it, cut where that is long."""
+    return short(_Repr().repr(value), _SHOWN)
+
+
+def short(text: str, most: int = 2 * _SHOWN) -> str:
+    """Return a text, of a long one its two ends."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} … {text[len(text) - most // 3 :]}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
+from os.path import exists, expanduser, isdir, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
 
 from nmerge_core.cache import task_file
@@ -21,7 +21,7 @@ from nmerge_core.checkpoints import (
 from nmerge_core.checkpoints.companions import companions
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.corpus import corpus_files, whole_and_slice
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short
 from nmerge_core.task_files import files_in, task_files
 
 _VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")  # of a classification's meta.json
@@ -31,7 +31,7 @@ Found = tuple[str, str]  # the full name of what was named, and the fingerprint 
 def find_path(reference: str, folder: Path | None) -> Path:
     """Find a file as it is written, else beside the file that names it, which lies in `folder`."""
     path = Path(expanduser(reference))
-    return folder / reference if folder and not path.exists() and (folder / reference).exists() else path
+    return folder / reference if folder and not exists(path) and exists(folder / reference) else path
 
 
 def no_run(reference: str) -> Path | None:
@@ -65,7 +65,7 @@ class Places:
         named = corpus_files(path)
         if not named:
             raise InputError(
-                f"{reference}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file"
+                f"{short(reference)}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file"
             )
         return f"{path}{meant}", digest(file for each in named for file in files_in(each))
 
@@ -73,17 +73,17 @@ class Places:
         """Find a folder that `classify` wrote, or such a run: its neurons' categories count, and what votes again."""
         folder = self.results(reference) or self._path(reference)
         neurons = folder / "neurons.parquet"
-        if not neurons.is_file():
+        if not isfile(neurons):
             raise InputError(
-                f"{reference}: expected a classification (a folder that `classify` wrote), found no {neurons}"
+                f"{short(reference)}: expected a classification (a folder that `classify` wrote), found no {neurons}"
             )
         return str(folder), f"{digest([neurons])}-{_votes(folder)}"
 
     def statistics(self, reference: str) -> Found:
         """Find a folder that `statistics` wrote: all its tensors count."""
         meta = self._path(reference) / "meta.json"
-        if not meta.is_file():
-            raise InputError(f"{reference}: expected a folder that `statistics` wrote, found no {meta}")
+        if not isfile(meta):
+            raise InputError(f"{short(reference)}: expected a folder that `statistics` wrote, found no {meta}")
         tensors = fingerprint_weights(sorted(meta.parent.glob("*.safetensors")))
         return str(meta.parent), f"{digest([meta])}-{tensors[:16]}"
 
@@ -100,8 +100,8 @@ class Places:
     def file(self, reference: str) -> Found:
         """Find a file: all of it counts."""
         path = self._path(reference)
-        if not path.is_file():
-            raise InputError(f"{reference}: expected a file, found {'a folder' if path.is_dir() else 'none'}")
+        if not isfile(path):
+            raise InputError(f"{short(reference)}: expected a file, found {'a folder' if isdir(path) else 'none'}")
         return str(path), digest([path])
 
     def _path(self, reference: str) -> Path:
@@ -129,7 +129,10 @@ def model_fingerprint(checkpoint: Checkpoint) -> str:
 
 def digest(files: Iterable[Path]) -> str:
     """Return the digest of files, reading them again only when one has changed: pages ask at every click."""
-    return _digest(tuple((file, (found := file.stat()).st_size, found.st_mtime_ns) for file in sorted(files)))
+    try:
+        return _digest(tuple((file, (found := file.stat()).st_size, found.st_mtime_ns) for file in sorted(files)))
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=256)

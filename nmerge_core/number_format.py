@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from nmerge_core.checkpoints import Checkpoint
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.machine import CPU, choose_device, cpu_flags, kind_of, total_memory
 
 AUTO, FLOAT32 = "auto", "float32"
@@ -45,7 +45,7 @@ def choose_format(
         InputError: there is no such format or device.
     """
     if run_dtype not in RUN_DTYPES:
-        raise InputError(f"run_dtype: expected one of {', '.join(RUN_DTYPES)}, found {run_dtype!r}")
+        raise InputError(f"run_dtype: expected one of {', '.join(RUN_DTYPES)}, found {shown(run_dtype)}")
     if run_dtype != AUTO:
         return NumberFormat(run_dtype)
     stored = written or stored_format(checkpoint)

@@ -12,12 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.inputs import Places
 from nmerge_core.yaml_file import plain
 
 NO_CONTENT: Mapping[str, str] = {}
 _LONGEST_RANGE = 10_000  # more than any model has layers: what is longer is a slip, and would fill the memory
+_NUMBER = re.compile(r"[-+]?[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]{1,4})?")  # YAML 1.1 reads 1e-1 as text
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which everything is merged
 
 
@@ -79,27 +80,36 @@ class Parameter:
             return None
         if not isinstance(value, PathLike):  # a path alone tells a file from text
             value = plain(value)
-        if self.varies and isinstance(value, list):
-            if not value or len({isinstance(part, Mapping) for part in value}) > 1:
-                raise InputError(
-                    f"{where}: expected a list of numbers (a gradient over the layers) or of {{filter, value}}, "
-                    f"found {value!r}"
-                )
-            inner = f"{where[:-1]}[{{}}]'" if where.endswith("'") else f"{where}[{{}}]"
-            return [self._check_part(part, inner.format(index)) for index, part in enumerate(value)]
+        if self.varies and isinstance(value, Mapping):  # mergekit's list of one filter
+            value = [value]
+        if not self.varies or not isinstance(value, list):
+            return self._check_one(value, where)
+        filters = [isinstance(part, Mapping) for part in value]
+        if not value or any(filters) != all(filters):
+            raise InputError(
+                f"{where}: expected a list of numbers (a gradient over the layers) or of {{filter, value}}, "
+                f"found {shown(value)}"
+            )
+        check = self._check_filter if filters[0] else self._check_one
+        return [check(part, _at(where, index)) for index, part in enumerate(value)]
+
+    def _check_one(self, value: Any, where: str) -> Any:
         try:
             return self.parse(value)
         except ValueError as error:
             reason = f" ({error})" if str(error) else ""
-            raise InputError(f"{where}: expected {self.expected}, found {value!r}{reason}") from error
+            raise InputError(f"{where}: expected {self.expected}, found {shown(value)}{reason}") from error
 
-    def _check_part(self, part: Any, where: str) -> Any:
-        """Check one point of a gradient, or one {filter, value} of a list of filters."""
-        if not isinstance(part, Mapping):
-            return self.check(part, where)
-        if not {"value"} <= part.keys() <= {"filter", "value"} or not isinstance(part.get("filter", ""), str):
-            raise InputError(f"{where}: expected {{filter: part of a name, value: …}}, found {dict(part)}")
-        return {**part, "value": self.check(part["value"], where)}
+    def _check_filter(self, part: Mapping[Any, Any], where: str) -> dict[str, Any]:
+        """Check one {filter, value} of a list of filters, its value a number or a gradient."""
+        text, value = part.get("filter"), part.get("value")
+        if not {"value"} <= part.keys() <= {"filter", "value"} or not isinstance(text, str | None) or value == []:
+            raise InputError(f"{where}: expected {{filter: part of a name, value: …}}, found {shown(part)}")
+        if isinstance(value, list):
+            checked: Any = [self._check_one(point, _at(where, index)) for index, point in enumerate(value)]
+        else:
+            checked = self._check_one(value, where)
+        return {"filter": text, "value": checked} if text is not None else {"value": checked}
 
     def described(self) -> dict[str, Any]:
         """Return what there is to say of it, as JSON has it."""
@@ -117,8 +127,8 @@ class Parameter:
 class Number(Parameter):
     """A number from `low` to `high`, in steps of `step` `unit`s on a slider.
 
-    `whole` ones are whole, `above_low` ones larger than `low`; with an open end `high` is only where a slider ends.
-    With `auto` the word auto is accepted too.
+    `whole` ones are whole, `above_low` ones larger than `low`; with an open start or end `low` or `high` is only where
+    a slider begins or ends. With `auto` the word auto is accepted too.
     """
 
     low: float | None = None
@@ -127,6 +137,7 @@ class Number(Parameter):
     unit: str = ""
     whole: bool = False
     above_low: bool = False
+    open_start: bool = False
     open_end: bool = False
     auto: bool = False
 
@@ -136,23 +147,26 @@ class Number(Parameter):
     def expected(self) -> str:
         """The range in words."""
         noun, auto = "a whole number" if self.whole else "a number", ", or auto" if self.auto else ""
-        if self.low is None and self.high is None:
+        if (self.low is None or self.open_start) and (self.high is None or self.open_end):
             return noun + auto
         if self.whole and self.high is None:
             return f"{noun} from {self.low:g}{auto}"
-        left = "(" if self.above_low or self.low is None else "["
-        low = "−∞" if self.low is None else f"{self.low:g}"
+        open_start = self.low is None or self.open_start
+        left = "(−∞" if open_start else f"{'(' if self.above_low else '['}{self.low:g}"
         high = "∞)" if self.high is None or self.open_end else f"{self.high:g}]"
-        return f"{noun} in {left}{low}, {high}{auto}"
+        return f"{noun} in {left}, {high}{auto}"
 
     def parse(self, value: Any) -> Any:
         """Return an int or a float in the range, or auto."""
         if self.auto and value == "auto":
             return value
+        if isinstance(value, str) and len(value) <= 40 and _NUMBER.fullmatch(value):
+            value = int(value) if value.isdigit() else float(value)
         numbers: Any = Integral if self.whole else Real
         if isinstance(value, bool) or not isinstance(value, numbers):
             raise ValueError
-        too_low = self.low is not None and (value < self.low or (self.above_low and value == self.low))
+        below = self.low is not None and (value < self.low or (self.above_low and value == self.low))
+        too_low = below and not self.open_start
         too_high = self.high is not None and value > self.high and not self.open_end
         if too_low or too_high:
             raise ValueError
@@ -162,9 +176,7 @@ class Number(Parameter):
 
     def from_text(self, text: str) -> Any:
         """Read digits, or auto."""
-        if self.auto and text == "auto":
-            return text
-        return self.parse(int(text) if self.whole else float(text))
+        return self.parse(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,10 +244,12 @@ class Flag(Parameter):
         return "true or false"
 
     def parse(self, value: Any) -> Any:
-        """Return a bool."""
-        if not isinstance(value, bool):
+        """Return a bool; of 1.0 and "true" too, as mergekit does."""
+        known = {0: False, 1: True, "false": False, "true": True}
+        word = value.lower() if isinstance(value, str) else value
+        if not isinstance(word, str | Real) or word not in known:
             raise ValueError
-        return value
+        return known[word]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,3 +328,8 @@ class Solved(Parameter):
     def expected(self) -> str:
         """Where it comes from."""
         return "what a resolved recipe holds"
+
+
+def _at(where: str, index: int) -> str:
+    """Return the place of an entry of the list that `where` names."""
+    return f"{where[:-1]}[{index}]'" if where.endswith("'") else f"{where}[{index}]"

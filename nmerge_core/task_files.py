@@ -12,13 +12,15 @@ from typing import Any
 
 import yaml
 
+from nmerge_core.yaml_file import Loader, load
+
 _YAML = (".yaml", ".yml")
 _WORD = re.compile(r"[^\s,\[\]{}'\"]{1,200}")
 _MODULE = re.compile(r"!function\s+([\w.]+)\.\w")
 _PATTERN = re.compile(r"(\w[^*]*)?\*[^*/]*\.\w+")  # of files: prose has asterisks too
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """Reads a tag that YAML does not know, such as !function, as nothing."""
 
 
@@ -78,8 +80,8 @@ def _read(file: Path, size: int, modified: int) -> _Named:
     """Read what a YAML names; `modified` is there to make the cache forget a rewritten file."""
     text = file.read_text(encoding="utf-8", errors="replace")
     try:
-        content = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError):  # lm-eval will say so; the latter of dates that cannot be
+        content = load(text, str(file), _Loader)
+    except yaml.YAMLError:  # lm-eval will say so
         content = None
     task = content if isinstance(content, Mapping) else {}
     given = task.get("dataset_kwargs")

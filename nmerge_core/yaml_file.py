@@ -1,28 +1,71 @@
-"""YAML files that people write: read with each key once and none unknown, and written to be read by people."""
+"""YAML files that people write: read with each key once and none unknown, and written to be read by people.
 
+What is read is bounded: a file of a few hundred bytes can stand for more values than memory holds.
+"""
+
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from io import StringIO
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short, shown
+from nmerge_core.small_file import read_small
+
+_LARGEST = 1_000_000  # bytes: many times a recipe with thousands of solved coefficients
+_MOST = 100_000  # values, those that aliases repeat counted as often as they are repeated
+_DEEPEST = 50  # lists and mappings inside one another
+_MERGE, _TIME = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads plain values; a date, which nothing here takes, is the text as it is written."""
+
+    yaml_implicit_resolvers = {
+        first: [each for each in resolvers if each[0] != _TIME]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """Read a text; escapes can write what no name of a file and no file in UTF-8 has: a NUL, half a character."""
+        text: str = super().construct_yaml_str(node)
+        if "\0" in text or text.encode(errors="ignore").decode() != text:
+            raise yaml.MarkedYAMLError(problem="found a NUL, or half a character", problem_mark=node.start_mark)
+        return text
+
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        """Read a whole number of 64 bits at most: what takes numbers takes no larger ones."""
+        if len(node.value) <= 80:
+            number: int = super().construct_yaml_int(node)
+            if number.bit_length() <= 64:
+                return number
+        raise yaml.MarkedYAMLError(problem="found a whole number beyond 64 bits", problem_mark=node.start_mark)
+
+
+Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_text)
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_whole)
+
+
+class _Loader(Loader):
     """Refuses a mapping that has a key twice, where YAML's own takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        known: set[tuple[str, str]] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (key.tag, key.value) in known:
-                problem = f"found the key '{key.value}' a second time (keep one)"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            known.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Check the keys as they are written, before those of `<<` are put among them: of these the own ones count."""
+        checked = self.__dict__.setdefault("_checked", set())
+        if id(node) not in checked:
+            checked.add(id(node))
+            known = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    value = key.value if key.tag == _MERGE else self.construct_object(key)
+                    if value in known:
+                        problem = f"found the key {shown(value)} a second time (keep one)"
+                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                    known.add(value)
+        super().flatten_mapping(node)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -42,22 +85,65 @@ def read_mapping(source: Path | str, keys: Iterable[str], name: str = "text") ->
     """Read a file that holds a mapping, or YAML text called `name`; `keys` are those it may have, for the error.
 
     Raises:
-        InputError: it cannot be read, is not YAML, has a key twice, or holds no mapping.
+        InputError: it cannot be read, is not YAML, holds too much, has a key twice, or holds no mapping.
     """
-    where = str(source) if isinstance(source, Path) else name
+    where = short(str(source)) if isinstance(source, Path) else name
+    text = read_small(source, _LARGEST) if isinstance(source, Path) else source
     try:
-        with source.open(encoding="utf-8") if isinstance(source, Path) else StringIO(source) as stream:
-            content = yaml.load(stream, _Loader)
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror})") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # the latter of bytes and dates that cannot be
-        raise InputError(f"{where}: not readable as YAML ({' '.join(str(error).split())})") from error
+        content = load(text, where, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not readable as YAML ({_told(error)})") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: expected a mapping with {', '.join(keys)}; found {type(content).__name__}")
     return dict(content)
+
+
+def load(text: str | bytes, where: str, loader: type[Loader] = Loader) -> Any:
+    """Return what YAML text holds.
+
+    Raises:
+        InputError: it holds more than a file that somebody wrote, told as that of `where`.
+        yaml.YAMLError: it is no YAML.
+    """
+    if len(text) > _LARGEST:
+        raise InputError(f"{where}: expected YAML of at most {_LARGEST:,} bytes, found {len(text):,}")
+    try:
+        _check_bounds(text, where, loader)
+        return yaml.load(text, loader)
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        # `!!bool maybe`, bytes that are no text: PyYAML passes on what Python says of a value.
+        raise yaml.YAMLError(f"a value is not of its kind: {type(error).__name__}: {error}") from error
+
+
+def _told(error: yaml.YAMLError) -> str:
+    """Say in a line what is wrong and where; the text has no other name than the file's."""
+    return short(re.sub(r'in "<[a-z ]+>", ', "in ", " ".join(str(error).split())), 500)
+
+
+def _check_bounds(text: str | bytes, where: str, loader: type[Loader]) -> None:
+    """Count values and depth before anything is made of them."""
+    count = 0
+    sizes: dict[str, int] = {}  # how many values an anchor names
+    around: list[tuple[str | None, int]] = []  # of each list and mapping that is open: its anchor, the count before it
+    for event in yaml.parse(text, loader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                problem = f"found the alias {shown(event.anchor)} of nothing that ends before it"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            count += sizes[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            around.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = around.pop()
+            sizes[anchor] = count - before
+        if count > _MOST:
+            raise InputError(f"{where}: expected at most {_MOST:,} values, found more (aliases repeat what they name)")
+        if len(around) > _DEEPEST:
+            raise InputError(f"{where}: expected lists and mappings at most {_DEEPEST} deep, found them deeper")
 
 
 def plain(value: Any) -> Any:
@@ -80,7 +166,7 @@ def check_keys(content: Iterable[Any], known: Iterable[str], where: str) -> None
         if key not in known:
             near = get_close_matches(str(key), known, 1, 0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key '{key}'; {hint}")
+            raise InputError(f"{where}: unknown key {shown(key)}; {hint}")
 
 
 def yaml_text(content: Mapping[str, Any]) -> str:

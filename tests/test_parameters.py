@@ -87,7 +87,7 @@ def test_a_right_value_gets_the_parameters_own_type(parameter, value, expected):
         (LAYERS, [], "expected a list, each a whole number from 0"),
         (LAYERS, [1, -2], "found"),
         (Choice(name="c", help="", choices=("a", "b")), "d", "expected one of a, b, found 'd'"),
-        (Flag(name="f", help=""), 1, "expected true or false, found 1"),
+        (Flag(name="f", help=""), 2, "expected true or false, found 2"),
         (Text(name="t", help=""), "", "expected text, found ''"),
         (Names(name="n", help=""), ["a", 3], "expected a list of names"),
         (Model(name="m", help=""), 3, "expected a model folder or Hub id"),

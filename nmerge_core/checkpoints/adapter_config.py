@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.json_file import read_json
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short, shown
 
 ADAPTER_CONFIG = "adapter_config.json"
 # PEFT's keys that are read here, and those that say how an adapter was trained or stored, not what it computes.
@@ -31,6 +31,7 @@ _REASONS = {
     "target_parameters": "factors of parameters that are no module's weight, such as stacked experts, are not read",
     "trainable_token_indices": "rows of embeddings that were trained one by one are not read",
 }
+_LARGEST = 2**31  # of ranks and scales
 # These starts take the first factors out of the base model's weights: what is stored fits the residual only.
 _RESIDUAL = re.compile("pissa|olora|corda|loftq|lora_ga")
 
@@ -65,8 +66,10 @@ class AdapterConfig:
             try:
                 if re.match(rf"(.*\.)?({pattern})$", module):
                     return value
-            except re.error as error:
-                raise InputError(f"{self.file}: expected a regular expression, found '{pattern}' ({error})") from error
+            except (re.error, RecursionError, OverflowError) as error:
+                raise InputError(
+                    f"{self.file}: expected a regular expression, found {shown(pattern)} ({error})"
+                ) from error
         return otherwise
 
 
@@ -78,21 +81,24 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     """
     file = folder / ADAPTER_CONFIG
     content = read_json(file, "the folder of a PEFT adapter has one")
-    if content.get("peft_type") != "LORA":
+    if (kind := content.get("peft_type")) != "LORA":
         raise InputError(
-            f"{file}, key 'peft_type': expected LORA, found {content.get('peft_type')}; only a LoRA is read here. "
+            f"{file}, key 'peft_type': expected LORA, found {short(str(kind))}; only a LoRA is read here. "
             "Merge the adapter into its model with PEFT's merge_and_unload, save that, and name its folder"
         )
     for key, value in content.items():
         if key not in _KNOWN and value:
             reason = _REASONS.get(key, "it is not known here and may change what the adapter computes")
-            raise InputError(f"{file}, key '{key}': expected it unset, found {value!r}: {reason}")
+            raise InputError(f"{file}, key '{short(key)}': expected it unset, found {shown(value)}: {reason}")
     start = str(content.get("init_lora_weights"))
     if _RESIDUAL.match(start):
         raise InputError(
             f"{file}, key 'init_lora_weights': '{start}' changed the weights of the model that was trained, so the "
             "adapter does not fit the original; save it again with PEFT's path_initial_model_for_weight_conversion"
         )
+    saved = content.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(each, str) for each in saved):
+        raise InputError(f"{file}, key 'modules_to_save': expected a list of texts, found {shown(saved)}")
     rank = _number(file, content, "r")
     if rank != int(rank):
         raise InputError(f"{file}, key 'r': expected a whole number, found {rank}")
@@ -105,7 +111,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         alpha_pattern=_numbers(file, content, "alpha_pattern"),
         fan_in_fan_out=bool(content.get("fan_in_fan_out")),
         weight_tying=bool(content.get("ensure_weight_tying")),
-        modules_to_save=tuple(content.get("modules_to_save") or ()),
+        modules_to_save=tuple(saved),
         trained_on=str(content.get("base_model_name_or_path") or ""),
     )
 
@@ -113,12 +119,12 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 def _numbers(file: Path, content: Mapping[str, Any], key: str) -> dict[str, float]:
     patterns = content.get(key) or {}
     if not isinstance(patterns, Mapping):
-        raise InputError(f"{file}, key '{key}': expected a mapping from modules to numbers, found {patterns!r}")
+        raise InputError(f"{file}, key '{key}': expected a mapping from modules to numbers, found {shown(patterns)}")
     return {pattern: _number(file, patterns, pattern) for pattern in patterns}
 
 
 def _number(file: Path, content: Mapping[str, Any], key: str) -> float:
     value = content.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InputError(f"{file}, key '{key}': expected a number above 0, found {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LARGEST:
+        raise InputError(f"{file}, key '{short(key)}': expected a number above 0, found {shown(value)}")
     return value

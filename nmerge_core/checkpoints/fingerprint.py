@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def fingerprint_weights(files: Iterable[Path]) -> str:
     """Return a digest of weight files, of large ones by their headers and samples of every tensor."""
     digest = hashlib.sha256()
     for file in files:
-        status = file.stat()
-        digest.update(_weights_digest(file.resolve(), status.st_size, status.st_mtime_ns, reader(file)).encode())
+        with _readable(file):
+            status = file.stat()
+            digest.update(_weights_digest(file.resolve(), status.st_size, status.st_mtime_ns, reader(file)).encode())
     return digest.hexdigest()
 
 
@@ -43,7 +45,7 @@ def fingerprint_files(files: Iterable[Path]) -> str:
     digest, ordered = hashlib.sha256(), sorted(files)
     folder = os.path.commonpath([file.parent for file in ordered]) if ordered else ""
     for file in ordered:
-        with file.open("rb") as content:
+        with _readable(file), file.open("rb") as content:
             own = hashlib.file_digest(content, "sha256").digest()
         digest.update(os.fsencode(file.relative_to(folder)) + b"\0" + own)
     return digest.hexdigest()[:16]
@@ -53,12 +55,19 @@ def stamps(checkpoints: Iterable[Checkpoint]) -> dict[Path, Stamp]:
     """Return what changes when a weight file is replaced or written to; raises InputError where one is gone."""
     found = {}
     for file in (file for checkpoint in checkpoints for file in checkpoint.files):
-        try:
+        with _readable(file):
             status = file.stat()
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
         found[file] = (status.st_ino, status.st_size, status.st_mtime_ns)
     return found
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Say in a sentence what keeps a file that was there from being read."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); was it moved while it was in use?") from error
 
 
 @lru_cache(maxsize=4096)

@@ -1,12 +1,13 @@
 """What a safetensors file says of itself in its first bytes: names, dtypes, shapes and offsets."""
 
-import json
 import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
-from nmerge_core.errors import InputError
+from nmerge_core.checkpoints.json_file import is_count, parse_json
+from nmerge_core.errors import InputError, short, shown
 
 # Bytes per element of the dtypes of the safetensors format that weights come in.
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -17,6 +18,7 @@ TORCH_NAMES |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 TORCH_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_HEADER = 100_000_000  # bytes; the safetensors reference implementation's own bound
+_MAX_AXES = 32
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Pieced(TensorInfo):
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
-    """Read the header of a safetensors file and check that the file holds every byte it promises.
+    """Read the header of a safetensors file and check that the file holds every byte it promises, and no other.
 
     Raises:
         InputError: the file is missing, truncated, or not a safetensors file of known dtypes.
@@ -80,34 +82,64 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MAX_HEADER
             if len(head) < 8 or length > min(size - 8, _MAX_HEADER):
                 raise InputError(f"{file}: not a complete safetensors file ({size:,} bytes, its header does not fit)")
-            entries = json.loads(stream.read(length))
+            text = stream.read(length)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{file}: its safetensors header is not JSON ({error}); fetch the file again") from error
+    entries = parse_json(text, f"{file}, its safetensors header", _once)
     entries.pop("__metadata__", None)
     start = 8 + length
     tensors = {name: _tensor(name, entry, file, start) for name, entry in entries.items()}
-    end = max((tensor.offset + tensor.bytes for tensor in tensors.values()), default=start)
-    if size < end:
-        raise InputError(
-            f"{file}: truncated: expected {end:,} bytes by its header, found {size:,}; fetch the file again"
-        )
+    end = start
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.bytes)):
+        if tensor.offset != end:
+            raise InputError(
+                f"{file}, tensor {short(tensor.name)}: expected its bytes to begin at {end:,}, where those before it "
+                f"end, found {tensor.offset:,}; fetch the file again"
+            )
+        end += tensor.bytes
+    if size != end:
+        what = "truncated: " if size < end else ""
+        raise InputError(f"{file}: {what}expected {end:,} bytes by its header, found {size:,}; fetch the file again")
     return tensors
 
 
-def _tensor(name: str, entry: dict, file: Path, start: int) -> TensorInfo:
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}, tensor {name}: expected dtype, shape and data_offsets in the header") from error
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; raises ValueError where a key is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is there twice")
+    return found
+
+
+def _tensor(name: str, entry: Any, file: Path, start: int) -> TensorInfo:
+    where = f"{file}, tensor {short(name)}"
+    found = [entry.get(key) for key in ("dtype", "shape", "data_offsets")] if isinstance(entry, dict) else [None] * 3
+    dtype, shape, offsets = found
+    if not isinstance(dtype, str) or not _counts(shape) or len(shape) > _MAX_AXES or not _counts(offsets, 2):
+        raise InputError(
+            f"{where}: expected {{dtype, shape: [whole numbers], data_offsets: [first byte, end]}} in the header, "
+            f"found {shown(entry)}"
+        )
     if dtype not in DTYPE_BYTES:
-        raise InputError(
-            f"{file}, tensor {name}: dtype {dtype} is not supported; expected one of {', '.join(DTYPE_BYTES)}"
-        )
-    tensor = TensorInfo(name, dtype, shape, file, start + begin)
+        raise InputError(f"{where}: dtype {short(dtype)} is not supported; expected one of {', '.join(DTYPE_BYTES)}")
+    begin, end = offsets
+    tensor = TensorInfo(name, dtype, tuple(shape), file, start + begin)
     if tensor.bytes != end - begin:
-        raise InputError(
-            f"{file}, tensor {name}: {dtype} {list(shape)} needs {tensor.bytes:,} bytes, has {end - begin:,}"
-        )
+        raise InputError(f"{where}: {dtype} {shown(shape)} needs {tensor.bytes:,} bytes, has {end - begin:,}")
+    if not _is_text(name):
+        raise InputError(f"{where}: expected a name that is text, found half of a character")
     return tensor
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: JSON can tell of half a character."""
+    try:
+        return bool(name.encode()) or not name
+    except UnicodeEncodeError:
+        return False
+
+
+def _counts(value: Any, number: int | None = None) -> bool:
+    """Whether a value is a list of whole numbers from 0, of that number of them."""
+    return isinstance(value, list) and number in (None, len(value)) and all(is_count(each, 2**63) for each in value)

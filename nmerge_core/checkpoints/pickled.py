@@ -17,7 +17,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo, read_header
 from nmerge_core.checkpoints.rows import torch_dtype
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short, shown
 
 PICKLED = ".bin"  # the suffix of transformers' and PEFT's pickled weights
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how a zip archive starts, and a pickle, torch.save's format before 1.6
@@ -126,11 +126,10 @@ def _described(file: Path, content: bytes, places: Mapping[str, tuple[int, int]]
 def _tensor(name: Any, value: Any, file: Path, sizes: dict[int, int]) -> TensorInfo:
     import torch
 
-    where = f"{file}, tensor {name}"
+    where = f"{file}, tensor {short(str(name))}"
     if not isinstance(name, str) or type(value) not in (torch.Tensor, torch.nn.Parameter):
-        raise InputError(
-            f"{where}: expected a mapping of names to tensors, found {type(value).__name__} under {name!r}; {_ALONE}"
-        )
+        found = f"{type(value).__name__} under {shown(name)}"
+        raise InputError(f"{where}: expected a mapping of names to tensors, found {found}; {_ALONE}")
     dtype = next((each for each in DTYPE_BYTES if torch_dtype(each) == value.dtype), None)
     if dtype is None or value.layout is not torch.strided:
         found = str(value.dtype if dtype is None else value.layout).removeprefix("torch.")

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from os.path import expanduser  # leaves a user it does not know, where pathlib's raises
+from os.path import exists, expanduser, isdir  # which raise of no name, where pathlib's do
 from pathlib import Path
 
 from nmerge_core.checkpoints.weight_files import is_complete
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short
 
 COLUMNS = {"layer", "category", "intersection", "id", "text"}  # of tables that have one for each model too
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -23,25 +23,25 @@ def halves(reference: str, folder: Path = Path()) -> tuple[str, ...]:
     A path that exists is one model, whatever its name; of several places to cut, one between two folders is taken.
     Relative paths count from `folder`.
     """
-    if "+" not in reference or (folder / expanduser(reference)).exists():
+    if "+" not in reference or exists(folder / expanduser(reference)):
         return (reference,)
     cuts = [index for index, character in enumerate(reference) if character == "+"]
     return max(
         ((reference[:cut], reference[cut + 1 :]) for cut in cuts),
-        key=lambda pair: [(folder / expanduser(half)).is_dir() for half in pair],
+        key=lambda pair: [isdir(folder / expanduser(half)) for half in pair],
     )
 
 
 def absolute(reference: str) -> str:
     """Return the reference with local paths in full; what is not there stays as it is written."""
     paths = [(half, Path(expanduser(half))) for half in halves(reference)]
-    return "+".join(str(path.resolve()) if path.exists() else half for half, path in paths)
+    return "+".join(str(path.resolve()) if exists(path) else half for half, path in paths)
 
 
 def from_folder(reference: str, folder: Path) -> str:
     """Return the reference in full: a path counts from `folder`, whether it is there or not, unless it is a Hub id."""
     paths = [(half, folder / expanduser(half)) for half in halves(reference, folder)]
-    return "+".join(half if is_hub_id(half) and not path.exists() else str(path.resolve()) for half, path in paths)
+    return "+".join(half if is_hub_id(half) and not exists(path) else str(path.resolve()) for half, path in paths)
 
 
 def same_model(one: str, other: str) -> bool:
@@ -55,7 +55,7 @@ def _place(reference: str) -> tuple[str, ...]:
 
 def _fetched(reference: str) -> Path | None:
     """Return where a Hub id was fetched to; None for a folder, and for what was not fetched."""
-    if Path(expanduser(reference)).exists() or not is_hub_id(reference):
+    if exists(expanduser(reference)) or not is_hub_id(reference):
         return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -73,7 +73,7 @@ def is_hub_id(reference: str) -> bool:
 
 def on_this_machine(reference: str) -> bool:
     """Tell whether a model or an adapter is a folder here or a Hub id whose weights were fetched; asks nobody."""
-    if Path(expanduser(reference)).is_dir():
+    if isdir(expanduser(reference)):
         return True
     here = _fetched(reference)
     return here is not None and is_complete(here)
@@ -91,12 +91,15 @@ def resolve(reference: str, config: str = "config.json") -> Path:
     if not reference:
         raise InputError(f"expected the folder that holds {config}, or a Hub id, found an empty name beside a '+'")
     folder = Path(expanduser(reference))
-    if folder.is_dir():
+    if isdir(folder):
         return folder
-    if folder.exists():
-        raise InputError(f"{reference}: expected a model folder, found a file; name the folder that holds {config}")
+    if exists(folder):
+        raise InputError(
+            f"{short(reference)}: expected a model folder, found a file; name the folder that holds {config}"
+        )
     if not is_hub_id(reference):
-        raise InputError(f"{reference}: no such folder; expected a folder with {config} and weights, or a Hub id")
+        expected = f"expected a folder with {config} and weights, or a Hub id"
+        raise InputError(f"{short(reference)}: no such folder; {expected}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -112,7 +115,7 @@ def resolve(reference: str, config: str = "config.json") -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{reference}: no such folder here, and the Hub did not give a model of that id ({reason}); "
+            f"{short(reference)}: no such folder here, and the Hub did not give a model of that id ({reason}); "
             "check the spelling, the connection, or `hf auth login`"
         ) from error
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmerge_core.checkpoints.json_file import write_json
+from nmerge_core.checkpoints.json_file import read_json, write_json
 from nmerge_core.checkpoints.vocabulary import ADDED, CONFIG, TOKENIZER, Flags, Vocabulary
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,13 +26,13 @@ class Extension:
         """Bring the copy of the tokenizer's files in `folder` up to date."""
         self.tokenizer.save(str(folder / TOKENIZER))
         if (folder / CONFIG).exists():
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            config = read_json(folder / CONFIG, "it was there")
             if "added_tokens_decoder" in config:
                 entries = {str(id): {"content": token, **self.flags[token]} for token, id in self.ids.items()}
                 config["added_tokens_decoder"] |= entries
                 write_json(folder / CONFIG, config)
         if (folder / ADDED).exists():
-            write_json(folder / ADDED, json.loads((folder / ADDED).read_text(encoding="utf-8")) | dict(self.ids))
+            write_json(folder / ADDED, read_json(folder / ADDED, "it was there") | dict(self.ids))
 
 
 def extend(folder: Path, own: Vocabulary, appended: Mapping[str, Flags]) -> Extension:
@@ -46,7 +46,12 @@ def extend(folder: Path, own: Vocabulary, appended: Mapping[str, Flags]) -> Exte
     """
     from tokenizers import AddedToken, Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(
+            f"{folder / TOKENIZER}: the library `tokenizers` cannot read it ({short(str(error))})"
+        ) from error
     # Tokens that only the files beside it name come first: transformers adds them when it loads the tokenizer.
     known = tokenizer.get_vocab(with_added_tokens=True)
     beside = {token: own.added[token] for token in sorted(own.added, key=own.ids.__getitem__) if token not in known}
@@ -57,7 +62,7 @@ def extend(folder: Path, own: Vocabulary, appended: Mapping[str, Flags]) -> Exte
     for token, id in ids.items():
         if tokenizer.token_to_id(token) != id:
             raise InputError(
-                f"{folder / TOKENIZER}: expected an appended token {token!r} to get the id {id:,}, found "
+                f"{folder / TOKENIZER}: expected an appended token {shown(token)} to get the id {id:,}, found "
                 f"{tokenizer.token_to_id(token):,}: its ids have gaps; choose `base` or a model as the 'tokenizer'"
             )
     return Extension(tokenizer, ids, appended)

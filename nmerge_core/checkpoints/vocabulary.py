@@ -1,6 +1,5 @@
 """The tokens of a model, read from its tokenizer's files, and how two models' tokens differ."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.errors import InputError
+from nmerge_core.checkpoints.json_file import is_count, read_json
+from nmerge_core.errors import InputError, shown
 
 # Tensors with a row (in a bias, an entry) per token, as transformers' decoders name them.
 _TOKEN_TENSOR = re.compile(
@@ -178,19 +178,25 @@ def _read(files: tuple[tuple[Path, int], ...], rows: int) -> Vocabulary:
     ids: dict[str, int] = {}
     added: dict[str, Flags] = {}
     for file, _ in files:
+        content = read_json(file, "the tokenizer has it")
         try:
-            content: Any = json.loads(file.read_text(encoding="utf-8"))
             if file.name == TOKENIZER:
                 vocabulary = content["model"].get("vocab", {})
                 mapping = isinstance(vocabulary, Mapping)
                 ids |= vocabulary if mapping else {pair[0]: id for id, pair in enumerate(vocabulary)}
             _add(_added_tokens(file.name, content), ids, added)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if odd := next((item for item in ids.items() if not _is_token(*item)), None):
+                raise ValueError(f"expected texts and whole numbers, found {shown(odd[0])}: {shown(odd[1])}")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: expected a tokenizer in JSON, found something else ({type(error).__name__}: {error}); "
                 "tokens cannot be compared"
             ) from error
     return Vocabulary(ids, added, rows)
+
+
+def _is_token(token: Any, id: Any) -> bool:
+    return isinstance(token, str) and is_count(id)
 
 
 def _added_tokens(name: str, content: Any) -> Iterable[tuple[str, int, Mapping[str, Any]]]:

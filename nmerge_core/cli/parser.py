@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nmerge_core.cli import commands
+from nmerge_core.errors import shown
 from nmerge_core.input_parameters import Model, Several
 from nmerge_core.parameters import Choice, Flag, Numbers, Parameter
 from nmerge_core.runs.kinds import KINDS, RECIPE, SWEEP
@@ -158,7 +159,7 @@ def _reader(parameter: Parameter) -> Callable[[str], Any]:
         except ValueError:
             example = {True: " such as 1,3-5", False: " such as 0.2,0.6,1.0"}
             such = example[parameter.whole] if isinstance(parameter, Numbers) else ""
-            raise argparse.ArgumentTypeError(f"expected {parameter.expected}{such}, found {text!r}") from None
+            raise argparse.ArgumentTypeError(f"expected {parameter.expected}{such}, found {shown(text)}") from None
 
     return read
 

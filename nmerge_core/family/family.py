@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from os.path import expanduser
+from os.path import exists, expanduser
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Family:
         named = dict.fromkeys(half for member in self.members for half in halves(member.reference))
         absent = [half for half in named if not on_this_machine(half)]
         corpus, _ = whole_and_slice(self.corpus or "")
-        return [*absent, corpus] if not Path(expanduser(corpus)).exists() else absent
+        return [*absent, corpus] if corpus and not exists(expanduser(corpus)) else absent
 
     def check(self, where: str) -> None:
         """Raise InputError, naming `where` the family stands, if it lacks a fine-tune or two are not told apart."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.family.family import Family, Member
 from nmerge_core.kept_files import reading
 from nmerge_core.yaml_file import check_keys, read_mapping
@@ -109,4 +109,6 @@ def _whole(value: Any) -> bool:
 
 
 def _wrong(where: str, key: str, expected: str, found: Any) -> InputError:
-    return InputError(f"{where}, key '{key}': expected {expected}; found {'nothing' if found is None else repr(found)}")
+    return InputError(
+        f"{where}, key '{key}': expected {expected}; found {'nothing' if found is None else shown(found)}"
+    )

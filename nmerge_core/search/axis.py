@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 
 _KEY = re.compile(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*")
 _DIGITS = 6  # significant ones of a value drawn from a range, so that a recipe shows what was merged
@@ -54,11 +54,11 @@ class Axis:
         for depth, part in enumerate(parts):
             if isinstance(part, int):
                 if not isinstance(place, list) or part >= len(place):
-                    there = f"{len(place)} entries" if isinstance(place, list) else f"{place!r}"
+                    there = f"{len(place)} entries" if isinstance(place, list) else f"{shown(place)}"
                     raise InputError(f"sweep, search key '{self.key}': expected a list with an entry {part}, {there}")
             elif not isinstance(place, dict):
                 raise InputError(
-                    f"sweep, search key '{self.key}': expected a mapping that holds {part}, found {place!r}"
+                    f"sweep, search key '{self.key}': expected a mapping that holds {part}, found {shown(place)}"
                 )
             if depth == len(parts) - 1:
                 place[part] = value
@@ -79,9 +79,9 @@ def read_axis(key: str, given: Any, *, whole: bool) -> Axis:
     if isinstance(given, list) and given:
         return Axis(key, values=tuple(given))
     if not isinstance(given, Mapping) or not {"low", "high"} <= given.keys() <= {"low", "high", "log"}:
-        raise InputError(f"{where}: expected [value, …] or {{low: …, high: …}} (and log: true), found {given!r}")
+        raise InputError(f"{where}: expected [value, …] or {{low: …, high: …}} (and log: true), found {shown(given)}")
     low, high, log = given["low"], given["high"], given.get("log", False)
     numbers = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in (low, high))
     if not numbers or low >= high or not isinstance(log, bool) or (log and low <= 0):
-        raise InputError(f"{where}: expected numbers low < high (above 0 with log: true), found {dict(given)}")
+        raise InputError(f"{where}: expected numbers low < high (above 0 with log: true), found {shown(given)}")
     return Axis(key, low=low, high=high, log=log, whole=whole)

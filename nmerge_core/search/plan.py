@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import prod
-from os.path import expanduser
+from os.path import exists, expanduser, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import absolute
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.mergekit_recipe import renamed
 from nmerge_core.merging.recipe.reading import Source, file_of, load_recipe, read_content
@@ -113,7 +113,7 @@ def load_sweep(source: Source) -> Sweep:
     recipe, folder = _recipe(file, content["recipe"])
     search = content["search"]
     if not isinstance(search, Mapping) or not search:
-        raise InputError(f"{file}, key 'search': expected a path into the recipe and its values, found {search!r}")
+        raise _wrong(file, "search", "a path into the recipe and its values", search)
     whole = ["seed", *(p.name for p in load_recipe(recipe).method.parameters if isinstance(p, Number) and p.whole)]
     axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
     strategy, keep, tasks, objective = (content[key] for key in ("strategy", "keep", "tasks", "objective"))
@@ -134,7 +134,7 @@ def load_sweep(source: Source) -> Sweep:
         _check(not ranged, file, "search", "lists of values for strategy: grid (or take random or cma)", ranged)
     trials = prod(len(axis.values) for axis in axes) if strategy == "grid" else content["trials"]
     found = [
-        str(path) if (path := file.parent / task).is_file() and not Path(task).exists() else task for task in tasks
+        str(path) if isfile(path := file.parent / task) and not exists(expanduser(task)) else task for task in tasks
     ]
     seed = content["seed"]
     sweep = Sweep(recipe, folder, axes, strategy, trials, seed, tuple(found), objective, limit, run_dtype, keep)
@@ -162,14 +162,18 @@ def _recipe(file: Path, given: Any) -> tuple[Mapping[str, Any], Path]:
         return read_content(given), file.parent
     _check(isinstance(given, str), file, "recipe", "a recipe or the path of one", given)
     path = Path(expanduser(given))
-    path = path if path.exists() else file.parent / given
+    path = path if exists(path) else file.parent / given
     load_recipe(path)
     return read_content(path), path.parent
 
 
 def _check(right: Any, file: Path, key: str, expected: str, found: Any) -> None:
     if not right:
-        raise InputError(f"{file}, key '{key}': expected {expected}, found {found!r}")
+        raise _wrong(file, key, expected, found)
+
+
+def _wrong(file: Path, key: str, expected: str, found: Any) -> InputError:
+    return InputError(f"{file}, key '{key}': expected {expected}, found {shown(found)}")
 
 
 def _whole(value: Any, least: int) -> bool:

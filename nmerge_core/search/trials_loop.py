@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.evaluation import Evaluator
 from nmerge_core.loading import load_model
 from nmerge_core.merging.pipeline import merge_opened
@@ -125,8 +125,8 @@ def _begin(out: Path, plan: Sweep) -> None:
         for key, value in record.items():
             if before.get(key) != value:
                 raise InputError(
-                    f"{file}, key '{key}': this folder is of another sweep; expected {value!r}, found "
-                    f"{before.get(key)!r}; name another folder, or go on with what it was begun with"
+                    f"{file}, key '{key}': this folder is of another sweep; expected {shown(value)}, found "
+                    f"{shown(before.get(key))}; name another folder, or go on with what it was begun with"
                 )
 
 

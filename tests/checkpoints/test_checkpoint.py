@@ -161,5 +161,5 @@ def test_a_corrupt_tokenizer_is_a_warning_of_the_report(tmp_path: Path, weights,
     report = inspect_family(base, [model, other])
     assert report.mergeable and len(report.models) == 3
     (warning,) = report.warnings
-    assert warning.startswith(f"{Path(model) / 'tokenizer.json'}: expected a tokenizer in JSON, found something else")
+    assert warning.startswith(f"{Path(model) / 'tokenizer.json'}: ") and "JSON" in warning
     assert inspect_family(model, [base, other]).warnings == (warning,)  # the base's, told once

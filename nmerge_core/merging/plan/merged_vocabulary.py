@@ -16,7 +16,7 @@ from nmerge_core.checkpoints.vocabulary import (
     some,
     vocabulary_of,
 )
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION, TokenSource
 
@@ -203,5 +203,5 @@ def _fill(token: str, origin: TokenSource, vocabularies: Sequence[Vocabulary], n
         row = vocabulary.row.get(origin.token or token)
     if row is None:
         wanted = token if origin.token is None else origin.token
-        raise InputError(f"{where}: expected a token of {origin.model}, found {wanted!r}, which has no row there")
+        raise InputError(f"{where}: expected a token of {origin.model}, found {shown(wanted)}, which has no row there")
     return Fill((position, row), origin.force)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 
@@ -129,16 +129,16 @@ def read_mergekit(content: Mapping[str, Any]) -> MergekitRecipe:
         if key not in (*KEYS, *_OURS):
             near = get_close_matches(str(key), (*KEYS, *_OURS), 1, 0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join((*KEYS, *_OURS))}"
-            raise InputError(f"recipe (mergekit): unknown key '{key}'; {hint}")
+            raise InputError(f"recipe (mergekit): unknown key {shown(key)}; {hint}")
     method = content.get("merge_method")
     if method not in METHODS:
         near = get_close_matches(str(method), METHODS, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         expected = f"expected one of {', '.join(METHODS)}"
-        raise InputError(f"recipe, key 'merge_method' (mergekit): {expected}; found {method!r}{hint}")
+        raise InputError(f"recipe, key 'merge_method' (mergekit): {expected}; found {shown(method)}{hint}")
     seed = content.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise InputError(f"recipe, key 'seed' (mergekit): expected a whole number in [0, 2³²), found {seed!r}")
+        raise InputError(f"recipe, key 'seed' (mergekit): expected a whole number in [0, 2³²), found {shown(seed)}")
     recipe = MergekitRecipe({key: content[key] for key in content if key not in _OURS}, seed)
     if not recipe.references:
         raise InputError("recipe (mergekit): expected models under 'models', 'slices' or 'modules', found none")
@@ -174,7 +174,7 @@ def renamed(content: Any, name: Callable[[str], str]) -> Any:
 def _named(key: str, value: Any, name: Callable[[str], str]) -> Any:
     if key in ("model", "base_model") and value is not None:
         if not isinstance(value, str):
-            raise InputError(f"recipe, key '{key}': expected a folder or Hub id, found {value!r}")
+            raise InputError(f"recipe, key '{key}': expected a folder or Hub id, found {shown(value)}")
         return name(value)
     if key in _TOKENIZERS and isinstance(value, str):
         return value if value in (BASE, UNION) else name(value)

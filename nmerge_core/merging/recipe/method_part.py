@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.parameters import Parameter, Solved
@@ -69,7 +69,7 @@ class MethodPart(Parameter):
         found = self.method(self.check(value["method"], _inside(where, "method")))
         if found is None:
             raise InputError(
-                f"{where}: expected a method with its parameters, found {value['method']!r}, which has none"
+                f"{where}: expected a method with its parameters, found {shown(value['method'])}, which has none"
             )
         known = {parameter.name: parameter for parameter in found.parameters}
         own: dict[str, Any] = {"method": value["method"]}

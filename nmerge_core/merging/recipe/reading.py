@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import same_model
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
 from nmerge_core.merging.recipe.registry import Method, find_method, methods
@@ -21,8 +21,8 @@ Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or w
 
 _KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
 _KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template", "engine")
-# mergekit keys that change how it computes but not what: its examples have them, so they are taken and left unused.
-_WITHOUT_EFFECT = ("int8_mask",)
+# mergekit's parameters where they say what a method does anyway: people's recipes have them, so they are left unused.
+_WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {"int8_mask": (True, False), "rescale": (False,), "density": (1,)}
 
 
 def load_recipe(source: Source) -> Recipe:
@@ -36,14 +36,14 @@ def load_recipe(source: Source) -> Recipe:
     for key in content:
         if key in mergekit.KEYS and key not in _KEYS:
             raise InputError(f"recipe: key '{key}' is mergekit's own; {mergekit.elsewhere()}, or leave the key out")
-    _known(content, _KEYS, "recipe")
     name = str(content.get("merge_method"))
     method = find_method(name)
+    _known(content, _KEYS, "recipe", method)
     if method is None:
         raise _no_method(name)
     base = content.get("base_model")
     if base is not None and not isinstance(base, str):
-        raise InputError(f"recipe, key 'base_model': expected a folder or Hub id, found {base!r}")
+        raise InputError(f"recipe, key 'base_model': expected a folder or Hub id, found {shown(base)}")
     if method.needs_base and not base:
         raise InputError(f"recipe, key 'base_model': {name} merges differences from a base; name its folder or Hub id")
     entries = tuple(entry for entry in _entries(content.get("models"), method) if not _is_base(entry, base, method))
@@ -89,19 +89,29 @@ def _no_method(name: str) -> InputError:
     available = methods()
     near = get_close_matches(name, available, 1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; found '{name}'{hint}")
+    return InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; found {shown(name)}{hint}")
 
 
-def _known(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+def _known(content: Mapping[str, Any], keys: Iterable[str], where: str, method: Method | None = None) -> None:
     keys = tuple(keys)
     for key in content:
         if key not in keys:
-            owners = [name for name, method in methods().items() if key in {p.name for p in method.parameters}]
-            near = [] if owners else get_close_matches(str(key), keys, 1, 0.5)
-            offered = ", ".join(key for key in keys if key not in _WITHOUT_EFFECT)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {offered or 'none'}"
-            owned = f" (it is a parameter of {', '.join(owners)}; leave it out here)" if owners else ""
-            raise InputError(f"{where}: unknown key '{key}'{owned}; {hint}")
+            elsewhere = _elsewhere(key, method)
+            near = [] if elsewhere else get_close_matches(str(key), keys, 1, 0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys) or 'none'}"
+            raise InputError(f"{where}: unknown key {shown(key)}{elsewhere}; {hint}")
+
+
+def _elsewhere(key: Any, method: Method | None) -> str:
+    """Say where a key belongs that stands at a wrong place of a recipe; empty where it belongs nowhere."""
+    if method and key in method.defaults:
+        return f" (it is a parameter: write `parameters: {{{key}: …}}`)"
+    if key in _KEYS:
+        return " (it is no parameter: write it at the top of the recipe)"
+    owners = [name for name, each in methods().items() if key in each.defaults]
+    theirs = method and method.name in mergekit.METHODS and key in _WITHOUT_EFFECT
+    own = f", or {mergekit.elsewhere()} to have mergekit's {method.name}" if method and theirs else ""
+    return f" (it is a parameter of {', '.join(owners)}; leave it out here{own})" if owners else ""
 
 
 def _entries(models: Any, method: Method) -> list[ModelEntry]:
@@ -111,8 +121,9 @@ def _entries(models: Any, method: Method) -> list[ModelEntry]:
     for index, entry in enumerate(models):
         where = f"models[{index}]"
         if not isinstance(entry, Mapping) or not isinstance(entry.get("model"), str):
-            raise InputError(f"recipe, key '{where}': expected {{model: path-or-id, parameters: …}}, found {entry!r}")
-        _known(entry, ("model", "parameters"), f"recipe, {where}")
+            expected = "expected {model: path-or-id, parameters: …}"
+            raise InputError(f"recipe, key '{where}': {expected}, found {shown(entry)}")
+        _known(entry, ("model", "parameters"), f"recipe, {where}", method)
         entries.append(ModelEntry(entry["model"], _parameters(entry.get("parameters"), method, where, per_model=True)))
     return entries
 
@@ -132,12 +143,17 @@ def _parameters(given: Any, method: Method, where: str, *, per_model: bool = Fal
     for key in given:
         if key not in names and key in {parameter.name for parameter in method.parameters}:
             raise InputError(f"recipe, {where} ({method.name}): '{key}' is said once for all models, in 'parameters'")
-    _known(given, [*names, *_WITHOUT_EFFECT], f"recipe, {where} ({method.name})")
+    given = {key: value for key, value in given.items() if key in names or not _is_without_effect(key, value)}
+    _known(given, names, f"recipe, {where} ({method.name})", method)
     return {
         parameter.name: parameter.check(given[parameter.name], f"recipe, key '{where}.{parameter.name}'")
         for parameter in allowed
         if given.get(parameter.name) is not None  # a key that was left blank is a key left out
     }
+
+
+def _is_without_effect(key: Any, value: Any) -> bool:
+    return key in _WITHOUT_EFFECT and isinstance(value, bool | int | float) and value in _WITHOUT_EFFECT[key]
 
 
 def _check_engine(engine: Any) -> None:
@@ -146,17 +162,19 @@ def _check_engine(engine: Any) -> None:
             "recipe, key 'engine': expected a recipe for NMerge's own methods (engine: nmerge), found one for mergekit"
         )
     if engine != "nmerge":
-        raise InputError(f"recipe, key 'engine': expected nmerge or mergekit, found {engine!r}")
+        raise InputError(f"recipe, key 'engine': expected nmerge or mergekit, found {shown(engine)}")
 
 
 def _dtype(content: Mapping[str, Any], key: str, known: Sequence[str] = tuple(DTYPES)) -> str | None:
     dtype = content.get(key)
+    if isinstance(dtype, str):
+        dtype = dtype.removeprefix("torch.")
     if dtype is not None and (not isinstance(dtype, str) or dtype not in known):
-        raise InputError(f"recipe, key '{key}': expected one of {', '.join(known)}; found {dtype!r}")
+        raise InputError(f"recipe, key '{key}': expected one of {', '.join(known)}; found {shown(dtype)}")
     return dtype
 
 
 def _seed(seed: Any) -> int:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise InputError(f"recipe, key 'seed': expected a whole number from 0, found {seed!r}")
+        raise InputError(f"recipe, key 'seed': expected a whole number from 0, found {shown(seed)}")
     return seed

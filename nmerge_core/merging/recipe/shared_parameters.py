@@ -15,6 +15,8 @@ WEIGHT = Number(
     step=0.05,
     per_model=True,
     varies=True,
+    open_start=True,
+    open_end=True,
 )
 LAMBDA = Number(
     name="lambda",
@@ -132,7 +134,7 @@ TEXTS = SAMPLES.with_(
     default=256, help="Texts per model that its statistics are collected on, if need be.", open_end=True
 )
 MEASURED = (STATISTICS, CORPUS, CATEGORY, TEXTS)  # of a method that merges by statistics
-SHARE = WEIGHT.with_(help="How much this model counts beside what its statistics say.", low=0.0)
+SHARE = WEIGHT.with_(help="How much this model counts beside what its statistics say.", low=0.0, open_start=False)
 COEFFICIENTS = Solved(
     name="coefficients",
     help="Coefficients that were found before, per part of the model; given, nothing is searched or solved.",

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os.path import expanduser
+from os.path import exists, expanduser
 from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
+from nmerge_core.yaml_file import check_keys
 
 BASE, UNION = "base", "union"
 _KEY = "recipe, key 'tokenizer'"
@@ -60,14 +61,12 @@ def read_choice(recipe: Mapping[str, Any], references: Sequence[str]) -> Tokeniz
     if isinstance(content, str):
         return TokenizerChoice(_source(content, references))
     if not isinstance(content, Mapping):
-        raise InputError(
-            f"{_KEY}: expected base, union, one of the recipe's models, or {{source: …, tokens: …}}; found {content!r}"
-        )
-    if unknown := sorted(content.keys() - {"source", "tokens"}):
-        raise InputError(f"{_KEY}: unknown key '{unknown[0]}'; known keys: source, tokens")
+        expected = "expected base, union, one of the recipe's models, or {source: …, tokens: …}"
+        raise InputError(f"{_KEY}: {expected}; found {shown(content)}")
+    check_keys(content, ("source", "tokens"), _KEY)
     tokens = content.get("tokens") or {}
     if not isinstance(tokens, Mapping):
-        raise InputError(f"{_KEY}.tokens: expected {{token: {{source: …}}}}, found {tokens!r}")
+        raise InputError(f"{_KEY}.tokens: expected {{token: {{source: …}}}}, found {shown(tokens)}")
     source = _source(content.get("source", UNION), references)
     return TokenizerChoice(source, {str(token): _token(str(token), own, references) for token, own in tokens.items()})
 
@@ -83,20 +82,20 @@ def find_model(given: Any, references: Sequence[str], expected: str) -> str:
         InputError: it is none of them; the message begins with what was `expected`.
     """
     name = given.removeprefix("model:") if isinstance(given, str) else ""
-    place = path.resolve() if name and (path := Path(expanduser(name))).exists() else None
+    place = Path(expanduser(name)).resolve() if name and exists(expanduser(name)) else None
     for reference, short in zip(references, labels(references), strict=True):
         if name in (reference, short) or (place and place == Path(expanduser(reference)).resolve()):
             return reference
-    raise InputError(f"{expected} the recipe's models ({', '.join(references)}); found {given!r}")
+    raise InputError(f"{expected} the recipe's models ({', '.join(references)}); found {shown(given)}")
 
 
 def _token(token: str, given: Any, references: Sequence[str]) -> TokenSource:
     where = f"{_KEY}.tokens.{token}"
     if not isinstance(given, Mapping) or not {"source"} <= given.keys() <= {"source", "force"}:
-        raise InputError(f"{where}: expected {{source: …, force: true or false}}, found {given!r}")
+        raise InputError(f"{where}: expected {{source: …, force: true or false}}, found {shown(given)}")
     source, force = given["source"], given.get("force", False)
     if not isinstance(force, bool):
-        raise InputError(f"{where}.force: expected true or false, found {force!r}")
+        raise InputError(f"{where}.force: expected true or false, found {shown(force)}")
     expected = f"{where}.source: expected {{kind: zero}}, {{kind: model_token, model: …, token: …}}, or one of"
     if not isinstance(source, Mapping):
         return TokenSource(find_model(source, references, expected), None, force)
@@ -109,7 +108,7 @@ def _token(token: str, given: Any, references: Sequence[str]) -> TokenSource:
         or not isinstance(row, int if "token_id" in source else str)
         or isinstance(row, bool)
     ):
-        raise InputError(f"{expected} the recipe's models; found {dict(source)}")
+        raise InputError(f"{expected} the recipe's models; found {shown(source)}")
     return TokenSource(find_model(source.get("model"), references, expected), row, force)
 
 

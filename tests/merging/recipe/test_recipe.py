@@ -107,10 +107,10 @@ def test_written_recipe_reads_the_same() -> None:
         ({"parameters": {"density": 0}}, "expected a number in (0, 1], found 0"),
         ({"parameters": {"density": "half"}}, "found 'half'"),
         ({"parameters": {"lambda": float("inf")}}, "found inf (float32 holds finite numbers up to 3.4e38)"),
-        ({"parameters": {"weight": [1.0, 1e39]}}, "'parameters.weight[1]': expected a number in [-2, 3], found 1e+39"),
-        ({"parameters": {"normalize": 1}}, "expected true or false, found 1"),
+        ({"parameters": {"weight": [1.0, 1e39]}}, "'parameters.weight[1]': expected a number, found 1e+39"),
+        ({"parameters": {"normalize": 2}}, "expected true or false, found 2"),
         ({"parameters": {"trim": "layer"}}, "expected one of auto, model, tensor, found 'layer'"),
-        ({"parameters": {"weight": True}}, "expected a number in [-2, 3], found True"),
+        ({"parameters": {"weight": True}}, "expected a number, found True"),
         (
             {"parameters": {"weight": []}},
             "expected a list of numbers (a gradient over the layers) or of {filter, value}",
