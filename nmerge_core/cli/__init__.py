@@ -4,10 +4,12 @@ import os
 import signal
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Sequence
 from types import FrameType
 
 from nmerge_core.cli.parser import build_parser
+from nmerge_core.cli.streams import standard_streams
 from nmerge_core.errors import DISK_ERRORS, Cancelled, InputError, ProcessLost
 from nmerge_core.runs.failure import out_of_memory, sentence
 
@@ -19,7 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A wrong command line ends in argparse's SystemExit(2).
     """
-    parsed = build_parser().parse_args(arguments)
+    with standard_streams():
+        return _run(build_parser().parse_args(arguments))
+
+
+def _run(parsed: Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         parsed.command(parsed)
@@ -34,9 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProcessLost as error:
         _say(f"failed: {error}")
         return FAILED
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             where = error.filename or "writing"

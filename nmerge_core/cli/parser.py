@@ -170,7 +170,11 @@ def _out(parser: argparse.ArgumentParser, name: str = "--out", what: str = "also
 
 def _path(text: str) -> Path:
     """Return a path, of a user's folder in full: not every shell replaces the ~ in --out=~/scores.csv."""
-    return Path(expanduser(text))
+    path = expanduser(text)
+    if path.startswith("~"):
+        user, _, _ = text.partition("/")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: there is no user {user}; a folder of that name is ./{user}")
+    return Path(path)
 
 
 def _csv(text: str) -> Path:

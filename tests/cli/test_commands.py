@@ -207,6 +207,7 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["extract", "a", "b", "o", "--rank", "0"], "--rank: expected a whole number from 1"),
         (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number in [1, 50]"),
         (["cosine", "a", "b", "--out", "nowhere/at/all.csv"], "there is no folder"),
+        (["merge", "r.yaml", "~no-such-user/x"], "there is no user ~no-such-user"),
         ([], "COMMAND"),
     ],
 )

@@ -69,3 +69,20 @@ def test_an_interrupted_classification_is_status_130_and_leaves_nothing(family, 
     assert process.returncode == 130
     assert error.splitlines()[-1] == "nmerge: interrupted"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+
+
+def test_closed_streams_and_readers_that_leave_fail_no_merge(family, tmp_path):
+    """Each of these ended with status 1 or 0 with half of the work done, or could write messages into the weights."""
+    command = f"'{sys.executable}' -m nmerge_core"
+    merge = f"{command} merge {family.recipe} {tmp_path}"
+    both = f"{command} cosine {family.base} {family.math} --out {tmp_path}/all.csv --moved {tmp_path}/moved.csv"
+    lines = [
+        f"{merge}/closed <&- >&- 2>&- || exit 1",
+        f"{merge}/full 2>/dev/full >/dev/null || exit 2",
+        f"{both} 2>&1 | true || exit 3",
+        f"{command} inspect nowhere 2>&- ; [ $? = 2 ] || exit 4",
+    ]
+    done = subprocess.run(["bash", "-c", "set -o pipefail\n" + "\n".join(lines)], cwd=PROJECT, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("closed", "full")]
+    assert written[0] == written[1] and (tmp_path / "moved.csv").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.errors import InputError, shown
+from nmerge_core.errors import InputError, short, shown
 from nmerge_core.yaml_file import check_keys
 
 BASE, UNION = "base", "union"
@@ -86,11 +86,11 @@ def find_model(given: Any, references: Sequence[str], expected: str) -> str:
     for reference, short in zip(references, labels(references), strict=True):
         if name in (reference, short) or (place and place == Path(expanduser(reference)).resolve()):
             return reference
-    raise InputError(f"{expected} the recipe's models ({', '.join(references)}); found {shown(given)}")
+    raise InputError(f"{expected} the recipe's models ({', '.join(map(short, references))}); found {shown(given)}")
 
 
 def _token(token: str, given: Any, references: Sequence[str]) -> TokenSource:
-    where = f"{_KEY}.tokens.{token}"
+    where = f"{_KEY}.tokens.{short(token)}"
     if not isinstance(given, Mapping) or not {"source"} <= given.keys() <= {"source", "force"}:
         raise InputError(f"{where}: expected {{source: …, force: true or false}}, found {shown(given)}")
     source, force = given["source"], given.get("force", False)
