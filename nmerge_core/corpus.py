@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.errors import InputError, shown
+from nmerge_core.errors import InputError, short, shown
 from nmerge_core.yaml_file import read_mapping
 
 GENERAL = "general"
@@ -146,21 +146,23 @@ def _chosen(reference: str, found: list[str], categories: Sequence[str] | None) 
 
 def _jsonl_texts(file: Path) -> Iterator[str]:
     expected = 'expected {"text": "…"}'
-    with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+    # A mark at the start says that it is UTF-8, as some editors write it; what is none is told with its line.
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{file.parent.name}/{file.name}, line {number}"
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: not JSON ({error.msg}); {expected}") from None
+            except (ValueError, RecursionError) as error:  # a JSONDecodeError, or a number of thousands of digits
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else short(str(error))
+                raise InputError(f"{where}: not JSON ({reason}); {expected}") from None
             yield _text(where, record, "text", expected)
 
 
 def _text(where: str, record: Any, column: str, expected: str) -> str:
     if not isinstance(record, dict) or not isinstance(record.get(column), str):
-        found = f"keys {', '.join(map(str, record))}" if isinstance(record, dict) else type(record).__name__
+        found = f"keys {short(', '.join(map(str, record)))}" if isinstance(record, dict) else type(record).__name__
         raise InputError(f"{where}: no string under {shown(column)}, found {found}; {expected}")
     try:
         record[column].encode()
@@ -200,7 +202,7 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
     local = _local(yaml_file, source)
     builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
     if builder and not isfile(local):  # the library would look for it on the Hub, for half a minute
-        raise InputError(f"{where}: {source['path']} could not be read (there is no {local})")
+        raise InputError(f"{where}: {short(source['path'])} could not be read (there is no {short(str(local))})")
     arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:
         if isfile(local) and builder:
@@ -212,4 +214,4 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
     except InputError:
         raise
     except Exception as error:  # whatever `datasets` and its file systems raise is about the source named here
-        raise InputError(f"{where}: {source['path']} could not be read ({error})") from error
+        raise InputError(f"{where}: {short(source['path'])} could not be read ({short(str(error))})") from error

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 from transformers.utils.logging import disable_progress_bar
 from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
@@ -85,8 +86,8 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:  # a configuration can hold anything, so anything can go wrong
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{reference}: transformers cannot load the model or its tokenizer ({reason})") from error
@@ -128,14 +129,17 @@ def auto_class(checkpoint: Checkpoint) -> type[AutoModelForCausalLM] | type[Auto
     Raises:
         InputError: it is no causal language model: what runs a model on texts is for these alone.
     """
-    found = checkpoint.architecture.model_type
-    if found in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    found, config = checkpoint.architecture.model_type, checkpoint.config
+    # Families of encoders load as causal models too, whose every token sees those after it: no score of it means any.
+    reads_ahead = found in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (config.get("is_decoder") or config.get("causal"))
+    if found in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not reads_ahead:
         return AutoModelForCausalLM
     if found in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return AutoModelForImageTextToText
+    what = f"a masked language model ('{found}' without 'is_decoder')" if reads_ahead else f"model type '{found}'"
     raise InputError(
-        f"{checkpoint.reference}: expected a causal language model, found model type '{found}'; it can be "
-        "inspected, merged and compared by cosine, but not classified, knocked out or measured"
+        f"{checkpoint.reference}: expected a causal language model, found {what}; it can be inspected, merged and "
+        "compared by cosine, but not classified, knocked out, scored or measured"
     )
 
 

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+from os.path import expanduser
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -13,9 +15,12 @@ def default_cache() -> Path:
     """Return where results are kept if nothing else is said: cache/ of a checkout, else the user's cache folder."""
     if not FROM_WHEEL:
         return PACKAGE.parent / "cache"
+    home = Path(expanduser("~"))
+    if not home.is_absolute():  # a user of a container, say, whom the system does not know
+        return Path(tempfile.gettempdir()) / f"nmerge-{os.getuid()}"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "nmerge"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmerge"
+        return home / "Library" / "Caches" / "nmerge"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "nmerge"
 
 
 def child_environment() -> dict[str, str]:

@@ -133,3 +133,23 @@ def test_a_bad_yaml_is_explained(tmp_path, sources, message):
     file.write_text(sources)
     with pytest.raises(InputError, match=message):
         load_corpus(str(file))
+
+
+def test_a_mark_at_the_start_and_ends_of_lines_of_windows_are_read(tmp_path):
+    folder = write_corpus(tmp_path / "corpus", TEXTS)
+    plain = load_corpus(folder)
+    for file in (tmp_path / "corpus").iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_corpus(folder).fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize(
+    "line", ['{"text": "caf\xe9"}', '{"text": "a"}\xff', '{"text": ' + "9" * 5_000 + "}", "[" * 100_000]
+)
+def test_bytes_that_are_no_text_and_numbers_that_are_none_are_named_with_file_and_line(line, tmp_path):
+    folder = write_corpus(tmp_path, TEXTS)
+    file = tmp_path / "math.jsonl"
+    file.write_bytes(file.read_bytes() + line.encode("latin-1") + b"\n")
+    with pytest.raises(InputError, match=r"math\.jsonl, line 5: ") as error:
+        load_corpus(folder)
+    assert len(str(error.value)) < 400

@@ -19,6 +19,7 @@ TORCH_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_HEADER = 100_000_000  # bytes; the safetensors reference implementation's own bound
 _MAX_AXES = 32
+_LONGEST_NAME = 500
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ def _tensor(name: str, entry: Any, file: Path, start: int) -> TensorInfo:
     tensor = TensorInfo(name, dtype, tuple(shape), file, start + begin)
     if tensor.bytes != end - begin:
         raise InputError(f"{where}: {dtype} {shown(shape)} needs {tensor.bytes:,} bytes, has {end - begin:,}")
-    if not _is_text(name):
-        raise InputError(f"{where}: expected a name that is text, found half of a character")
+    if len(name) > _LONGEST_NAME or not _is_text(name):
+        raise InputError(f"{where}: expected a text of at most {_LONGEST_NAME} characters as its name")
     return tensor
 
 

@@ -1,5 +1,6 @@
 """What a user calls a model: a folder or a Hub id, or MODEL+ADAPTER, both of them folders or Hub ids."""
 
+import os
 import re
 from collections.abc import Sequence
 from os.path import exists, expanduser, isdir  # which raise of no name, where pathlib's do
@@ -66,6 +67,14 @@ def _fetched(reference: str) -> Path | None:
         return None
 
 
+def found_from(reference: str, folder: Path) -> str:
+    """Return the reference as it is written or, where nothing is there, as a path from `folder` if it is there."""
+    here, there = halves(reference), halves(reference, folder)
+    if any(exists(expanduser(half)) for half in here) or not any(exists(folder / half) for half in there):
+        return reference
+    return "+".join(str(folder / half) if exists(folder / half) else half for half in there)
+
+
 def is_hub_id(reference: str) -> bool:
     """Tell whether a reference, which is no folder, has the form of a Hub id."""
     return bool(_HUB_ID.match(reference)) and not reference.startswith((".", "/"))
@@ -99,7 +108,7 @@ def resolve(reference: str, config: str = "config.json") -> Path:
         )
     if not is_hub_id(reference):
         expected = f"expected a folder with {config} and weights, or a Hub id"
-        raise InputError(f"{short(reference)}: no such folder; {expected}")
+        raise InputError(f"{short(reference)}: no such folder; {expected} (looked in {os.getcwd()})")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

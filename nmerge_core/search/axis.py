@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmerge_core.errors import InputError, shown
+from nmerge_core.parameters import Number
 
 _KEY = re.compile(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*")
+_END = Number(name="end", help="One end of a range.")
 _DIGITS = 6  # significant ones of a value drawn from a range, so that a recipe shows what was merged
 
 
@@ -80,8 +82,11 @@ def read_axis(key: str, given: Any, *, whole: bool) -> Axis:
         return Axis(key, values=tuple(given))
     if not isinstance(given, Mapping) or not {"low", "high"} <= given.keys() <= {"low", "high", "log"}:
         raise InputError(f"{where}: expected [value, …] or {{low: …, high: …}} (and log: true), found {shown(given)}")
-    low, high, log = given["low"], given["high"], given.get("log", False)
-    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in (low, high))
-    if not numbers or low >= high or not isinstance(log, bool) or (log and low <= 0):
+    log = given.get("log", False)
+    try:
+        low, high = _END.parse(given["low"]), _END.parse(given["high"])
+    except ValueError:
+        low = high = math.nan
+    if not low < high or not isinstance(log, bool) or (log and low <= 0):
         raise InputError(f"{where}: expected numbers low < high (above 0 with log: true), found {shown(given)}")
     return Axis(key, low=low, high=high, log=log, whole=whole)

@@ -10,6 +10,7 @@ from typing import Any
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import absolute
+from nmerge_core.checkpoints.reference import found_from
 from nmerge_core.errors import InputError, shown
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.mergekit_recipe import renamed
@@ -159,7 +160,7 @@ def _recipe(file: Path, given: Any) -> tuple[Mapping[str, Any], Path]:
     """Return a recipe, inline or of a file beside the sweep's, as it was written, and the folder it counts from."""
     if isinstance(given, Mapping) or (isinstance(given, str) and "\n" in given):
         load_recipe(given)
-        return read_content(given), file.parent
+        return renamed(read_content(given), lambda name: found_from(name, file.parent)), file.parent
     _check(isinstance(given, str), file, "recipe", "a recipe or the path of one", given)
     path = Path(expanduser(given))
     path = path if exists(path) else file.parent / given

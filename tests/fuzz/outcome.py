@@ -12,7 +12,7 @@ from nmerge_core.cli import main
 from nmerge_core.errors import InputError
 
 SECONDS = 20  # longer than any command on a tiny family takes, on a machine with other work too
-LONGEST = 2_000  # characters of an error
+LONGEST = 4_000  # characters of an error
 
 
 @dataclass(frozen=True)

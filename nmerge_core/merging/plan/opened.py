@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os.path import exists, expanduser
 from pathlib import Path
 
-from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints import halves, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.compatibility import carried, config_warnings, mismatches, not_floats
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
@@ -70,8 +71,11 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
         opened = as_family(opened[0], opened[1:])
     family = iter(opened)
     reasons, warnings = list[str](), list[str]()
-    for each in found:
-        reasons += [str(each)] if isinstance(each, InputError) else _reasons(opened[0], next(family))
+    for reference, each in zip(references, found, strict=True):
+        if isinstance(each, InputError):
+            reasons.append(f"{each}{_looked_beside(recipe, reference)}")
+        else:
+            reasons += _reasons(opened[0], next(family))
     if not reasons:
         reasons, warnings = compare_labels(opened)
     if reasons:
@@ -117,6 +121,13 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
         return open_recipe(recipe, device)
     _check_filters(recipe, opened.stream.donor)
     return replace(opened, recipe=recipe)
+
+
+def _looked_beside(recipe: Recipe, reference: str) -> str:
+    """Say that a model that is not there was looked for beside the recipe too."""
+    if recipe.folder is None or any(exists(expanduser(half)) for half in halves(reference)):
+        return ""
+    return f"; nor is it in {recipe.folder.resolve()}, beside the recipe"
 
 
 def _check_filters(recipe: Recipe, donor: Checkpoint) -> None:

@@ -40,7 +40,7 @@ KEYS: tuple[str, ...] = (
 )
 KEYS += ("tokenizer", "tokenizer_source", "chat_template")
 _OURS = ("engine", "seed")
-_TOKENIZERS = ("tokenizer_source", "source")  # keys that name a model, or whose tokens by a word
+_TOKENIZERS = ("tokenizer", "tokenizer_source", "source")  # keys that name a model, or whose tokens by a word
 
 
 @dataclass(frozen=True)

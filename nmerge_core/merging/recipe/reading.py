@@ -7,7 +7,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.checkpoints.reference import same_model
+from nmerge_core.checkpoints.reference import found_from, same_model
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
@@ -75,12 +75,18 @@ def file_of(source: Source) -> Path | None:
 def read_content(source: Source) -> Mapping[str, Any]:
     """Return what stands in a recipe, as YAML has it: of a YAML file, YAML text, or a mapping.
 
+    Models are named as they are found: of a file also from its own folder (`reference.found_from`).
+
     Raises:
         InputError: it cannot be read, is not YAML, has a key twice, or is no mapping.
     """
     if isinstance(source, Mapping):
         return {key: plain(value) for key, value in source.items()}
-    return read_mapping(file_of(source) or str(source), _KEYS, "recipe")
+    file = file_of(source)
+    if file is None:
+        return read_mapping(str(source), _KEYS, "recipe")
+    found: Mapping[str, Any] = mergekit.renamed(read_mapping(file, _KEYS), lambda name: found_from(name, file.parent))
+    return found
 
 
 def _no_method(name: str) -> InputError:

@@ -83,8 +83,8 @@ def find_model(given: Any, references: Sequence[str], expected: str) -> str:
     """
     name = given.removeprefix("model:") if isinstance(given, str) else ""
     place = Path(expanduser(name)).resolve() if name and exists(expanduser(name)) else None
-    for reference, short in zip(references, labels(references), strict=True):
-        if name in (reference, short) or (place and place == Path(expanduser(reference)).resolve()):
+    for reference, label in zip(references, labels(references), strict=True):
+        if name in (reference, label) or (place and place == Path(expanduser(reference)).resolve()):
             return reference
     raise InputError(f"{expected} the recipe's models ({', '.join(map(short, references))}); found {shown(given)}")
 
