@@ -15,7 +15,7 @@ import yaml
 from nmerge_core.errors import InputError, short, shown
 from nmerge_core.small_file import read_small
 
-_LARGEST = 1_000_000  # bytes: many times a recipe with thousands of solved coefficients
+LARGEST = 1_000_000  # bytes: many times a recipe with thousands of solved coefficients
 _MOST = 100_000  # values, those that aliases repeat counted as often as they are repeated
 _DEEPEST = 50  # lists and mappings inside one another
 _MERGE, _TIME = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
@@ -88,7 +88,7 @@ def read_mapping(source: Path | str, keys: Iterable[str], name: str = "text") ->
         InputError: it cannot be read, is not YAML, holds too much, has a key twice, or holds no mapping.
     """
     where = short(str(source)) if isinstance(source, Path) else name
-    text = read_small(source, _LARGEST) if isinstance(source, Path) else source
+    text = read_small(source, LARGEST) if isinstance(source, Path) else source
     try:
         content = load(text, where, _Loader)
     except yaml.YAMLError as error:
@@ -105,8 +105,8 @@ def load(text: str | bytes, where: str, loader: type[Loader] = Loader) -> Any:
         InputError: it holds more than a file that somebody wrote, told as that of `where`.
         yaml.YAMLError: it is no YAML.
     """
-    if len(text) > _LARGEST:
-        raise InputError(f"{where}: expected YAML of at most {_LARGEST:,} bytes, found {len(text):,}")
+    if len(text) > LARGEST:
+        raise InputError(f"{where}: expected YAML of at most {LARGEST:,} bytes, found {len(text):,}")
     try:
         _check_bounds(text, where, loader)
         return yaml.load(text, loader)

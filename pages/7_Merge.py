@@ -18,6 +18,7 @@ from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
+from nmerge_core.yaml_file import LARGEST
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, command, how_computed, link, tell_lack
@@ -111,7 +112,10 @@ def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
     uploaded = st.file_uploader("Upload a recipe", ["yaml", "yml"], key="merge_upload")
     if uploaded is not None and st.session_state.get("merge_uploaded") != uploaded.file_id:
         st.session_state["merge_uploaded"] = uploaded.file_id
-        st.session_state[key] = uploaded.getvalue().decode("utf-8", errors="replace")
+        if uploaded.size <= LARGEST:  # the browser would get more at every click
+            st.session_state[key] = uploaded.getvalue().decode("utf-8-sig", errors="replace")
+    if uploaded is not None and uploaded.size > LARGEST:
+        st.error(f"Expected a recipe of at most {LARGEST:,} bytes, found {uploaded.size:,}.")
     st.session_state.setdefault(key, start)
     return st.text_area("Recipe", key=key, height=360, help="mergekit's recipes are understood too")
 

@@ -25,6 +25,7 @@ from nmerge_core.cache import DEMO, cache_root, task_file
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.templates import UnsafeTemplate
 from nmerge_core.task_code import own_code, place_of
+from nmerge_core.task_files import task_files
 
 # lm-eval writes bars and remarks on the terminal that belongs to our progress, and datasets counts its uses online.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -119,6 +120,7 @@ def _find(reference: str, file: Path | None) -> tuple[TaskManager, str]:
 
 
 def _local(path: Path) -> tuple[TaskManager, str]:
+    task_files([path])  # which bounds what is read, as lm-eval does not
     try:
         config = load_yaml(path, resolve_func=False)
     except Exception as error:

@@ -1,5 +1,6 @@
 import io
 import json
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pages.shared.results import zipped
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 from tests.merging import vocabularies
+from tests.test_yaml_file import BOMB
 
 PAGE = "pages/7_Merge.py"
 
@@ -291,3 +293,25 @@ def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
     assert not app.error and any("Not on this machine yet: nobody/has-this." in info.value for info in app.info)
     assert not asked
     assert "merge_run" not in [button.key for button in app.button]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOMB, "expected at most 100,000 values, found more"),
+        ("# comment\n" * 2_000_000, "expected YAML of at most 1,000,000 bytes, found 20,000,000"),
+        ("merge_method: ties\nseed: " + "9" * 5_000, "found a whole number beyond 64 bits"),
+        ("merge_method: ties\nbase_model: ~nobody/x\nmodels: [{model: 2024-13-45}]", "no such folder"),
+        ("merge_method: ties\nbase_model: " + "x/" * 3_000 + "\nmodels: [{model: [1]}]", "found {'model': [1]}"),
+        ("merge_method: ties\nbase_model: b\nmodels: [{model: m}]\ntokenizer: {1: a, b: c}", "unknown key 1"),
+    ],
+)
+def test_what_is_no_recipe_is_said_on_the_page_at_once(
+    tiny_cache: Path, open_page: OpenPage, text: str, expected: str
+) -> None:
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    written_as_yaml(app)
+    started = time.process_time()
+    app.text_area(key="merge_yaml").set_value(text).run()
+    assert time.process_time() - started < 5
+    assert not app.exception and expected in app.error[0].value and len(app.error[0].value) < 700

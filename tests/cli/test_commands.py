@@ -266,3 +266,19 @@ def test_all_reasons_against_a_merge_are_told(family, tmp_path, capsys):
     assert main(["merge", str(recipe), str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "gone" in error and "lost" in error
+
+
+def test_a_masked_language_model_is_not_scored(family, tmp_path, capsys):
+    from transformers import BertConfig, BertForMaskedLM
+
+    from tests.tiny import tiny_tokenizer
+
+    config = BertConfig(
+        vocab_size=257, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    for name, decoder, status in (("encoder", False, 2), ("decoder", True, 0)):
+        tiny_tokenizer(tmp_path / name)
+        config.is_decoder = decoder
+        BertForMaskedLM(config).save_pretrained(tmp_path / name)
+        assert main(["evaluate", str(tmp_path / name), "--tasks", family.task, "--limit", "1"]) == status
+        assert ("found a masked language model ('bert' without 'is_decoder')" in capsys.readouterr().err) != decoder
