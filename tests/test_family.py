@@ -113,7 +113,7 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
     [
         ("", "{file}: expected a mapping with base, models, corpus, tasks, prompts, neurons, notes; found NoneType"),
         ("[1]", "{file}: expected a mapping with .*; found list"),
-        ("base: {", r"{file}: not readable as YAML \(.*line 1, column 8\)"),
+        ("base: {", r"{file}: not readable as YAML \(.*line \d, column \d\)"),
         ("notes: !!bool maybe", r"{file}: not readable as YAML \(a value is not of its kind: KeyError: 'maybe'\)"),
         ("base: a\nbase: b\n", r"{file}: .*found the key 'base' a second time \(keep one\) in line 2"),
         ("base: b\nmodels: {math: m, math: n}", r"{file}: .*the key 'math' a second time \(keep one\).*line 2"),
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"away\.yaml: cannot be read \(No such file"):
         load_family(tmp_path / "away.yaml")
     (tmp_path / "mine.yaml").write_bytes(b"notes: caf\xe9\n")
-    with pytest.raises(InputError, match=r"mine\.yaml: not readable as YAML \(.*invalid .*UTF-8"):
+    with pytest.raises(InputError, match=r"mine\.yaml: not readable as YAML \(.*UTF-8"):
         load_family(tmp_path / "mine.yaml")
 
 
