@@ -123,7 +123,7 @@ def _told(error: yaml.YAMLError) -> str:
 def _check_bounds(text: str | bytes, where: str, loader: type[Loader]) -> None:
     """Count values and depth before anything is made of them."""
     count = 0
-    sizes: dict[str, int] = {}  # how many values an anchor names
+    sizes: dict[str | None, int] = {}  # how many values an anchor names
     around: list[tuple[str | None, int]] = []  # of each list and mapping that is open: its anchor, the count before it
     for event in yaml.parse(text, loader):
         if isinstance(event, yaml.AliasEvent):

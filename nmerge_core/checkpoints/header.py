@@ -115,8 +115,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _tensor(name: str, entry: Any, file: Path, start: int) -> TensorInfo:
     where = f"{file}, tensor {short(name)}"
-    found = [entry.get(key) for key in ("dtype", "shape", "data_offsets")] if isinstance(entry, dict) else [None] * 3
-    dtype, shape, offsets = found
+    given: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype: Any = given.get("dtype")
+    shape: Any = given.get("shape")
+    offsets: Any = given.get("data_offsets")
     if not isinstance(dtype, str) or not _counts(shape) or len(shape) > _MAX_AXES or not _counts(offsets, 2):
         raise InputError(
             f"{where}: expected {{dtype, shape: [whole numbers], data_offsets: [first byte, end]}} in the header, "

@@ -15,7 +15,15 @@ _TEXTS = ("model_type",)
 _LISTS = ("architectures", "layer_types")
 _OBJECTS = ("auto_map", "quantization_config", "rope_parameters", "rope_scaling")
 _TOWERS = ("text_config", "vision_config")
-_COUNTS = ("vocab_size", "hidden_size", "d_model", "n_embd", "num_hidden_layers", "num_layers", "n_layer")
+_COUNTS: tuple[str, ...] = (
+    "vocab_size",
+    "hidden_size",
+    "d_model",
+    "n_embd",
+    "num_hidden_layers",
+    "num_layers",
+    "n_layer",
+)
 _COUNTS += ("num_attention_heads", "num_heads", "n_head", "num_key_value_heads", "num_experts_per_tok")
 _LARGEST_COUNT = 2**31
 

@@ -54,7 +54,7 @@ def standard_streams() -> Iterator[None]:
     for stream in opened:
         if hasattr(stream, "reconfigure"):  # a file's name may be no text in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Stream(opened[0], _UNREAD), _Stream(opened[1], None)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Stream(opened[0], _UNREAD), _Stream(opened[1], None)
     try:
         yield
     finally:
