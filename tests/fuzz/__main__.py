@@ -29,7 +29,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY, resource.RLIM_INFINITY))
-    done, faults, statuses, until = 0, list[str](), Counter[str](), time.monotonic() + given.seconds
+    done, faults, statuses = 0, list[str](), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="nmerge-fuzz-") as root:
         family = make_family(Path(root) / "family")
         if given.only:
@@ -37,6 +37,7 @@ def main() -> int:
             text, found = KINDS[kind](family, _folder(root, kind, family), Random(f"{given.seed} {case}"))
             print(text[:4_000].decode("utf-8", "backslashreplace"), found, found.fault, sep="\n\n")
             return bool(found.fault)
+        until = time.monotonic() + given.seconds
         while time.monotonic() < until:
             for kind, one in KINDS.items():
                 _, found = one(family, _folder(root, kind, family), Random(f"{given.seed} {done}"))
