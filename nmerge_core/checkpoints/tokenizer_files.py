@@ -1,6 +1,5 @@
 """A tokenizer with tokens appended, for a merge that has more tokens than the model whose tokenizer it takes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
