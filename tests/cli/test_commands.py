@@ -269,7 +269,7 @@ def test_all_reasons_against_a_merge_are_told(family, tmp_path, capsys):
 
 
 def test_a_masked_language_model_is_not_scored(family, tmp_path, capsys):
-    from transformers import BertConfig, BertForMaskedLM
+    from transformers.models.bert import BertConfig, BertForMaskedLM
 
     from tests.tiny import tiny_tokenizer
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from tests.fuzz.mutate import mutated, mutated_bytes
 from tests.fuzz.outcome import Outcome, command
 
-SNIPPETS = (
+SNIPPETS: tuple[bytes, ...] = (
     b"\0",
     b"\xff",
     b"\xef\xbb\xbf",

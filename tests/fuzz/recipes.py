@@ -21,7 +21,7 @@ from tests.fuzz.outcome import Outcome, command, reading
 BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(14)
 )
-SNIPPETS = (
+SNIPPETS: tuple[bytes, ...] = (
     b"\t",
     b"\r",
     b"\0",
