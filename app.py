@@ -7,6 +7,7 @@ from nmerge_core.family import Family
 from nmerge_core.runs.folder import list_runs
 from pages.shared.page import begin, link
 from pages.shared.runs import run_line
+from pages.shared.text import verbatim
 
 STEPS = {
     "Understand": (
@@ -39,13 +40,13 @@ LAST_RUNS = 5
 
 def draw_family(family: Family) -> None:
     """The chosen models in one line, or the way to get them."""
-    tuned = ", ".join(model.label for model in family.models)
+    name, tuned = verbatim(family.name), verbatim(", ".join(model.label for model in family.models))
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         if family.missing:
-            st.markdown(f"The family **{family.name}** is not unpacked yet.", width="stretch")
+            st.markdown(f"The family **{name}** is not unpacked yet.", width="stretch")
             link("pages/1_Models.py", "Get the models", "deployed_code", family)
         else:
-            st.markdown(f"Chosen models: **{family.name}**, a base and its fine-tunes {tuned}.", width="stretch")
+            st.markdown(f"Chosen models: **{name}**, a base and its fine-tunes {tuned}.", width="stretch")
             link("pages/1_Models.py", "Change", "deployed_code", family)
 
 

@@ -14,6 +14,7 @@ from nmerge_core.family import Family, Member, demo_family, families, load_famil
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from pages.shared.page import begin, command, how_computed
+from pages.shared.text import verbatim
 
 CATEGORY_HINTS = {"math": ("math", "gsm"), "code": ("code", "coder", "python"), "translation": ("trans", "wmt", "mt-")}
 SEARCH_DEPTH = 5  # folders below a root; a merged checkpoint of a run lies four below the cache
@@ -75,9 +76,9 @@ def draw_report(family: Family) -> None:
     elif report.mergeable:
         st.success("These models can be merged: same architecture, tensors and shapes.", icon=":material/check_circle:")
     for error in report.errors:
-        st.error(error)
+        st.error(verbatim(error))
     for warning in report.warnings:
-        st.warning(warning)
+        st.warning(verbatim(warning))
     if not report.models:
         return
     base = report.models[0]
@@ -91,7 +92,7 @@ def draw_report(family: Family) -> None:
     }
     widths = [1.2, 0.7, 1.5, 0.8, 0.8, 1.1]  # as wide as the names are long
     for column, (name, (value, hint)) in zip(st.columns(widths), facts_of_base.items(), strict=True):
-        column.metric(name, value, help=hint)
+        column.metric(name, verbatim(value), help=hint)
     st.dataframe(
         facts(report, family),
         hide_index=True,
@@ -120,7 +121,7 @@ def unpack_demo() -> None:
     try:
         write_family(cache_root() / DEMO)
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         choose(DEMO)
 
@@ -128,11 +129,11 @@ def unpack_demo() -> None:
 def fetch(references: list[str]) -> None:
     """Get models from the Hub, saying what is fetched and how long it has taken."""
     for reference in references:
-        with st.spinner(f"Fetching {reference} from the Hugging Face Hub", show_time=True):
+        with st.spinner(f"Fetching {verbatim(reference)} from the Hugging Face Hub", show_time=True):
             try:
                 resolve(reference)
             except InputError as error:
-                st.error(str(error))
+                st.error(verbatim(error))
                 return
     st.rerun()
 
@@ -150,7 +151,7 @@ def save(name: str, base: str | None, tuned: pd.DataFrame, corpus: str | None, t
         family = replace(family, base=base, models=models, corpus=corpus, tasks=tuple(tasks))
         save_family(family, cache_root() / "families")
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         choose(name)
 
@@ -226,7 +227,7 @@ if family.name == DEMO and missing:
         icon=":material/inventory_2:",
     )
 elif missing:
-    st.warning(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
+    st.warning(f"Not on this machine yet: {verbatim(', '.join(missing))}.", icon=":material/download:")
     fetchable = [reference for reference in missing if is_hub_id(reference)]
     if fetchable and st.button("Fetch from the Hub", type="primary", key="models_fetch"):
         fetch(fetchable)

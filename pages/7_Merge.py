@@ -24,6 +24,7 @@ from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.parameters import Drawn, controls
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
+from pages.shared.text import verbatim
 
 DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
 
@@ -134,8 +135,8 @@ def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:
     """What the merge will take, the button that starts it, and its run if there is one."""
     if absent := not_here(recipe):
         st.info(
-            f"Not on this machine yet: {', '.join(absent)}. Add them to a family and fetch them there, or name the "
-            "folders they are in.",
+            f"Not on this machine yet: {verbatim(', '.join(absent))}. Add them to a family and fetch them there, or "
+            "name the folders they are in.",
             icon=":material/download:",
         )
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
@@ -278,7 +279,7 @@ else:
             st.session_state["merge_last_recipe"] = recipe.yaml
             run = draw_run(recipe, family)
         except InputError as error:
-            st.error(str(error))
+            st.error(verbatim(error))
         if recipe is not None:
             st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
     if run is not None:

@@ -12,6 +12,7 @@ from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch, task_name
+from pages.shared.text import verbatim
 
 NEW_TOKENS = 64
 ABREAST = 3  # answers beside each other
@@ -34,12 +35,12 @@ def draw_answers(models: dict[str, str], prompt: str) -> None:
     columns = st.columns(min(ABREAST, len(models)))
     for index, (name, reference) in enumerate(models.items()):
         with columns[index % len(columns)].container(border=True):
-            st.markdown(f"**{name}**")
+            st.markdown(f"**{verbatim(name)}**")
             try:
                 with st.spinner("Asking the model", show_time=True):
                     st.text(answer(reference, model_fingerprint(open_checkpoint(reference)), prompt))
             except (InputError, TimeoutError, RuntimeError) as error:
-                st.warning(str(error))
+                st.warning(verbatim(error))
 
 
 @st.fragment  # so that a prompt draws this part of the page again, and not its figure

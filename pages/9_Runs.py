@@ -13,6 +13,7 @@ from nmerge_core.notebook import Step
 from nmerge_core.runs.folder import STATES, Run, Status, delete, list_runs
 from pages.shared.page import begin, how_computed, link
 from pages.shared.runs import run_line, run_panel
+from pages.shared.text import verbatim
 
 PAGES = {
     "classify": ("pages/2_Neurons.py", "bar_chart"),
@@ -33,9 +34,9 @@ def draw(run: Run, status: Status, family: Family) -> None:
             if run.kind in PAGES:  # others were started from Python or the command line
                 page, icon = PAGES[run.kind]
                 link(page, "See the result", icon, family, run=run.id)
-            st.caption(f"{run.results}")
+            st.caption(verbatim(run.results))
         files = sorted(path for path in run.results.rglob("*") if path.is_file())
-        listed = [f"`{file.relative_to(run.results)}` {style.size(file.stat().st_size)}" for file in files]
+        listed = [f"**{verbatim(file.relative_to(run.results))}** {style.size(file.stat().st_size)}" for file in files]
         more = f" · and {len(files) - LISTED_FILES} more files" if len(files) > LISTED_FILES else ""
         st.caption(" · ".join(listed[:LISTED_FILES]) + more)
     if status.peak_memory:
@@ -55,7 +56,7 @@ def remove(run: Run) -> None:
     try:
         delete(run)
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         st.rerun()
 

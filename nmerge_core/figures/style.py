@@ -1,7 +1,12 @@
 """One colour for one thing, one layout and one way to write numbers, in every figure."""
 
-from collections.abc import Sequence
-from typing import Any
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import pandas as pd
+
+Value = TypeVar("Value")
 
 COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translation": "#E69F00"}
 # For categories of the user's own: what Okabe–Ito has left, then colours that stay apart for the colour-blind too.
@@ -70,6 +75,23 @@ def template(dark: bool = False) -> dict[str, Any]:
             "bargroupgap": 0.06,
         }
     }
+
+
+def plain(text: str) -> str:
+    """A text of foreign origin for Plotly to draw letter by letter, not `<b>`, `<a href>`, `&lt;`, `$x$` as markup."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def plain_keys(named: Mapping[str, Value]) -> dict[str, Value]:
+    """The same of the names in a mapping."""
+    return {plain(name): value for name, value in named.items()}
+
+
+def plain_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same of a table's texts and of the names of its columns."""
+    texts = frame.select_dtypes(["object", "string"])
+    written = {name: [plain(each) if isinstance(each, str) else each for each in texts[name]] for name in texts}
+    return frame.assign(**written).rename(columns=plain)
 
 
 def significant(value: float) -> str:

@@ -14,6 +14,7 @@ from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.version import __version__
 from pages.shared.family import chosen_family
+from pages.shared.text import verbatim
 
 NAVIGATION = {
     "": [("app.py", "Home", "home")],
@@ -79,10 +80,10 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
     st.title(question, anchor=False)
     st.markdown(sentence)
     if error:
-        st.error(error)
+        st.error(verbatim(error))
         st.stop()
     if needs_models and (missing := family.missing):
-        st.info(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
+        st.info(f"Not on this machine yet: {verbatim(', '.join(missing))}.", icon=":material/download:")
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
         st.stop()
     return family
@@ -112,9 +113,9 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
     """
     title, question, sentence, family = st.session_state["page_head"]
     context = (
-        f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{family}*. It runs from "
-        "top to bottom wherever NMerge is installed, without the app. What was computed before is taken from the "
-        f"cache, `{cache_root()}`; where NMerge has another one, set `NMERGE_CACHE` to it."
+        f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{verbatim(family)}*. It "
+        "runs from top to bottom wherever NMerge is installed, without the app. What was computed before is taken from "
+        f"the cache, `{cache_root()}`; where NMerge has another one, set `NMERGE_CACHE` to it."
     )
     notebook = Notebook(question, context, formula_markdown, steps)
     folded, beside = st.columns([5, 1.2])

@@ -11,6 +11,7 @@ from nmerge_core.input_parameters import Input, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from pages.shared.text import verbatim
 
 COLUMNS = 3
 UNSET = "default"  # the placeholder of a parameter that is left unset
@@ -86,7 +87,7 @@ def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) ->
             mine = parameter.with_(help="", default=told[index] if told else parameter.default)
             with column:
                 key = f"{drawn.method.name}_{parameter.name}_{name}"
-                values.append(_control(drawn, mine, f"{name} {noun}", key, told=True))
+                values.append(_control(drawn, mine, verbatim(f"{name} {noun}"), key, told=True))
     return values
 
 

@@ -9,6 +9,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status
+from pages.shared.text import verbatim
 
 BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
 
@@ -25,7 +26,7 @@ def run_line(run: Run, status: Status) -> str:
     """One line of Markdown for a run: its state, what it is, when it was started and how long it took."""
     began = time.strftime("%d %b, %H:%M", time.localtime(run.created))
     took = f" · {style.duration(status.updated - status.started)}" if status.started and not status.active else ""
-    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{run.title}** · {began}{took}"
+    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{verbatim(run.title)}** · {began}{took}"
 
 
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:
@@ -40,7 +41,7 @@ def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, titl
         try:
             run = client.submit(kind, parameters, title)
         except InputError as error:
-            st.error(str(error))
+            st.error(verbatim(error))
         else:
             st.rerun()
     return run
@@ -80,8 +81,8 @@ def _draw_progress(run: Run, status: Status) -> None:
 def progress_sentence(run: Run, status: Status) -> str:
     """What is being done, how far it is, how fast, and how long it will take."""
     if status.state == "queued":
-        return f"{run.title}: waiting its turn"
-    parts = [f"{run.title}: {status.stage or 'starting'}"]
+        return f"{verbatim(run.title)}: waiting its turn"
+    parts = [f"{verbatim(run.title)}: {verbatim(status.stage or 'starting')}"]
     if status.total:
         parts.append(f"{style.count(status.done)} of {style.count(status.total)} {status.unit}".strip())
     if status.rate:
@@ -92,11 +93,12 @@ def progress_sentence(run: Run, status: Status) -> str:
 
 
 def _draw_ended(run: Run, status: Status) -> None:
-    (st.error if status.state == "failed" else st.warning)(f"**{run.title}** · {status.state}. {status.message}")
+    tell = st.error if status.state == "failed" else st.warning
+    tell(f"**{verbatim(run.title)}** · {status.state}. {verbatim(status.message)}")
     if st.button("Start again", key=f"run_restart_{run.id}", icon=":material/replay:"):
         try:
             client.restart(run)
         except InputError as error:
-            st.error(str(error))
+            st.error(verbatim(error))
         else:
             st.rerun()
