@@ -12,9 +12,10 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
+from pages.shared.family import full
 from pages.shared.neurons import classify_parameters, colours_in_order, finished, opened
 from pages.shared.page import begin, command, how_computed, tell_lack
-from pages.shared.results import asked_parameters, full, read_table
+from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import latest_run, run_button, run_panel
 from pages.shared.tasks import code_switch, runs_code, task_name
 from pages.shared.text import verbatim

@@ -13,6 +13,7 @@ from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.version import __version__
+from pages.shared.address import asked_settings, refused
 from pages.shared.family import chosen_family
 from pages.shared.text import verbatim
 
@@ -66,6 +67,7 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
         The family chosen in the sidebar.
     """
     st.set_page_config(f"{title} · NMerge", ICON, layout="wide")
+    asked = asked_settings()
     st.html(STYLE)
     with st.sidebar:
         st.html('<div class="nav-brand">NMerge<small>neurons, seen and merged</small></div>')
@@ -76,9 +78,12 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
             for path, label, icon in links:
                 link(path, label, icon, family)
         _worker_state()
+    if st.session_state.get("page_head", ("",))[0] != title:
+        st.session_state.pop("opened_run", None)  # a page that one comes back to may be asked for the same run again
     st.session_state["page_head"] = (title, question, sentence, family.name)  # for `how_computed`, in fragments too
     st.title(question, anchor=False)
     st.markdown(sentence)
+    st.session_state["page_asked"] = (st.container(), asked)
     if error:
         st.error(verbatim(error))
         st.stop()
@@ -111,6 +116,7 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
 
     Beside it the page is offered as a notebook, of that formula and that Python.
     """
+    _tell_refused()
     title, question, sentence, family = st.session_state["page_head"]
     context = (
         f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{verbatim(family)}*. It "
@@ -136,6 +142,13 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
         st.code(commands, language="bash", wrap_lines=True)
         st.caption("The same in Python")
         st.code(notebook.script, language="python")
+
+
+def _tell_refused() -> None:
+    """Say below the page's head which settings of its address its controls did not take."""
+    place, asked = st.session_state.pop("page_asked", (None, {}))  # not again where a fragment alone is drawn again
+    for sentence in refused(asked):
+        place.warning(sentence, icon=":material/link_off:")
 
 
 def empty_state(text: str, button_label: str, key: str) -> bool:

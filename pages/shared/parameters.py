@@ -11,6 +11,7 @@ from nmerge_core.input_parameters import Input, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from pages.shared.address import KEPT
 from pages.shared.text import verbatim
 
 COLUMNS = 3
@@ -99,24 +100,24 @@ def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: 
         return _part(drawn, parameter, label, key)
     if isinstance(parameter, Number):
         if parameter.auto:
-            if st.toggle(f"{label} auto", default == "auto", key=f"{key}_auto", help=parameter.help):
+            if st.toggle(f"{label} auto", default == "auto", key=f"{key}_auto", help=parameter.help, **KEPT):
                 return "auto"
             default = (parameter.low or 0.0) + 1.0 if default == "auto" else default
         return _number(parameter, label, key, default)
     if isinstance(parameter, Choice):
         return _choice(parameter.choices, label, key, default, parameter.help)
     if isinstance(parameter, Flag) and default is not None:
-        return st.toggle(label, default, key=key, help=parameter.help)
+        return st.toggle(label, default, key=key, help=parameter.help, **KEPT)
     if isinstance(parameter, Flag):
         words = {"yes": True, "no": False}
-        chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET)
+        chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET, **KEPT)
         return words[chosen] if chosen is not None else None
     several = isinstance(parameter, Names | Several)
     if several:
         default = ", ".join(default or ())
     # A box keeps its text when only its default changes, so its key changes with the family and what that tells.
     key = f"{key}_{drawn.family}_{hashlib.sha256(str(default).encode()).hexdigest()[:8]}"
-    text = st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET).strip()
+    text = st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET, **KEPT).strip()
     if several:
         return [name.strip() for name in text.split(",") if name.strip()] or None
     return text or None
@@ -125,7 +126,7 @@ def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: 
 def _choice(choices: Sequence[str], label: str, key: str, default: str | None, help: str) -> str | None:
     index = choices.index(default) if default is not None else None
     words = [choice.replace("_", " ") for choice in choices]
-    chosen = st.selectbox(label, words, index, key=key, help=help, placeholder=UNSET)
+    chosen = st.selectbox(label, words, index, key=key, help=help, placeholder=UNSET, **KEPT)
     return choices[words.index(chosen)] if chosen is not None else None
 
 
@@ -156,5 +157,7 @@ def _number(parameter: Number, label: str, key: str, default: float | None) -> f
     value = kind(default) if default is not None else None
     if value is None or low is None or high is None:
         shown = "%d" if parameter.whole else "%g"
-        return st.number_input(label, low, high, value, step, shown, key=key, help=parameter.help, placeholder=UNSET)
-    return st.slider(label, low, high, value, step, key=key, help=parameter.help)
+        return st.number_input(
+            label, low, high, value, step, shown, key=key, help=parameter.help, placeholder=UNSET, **KEPT
+        )
+    return st.slider(label, low, high, value, step, key=key, help=parameter.help, **KEPT)
