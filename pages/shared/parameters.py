@@ -1,6 +1,5 @@
 """A merge method's controls, drawn from how the registry describes its parameters; no method is named here."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
 from pages.shared.address import KEPT
+from pages.shared.recipe_controls import joined, text_key
 from pages.shared.text import verbatim
 
 COLUMNS = 3
@@ -83,7 +83,8 @@ def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) ->
     with st.container(key=f"merge_{parameter.name}", gap="xxsmall"):
         st.markdown(f"**{parameter.title}**", help=parameter.help)
         values = []
-        for index, (column, name) in enumerate(zip(st.columns(max(COLUMNS, len(names))), names, strict=False)):
+        places = [column for _ in names[::COLUMNS] for column in st.columns(COLUMNS)]  # a row for every few
+        for index, (column, name) in enumerate(zip(places, names, strict=False)):
             told = drawn.known.get(parameter.name)
             mine = parameter.with_(help="", default=told[index] if told else parameter.default)
             with column:
@@ -113,10 +114,8 @@ def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: 
         chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET, **KEPT)
         return words[chosen] if chosen is not None else None
     several = isinstance(parameter, Names | Several)
-    if several:
-        default = ", ".join(default or ())
-    # A box keeps its text when only its default changes, so its key changes with the family and what that tells.
-    key = f"{key}_{drawn.family}_{hashlib.sha256(str(default).encode()).hexdigest()[:8]}"
+    default = joined(default) if several else default
+    key = text_key(key, drawn.family, default)
     text = st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET, **KEPT).strip()
     if several:
         return [name.strip() for name in text.split(",") if name.strip()] or None
