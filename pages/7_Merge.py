@@ -18,7 +18,6 @@ from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
-from pages.shared.address import KEPT, newly_named_run
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, command, how_computed, link, tell_lack
@@ -26,6 +25,7 @@ from pages.shared.parameters import Drawn, controls
 from pages.shared.recipe_controls import control_states, members_of
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
+from pages.shared.settings import KEPT, newly_named_run
 from pages.shared.text import verbatim
 
 DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in

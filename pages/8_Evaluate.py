@@ -7,12 +7,12 @@ from nmerge_core.errors import InputError
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
-from pages.shared.address import KEPT, newly_named_run
 from pages.shared.charts import dark
 from pages.shared.family import full
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.scoreboard import Scoring, scoreboard
+from pages.shared.settings import KEPT, newly_named_run
 from pages.shared.tasks import code_switch, task_name
 from pages.shared.text import verbatim
 

@@ -13,8 +13,8 @@ from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.version import __version__
-from pages.shared.address import asked_settings, refused
 from pages.shared.family import chosen_family
+from pages.shared.settings import asked_settings, refused
 from pages.shared.text import verbatim
 
 NAVIGATION = {

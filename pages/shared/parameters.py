@@ -10,8 +10,8 @@ from nmerge_core.input_parameters import Input, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
-from pages.shared.address import KEPT
 from pages.shared.recipe_controls import joined, text_key
+from pages.shared.settings import KEPT
 from pages.shared.text import verbatim
 
 COLUMNS = 3

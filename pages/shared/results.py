@@ -16,8 +16,8 @@ from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
-from pages.shared.address import named_run
 from pages.shared.family import full, member_colours
+from pages.shared.settings import named_run
 
 
 def read_table(run: Run, name: str, models: Sequence[str] = ()) -> pd.DataFrame:
