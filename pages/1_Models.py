@@ -10,7 +10,16 @@ import streamlit as st
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints import FamilyReport, inspect_family, is_hub_id, labels, resolve
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family, Member, demo_family, families, load_family, save_family
+from nmerge_core.family import (
+    Family,
+    Member,
+    check_readable,
+    delete_family,
+    demo_family,
+    families,
+    rename_family,
+    save_family,
+)
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from pages.shared.page import begin, command, how_computed
@@ -138,22 +147,46 @@ def fetch(references: list[str]) -> None:
     st.rerun()
 
 
-def save(name: str, base: str | None, tuned: pd.DataFrame, corpus: str | None, tasks: list[str]) -> None:
-    """Save the family of the form and choose it; what the form does not ask, a family of that name keeps."""
+def save(
+    chosen: Family,
+    name: str,
+    base: str | None,
+    tuned: pd.DataFrame,
+    corpus: str | None,
+    tasks: list[str],
+    *,
+    rename: bool,
+) -> None:
+    """Save the family of the form and choose it; what the form does not ask stays as in the one it was filled with."""
     rows = tuned.fillna("").to_dict("records")
-    models = tuple(Member(row["where"], row["label"], row["tuned for"]) for row in rows)
+    models = tuple(Member(row["where"], row["label"].strip(), row["tuned for"].strip()) for row in rows)
     if not base or not models:
         st.error("A family needs a base and at least one fine-tune. Choose them above.")
         return
+    folder, known = cache_root() / "families", families(cache_root())
+    family = replace(chosen, base=base, models=models, corpus=corpus, tasks=tuple(tasks))
     try:
-        file = families(cache_root()).get(name)
-        family = load_family(file) if file else Family(name, base, models)
-        family = replace(family, base=base, models=models, corpus=corpus, tasks=tuple(tasks))
-        save_family(family, cache_root() / "families")
+        if name != chosen.name and name in known:
+            raise InputError(f"There is a family “{name}” already. Choose it on the left, or another name.")
+        with st.spinner("Reading what the family names", show_time=True):
+            check_readable(family)
+        if rename:
+            rename_family(family, name, folder)
+        else:
+            save_family(replace(family, name=name), folder)
     except InputError as error:
         st.error(verbatim(error))
     else:
         choose(name)
+
+
+def draw_delete(family: Family) -> None:
+    """Take the family away, after a question."""
+    with st.popover("Delete this family", icon=":material/delete:", key="models_delete_ask"):
+        st.markdown("Delete what is said of the family here? Its models and all that was computed of them stay.")
+        if st.button("Delete for good", type="primary", key="models_delete"):
+            delete_family(family.name, cache_root() / "families")
+            choose(DEMO)
 
 
 def start_form(family: Family) -> None:
@@ -205,13 +238,21 @@ def own_family(family: Family) -> None:
         placeholder="Names or YAMLs",
         help="What the models are scored on: a demo task, an lm-evaluation-harness task, or the path of a task's YAML",
     )
-    name = st.text_input("Name of the family", max_chars=40, key="models_name", placeholder="qwen-math-code")
-    if st.button("Save and use this family", type="primary", key="models_save"):
-        save(name.strip(), base, tuned, corpus, tasks)
+    box = st.text_input("Name of the family", max_chars=40, key="models_name", placeholder="qwen-math-code")
+    name, of_form = box.strip(), (base, tuned, corpus, tasks)
+    with st.container(horizontal=True):
+        other = bool(family.name) and name != family.name
+        label = "Save as another family" if other else "Save and use this family"
+        if st.button(label, type="primary", key="models_save"):
+            save(family, name, *of_form, rename=False)
+        if other and st.button(f"Save and rename {verbatim(family.name)}", key="models_rename"):
+            save(family, name, *of_form, rename=True)
+        if family.name:
+            draw_delete(family)
 
 
 if chosen_here := st.session_state.pop("models_choose", None):
-    st.session_state["family"] = chosen_here
+    st.session_state["family"] = st.session_state["family_chosen"] = chosen_here
 family = begin(
     "Models",
     "Which models are we looking at?",

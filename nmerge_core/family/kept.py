@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 from nmerge_core.cache import DEMO
@@ -45,6 +46,26 @@ def save_family(family: Family, folder: Path) -> Path:
         part.unlink(missing_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # as versions up to 0.2 kept it
     return file
+
+
+def rename_family(family: Family, name: str, folder: Path) -> Path:
+    """Save a family of `folder` under another name, take away the file of the old one, and return the new file.
+
+    Raises:
+        InputError: as `save_family`; or there is a family of that name already.
+    """
+    if name != family.name and name in families(folder.parent):
+        raise InputError(f"There is a family “{name}” already; choose another name, or delete that one first.")
+    file = save_family(replace(family, name=name), folder)
+    if name != family.name:
+        delete_family(family.name, folder)
+    return file
+
+
+def delete_family(name: str, folder: Path) -> None:
+    """Take away the file of a family; its models and what was computed of them stay."""
+    for ending in (".yaml", ".json"):
+        (folder / f"{name}{ending}").unlink(missing_ok=True)
 
 
 def demo_family(root: Path) -> Family:

@@ -109,6 +109,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things in words: `1 model`, `3 models`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """A share in [0, 1] as a percentage with one decimal: `11.2 %`."""
     return f"{100 * share:.1f} %"

@@ -160,7 +160,9 @@ def empty_state(text: str, button_label: str, key: str) -> bool:
 
 def _choose_family() -> tuple[Family, str]:
     """Draw the choice; return the family and an empty text, or the demo and why another cannot be shown."""
-    names, asked = [DEMO, *families(cache_root())], st.query_params.get("family", DEMO)
+    names = [DEMO, *families(cache_root())]
+    # What a page has just chosen is in the address only after this run.
+    asked = st.session_state.pop("family_chosen", None) or st.query_params.get("family", DEMO)
     if st.session_state.get("family") in names:  # set again, else what an address has chosen is lost on the next page
         st.session_state["family"] = st.session_state["family"]
     st.selectbox(

@@ -22,11 +22,17 @@ def latest_run(kind: str, parameters: dict[str, Any]) -> Run | None:
         return None
 
 
+def took(status: Status) -> str:
+    """How long an ended run went on; nothing where that is not known, or too short to tell."""
+    seconds = status.updated - status.started if status.started and not status.active else 0.0
+    return style.duration(seconds) if seconds >= 0.5 else ""
+
+
 def run_line(run: Run, status: Status) -> str:
     """One line of Markdown for a run: its state, what it is, when it was started and how long it took."""
     began = time.strftime("%d %b, %H:%M", time.localtime(run.created))
-    took = f" · {style.duration(status.updated - status.started)}" if status.started and not status.active else ""
-    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{verbatim(run.title)}** · {began}{took}"
+    lasted = f" · {seconds}" if (seconds := took(status)) else ""
+    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{verbatim(run.title)}** · {began}{lasted}"
 
 
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:
@@ -92,9 +98,15 @@ def progress_sentence(run: Run, status: Status) -> str:
     return " · ".join(parts)
 
 
+def ended(run: Run, status: Status) -> str:
+    """How a run ended and why, as Markdown; a message that only says the state again is left out."""
+    said = status.message.rstrip(".").lower() != status.state
+    return f"**{verbatim(run.title)}** · {status.state}.{f' {verbatim(status.message)}' if said else ''}"
+
+
 def _draw_ended(run: Run, status: Status) -> None:
     tell = st.error if status.state == "failed" else st.warning
-    tell(f"**{verbatim(run.title)}** · {status.state}. {verbatim(status.message)}")
+    tell(ended(run, status))
     if st.button("Start again", key=f"run_restart_{run.id}", icon=":material/replay:"):
         try:
             client.restart(run)

@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.errors import InputError
@@ -34,14 +32,14 @@ NAME = f":red[x] <b>$y$ `c` *e* :tada: {MARK}"  # that of a file: no slash
 PLAIN = {"options", "raw_value", "raw_values", "default", "value", "code_text", "query_string", "placeholder", "id"}
 
 
-def texts(message: Message, place: str) -> Iterator[tuple[str, str]]:
+def texts(message: Any, place: str) -> Iterator[tuple[str, str]]:
     """Every text inside a message of the page's, with the names of the fields that lead to it."""
     for field, value in message.ListFields():
         path = f"{place}.{field.name}"
         for each in value if field.is_repeated else [value]:
-            if field.type == FieldDescriptor.TYPE_MESSAGE and isinstance(each, Message):
+            if hasattr(each, "ListFields"):
                 yield from texts(each, path)
-            elif field.type == FieldDescriptor.TYPE_STRING:
+            elif isinstance(each, str):
                 yield path, each
 
 
@@ -49,7 +47,7 @@ def drawn(app: AppTest) -> Iterator[tuple[str, str]]:
     """Every text that a page sends to the browser."""
 
     def walk(node: Any) -> Iterator[tuple[str, str]]:
-        if isinstance(getattr(node, "proto", None), Message):
+        if hasattr(getattr(node, "proto", None), "ListFields"):
             yield from texts(node.proto, node.type)
         for child in getattr(node, "children", {}).values():
             yield from walk(child)
