@@ -18,6 +18,7 @@ from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
+from pages.shared.family import unfit
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, command, how_computed, link, tell_lack
@@ -40,7 +41,10 @@ def gallery(available: dict[str, Method]) -> None:
 
 def recipe_of_controls(family: Family, method: Method, available: dict[str, Method]) -> dict[str, Any]:
     """Draw the method's controls and return the recipe they make."""
-    labelled = {model.label: model for model in family.models}
+    left_out = unfit(family)
+    labelled = {model.label: model for model in family.models if model.label not in left_out}
+    for label, why in left_out.items():
+        st.caption(f"**{verbatim(label)}** is left out, as it does not fit the base. {verbatim(why)}")
     chosen = st.multiselect(
         "Fine-tunes",
         list(labelled),

@@ -17,19 +17,11 @@ from nmerge_core.notebook import Step
 from nmerge_core.runs.folder import STATES, Run, Status, delete, list_runs
 from nmerge_core.task_files import files_in
 from pages.shared.family import family_of
-from pages.shared.page import begin, empty_state, how_computed, link
+from pages.shared.page import RESULTS, begin, empty_state, how_computed, result_link
 from pages.shared.runs import run_line, run_panel, took
 from pages.shared.settings import KEPT
 from pages.shared.text import verbatim
 
-PAGES = {
-    "classify": ("pages/2_Neurons.py", "bar_chart"),
-    "cosine": ("pages/4_Similarity.py", "compare_arrows"),
-    "knockout": ("pages/5_Knockout.py", "content_cut"),
-    "linearity": ("pages/6_Linearity.py", "timeline"),
-    "merge": ("pages/7_Merge.py", "merge"),
-    "evaluate": ("pages/8_Evaluate.py", "checklist"),
-}
 LISTED_FILES = 12
 ROWS = 14  # of the table that are seen at once
 SHOWN = 5  # runs that are shown in full at once
@@ -113,13 +105,12 @@ def draw_delete(runs: Sequence[Run]) -> None:
 
 
 def draw(run: Run, status: Status, family: Family) -> None:
-    """The state, results, parameters and log of one run of a family, and what can be done with it."""
+    """The state, results, parameters and log of one run, and what can be done with it."""
     st.markdown(run_line(run, status))
     if run_panel(run):
         with st.container(horizontal=True, vertical_alignment="center"):
-            if run.kind in PAGES:  # others were started from Python or the command line
-                page, icon = PAGES[run.kind]
-                link(page, "See the result", icon, family, run=run.id)
+            if run.kind in RESULTS:  # others were started from Python or the command line
+                result_link(run, "See the result", family)
             st.caption(verbatim(run.results))
         files = sorted(path for path in run.results.rglob("*") if path.is_file())
         listed = [f"**{verbatim(file.relative_to(run.results))}** {style.size(file.stat().st_size)}" for file in files]
@@ -174,7 +165,7 @@ if len(picked) > 1:
     draw_delete([runs[name] for name in picked])
 for run in shown[:SHOWN]:
     with st.container(border=True):
-        draw(run, run.status(), family_of(run, family))
+        draw(run, run.status(), family)
 how_computed(
     "A run's folder is named after its kind and a hash of its parameters, of the content of its models, corpora and "
     "other inputs, and of the version of what computes it: asking again for the same finds the same run, and a changed "

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.checkpoints import inspect_family
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, demo_family, families, load_family
 from nmerge_core.figures import style
@@ -38,6 +39,12 @@ def family_of(run: Run, chosen: Family) -> Family:
     """The family that a run is of: `chosen` where its models are among that one's, else another; `chosen` if none."""
     models = _models_of(run)
     return next((family for family in (chosen, *all_families()) if models <= _references(family)), chosen)
+
+
+def unfit(family: Family) -> dict[str, str]:
+    """The fine-tunes that do not fit the base, by label, and why: such are neither merged nor compared."""
+    reports = {model.label: inspect_family(family.base, [model.reference]) for model in family.models}
+    return {label: report.errors[0] for label, report in reports.items() if report.errors}
 
 
 def _references(family: Family) -> set[str]:

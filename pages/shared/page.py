@@ -11,9 +11,9 @@ from nmerge_core.family import Family, demo_family, families
 from nmerge_core.figures.style import COLOURS, MERGE
 from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
-from nmerge_core.runs.folder import list_runs
+from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.version import __version__
-from pages.shared.family import chosen_family
+from pages.shared.family import chosen_family, family_of
 from pages.shared.settings import asked_settings, refused
 from pages.shared.text import verbatim
 
@@ -98,6 +98,23 @@ def link(path: str, label: str, icon: str, family: Family, **query: str | int) -
     """A link to another page that keeps the chosen family; `query` sets that page's other parameters."""
     parameters = {"family": family.name} | {name: str(value) for name, value in query.items()}
     st.page_link(path, label=label, icon=f":material/{icon}:", query_params=parameters)
+
+
+RESULTS = {
+    "classify": ("pages/2_Neurons.py", "bar_chart"),
+    "cosine": ("pages/4_Similarity.py", "compare_arrows"),
+    "knockout": ("pages/5_Knockout.py", "content_cut"),
+    "linearity": ("pages/6_Linearity.py", "timeline"),
+    "merge": ("pages/7_Merge.py", "merge"),
+    "evaluate": ("pages/8_Evaluate.py", "checklist"),
+}  # where a kind of run that pages start shows its result
+
+
+def result_link(run: Run, label: str, chosen: Family) -> None:
+    """A link to where a run's result is shown, for its own family; to Runs where there is none, or no such page."""
+    [(runs, _, runs_icon)] = NAVIGATION["Work"]
+    path, icon = RESULTS.get(run.kind if run.status().state == "done" else "", (runs, runs_icon))
+    link(path, label, icon, family_of(run, chosen), run=run.id)
 
 
 def tell_lack(family: Family, what: str, why: str) -> None:

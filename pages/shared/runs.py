@@ -30,9 +30,18 @@ def took(status: Status) -> str:
 
 def run_line(run: Run, status: Status) -> str:
     """One line of Markdown for a run: its state, what it is, when it was started and how long it took."""
-    began = time.strftime("%d %b, %H:%M", time.localtime(run.created))
     lasted = f" · {seconds}" if (seconds := took(status)) else ""
-    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{verbatim(run.title)}** · {began}{lasted}"
+    return f"{state_badge(status)} **{verbatim(run.title)}** · {began(run)}{lasted}"
+
+
+def state_badge(status: Status) -> str:
+    """A run's state in its colour, as Markdown."""
+    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}]"
+
+
+def began(run: Run) -> str:
+    """When a run was started, in the words of lists."""
+    return time.strftime("%d %b, %H:%M", time.localtime(run.created))
 
 
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:

@@ -40,6 +40,11 @@ def test_a_fine_tune_of_another_shape_is_refused_in_a_sentence(empty_cache: Path
     assert not app.exception
     assert not app.success
     assert any("model_type" in error.value for error in app.error)
+    app = at("pages/7_Merge.py")
+    app.query_params["family"], app.query_params["merge_method"] = "odd", "TIES-Merging"
+    app.run()
+    assert app.multiselect(key="merge_models").options == []
+    assert any(caption.value.startswith("**other** is left out") for caption in app.caption)
 
 
 def test_a_family_of_a_base_and_its_adapter(empty_cache: Path, tmp_path: Path) -> None:
