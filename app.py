@@ -37,17 +37,20 @@ STEPS = {
     ),
 }
 LAST_RUNS = 5
+LONG = 200  # letters of fine-tunes' names: where there are more they are counted
 
 
 def draw_family(family: Family) -> None:
     """The chosen models in one line, or the way to get them."""
-    name, tuned = verbatim(family.name), verbatim(", ".join(model.label for model in family.models))
+    name, tuned = verbatim(family.name), "its fine-tunes " + verbatim(", ".join(model.label for model in family.models))
+    if len(tuned) > LONG:
+        tuned = f"{len(family.models)} fine-tunes"
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         if family.missing:
             st.markdown(f"The family **{name}** is not unpacked yet.", width="stretch")
             link("pages/1_Models.py", "Get the models", "deployed_code", family)
         else:
-            st.markdown(f"Chosen models: **{name}**, a base and its fine-tunes {tuned}.", width="stretch")
+            st.markdown(f"Chosen models: **{name}**, a base and {tuned}.", width="stretch")
             link("pages/1_Models.py", "Change", "deployed_code", family)
 
 

@@ -40,7 +40,7 @@ def described(runs: Sequence[Run], chosen: Family) -> pd.DataFrame:
             "family": [family_of(run, chosen).name for run in runs],
             "started": [pd.Timestamp(run.created, unit="s", tz="UTC") for run in runs],
             "took": [took(status) or "–" for status in states],
-            "disk": [on_disk(str(run.folder), status.updated) / 1e6 for run, status in zip(runs, states, strict=True)],
+            "disk": [on_disk(str(run.folder), status.updated) for run, status in zip(runs, states, strict=True)],
         }
     )
 
@@ -75,12 +75,12 @@ def folded(table: pd.DataFrame) -> pd.Series:
 
 def draw_table(table: pd.DataFrame) -> list[str]:
     """Draw the runs; return the ids of those that are picked."""
-    disk = style.size(1e6 * table["disk"].sum())
+    disk = style.size(float(table["disk"].sum()))
     st.caption(f"{style.counted(len(table), 'run')}, {disk} on the disk. Pick rows to see runs, and to delete them.")
     event = st.dataframe(
         table,
         hide_index=True,
-        height=36 * (min(ROWS, len(table)) + 1),
+        height=35 * (min(ROWS, len(table)) + 1) + 3,
         key="runs_table",
         on_select="rerun",
         selection_mode="multi-row",
@@ -88,7 +88,7 @@ def draw_table(table: pd.DataFrame) -> list[str]:
         column_config={
             "run": st.column_config.TextColumn(width="large"),
             "started": st.column_config.DatetimeColumn(format="D MMM, HH:mm", timezone=st.context.timezone),
-            "disk": st.column_config.NumberColumn("MB", format="%.1f", help="On the disk, in megabytes"),
+            "disk": st.column_config.NumberColumn(format="bytes", help="What its folder takes on the disk"),
         },
     )
     rows = event["selection"]["rows"]

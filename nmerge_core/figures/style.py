@@ -130,6 +130,8 @@ def size(n_bytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time in the units one would say it in: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    if 0 < seconds < 0.5:
+        return "< 1 s"
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

@@ -12,7 +12,7 @@ from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
 from pages.shared.recipe_controls import joined, text_key
 from pages.shared.settings import KEPT
-from pages.shared.text import verbatim
+from pages.shared.text import shortened, verbatim
 
 COLUMNS = 3
 UNSET = "default"  # the placeholder of a parameter that is left unset
@@ -85,11 +85,14 @@ def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) ->
         values = []
         places = [column for _ in names[::COLUMNS] for column in st.columns(COLUMNS)]  # a row for every few
         for index, (column, name) in enumerate(zip(places, names, strict=False)):
-            told = drawn.known.get(parameter.name)
-            mine = parameter.with_(help="", default=told[index] if told else parameter.default)
+            told, full_name = drawn.known.get(parameter.name), verbatim(name) if shortened(name) != name else ""
+            mine = parameter.with_(
+                help=verbatim(name) if len(name) > len(shortened(name)) else "",
+                default=told[index] if told else parameter.default,
+            )
             with column:
                 key = f"{drawn.method.name}_{parameter.name}_{name}"
-                values.append(_control(drawn, mine, verbatim(f"{name} {noun}"), key, told=True))
+                values.append(_control(drawn, mine, verbatim(f"{shortened(name)} {noun}".strip()), key, told=True))
     return values
 
 

@@ -36,7 +36,7 @@ def refused(asked: Mapping[str, Sequence[str]]) -> list[str]:
             said.append(f"The address asks for {wanted}, which is no setting of this page as it stands.")
         elif st.query_params.get_all(name) != values and not _same(values, st.session_state[name]):
             shown = ", ".join(map(str, _several(st.session_state[name]))) or "nothing"
-            said.append(f"The address asks for {wanted}, which cannot be; this is for {verbatim(shown)}.")
+            said.append(f"The address asks for {wanted}, which cannot be; shown is {verbatim(shown)}.")
     return said
 
 

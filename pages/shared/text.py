@@ -8,6 +8,11 @@ _MARKUP = re.compile(r"[\\`*\[\]<>$~&|#]|(?<![^\W_])_|_(?![^\W_])|^[-+=]")
 _NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
+def shortened(text: str, length: int = 40) -> str:
+    """Return a name with its middle left out where it is longer: what tells names apart is mostly at their ends."""
+    return text if len(text) <= length else f"{text[: length - 13]}…{text[-12:]}"
+
+
 def verbatim(text: object) -> str:
     r"""Return Markdown that shows a text as it is, in one line.
 
