@@ -87,7 +87,7 @@ def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) ->
         for index, (column, name) in enumerate(zip(places, names, strict=False)):
             told, full_name = drawn.known.get(parameter.name), verbatim(name) if shortened(name) != name else ""
             mine = parameter.with_(
-                help=verbatim(name) if len(name) > len(shortened(name)) else "",
+                help=full_name,
                 default=told[index] if told else parameter.default,
             )
             with column:
