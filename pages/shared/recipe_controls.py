@@ -68,7 +68,7 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
                 states |= _state(parameter, f"{key}_{member.label}", value, family.name, default)
         elif isinstance(parameter, MethodPart) and parameter.per_category:
             for category in (member.category or member.label for member in members):
-                value = shared.get(category) if parameter.is_by_category(shared) else shared
+                value = dict(shared or {}).get(category) if parameter.is_by_category(shared) else shared
                 states |= _state(parameter, f"{key}_{category}", value, family.name, parameter.default)
         else:
             default = known.get(parameter.name, parameter.default)

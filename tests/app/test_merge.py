@@ -321,7 +321,8 @@ def test_a_recipe_goes_from_controls_to_text_and_back_and_nothing_is_lost(
     written_as_yaml(app)
     text = app.text_area(key="merge_yaml").value
     app.text_area(key="merge_yaml").set_value(text.replace("lambda: 0.5", "lambda: [0.1, 0.5]")).run()
-    app.get("button_group")[0].set_value("Controls").run()  # a gradient has no slider
+    back: Any = app.get("button_group")[0]
+    back.set_value("Controls").run()  # a gradient has no slider
     assert (
         "lambda: [0.1, 0.5]" in app.text_area(key="merge_yaml").value
         or "- 0.1" in app.text_area(key="merge_yaml").value
