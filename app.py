@@ -5,8 +5,10 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.family import Family
 from nmerge_core.runs.folder import list_runs
-from pages.shared.page import begin, link
-from pages.shared.runs import run_line
+from pages.shared.neurons import classification_runs, colours_in_order, comparison, finished, opened
+from pages.shared.page import begin, link, result_link
+from pages.shared.runs import began, state_badge
+from pages.shared.text import verbatim
 
 STEPS = {
     "Understand": (
@@ -35,18 +37,39 @@ STEPS = {
     ),
 }
 LAST_RUNS = 5
+LONG = 200  # letters of fine-tunes' names: where there are more they are counted
 
 
 def draw_family(family: Family) -> None:
     """The chosen models in one line, or the way to get them."""
-    tuned = ", ".join(model.label for model in family.models)
+    name, tuned = verbatim(family.name), "its fine-tunes " + verbatim(", ".join(model.label for model in family.models))
+    if len(tuned) > LONG:
+        tuned = f"{len(family.models)} fine-tunes"
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         if family.missing:
-            st.markdown(f"The family **{family.name}** is not unpacked yet.", width="stretch")
+            st.markdown(f"The family **{name}** is not unpacked yet.", width="stretch")
             link("pages/1_Models.py", "Get the models", "deployed_code", family)
         else:
-            st.markdown(f"Chosen models: **{family.name}**, a base and its fine-tunes {tuned}.", width="stretch")
+            st.markdown(f"Chosen models: **{name}**, a base and {tuned}.", width="stretch")
             link("pages/1_Models.py", "Change", "deployed_code", family)
+
+
+def draw_figures(family: Family) -> None:
+    """What is known of the family already: the neurons of its models, once the base's are classified."""
+    if family.missing or not family.corpus:
+        return
+    done = finished(classification_runs(family))
+    if "base" not in done:
+        return
+    # Imported here: a first visit has no figure to wait for.
+    from nmerge_core.figures.neurons import proportions
+    from pages.shared.charts import dark, show
+
+    found = opened(done["base"])
+    by_category = colours_in_order(family, found)
+    frame = comparison(done, min(10, found.top(found.layers[0])[0].shape[1]), 1, list(by_category))
+    st.subheader(f"The neurons of {verbatim(family.name)}", anchor=False)
+    show(proportions(frame, list(done), by_category, dark=dark()), "home_neurons", frame, "neurons")
 
 
 family = begin(
@@ -64,7 +87,12 @@ for column, (name, (text, links)) in zip(st.columns(len(STEPS), gap="medium"), S
         st.markdown(text)
         for path, label, icon in links:
             link(path, label, icon, family)
+draw_figures(family)
 if last := list_runs(cache_root())[:LAST_RUNS]:
     st.subheader("Last runs", anchor=False)
-    st.markdown("\n".join(f"- {run_line(run, run.status())}" for run in last))
+    for run in last:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(state_badge(run.status()), width="content")
+            result_link(run, verbatim(run.title), family)
+            st.caption(began(run), width="content")
     link("pages/9_Runs.py", "All runs", "list_alt", family)

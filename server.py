@@ -7,13 +7,14 @@ from streamlit.starlette import App
 from nmerge_core.errors import InputError
 from nmerge_core.runs.failure import of_surroundings, sentence
 from pages.shared.door import Door, configured
+from pages.shared.text import verbatim
 
 
 def tell(error: Exception) -> bool:
     """Show in a sentence what a page found wrong with a file, or with the disk; false for a failure of ours."""
     if not (isinstance(error, InputError) or of_surroundings(error)):
         return False
-    st.error(str(error) if isinstance(error, InputError) else sentence(error))
+    st.error(verbatim(error if isinstance(error, InputError) else sentence(error)))
     return True
 
 

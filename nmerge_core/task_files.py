@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from nmerge_core.errors import InputError
 from nmerge_core.yaml_file import Loader, load
 
 _YAML = (".yaml", ".yml")
@@ -47,6 +48,24 @@ def task_files(tasks: Iterable[Path]) -> set[Path]:
         unread += [(each, folder) for each in named - found if each.suffix in _YAML]
         found |= named
     return found
+
+
+def check_task(file: Path) -> None:
+    """Check that a file is the YAML of a task or of a group of tasks.
+
+    Raises:
+        InputError: there is no such file, or it is not.
+    """
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such task; expected the path of its YAML") from None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{file}: expected the YAML of a task; {(str(error).splitlines() or ['unreadable'])[0]}"
+        ) from None
+    if not isinstance(content, Mapping) or not {"task", "group"} & content.keys():
+        raise InputError(f"{file}: expected the YAML of a task, with the key 'task' or 'group'; found none of them")
 
 
 def files_in(path: Path) -> list[Path]:

@@ -10,10 +10,20 @@ import streamlit as st
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints import FamilyReport, inspect_family, is_hub_id, labels, resolve
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family, Member, demo_family, families, load_family, save_family
+from nmerge_core.family import (
+    Family,
+    Member,
+    check_readable,
+    delete_family,
+    demo_family,
+    families,
+    rename_family,
+    save_family,
+)
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from pages.shared.page import begin, command, how_computed
+from pages.shared.text import verbatim
 
 CATEGORY_HINTS = {"math": ("math", "gsm"), "code": ("code", "coder", "python"), "translation": ("trans", "wmt", "mt-")}
 SEARCH_DEPTH = 5  # folders below a root; a merged checkpoint of a run lies four below the cache
@@ -75,9 +85,9 @@ def draw_report(family: Family) -> None:
     elif report.mergeable:
         st.success("These models can be merged: same architecture, tensors and shapes.", icon=":material/check_circle:")
     for error in report.errors:
-        st.error(error)
+        st.error(verbatim(error))
     for warning in report.warnings:
-        st.warning(warning)
+        st.warning(verbatim(warning))
     if not report.models:
         return
     base = report.models[0]
@@ -94,7 +104,7 @@ def draw_report(family: Family) -> None:
     }
     widths = [1.2, 0.7, 1.5, 0.8, 0.8, 1.1]  # as wide as the names are long
     for column, (name, (value, hint)) in zip(st.columns(widths), facts_of_base.items(), strict=True):
-        column.metric(name, value, help=hint)
+        column.metric(name, verbatim(value), help=hint)
     st.dataframe(
         facts(report, family),
         hide_index=True,
@@ -123,7 +133,7 @@ def unpack_demo() -> None:
     try:
         write_family(cache_root() / DEMO)
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         choose(DEMO)
 
@@ -131,31 +141,55 @@ def unpack_demo() -> None:
 def fetch(references: list[str]) -> None:
     """Get models from the Hub, saying what is fetched and how long it has taken."""
     for reference in references:
-        with st.spinner(f"Fetching {reference} from the Hugging Face Hub", show_time=True):
+        with st.spinner(f"Fetching {verbatim(reference)} from the Hugging Face Hub", show_time=True):
             try:
                 resolve(reference)
             except InputError as error:
-                st.error(str(error))
+                st.error(verbatim(error))
                 return
     st.rerun()
 
 
-def save(name: str, base: str | None, tuned: pd.DataFrame, corpus: str | None, tasks: list[str]) -> None:
-    """Save the family of the form and choose it; what the form does not ask, a family of that name keeps."""
+def save(
+    chosen: Family,
+    name: str,
+    base: str | None,
+    tuned: pd.DataFrame,
+    corpus: str | None,
+    tasks: list[str],
+    *,
+    rename: bool,
+) -> None:
+    """Save the family of the form and choose it; what the form does not ask stays as in the one it was filled with."""
     rows = tuned.fillna("").to_dict("records")
-    models = tuple(Member(row["where"], row["label"], row["tuned for"]) for row in rows)
+    models = tuple(Member(row["where"], row["label"].strip(), row["tuned for"].strip()) for row in rows)
     if not base or not models:
         st.error("A family needs a base and at least one fine-tune. Choose them above.")
         return
+    folder, known = cache_root() / "families", families(cache_root())
+    family = replace(chosen, base=base, models=models, corpus=corpus, tasks=tuple(tasks))
     try:
-        file = families(cache_root()).get(name)
-        family = load_family(file) if file else Family(name, base, models)
-        family = replace(family, base=base, models=models, corpus=corpus, tasks=tuple(tasks))
-        save_family(family, cache_root() / "families")
+        if name != chosen.name and name in known:
+            raise InputError(f"There is a family “{name}” already. Choose it on the left, or another name.")
+        with st.spinner("Reading what the family names", show_time=True):
+            check_readable(family)
+        if rename:
+            rename_family(family, name, cache_root())
+        else:
+            save_family(replace(family, name=name), folder)
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         choose(name)
+
+
+def draw_delete(family: Family) -> None:
+    """Take the family away, after a question."""
+    with st.popover("Delete this family", icon=":material/delete:", key="models_delete_ask"):
+        st.markdown("Delete what is said of the family here? Its models and all that was computed of them stay.")
+        if st.button("Delete for good", type="primary", key="models_delete"):
+            delete_family(family.name, cache_root())
+            choose(DEMO)
 
 
 def start_form(family: Family) -> None:
@@ -207,13 +241,21 @@ def own_family(family: Family) -> None:
         placeholder="Names or YAMLs",
         help="What the models are scored on: a demo task, an lm-evaluation-harness task, or the path of a task's YAML",
     )
-    name = st.text_input("Name of the family", max_chars=40, key="models_name", placeholder="qwen-math-code")
-    if st.button("Save and use this family", type="primary", key="models_save"):
-        save(name.strip(), base, tuned, corpus, tasks)
+    box = st.text_input("Name of the family", max_chars=40, key="models_name", placeholder="qwen-math-code")
+    name, of_form = box.strip(), (base, tuned, corpus, tasks)
+    with st.container(horizontal=True):
+        other = bool(family.name) and name != family.name
+        label = "Save as another family" if other else "Save and use this family"
+        if st.button(label, type="primary", key="models_save"):
+            save(family, name, *of_form, rename=False)
+        if other and st.button(f"Save and rename {verbatim(family.name)}", key="models_rename"):
+            save(family, name, *of_form, rename=True)
+        if family.name:
+            draw_delete(family)
 
 
 if chosen_here := st.session_state.pop("models_choose", None):
-    st.session_state["family"] = chosen_here
+    st.session_state["family"] = st.session_state["family_chosen"] = chosen_here
 family = begin(
     "Models",
     "Which models are we looking at?",
@@ -229,7 +271,7 @@ if family.name == DEMO and missing:
         icon=":material/inventory_2:",
     )
 elif missing:
-    st.warning(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
+    st.warning(f"Not on this machine yet: {verbatim(', '.join(missing))}.", icon=":material/download:")
     fetchable = [reference for reference in missing if is_hub_id(reference)]
     if fetchable and st.button("Fetch from the Hub", type="primary", key="models_fetch"):
         fetch(fetchable)

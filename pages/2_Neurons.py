@@ -22,6 +22,7 @@ from pages.shared.neurons import (
 )
 from pages.shared.page import begin, command, empty_state, how_computed, link, tell_lack
 from pages.shared.runs import run_panel
+from pages.shared.text import verbatim
 
 FORMULA = r"""
 A neuron $j$ of an MLP has the activation $\varphi_j(z) = \mathrm{SiLU}(g_j \cdot z)\,(u_j \cdot z)$: the input of
@@ -115,6 +116,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             list(done),
             default="base",
             required=True,
+            format_func=verbatim,
             key="neurons_model",
             bind="query-params",
             label_visibility="collapsed",
@@ -164,14 +166,14 @@ try:
     runs = classification_runs(family)
     waiting = [label for label, run in runs.items() if run is None]
     if waiting and empty_state(
-        f"Not classified yet: **{', '.join(waiting)}**. Each model reads the corpus once; results are kept.",
+        f"Not classified yet: **{verbatim(', '.join(waiting))}**. Each model reads the corpus once; results are kept.",
         f"Classify {'all ' if len(waiting) > 2 else ''}{len(waiting)} model{'s' if len(waiting) > 1 else ''}",
         key="neurons_classify",
     ):
         start_missing(family)
         st.rerun()
 except InputError as error:
-    st.error(str(error))
+    st.error(verbatim(error))
     st.stop()
 for run in runs.values():
     if run is not None:

@@ -18,6 +18,7 @@ from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.neurons import classification_runs, colours_in_order, exemplars, finished, layer_categories, opened
 from pages.shared.page import begin, command, how_computed, link, tell_lack
+from pages.shared.text import verbatim
 
 ALL = "all neurons"
 LOADING = 180.0  # seconds for the worker to load a model and answer
@@ -55,7 +56,7 @@ def ask_all(runs: Mapping[str, Run], layer: int, neuron: int, texts: Sequence[st
         try:
             answers[label] = activations(reference, content, layer, neuron, tuple(texts), max_length)
         except (InputError, TimeoutError, RuntimeError) as error:
-            st.warning(f"The tokens of {label} could not be shaded. {error}")
+            st.warning(f"The tokens of {verbatim(label)} could not be shaded. {verbatim(error)}")
     return answers
 
 
@@ -87,8 +88,8 @@ def draw_table(table: pd.DataFrame, layer: int, model: str) -> None:
         on_select=lambda: pick(table),
         selection_mode="single-row",
         column_config={
-            "votes": st.column_config.NumberColumn(help=f"Votes of the leading category in {model}"),
-            "highest score": st.column_config.NumberColumn(format="%.3g", help=f"Over all texts, in {model}"),
+            "votes": st.column_config.NumberColumn(help=f"Votes of the leading category in {verbatim(model)}"),
+            "highest score": st.column_config.NumberColumn(format="%.3g", help=f"Over all texts, in {verbatim(model)}"),
         },
     )
 
@@ -132,6 +133,7 @@ with left.container(key="explorer_model"):
         labels,
         default=labels[0],
         required=True,
+        format_func=verbatim,
         key="model",
         bind="query-params",
         help="Whose strongest texts are the rows below",
@@ -162,9 +164,12 @@ with columns[1].container(key="explorer_neuron"):
 models = [see(opened(run), label, layer, neuron) for label, run in done.items()]
 [chosen] = [seen for seen in models if seen.label == model]
 changed = [seen.label for seen in models if seen.category != chosen.category]
-kept = f"It is something else in {', '.join(changed)}." if changed else "It keeps that category in every model."
+kept = "It keeps that category in every model."
+if changed:
+    kept = f"It is something else in {verbatim(', '.join(changed))}."
 st.markdown(
-    f"Layer {layer}, neuron {neuron}: a **{chosen.category}** neuron in {model}. {kept if len(done) > 1 else ''}"
+    f"Layer {layer}, neuron {neuron}: a **{verbatim(chosen.category)}** neuron in {verbatim(model)}. "
+    f"{kept if len(done) > 1 else ''}"
 )
 texts = exemplars(str(done[model].results)).set_index("id", drop=False).loc[chosen.ids[:count]]
 ask = partial(ask_all, done, layer, neuron)

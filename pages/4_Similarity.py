@@ -1,5 +1,7 @@
 """Similarity: how far fine-tuning turned each neuron's weights (NeuronMerge, App. A.3 and Fig. 8)."""
 
+from urllib.parse import urlencode
+
 import pandas as pd
 import streamlit as st
 
@@ -15,16 +17,17 @@ from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, command, how_computed
 from pages.shared.results import read_table
 from pages.shared.runs import run_button, run_panel
+from pages.shared.text import verbatim
 
 
 def reading(summary: pd.DataFrame) -> str:
     """The figure in a sentence: the least and most similar of the fine-tunes' layers and matrices."""
     low, high = (summary.loc[summary["mean"].agg(pick)] for pick in ("idxmin", "idxmax"))
-    return (
-        f"The mean cosine lies between **{low['mean']:.4f}** ({low['model']}, {low['matrix']} of layer {low['layer']}) "
-        f"and **{high['mean']:.4f}** ({high['model']}, {high['matrix']} of layer {high['layer']}); 1 is no change of "
-        "direction at all."
+    at_low, at_high = (
+        f"**{row['mean']:.4f}** ({verbatim(row['model'])}, {row['matrix']} of layer {row['layer']})"
+        for row in (low, high)
     )
+    return f"The mean cosine lies between {at_low} and {at_high}; 1 is no change of direction at all."
 
 
 def draw_moved(run: Run, family: Family) -> str:
@@ -34,7 +37,13 @@ def draw_moved(run: Run, family: Family) -> str:
     matrices = [matrix for matrix in MATRICES if (moved["matrix"] == matrix).any()]
     left, right = st.columns(2)
     model = left.segmented_control(
-        "Fine-tune", names, default=names[0], required=True, key="similarity_model", bind="query-params"
+        "Fine-tune",
+        names,
+        default=names[0],
+        required=True,
+        format_func=verbatim,
+        key="similarity_model",
+        bind="query-params",
     )
     matrix = right.segmented_control(
         "Matrix",
@@ -47,7 +56,7 @@ def draw_moved(run: Run, family: Family) -> str:
         "down: what it then writes",
     )
     rows = moved[(moved["model"] == model) & (moved["matrix"] == matrix)].sort_values("cosine")
-    address = f"/Explorer?family={family.name}&model={model}"
+    address = f"/Explorer?{urlencode({'family': family.name, 'model': verbatim(model)})}"
     columns = {"explorer": [f"{address}&layer={r.layer}&neuron={r.neuron}" for r in rows.itertuples()]}
     if classified := finished(classification_runs(family)).get("base"):
         categories = base_categories(str(classified.results))

@@ -12,11 +12,13 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
+from pages.shared.family import full
 from pages.shared.neurons import classify_parameters, colours_in_order, finished, opened
 from pages.shared.page import begin, command, how_computed, tell_lack
-from pages.shared.results import asked_parameters, full, read_table
+from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import latest_run, run_button, run_panel
 from pages.shared.tasks import code_switch, has_own_code, own_code_switch, runs_code, task_name
+from pages.shared.text import verbatim
 
 PROPORTIONS = [0.2, 0.4, 0.6, 0.8, 1.0]
 
@@ -28,9 +30,9 @@ def reading(frame: pd.DataFrame, category: str, name: str) -> str:
     last, random = ours.iloc[-1], control.iloc[-1]
     intact = rows.loc[rows["proportion"] == 0, "value"].mean()
     return (
-        f"With all {style.count(last['neurons'])} of these {category} neurons off, "
-        f"{known.title} goes from {known.write(intact)} to **{known.write(last['mean'])}**; with as many random "
-        f"neurons off, to **{known.write(random['mean'])}**."
+        f"With all {style.count(last['neurons'])} of these {verbatim(category)} neurons off, {verbatim(known.title)} "
+        f"goes from {known.write(intact)} to **{known.write(last['mean'])}**; with as many random neurons off, to "
+        f"**{known.write(random['mean'])}**."
     )
 
 
@@ -112,7 +114,7 @@ def draw(run: Run, category: str, classified: Run, family: Family) -> str:
             names,
             default=names[0],
             required=True,
-            format_func=lambda n: metric(n).title,
+            format_func=lambda n: verbatim(metric(n).title),
             key="knockout_metric",
         )
     st.markdown(reading(frame, category, name))
@@ -157,7 +159,7 @@ if not family.tasks and not asked:
     st.stop()
 if classified is None:
     with view:
-        st.markdown(f"First the neurons of **{label}** need their categories: one pass over the corpus.")
+        st.markdown(f"First the neurons of **{verbatim(label)}** need their categories: one pass over the corpus.")
         started = run_button(
             "classify",
             classify_parameters(family, member),
@@ -190,7 +192,8 @@ with view:
     if run is None:
         times = 1 + len(PROPORTIONS) * (1 + parameters["repeats"])
         st.caption(
-            f"Scores {label} on {task_name(parameters['task'])} {times} times, {parameters['limit']} problems each."
+            f"Scores {verbatim(label)} on {verbatim(task_name(parameters['task']))} {times} times, "
+            f"{parameters['limit']} problems each."
         )
     elif run_panel(run):
         chosen = draw(run, parameters["category"], classified, family)

@@ -16,12 +16,14 @@ from pages.shared.neurons import classification_runs, colours_in_order, finished
 from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import run_button, run_panel
+from pages.shared.text import verbatim
 
 
 def reading(frame: pd.DataFrame) -> str:
     """The figure in a sentence: each part's mean over models, layers and α, least linear first."""
     mean = frame.assign(part=parts(frame)).groupby("part")["value"].mean().sort_values(ascending=False)
-    told = ", ".join(f"{part_title(str(part))} **{style.significant(value)}**" for part, value in mean.items())
+    values = {verbatim(part_title(str(part))): style.significant(value) for part, value in mean.items()}
+    told = ", ".join(f"{part} **{value}**" for part, value in values.items())
     return f"Averaged over models and layers, from least to most linear: {told}."
 
 

@@ -19,14 +19,19 @@ from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
 from nmerge_core.yaml_file import LARGEST
+from pages.shared.family import unfit
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.parameters import Drawn, controls
+from pages.shared.recipe_controls import control_states, members_of
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
+from pages.shared.settings import KEPT, newly_named_run
+from pages.shared.text import verbatim
 
 DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
+COMPILING = "The very first merge compiles its loops before it begins, which takes up to a minute."
 
 
 def gallery(available: dict[str, Method]) -> None:
@@ -37,9 +42,17 @@ def gallery(available: dict[str, Method]) -> None:
 
 def recipe_of_controls(family: Family, method: Method, available: dict[str, Method]) -> dict[str, Any]:
     """Draw the method's controls and return the recipe they make."""
-    labelled = {model.label: model for model in family.models}
+    left_out = unfit(family)
+    labelled = {model.label: model for model in family.models if model.label not in left_out}
+    for label, why in left_out.items():
+        st.caption(f"**{verbatim(label)}** is left out, as it does not fit the base. {verbatim(why)}")
     chosen = st.multiselect(
-        "Fine-tunes", list(labelled), default=list(labelled), key="merge_models", help="The models to merge, in order"
+        "Fine-tunes",
+        list(labelled),
+        default=list(labelled),
+        key="merge_models",
+        help="The models to merge, in order",
+        **KEPT,
     )
     middle, words, talk, right = st.columns(4)
     dtype = middle.selectbox(
@@ -49,6 +62,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         placeholder="as the base",
         key="merge_dtype",
         help="The number format of the merged checkpoint; the arithmetic is always float32",
+        **KEPT,
     )
     members = [labelled[label] for label in chosen]
     tokenizers = {BASE: "the base's" if method.needs_base else "the first one's", UNION: "all tokens"}
@@ -61,6 +75,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         placeholder=tokenizers[BASE],
         key="merge_tokenizer",
         help="Whose tokens the merge has. Rows of embeddings are then matched by token; without it by position",
+        **KEPT,
     )
     speakers = {AUTO: "as most", BASE: tokenizers[BASE]} | {member.reference: f"{member.label}'s" for member in members}
     template = talk.selectbox(
@@ -72,9 +87,10 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         key="merge_chat_template",
         help="Whose chat template, end tokens and generation settings the merge has: those of most models, unless one "
         "is named. A file of your own can be named in the YAML",
+        **KEPT,
     )
     seed = right.number_input(
-        "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same"
+        "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same", **KEPT
     )
     known = _known(family, members, method)
     shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name), available)
@@ -107,8 +123,36 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
     return {name: value for name, value in data.items() if value}
 
 
+def open_recipe(text: str, family: Family) -> None:
+    """Set the controls to a recipe, given as YAML; where they have no place, it stands as text, and why is told."""
+    state = st.session_state
+    state["merge_source"], state["merge_yaml"] = "YAML", text
+    try:
+        recipe = load(text)
+        if not isinstance(recipe, Recipe):
+            state["merge_method"] = recipe.content["merge_method"]
+            state[f"merge_yaml_{recipe.content['merge_method']}_{family.name}"] = text
+            return
+        state["merge_method"] = recipe.merge_method
+        known = _known(family, members_of(recipe, family), recipe.method)
+        state.update(control_states(recipe, family, known))
+        state["merge_source"] = "Controls"
+    except InputError as error:
+        state["merge_untaken"] = str(error)
+
+
+def turned(family: Family) -> None:
+    """Take what was set in the controls over into the text, or the other way round."""
+    if st.session_state["merge_source"] == "YAML":
+        st.session_state["merge_yaml"] = st.session_state.get("merge_last_recipe", "")
+    else:
+        open_recipe(st.session_state["merge_yaml"], family)
+
+
 def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
     """Draw the recipe as text to write or upload, and return it; `start` is what stands there at first."""
+    if untaken := st.session_state.pop("merge_untaken", ""):
+        st.info(f"The recipe stays text: the controls cannot hold it. {verbatim(untaken)}", icon=":material/edit_note:")
     uploaded = st.file_uploader("Upload a recipe", ["yaml", "yml"], key="merge_upload")
     if uploaded is not None and st.session_state.get("merge_uploaded") != uploaded.file_id:
         st.session_state["merge_uploaded"] = uploaded.file_id
@@ -117,7 +161,8 @@ def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
     if uploaded is not None and uploaded.size > LARGEST:
         st.error(f"Expected a recipe of at most {LARGEST:,} bytes, found {uploaded.size:,}.")
     st.session_state.setdefault(key, start)
-    return st.text_area("Recipe", key=key, height=360, help="mergekit's recipes are understood too")
+    help_ = "mergekit's recipes are understood too"
+    return st.text_area("Recipe", key=key, height=360, help=help_, persist_state="session")
 
 
 def recipe_of_mergekit(name: str, family: Family) -> str:
@@ -138,8 +183,8 @@ def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:
     """What the merge will take, the button that starts it, and its run if there is one."""
     if absent := not_here(recipe):
         st.info(
-            f"Not on this machine yet: {', '.join(absent)}. Add them to a family and fetch them there, or name the "
-            "folders they are in.",
+            f"Not on this machine yet: {verbatim(', '.join(absent))}. Add them to a family and fetch them there, or "
+            "name the folders they are in.",
             icon=":material/download:",
         )
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
@@ -168,7 +213,7 @@ def draw_cost(recipe: Recipe) -> None:
     at_least = "≥ " if cost.solving else ""
     more = " Running the models on texts comes on top." if cost.solving else ""
     with st.container(horizontal=True, gap="medium"):
-        metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more}")
+        metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more} {COMPILING}")
         whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
         metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
@@ -249,8 +294,8 @@ name = left.selectbox(
     index=None,
     format_func=lambda method: available[method].title if method in available else f"{method} (mergekit)",
     key="merge_method",
-    bind="query-params",
     placeholder="Choose a method",
+    **KEPT,
 )
 recipe: AnyRecipe | None = None
 if name is None:
@@ -270,7 +315,14 @@ else:
         if method is None:
             given = recipe_of_mergekit(name, family)
         elif "YAML" == st.segmented_control(
-            "Recipe from", ["Controls", "YAML"], default="Controls", required=True, key="merge_source"
+            "Recipe from",
+            ["Controls", "YAML"],
+            default="Controls",
+            required=True,
+            key="merge_source",
+            on_change=turned,
+            args=(family,),
+            persist_state="session",
         ):
             given = recipe_of_yaml(st.session_state.get("merge_last_recipe", ""))
         else:
@@ -282,7 +334,7 @@ else:
             st.session_state["merge_last_recipe"] = recipe.yaml
             run = draw_run(recipe, family)
         except InputError as error:
-            st.error(str(error))
+            st.error(verbatim(error))
         if recipe is not None:
             st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
     if run is not None:
@@ -293,13 +345,28 @@ else:
 
 if done:
     by_id = {merge.run.id: merge for merge in done}
+    if (asked := newly_named_run("merge")) is not None:
+        st.session_state["merge_report"] = asked.id
     if st.session_state.get("merge_report") not in by_id:
-        asked = st.query_params.get("run")
-        st.session_state["merge_report"] = asked if asked in by_id else done[0].run.id
+        st.session_state["merge_report"] = done[0].run.id
     st.divider()
     st.subheader("Merged checkpoints", anchor=False)
-    chosen = st.selectbox(
-        "Merge", list(by_id), format_func=lambda id: by_id[id].name, key="merge_report", label_visibility="collapsed"
+    left, right = st.columns([4, 1])
+    chosen = left.selectbox(
+        "Merge",
+        list(by_id),
+        format_func=lambda id: by_id[id].name,
+        key="merge_report",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    right.button(
+        "Open in the controls",
+        key="merge_open",
+        icon=":material/tune:",
+        on_click=lambda: open_recipe(load(by_id[chosen].run.parameters["recipe"]).yaml, family),
+        width="stretch",
+        help="Set the controls above to this merge's recipe, to change it and merge again",
     )
     draw_report(by_id[chosen], family)
 

@@ -2,16 +2,19 @@
 
 import streamlit as st
 
-from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints import labels, open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from pages.shared.charts import dark
+from pages.shared.family import full
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.scoreboard import Scoring, scoreboard
+from pages.shared.settings import KEPT, newly_named_run
 from pages.shared.tasks import code_switch, own_code_switch, task_name
+from pages.shared.text import verbatim
 
 NEW_TOKENS = 64
 ABREAST = 3  # answers beside each other
@@ -34,12 +37,12 @@ def draw_answers(models: dict[str, str], prompt: str) -> None:
     columns = st.columns(min(ABREAST, len(models)))
     for index, (name, reference) in enumerate(models.items()):
         with columns[index % len(columns)].container(border=True):
-            st.markdown(f"**{name}**")
+            st.markdown(f"**{verbatim(name)}**")
             try:
                 with st.spinner("Asking the model", show_time=True):
                     st.text(answer(reference, model_fingerprint(open_checkpoint(reference)), prompt))
             except (InputError, TimeoutError, RuntimeError) as error:
-                st.warning(str(error))
+                st.warning(verbatim(error))
 
 
 @st.fragment  # so that a prompt draws this part of the page again, and not its figure
@@ -51,20 +54,22 @@ def draw_end(models: dict[str, str], scoring: Scoring) -> None:
         key="evaluate_prompt",
         label_visibility="collapsed",
         placeholder="Type the beginning of a text; every chosen model continues it",
+        **KEPT,
     )
     if prompt.strip():
         draw_answers(models, prompt)
-    if not scoring.allowed.tasks:
-        return
-    steps = [
-        Step(f"models = {literal(models)}\nscores = {scoring.call('models')}\nscores.figure().show()"),
-        Step("scores.table", "## Numbers\n\n± and whiskers: 95 % confidence interval over the problems."),
-    ]
+    steps = [Step(f"models = {literal(models)}")]
+    if scoring.allowed.tasks:
+        steps = [
+            Step(f"models = {literal(models)}\nscores = {scoring.call('models')}\nscores.figure().show()"),
+            Step("scores.table", "## Numbers\n\n± and whiskers: 95 % confidence interval over the problems."),
+        ]
     if prompt.strip():
         asked = f"answers = nm.generate(models, {literal(prompt)})\n"
         shown = r'print(*map(": ".join, answers.items()), sep="\n\n")'
         steps.append(Step(asked + shown, "## Ask them yourself"))
-    how_computed(FORMULA, command("evaluate", *models.values(), *scoring.arguments(), "--out", "scores.csv"), steps)
+    scored = command("evaluate", *models.values(), *scoring.arguments(), "--out", "scores.csv")
+    how_computed(FORMULA, scored if scoring.allowed.tasks else "# Without a task there is nothing to score.", steps)
 
 
 family = begin(
@@ -75,6 +80,13 @@ family = begin(
 merged = merges(family)
 asked = asked_parameters("evaluate")
 known = {member.label: member.reference for member in family.members} | {m.name: m.reference for m in merged}
+names_of = {full(reference): name for name, reference in known.items()}
+for reference in asked.get("models", ()):  # one that is not the family's is called by its folder
+    known.setdefault(names_of.setdefault(reference, labels([reference])[0]), reference)
+if newly_named_run("evaluate"):
+    st.session_state["evaluate_models"] = [names_of[reference] for reference in asked["models"]]
+    st.session_state["evaluate_tasks"] = list(asked["tasks"])
+    st.session_state["evaluate_limit"], st.session_state["evaluate_code"] = asked.get("limit"), asked.get("run_code")
 left, right = st.columns(2, gap="large")
 with left:
     names = st.multiselect(
@@ -83,6 +95,7 @@ with left:
         default=[*(member.label for member in family.members), *(m.name for m in merged[:1])],
         key="evaluate_models",
         help="The family, and every checkpoint merged from it",
+        **KEPT,
     )
 with right:
     tasks = st.multiselect(
@@ -92,6 +105,7 @@ with right:
         accept_new_options=True,
         format_func=task_name,
         key="evaluate_tasks",
+        **KEPT,
         help="Tasks of the family; or type an lm-evaluation-harness task, or the path of a task's YAML",
     )
     limit = st.number_input(
@@ -101,19 +115,22 @@ with right:
         asked.get("limit"),
         step=10,
         key="evaluate_limit",
-        bind="query-params",
         placeholder="all",
+        **KEPT,
         help="The first so many of each task; empty for all. Fewer are faster and less certain",
     )
 with left:
     run_code = code_switch(tasks, "evaluate_code", asked.get("run_code", False))
     allow_task_code = own_code_switch(tasks, "evaluate_own_code", asked.get("allow_task_code", False))
-if names and tasks:
-    models = {name: known[name] for name in names}
-    scoring = Scoring(tasks, limit, run_code, allow_task_code)
+scoring = Scoring(tasks, limit, run_code, allow_task_code)
+models = {name: known[name] for name in names}
+if not names:
+    st.info("Choose at least one model.")
+elif tasks:
     scoreboard(models, scoring, model_colours(family, merged, dark=dark()), "evaluate_run")
-    draw_end(models, scoring)
 elif family.tasks:
-    st.info("Choose at least one model and one task.")
+    st.info("Choose at least one task to score the models.")
 else:
     tell_lack(family, "tasks", "Type one above, or name those that its models are always scored on.")
+if names:
+    draw_end(models, scoring)

@@ -1,8 +1,12 @@
 """Runs: everything that was started, how far it is, and what came of it."""
 
 import json
+import os
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
 from nmerge_core.cache import cache_root
@@ -11,31 +15,105 @@ from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step
 from nmerge_core.runs.folder import STATES, Run, Status, delete, list_runs
-from pages.shared.page import begin, how_computed, link
-from pages.shared.runs import run_line, run_panel
+from nmerge_core.task_files import files_in
+from pages.shared.family import family_of
+from pages.shared.page import RESULTS, begin, empty_state, how_computed, result_link
+from pages.shared.runs import run_line, run_panel, took
+from pages.shared.settings import KEPT
+from pages.shared.text import verbatim
 
-PAGES = {
-    "classify": ("pages/2_Neurons.py", "bar_chart"),
-    "cosine": ("pages/4_Similarity.py", "compare_arrows"),
-    "knockout": ("pages/5_Knockout.py", "content_cut"),
-    "linearity": ("pages/6_Linearity.py", "timeline"),
-    "merge": ("pages/7_Merge.py", "merge"),
-    "evaluate": ("pages/8_Evaluate.py", "checklist"),
-}
-AT_ONCE = 20
 LISTED_FILES = 12
+ROWS = 14  # of the table that are seen at once
+SHOWN = 5  # runs that are shown in full at once
+OPEN_STATES = ("running", "queued")  # their panels are shown without being asked for
+
+
+def described(runs: Sequence[Run], chosen: Family) -> pd.DataFrame:
+    """A row per run, newest first: what it is, whose, how far, and what it takes on the disk."""
+    states = [run.status() for run in runs]
+    return pd.DataFrame(
+        {
+            "id": [run.id for run in runs],
+            "state": [status.state for status in states],
+            "kind": [run.kind for run in runs],
+            "run": [run.title for run in runs],
+            "family": [family_of(run, chosen).name for run in runs],
+            "started": [pd.Timestamp(run.created, unit="s", tz="UTC") for run in runs],
+            "took": [took(status) or "–" for status in states],
+            "disk": [on_disk(str(run.folder), status.updated) for run, status in zip(runs, states, strict=True)],
+        }
+    )
+
+
+@st.cache_data(max_entries=4096, show_spinner=False)
+def on_disk(folder: str, updated: float) -> int:
+    """Bytes of a run's files; `updated` is there to make the cache forget a run that went on."""
+    return sum(os.path.getsize(path) for path in files_in(Path(folder)))
+
+
+def filtered(table: pd.DataFrame) -> pd.Series:
+    """Draw the filters; which rows are left by them."""
+    left = pd.Series(True, index=table.index)
+    boxes = {"state": "States", "kind": "Kinds", "family": "Families"}
+    for column, (name, words) in zip(st.columns(3), boxes.items(), strict=True):
+        present = sorted(set(table[name]), key=STATES.index if name == "state" else None)
+        chosen = column.multiselect(words, present, key=f"runs_{name}", placeholder="All", **KEPT)
+        left &= table[name].isin(chosen) if chosen else True
+    return left
+
+
+def folded(table: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a run without a result, while those are folded away; a switch shows them."""
+    without = table["state"].isin(("failed", "cancelled", "interrupted"))
+    if not without.any() or st.session_state.get("runs_state"):
+        return without & False
+    number = int(without.sum())
+    if st.toggle(f"Show {number:,} without a result: failed, cancelled, interrupted", key="runs_without", **KEPT):
+        return without & False
+    return without
+
+
+def draw_table(table: pd.DataFrame) -> list[str]:
+    """Draw the runs; return the ids of those that are picked."""
+    disk = style.size(float(table["disk"].sum()))
+    st.caption(f"{style.counted(len(table), 'run')}, {disk} on the disk. Pick rows to see runs, and to delete them.")
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        height=35 * (min(ROWS, len(table)) + 1) + 3,
+        key="runs_table",
+        on_select="rerun",
+        selection_mode="multi-row",
+        column_order=["state", "run", "kind", "family", "started", "took", "disk"],
+        column_config={
+            "run": st.column_config.TextColumn(width="large"),
+            "started": st.column_config.DatetimeColumn(format="D MMM, HH:mm", timezone=st.context.timezone),
+            "disk": st.column_config.NumberColumn(format="bytes", help="What its folder takes on the disk"),
+        },
+    )
+    rows = event["selection"]["rows"]
+    return [str(table.iloc[row]["id"]) for row in rows if row < len(table)]
+
+
+def draw_delete(runs: Sequence[Run]) -> None:
+    """Delete what is picked, after a question; what is going stays."""
+    ended = [run for run in runs if not run.status().active]
+    with st.popover(f"Delete {style.counted(len(ended), 'run')}", icon=":material/delete:", key="runs_delete_ask"):
+        st.markdown("Delete these runs and their results? Other pages will offer to start them again.")
+        if st.button("Delete for good", type="primary", key="runs_delete"):
+            remove(ended)
 
 
 def draw(run: Run, status: Status, family: Family) -> None:
     """The state, results, parameters and log of one run, and what can be done with it."""
+    st.markdown(run_line(run, status))
     if run_panel(run):
         with st.container(horizontal=True, vertical_alignment="center"):
-            if run.kind in PAGES:  # others were started from Python or the command line
-                page, icon = PAGES[run.kind]
-                link(page, "See the result", icon, family, run=run.id)
-            st.caption(f"{run.results}")
+            if run.kind in RESULTS:  # others were started from Python or the command line
+                result_link(run, "See the result", family)
+            st.caption(verbatim(run.results))
         files = sorted(path for path in run.results.rglob("*") if path.is_file())
-        listed = [f"`{file.relative_to(run.results)}` {style.size(file.stat().st_size)}" for file in files]
+        listed = [f"**{verbatim(file.relative_to(run.results))}** {style.size(file.stat().st_size)}" for file in files]
         more = f" · and {len(files) - LISTED_FILES} more files" if len(files) > LISTED_FILES else ""
         st.caption(" · ".join(listed[:LISTED_FILES]) + more)
     if status.peak_memory:
@@ -47,15 +125,16 @@ def draw(run: Run, status: Status, family: Family) -> None:
         with st.popover("Delete", icon=":material/delete:", key=f"run_delete_ask_{run.id}"):
             st.markdown("Delete this run and its results? Other pages will offer to start it again.")
             if st.button("Delete for good", type="primary", key=f"run_delete_{run.id}"):
-                remove(run)
+                remove([run])
 
 
-def remove(run: Run) -> None:
-    """Delete the run, or say why that cannot be."""
+def remove(runs: Sequence[Run]) -> None:
+    """Delete runs, or say why that cannot be."""
     try:
-        delete(run)
+        for run in runs:
+            delete(run)
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         st.rerun()
 
@@ -67,28 +146,26 @@ family = begin(
     "Runs go on when the page is closed, one after the other.",
     needs_models=False,
 )
-everything = [(run, run.status()) for run in list_runs(cache_root())]
-if not everything:
-    st.info("Nothing was started yet. The Neurons page is a good beginning.", icon=":material/list_alt:")
-    link("pages/2_Neurons.py", "Which neurons do what?", "bar_chart", family)
+listed = list_runs(cache_root())
+if not listed:
+    if empty_state(
+        "Nothing was started yet. The Neurons page is a good beginning.", "Which neurons do what?", "runs_begin"
+    ):
+        st.switch_page("pages/2_Neurons.py", query_params={"family": family.name})
     st.stop()
-present = [state for state in STATES if any(status.state == state for _, status in everything)]
-chosen = st.pills("State", present, selection_mode="multi", key="runs_states", help="All, if none is chosen")
-listed = [(run, status) for run, status in everything if not chosen or status.state in chosen]
-asked = st.query_params.get("run")
-places = [place for place, (run, _) in enumerate(listed, start=1) if run.id == asked]
-shown = max(
-    [st.session_state.setdefault("runs_shown", AT_ONCE), *places]
-)  # the one that the address names is among them
-for run, status in listed[:shown]:
-    opens = status.state not in ("done", "cancelled") or run.id == asked
-    box = st.expander(run_line(run, status), expanded=opens, key=f"run_{run.id}", on_change="rerun")
-    if box.open:
-        with box:
-            draw(run, status, family)
-if len(listed) > shown and st.button(f"Show more ({len(listed) - shown} older)", key="runs_more"):
-    st.session_state["runs_shown"] = shown + AT_ONCE
-    st.rerun()
+table = described(listed, family)
+table = table[filtered(table)]
+table = table[~folded(table)].reset_index(drop=True)
+asked = st.query_params.get("run", "")
+picked = draw_table(table)
+runs = {run.id: run for run in listed}
+going = [name for name in table["id"] if runs[name].status().state in OPEN_STATES]
+shown = [runs[name] for name in dict.fromkeys([*picked, *([asked] if asked in runs and not picked else []), *going])]
+if len(picked) > 1:
+    draw_delete([runs[name] for name in picked])
+for run in shown[:SHOWN]:
+    with st.container(border=True):
+        draw(run, run.status(), family)
 how_computed(
     "A run's folder is named after its kind and a hash of its parameters, of the content of its models, corpora and "
     "other inputs, and of the version of what computes it: asking again for the same finds the same run, and a changed "

@@ -255,8 +255,8 @@ def test_fisher_information_equals_the_running_models_squared_gradients(
         for name, value in model.named_parameters():
             expected[name] += value.grad**2 / len(TOKENS)
     for stored in stored_weights(model, {name: tensor.shape for name, tensor in checkpoint.tensors.items()}):
-        for name, value in stored.load(found).items():
-            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6 * expected[name].max().item())
+        for name, held in stored.load(found).items():
+            torch.testing.assert_close(held, expected[name], rtol=1e-4, atol=1e-6 * expected[name].max().item())
 
 
 def cells(family: Family, models: SimpleNamespace, folder: Path) -> str:

@@ -13,8 +13,19 @@
 Only `base` and `models` are needed. Relative paths count from the file's folder.
 """
 
+from nmerge_core.family.contents import check_readable
 from nmerge_core.family.family import Family, Member
-from nmerge_core.family.kept import delete_family, demo_family, families, save_family
+from nmerge_core.family.kept import delete_family, demo_family, families, rename_family, save_family
 from nmerge_core.family.read import load_family
 
-__all__ = ["Family", "Member", "delete_family", "demo_family", "families", "load_family", "save_family"]
+__all__ = [
+    "Family",
+    "Member",
+    "check_readable",
+    "delete_family",
+    "demo_family",
+    "families",
+    "load_family",
+    "rename_family",
+    "save_family",
+]

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 from nmerge_core.cache import DEMO
@@ -45,6 +46,20 @@ def save_family(family: Family, folder: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # as versions up to 0.2 kept it
+    return file
+
+
+def rename_family(family: Family, name: str, root: Path) -> Path:
+    """Save a family of a cache under another name, take away the file of the old one, and return the new file.
+
+    Raises:
+        InputError: as `save_family`; or there is a family of that name already.
+    """
+    if name != family.name and name in families(root):
+        raise InputError(f"There is a family “{name}” already; choose another name, or delete that one first.")
+    file = save_family(replace(family, name=name), root / "families")
+    if name != family.name:
+        delete_family(family.name, root)
     return file
 
 

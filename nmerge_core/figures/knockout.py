@@ -34,6 +34,7 @@ def curves(frame: pd.DataFrame, name: str, colours: Mapping[str, str], *, dark: 
         colours: The colour of each category.
         dark: The reader's theme.
     """
+    frame, colours, name = style.plain_table(frame), style.plain_keys(colours), style.plain(name)
     known = metric(name)
     scale = 100 if known.share else 1
     rows = frame[frame["metric"] == name]

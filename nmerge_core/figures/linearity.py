@@ -33,6 +33,7 @@ def nonlinearity(
         title: How a panel's title is made from the model's name.
         dark: The reader's theme.
     """
+    frame, colours = style.plain_table(frame), style.plain_keys(colours)
     mean = frame.assign(part=parts(frame)).groupby(["model", "part", "layer"], sort=False)["value"].mean().reset_index()
     models = list(dict.fromkeys(mean["model"]))
     traces: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ def by_layer(frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, dar
         colours: The colour of each model.
         dark: The reader's theme.
     """
+    frame, colours = style.plain_table(frame), style.plain_keys(colours)
     [number] = [column for column in frame.columns if column not in ("model", "layer", "part")]
     frame = frame if "part" in frame else frame.assign(part="")
     found = list(dict.fromkeys(frame["part"]))

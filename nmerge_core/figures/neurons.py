@@ -24,6 +24,7 @@ def categories_by_layer(
 
     Source: NeuronMerge, Figs. 3 and 6.
     """
+    frame, colours = style.plain_table(frame), style.plain_keys(colours)
     bars = {label: colour for label, colour in colours.items() if label in frame}
     if len(bars) > 1:
         bars["intersection"] = INTERSECTION
@@ -84,7 +85,8 @@ def proportions(
 
     Source: NeuronMerge, Fig. 2a.
     """
-    counts = frame.groupby("category", sort=False)[list(labels)].sum()
+    frame, colours, labels = style.plain_table(frame), style.plain_keys(colours), [*map(style.plain, labels)]
+    counts = frame.groupby("category", sort=False)[labels].sum()
     shares = counts / counts.sum()
     traces = []
     for category, colour in colours.items():
@@ -93,7 +95,7 @@ def proportions(
         bar = {
             "type": "bar",
             "orientation": "h",
-            "y": list(labels),
+            "y": labels,
             "x": [100 * share for share in share_of],
             "name": category,
             "marker": {"color": colour},
@@ -138,6 +140,7 @@ def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, d
 
     Source: NeuronMerge, Fig. 9.
     """
+    frame, colours, label = style.plain_table(frame), style.plain_keys(colours), style.plain(label)
     per_layer = frame.groupby("layer")[label].sum().to_dict()
     traces = []
     for category, colour in colours.items():

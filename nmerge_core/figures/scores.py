@@ -73,6 +73,7 @@ def bars(
         base: The model the hover compares with; none when empty.
         dark: The reader's theme.
     """
+    scores, colours, models = style.plain_table(scores), style.plain_keys(colours), [*map(style.plain, models)]
     kept = primary(scores)
     tasks = list(dict.fromkeys(kept["task"]))
     names = {task: metric(kept.loc[kept["task"] == task, "metric"].iloc[0]) for task in tasks}

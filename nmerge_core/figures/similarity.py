@@ -19,6 +19,7 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
         colours: The colour of each model.
         dark: The reader's theme.
     """
+    summary, colours = style.plain_table(summary), style.plain_keys(colours)
     found = [matrix for matrix in MATRICES if (summary["matrix"] == matrix).any()]  # not every MLP has a gate
     traces = []
     for index, matrix in enumerate(found):

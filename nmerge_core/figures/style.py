@@ -1,7 +1,12 @@
 """One colour for one thing, one layout and one way to write numbers, in every figure."""
 
-from collections.abc import Sequence
-from typing import Any
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import pandas as pd
+
+Value = TypeVar("Value")
 
 COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translation": "#E69F00"}
 # For categories of the user's own: what Okabe–Ito has left, then colours that stay apart for the colour-blind too.
@@ -72,6 +77,23 @@ def template(dark: bool = False) -> dict[str, Any]:
     }
 
 
+def plain(text: str) -> str:
+    """A text of foreign origin for Plotly to draw letter by letter, not `<b>`, `<a href>`, `&lt;`, `$x$` as markup."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def plain_keys(named: Mapping[str, Value]) -> dict[str, Value]:
+    """The same of the names in a mapping."""
+    return {plain(name): value for name, value in named.items()}
+
+
+def plain_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same of a table's texts and of the names of its columns."""
+    texts = frame.select_dtypes(["object", "string"])
+    written = {name: [plain(each) if isinstance(each, str) else each for each in texts[name]] for name in texts}
+    return frame.assign(**written).rename(columns=plain)
+
+
 def significant(value: float) -> str:
     """A number with three significant digits and thousands separated: 0.000123, 0.0700, 12.3, 12,345."""
     if value == 0:
@@ -85,6 +107,11 @@ def significant(value: float) -> str:
 def count(value: float) -> str:
     """A number of things with thousands separated: `12,345`; parts of one thing with one decimal."""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words: `1 model`, `3 models`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def percent(share: float) -> str:
@@ -103,6 +130,8 @@ def size(n_bytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time in the units one would say it in: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    if 0 < seconds < 0.5:
+        return "< 1 s"
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

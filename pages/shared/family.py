@@ -1,12 +1,19 @@
 """The family a page shows: the one chosen in the sidebar, and the colours of its models and categories."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from os.path import expanduser
+from pathlib import Path
 
 import streamlit as st
 
 from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.checkpoints import inspect_family
+from nmerge_core.errors import InputError
 from nmerge_core.family import Family, demo_family, families, load_family
 from nmerge_core.figures import style
+from nmerge_core.merging.recipe.mergekit_recipe import named_models
+from nmerge_core.runs.folder import Run, find
 
 
 def chosen_family() -> Family:
@@ -17,6 +24,49 @@ def chosen_family() -> Family:
     """
     file = families(cache_root()).get(st.session_state.get("family", DEMO))
     return load_family(file) if file else demo_family(cache_root())
+
+
+def all_families() -> list[Family]:
+    """The demo family and those that were saved; a file that is not a family's is left out."""
+    found = [demo_family(cache_root())]
+    for file in families(cache_root()).values():
+        with suppress(InputError):
+            found.append(load_family(file))
+    return found
+
+
+def family_of(run: Run, chosen: Family) -> Family:
+    """The family that a run is of: `chosen` where its models are among that one's, else another; `chosen` if none."""
+    models = _models_of(run)
+    return next((family for family in (chosen, *all_families()) if models <= _references(family)), chosen)
+
+
+def unfit(family: Family) -> dict[str, str]:
+    """The fine-tunes that do not fit the base, by label, and why: such are neither merged nor compared."""
+    reports = {model.label: inspect_family(family.base, [model.reference]) for model in family.models}
+    return {label: report.errors[0] for label, report in reports.items() if report.errors}
+
+
+def _references(family: Family) -> set[str]:
+    return {full(member.reference) for member in family.members}
+
+
+def _models_of(run: Run) -> set[str]:
+    """The models that a run reads; in place of a merged one those it was made of."""
+    asked = run.parameters
+    named = {asked.get("model"), asked.get("base"), *(asked.get("models") or ())} - {None}
+    named |= set(named_models(asked["recipe"])) if run.kind == "merge" else set()
+    found: set[str] = set()
+    for reference in named:
+        merge = find(cache_root(), Path(reference).parts[-3] if reference.endswith("/results/merged") else "")
+        found |= {full(reference)} if merge is None else _models_of(merge)
+    return found
+
+
+def full(reference: str) -> str:
+    """Write a model's reference as runs keep it: a local folder by its whole path."""
+    path = Path(expanduser(reference))
+    return str(path.resolve()) if path.exists() else reference
 
 
 def member_colours(family: Family, dark: bool = False) -> dict[str, str]:

@@ -18,6 +18,7 @@ from pages.shared.page import tell_lack
 from pages.shared.results import Merged, model_colours, zipped
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch, own_code_switch
+from pages.shared.text import verbatim
 
 DOWNLOAD_LIMIT = 64e6  # bytes of a checkpoint that is offered as a zip
 
@@ -55,7 +56,7 @@ def draw_report(merge: Merged, family: Family) -> None:
     references = [model["model"] for model in report["models"]]
     names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
     for warning in facts.get("warnings", []):
-        st.warning(warning)
+        st.warning(verbatim(warning))
     for result in report.get("results", []):
         draw_result(result, facts[result["name"]], names, family)
     st.subheader("How good it is", anchor=False)
@@ -68,7 +69,7 @@ def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str],
     if form == "number":
         st.caption(f"{title} = **{number(found)}**", help=result["help"] or None)
     elif form == "models":
-        each = " · ".join(f"{names.get(own, own)} **{number(value)}**" for own, value in found.items())
+        each = " · ".join(f"{verbatim(names.get(own, own))} **{number(value)}**" for own, value in found.items())
         st.caption(f"{title}: {each}", help=result["help"] or None)
     elif form == "history":
         st.subheader(title, anchor=False)

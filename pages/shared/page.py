@@ -11,9 +11,11 @@ from nmerge_core.family import Family, delete_family, demo_family, families
 from nmerge_core.figures.style import COLOURS, MERGE
 from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
-from nmerge_core.runs.folder import list_runs
+from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.version import __version__
-from pages.shared.family import chosen_family
+from pages.shared.family import chosen_family, family_of
+from pages.shared.settings import asked_settings, refused
+from pages.shared.text import verbatim
 
 NAVIGATION = {
     "": [("app.py", "Home", "home")],
@@ -65,6 +67,7 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
         The family chosen in the sidebar.
     """
     st.set_page_config(f"{title} · NMerge", ICON, layout="wide")
+    asked = asked_settings()
     st.html(STYLE)
     with st.sidebar:
         st.html('<div class="nav-brand">NMerge<small>neurons, seen and merged</small></div>')
@@ -75,11 +78,14 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
             for path, label, icon in links:
                 link(path, label, icon, family)
         _worker_state()
+    if st.session_state.get("page_head", ("",))[0] != title:
+        st.session_state.pop("opened_run", None)  # a page that one comes back to may be asked for the same run again
     st.session_state["page_head"] = (title, question, sentence, family.name)  # for `how_computed`, in fragments too
     st.title(question, anchor=False)
     st.markdown(sentence)
+    st.session_state["page_asked"] = (st.container(), asked)
     if error:
-        st.error(error)
+        st.error(verbatim(error))
         if (broken := st.session_state["family"]) in families(cache_root()):
             st.caption("Mend that file, or delete the family and make it anew. Models and runs stay.")
             if st.button("Delete this family", key="family_delete", icon=":material/delete:"):
@@ -87,7 +93,7 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
                 st.rerun()
         st.stop()
     if needs_models and (missing := family.missing):
-        st.info(f"Not on this machine yet: {', '.join(missing)}.", icon=":material/download:")
+        st.info(f"Not on this machine yet: {verbatim(', '.join(missing))}.", icon=":material/download:")
         link("pages/1_Models.py", "Get the models", "deployed_code", family)
         st.stop()
     return family
@@ -97,6 +103,23 @@ def link(path: str, label: str, icon: str, family: Family, **query: str | int) -
     """A link to another page that keeps the chosen family; `query` sets that page's other parameters."""
     parameters = {"family": family.name} | {name: str(value) for name, value in query.items()}
     st.page_link(path, label=label, icon=f":material/{icon}:", query_params=parameters)
+
+
+RESULTS = {
+    "classify": ("pages/2_Neurons.py", "bar_chart"),
+    "cosine": ("pages/4_Similarity.py", "compare_arrows"),
+    "knockout": ("pages/5_Knockout.py", "content_cut"),
+    "linearity": ("pages/6_Linearity.py", "timeline"),
+    "merge": ("pages/7_Merge.py", "merge"),
+    "evaluate": ("pages/8_Evaluate.py", "checklist"),
+}  # where a kind of run that pages start shows its result
+
+
+def result_link(run: Run, label: str, chosen: Family) -> None:
+    """A link to where a run's result is shown, for its own family; to Runs where there is none, or no such page."""
+    [(runs, _, runs_icon)] = NAVIGATION["Work"]
+    path, icon = RESULTS.get(run.kind if run.status().state == "done" else "", (runs, runs_icon))
+    link(path, label, icon, family_of(run, chosen), run=run.id)
 
 
 def tell_lack(family: Family, what: str, why: str) -> None:
@@ -115,11 +138,12 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
 
     Beside it the page is offered as a notebook, of that formula and that Python.
     """
+    _tell_refused()
     title, question, sentence, family = st.session_state["page_head"]
     context = (
-        f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{family}*. It runs from "
-        "top to bottom wherever NMerge is installed, without the app. What was computed before is taken from the "
-        f"cache, `{cache_root()}`; where NMerge has another one, set `NMERGE_CACHE` to it."
+        f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{verbatim(family)}*. It "
+        "runs from top to bottom wherever NMerge is installed, without the app. What was computed before is taken from "
+        f"the cache, `{cache_root()}`; where NMerge has another one, set `NMERGE_CACHE` to it."
     )
     notebook = Notebook(question, context, formula_markdown, steps)
     folded, beside = st.columns([5, 1.2])
@@ -142,6 +166,13 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
         st.code(notebook.script, language="python")
 
 
+def _tell_refused() -> None:
+    """Say below the page's head which settings of its address its controls did not take."""
+    place, asked = st.session_state.pop("page_asked", (None, {}))  # not again where a fragment alone is drawn again
+    for sentence in refused(asked):
+        place.warning(sentence, icon=":material/link_off:")
+
+
 def empty_state(text: str, button_label: str, key: str) -> bool:
     """A box saying what is missing, with the one button that gets it; true when it was clicked."""
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
@@ -151,7 +182,9 @@ def empty_state(text: str, button_label: str, key: str) -> bool:
 
 def _choose_family() -> tuple[Family, str]:
     """Draw the choice; return the family and an empty text, or the demo and why another cannot be shown."""
-    names, asked = [DEMO, *families(cache_root())], st.query_params.get("family", DEMO)
+    names = [DEMO, *families(cache_root())]
+    # What a page has just chosen is in the address only after this run.
+    asked = st.session_state.pop("family_chosen", None) or st.query_params.get("family", DEMO)
     if st.session_state.get("family") in names:  # set again, else what an address has chosen is lost on the next page
         st.session_state["family"] = st.session_state["family"]
     st.selectbox(

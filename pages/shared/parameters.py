@@ -1,6 +1,5 @@
 """A merge method's controls, drawn from how the registry describes its parameters; no method is named here."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,9 @@ from nmerge_core.input_parameters import Input, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from pages.shared.recipe_controls import joined, text_key
+from pages.shared.settings import KEPT
+from pages.shared.text import shortened, verbatim
 
 COLUMNS = 3
 UNSET = "default"  # the placeholder of a parameter that is left unset
@@ -81,12 +83,16 @@ def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) ->
     with st.container(key=f"merge_{parameter.name}", gap="xxsmall"):
         st.markdown(f"**{parameter.title}**", help=parameter.help)
         values = []
-        for index, (column, name) in enumerate(zip(st.columns(max(COLUMNS, len(names))), names, strict=False)):
-            told = drawn.known.get(parameter.name)
-            mine = parameter.with_(help="", default=told[index] if told else parameter.default)
+        places = [column for _ in names[::COLUMNS] for column in st.columns(COLUMNS)]  # a row for every few
+        for index, (column, name) in enumerate(zip(places, names, strict=False)):
+            told, full_name = drawn.known.get(parameter.name), verbatim(name) if shortened(name) != name else ""
+            mine = parameter.with_(
+                help=full_name,
+                default=told[index] if told else parameter.default,
+            )
             with column:
                 key = f"{drawn.method.name}_{parameter.name}_{name}"
-                values.append(_control(drawn, mine, f"{name} {noun}", key, told=True))
+                values.append(_control(drawn, mine, verbatim(f"{shortened(name)} {noun}".strip()), key, told=True))
     return values
 
 
@@ -98,24 +104,22 @@ def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: 
         return _part(drawn, parameter, label, key)
     if isinstance(parameter, Number):
         if parameter.auto:
-            if st.toggle(f"{label} auto", default == "auto", key=f"{key}_auto", help=parameter.help):
+            if st.toggle(f"{label} auto", default == "auto", key=f"{key}_auto", help=parameter.help, **KEPT):
                 return "auto"
             default = (parameter.low or 0.0) + 1.0 if default == "auto" else default
         return _number(parameter, label, key, default)
     if isinstance(parameter, Choice):
         return _choice(parameter.choices, label, key, default, parameter.help)
     if isinstance(parameter, Flag) and default is not None:
-        return st.toggle(label, default, key=key, help=parameter.help)
+        return st.toggle(label, default, key=key, help=parameter.help, **KEPT)
     if isinstance(parameter, Flag):
         words = {"yes": True, "no": False}
-        chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET)
+        chosen = st.selectbox(label, list(words), None, key=key, help=parameter.help, placeholder=UNSET, **KEPT)
         return words[chosen] if chosen is not None else None
     several = isinstance(parameter, Names | Several)
-    if several:
-        default = ", ".join(default or ())
-    # A box keeps its text when only its default changes, so its key changes with the family and what that tells.
-    key = f"{key}_{drawn.family}_{hashlib.sha256(str(default).encode()).hexdigest()[:8]}"
-    text = st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET).strip()
+    default = joined(default) if several else default
+    key = text_key(key, drawn.family, default)
+    text = st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET, **KEPT).strip()
     if several:
         return [name.strip() for name in text.split(",") if name.strip()] or None
     return text or None
@@ -124,7 +128,7 @@ def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: 
 def _choice(choices: Sequence[str], label: str, key: str, default: str | None, help: str) -> str | None:
     index = choices.index(default) if default is not None else None
     words = [choice.replace("_", " ") for choice in choices]
-    chosen = st.selectbox(label, words, index, key=key, help=help, placeholder=UNSET)
+    chosen = st.selectbox(label, words, index, key=key, help=help, placeholder=UNSET, **KEPT)
     return choices[words.index(chosen)] if chosen is not None else None
 
 
@@ -155,5 +159,7 @@ def _number(parameter: Number, label: str, key: str, default: float | None) -> f
     value = kind(default) if default is not None else None
     if value is None or low is None or high is None:
         shown = "%d" if parameter.whole else "%g"
-        return st.number_input(label, low, high, value, step, shown, key=key, help=parameter.help, placeholder=UNSET)
-    return st.slider(label, low, high, value, step, key=key, help=parameter.help)
+        return st.number_input(
+            label, low, high, value, step, shown, key=key, help=parameter.help, placeholder=UNSET, **KEPT
+        )
+    return st.slider(label, low, high, value, step, key=key, help=parameter.help, **KEPT)

@@ -4,7 +4,6 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.kept_files import reading
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
-from nmerge_core.runs.folder import Run, find, list_runs
-from pages.shared.family import member_colours
+from nmerge_core.runs.folder import Run, list_runs
+from pages.shared.family import full, member_colours
+from pages.shared.settings import named_run
 
 
 def read_table(run: Run, name: str, models: Sequence[str] = ()) -> pd.DataFrame:
@@ -45,14 +45,8 @@ def _read_csv(path: str, modified: int) -> pd.DataFrame:
 
 def asked_parameters(kind: str) -> dict[str, Any]:
     """The parameters of the run the address names (`?run=…`), for the page's controls to start at; else none."""
-    run = find(cache_root(), st.query_params.get("run", ""))
-    return run.parameters if run is not None and run.kind == kind else {}
-
-
-def full(reference: str) -> str:
-    """Write a model's reference as runs keep it: a local folder by its whole path."""
-    path = Path(expanduser(reference))
-    return str(path.resolve()) if path.exists() else reference
+    run = named_run(kind)
+    return run.parameters if run is not None else {}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status, delete
+from pages.shared.text import verbatim
 
 BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
 
@@ -23,11 +24,26 @@ def latest_run(kind: str, parameters: dict[str, Any]) -> Run | None:
         return None
 
 
+def took(status: Status) -> str:
+    """How long an ended run went on; nothing where that is not known, or too short to tell."""
+    seconds = status.seconds if status.seconds is not None and not status.active else 0.0
+    return style.duration(seconds) if seconds >= 0.5 else ""
+
+
 def run_line(run: Run, status: Status) -> str:
     """One line of Markdown for a run: its state, what it is, when it was started and how long it took."""
-    began = time.strftime("%d %b, %H:%M", time.localtime(run.created))
-    took = f" · {style.duration(status.seconds)}" if status.seconds is not None and not status.active else ""
-    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}] **{run.title}** · {began}{took}"
+    lasted = f" · {seconds}" if (seconds := took(status)) else ""
+    return f"{state_badge(status)} **{verbatim(run.title)}** · {began(run)}{lasted}"
+
+
+def state_badge(status: Status) -> str:
+    """A run's state in its colour, as Markdown."""
+    return f":{BADGES.get(status.state, 'orange')}-badge[{status.state}]"
+
+
+def began(run: Run) -> str:
+    """When a run was started, in the words of lists."""
+    return time.strftime("%d %b, %H:%M", time.localtime(run.created))
 
 
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:
@@ -42,7 +58,7 @@ def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, titl
         try:
             run = client.submit(kind, parameters, title)
         except InputError as error:
-            st.error(str(error))
+            st.error(verbatim(error))
         else:
             st.rerun()
     return run
@@ -82,8 +98,8 @@ def _draw_progress(run: Run, status: Status) -> None:
 def progress_sentence(run: Run, status: Status) -> str:
     """What is being done, how far it is, how fast, and how long it will take."""
     if status.state == "queued":
-        return f"{run.title}: waiting its turn"
-    parts = [f"{run.title}: {status.stage or 'starting'}"]
+        return f"{verbatim(run.title)}: waiting its turn"
+    parts = [f"{verbatim(run.title)}: {verbatim(status.stage or 'starting')}"]
     if status.total:
         parts.append(f"{style.count(status.done)} of {style.count(status.total)} {status.unit}".strip())
     if status.rate:
@@ -93,9 +109,15 @@ def progress_sentence(run: Run, status: Status) -> str:
     return " · ".join(parts)
 
 
+def ended(run: Run, status: Status) -> str:
+    """How a run ended and why, as Markdown; a message that only says the state again is left out."""
+    said = status.message.rstrip(".").lower() != status.state
+    return f"**{verbatim(run.title)}** · {status.state}.{f' {verbatim(status.message)}' if said else ''}"
+
+
 def _draw_ended(run: Run, status: Status) -> None:
     """Why there is no result, and what can be done: start again, or delete what is damaged."""
-    (st.error if status.state == "failed" else st.warning)(f"**{run.title}** · {status.state}. {status.message}")
+    (st.error if status.state == "failed" else st.warning)(ended(run, status))
     damaged = status.state == "damaged"
     with st.container(horizontal=True):
         again = "Make it anew" if damaged else "Start again"
@@ -110,7 +132,7 @@ def attempt(change: Callable[[], object], *, rerun: bool = False) -> None:
     try:
         change()
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         if rerun:
             st.rerun()

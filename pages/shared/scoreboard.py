@@ -16,6 +16,7 @@ from pages.shared.charts import dark, show
 from pages.shared.results import read_table
 from pages.shared.runs import latest_run, run_panel
 from pages.shared.tasks import has_own_code, runs_code, task_name
+from pages.shared.text import verbatim
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str
     """
     if scoring.left_out:
         names = "; ".join(f"{task_name(task)}, which would run {what}" for task, what in scoring.left_out.items())
-        st.caption(f"Left out: {names}. Switch that on above.")
+        st.caption(f"Left out: {verbatim(names)}. Switch that on above.")
     scoring = scoring.allowed
     if not scoring.tasks:
         return
@@ -84,7 +85,7 @@ def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str
     done = [name for name in models if states[name] == "done"]
     active = [name for name in models if states[name] in ("queued", "running")]
     rest = [name for name in models if name not in (*done, *active)]
-    if rest and st.button(f"Score {_counted(rest)}", type="primary", key=key):
+    if rest and st.button(f"Score {verbatim(_counted(rest))}", type="primary", key=key):
         _start(models, rest, scoring)
     _panels(runs, states, active, rest)
     if done:
@@ -97,7 +98,7 @@ def _start(models: Mapping[str, str], names: Sequence[str], scoring: Scoring) ->
         for name in names:
             client.submit("evaluate", scoring.parameters(models[name]), f"Scores of {name}")
     except InputError as error:
-        st.error(str(error))
+        st.error(verbatim(error))
     else:
         st.rerun()
 
@@ -111,7 +112,7 @@ def _panels(
         if (run := runs[name]) is not None:
             run_panel(run)
     if len(going) > 1:
-        st.caption(f"Then {', '.join(going[1:])}.")
+        st.caption(f"Then {verbatim(', '.join(going[1:]))}.")
 
 
 def _draw(scores: pd.DataFrame, names: Sequence[str], colours: Mapping[str, str], key: str) -> None:

@@ -4,9 +4,11 @@ from typing import Any
 import pytest
 
 import nmerge_core as nm
+from nmerge_core.family import demo_family
 from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.runs.request import resolve
+from pages.shared.family import family_of
 from pages.shared.tasks import runs_code
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
@@ -103,3 +105,43 @@ def test_the_code_benchmarks_are_known_to_run_code(tiny_cache: Path, task: str, 
     request = resolve(empty_cache, "evaluate", asked)
     assert request.parameters["tasks"] == [task, "hellaswag"]
     assert request.inputs[task] and not request.inputs["hellaswag"]  # its YAML is ours; the other is lm-eval's
+
+
+def test_a_score_run_opens_on_exactly_its_model_and_tasks_in_its_family(tiny_cache: Path, open_page: OpenPage) -> None:
+    run = done(tiny_cache, "evaluate", parameters(tiny_cache, "math", limit=20), "Scores of math")
+    merged = done(
+        tiny_cache,
+        "merge",
+        {"recipe": {"merge_method": "linear", "models": [{"model": models(tiny_cache)["math"]}], "seed": 3}},
+        "Another",
+    )
+    of_merge = done(
+        tiny_cache, "evaluate", parameters(tiny_cache, "math") | {"models": [str(merged.results / "merged")]}, "Of it"
+    )
+    chosen = demo_family(tiny_cache)
+    assert models(tiny_cache)["math"] in family_of(run, chosen).references
+    assert models(tiny_cache)["math"] in family_of(of_merge, chosen).references
+    app = open_page(PAGE, family=FAMILY, run=run.id)
+    assert app.multiselect(key="evaluate_models").value == ["math"]
+    assert app.multiselect(key="evaluate_tasks").value == run.parameters["tasks"]
+    assert app.number_input(key="evaluate_limit").value == 20
+    assert list(drawn(app).data[0].y) == ["math"]
+    app.multiselect(key="evaluate_models").set_value(["base"]).run()
+    assert app.multiselect(key="evaluate_models").value == ["base"]  # and may be moved from there
+    app = open_page(PAGE, family=FAMILY, run=of_merge.id)
+    [name] = app.multiselect(key="evaluate_models").value
+    assert name.startswith("Another")
+
+
+def test_what_an_address_asks_for_in_vain_is_said(open_page: OpenPage) -> None:
+    app = open_page(PAGE, family="tiny", evaluate_limit="-3", evaluate_models="math", evaluate_lmit="20")
+    assert [warning.value for warning in app.warning] == [
+        "The address asks for **evaluate_limit** = \\-3, which cannot be; shown is nothing.",
+        "The address asks for **evaluate_lmit** = 20, which is no setting of this page as it stands.",
+    ]
+    assert app.multiselect(key="evaluate_models").value == ["math"]
+
+
+def test_models_without_tasks_can_be_asked(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE, family="tiny")
+    assert app.text_area(key="evaluate_prompt") and any("names no tasks" in info.value for info in app.info)

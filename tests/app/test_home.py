@@ -11,10 +11,15 @@ def text_of(app: AppTest) -> str:
 
 
 def test_home_names_the_family_and_the_last_runs(open_page: OpenPage) -> None:
-    said = text_of(open_page("app.py"))
+    app = open_page("app.py")
+    said = text_of(app)
     assert "**tiny**, a base and its fine-tunes math, code" in said
-    last = [line for line in said.splitlines() if ":green-badge[done]" in line]
-    assert 1 <= len(last) <= 5
+    badges = [line for line in said.splitlines() if ":green-badge[done]" in line]
+    links = {link.proto.label: link.proto for link in app.main if link.type == "page_link"}
+    assert 1 <= len(badges) <= 5 and "Classify base" in links
+    assert links["Classify base"].page.endswith("Neurons") and "run=classify-" in links["Classify base"].query_string
+    [figure] = app.get("bidi_component")  # what is known of the family already
+    assert "neurons_" in figure.proto.json or "share of neurons" in figure.proto.json
 
 
 def test_a_fresh_cache_leads_to_the_demo(empty_cache: Path) -> None:

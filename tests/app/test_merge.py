@@ -9,7 +9,7 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from nmerge_core.family import Member
+from nmerge_core.family import Member, load_family
 from nmerge_core.figures.style import significant
 from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
@@ -17,6 +17,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
 from nmerge_core.runs import client
+from pages.shared.recipe_controls import control_states
 from pages.shared.results import zipped
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
@@ -57,6 +58,10 @@ def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open
         elif not told:
             assert shown.values().each[parameter.name] == (parameter.default,) * 2, parameter.name
     assert [entry.model for entry in shown.models] == [models(tiny_cache)[name] for name in ("math", "code")]
+    tiny = load_family(tiny_cache / "families" / "tiny.yaml")
+    states = control_states(shown, tiny, {})  # a recipe opened in the controls leaves them as they made it
+    for widget in (*app.slider, *app.selectbox, *app.toggle, *app.number_input, *app.multiselect):
+        assert widget.value == states.get(widget.key, widget.value), widget.key
 
 
 def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
@@ -182,6 +187,8 @@ def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -
     assert sum(len(line.y) for line in figure.data) == len(solved)
     assert {line.name for line in figure.data} == {"math", "code"}
     assert app.button(key="merge_evaluate").label.startswith("Score ")
+    app.button(key="merge_open").click().run()
+    assert not app.exception and recipe_shown(app) == yaml.safe_load(recipe.yaml)
 
 
 def test_a_family_s_tasks_are_what_a_search_scores(tiny_cache: Path, open_page: OpenPage) -> None:
@@ -315,3 +322,33 @@ def test_what_is_no_recipe_is_said_on_the_page_at_once(
     app.text_area(key="merge_yaml").set_value(text).run()
     assert time.process_time() - started < 5
     assert not app.exception and expected in app.error[0].value and len(app.error[0].value) < 700
+
+
+def test_a_recipe_goes_from_controls_to_text_and_back_and_nothing_is_lost(
+    tiny_cache: Path, open_page: OpenPage
+) -> None:
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    app.slider(key="merge_ties_lambda").set_value(0.5).run()
+    written_as_yaml(app)
+    area = app.text_area(key="merge_yaml")
+    assert yaml.safe_load(area.value)["parameters"]["lambda"] == 0.5
+    edited = yaml.safe_load(area.value)
+    edited["models"][1]["parameters"] = {"density": 0.75}
+    edited |= {"seed": 7, "dtype": "float16", "merge_method": "dare_ties"}
+    del edited["parameters"]["trim"]
+    wanted = load_recipe(edited)
+    area.set_value(yaml.safe_dump(edited)).run()
+    way: Any = app.get("button_group")[0]
+    way.set_value("Controls").run()
+    assert not app.exception and app.selectbox(key="merge_method").value == "dare_ties"
+    assert load_recipe(recipe_shown(app)).content == wanted.content
+    written_as_yaml(app)
+    text = app.text_area(key="merge_yaml").value
+    app.text_area(key="merge_yaml").set_value(text.replace("lambda: 0.5", "lambda: [0.1, 0.5]")).run()
+    back: Any = app.get("button_group")[0]
+    back.set_value("Controls").run()  # a gradient has no slider
+    assert (
+        "lambda: [0.1, 0.5]" in app.text_area(key="merge_yaml").value
+        or "- 0.1" in app.text_area(key="merge_yaml").value
+    )
+    assert any("one number for 'lambda'" in info.value for info in app.info)

@@ -1,10 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nmerge_core.family import Family, Member, load_family, save_family
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family, Member, check_readable, load_family, save_family
 from nmerge_core.figures import style
 from pages.shared.family import category_colours, member_colours
 from tests.app.conftest import OpenPage, at, vary_family
@@ -38,6 +40,11 @@ def test_a_fine_tune_of_another_shape_is_refused_in_a_sentence(empty_cache: Path
     assert not app.exception
     assert not app.success
     assert any("model_type" in error.value for error in app.error)
+    app = at("pages/7_Merge.py")
+    app.query_params["family"], app.query_params["merge_method"] = "odd", "TIES-Merging"
+    app.run()
+    assert app.multiselect(key="merge_models").options == []
+    assert any(caption.value.startswith("**other** is left out") for caption in app.caption)
 
 
 def test_a_family_of_a_base_and_its_adapter(empty_cache: Path, tmp_path: Path) -> None:
@@ -145,6 +152,51 @@ def test_a_wrong_form_is_refused_in_a_sentence(open_page: OpenPage, tiny_cache: 
     app.text_input(key="models_name").input("turned").run()
     app.button(key="models_save").click().run()
     assert "two models are called 'base'; give each its own label" in app.error[0].value
+
+
+def test_a_family_is_renamed_and_deleted_and_no_other_is_overwritten(open_page: OpenPage, tiny_cache: Path) -> None:
+    old = vary_family(tiny_cache, "old")
+    app = open_page("pages/1_Models.py", family="old")
+    app.text_input(key="models_name").input("tiny").run()
+    app.button(key="models_rename").click().run()
+    assert "There is a family “tiny” already" in app.error[0].value
+    app.text_input(key="models_name").input("new").run()
+    app.button(key="models_rename").click().run()
+    new = old.with_name("new.yaml")
+    assert not old.exists() and load_family(new).references == load_family(old.with_name("tiny.yaml")).references
+    assert app.selectbox(key="family").value == "new"
+    assert not app.error
+    app.button(key="models_delete").click().run()
+    assert not app.exception and not new.exists() and app.selectbox(key="family").value == "demo"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"corpus": "models"}, "models"),
+        ({"tasks": ("corpus/math.jsonl",)}, "expected the name of a task"),
+        ({"tasks": ("other.yaml",)}, "expected the YAML of a task, with the key 'task'"),
+        ({"tasks": ("none.yaml",)}, "no such task"),
+        ({"base": "corpus"}, "corpus"),
+    ],
+)
+def test_what_no_run_could_read_is_told(
+    tiny_cache: Path, changed: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_cache)
+    Path("other.yaml").write_text("name: not a task\n")
+    careful = replace(load_family(tiny_cache / "families" / "tiny.yaml"), name="careful", **changed).in_full()
+    with pytest.raises(InputError, match=told):
+        check_readable(careful)
+
+
+def test_what_no_run_could_read_is_not_saved(open_page: OpenPage, tiny_cache: Path) -> None:
+    file = vary_family(tiny_cache, "careful", tasks=("/none.yaml",))
+    app = open_page("pages/1_Models.py", family="careful")
+    app.text_input(key="models_name").input("copy").run()
+    app.button(key="models_save").click().run()
+    assert "no such task" in app.error[0].value and not file.with_name("copy.yaml").exists()
+    file.unlink()
 
 
 def test_a_family_s_file_with_a_mistake_is_named_on_every_page(open_page: OpenPage, tiny_cache: Path) -> None:

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,49 +10,67 @@ from tests.app.conftest import OpenPage, at
 LeaveRun = Callable[..., Run]
 
 
-def opened() -> AppTest:
-    app = at("pages/9_Runs.py").run()
+def opened(**query: str) -> AppTest:
+    app = at("pages/9_Runs.py")
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
     assert not app.exception, app.exception
     return app
 
 
+def said(app: AppTest) -> str:
+    return "\n".join(text.value for text in app.markdown)
+
+
 def test_nothing_yet(empty_cache: Path) -> None:
-    assert "Nothing was started yet" in opened().info[0].value
+    assert "Nothing was started yet" in said(opened())
 
 
-def test_every_run_is_listed_with_its_state(leave_run: LeaveRun) -> None:
-    leave_run("first one", "done", started=100.0)
-    leave_run("second one", "failed", message="corpus/math.jsonl, line 17: not JSON")
+def test_every_run_is_a_row_and_those_without_a_result_are_folded_away(leave_run: LeaveRun) -> None:
+    leave_run("first one", "done", started=time.time() - 65)
+    failed = leave_run("second one", "failed", message="corpus/math.jsonl, line 17: not JSON")
     app = opened()
-    labels = [box.label for box in app.expander]
-    assert any(":green-badge[done] **first one**" in label for label in labels)
-    assert any(":red-badge[failed] **second one**" in label for label in labels)
-    assert any("line 17: not JSON" in error.value for error in app.error)
+    table = app.dataframe[0].value
+    assert [*zip(table["state"], table["run"], table["kind"], table["took"], strict=True)] == [
+        ("done", "first one", "cosine", "1 min 05 s")
+    ]
+    assert table["disk"][0] > 0 and any("1 run, " in caption.value for caption in app.caption)
+    app.toggle(key="runs_without").set_value(True).run()
+    assert set(app.dataframe[0].value["run"]) == {"first one", "second one"}
+    assert any("line 17: not JSON" in error.value for error in opened(run=failed.id).error)
 
 
 def test_a_run_whose_worker_died_says_so_and_offers_to_start_again(leave_run: LeaveRun) -> None:
     run = leave_run("killed", "running", pid=2**22 + 1)  # above the kernel's highest process id
-    app = opened()
+    app = opened(run=run.id)
     assert any(STOPPED in warning.value for warning in app.warning)
     assert app.button(key=f"run_restart_{run.id}").label == "Start again"
 
 
-def test_states_filter_the_list(leave_run: LeaveRun) -> None:
+def test_a_state_is_told_once_and_no_time_that_is_none(leave_run: LeaveRun) -> None:
+    run = leave_run("stopped", "cancelled", message="Cancelled.", started=time.time())
+    app = opened(run=run.id)
+    assert [warning.value for warning in app.warning] == ["**stopped** · cancelled."]
+    assert "0 s" not in said(app)
+
+
+def test_states_kinds_and_families_filter_the_table(leave_run: LeaveRun) -> None:
     leave_run("good", "done")
     leave_run("bad", "failed")
-    app = opened()
-    app.button_group(key="runs_states").set_value(["failed"]).run()
-    labels = [box.label for box in app.expander]
-    assert any("bad" in label for label in labels)
-    assert not any("good" in label for label in labels)
+    app = opened(runs_state="failed")
+    assert list(app.dataframe[0].value["run"]) == ["bad"]
+    app.multiselect(key="runs_state").set_value([]).run()
+    app.multiselect(key="runs_kind").set_value(["cosine"]).run()
+    assert list(app.dataframe[0].value["run"]) == ["good"]
 
 
 def test_delete_removes_the_folder(leave_run: LeaveRun) -> None:
     run = leave_run("bad", "failed")
-    app = opened()
+    app = opened(run=run.id)
     app.button(key=f"run_delete_{run.id}").click().run()
     assert not run.folder.exists()
-    assert "Nothing was started yet" in app.info[0].value
+    assert "Nothing was started yet" in said(app)
 
 
 def test_a_linked_run_is_open_and_shows_results_and_parameters(open_page: OpenPage, tiny_cache: Path) -> None:

@@ -1,0 +1,128 @@
+"""A recipe that stands in the Merge page's controls: what they are set to so that they make it again."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family, Member
+from nmerge_core.input_parameters import Several
+from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.number_format import AUTO
+from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved
+from pages.shared.family import full
+
+State = dict[str, Any]
+
+
+def text_key(key: str, family: str, default: object) -> str:
+    """The key of a box for text: it keeps its text when only its default changes, so the key changes with that."""
+    return f"{key}_{family}_{hashlib.sha256(str(default).encode()).hexdigest()[:8]}"
+
+
+def joined(names: Sequence[str] | None) -> str:
+    """Names as a box for several has them."""
+    return ", ".join(names or ())
+
+
+def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> State:
+    """Return what the controls of the Merge page are set to so that they make a recipe, by their keys.
+
+    Args:
+        recipe: Of one of our own methods.
+        family: Whose models it merges.
+        known: What the family tells of parameters that name data, by name.
+
+    Raises:
+        InputError: The controls have no place for something of the recipe.
+    """
+    members = members_of(recipe, family)
+    if recipe.run_dtype != AUTO:
+        raise InputError(f"The controls have no place for 'run_dtype: {recipe.run_dtype}'.")
+    own_names = {full(member.reference): member.reference for member in family.members}
+    tokenizer = recipe.content.get("tokenizer")
+    if not isinstance(tokenizer, str | None):
+        raise InputError("The controls have no place for a tokenizer with tokens of its own.")
+    speaker = recipe.content.get("chat_template")
+    speaker = own_names.get(full(str(speaker)), speaker)
+    if speaker not in (None, "auto", "base", *own_names.values()):
+        raise InputError("The controls have no place for a chat template of a file.")
+    states: State = {
+        "merge_chat_template": speaker,
+        "merge_method": recipe.merge_method,
+        "merge_models": [member.label for member in members],
+        "merge_dtype": recipe.dtype,
+        "merge_tokenizer": tokenizer and own_names.get(full(tokenizer), tokenizer),
+        "merge_seed": recipe.seed,
+    }
+    for parameter in recipe.method.parameters:
+        key, shared = f"merge_{recipe.merge_method}_{parameter.name}", recipe.parameters.get(parameter.name)
+        if isinstance(parameter, Solved):
+            if shared is not None:
+                raise InputError(f"The controls have no place for '{parameter.name}', which the method solves.")
+        elif parameter.per_model:
+            told = known.get(parameter.name) or [parameter.default] * len(members)
+            for member, entry, default in zip(members, recipe.models, told, strict=True):
+                value = entry.parameters.get(parameter.name, shared)
+                states |= _state(parameter, f"{key}_{member.label}", value, family.name, default)
+        elif isinstance(parameter, MethodPart) and parameter.per_category:
+            for category in (member.category or member.label for member in members):
+                value = dict(shared or {}).get(category) if parameter.is_by_category(shared) else shared
+                states |= _state(parameter, f"{key}_{category}", value, family.name, parameter.default)
+        else:
+            default = known.get(parameter.name, parameter.default)
+            states |= _state(parameter, key, shared, family.name, default)
+    return states
+
+
+def members_of(recipe: Recipe, family: Family) -> list[Member]:
+    """Return the family's models that a recipe merges, in its order.
+
+    Raises:
+        InputError: Its base or a model is not the family's.
+    """
+    by_reference = {full(model.reference): model for model in family.models}
+    if recipe.method.needs_base and full(str(recipe.base_model)) != full(family.base):
+        raise InputError(f"The recipe's base is {recipe.base_model}, the family's is {family.base}.")
+    for reference in recipe.references:
+        if full(reference) not in by_reference:
+            raise InputError(f"The recipe merges {reference}, which is no fine-tune of the family.")
+    return [by_reference[full(reference)] for reference in recipe.references]
+
+
+def _state(parameter: Parameter, key: str, value: Any, family: str, default: Any) -> State:
+    """What one control, or a part's several, are set to for a value; None leaves it at where it starts."""
+    if isinstance(parameter, MethodPart):
+        return _part_state(parameter, key, value, family)
+    if isinstance(parameter, Number):
+        value = parameter.default if value is None else value
+        if isinstance(value, list | dict | tuple):
+            raise InputError(f"The controls have one number for '{parameter.name}', the recipe has several.")
+        slides = parameter.low is not None and parameter.high is not None and isinstance(value, int | float)
+        if slides and not parameter.low <= value <= parameter.high:
+            raise InputError(f"The slider of '{parameter.name}' ends at {parameter.high:g}; the recipe has {value:g}.")
+        if not parameter.auto:
+            return {key: value}
+        return {f"{key}_auto": True} if value == "auto" else {f"{key}_auto": False, key: value}
+    if isinstance(parameter, Choice):
+        value = parameter.default if value is None else value
+        return {key: value and value.replace("_", " ")}
+    if isinstance(parameter, Flag):
+        value = parameter.default if value is None else value
+        return {key: value if parameter.default is not None or value is None else ("yes" if value else "no")}
+    several = isinstance(parameter, Names | Several)
+    default = joined(default) if several else default
+    value = joined(value) if several else value
+    return {text_key(key, family, default): value or ""}
+
+
+def _part_state(parameter: MethodPart, key: str, value: Any, family: str) -> State:
+    value = parameter.default if value is None else value
+    chosen, own = (value["method"], parameter.own(value)) if isinstance(value, Mapping) else (value, {})
+    states: State = {key: chosen and chosen.replace("_", " ")}
+    method = parameter.method(chosen) if own else None
+    for each in method.parameters if method else ():
+        if each.name in own:
+            states |= _state(each.with_(default=None), f"{key}_{chosen}_{each.name}", own[each.name], family, None)
+    return states

@@ -1,0 +1,71 @@
+"""What stands in a page's address: all of its settings, so that a link shows the same, and the run it shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import streamlit as st
+
+from nmerge_core.cache import cache_root
+from nmerge_core.runs.folder import Run, find
+from pages.shared.text import verbatim
+
+NOT_SETTINGS = ("family", "run")  # what every page looks at, and told of where it is read
+
+
+class Keeping(TypedDict):
+    """How a control keeps its value."""
+
+    bind: Literal["query-params"]
+    persist_state: Literal["session"]
+
+
+KEPT: Keeping = {"bind": "query-params", "persist_state": "session"}  # in the address, and for when one comes back
+
+
+def asked_settings() -> dict[str, list[str]]:
+    """The settings in the address as it stands before the page's controls have taken them."""
+    return {name: st.query_params.get_all(name) for name in st.query_params if name not in NOT_SETTINGS}
+
+
+def refused(asked: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say in Markdown which of the settings asked for the drawn controls did not take, and what they show instead."""
+    said = []
+    for name, values in asked.items():
+        wanted = f"**{verbatim(name)}** = {verbatim(', '.join(values))}"
+        if name not in st.session_state:
+            said.append(f"The address asks for {wanted}, which is no setting of this page as it stands.")
+        elif st.query_params.get_all(name) != values and not _same(values, st.session_state[name]):
+            shown = ", ".join(map(str, _several(st.session_state[name]))) or "nothing"
+            said.append(f"The address asks for {wanted}, which cannot be; shown is {verbatim(shown)}.")
+    return said
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _same(asked: Sequence[str], value: Any) -> bool:
+    """Whether a value, which Streamlit leaves out of the address where it is the default, is the one asked for."""
+    return [_comparable(text) for text in asked if text] == [_comparable(str(each)) for each in _several(value)]
+
+
+def _comparable(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text.lower()
+
+
+def named_run(kind: str) -> Run | None:
+    """The run of a kind that the address names (`?run=…`)."""
+    run = find(cache_root(), st.query_params.get("run", ""))
+    return run if run is not None and run.kind == kind else None
+
+
+def newly_named_run(kind: str) -> Run | None:
+    """The run that the address names, once a visit: the controls are set to it, and may then be moved."""
+    run = named_run(kind)
+    if run is None or st.session_state.get("opened_run") == run.id:
+        return None
+    st.session_state["opened_run"] = run.id
+    return run
