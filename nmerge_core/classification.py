@@ -223,16 +223,23 @@ def _vote(
     return np.stack([categorise(each, labels, n_categories, k, margin)[0] for each in ids])
 
 
+_COMPARED = {
+    "corpus_fingerprint": "corpus fingerprint",
+    "categories": "categories",
+    "layers": "layers",
+    "d_ffn": "neurons in a layer",
+    "max_length": "maximum length",
+    "skip_first": "first token skipped",
+}
+
+
+def comparable(first: Classification, other: Classification) -> bool:
+    """Tell whether two classifications can be compared: the same texts, read alike by models of the same shape."""
+    return all(first.meta[key] == other.meta[key] for key in _COMPARED)
+
+
 def _check_comparable(first: Classification, other: Classification) -> None:
-    facts = {
-        "corpus_fingerprint": "corpus fingerprint",
-        "categories": "categories",
-        "layers": "layers",
-        "d_ffn": "neurons in a layer",
-        "max_length": "maximum length",
-        "skip_first": "first token skipped",
-    }
-    for key, what in facts.items():
+    for key, what in _COMPARED.items():
         if first.meta[key] != other.meta[key]:
             raise InputError(
                 f"{other.folder}: {what} {other.meta[key]}, expected {first.meta[key]} as in {first.folder}; "

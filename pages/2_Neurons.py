@@ -2,27 +2,18 @@
 
 import streamlit as st
 
-from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import neurons as figures
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
-from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
+from pages.shared.address import forget_outside, forget_unknown
 from pages.shared.charts import csv_button, dark, show
+from pages.shared.choice import choose_model, number_columns
+from pages.shared.classified import classified, classify_missing
 from pages.shared.family import member_colours
-from pages.shared.neurons import (
-    classification_runs,
-    classify_parameters,
-    colours_in_order,
-    comparison,
-    finished,
-    opened,
-    undecided,
-)
-from pages.shared.page import begin, command, empty_state, how_computed, link, tell_lack
-from pages.shared.runs import run_panel
-from pages.shared.text import verbatim
+from pages.shared.neurons import colours_in_order, comparison, opened, undecided
+from pages.shared.page import begin, command, how_computed, link, tell_lack
 
 FORMULA = r"""
 A neuron $j$ of an MLP has the activation $\varphi_j(z) = \mathrm{SiLU}(g_j \cdot z)\,(u_j \cdot z)$: the input of
@@ -33,12 +24,7 @@ with the most votes (NeuronMerge, Eq. 2), if that has at least $m$ votes more th
 otherwise (App. D.3; $m = 1$: ties are general). The purple bar counts the neurons with the same category in the base
 and in every fine-tune (Figs. 3 and 6). Scores are stored, so $k$ and $m$ need no new pass through the models.
 """
-
-
-def start_missing(family: Family) -> None:
-    """Queue a classification for each model that has none."""
-    for member in family.members:
-        client.submit("classify", classify_parameters(family, member), f"Classify {member.label}")
+ABREAST = 6  # models whose shares have room beside another figure
 
 
 def default_layers(layers: tuple[int, ...]) -> list[int]:
@@ -51,16 +37,20 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     """The controls and the figures of the models whose classification is done, the base among them."""
     found = opened(done["base"])
     stored = found.top(found.layers[0])[0].shape[1]
+    forget_outside("neurons_k", 1, stored)
+    forget_unknown("neurons_layers", found.layers)
     left, middle, right = st.columns([1, 1, 2], gap="large")
-    k = left.slider(
-        "Voting exemplars k",
-        1,
-        stored,
-        min(10, stored),
-        key="neurons_k",
-        bind="query-params",
-        help="How many of a neuron's strongest texts vote on its category. The paper takes 10.",
-    )
+    k = 1
+    if stored > 1:
+        k = left.slider(
+            "Voting exemplars k",
+            1,
+            stored,
+            min(10, stored),
+            key="neurons_k",
+            bind="query-params",
+            help="How many of a neuron's strongest texts vote on its category. The paper takes 10.",
+        )
     m = middle.slider(
         "Lead m",
         0,
@@ -90,41 +80,34 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     if len(done) > 1:
         rest = "" if len(done) > len(family.models) else f" of the {len(done) - 1} classified so far"
         said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune{rest}"
-    st.markdown(f"{said}.")
-    if open_ := undecided(str(done["base"].results), k, min(m, k)):
-        st.caption(
-            f"The category of {style.count(open_)} of the base's neurons hangs on the order of scores that are equal "
-            "to five digits, which may differ between processors."
-        )
-    if layers:
-        show(
-            figures.categories_by_layer(frame, sorted(layers), colours, dark=dark()),
-            "neurons_by_layer",
-            frame[frame["layer"].isin(layers)],
-        )
-    else:
-        st.info("Choose at least one layer above.")
+    with st.container():  # as for `progress` below
+        st.markdown(f"{said}.")
+        if open_ := undecided(str(done["base"].results), k, min(m, k)):
+            st.caption(
+                f"The category of {style.count(open_)} of the base's neurons hangs on the order of scores that are "
+                "equal to five digits, which may differ between processors."
+            )
+    with st.container():
+        if layers:
+            show(
+                figures.categories_by_layer(frame, sorted(layers), colours, dark=dark()),
+                "neurons_by_layer",
+                frame[frame["layer"].isin(layers)],
+            )
+        else:
+            st.caption("Choose at least one layer above.")
 
-    left, right = st.columns(2, gap="large")
+    left, right = st.columns(2, gap="large") if len(done) <= ABREAST else (st.container(), st.container())
     with left:
         st.subheader("How much of each model is what?", anchor=False)
         show(figures.proportions(frame, list(done), by_category, dark=dark()), "neurons_proportions", frame)
     with right:
         st.subheader("Where in the depth?", anchor=False)
-        model = st.segmented_control(
-            "Model",
-            list(done),
-            default="base",
-            required=True,
-            format_func=verbatim,
-            key="neurons_model",
-            bind="query-params",
-            label_visibility="collapsed",
-        )
+        model = choose_model("Model", list(done), "neurons_model")
         show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
 
     st.subheader("Numbers", anchor=False)
-    numbers = {name: st.column_config.NumberColumn(format="localized") for name in [*done, "intersection"]}
+    numbers = number_columns([*done, "intersection"])
     st.dataframe(frame, hide_index=True, height=300, key="neurons_table", column_config=numbers)
     csv_button(frame, "neurons_all", "neurons")
     link("pages/3_Explorer.py", "Look at single neurons", "search", family)
@@ -162,22 +145,11 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "A neuron gets its category from the texts of one that excite it most.")
     st.stop()
-try:
-    runs = classification_runs(family)
-    waiting = [label for label, run in runs.items() if run is None]
-    if waiting and empty_state(
-        f"Not classified yet: **{verbatim(', '.join(waiting))}**. Each model reads the corpus once; results are kept.",
-        f"Classify {'all ' if len(waiting) > 2 else ''}{len(waiting)} model{'s' if len(waiting) > 1 else ''}",
-        key="neurons_classify",
-    ):
-        start_missing(family)
-        st.rerun()
-except InputError as error:
-    st.error(verbatim(error))
-    st.stop()
-for run in runs.values():
-    if run is not None:
-        run_panel(run)
-done = finished(runs)
-if "base" in done:
-    draw(family, done)
+progress = st.container()  # in one place whatever it has, else what is below moves and its controls lose the address
+found = classified(family)
+with progress:
+    classify_missing(family, found, "neurons_classify")
+if "base" in (shown := found.usable):
+    draw(family, shown)
+elif shown:
+    st.caption("The figures compare the models with the base: they are here as soon as it is classified too.")

@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 
 from nmerge_core.errors import InputError
 from nmerge_core.figures import explorer as figures
+from nmerge_core.figures import style
 from nmerge_core.figures.explorer import WINDOW
 from nmerge_core.neuron import see
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
-from pages.shared.neurons import classification_runs, colours_in_order, exemplars, finished, layer_categories, opened
-from pages.shared.page import begin, command, how_computed, link, tell_lack
+from pages.shared.address import forget_outside, forget_unknown
+from pages.shared.choice import choose_model, text_columns
+from pages.shared.classified import classified, classify_missing
+from pages.shared.neurons import colours_in_order, exemplars, layer_categories, opened
+from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.text import verbatim
 
 ALL = "all neurons"
+BESIDE = 5  # models whose readings have room in columns
+NAMED = 3  # models that are named in a sentence; more are counted
+OWN_TEXT = 2000  # characters of the reader's own text, which is in the page's link
 LOADING = 180.0  # seconds for the worker to load a model and answer
 FORMULA = r"""
 The texts are the exemplars with the highest score $a_j(s) = \max_t |\varphi_j(s, t)|$ of this neuron in the chosen
@@ -77,6 +84,41 @@ def draw_texts(
     place.html(html(answers))
 
 
+def reading(chosen: figures.Seen, models: Sequence[figures.Seen], layer: int, neuron: int) -> str:
+    """What the neuron is in the chosen model, and whether it is the same in the others, as Markdown."""
+    changed = [seen.label for seen in models if seen.category != chosen.category]
+    others = (
+        f"in {verbatim(', '.join(changed))}"
+        if len(changed) <= NAMED
+        else f"in {len(changed)} of the {len(models)} models"
+    )
+    kept = f"It is something else {others}." if changed else "It keeps that category in every model."
+    model = verbatim(style.short(chosen.label, 60))
+    said = f"Layer {layer}, neuron {neuron}: a **{verbatim(chosen.category)}** neuron in {model}."
+    return f"{said} {kept if len(models) > 1 else ''}"
+
+
+def draw_models(models: Sequence[figures.Seen]) -> None:
+    """The neuron as each model has it: a row for each."""
+    st.subheader("The same neuron in every model", anchor=False)
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "model": [seen.label for seen in models],
+                "category": [seen.category for seen in models],
+                "votes": [max(map(seen.votes.count, seen.votes)) for seen in models],
+                "highest score": [seen.peak for seen in models],
+            }
+        ),
+        hide_index=True,
+        key="explorer_models",
+        column_config={
+            "votes": st.column_config.NumberColumn(help="Votes of the leading category"),
+            "highest score": st.column_config.NumberColumn(format="%.3g", help="Over all texts"),
+        },
+    )
+
+
 def draw_table(table: pd.DataFrame, layer: int, model: str) -> None:
     """The neurons of the layer that one can step through; a click on a row goes to its neuron."""
     st.subheader(f"All neurons of layer {layer}", anchor=False)
@@ -88,6 +130,8 @@ def draw_table(table: pd.DataFrame, layer: int, model: str) -> None:
         on_select=lambda: pick(table),
         selection_mode="single-row",
         column_config={
+            "neuron": st.column_config.NumberColumn(format="localized"),
+            **text_columns(labels),
             "votes": st.column_config.NumberColumn(help=f"Votes of the leading category in {verbatim(model)}"),
             "highest score": st.column_config.NumberColumn(format="%.3g", help=f"Over all texts, in {verbatim(model)}"),
         },
@@ -119,30 +163,45 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "What a neuron reacts to is shown on the texts of one.")
     st.stop()
-done = finished(classification_runs(family))
+progress = st.container()  # in one place whatever it has, else what is below moves and its controls lose the address
+classification = classified(family)
+with progress:
+    classify_missing(family, classification, "explorer_classify")
+done = classification.usable
 if not done:
-    st.info("No model of this family has been classified yet.", icon=":material/bar_chart:")
-    link("pages/2_Neurons.py", "Classify the neurons", "bar_chart", family)
     st.stop()
 
 labels = list(done)
 left, middle, right = st.columns([2.4, 1, 1.1], vertical_alignment="bottom", gap="large")
 with left.container(key="explorer_model"):
-    model = st.segmented_control(
-        "Strongest texts of",
-        labels,
-        default=labels[0],
-        required=True,
-        format_func=verbatim,
-        key="model",
-        bind="query-params",
-        help="Whose strongest texts are the rows below",
-    )
-count = middle.slider("Texts", 1, 10, 5, key="explorer_count", help="How many of the strongest texts to show")
-whole = right.toggle("Whole texts", key="explorer_whole", help="Or only the tokens around the strongest one")
+    model = choose_model("Strongest texts of", labels, "model", explanation="Whose strongest texts are the rows below")
+count = middle.slider(
+    "Texts", 1, 10, 5, key="explorer_count", bind="query-params", help="How many of the strongest texts to show"
+)
+whole = right.toggle(
+    "Whole texts", key="explorer_whole", bind="query-params", help="Or only the tokens around the strongest one"
+)
 found = opened(done[model])
 colours = colours_in_order(family, found)
+beside, short = list(done), style.short_names(labels)
+with st.container():
+    if len(labels) > BESIDE:
+        forget_unknown("explorer_beside", labels)
+        chosen_beside = st.multiselect(
+            "Beside it",
+            [label for label in labels if label != model],
+            [label for label in labels if label != model][: BESIDE - 2],
+            key="explorer_beside",
+            bind="query-params",
+            max_selections=BESIDE - 1,
+            format_func=short.__getitem__,
+            help="Whose reading of the same texts is shown in columns; all models are in the table below",
+        )
+        beside = [label for label in labels if label == model or label in chosen_beside]
 columns = st.columns(5, vertical_alignment="bottom")
+forget_unknown("layer", found.layers)
+forget_unknown("explorer_only", [ALL, *found.categories])
+forget_outside("neuron", 0, found.d_ffn - 1)
 with columns[0].container(key="explorer_layer"):
     layer = st.selectbox("Layer", found.layers, key="layer", bind="query-params", help="0 is nearest to the input")
 names, votes = categories_of(done[model], layer)
@@ -150,6 +209,7 @@ only = columns[2].selectbox(
     "Step through",
     [ALL, *found.categories],
     key="explorer_only",
+    bind="query-params",
     help="Previous and next go to neurons of this category in the chosen model",
 )
 candidates = np.arange(found.d_ffn) if only == ALL else np.flatnonzero(names == only)
@@ -163,38 +223,43 @@ with columns[1].container(key="explorer_neuron"):
 
 models = [see(opened(run), label, layer, neuron) for label, run in done.items()]
 [chosen] = [seen for seen in models if seen.label == model]
-changed = [seen.label for seen in models if seen.category != chosen.category]
-kept = "It keeps that category in every model."
-if changed:
-    kept = f"It is something else in {verbatim(', '.join(changed))}."
-st.markdown(
-    f"Layer {layer}, neuron {neuron}: a **{verbatim(chosen.category)}** neuron in {verbatim(model)}. "
-    f"{kept if len(done) > 1 else ''}"
-)
+shown = [seen for seen in models if seen.label in beside]
+st.markdown(reading(chosen, models, layer, neuron))
 texts = exemplars(str(done[model].results)).set_index("id", drop=False).loc[chosen.ids[:count]]
-ask = partial(ask_all, done, layer, neuron)
+ask = partial(ask_all, {label: done[label] for label in beside}, layer, neuron)
 with st.container(key="explorer_texts"):
     draw_texts(
-        done,
+        {label: done[label] for label in beside},
         lambda: ask(list(texts["text"])),
-        lambda answers: figures.strongest_texts(models, texts, answers, colours, None if whole else WINDOW),
+        lambda answers: figures.strongest_texts(shown, texts, answers, colours, None if whole else WINDOW),
     )
+with st.container():
+    if len(labels) > BESIDE:
+        draw_models(models)
 st.subheader("Try a text of your own", anchor=False)
-own = st.text_area("Text", key="explorer_text", label_visibility="collapsed", placeholder="Type or paste a text")
+own = st.text_area(
+    "Text",
+    key="explorer_text",
+    bind="query-params",
+    max_chars=OWN_TEXT,
+    label_visibility="collapsed",
+    placeholder="Type or paste a text",
+)
 if own.strip():
     read = pd.DataFrame({"category": [chosen.category], "text": [own]})
-    st.html(figures.own_texts(models, read, ask([own]), colours))
+    st.html(figures.own_texts(shown, read, ask([own]), colours))
 of_layer = {label: categories_of(run, layer)[0] for label, run in done.items()}
 table = pd.DataFrame({"neuron": np.arange(found.d_ffn), **of_layer})
 table["votes"], table["highest score"] = votes.max(axis=1), found.top(layer, 1)[1][:, 0]
 draw_table(table.iloc[candidates], layer, model)
 settings = "".join([f", model={literal(model)}", f", count={count}", ", whole=True" if whole else ""])
+columns_of = {label: done[label].parameters["model"] for label in beside}
 how_computed(
     FORMULA,
     command("classify", done[model].parameters["model"], "--corpus", family.corpus, "--out", f"neurons/{model}"),
     [
         Step(
-            f"models = {literal({label: run.parameters['model'] for label, run in done.items()})}\n"
+            f"models = {literal(columns_of)}\n"
             f"found = nm.classify(models, corpus={literal(family.corpus)})\n"
             f"seen = found.explore({layer}, {neuron}{settings})\n"
             "seen"

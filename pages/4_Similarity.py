@@ -11,9 +11,11 @@ from nmerge_core.figures import style
 from nmerge_core.figures.similarity import MATRICES, mean_cosine
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
+from pages.shared.address import forget_unknown
 from pages.shared.charts import csv_button, dark, show
+from pages.shared.choice import as_option, choose_model, named
+from pages.shared.classified import classified
 from pages.shared.family import member_colours
-from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import begin, command, how_computed
 from pages.shared.results import read_table
 from pages.shared.runs import run_button, run_panel
@@ -23,28 +25,21 @@ from pages.shared.text import verbatim
 def reading(summary: pd.DataFrame) -> str:
     """The figure in a sentence: the least and most similar of the fine-tunes' layers and matrices."""
     low, high = (summary.loc[summary["mean"].agg(pick)] for pick in ("idxmin", "idxmax"))
-    at_low, at_high = (
-        f"**{row['mean']:.4f}** ({verbatim(row['model'])}, {row['matrix']} of layer {row['layer']})"
+    least, most = (
+        f"**{row['mean']:.4f}** ({verbatim(style.short(row['model']))}, {row['matrix']} of layer {row['layer']})"
         for row in (low, high)
     )
-    return f"The mean cosine lies between {at_low} and {at_high}; 1 is no change of direction at all."
+    return f"The mean cosine lies between {least} and {most}; 1 is no change of direction at all."
 
 
 def draw_moved(run: Run, family: Family) -> str:
     """The neurons of lowest cosine, each with a link to the Explorer; return the condition that chose them."""
     st.subheader("Neurons that moved most", anchor=False)
-    moved = read_table(run, "moved.csv", list(names))
+    moved = read_table(run, "moved.csv", names)
     matrices = [matrix for matrix in MATRICES if (moved["matrix"] == matrix).any()]
     left, right = st.columns(2)
-    model = left.segmented_control(
-        "Fine-tune",
-        names,
-        default=names[0],
-        required=True,
-        format_func=verbatim,
-        key="similarity_model",
-        bind="query-params",
-    )
+    model = choose_model("Fine-tune", names, "similarity_model", left)
+    forget_unknown("similarity_matrix", matrices)
     matrix = right.segmented_control(
         "Matrix",
         matrices,
@@ -56,10 +51,10 @@ def draw_moved(run: Run, family: Family) -> str:
         "down: what it then writes",
     )
     rows = moved[(moved["model"] == model) & (moved["matrix"] == matrix)].sort_values("cosine")
-    address = f"/Explorer?{urlencode({'family': family.name, 'model': verbatim(model)})}"
+    address = f"/Explorer?{urlencode({'family': family.name, 'model': as_option(model, names)})}"
     columns = {"explorer": [f"{address}&layer={r.layer}&neuron={r.neuron}" for r in rows.itertuples()]}
-    if classified := finished(classification_runs(family)).get("base"):
-        categories = base_categories(str(classified.results))
+    if family.corpus and (base := classified(family).done.get("base")):
+        categories = base_categories(str(base.results))
         columns = {"category": [categories[r.layer][r.neuron] for r in rows.itertuples()]} | columns
     st.dataframe(
         rows[["layer", "neuron", "cosine"]].assign(**columns),
@@ -96,7 +91,7 @@ run = run_button(
     {"base": family.base, "models": family.references},
     "Compare the weights",
     key="similarity_run",
-    title=f"Similarity of {', '.join(names)}",
+    title=f"Similarity of {named(names)}",
 )
 chosen = None
 if run is None:

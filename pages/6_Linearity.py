@@ -2,7 +2,6 @@
 
 import pandas as pd
 import streamlit as st
-from streamlit.elements.lib.column_types import ColumnConfig
 
 from nmerge_core.family import Family
 from nmerge_core.figures import style
@@ -10,10 +9,13 @@ from nmerge_core.figures.linearity import nonlinearity, part_title, parts
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
+from pages.shared.address import forget_outside
 from pages.shared.charts import dark, show
+from pages.shared.choice import named, number_columns
+from pages.shared.classified import classified, tell_untokenised
 from pages.shared.family import member_colours
-from pages.shared.neurons import classification_runs, colours_in_order, finished, opened
-from pages.shared.page import begin, command, how_computed, link, tell_lack
+from pages.shared.neurons import colours_in_order, opened
+from pages.shared.page import begin, command, how_computed, lack, link, tell_lack
 from pages.shared.results import asked_parameters, read_table
 from pages.shared.runs import run_button, run_panel
 from pages.shared.text import verbatim
@@ -27,22 +29,20 @@ def reading(frame: pd.DataFrame) -> str:
     return f"Averaged over models and layers, from least to most linear: {told}."
 
 
-def draw(run: Run, classified: Run | None, family: Family) -> None:
+def draw(run: Run, base: Run | None, family: Family) -> None:
     """Non-linearity, then the coefficients solved from it, each with its numbers."""
     names = [model.label for model in family.models]
     frame = read_table(run, "linearity.csv", names)
     st.markdown(reading(frame))
-    colours = colours_in_order(family, opened(classified)) if classified else {}
+    colours = colours_in_order(family, opened(base)) if base else {}
     figure = nonlinearity(frame, colours, title="{} fine-tune", dark=dark())
     show(figure, "linearity_figure", frame, "linearity")
-    if classified is None:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption("Classify the base model's neurons to see its neuron groups here too.", width="content")
-            link("pages/2_Neurons.py", "Neurons", "bar_chart", family)
+    if base is None:
+        with lack("Classify the base model's neurons to see its neuron groups here too."):
+            link("pages/2_Neurons.py", "Neurons", "arrow_forward", family)
     if not (run.results / "coefficients.csv").exists():
-        st.info(
-            "Say on the Models page what each fine-tune was tuned for, and the merging coefficients are solved too."
-        )
+        with lack("Say what each fine-tune was tuned for, and the merging coefficients are solved too."):
+            link("pages/1_Models.py", "Change the family", "arrow_forward", family)
         return
     solved = read_table(run, "coefficients.csv", names)
     solved = solved.assign(part=parts(solved))[["model", "layer", "part", "coefficient"]]
@@ -56,11 +56,9 @@ def draw(run: Run, classified: Run | None, family: Family) -> None:
     wide = solved.assign(part=solved["part"].map(part_title)).pivot(
         index=["part", "layer"], columns="model", values="coefficient"
     )[names]
-    st.dataframe(wide.reset_index(), hide_index=True, key="linearity_table", column_config=_three_digits(names))
-
-
-def _three_digits(names: list[str]) -> dict[str, ColumnConfig]:
-    return {name: st.column_config.NumberColumn(format="%.3f") for name in names}
+    st.dataframe(
+        wide.reset_index(), hide_index=True, key="linearity_table", column_config=number_columns(names, "%.3f")
+    )
 
 
 family = begin(
@@ -72,6 +70,9 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "How well changes add up is measured on the texts of one.")
     st.stop()
+if tell_untokenised(family, ["base"]):
+    st.stop()
+forget_outside("linearity_samples", 5, 60)
 samples = st.slider(
     "Texts per category",
     5,
@@ -83,13 +84,13 @@ samples = st.slider(
     help="Drawn from the corpus with a fixed seed; the paper takes 30",
     width=360,
 )
-classified = finished(classification_runs(family)).get("base")
+base = classified(family).done.get("base")
 categories = [model.category for model in family.models]
 parameters = {
     "base": family.base,
     "models": family.references,
     "corpus": family.corpus,
-    "neurons": classified.id if classified else None,
+    "neurons": base.id if base else None,
     "categories": categories if all(categories) else None,
     "samples": samples,
 }
@@ -98,19 +99,17 @@ run = run_button(
     parameters,
     "Measure linearity",
     "linearity_run",
-    f"Linearity of {', '.join(model.label for model in family.models)}",
+    f"Linearity of {named([model.label for model in family.models])}",
 )
 if run is None:
-    with_groups = (
-        "with neuron groups" if classified else "without neuron groups: the base's neurons have no category yet"
-    )
+    with_groups = "with neuron groups" if base else "without neuron groups: the base's neurons have no category yet"
     st.caption(f"Runs {samples} texts of every category through one layer after the other, {with_groups}.")
 elif run_panel(run):
-    draw(run, classified, family)
+    draw(run, base, family)
 
 solves = parameters["categories"] is not None
 models = literal({model.label: model.reference for model in family.models})
-neurons = f"nm.classify({literal(family.base)}, corpus={literal(family.corpus)})" if classified else "None"
+neurons = f"nm.classify({literal(family.base)}, corpus={literal(family.corpus)})" if base else "None"
 how_computed(
     r"For a submodule $f$ on the base model's own hidden states $x$, with $\tau$ the fine-tune's weights minus the "
     r"base's and $\Delta f(x) = f(x; \theta_0 + \tau) - f(x; \theta_0)$, non-linearity at $\alpha$ is"
@@ -127,7 +126,7 @@ how_computed(
         family.base,
         *family.references,
         *("--corpus", family.corpus),
-        *(["--neurons", classified.results] if classified else []),
+        *(["--neurons", base.results] if base else []),
         *("--samples", samples),
         *("--out", "linearity.csv"),
         *(["--categories", ",".join(categories), "--coefficients", "coefficients.csv"] if solves else []),

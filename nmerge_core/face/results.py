@@ -286,7 +286,8 @@ class Sweep(Result):
 def model_colours(labels: Sequence[str], merged: Collection[str] = (), *, dark: bool = False) -> dict[str, str]:
     """Return the colour of each model: the base's own, a merge's, that of the category a fine-tune is called after."""
     tuned = style.category_colours([label for label in labels if label != BASE and label not in merged])
-    return {label: tuned.get(label, style.MERGE if label in merged else style.base_colour(dark)) for label in labels}
+    own = tuned | style.merge_colours([label for label in labels if label in merged])
+    return {label: own.get(label, style.base_colour(dark)) for label in labels}
 
 
 def in_order(categories: Sequence[str], labels: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nmerge_core.figures import style
 
+READABLE = 210  # pixels that a text needs at least
 WINDOW = 14  # tokens shown either side of the strongest one
 PLAIN = 240  # characters of a text shown before its tokens are known
 
@@ -20,10 +21,11 @@ Answers = Mapping[str, Sequence[Mapping[str, Any]]]  # model → for each text i
 class Cell:
     """One exemplar as one model's neuron sees it.
 
-    `values` are the neuron's activations φ on `tokens` (empty until known); `peak` is what counts as full shade;
-    `note` is a short line above the text.
+    `model` is its name; `values` are the neuron's activations φ on `tokens` (empty until known); `peak` is what counts
+    as full shade; `note` is a short line above the text.
     """
 
+    model: str
     tokens: Sequence[str]
     values: Sequence[float]
     peak: float
@@ -48,7 +50,7 @@ class Seen:
     def head(self, colours: Mapping[str, str]) -> str:
         """HTML for the top of the model's column."""
         return (
-            f"<b>{html.escape(self.label)}</b> {chip(self.category, colours)}<br>"
+            f"{titled(self.label)} {chip(self.category, colours)}<br>"
             f"{votes(self.votes, colours)} <small>highest score {style.significant(self.peak)}</small>"
         )
 
@@ -77,7 +79,7 @@ def strongest_texts(
         plain = {"tokens": [text.text[:PLAIN]], "values": []}
         read = {seen.label: answers[seen.label][rank] if seen.label in answers else plain for seen in models}
         cells = [
-            Cell(read[seen.label]["tokens"], read[seen.label]["values"], seen.peak, seen.note(text.id))
+            Cell(seen.label, read[seen.label]["tokens"], read[seen.label]["values"], seen.peak, seen.note(text.id))
             for seen in models
         ]
         rows.append((f"{rank + 1} {chip(text.category, colours)}", colours[text.category], cells))
@@ -93,9 +95,11 @@ def own_texts(models: Sequence[Seen], texts: pd.DataFrame, answers: Answers, col
         for seen in answering:
             read = answers[seen.label][rank]
             score = max(map(abs, read["values"]), default=0.0)
-            cells.append(Cell(read["tokens"], read["values"], seen.peak, f"score {style.significant(score)}"))
+            cells.append(
+                Cell(seen.label, read["tokens"], read["values"], seen.peak, f"score {style.significant(score)}")
+            )
         rows.append(("", colours[text.category], cells))
-    return grid([f"<b>{html.escape(seen.label)}</b>" for seen in answering], rows)
+    return grid([titled(seen.label) for seen in answering], rows)
 
 
 def opacity(share: float) -> float:
@@ -111,7 +115,7 @@ def shaded(cell: Cell, colour: str, window: int | None = None) -> str:
     values = list(cell.values) or [0.0] * len(cell.tokens)
     start, stop = _around_peak(values, window) if cell.values else (0, 3 * window if window else len(values))
     spans = [_token(token, value, cell.peak, colour) for token, value in zip(cell.tokens, values, strict=True)]
-    return ("… " if start else "") + "".join(spans[start:stop]) + (" …" if stop < len(spans) else "")
+    return ("…" if start else "") + "".join(spans[start:stop]) + (" …" if stop < len(spans) else "")
 
 
 def _around_peak(values: Sequence[float], window: int | None) -> tuple[int, int]:
@@ -123,15 +127,26 @@ def _around_peak(values: Sequence[float], window: int | None) -> tuple[int, int]
 
 def _token(token: str, value: float, peak: float, colour: str) -> str:
     shade = opacity(abs(value) / peak) if peak > 0 else 0.0
-    text = html.escape(token).replace("\n", "↵<br>")
+    text = html.escape(token).replace("\n", "↵\n")  # shown with its spaces and line breaks, as `pre-wrap` has it
+    before = text[: len(text) - len(text.lstrip(" "))] if text.strip(" ") else ""  # else a shade hangs at a line's end
+    text = text[len(before) :]
     if shade == 0.0:
-        return text
-    ink = style.ink_on(colour)
-    legible = 0.6 if ink == style.DARK_INK else 0.85  # below, the page's own ink reads better on either theme
-    ink = f";color:{ink}" if shade > legible else ""
+        return before + text
     sign = ";border-bottom:2px dotted currentColor" if value < 0 and shade > 0.3 else ""
-    css = f"background:{style.translucent(colour, shade)}{ink}{sign}"
-    return f'<span style="{css}" title="φ = {value:.3g}">{text}</span>'
+    css = f"{ground(colour, shade)}{sign}"
+    return f'{before}<span style="{css}" title="φ = {value:.3g}">{text}</span>'
+
+
+def ground(colour: str, shade: float) -> str:
+    """The CSS of text on a shade of a colour: its background, and an ink that reads on it in both themes.
+
+    The background is the colour over white in the light theme and over the dark theme's in the other; where the theme's
+    own ink does not reach a contrast of 4.5 : 1 on it, the other one does (`light-dark` picks by the theme).
+    """
+    inks = [style.legible(style.over(colour, shade, style.background(dark)), style.ink(dark)) for dark in (False, True)]
+    own = [style.ink(dark) for dark in (False, True)]
+    ink = "" if inks == own else f";color:light-dark({inks[0]},{inks[1]})"
+    return f"background:{style.translucent(colour, shade)}{ink}"
 
 
 def votes(categories: Sequence[str], colours: Mapping[str, str]) -> str:
@@ -141,6 +156,11 @@ def votes(categories: Sequence[str], colours: Mapping[str, str]) -> str:
         for i, category in enumerate(categories)
     ]
     return f'<span class="votes">{"".join(squares)}</span>'
+
+
+def titled(label: str) -> str:
+    """A model's name, its middle left out where it is long; whole when pointed at."""
+    return f'<b title="{html.escape(label)}">{html.escape(style.short(label))}</b>'
 
 
 def chip(category: str, colours: Mapping[str, str]) -> str:
@@ -161,23 +181,42 @@ def grid(heads: Sequence[str], rows: Sequence[tuple[str, str, Sequence[Cell]]], 
     for title, colour, cells in rows:
         body.append(f'<div class="row-title">{title}</div>')
         for cell in cells:
-            body.append(f'<div class="cell"><small>{cell.note}</small><p>{shaded(cell, colour, window)}</p></div>')
-    columns = f"grid-template-columns:repeat({len(heads)},minmax(170px,1fr))"
+            text = shaded(cell, colour, window)
+            name = f"<b>{html.escape(style.short(cell.model))} · </b>"
+            body.append(f'<div class="cell"><small>{name}{cell.note}</small><p>{text}</p></div>')
+    number = len(heads)
     top = "".join(f'<div class="head">{head}</div>' for head in heads)
-    table = f'<div class="neuron-grid" style="{columns}">{top}{"".join(body)}</div>'
-    return f'{GRID_STYLE}<div class="neuron-scroll">{table}</div>'
+    table = f'<div class="neuron-grid of-{number}">{top}{"".join(body)}</div>'
+    return f'<style>{GRID_STYLE}{_columns(number)}</style><div class="neuron-room">{table}</div>'
 
 
-GRID_STYLE = """<style>
-.neuron-scroll { overflow-x: auto; }
+def _columns(number: int) -> str:
+    """The CSS of a grid for a number of models: a column each where there is room, else half as many, else one."""
+    of, half = f".neuron-grid.of-{number}", -(-number // 2)
+    narrower = "".join(
+        f"@container (max-width: {READABLE * columns}px) {{\n"
+        f"  {of} {{ grid-template-columns: repeat({fewer}, minmax(0, 1fr)); }}\n"
+        f"  {of} .cell b {{ display: inline; }}\n"
+        "}\n"
+        for columns, fewer in ((number, half), (half, 1))
+        if columns > 1
+    )
+    return (
+        f"{of} {{ grid-template-columns: repeat({number}, minmax(0, 1fr)); }}\n"
+        f"{of} .cell b {{ display: none; }}\n{narrower}"
+    )
+
+
+GRID_STYLE = """
+.neuron-room { container-type: inline-size; }
 .neuron-grid { display: grid; gap: .35rem .9rem; font-size: .86rem; line-height: 1.5; }
 .neuron-grid .head { font-size: .9rem; padding-bottom: .35rem; border-bottom: 1px solid rgba(128,128,128,.35); }
 .neuron-grid .row-title { grid-column: 1 / -1; margin-top: .7rem; opacity: .95; }
 .neuron-grid .cell { border-left: 2px solid rgba(128,128,128,.25); padding-left: .6rem; overflow-wrap: anywhere; }
-.neuron-grid .cell small { opacity: .65; }
-.neuron-grid .cell p { margin: 0; font-size: inherit; }
+.neuron-grid .cell small { opacity: .75; }
+.neuron-grid .cell p { margin: 0; font-size: inherit; white-space: pre-wrap; tab-size: 4; }
 .neuron-grid span[title] { border-radius: 3px; padding: .05em 0; }
 .chip { border-radius: 4px; padding: .05rem .45rem; font-weight: 600; font-size: .82rem; }
 .votes { display: inline-flex; gap: 2px; vertical-align: middle; }
 .votes i { width: .72rem; height: .72rem; border-radius: 2px; display: inline-block; }
-</style>"""
+"""

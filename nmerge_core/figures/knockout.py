@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
+from nmerge_core.figures.panels import LEGEND
 from nmerge_core.figures.scores import Metric, metric
 
 RANDOM = "random"
@@ -38,7 +39,7 @@ def curves(frame: pd.DataFrame, name: str, colours: Mapping[str, str], *, dark: 
     known = metric(name)
     scale = 100 if known.share else 1
     rows = frame[frame["metric"] == name]
-    figure = go.Figure(layout={"template": style.template(dark), "height": 420})
+    figure = go.Figure(layout={"template": style.template(dark), "height": 420, "meta": {"legend": LEGEND}})
     groups = sorted(rows["group"].unique(), key=lambda group: group != RANDOM)  # the control lies behind
     for group in groups:
         curve = spread(rows[rows["group"] == group])
@@ -67,7 +68,7 @@ def curves(frame: pd.DataFrame, name: str, colours: Mapping[str, str], *, dark: 
             hovertext=[_fact(group, row, known) for row in curve.to_dict("records")],
             hoverinfo="text",
         )
-    figure.update_xaxes(title_text="neurons knocked out, % of the category's", ticksuffix=" %", range=[-3, 103])
+    figure.update_xaxes(title_text="neurons knocked out, % of the category's", range=[-3, 103])
     figure.update_yaxes(title_text=known.axis, rangemode="tozero" if known.higher_is_better else "normal")
     return figure
 

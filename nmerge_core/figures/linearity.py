@@ -10,6 +10,7 @@ from nmerge_core.figures import style
 from nmerge_core.figures.panels import layer_axis, line_trace, panels
 
 _WHOLE = {"attention": "attention", "mlp": "whole MLP", "layer": "whole layer"}
+_ATTENTION = style.Mark("dot", "circle", "")  # beside the MLP, of the same colour
 
 
 def parts(frame: pd.DataFrame) -> pd.Series:
@@ -35,7 +36,7 @@ def nonlinearity(
     """
     frame, colours = style.plain_table(frame), style.plain_keys(colours)
     mean = frame.assign(part=parts(frame)).groupby(["model", "part", "layer"], sort=False)["value"].mean().reset_index()
-    models = list(dict.fromkeys(mean["model"]))
+    models, marks = style.short_names(dict.fromkeys(mean["model"]), 20), style.marks(colours)
     traces: list[dict[str, Any]] = []
     for index, model in enumerate(models):
         lines = dict(list(mean[mean["model"] == model].groupby("part")))
@@ -54,16 +55,17 @@ def nonlinearity(
                 style.base_colour(dark) if part in _WHOLE else colours[part],
                 told,
                 in_legend=all(other["name"] != title_of_part for other in traces),
-                dash="dot" if part == "attention" else "solid",
+                mark=_ATTENTION if part == "attention" else marks.get(part, style.PLAIN),
             )
             traces.append(trace)
     layout = panels(
-        [title.format(model) for model in models],
+        [title.format(short) for short in models.values()],
         x_title="layer",
         y_title="non-linearity (0 = linear)",
         xaxis=layer_axis(list(frame["layer"])),
         yaxis={"rangemode": "tozero"},
         height=340 if len(models) <= 3 else 260,
+        legend=[trace["name"] for trace in traces if trace["showlegend"]],
         dark=dark,
     )
     return go.Figure(traces, layout)

@@ -24,6 +24,7 @@ def by_layer(frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, dar
     frame = frame if "part" in frame else frame.assign(part="")
     found = list(dict.fromkeys(frame["part"]))
     titles = [part_title(part) if part else "" for part in found]
+    names, marks = style.short_names(dict.fromkeys(frame["model"])), style.marks(colours)
     traces = []
     for index, (part, panel) in enumerate(zip(found, titles, strict=True)):
         for model, line in frame[frame["part"] == part].groupby("model", sort=False):
@@ -33,7 +34,8 @@ def by_layer(frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, dar
                 for layer, value in zip(line["layer"], line[number], strict=True)
             ]
             x, y, colour = line["layer"], line[number], colours[str(model)]
-            traces.append(line_trace(index, str(model), x, y, colour, told, in_legend=index == 0))
+            name, mark = names[str(model)], marks[str(model)]
+            traces.append(line_trace(index, name, x, y, colour, told, in_legend=index == 0, mark=mark))
     layout = panels(
         titles,
         x_title="layer",
@@ -41,6 +43,7 @@ def by_layer(frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, dar
         xaxis=layer_axis(list(frame["layer"])),
         yaxis={"zeroline": True, "zerolinewidth": 1.5},
         height=340 if len(titles) <= 3 else 260,
+        legend=list(names.values()),
         dark=dark,
     )
     return go.Figure(traces, layout)

@@ -7,8 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import cell, layer_axis, panels
+from nmerge_core.figures.panels import cell, layer_axis, legend_room, panels
 from nmerge_core.figures.style import INTERSECTION
+
+HALF = 520  # pixels of a figure that stands beside another
+CROWDED = 40  # bars of a panel, from which on it has a row to itself
 
 
 def categories_by_layer(
@@ -28,6 +31,7 @@ def categories_by_layer(
     bars = {label: colour for label, colour in colours.items() if label in frame}
     if len(bars) > 1:
         bars["intersection"] = INTERSECTION
+    marks, names = style.marks(bars), style.short_names(bars) | {"intersection": "same in all models"}
     traces = []
     for i, layer in enumerate(layers):
         here = frame[frame["layer"] == layer].to_dict("list")
@@ -36,8 +40,8 @@ def categories_by_layer(
                 "type": "bar",
                 "x": here["category"],
                 "y": here[label],
-                "name": "same in all models" if label == "intersection" else label,
-                "marker": {"color": colour},
+                "name": names[label],
+                "marker": {"color": colour, "pattern": {"shape": marks[label].pattern}},
                 "legendgroup": label,
                 "showlegend": i == 0,
                 "hovertext": _facts(here, label),
@@ -47,10 +51,11 @@ def categories_by_layer(
             traces.append(bar)
     layout = panels(
         [f"Layer {layer}" for layer in layers],
-        columns=2 if len(layers) <= 4 else 3,
+        columns=1 if len(bars) * frame["category"].nunique() > CROWDED else 2 if len(layers) <= 4 else 3,
         y_title="neurons",
         xaxis={"tickfont": {"size": 11}},
-        yaxis={"tickformat": ","},
+        yaxis={"tickformat": ",", "rangemode": "tozero"},
+        legend=[names[label] for label in bars],
         dark=dark,
     )
     return go.Figure(traces, layout | {"barmode": "group"})
@@ -88,6 +93,7 @@ def proportions(
     frame, colours, labels = style.plain_table(frame), style.plain_keys(colours), [*map(style.plain, labels)]
     counts = frame.groupby("category", sort=False)[labels].sum()
     shares = counts / counts.sum()
+    marks, names = style.marks(colours), style.short_names(labels)
     traces = []
     for category, colour in colours.items():
         share_of = [float(shares.at[category, label]) for label in labels]
@@ -95,10 +101,10 @@ def proportions(
         bar = {
             "type": "bar",
             "orientation": "h",
-            "y": labels,
+            "y": [names[label] for label in labels],
             "x": [100 * share for share in share_of],
             "name": category,
-            "marker": {"color": colour},
+            "marker": {"color": colour, "pattern": {"shape": marks[category].pattern}},
             "text": written,
             "textposition": "inside",
             "insidetextanchor": "middle",
@@ -111,14 +117,17 @@ def proportions(
             "hoverinfo": "text",
         }
         traces.append(bar)
+    room = legend_room(list(colours), HALF)
     layout = {
         "template": style.template(dark),
         "barmode": "stack",
         "legend": {"traceorder": "normal"},
         "uniformtext": {"mode": "hide", "minsize": 11},
-        "height": 90 + 46 * len(labels),
+        "height": 56 + room + 46 * len(labels),
+        "margin": {"t": room + 10},
+        "meta": {"legend": room},
         "xaxis": {
-            "title": {"text": "share of neurons (%)"},
+            "title": {"text": "share of neurons, %"},
             "range": [0, 100],
             "dtick": 25,
             "ticklabeloverflow": "allow",  # 100 stands at the very edge
@@ -142,6 +151,7 @@ def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, d
     """
     frame, colours, label = style.plain_table(frame), style.plain_keys(colours), style.plain(label)
     per_layer = frame.groupby("layer")[label].sum().to_dict()
+    marks, room = style.marks(colours), legend_room(list(colours), HALF)
     traces = []
     for category, colour in colours.items():
         line = frame[frame["category"] == category]
@@ -152,8 +162,8 @@ def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, d
             "y": neurons,
             "mode": "lines+markers",
             "name": category,
-            "line": {"color": colour, "width": 2},
-            "marker": {"size": 6},
+            "line": {"color": colour, "width": 2, "dash": marks[category].dash},
+            "marker": {"size": 6, "symbol": marks[category].symbol},
             "hovertext": [
                 f"layer {layer} · {n:,} {category} neurons in {label} · {style.percent(n / per_layer[layer])}"
                 for layer, n in zip(layers, neurons, strict=True)
@@ -163,7 +173,9 @@ def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, d
         traces.append(trace)
     layout = {
         "template": style.template(dark),
-        "height": 300,
+        "height": 266 + room,
+        "margin": {"t": room + 10},
+        "meta": {"legend": room},
         "xaxis": {"title": {"text": "layer"}, "showgrid": False, **layer_axis(list(per_layer))},
         "yaxis": {"title": {"text": "neurons"}, "rangemode": "tozero", "tickformat": ","},
     }

@@ -6,8 +6,12 @@ from typing import Any
 from nmerge_core.figures import style
 
 HEIGHT = 250  # pixels of one row of panels, its title and axis included
-LEGEND = 34  # pixels of the legend above the first row
+LEGEND = 34  # pixels of a legend of one line above the first row
+LEGEND_LINE = 19  # pixels of each further line
+LEGEND_WIDTH = 1000  # pixels that the lines of a legend are counted for; the page corrects it to what there is
+_ENTRY, _CHARACTER = 50, 6.5  # pixels of an entry's sign and gaps, and of a character of its name
 BETWEEN_COLUMNS = 0.035  # of the figure's width
+TITLE = 30  # pixels of a panel's title
 BETWEEN_ROWS = 64  # pixels, for an axis and the next panel's title
 
 
@@ -20,6 +24,7 @@ def panels(
     xaxis: Mapping[str, Any] | None = None,
     yaxis: Mapping[str, Any] | None = None,
     height: int = HEIGHT,
+    legend: Sequence[str] = (),
     dark: bool = False,
 ) -> dict[str, Any]:
     """The layout of a grid of titled panels with one vertical scale, filled row by row by traces with `cell`'s axes.
@@ -34,18 +39,21 @@ def panels(
         xaxis: What else every horizontal axis has.
         yaxis: What else every vertical axis has.
         height: Pixels of one row.
+        legend: The names in the legend.
         dark: The reader's theme.
     """
+    room = legend_room(legend)
     columns = max(1, min(columns, len(titles)))
     rows = max(1, -(-len(titles) // columns))
     across, down = BETWEEN_COLUMNS, min(0.3, BETWEEN_ROWS / (rows * height))
     wide, high = (1 - across * (columns - 1)) / columns, (1 - down * (rows - 1)) / rows
     layout: dict[str, Any] = {
         "template": style.template(dark),
-        "height": rows * height + LEGEND,
-        "margin": {"t": LEGEND + 30},
-        "legend": {"yref": "container", "y": 1, "yanchor": "top"},
+        "height": rows * height + room,
+        "margin": {"t": room + TITLE},
         "annotations": [],
+        # What the page lays out anew where it is narrower, or the legend higher, than was counted with here.
+        "meta": {"legend": room, "panels": len(titles), "columns": columns, "row": height},
     }
     for index, title in enumerate(titles):
         row, column = divmod(index, columns)
@@ -71,6 +79,17 @@ def panels(
     return layout
 
 
+def legend_room(names: Sequence[str], width: int = LEGEND_WIDTH) -> int:
+    """Pixels that a legend of these names needs above a figure of some width; that of one line at least."""
+    lines, used = 1, 0.0
+    for name in names:
+        needed = _ENTRY + _CHARACTER * len(name)
+        if used and used + needed > width:
+            lines, used = lines + 1, 0.0
+        used += needed
+    return LEGEND + LEGEND_LINE * (lines - 1)
+
+
 def line_trace(
     panel: int,
     name: str,
@@ -80,7 +99,7 @@ def line_trace(
     hovertext: list[str],
     *,
     in_legend: bool,
-    dash: str = "solid",
+    mark: style.Mark = style.PLAIN,
     marker: int = 5,
 ) -> dict[str, Any]:
     """The trace of a line with markers (`marker` pixels) in a panel; lines of one name are one entry of the legend."""
@@ -92,8 +111,8 @@ def line_trace(
         "legendgroup": name,
         "showlegend": in_legend,
         "mode": "lines+markers",
-        "line": {"color": colour, "dash": dash, "width": 2},
-        "marker": {"size": marker},
+        "line": {"color": colour, "dash": mark.dash, "width": 2},
+        "marker": {"size": marker, "symbol": mark.symbol},
         "hovertext": hovertext,
         "hoverinfo": "text",
         **cell(panel),

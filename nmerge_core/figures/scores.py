@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import LEGEND, cell, panels
+from nmerge_core.figures.panels import LEGEND, TITLE, cell, panels
 
 Z_95 = 1.96  # standard errors on either side of a 95 % interval
 
@@ -82,14 +82,16 @@ def bars(
         columns=2,
         yaxis={
             "categoryorder": "array",
-            "categoryarray": list(reversed(models)),
+            "categoryarray": list(reversed(style.short_names(models).values())),
             "showgrid": False,
             "ticklabelstandoff": 6,
         },
         height=70 + 30 * len(models),
         dark=dark,
     )
-    layout |= {"margin": {"t": 30}, "height": layout["height"] - LEGEND}
+    layout |= {"margin": {"t": TITLE}, "height": layout["height"] - LEGEND}
+    layout["meta"] |= {"legend": 0}
+    short, marks = style.short_names(models), style.marks({model: colours[model] for model in models})
     traces = []
     for index, task in enumerate(tasks):
         rows = kept[kept["task"] == task].set_index("model").reindex(models).dropna(subset=["value"])
@@ -98,10 +100,13 @@ def bars(
         bars_of_task = {
             "type": "bar",
             "orientation": "h",
-            "y": list(rows.index),
+            "y": [short[model] for model in rows.index],
             "x": scale * rows["value"],
             "error_x": {"array": interval, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
-            "marker": {"color": [colours[model] for model in rows.index]},
+            "marker": {
+                "color": [colours[model] for model in rows.index],
+                "pattern": {"shape": [marks[model].pattern for model in rows.index]},
+            },
             "hovertext": [_fact(row, known, rows["value"].get(base)) for row in rows.reset_index().to_dict("records")],
             "hoverinfo": "text",
             "showlegend": False,
@@ -109,7 +114,7 @@ def bars(
         }
         written = {  # the value right of its interval, where neither bar nor whisker hides it
             "type": "scatter",
-            "y": list(rows.index),
+            "y": [short[model] for model in rows.index],
             "x": scale * rows["value"] + interval,
             "mode": "text",
             "text": ["  " + known.write(value) for value in rows["value"]],

@@ -21,13 +21,15 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
     """
     summary, colours = style.plain_table(summary), style.plain_keys(colours)
     found = [matrix for matrix in MATRICES if (summary["matrix"] == matrix).any()]  # not every MLP has a gate
+    names, marks = style.short_names(dict.fromkeys(summary["model"])), style.marks(colours)
     traces = []
     for index, matrix in enumerate(found):
         for model, rows in summary[summary["matrix"] == matrix].groupby("model", sort=False):
             rows = rows.sort_values("layer")
             told = [_fact(row) for row in rows.to_dict("records")]
             x, y, colour = rows["layer"], rows["mean"], colours[str(model)]
-            traces.append(line_trace(index, str(model), x, y, colour, told, in_legend=index == 0, marker=6))
+            name, mark = names[str(model)], marks[str(model)]
+            traces.append(line_trace(index, name, x, y, colour, told, in_legend=index == 0, mark=mark, marker=6))
     layout = panels(
         [MATRICES[matrix] for matrix in found],
         x_title="layer",
@@ -35,6 +37,7 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
         xaxis=layer_axis(list(summary["layer"])),
         yaxis={"tickformat": ".5~f"},
         height=340,
+        legend=list(names.values()),
         dark=dark,
     )
     return go.Figure(traces, layout)

@@ -1,7 +1,8 @@
-"""One colour for one thing, one layout and one way to write numbers, in every figure."""
+"""One colour for one thing, one layout and one way to write names and numbers, in every figure."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -9,12 +10,14 @@ import pandas as pd
 Value = TypeVar("Value")
 
 COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translation": "#E69F00"}
-# For categories of the user's own: what Okabe–Ito has left, then colours that stay apart for the colour-blind too.
-FURTHER = ("#56B4E9", "#CC79A7", "#F0E442", "#8C510A", "#DDCC77", "#882255", "#44AA99", "#332288", "#999933", "#AA4499")
+# For categories of the user's own: what Okabe–Ito has left, then colours as far from all others here as they can be,
+# for the colour-blind too (distances in OKLab, of the colours as they are and as protanopes and deuteranopes see them).
+FURTHER = ("#56B4E9", "#CC79A7", "#F0E442", "#882255", "#540BE6", "#0BE69D", "#73500B", "#99DDFF")
 INTERSECTION = "#8E6BBF"
 MERGE = "#D55E00"
+MERGES = (MERGE, "#FF9B52", "#8F3F00", "#FFC9A3", "#B57A50")  # several merges: tints of the one colour
 RANDOM = "#9A9A9A"  # drawn dashed, with its band
-LIGHT_INK, DARK_INK = "#FFFFFF", "#111111"
+LIGHT_INK, DARK_INK = "#FFFFFF", "#000000"  # one of them has a contrast of 4.5 on any ground
 FONT = "Source Sans, Source Sans Pro, system-ui, sans-serif"
 
 
@@ -35,23 +38,109 @@ def category_colours(categories: Sequence[str]) -> dict[str, str]:
     return {category: COLOURS.get(category) or extra[category] for category in categories}
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What tells things of one colour apart: the line's dash, the marker's symbol, the bar's pattern."""
+
+    dash: str
+    symbol: str
+    pattern: str
+
+
+PLAIN = Mark("solid", "circle", "")
+_MARKS = (
+    PLAIN,
+    Mark("dash", "square", "/"),
+    Mark("dot", "diamond", "x"),
+    Mark("dashdot", "triangle-up", "."),
+    Mark("longdash", "cross", "-"),
+)
+
+
+def marks(colours: Mapping[str, str]) -> dict[str, Mark]:
+    """The mark of each thing: the plain one for the first of its colour, others for those that share it.
+
+    Merges, whose tints are hard to tell apart, count as of one colour.
+    """
+    seen: dict[str, int] = {}
+    found = {}
+    for name, colour in colours.items():
+        shared = MERGE if colour in MERGES else colour
+        found[name] = _MARKS[seen.get(shared, 0) % len(_MARKS)]
+        seen[shared] = seen.get(shared, 0) + 1
+    return found
+
+
+def merge_colours(names: Sequence[str]) -> dict[str, str]:
+    """A tint of the merges' colour for each merge."""
+    return {name: MERGES[index % len(MERGES)] for index, name in enumerate(names)}
+
+
+def short(name: str, length: int = 28) -> str:
+    """A name with its middle left out where it is longer than `length` characters."""
+    if len(name) <= length:
+        return name
+    end = length // 3
+    return f"{name[: length - end - 1]}…{name[-end:]}"
+
+
+def short_names(names: Iterable[str], length: int = 28) -> dict[str, str]:
+    """A short name for each name, numbered where two would be called the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        candidate, number = short(name, length), 2
+        while candidate in found.values():
+            candidate, number = f"{short(name, length)} ({number})", number + 1
+        found[name] = candidate
+    return found
+
+
 def translucent(colour: str, opacity: float) -> str:
     """The CSS colour `rgba(…)` of a `#rrggbb` colour, for bands and shading."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = _channels(colour)
     return f"rgba({red},{green},{blue},{opacity:.3f})"
 
 
+def over(colour: str, opacity: float, ground: str) -> str:
+    """The `#rrggbb` colour that a translucent one gives on a ground."""
+    mixed = (round(opacity * c + (1 - opacity) * g) for c, g in zip(_channels(colour), _channels(ground), strict=True))
+    return "#" + "".join(f"{channel:02X}" for channel in mixed)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two `#rrggbb` colours, 1 to 21 (WCAG 2, relative luminance)."""
+    lower, higher = sorted((_luminance(one), _luminance(other)))
+    return (higher + 0.05) / (lower + 0.05)
+
+
+def legible(ground: str, ink: str) -> str:
+    """The ink if it reads on a ground (4.5 : 1, WCAG AA), else black or white, whichever reads better."""
+    return ink if contrast(ground, ink) >= 4.5 else ink_on(ground)
+
+
 def ink_on(colour: str) -> str:
-    """Black or white, whichever reads better on a `#rrggbb` ground (WCAG relative luminance)."""
-    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return LIGHT_INK if luminance < 0.179 else DARK_INK
+    """Black or white, whichever reads better on a `#rrggbb` ground."""
+    return max((LIGHT_INK, DARK_INK), key=lambda ink: contrast(colour, ink))
+
+
+def ink(dark: bool = False) -> str:
+    """The colour of text, the same as the app's own."""
+    return "#E6E9EE" if dark else "#1A1D23"
+
+
+def _channels(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def _luminance(colour: str) -> float:
+    shares = [channel / 255 for channel in _channels(colour)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def template(dark: bool = False) -> dict[str, Any]:
     """The layout all figures share, as plotly takes it for a figure's `template`."""
-    ink, grid = ("#E6E9EE", "#2E353F") if dark else ("#1A1D23", "#E3E6EB")
+    grid = "#2E353F" if dark else "#E3E6EB"
     axis = {
         "gridcolor": grid,
         "linecolor": grid,
@@ -61,13 +150,21 @@ def template(dark: bool = False) -> dict[str, Any]:
     }
     return {
         "layout": {
-            "font": {"family": FONT, "size": 13, "color": ink},
+            "font": {"family": FONT, "size": 13, "color": ink(dark)},
             "title": {"font": {"size": 15}, "x": 0, "xanchor": "left"},
             "paper_bgcolor": background(dark),
             "plot_bgcolor": background(dark),
             "xaxis": axis,
             "yaxis": axis,
-            "legend": {"orientation": "h", "x": 0, "yref": "container", "y": 1, "yanchor": "top"},
+            "legend": {
+                "orientation": "h",
+                "xref": "container",
+                "x": 0,
+                "yref": "container",
+                "y": 1,
+                "yanchor": "top",
+                "maxheight": 1,
+            },
             "margin": {"l": 8, "r": 8, "t": 44, "b": 8},  # the top one has room for a line of legend
             "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 13}},
             "separators": ".,",
@@ -105,8 +202,8 @@ def significant(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A number of things with thousands separated: `12,345`; parts of one thing with one decimal."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+    """A number of things with thousands separated, `12,345`; of a thing in the making nothing is counted yet."""
+    return f"{int(value):,}"
 
 
 def counted(number: int, what: str) -> str:
@@ -129,9 +226,9 @@ def size(n_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the units one would say it in: `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    if 0 < seconds < 0.5:
-        return "< 1 s"
+    """A time in the units one would say it in: `under 1 s`, `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 1:
+        return "under 1 s"
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -140,3 +237,13 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {seconds:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def roughly(seconds: float) -> str:
+    """An estimated time, no finer than it can be known: `some seconds`, `about 40 s`, `about 5 min`, `about 3 h`."""
+    if seconds < 15:
+        return "some seconds"
+    unit, size = ("s", 1) if seconds < 90 else ("min", 60) if seconds < 5400 else ("h", 3600)
+    amount = seconds / size
+    step = 10 if amount >= 20 else 5 if amount >= 10 else 1
+    return f"about {step * round(amount / step):,} {unit}"

@@ -28,15 +28,28 @@ async function fetched(path) {
 function place(parentElement) {
   const graph = document.createElement("div");
   graph.className = "chart";
+  graph.setAttribute("role", "img");
   parentElement.append(graph);
-  const chart = { graph, figure: null };
+  const chart = { graph, figure: null, excess: {} };
   new ResizeObserver(() => resize(chart)).observe(graph);
   return chart;
 }
 
-function size({ graph, figure }) {
+function laidOut({ graph, figure, excess }) {
   const full = document.fullscreenElement === graph;
-  return { width: graph.clientWidth, height: full ? window.innerHeight : (figure.layout.height ?? 450) };
+  const width = graph.clientWidth;
+  const names = figure.data.map((trace) => trace.name).join();
+  const layout = stacked({ height: 450, ...figure.layout }, width);
+  const fitted = withLegend(layout, excess[`${width} ${names}`] ?? 0, true);
+  return { ...fitted, width, ...(full ? { height: window.innerHeight } : {}) };
+}
+
+function measure(chart) {
+  const names = chart.figure.data.map((trace) => trace.name).join();
+  const key = `${chart.graph.clientWidth} ${names}`;
+  const before = chart.excess[key];
+  chart.excess[key] ??= legendExcess(chart.graph);
+  return before !== chart.excess[key] && chart.excess[key] !== 0;
 }
 
 function structure({ data, layout }) {
@@ -45,29 +58,30 @@ function structure({ data, layout }) {
   return JSON.stringify([data.map((trace) => trace.name), panels, axes.map((name) => layout[name].title?.text)]);
 }
 
-function draw(chart) {
-  const { data, layout, config } = chart.figure;
-  const shown = { ...layout, ...size(chart), uirevision: structure(chart.figure) };
+async function draw(chart) {
+  const { data, config } = chart.figure;
+  const shown = { ...laidOut(chart), uirevision: structure(chart.figure) };
   // In a closed tab or expander it has no width; `resize` draws it when that opens.
-  if (shown.width) window.Plotly.react(chart.graph, data, shown, { ...config, modeBarButtonsToAdd: [FULLSCREEN] });
+  if (!shown.width) return;
+  await window.Plotly.react(chart.graph, data, shown, { ...config, modeBarButtonsToAdd: [FULLSCREEN] });
+  chart.graph.style.minHeight = `${shown.height}px`;
+  if (measure(chart)) await draw(chart);
 }
 
 function resize(chart) {
   if (!window.Plotly) return;
-  const { width, height } = size(chart);
+  const { width, height } = laidOut(chart);
   const { layout } = chart.graph;
-  if (!layout) draw(chart);
-  else if (width && (width !== layout.width || height !== layout.height)) {
-    window.Plotly.relayout(chart.graph, { width, height });
-  }
+  if (!layout || (width && (width !== layout.width || height !== layout.height))) draw(chart);
 }
 
 export default async function ({ data, parentElement }) {
   if (!charts.has(parentElement)) charts.set(parentElement, place(parentElement));
   const chart = charts.get(parentElement);
   chart.figure = { ...JSON.parse(data.figure), config: data.config };
-  chart.graph.style.minHeight = `${size(chart).height}px`; // its room, before Plotly is there
+  chart.graph.setAttribute("aria-label", data.alt);
+  chart.graph.style.minHeight = `${laidOut(chart).height}px`; // its room, before Plotly is there
   await (library ??= fetched(data.plotly));
-  draw(chart);
+  await draw(chart);
   return () => parentElement.isConnected || window.Plotly.purge(chart.graph);
 }

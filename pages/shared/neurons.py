@@ -1,6 +1,6 @@
 """The classification runs of a family's models, and what pages read from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def classification_runs(family: Family) -> dict[str, Run | None]:
     return {member.label: latest_run("classify", classify_parameters(family, member)) for member in family.members}
 
 
-def finished(runs: dict[str, Run | None]) -> dict[str, Run]:
+def finished(runs: Mapping[str, Run | None]) -> dict[str, Run]:
     """Those runs whose results are there."""
     return {label: run for label, run in runs.items() if run is not None and run.status().state == "done"}
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.errors import InputError
@@ -44,6 +45,10 @@ STYLE = """<style>
 .stMainBlockContainer { max-width: 1280px; padding: 2.6rem 3rem 4rem; }
 .stMainBlockContainer h1 { font-size: 1.9rem; font-weight: 650; padding-bottom: .2rem; }
 [data-testid="stSidebarUserContent"] { padding-top: 0; }
+.stMainBlockContainer [data-testid="stPageLink"] a p { text-decoration: underline; text-underline-offset: .2em; }
+.stMainBlockContainer [data-testid="stPageLink"] a, .stMainBlockContainer [data-testid="stPageLink"] a * {
+  color: light-dark(#1F5FA8, #7FB2E6); }
+@media (max-width: 640px) { .stMainBlockContainer { padding: 3.4rem 1rem 3rem; } }
 [class*="_exports"] { margin-top: -.9rem; }
 .nav-group { font-size: .72rem; letter-spacing: .06em; text-transform: uppercase; opacity: .6; margin: .5rem 0 -.6rem; }
 .nav-brand { font-size: 1.25rem; font-weight: 700; letter-spacing: -.01em; }
@@ -93,8 +98,8 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
                 st.rerun()
         st.stop()
     if needs_models and (missing := family.missing):
-        st.info(f"Not on this machine yet: {verbatim(', '.join(missing))}.", icon=":material/download:")
-        link("pages/1_Models.py", "Get the models", "deployed_code", family)
+        with lack(f"Not on this machine yet: {verbatim(', '.join(missing))}.", "download"):
+            link("pages/1_Models.py", "Get the models", "arrow_forward", family)
         st.stop()
     return family
 
@@ -124,8 +129,15 @@ def result_link(run: Run, label: str, chosen: Family) -> None:
 
 def tell_lack(family: Family, what: str, why: str) -> None:
     """Say that a family names no corpus or no tasks and `why` that matters, with the way to where it can."""
-    st.info(f"This family names no {what}. {why}", icon=":material/deployed_code:")
-    link("pages/1_Models.py", "Change the family", "deployed_code", family)
+    with lack(f"This family names no {what}. {why}", "deployed_code"):
+        link("pages/1_Models.py", "Change the family", "arrow_forward", family)
+
+
+def lack(text: str, icon: str = "info") -> DeltaGenerator:
+    """A box saying what is missing; what is drawn in it, a link or a button, is the way to get it."""
+    box = st.container(border=True, horizontal=True, vertical_alignment="center", gap="medium")
+    box.markdown(f":material/{icon}: {text}", width="stretch")
+    return box
 
 
 def command(*arguments: object) -> str:
@@ -146,7 +158,7 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
         f"the cache, `{cache_root()}`; where NMerge has another one, set `NMERGE_CACHE` to it."
     )
     notebook = Notebook(question, context, formula_markdown, steps)
-    folded, beside = st.columns([5, 1.2])
+    folded, beside = st.columns([4, 1.6])
     beside.download_button(
         "Open as a notebook",
         notebook.to_json,
@@ -175,8 +187,7 @@ def _tell_refused() -> None:
 
 def empty_state(text: str, button_label: str, key: str) -> bool:
     """A box saying what is missing, with the one button that gets it; true when it was clicked."""
-    with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(text, width="stretch")
+    with lack(text):
         return st.button(button_label, type="primary", key=key)
 
 

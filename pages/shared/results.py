@@ -80,8 +80,8 @@ def merges(family: Family) -> list[Merged]:
 
 
 def model_colours(family: Family, merged: Sequence[Merged], *, dark: bool) -> dict[str, str]:
-    """The colour of each model of a family and of each merge by name."""
-    return member_colours(family, dark) | {merge.name: style.MERGE for merge in merged}
+    """The colour of each model of a family and of each merge, a tint of the merges' own, by name."""
+    return member_colours(family, dark) | style.merge_colours([merge.name for merge in merged])
 
 
 def zipped(folder: Path) -> bytes:

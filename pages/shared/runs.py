@@ -1,7 +1,7 @@
 """Starting a run from a page and watching it: the page never does the work, it looks at the run's folder."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status, delete
+from pages.shared.older import older_run, tell_older
 from pages.shared.text import verbatim
 
 BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
@@ -47,21 +48,31 @@ def began(run: Run) -> str:
 
 
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:
-    """A button that starts a run, and the run: the one just started, or the one started before with these parameters.
+    """A button that starts a run, and the run to show: the one of these parameters or, before it is done, an older one.
 
-    The button gives way to `run_panel` while the run is going. Wrong input is shown as a sentence.
+    The button gives way to `run_panel` while the run is going. An older run is told as what it is, with a button to
+    make it anew. Wrong input is shown as a sentence.
     """
     run = latest_run(kind, parameters)
     if run is not None and (run.status().active or run.status().state == "done"):
         return run
-    if st.button(label, type="primary", key=key):
-        try:
-            run = client.submit(kind, parameters, title)
-        except InputError as error:
-            st.error(verbatim(error))
-        else:
-            st.rerun()
-    return run
+    older = older_run(kind, parameters)
+    if older is not None and run is not None:
+        run_panel(run)
+    if tell_older(older, parameters, key) if older else st.button(label, type="primary", key=key):
+        start_all(kind, {title: parameters})
+    return older or run
+
+
+def start_all(kind: str, asked: Mapping[str, dict[str, Any]]) -> None:
+    """Queue runs by their titles and draw the page again; wrong input is shown as a sentence."""
+    try:
+        for title, parameters in asked.items():
+            client.submit(kind, parameters, title)
+    except InputError as error:
+        st.error(verbatim(error))
+    else:
+        st.rerun()
 
 
 def run_panel(run: Run) -> bool:

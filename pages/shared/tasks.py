@@ -11,6 +11,8 @@ from nmerge_core.task_code import own_code
 
 _SHOWN = 5  # places in task files
 
+CODE_SWITCH = "Run generated code"  # as the message of a task that needs it calls it
+
 
 def runs_code(task: str) -> bool:
     """Whether a task runs generated code, as its YAML says."""
@@ -34,9 +36,10 @@ def code_switch(tasks: Sequence[str], key: str, default: bool = False) -> bool:
     if not any(runs_code(task) for task in tasks):
         return False
     return st.toggle(
-        "Run its code",
+        CODE_SWITCH,
         default,
         key=key,
+        bind="query-params",
         help="Scores code tasks by running what the model wrote, in a locked-down process without network and files",
     )
 

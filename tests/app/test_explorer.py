@@ -1,3 +1,5 @@
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +7,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.activations.store import open_classification
+from nmerge_core.family import Member
 from nmerge_core.figures import explorer
 from nmerge_core.runs.folder import list_runs
 from tests.app.conftest import OpenPage, vary_family
+from tests.app.scored import done
 from tests.tiny import D_FFN
 
 PINK = "#CC79A7"
@@ -22,9 +26,9 @@ def test_opacity(share: float, expected: float) -> None:
 
 
 def test_tokens_are_shaded_escaped_and_windowed() -> None:
-    cell = explorer.Cell(["<b>", " two", " three", " four"], [0.0, 0.5, -4.5, 0.0], peak=4.5, note="")
+    cell = explorer.Cell("m", ["<b>", " two", " three", " four"], [0.0, 0.5, -4.5, 0.0], peak=4.5, note="")
     shaded = explorer.shaded(cell, PINK)
-    assert shaded.startswith("&lt;b&gt;<span")
+    assert shaded.startswith("&lt;b&gt; <span")
     # r = 0.5 / 4.5 = 1/9, so the opacity is 0.05 + 0.95·log10(2) = 0.336; r = 1 has opacity 1.
     assert "rgba(204,121,167,0.336)" in shaded and "rgba(204,121,167,1.000)" in shaded
     assert shaded.count("dotted") == 1  # the negative one
@@ -93,4 +97,46 @@ def test_without_a_classification_the_page_leads_to_one(open_page: OpenPage, tin
     other = vary_family(tiny_cache, "other", corpus=str(tmp_path))
     app = open_page("pages/3_Explorer.py", family="other")
     other.unlink()
-    assert "classified yet" in app.info[0].value
+    assert app.button(key="explorer_classify").label == "Classify all 3 models"
+
+
+def test_every_setting_is_in_the_link_and_what_cannot_be_shown_is_said(open_page: OpenPage) -> None:
+    asked = {"explorer_count": "2", "explorer_whole": "true", "explorer_only": "math", "explorer_text": "2+2"}
+    app = open_page("pages/3_Explorer.py", layer="99", neuron="seven", **asked)
+    assert (app.slider(key="explorer_count").value, app.toggle(key="explorer_whole").value) == (2, True)
+    assert app.selectbox(key="explorer_only").value == "math"
+    assert app.text_area(key="explorer_text").value == "2+2"
+    told = "The address asks for **{}** = {}, which cannot be; this is for 0."
+    assert {warning.value for warning in app.warning} == {told.format("layer", 99), told.format("neuron", "seven")}
+
+
+def test_spaces_and_line_breaks_are_kept() -> None:
+    cell = explorer.Cell(
+        "m", ["def f():", "\n", "    ", " return", "\tx  y"], [1.0, 0.0, 0.0, 2.0, 0.5], peak=2.0, note=""
+    )
+    plain = re.sub(r"<[^>]*>", "", explorer.shaded(cell, PINK))
+    assert plain == "def f():↵\n     return\tx  y"
+    assert "white-space: pre-wrap" in explorer.grid(["m"], [("", PINK, [cell])])
+
+
+def test_narrow_columns_wrap_and_then_name_their_model() -> None:
+    cells = [explorer.Cell(f"model {i}", ["a"], [1.0], peak=1.0, note="") for i in range(4)]
+    drawn = explorer.grid(["head"] * 4, [("", PINK, cells)])
+    assert f"@container (max-width: {4 * explorer.READABLE}px)" in drawn
+    assert all(f"<b>model {i} · </b>" in drawn for i in range(4))
+
+
+def test_many_models_are_a_table_with_some_beside_each_other(tiny_cache: Path, open_page: OpenPage) -> None:
+    tuned = []
+    for number in range(5):
+        reference = tiny_cache / "models" / f"more {number}"
+        shutil.copytree(tiny_cache / "models" / "math", reference, dirs_exist_ok=True)
+        done(tiny_cache, "classify", {"model": str(reference), "corpus": str(tiny_cache / "corpus")})
+        tuned.append(Member(str(reference), f"more {number} {'-' * 150}"))
+    file = vary_family(tiny_cache, "many", models=tuple(tuned))
+    app = open_page("pages/3_Explorer.py", family="many")
+    file.unlink()
+    assert len(app.multiselect(key="explorer_beside").value) == 3
+    assert grid_of(app).count('class="head"') == 4
+    table = next(each.value for each in app.dataframe if "model" in each.value)
+    assert list(table["model"]) == ["base", *(model.label for model in tuned)]

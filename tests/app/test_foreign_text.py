@@ -128,6 +128,8 @@ def test_no_page_takes_foreign_text_for_markup(
     for place, text in found:
         element, _, name = place.rpartition(".")
         if element in ("html", "bidi_component"):
+            if element == "bidi_component":  # its description becomes an attribute's value, in which nothing is markup
+                text = json.dumps({key: value for key, value in json.loads(text).items() if key != "alt"})
             sent = text.replace("\\", "").replace("u003c", "<").replace("u003e", ">")  # as JSON has it
             assert "<img" not in sent and "<b>$" not in sent, (place, text)
         elif place == "dataframe.columns":

@@ -69,5 +69,5 @@ def test_other_settings_offer_a_run_of_their_own(
 def test_a_model_without_categories_is_classified_first(tiny_cache: Path, open_page: OpenPage) -> None:
     make_family(tiny_cache)
     app = open_page(PAGE, family=FAMILY, knockout_model="code")
-    assert app.button(key="knockout_classify").label == "Classify the neurons"
+    assert app.button(key="knockout_classify").label == "Classify 1 model"
     assert "knockout_run" not in [button.key for button in app.button]

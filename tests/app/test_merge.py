@@ -47,7 +47,7 @@ def test_without_a_method_all_are_told(tiny_cache: Path, open_page: OpenPage) ->
 @pytest.mark.parametrize("name", methods())
 def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open_page: OpenPage, name: str) -> None:
     app = open_page(PAGE, merge_method=methods()[name].title)
-    lacks = [info.value for info in app.info if "This family names no" in info.value]
+    lacks = [text.value for text in app.markdown if "This family names no" in text.value]
     assert bool(app.error) <= bool(lacks), [error.value for error in app.error]
     shown = load_recipe(recipe_shown(app))
     method = methods()[name]
@@ -297,7 +297,7 @@ def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
     written_as_yaml(app)
     area = app.text_area(key="merge_yaml")
     area.set_value(area.value.replace(models(tiny_cache)["math"], "nobody/has-this")).run()
-    assert not app.error and any("Not on this machine yet: nobody/has-this." in info.value for info in app.info)
+    assert not app.error and any("Not on this machine yet: nobody/has-this." in text.value for text in app.markdown)
     assert not asked
     assert "merge_run" not in [button.key for button in app.button]
 

@@ -34,7 +34,8 @@ def bare(tiny_cache: Path) -> Iterator[str]:
 
 def told(app: AppTest) -> tuple[str, ...]:
     """What the page says the family lacks; with each there is a link to the Models page."""
-    lacks = [info.value for info in app.info if info.value.startswith("This family names no")]
+    texts = (text.value.split(": ", 1)[-1] for text in app.markdown)
+    lacks = [text for text in texts if text.startswith("This family names no")]
     links = [link.proto for link in app.main if link.type == "page_link"]
     assert [link.label for link in links].count("Change the family") >= len(lacks)
     return tuple(f"{text.split('.')[0]}." for text in lacks)

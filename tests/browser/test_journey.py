@@ -64,6 +64,41 @@ def classify(page: Page, app: App) -> None:
     assert counts(page) == expected
     assert chart.evaluate(hidden) == ["math"]
     sound(page)
+    is_saved(page, "neurons_proportions")
+    fits_a_phone(page)
+
+
+def is_saved(page: Page, key: str) -> None:
+    """The figure has a name for those who do not see it, and its menu saves it as PNG in the size that is asked for."""
+    chart = keyed(page, key).locator(".chart")
+    assert str(chart.get_attribute("aria-label")).startswith("Bar chart: share of neurons, %")
+    press(page, f"{key}_export")
+    png = page.locator(".images").get_by_role("button", name="PNG")
+    expect(png).to_be_visible(timeout=30_000)
+    with page.expect_download() as download:
+        png.click()
+    header = Path(download.value.path()).read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    width = round(16 / 2.54 * 96)  # pixels of 16 cm in the browser, of which the image has 300 / 96 each
+    assert int.from_bytes(header[16:20]) == pytest.approx(width * 300 / 96, abs=2)
+    page.keyboard.press("Escape")
+
+
+def fits_a_phone(page: Page) -> None:
+    """On a phone the panels stand below each other, and the legend ends above the first title."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    chart = keyed(page, "neurons_by_layer").locator(".js-plotly-plot")
+    page.wait_for_function(
+        "chart => chart._fullLayout.xaxis.domain[1] === 1 && chart._fullLayout.width < 390", arg=chart.element_handle()
+    )
+    settle(page)
+    legend, title = chart.evaluate(
+        """chart => [chart.querySelector(".legend .bg"), chart.querySelector(".annotation-text")]
+            .map(element => element.getBoundingClientRect()).map(({top, bottom}) => [top, bottom])"""
+    )
+    assert legend[1] <= title[0]
+    page.set_viewport_size({"width": 1440, "height": 900})
+    settle(page)
 
 
 def counts(page: Page) -> dict[tuple[str, int], dict[str, int]]:
