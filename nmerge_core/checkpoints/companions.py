@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from nmerge_core.errors import InputError
+from nmerge_core.small_file import read_small
+
 # Kinds of names, so that a tokenizer's files are known whatever its class calls them; a test holds these against the
 # names that transformers' classes give. What is none of them stays behind: states of training, logs and data are
 # nobody's to pass on.
 _PATTERNS = (
     "*tokenizer*",
+    "*tokenizer*/*",
     "*vocab*",
     "*merges*",
     "*tokens*.json",
@@ -32,6 +36,7 @@ _PATTERNS = (
     "*sentence_*.json",
 )
 _MODULES = "modules.json"  # of sentence-transformers: it names the folders of what stands behind the model
+_LARGEST = 1_000_000  # bytes of that file
 _NEVER = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
 
 
@@ -52,8 +57,8 @@ def copy_companions(source: Path, target: Path) -> None:
 def _of_modules(folder: Path) -> Iterator[Path]:
     """Yield the files of the modules behind a model: a pooling, a projection, which has a few weights of its own."""
     listed = None
-    with suppress(OSError, ValueError):
-        listed = json.loads((folder / _MODULES).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RecursionError, InputError):
+        listed = json.loads(read_small(folder / _MODULES, _LARGEST))
     paths = [each.get("path") for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
     for path in paths:
         inside = PurePosixPath(path) if isinstance(path, str) else PurePosixPath()

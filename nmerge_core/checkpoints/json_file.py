@@ -14,6 +14,7 @@ _LARGEST = 256_000_000  # bytes; a tokenizer of a quarter of a million tokens ha
 _TEXTS = ("model_type",)
 _LISTS = ("architectures", "layer_types")
 _OBJECTS = ("auto_map", "quantization_config", "rope_parameters", "rope_scaling")
+_IDS = "_token_id"
 _TOWERS = ("text_config", "vision_config")
 _COUNTS: tuple[str, ...] = (
     "vocab_size",
@@ -31,12 +32,12 @@ _LARGEST_COUNT = 2**31
 def read_json(file: Path, why: str) -> dict[str, Any]:
     """Read a JSON object; raises InputError, with `why` the file should be there, where it is none.
 
-    Of config.json and of an index the values are checked that are used.
+    Of config.json, generation_config.json and an index the values are checked that are used.
     """
     if not file.exists():
         raise InputError(f"{file}: missing; {why}")
     content = parse_json(read_small(file, _LARGEST), str(file))
-    if file.name == "config.json":
+    if file.name in ("config.json", "generation_config.json"):
         _check_config(content, str(file))
     elif file.name.endswith(".index.json"):
         _check_index(content, str(file))
@@ -69,7 +70,7 @@ def is_count(value: Any, most: int = _LARGEST_COUNT) -> bool:
 
 
 def _check_config(config: Mapping[str, Any], where: str, tower: str = "") -> None:
-    """Check a model's configuration, and those of its towers; what is null is not there."""
+    """Check a configuration of a model, and those of its towers; what is null is not there."""
     for key, value in config.items():
         if value is not None and (expected := _other_than(key, value)):
             raise InputError(f"{where}, key '{tower}{key}': expected {expected}, found {shown(value)}")
@@ -78,13 +79,16 @@ def _check_config(config: Mapping[str, Any], where: str, tower: str = "") -> Non
 
 
 def _other_than(key: str, value: Any) -> str:
-    """Return what a key of config.json should hold, where its value is something else."""
+    """Return what a key of a configuration should hold, where its value is something else."""
     if key in _TEXTS:
         return "" if isinstance(value, str) else "a text"
     if key in _OBJECTS or key in _TOWERS:
         return "" if isinstance(value, Mapping) else "an object"
     if key in _COUNTS:
         return "" if is_count(value) else f"a whole number from 0 below {_LARGEST_COUNT:,}"
+    if key.endswith(_IDS):
+        ids = value if isinstance(value, list) else [value]
+        return "" if all(type(each) is int for each in ids) else "the id of a token, or a list of them"
     if key in _LISTS:
         return "" if isinstance(value, list) and all(isinstance(each, str) for each in value) else "a list of texts"
     return ""

@@ -189,7 +189,7 @@ def find(root: Path, run_id: str) -> Run | None:
             return _described(folder, _stamp(path))
     except Damaged as error:
         kind, _, key = run_id.rpartition("-")
-        if not key or not os.path.lexists(path):
+        if not (kind and key) or not os.path.lexists(path):
             return None
         return Run(run_id, kind, run_id, {}, folder, folder.stat().st_mtime, damage=str(error))
 

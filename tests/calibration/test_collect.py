@@ -153,7 +153,7 @@ def test_a_model_that_is_no_language_model_is_refused(qwen2: str, corpus: str, t
     shutil.copytree(qwen2, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
-    with pytest.raises(InputError, match="odd: transformers has no causal model for it"):
+    with pytest.raises(InputError, match="odd: expected a causal language model, found model type 'vit'"):
         collect(str(folder), corpus, "gram", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

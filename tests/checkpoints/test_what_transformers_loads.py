@@ -29,10 +29,11 @@ INDEX = "model.safetensors.index.json"
 
 
 def loaded(folder: str | Path, auto: Any = transformers.AutoModelForCausalLM) -> Weights:
-    """The parameters of the model that transformers loads, tied ones once."""
+    """The parameters of the model that transformers loads, tied ones once, and the numbers it keeps beside them."""
     model, info = auto.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
-    return dict(model.named_parameters())
+    kept = {name: value for name, value in model.named_buffers() if name in model.state_dict()}
+    return dict(model.named_parameters()) | {n: value for n, value in kept.items() if value.is_floating_point()}
 
 
 def resolved(checkpoint: Checkpoint) -> Weights:
@@ -313,7 +314,7 @@ def shard_missing(folder: Path) -> str:
 def escaping_shard(folder: Path) -> str:
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
     (folder / INDEX).write_text('{"weight_map": {"a": "../outside.safetensors"}}')
-    return "expected a 'weight_map' from tensors to files"
+    return "weight_map.a': expected the name of a file beside it, found '../outside.safetensors'"
 
 
 REFUSED = [lfs_pointer, gguf_alone, consolidated_alone, adapter_beside, shard_missing, escaping_shard]

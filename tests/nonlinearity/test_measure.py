@@ -78,7 +78,7 @@ def test_the_seed_alone_decides_the_draw(qwen2, corpus, tmp_path):
 
 def test_wrong_input_is_named(qwen2, corpus, tmp_path):
     wide = tiny_model(tmp_path / "wide", config=lambda **given: Qwen2Config(**(given | {"intermediate_size": 64})))
-    with pytest.raises(InputError, match=r"wide.*mlp\.gate_proj\.weight: expected shape \[48, 32\].*found \[64, 32\]"):
+    with pytest.raises(InputError, match=r"wide.*mlp\.down_proj\.weight: expected shape \[32, 48\].*found \[32, 64\]"):
         measure(qwen2, [wide], corpus)
     classify(wide, corpus, tmp_path / "neurons", top_k=3)
     with pytest.raises(InputError, match="expected a classification of .* 2 layers of 48 neurons, found .* of 64"):

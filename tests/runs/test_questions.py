@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import time
+from pathlib import Path
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_a_cache_deleted_under_a_busy_worker_leaves_one_worker(cache, wait):
     wait(lambda: again.status().stage == "waiting")
     new = worker_pid(cache)
     assert new not in (None, old)
-    wait(lambda: not os.path.exists(f"/proc/{old}") or "Z" in open(f"/proc/{old}/stat").read().split()[2])
+    wait(lambda: not os.path.exists(f"/proc/{old}") or "Z" in Path(f"/proc/{old}/stat").read_text().split()[2])
     time.sleep(0.5)
     assert (again.status().state, again.status().pid, worker_pid(cache)) == ("running", new, new)
     assert client.ask("double", number=2) == 4
