@@ -25,7 +25,7 @@ _T5_SUBLAYER = re.compile(r"layer\.\d+\.")
 _EMBEDDING = re.compile(r"embed|(?:^|\.)(?:wte|wpe|shared)\.")
 _NORM = re.compile(r"norm|layrnorm|(?:^|\.)ln_f\.")  # CLIP spells pre_layrnorm
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")  # families differ in the name
-_OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
+OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ def derive(reference: str, config: Mapping[str, Any], shapes: Mapping[str, Shape
             raise InputError("expected layers, such as '….layers.N.mlp.down_proj.weight', found none")
         mlps = find_mlps(counted, shapes, seen, str(text.get("model_type")))
     except InputError as error:
-        own = f"; it is defined by code of its own (config.json, key '{_OWN_CODE}'), which is never run"
+        own = f"; it is defined by code of its own (config.json, key '{OWN_CODE}'), which is never run"
         unknown = (
             f"{reference}: the neurons of this family (model type '{model_type}') are not known: {error}"
-            f"{own if _OWN_CODE in config else ''}"
+            f"{own if OWN_CODE in config else ''}"
         )
     maps: dict[str, tuple[NeuronMap, ...]] = {}
     for layer in mlps:

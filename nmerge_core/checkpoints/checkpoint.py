@@ -18,8 +18,6 @@ from nmerge_core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
-
 
 @dataclass(frozen=True)
 class Checkpoint:

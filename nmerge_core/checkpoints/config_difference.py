@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from nmerge_core.errors import short
+
 # Told elsewhere (tokens, labels, tying, number format), of no effect on what the weights compute, or of training only.
 _TOLD_ELSEWHERE: tuple[str, ...] = (
     "vocab_size",
@@ -52,10 +54,10 @@ class Difference:
             places = [place for place, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]]
             first = places[0]
             return (
-                f"key '{self.key}': {len(places)} of {len(ours)} entries differ from the base's, first [{first}], "
-                f"{_short(theirs[first])} where the base has {_short(ours[first])}"
+                f"key '{short(self.key)}': {len(places)} of {len(ours)} entries differ from the base's, first "
+                f"[{first}], {_short(theirs[first])} where the base has {_short(ours[first])}"
             )
-        return f"key '{self.key}': {_short(theirs)} where the base has {_short(ours)}"
+        return f"key '{short(self.key)}': {_short(theirs)} where the base has {_short(ours)}"
 
 
 def config_differences(base: Mapping[str, Any], model: Mapping[str, Any]) -> list[Difference]:

@@ -10,7 +10,7 @@ from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.checkpoints.vocabulary import CONFIG, Vocabulary, known_vocabulary
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short, shown
 
 TEMPLATE, TEMPLATES, GENERATION = "chat_template.jinja", "additional_chat_templates", "generation_config.json"
 SPECIAL_MAP, PROCESSOR_TEMPLATE = "special_tokens_map.json", "chat_template.json"
@@ -23,6 +23,7 @@ _OF_THE_PROGRAM = re.compile(r"transformers_version|_from_model_config|use_cache
 _NEUTRAL = dict.fromkeys(("temperature", "top_p", "typical_p", "repetition_penalty", "length_penalty", "num_beams"), 1)
 _NEUTRAL |= {"num_beam_groups": 1, "num_return_sequences": 1, "encoder_repetition_penalty": 1, "top_k": 50}
 _SHOWN = 60  # characters of a setting in a message
+_LISTED = 8  # end tokens, or settings, in a message
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,9 @@ def _differences(base: Conversation, model: Conversation) -> list[str]:
             parts.append(f"{called} token {_tokens(texts[1:])} where the base has {_tokens(texts[:1])}")
     ours, theirs = base.settings, model.settings
     if changed := [key for key in dict.fromkeys((*theirs, *ours)) if ours.get(key) != theirs.get(key)]:
-        parts.append("generates with " + ", ".join(f"{key} {_pair(theirs.get(key), ours.get(key))}" for key in changed))
+        parts.append(
+            "generates with " + ", ".join(f"{short(key)} {_pair(theirs.get(key), ours.get(key))}" for key in changed)
+        )
     return parts
 
 
@@ -197,9 +200,9 @@ def _special(conversation: Conversation, name: str) -> str:
 
 
 def _tokens(texts: Sequence[str]) -> str:
-    return " or ".join(repr(text) for text in texts if text) or "none"
+    return " or ".join(shown(text) for text in list(texts)[:_LISTED] if text) or "none"
 
 
 def _pair(model: Any, base: Any) -> str:
-    shown = ["unset" if value is None else str(value)[:_SHOWN] for value in (model, base)]
-    return f"{shown[0]} (base: {shown[1]})"
+    told = ["unset" if value is None else str(value)[:_SHOWN] for value in (model, base)]
+    return f"{told[0]} (base: {told[1]})"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.reference import label
 from nmerge_core.checkpoints.vocabulary import counts_tokens, some
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 
 _HEAD = re.compile(
     r"(?:^|\.)(?:cls|score|pooler|qa_outputs|vocab_\w+|\w*head|\w*classifier|\w*predictions?)(?:\.(?!\d+\.)\w+)+$"
@@ -100,4 +100,4 @@ def compare_labels(models: Sequence[Checkpoint]) -> tuple[list[str], list[str]]:
 
 
 def _listed(labels: Sequence[str]) -> str:
-    return some([f"{id} {text!r}" for id, text in enumerate(labels)])
+    return some([f"{id} {shown(text)}" for id, text in enumerate(labels)])

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.checkpoints.checkpoint import OWN_CODE, Checkpoint
+from nmerge_core.architecture.derive import OWN_CODE
+from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TORCH_NAMES, TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
 

@@ -119,7 +119,13 @@ def load_sweep(source: Source) -> Sweep:
     axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
     strategy, keep, tasks, objective = (content[key] for key in ("strategy", "keep", "tasks", "objective"))
     run_dtype = content["run_dtype"]
-    _check(strategy in STRATEGIES, file, "strategy", f"one of {', '.join(STRATEGIES)}", strategy)
+    _check(
+        isinstance(strategy, str) and strategy in STRATEGIES,
+        file,
+        "strategy",
+        f"one of {', '.join(STRATEGIES)}",
+        strategy,
+    )
     _check(run_dtype in RUN_DTYPES, file, "run_dtype", f"one of {', '.join(RUN_DTYPES)}", run_dtype)
     _check(keep in KEEP, file, "keep", f"one of {', '.join(KEEP)}", keep)
     _check(_whole(content["trials"], 1), file, "trials", "a whole number from 1", content["trials"])

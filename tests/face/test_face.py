@@ -215,6 +215,7 @@ def test_a_result_stands_for_its_folder(family, cache, found, merged):
     )
     assert set(curve.curve["group"]) == {"general", "random"} and isinstance(curve.figure(), go.Figure)
     recipe = {"merge_method": "task_arithmetic", "base_model": Path(family.base), "models": ({"model": merged},)}
+    recipe["chat_template"] = "base"
     again = nm.merge(recipe, progress=False)
     assert str(merged.path) in again.recipe and nm.merge(again.recipe, progress=False).path == again.path
 

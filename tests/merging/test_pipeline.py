@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
@@ -152,8 +153,10 @@ def test_code_of_a_checkpoint_is_never_run(family, tmp_path: Path) -> None:
     odd = checkpoints.write(tmp_path / "odd", weights, model_type="own", **own)
     (tmp_path / "odd/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(InputError, match=r"odd: .*code of its own \(config.json, key 'auto_map'\), which is never run"):
-        merge(load_recipe({"merge_method": "linear", "models": [{"model": odd}]}), tmp_path / "target/out")
-    assert not (tmp_path / "target").exists()
+        _ = open_checkpoint(odd).architecture.layers
+    merge(load_recipe({"merge_method": "linear", "models": [{"model": odd}]}), tmp_path / "unknown")
+    assert "auto_map" not in json.loads((tmp_path / "unknown/config.json").read_text())
+    assert not (tmp_path / "unknown/own.py").exists()
     # Where the tensors tell what they are, the code is not needed.
     known = checkpoints.write(tmp_path / "known", family.tunes["math"], **own)
     shutil.copy(tmp_path / "odd/own.py", tmp_path / "known")

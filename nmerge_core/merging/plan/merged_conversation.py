@@ -17,7 +17,7 @@ from nmerge_core.checkpoints.conversation import (
     told_differences,
 )
 from nmerge_core.checkpoints.vocabulary import Vocabulary, some
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.template_choice import AUTO, TemplateChoice
@@ -141,12 +141,12 @@ def _lacking(own: Conversation, ids: Mapping[str, int] | None, templates: Mappin
         *own.end_tokens,
         *(token for text in templates.values() for token in _named_in(text, own.vocabulary.added)),
     }
-    return sorted(repr(token) for token in needed if token in own.vocabulary.row and token not in ids)
+    return sorted(shown(token) for token in needed if token in own.vocabulary.row and token not in ids)
 
 
 def _check_template(text: str, spoken: Sequence[Conversation], ids: Mapping[str, int] | None) -> None:
     known = {token for each in spoken if each.vocabulary for token in each.vocabulary.added}
-    if missing := sorted(repr(token) for token in _named_in(text, known) if ids is not None and token not in ids):
+    if missing := sorted(shown(token) for token in _named_in(text, known) if ids is not None and token not in ids):
         raise InputError(
             f"{_KEY}: the template needs {some(missing)}, which the merge's vocabulary does not have; choose a "
             "'tokenizer' that has it, or another template"
