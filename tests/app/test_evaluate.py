@@ -144,4 +144,4 @@ def test_what_an_address_asks_for_in_vain_is_said(open_page: OpenPage) -> None:
 
 def test_models_without_tasks_can_be_asked(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE, family="tiny")
-    assert app.text_area(key="evaluate_prompt") and any("names no tasks" in info.value for info in app.info)
+    assert app.text_area(key="evaluate_prompt") and any("names no tasks" in text.value for text in app.markdown)

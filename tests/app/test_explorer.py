@@ -106,7 +106,7 @@ def test_every_setting_is_in_the_link_and_what_cannot_be_shown_is_said(open_page
     assert (app.slider(key="explorer_count").value, app.toggle(key="explorer_whole").value) == (2, True)
     assert app.selectbox(key="explorer_only").value == "math"
     assert app.text_area(key="explorer_text").value == "2+2"
-    told = "The address asks for **{}** = {}, which cannot be; this is for 0."
+    told = "The address asks for **{}** = {}, which cannot be; shown is 0."
     assert {warning.value for warning in app.warning} == {told.format("layer", 99), told.format("neuron", "seven")}
 
 

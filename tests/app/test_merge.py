@@ -19,6 +19,7 @@ from nmerge_core.parameters import Text
 from nmerge_core.runs import client
 from pages.shared.recipe_controls import control_states
 from pages.shared.results import zipped
+from pages.shared.text import verbatim
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 from tests.merging import vocabularies
@@ -297,7 +298,9 @@ def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
     written_as_yaml(app)
     area = app.text_area(key="merge_yaml")
     area.set_value(area.value.replace(models(tiny_cache)["math"], "nobody/has-this")).run()
-    assert not app.error and any("Not on this machine yet: nobody/has-this." in text.value for text in app.markdown)
+    assert not app.error and any(
+        f"Not on this machine yet: {verbatim('nobody/has-this')}." in text.value for text in app.markdown
+    )
     assert not asked
     assert "merge_run" not in [button.key for button in app.button]
 
@@ -321,7 +324,7 @@ def test_what_is_no_recipe_is_said_on_the_page_at_once(
     started = time.process_time()
     app.text_area(key="merge_yaml").set_value(text).run()
     assert time.process_time() - started < 5
-    assert not app.exception and expected in app.error[0].value and len(app.error[0].value) < 700
+    assert not app.exception and verbatim(expected) in app.error[0].value and len(app.error[0].value) < 700
 
 
 def test_a_recipe_goes_from_controls_to_text_and_back_and_nothing_is_lost(

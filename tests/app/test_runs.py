@@ -28,7 +28,7 @@ def test_nothing_yet(empty_cache: Path) -> None:
 
 
 def test_every_run_is_a_row_and_those_without_a_result_are_folded_away(leave_run: LeaveRun) -> None:
-    leave_run("first one", "done", started=time.time() - 65)
+    leave_run("first one", "done", started=time.time() - 65, seconds=65.0)
     failed = leave_run("second one", "failed", message="corpus/math.jsonl, line 17: not JSON")
     app = opened()
     table = app.dataframe[0].value

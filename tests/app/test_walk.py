@@ -48,8 +48,8 @@ def said(app: AppTest) -> str:
 @pytest.mark.parametrize(
     ("page", "asked", "told"),
     [
-        (NEURONS, {"neurons_k": "900", "neurons_m": "2"}, ["**neurons_k** = 900, which cannot be; this is for 10"]),
-        (LINEARITY, {"linearity_samples": "1000"}, ["**linearity_samples** = 1000, which cannot be; this is for 30"]),
+        (NEURONS, {"neurons_k": "900", "neurons_m": "2"}, ["**neurons_k** = 900, which cannot be; shown is 10"]),
+        (LINEARITY, {"linearity_samples": "1000"}, ["**linearity_samples** = 1000, which cannot be; shown is 30"]),
         (NEURONS, {"neurons_k": "10", "neurons_m": "2", "neurons_layers": "1"}, []),
     ],
 )
