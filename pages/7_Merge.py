@@ -22,7 +22,7 @@ from nmerge_core.yaml_file import LARGEST
 from pages.shared.family import unfit
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
-from pages.shared.page import begin, command, how_computed, link, tell_lack
+from pages.shared.page import begin, command, how_computed, lack, link, tell_lack
 from pages.shared.parameters import Drawn, controls
 from pages.shared.recipe_controls import control_states, members_of
 from pages.shared.results import merges
@@ -182,12 +182,9 @@ def not_here(recipe: AnyRecipe) -> list[str]:
 def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:
     """What the merge will take, the button that starts it, and its run if there is one."""
     if absent := not_here(recipe):
-        st.info(
-            f"Not on this machine yet: {verbatim(', '.join(absent))}. Add them to a family and fetch them there, or "
-            "name the folders they are in.",
-            icon=":material/download:",
-        )
-        link("pages/1_Models.py", "Get the models", "deployed_code", family)
+        told = f"Not on this machine yet: {verbatim(', '.join(absent))}. Add them to a family and fetch them there, or "
+        with lack(f"{told}name the folders they are in.", "download"):
+            link("pages/1_Models.py", "Get the models", "arrow_forward", family)
         return None
     if isinstance(recipe, Recipe):
         draw_cost(recipe)
