@@ -18,7 +18,7 @@ from tests.browser.driver import App, choose, classify_family, fill, finish, key
 
 EXEMPLARS = 20  # of each category: the way is the same, and shorter to wait for
 MODELS = ["base", "math", "code", "translation"]
-LIMIT = 5  # problems a task: enough to see scores, few enough to wait for
+LIMIT = 10  # problems per task, the fewest that the pages take
 
 
 def test_from_the_demo_family_to_a_merged_checkpoint(app: App, tab: Callable[[], Page], tmp_path: Path) -> None:
