@@ -13,6 +13,7 @@ from nmerge_core.input_parameters import Classification
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.request import resolve
+from pages.shared.text import verbatim
 
 FORMAT = " runs in"  # ends the name of an input that is the number format a model runs in
 
@@ -40,19 +41,22 @@ def older_run(kind: str, parameters: Mapping[str, Any]) -> Run | None:
 
 def made_from(run: Run, parameters: Mapping[str, Any]) -> str:
     """What an older run was made from, as Markdown: the inputs that are others today."""
-    today = resolve(cache_root(), run.kind, parameters).inputs
+    try:
+        today = resolve(cache_root(), run.kind, parameters).inputs
+    except InputError:  # an input has just gone
+        return "made from what is there no more"
     changed = [
         f"an earlier {_called(name)}" for name, found in run.inputs.items() if today.get(name) not in (None, found)
     ]
     changed += [f"an earlier {_called(name)}" for name in run.inputs if name not in today]
     changed += [f"no {_called(name)} yet" for name in today if name not in run.inputs and not run.inputs.keys() - today]
-    return f"made from {' and '.join(dict.fromkeys(changed)) or f'the same, by NMerge {run.version}'}"
+    return f"made from {' and '.join(dict.fromkeys(changed)) or f'the same, by NMerge {verbatim(run.version)}'}"
 
 
 def _called(name: str) -> str:
     """What an input of a run is called: a classification by what it is, all else by the end of its path."""
     path = Path(name.removesuffix(FORMAT))
-    return "classification" if path.name == "results" else f"`{path.name}`"
+    return "classification" if path.name == "results" else f"**{verbatim(path.name)}**"
 
 
 def tell_older(run: Run, parameters: Mapping[str, Any], key: str) -> bool:

@@ -112,9 +112,9 @@ def progress_sentence(run: Run, status: Status) -> str:
         return f"{verbatim(run.title)}: waiting its turn"
     parts = [f"{verbatim(run.title)}: {verbatim(status.stage or 'starting')}"]
     if status.total:
-        parts.append(f"{style.count(status.done)} of {style.count(status.total)} {status.unit}".strip())
+        parts.append(f"{style.count(status.done)} of {style.count(status.total)} {verbatim(status.unit)}".strip())
     if status.rate:
-        parts.append(f"{style.significant(status.rate)} {status.unit or 'steps'}/s")
+        parts.append(f"{style.significant(status.rate)} {verbatim(status.unit or 'steps')}/s")
     if status.eta is not None:
         parts.append(f"{style.duration(status.eta)} left")
     return " · ".join(parts)

@@ -132,6 +132,7 @@ def test_knockout_opens_on_a_task_that_needs_no_switch(tiny_cache: Path, open_pa
     )
     app = open_page(KNOCKOUT, family=vary("coding", tasks=(str(code), plain)))
     assert (app.selectbox(key="knockout_category").value, app.selectbox(key="knockout_task").value) == ("math", plain)
+    app.number_input(key="knockout_repeats").set_value(9).run()  # as in no run that there is
     assert app.button(key="knockout_run") and any("problems each, " in text.value for text in app.caption)
     app.selectbox(key="knockout_category").select("code").run()  # whose own task it is
     assert app.selectbox(key="knockout_task").value == str(code)
