@@ -107,7 +107,7 @@ def test_a_result_of_an_earlier_corpus_is_shown_as_older(tiny_cache: Path, open_
     write_corpus(tiny_cache / "changing", TEXTS | {"math": [*TEXTS["math"], "6 * 7 = 42"]})
     app = open_page(NEURONS, family=name)
     assert app.button(key="neurons_classify").label == "Classify all 2 models"
-    assert "**Older**, made from an earlier `changing`: **base**, **math**." in said(app)
+    assert "**Older**, made from an earlier **changing**: **base**, **math**." in said(app)
     assert re.search(r"reads the corpus once, (some seconds|about .*) in all", said(app))  # how long it will take
     assert len(drawn(app).data)
 
@@ -119,7 +119,7 @@ def test_a_result_of_an_earlier_model_is_shown_as_older(tiny_cache: Path, open_p
     assert "**Older**" not in said(open_page(SIMILARITY, family=name))
     tiny_model(tiny_cache / "models" / "retrained", seed=8)
     app = open_page(SIMILARITY, family=name)
-    assert "**Older**, made from an earlier `retrained`" in said(app)
+    assert "**Older**, made from an earlier **retrained**" in said(app)
     assert app.button(key="similarity_run").label == "Make it anew"
     assert len(drawn(app).data) and run.results.exists()
 
