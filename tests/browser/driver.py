@@ -224,7 +224,7 @@ def answer(page: Page, selector: str, act: Callable[[], None]) -> float:
         selector,
     )
     act()
-    page.wait_for_function("window.answered()", timeout=60_000)
+    page.wait_for_function("() => window.answered()", timeout=60_000)  # else evaluated, which the app forbids
     return float(page.evaluate("(window.changed - window.pressed) / 1000"))
 
 
