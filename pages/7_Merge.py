@@ -22,7 +22,7 @@ from nmerge_core.yaml_file import LARGEST
 from pages.shared.family import unfit
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.neurons import classification_runs, finished
-from pages.shared.page import begin, command, how_computed, lack, link, tell_lack
+from pages.shared.page import begin, command, how_computed, lack, link, tell_lack, tell_refused
 from pages.shared.parameters import Drawn, controls
 from pages.shared.recipe_controls import control_states, members_of
 from pages.shared.results import merges
@@ -372,3 +372,5 @@ if recipe is not None:
 elif name is None and done:
     shown = load(by_id[chosen].run.parameters["recipe"])
     how_computed(formula(shown), commands(shown, family), steps(shown, by_id[chosen].name, family))
+else:
+    tell_refused()

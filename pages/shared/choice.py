@@ -10,7 +10,8 @@ from nmerge_core.figures import style
 from pages.shared.address import forget_unknown
 from pages.shared.text import verbatim
 
-ROOM = 48  # characters of all names together that fit beside each other
+ROOM = 48  # characters that fit beside each other, with those that the frame of a button takes
+FRAME = 3
 
 
 def choose_model(
@@ -35,7 +36,7 @@ def choose_model(
 
 def abreast(names: Sequence[str]) -> bool:
     """Whether names have room beside each other."""
-    return sum(map(len, names)) <= ROOM
+    return sum(len(name) + FRAME for name in names) <= ROOM
 
 
 def as_option(name: str, names: Sequence[str]) -> str:

@@ -150,7 +150,7 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
 
     Beside it the page is offered as a notebook, of that formula and that Python.
     """
-    _tell_refused()
+    tell_refused()
     title, question, sentence, family = st.session_state["page_head"]
     context = (
         f"{sentence}\n\nFrom the page *{title}* of NMerge {__version__}, for the models of *{verbatim(family)}*. It "
@@ -178,7 +178,7 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
         st.code(notebook.script, language="python")
 
 
-def _tell_refused() -> None:
+def tell_refused() -> None:
     """Say below the page's head which settings of its address its controls did not take."""
     place, asked = st.session_state.pop("page_asked", (None, {}))  # not again where a fragment alone is drawn again
     for sentence in refused(asked):

@@ -355,3 +355,10 @@ def test_a_recipe_goes_from_controls_to_text_and_back_and_nothing_is_lost(
         or "- 0.1" in app.text_area(key="merge_yaml").value
     )
     assert any("one number for 'lambda'" in info.value for info in app.info)
+
+
+def test_a_method_that_there_is_not_is_said(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE, merge_method="tyes")
+    assert [warning.value for warning in app.warning] == [
+        "The address asks for **merge_method** = tyes, which cannot be; shown is nothing."
+    ]
