@@ -7,30 +7,22 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import halves, is_hub_id, on_this_machine
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family, Member
+from nmerge_core.family import Family
 from nmerge_core.figures import style
-from nmerge_core.input_parameters import Corpus, Tasks
 from nmerge_core.merging.engine import AnyRecipe, load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
-from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import Method, methods
-from nmerge_core.merging.recipe.template_choice import AUTO
-from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
-from nmerge_core.yaml_file import LARGEST
-from pages.shared.family import unfit
 from pages.shared.merge_report import draw_report, metric, scoring
-from pages.shared.neurons import classification_runs, finished
-from pages.shared.page import begin, command, how_computed, lack, link, tell_lack, tell_refused
-from pages.shared.parameters import Drawn, controls
-from pages.shared.recipe_controls import control_states, members_of
+from pages.shared.page import begin, command, how_computed, lack, link, tell_refused
+from pages.shared.recipe_form import open_recipe, recipe_of_controls, recipe_of_mergekit, recipe_of_yaml, turned
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
 from pages.shared.settings import KEPT, newly_named_run
 from pages.shared.text import verbatim
 
-DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
 COMPILING = "The very first merge compiles its loops before it begins, which takes up to a minute."
 
 
@@ -38,138 +30,6 @@ def gallery(available: dict[str, Method]) -> None:
     """What each method does, while none is chosen."""
     rows = [f"| **{m.title}** | {m.summary} | {m.paper} |" for m in available.values()]
     st.markdown("\n".join(["| Method | What it does | Source |", "| :-- | :-- | :-- |", *rows]))
-
-
-def recipe_of_controls(family: Family, method: Method, available: dict[str, Method]) -> dict[str, Any]:
-    """Draw the method's controls and return the recipe they make."""
-    left_out = unfit(family)
-    labelled = {model.label: model for model in family.models if model.label not in left_out}
-    for label, why in left_out.items():
-        st.caption(f"**{verbatim(label)}** is left out, as it does not fit the base. {verbatim(why)}")
-    chosen = st.multiselect(
-        "Fine-tunes",
-        list(labelled),
-        default=list(labelled),
-        key="merge_models",
-        help="The models to merge, in order",
-        **KEPT,
-    )
-    middle, words, talk, right = st.columns(4)
-    dtype = middle.selectbox(
-        "Written as",
-        list(DTYPES),
-        index=None,
-        placeholder="as the base",
-        key="merge_dtype",
-        help="The number format of the merged checkpoint; the arithmetic is always float32",
-        **KEPT,
-    )
-    members = [labelled[label] for label in chosen]
-    tokenizers = {BASE: "the base's" if method.needs_base else "the first one's", UNION: "all tokens"}
-    tokenizers |= {member.reference: f"{member.label}'s" for member in members}
-    tokenizer = words.selectbox(
-        "Tokenizer",
-        list(tokenizers),
-        index=None,
-        format_func=lambda name: tokenizers.get(name, name),
-        placeholder=tokenizers[BASE],
-        key="merge_tokenizer",
-        help="Whose tokens the merge has. Rows of embeddings are then matched by token; without it by position",
-        **KEPT,
-    )
-    speakers = {AUTO: "as most", BASE: tokenizers[BASE]} | {member.reference: f"{member.label}'s" for member in members}
-    template = talk.selectbox(
-        "Chat template",
-        list(speakers),
-        index=None,
-        format_func=lambda name: speakers.get(name, name),
-        placeholder=speakers[AUTO],
-        key="merge_chat_template",
-        help="Whose chat template, end tokens and generation settings the merge has: those of most models, unless one "
-        "is named. A file of your own can be named in the YAML",
-        **KEPT,
-    )
-    seed = right.number_input(
-        "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same", **KEPT
-    )
-    known = _known(family, members, method)
-    shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name), available)
-    for what, named in DATA.items():
-        takes = [parameter.name for parameter in method.parameters if isinstance(parameter, named)]
-        if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
-            tell_lack(family, what, f"{method.title} needs one: type it among the parameters, or change the family.")
-    recipe: dict[str, Any] = {"merge_method": method.name}
-    if method.needs_base:
-        recipe["base_model"] = family.base
-    models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
-    recipe |= {"models": models, "parameters": shared, "seed": seed}
-    chosen_by_word = (("dtype", dtype), ("tokenizer", tokenizer), ("chat_template", template))
-    return recipe | {key: value for key, value in chosen_by_word if value}
-
-
-def _tuned_for(members: list[Member]) -> list[str]:
-    return [member.category or member.label for member in members]
-
-
-def _known(family: Family, members: list[Member], method: Method) -> dict[str, Any]:
-    """What the family tells about parameters that name data: its classified neurons, corpus, categories and tasks.
-
-    Where a method takes neurons that are there already, it need not classify them with the corpus.
-    """
-    classified = finished(classification_runs(family)).get("base")
-    takes_neurons = any(parameter.name == "neurons" for parameter in method.parameters)
-    data: dict[str, Any] = {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
-    data |= {"neurons": str(classified.results)} if classified and takes_neurons else {"corpus": family.corpus}
-    return {name: value for name, value in data.items() if value}
-
-
-def open_recipe(text: str, family: Family) -> None:
-    """Set the controls to a recipe, given as YAML; where they have no place, it stands as text, and why is told."""
-    state = st.session_state
-    state["merge_source"], state["merge_yaml"] = "YAML", text
-    try:
-        recipe = load(text)
-        if not isinstance(recipe, Recipe):
-            state["merge_method"] = recipe.content["merge_method"]
-            state[f"merge_yaml_{recipe.content['merge_method']}_{family.name}"] = text
-            return
-        state["merge_method"] = recipe.merge_method
-        known = _known(family, members_of(recipe, family), recipe.method)
-        state.update(control_states(recipe, family, known))
-        state["merge_source"] = "Controls"
-    except InputError as error:
-        state["merge_untaken"] = str(error)
-
-
-def turned(family: Family) -> None:
-    """Take what was set in the controls over into the text, or the other way round."""
-    if st.session_state["merge_source"] == "YAML":
-        st.session_state["merge_yaml"] = st.session_state.get("merge_last_recipe", "")
-    else:
-        open_recipe(st.session_state["merge_yaml"], family)
-
-
-def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
-    """Draw the recipe as text to write or upload, and return it; `start` is what stands there at first."""
-    if untaken := st.session_state.pop("merge_untaken", ""):
-        st.info(f"The recipe stays text: the controls cannot hold it. {verbatim(untaken)}", icon=":material/edit_note:")
-    uploaded = st.file_uploader("Upload a recipe", ["yaml", "yml"], key="merge_upload")
-    if uploaded is not None and st.session_state.get("merge_uploaded") != uploaded.file_id:
-        st.session_state["merge_uploaded"] = uploaded.file_id
-        if uploaded.size <= LARGEST:  # the browser would get more at every click
-            st.session_state[key] = uploaded.getvalue().decode("utf-8-sig", errors="replace")
-    if uploaded is not None and uploaded.size > LARGEST:
-        st.error(f"Expected a recipe of at most {LARGEST:,} bytes, found {uploaded.size:,}.")
-    st.session_state.setdefault(key, start)
-    help_ = "mergekit's recipes are understood too"
-    return st.text_area("Recipe", key=key, height=360, help=help_, persist_state="session")
-
-
-def recipe_of_mergekit(name: str, family: Family) -> str:
-    """Draw the recipe of a method of mergekit's, which has no controls here, as text, and return it."""
-    models = [{"model": member.reference} for member in family.models]
-    content = {"merge_method": name, "base_model": family.base, "models": models, "parameters": {}}
-    return recipe_of_yaml(mergekit.MergekitRecipe(content).yaml, f"merge_yaml_{name}_{family.name}")
 
 
 def not_here(recipe: AnyRecipe) -> list[str]:
