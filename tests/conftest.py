@@ -16,11 +16,25 @@ os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" 
 os.environ["NMERGE_CACHE"] = tempfile.mkdtemp(prefix="nmerge-tests-")
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+# What commands, notebooks and workers import sooner or later.
+IMPORTS = (
+    "nmerge_core.cli.commands",
+    "nmerge_core.merging.pipeline",
+    "nmerge_core.classification",
+    "nmerge_core.activations.collect",
+    "nmerge_core.evaluation.harness",
+    "nmerge_core.figures",
+    "nmerge_core.notebook",
+    "transformers.models.qwen2.modeling_qwen2",
+    "ipykernel.kernelapp",
+)
 
 
 def pytest_collection_finish() -> None:
@@ -50,30 +64,44 @@ def made_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Sim
 
 
 @pytest.fixture(scope="session")
-def mergekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The socket of a process that has imported mergekit, and forks."""
-    from nmerge_core.merging.mergekit.process import ENVIRONMENT
-    from nmerge_core.places import child_environment
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """A command that stands for `python` before `-m` or `-c`, whose programs need no imports any more."""
+    with forking(tmp_path_factory.mktemp("forked") / "socket", *IMPORTS) as command:
+        yield command
 
-    path = str(tmp_path_factory.mktemp("mergekit") / "socket")
-    command = [sys.executable, "-c", f"from tests.forked_mergekit import serve; serve({path!r})"]
+
+@pytest.fixture(scope="session")
+def forking_mergekit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """The same for programs that import mergekit."""
+    from nmerge_core.merging.mergekit.process import ENVIRONMENT
+
+    imports = "mergekit.merge", "nmerge_core.checkpoints.pickled"
+    with forking(tmp_path_factory.mktemp("mergekit") / "socket", *imports, **ENVIRONMENT) as command:
+        yield command
+
+
+@pytest.fixture
+def forked_mergekit(forking_mergekit: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """mergekit runs in a process that needs no imports any more."""
+    from nmerge_core.merging.mergekit import process
+
+    monkeypatch.setattr(process, "CHILD", (*forking_mergekit, "-m", "nmerge_core.merging.mergekit.child"))
+
+
+@contextmanager
+def forking(path: Path, *modules: str, **environment: str) -> Iterator[tuple[str, ...]]:
+    """Serve programs forked from a process with these imports; yield the command that stands for `python`."""
+    from tests import forked
+
+    command = [sys.executable, "-c", f"from tests.forked import serve; serve({str(path)!r}, *{modules!r})"]
     with subprocess.Popen(
         command,
         cwd=Path(__file__).parents[1],
-        env=child_environment() | ENVIRONMENT,
+        env=os.environ | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as server:
         assert server.stdout and server.stdout.readline() == "ready\n"
-        yield path
+        yield sys.executable, "-S", forked.__file__, str(path)
         server.communicate()  # ends with its stdin
-
-
-@pytest.fixture
-def forked_mergekit(mergekit_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mergekit runs in a process that needs no imports any more."""
-    from nmerge_core.merging.mergekit import process
-    from tests import forked_mergekit
-
-    monkeypatch.setattr(process, "CHILD", (sys.executable, "-S", forked_mergekit.__file__, mergekit_server))

@@ -2,7 +2,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +234,7 @@ def test_a_model_with_missing_weights_is_refused(made, tmp_path):
         classify(str(model), made[1], tmp_path / "out", top_k=5)
 
 
-def test_two_processes_write_the_same_folder_as_one(made, tmp_path):
+def test_two_processes_write_the_same_folder_as_one(made, forked, tmp_path):
     program = (
         "import sys; from pathlib import Path; from nmerge_core.classification import classify\n"
         "classify(sys.argv[1], sys.argv[2], Path(sys.argv[3]), top_k=5, batch_size=1)"
@@ -243,7 +242,7 @@ def test_two_processes_write_the_same_folder_as_one(made, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", program, str(made[0] / "base"), made[1]]
+    command = [*forked, "-c", program, str(made[0] / "base"), made[1]]
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen([*command, str(tmp_path / "two")], env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})

@@ -4,9 +4,8 @@ The Python is run as the notebook that the page offers.
 """
 
 import json
-import os
+import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,12 +131,25 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[MediaFileManager]:
     return made
 
 
+@pytest.fixture
+def kernel(forked: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a notebook kernel that needs no imports any more."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    monkeypatch.setenv("JUPYTER_PATH", str(folder))
+    (folder / "kernels" / "forked").mkdir(parents=True)
+    argv = [*forked, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (folder / "kernels" / "forked" / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Forked"}))
+    return "forked"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.script)
 def test_commands_and_notebook_give_what_the_page_shows(
     page: Page,
     open_page: OpenPage,
     tiny_cache: Path,
     downloads: list[MediaFileManager],
+    kernel: str,
+    forked: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,15 +164,15 @@ def test_commands_and_notebook_give_what_the_page_shows(
         app.text_area(key=page.typed).set_value("2 + 2\nis").run()
     assert not app.error and not app.warning
     before = states(tiny_cache)
-    execute_notebook(app, downloads[-1], tmp_path)
+    execute_notebook(app, downloads[-1], kernel, tmp_path)
     assert states(tiny_cache) == before  # nothing was computed again
-    execute_commands(app, tmp_path)
+    execute_commands(app, forked, tmp_path)
     for name in page.tables:
         assert run is not None
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name), pd.read_csv(run.results / name))
 
 
-def execute_notebook(app: AppTest, media: MediaFileManager, folder: Path) -> None:
+def execute_notebook(app: AppTest, media: MediaFileManager, kernel: str, folder: Path) -> None:
     """Execute the notebook that the page's button gives: it holds the page's words, its code, and then its figures."""
     url = media.execute_deferred(app.download_button(key="notebook").proto.deferred_file_id)
     notebook = nbformat.reads(
@@ -171,7 +183,7 @@ def execute_notebook(app: AppTest, media: MediaFileManager, folder: Path) -> Non
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert notebook.cells[0].source.startswith(f"# {app.title[0].value}\n\n{app.markdown[0].value}\n")
     assert "\n\n".join(cell.source for cell in code) == shown_code(app, "python")
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=120, kernel_name=kernel, resources={"metadata": {"path": str(folder)}}).execute()
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     data = [output.data for output in outputs if "data" in output]
@@ -181,16 +193,10 @@ def execute_notebook(app: AppTest, media: MediaFileManager, folder: Path) -> Non
     assert texts == [body for each in app.get("html") if GRID in (body := each.proto.body)]
 
 
-def execute_commands(app: AppTest, folder: Path) -> None:
-    """Run the commands in an empty shell whose `python` is this one."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-ec", shown_code(app, "bash")],
-        cwd=folder,
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-    )
+def execute_commands(app: AppTest, forked: tuple[str, ...], folder: Path) -> None:
+    """Run the commands in an empty shell."""
+    script = f'python() {{ {shlex.join(forked)} "$@"; }}\n{shown_code(app, "bash")}'
+    done = subprocess.run(["bash", "-ec", script], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -76,7 +76,7 @@ def write_large(file: Path) -> None:
         torch.save({"w": torch.empty(1_200_000_000), "v": torch.empty(3)}, file)
 
 
-def test_no_weight_is_read_to_open_a_file(tmp_path: Path) -> None:
+def test_no_weight_is_read_to_open_a_file(tmp_path: Path, forked: tuple[str, ...]) -> None:
     file = tmp_path / "large.bin"
     write_large(file)
     script = f"""
@@ -89,7 +89,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), used + (1 << 30)))
 found = read_pickled(Path({str(file)!r}))
 assert found["w"].bytes == 4_800_000_000 and found["v"].offset > found["w"].offset + found["w"].bytes
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([*forked, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with file.open("r+b") as stream:
         stream.seek(read_pickled(file)["v"].offset)

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,9 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, weights: Weights) -> None
     assert not ran.exists()
 
 
-def test_an_environment_that_lets_torch_run_pickles_changes_nothing(tmp_path: Path, weights: Weights) -> None:
+def test_an_environment_that_lets_torch_run_pickles_changes_nothing(
+    tmp_path: Path, weights: Weights, forked: tuple[str, ...]
+) -> None:
     ran = tmp_path / "ran"
     models = [
         write(tmp_path / "evil", {"evil": Malicious(os.system, f"touch {ran}")}),
@@ -69,7 +70,7 @@ for model in sys.argv[1:]:
 """
     printed = []
     for forced in ({}, {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}):
-        command = [sys.executable, "-c", code, *models]
+        command = [*forked, "-c", code, *models]
         done = subprocess.run(command, env={**os.environ, **forced}, capture_output=True, text=True, check=True)
         printed.append(done.stdout.splitlines())
     assert printed[0] == printed[1] and not ran.exists()
@@ -131,7 +132,9 @@ def test_views_that_share_values_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["old", "strides", "shared", "compressed"])
-def test_the_command_of_the_message_mends_it(tmp_path: Path, weights: Weights, kind: str) -> None:
+def test_the_command_of_the_message_mends_it(
+    tmp_path: Path, weights: Weights, kind: str, forked: tuple[str, ...]
+) -> None:
     state = dict(weights)
     if kind == "strides":
         state[EMBEDDINGS] = weights[EMBEDDINGS].T.contiguous().T
@@ -153,7 +156,7 @@ def test_the_command_of_the_message_mends_it(tmp_path: Path, weights: Weights, k
         open_checkpoint(str(folder))
     command = re.search(r"; save it again and put (\S+) in its place: python (-c .*)$", str(caught.value))
     assert command
-    subprocess.run([sys.executable, *shlex.split(command[2])], check=True)
+    subprocess.run([*forked, *shlex.split(command[2])], check=True)
     (folder / command[1]).replace(file)
     opened = open_checkpoint(str(folder))
     assert all(torch.equal(opened.read(name), value) for name, value in state.items())

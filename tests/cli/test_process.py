@@ -45,22 +45,16 @@ def test_a_reader_that_has_seen_enough_is_no_failure(family):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_classification_is_status_130_and_leaves_nothing(family, tmp_path, number):
+def test_an_interrupted_classification_is_status_130_and_leaves_nothing(family, forked, tmp_path, number):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for category in ("general", "math"):
         lines = "".join(json.dumps({"text": f"{category} {n} " * 10}) + "\n" for n in range(3_000))
         (corpus / f"{category}.jsonl").write_text(lines)
     out = tmp_path / "out"
-    command = [*NMERGE, "classify", family.base, "--corpus", str(corpus), "--out", str(out), "--batch-size", "1"]
-    process = subprocess.Popen(
-        command,
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a suite in the background ignores interrupts
-    )
+    asked = ["classify", family.base, "--corpus", str(corpus), "--out", str(out), "--batch-size", "1"]
+    command = [*forked, "-m", "nmerge_core", *asked]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = process.stderr.readline()  # the first report of progress
     assert "exemplars" in line, line
     time.sleep(0.3)
