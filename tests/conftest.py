@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-# What commands, notebooks and workers import sooner or later.
+# What commands, notebooks, workers and launchers import sooner or later.
 IMPORTS = (
     "nmerge_core.cli.commands",
     "nmerge_core.merging.pipeline",
@@ -34,6 +34,7 @@ IMPORTS = (
     "nmerge_core.notebook",
     "transformers.models.qwen2.modeling_qwen2",
     "ipykernel.kernelapp",
+    "torch.distributed.run",
 )
 
 

@@ -1,13 +1,10 @@
 import os
 import signal
-import sys
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
-import nmerge_core
 from nmerge_core.runs import client
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import worker_pid
@@ -28,19 +25,18 @@ def wait():
 
 
 @pytest.fixture
-def cache(tmp_path):
+def cache(forked, tmp_path):
     """An empty cache served by the counting worker, which a client starts when it needs it."""
-    with counting(tmp_path / "cache") as root:
+    with counting(forked, tmp_path / "cache") as root:
         yield root
 
 
 @contextmanager
-def counting(root):
+def counting(forked, root):
     root.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NMERGE_CACHE", str(root))
-        patch.setattr(client, "WORKER", (sys.executable, str(Path(__file__).with_name("counting_worker.py"))))
-        patch.setenv("PYTHONPATH", str(Path(nmerge_core.__file__).parents[1]))
+        patch.setattr(client, "WORKER", (*forked, "-m", "tests.runs.counting_worker"))
         patch.setitem(KINDS, "count", COUNTED["count"])
         yield root
     while pid := worker_pid(root):

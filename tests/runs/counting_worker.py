@@ -1,4 +1,4 @@
-"""A real worker with operations that only count: `python counting_worker.py CACHE`."""
+"""A real worker with operations that only count: `python -m tests.runs.counting_worker CACHE`."""
 
 import os
 import sys

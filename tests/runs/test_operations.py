@@ -19,10 +19,11 @@ def family(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real_cache(tmp_path_factory):
+def real_cache(forked, tmp_path_factory):
     root = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NMERGE_CACHE", str(root))
+        patch.setattr(client, "WORKER", (*forked, "-m", "nmerge_core.runs.worker"))
         yield root
     while pid := worker_pid(root):
         os.kill(pid, signal.SIGKILL)

@@ -25,9 +25,9 @@ LONG = {"until": "/nowhere"}  # a run that goes until it is cancelled or killed
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(forked, tmp_path_factory):
     """A cache whose worker is there, for tests that leave it alive."""
-    with counting(tmp_path_factory.mktemp("served") / "cache") as root:
+    with counting(forked, tmp_path_factory.mktemp("served") / "cache") as root:
         yield root
 
 

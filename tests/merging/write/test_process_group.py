@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,15 +151,15 @@ def test_wrong_input_that_one_process_finds_ends_the_others(family, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def launched(port: int, *arguments: str) -> subprocess.Popen:
+def launched(python: tuple[str, ...], port: int, *arguments: str) -> subprocess.Popen:
     # Without --multi_gpu, accelerate starts one process alone where there are no GPUs.
     launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", "--main_process_port", str(port), *arguments]
-    return subprocess.Popen([sys.executable, "-m", *launch], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*python, "-m", *launch], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("machines", [1, 2])
-def test_accelerate_launch(family, tmp_path: Path, machines: int) -> None:
+def test_accelerate_launch(family, forked: tuple[str, ...], tmp_path: Path, machines: int) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"merge_method: ties\nbase_model: {family.base}\nmodels: [{{model: {family.models[0]}}}]\n"
@@ -169,7 +168,7 @@ def test_accelerate_launch(family, tmp_path: Path, machines: int) -> None:
     port = free_port()
     command = ["-m", "nmerge_core", "merge", str(recipe), str(tmp_path / "out")]
     where = ["--num_machines", str(machines), "--main_process_ip", "127.0.0.1", "--machine_rank"]
-    processes = [launched(port, *where, str(machine), *command) for machine in range(machines)]
+    processes = [launched(forked, port, *where, str(machine), *command) for machine in range(machines)]
     printed = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0] * machines, printed
     assert [line for out, _ in printed for line in out.splitlines()] == [str(tmp_path / "out")]
