@@ -1,6 +1,6 @@
 """What a category's neurons are for: switch a share of them off, score the model (NeuronMerge §2.3, Figs 4 and 7)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nmerge_core.activations.hooks import knock_out
 from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.scores import BATCH_SIZE, Evaluator
-from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.loading import load_model
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
 
@@ -101,9 +101,9 @@ def knockout(
         [task], limit=limit, batch_size=batch_size, run_code=run_code, allow_task_code=allow_task_code
     )
     language_model = load_model(model, device, run_dtype)
-    _check_same_kind(classification, language_model)
+    classification.check_neurons_of(language_model.label, language_model.architecture)
     seeds = range(seed, seed + repeats)
-    trials = list(plan(members, classification.d_ffn, category, sorted(set(proportions)), seeds))
+    trials = list(plan(members, classification.widths, category, sorted(set(proportions)), seeds))
     measurements = len(trials) + 1
 
     def measure(index: int, neurons: Neurons) -> pd.DataFrame:
@@ -147,18 +147,22 @@ def category_neurons(classification: Classification, category: str, layers: Sequ
 
 
 def plan(
-    members: Neurons, d_ffn: int, category: str, proportions: Sequence[float], seeds: Sequence[int]
+    members: Neurons,
+    widths: Mapping[int, int],
+    category: str,
+    proportions: Sequence[float],
+    seeds: Sequence[int],
 ) -> Iterator[Trial]:
     """Yield the measurements: the category's curve by the first seed, then the control's by each seed.
 
     Args:
         members: the category's neurons by layer.
-        d_ffn: neurons in a layer, from which the control is drawn.
+        widths: the number of neurons of each layer, from all of which the control is drawn.
         category: its name, which becomes the group's.
         proportions: shares of the category's neurons.
         seeds: seeds of the control.
     """
-    everyone = {layer: np.arange(d_ffn) for layer in members}
+    everyone = {layer: np.arange(widths[layer]) for layer in members}
     groups = [(category, members, seeds[0]), *((RANDOM, everyone, seed) for seed in seeds)]
     for group, pool, seed in groups:
         shuffled = {
@@ -168,13 +172,3 @@ def plan(
         for proportion in proportions:
             counts = {layer: round(proportion * len(indices)) for layer, indices in members.items()}
             yield Trial(group, proportion, seed, {layer: np.sort(shuffled[layer][:n]) for layer, n in counts.items()})
-
-
-def _check_same_kind(classification: Classification, language_model: LanguageModel) -> None:
-    layers = language_model.architecture.layers
-    expected, found = (len(classification.layers), classification.d_ffn), (len(layers), layers[0].d_ffn)
-    if expected != found:
-        raise InputError(
-            f"{classification.folder}: it describes a model of {expected[0]} layers with {expected[1]} neurons each, "
-            f"but {language_model.label} has {found[0]} with {found[1]}; classify this model or its base"
-        )

@@ -15,7 +15,7 @@ from nmerge_core.checkpoints import fingerprint, label, open_checkpoint
 from nmerge_core.checkpoints import labels as short_labels
 from nmerge_core.checkpoints.reference import check_labels
 from nmerge_core.corpus import load_corpus
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.folders import check_free, new_folder, write_meta
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
@@ -89,7 +89,7 @@ def classify(
         "label": label(model),
         "model_fingerprint": fingerprint(open_checkpoint(model)),
         "layers": list(scores.layers),
-        "d_ffn": scores.values.shape[2],
+        "widths": [values.shape[1] for values in scores.values],
         "corpus": corpus,
         "corpus_fingerprint": loaded.fingerprint,
         "categories": list(loaded.categories),
@@ -147,12 +147,12 @@ def neuron_categories(
         InputError: k or margin is out of range.
     """
     voted = _vote(classification, k, margin, classification.layers)
-    layers, d_ffn = voted.shape
+    widths = [len(layer) for layer in voted]
     return pd.DataFrame(
         {
-            "layer": np.repeat(classification.layers, d_ffn),
-            "neuron": np.tile(np.arange(d_ffn), layers),
-            "category": np.array(classification.categories)[voted.ravel()],
+            "layer": np.repeat(classification.layers, widths),
+            "neuron": np.concatenate([np.arange(width) for width in widths]),
+            "category": np.array(classification.categories)[np.concatenate(voted)],
         }
     )
 
@@ -201,33 +201,33 @@ def compare(
     if len(set(names)) < len(opened):
         raise InputError(f"compare: expected a different label for each folder, found {', '.join(names)}")
     check_labels(names, "compare")
-    voted = [_vote(found, k, margin, found.layers) for found in opened]  # (layers, d_ffn) each
-    agree = intersect(voted)  # (layers, d_ffn)
+    by_layer = zip(*(_vote(found, k, margin, found.layers) for found in opened), strict=True)
     rows = []
-    for index, layer in enumerate(opened[0].layers):
+    for layer, voted in zip(opened[0].layers, by_layer, strict=True):  # each model's (d_ffn,)
+        agree = intersect(voted)  # (d_ffn,)
         for category, name in enumerate(opened[0].categories):
-            counts = {label: int((each[index] == category).sum()) for label, each in zip(names, voted, strict=True)}
-            kept = int((agree[index] & (voted[0][index] == category)).sum())
+            counts = {label: int((each == category).sum()) for label, each in zip(names, voted, strict=True)}
+            kept = int((agree & (voted[0] == category)).sum())
             rows.append({"layer": layer, "category": name, **counts, "intersection": kept})
     return pd.DataFrame(rows)
 
 
 def _vote(
     classification: Classification, k: int | None, margin: int | None, layers: Sequence[int]
-) -> NDArray[np.int64]:
-    """Return the (layers, d_ffn) index into `classification.categories` of every neuron of some layers."""
+) -> list[NDArray[np.int64]]:
+    """Return the (d_ffn,) index into `classification.categories` of every neuron, for each of some layers."""
     k = classification.meta["top_k"] if k is None else k
     margin = classification.meta["margin"] if margin is None else margin
     labels, n_categories = classification.exemplar_categories, len(classification.categories)
     ids = (classification.top(layer)[0] for layer in layers)
-    return np.stack([categorise(each, labels, n_categories, k, margin)[0] for each in ids])
+    return [categorise(each, labels, n_categories, k, margin)[0] for each in ids]
 
 
 _COMPARED = {
     "corpus_fingerprint": "corpus fingerprint",
     "categories": "categories",
     "layers": "layers",
-    "d_ffn": "neurons in a layer",
+    "widths": "neurons of each layer",
     "max_length": "maximum length",
     "skip_first": "first token skipped",
 }
@@ -242,6 +242,7 @@ def _check_comparable(first: Classification, other: Classification) -> None:
     for key, what in _COMPARED.items():
         if first.meta[key] != other.meta[key]:
             raise InputError(
-                f"{other.folder}: {what} {other.meta[key]}, expected {first.meta[key]} as in {first.folder}; "
+                f"{other.folder}: {what} {shown(other.meta[key])}, expected {shown(first.meta[key])} as in "
+                f"{first.folder}; "
                 "classify the models of one family with the same corpus and parameters"
             )

@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -49,11 +49,11 @@ def store() -> "dist.Store":
     return dist.distributed_c10d._get_default_store()
 
 
-def gather(parts: "Tensor") -> None:
+def gather(parts: "Iterable[Tensor]") -> None:
     """Put together on the first process, in place, what each has in its own entries; the entries of others are 0.
 
     Args:
-        parts: (layers, …) of a dtype whose values float32 holds exactly; summed a layer at a time.
+        parts: tensors of a dtype whose values float32 holds exactly; summed one at a time.
     """
     import torch.distributed as dist
 

@@ -24,7 +24,8 @@ from nmerge_core.corpus import corpus_files, whole_and_slice
 from nmerge_core.errors import InputError, short
 from nmerge_core.task_files import files_in, task_files
 
-_VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")  # of a classification's meta.json
+# Of a classification's meta.json; its top.safetensors tells the rest. `d_ffn` is there up to version 0.2.
+_VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")
 Found = tuple[str, str]  # the full name of what was named, and the fingerprint of what it holds
 
 

@@ -95,7 +95,7 @@ def draw_report(family: Family) -> None:
         "Architecture": (base.model_type, "The model family, from config.json"),
         "Layers": (base.layers, "Transformer blocks, each with one attention and one MLP"),
         "Neurons per layer": (
-            "not known" if base.d_ffn is None else style.count(base.d_ffn),
+            base.neurons,
             "d_ffn: rows of the MLP's gate and up, columns of its down",
         ),
         "Width": (style.count(base.d_model), "d_model: numbers in a token's hidden state"),

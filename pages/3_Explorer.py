@@ -201,9 +201,10 @@ with st.container():
 columns = st.columns(5, vertical_alignment="bottom")
 forget_unknown("layer", found.layers)
 forget_unknown("explorer_only", [ALL, *found.categories])
-forget_outside("neuron", 0, found.d_ffn - 1)
 with columns[0].container(key="explorer_layer"):
     layer = st.selectbox("Layer", found.layers, key="layer", bind="query-params", help="0 is nearest to the input")
+width = found.widths[layer]
+forget_outside("neuron", 0, width - 1)
 names, votes = categories_of(done[model], layer)
 only = columns[2].selectbox(
     "Step through",
@@ -212,14 +213,14 @@ only = columns[2].selectbox(
     bind="query-params",
     help="Previous and next go to neurons of this category in the chosen model",
 )
-candidates = np.arange(found.d_ffn) if only == ALL else np.flatnonzero(names == only)
+candidates = np.arange(width) if only == ALL else np.flatnonzero(names == only)
 arrows = {"explorer_prev": ("Previous", "chevron_left", -1), "explorer_next": ("Next", "chevron_right", 1)}
 for column, (key, (name, icon, direction)) in zip(columns[3:], arrows.items(), strict=True):
     column.button(
         name, key=key, icon=f":material/{icon}:", on_click=step, args=(direction, candidates), width="stretch"
     )
 with columns[1].container(key="explorer_neuron"):
-    neuron = st.number_input("Neuron", 0, found.d_ffn - 1, key="neuron", bind="query-params")
+    neuron = st.number_input("Neuron", 0, width - 1, key="neuron", bind="query-params")
 
 models = [see(opened(run), label, layer, neuron) for label, run in done.items()]
 [chosen] = [seen for seen in models if seen.label == model]
@@ -249,7 +250,7 @@ if own.strip():
     read = pd.DataFrame({"category": [chosen.category], "text": [own]})
     st.html(figures.own_texts(shown, read, ask([own]), colours))
 of_layer = {label: categories_of(run, layer)[0] for label, run in done.items()}
-table = pd.DataFrame({"neuron": np.arange(found.d_ffn), **of_layer})
+table = pd.DataFrame({"neuron": np.arange(width), **of_layer})
 table["votes"], table["highest score"] = votes.max(axis=1), found.top(layer, 1)[1][:, 0]
 draw_table(table.iloc[candidates], layer, model)
 settings = "".join([f", model={literal(model)}", f", count={count}", ", whole=True" if whole else ""])

@@ -18,7 +18,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from tests.merging import checkpoints
 from tests.tiny import tiny_tokenizer
 
-D, F, LAYERS, EXPERTS, MOE_F, SHARED_F = 16, 24, 2, 4, 12, 20
+D, F, LAYERS, EXPERTS, MOE_F, SHARED_F, DENSE_F = 16, 24, 2, 4, 12, 20, 28
 _TEXT = {"vocab_size": 257, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
 _DECODER = _TEXT | {
     "hidden_size": D,
@@ -89,6 +89,10 @@ _SHARED = [
     *rows(r"shared_expert\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
     columns(r"shared_expert\.down_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
 ]
+_SHARED_EXPERTS = [
+    *rows(r"shared_experts\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
+    columns(r"shared_experts\.down_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
+]
 _H_TO_4H = [*rows(r"dense_h_to_4h\.(weight|bias)$"), columns(r"dense_4h_to_h\.weight$")]
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _ROUTED = "the router is merged as it is; a neuron is an expert's"
@@ -147,11 +151,11 @@ FAMILIES = (
     Family(
         "Qwen3-MoE",
         "Qwen3MoeConfig",
-        _DECODER | _MOE | {"head_dim": 4},
-        _QWEN_EXPERTS,
+        _DECODER | _MOE | {"head_dim": 4, "mlp_only_layers": [0]},
+        [*_GATED, *_QWEN_EXPERTS],
         _PRE_NORM,
-        neurons=(EXPERTS * MOE_F,) * LAYERS,
-        note=_ROUTED,
+        neurons=(F, EXPERTS * MOE_F),
+        note=f"{_ROUTED}; some layers may have an MLP without experts",
     ),
     Family(
         "Qwen3-MoE, experts stacked",
@@ -214,15 +218,24 @@ FAMILIES = (
         _DECODER
         | _MOE
         | {"head_dim": 4, "n_routed_experts": EXPERTS, "n_shared_experts": 2, "n_group": 1}
-        | {"topk_group": 1, "first_k_dense_replace": 0},
-        [
-            *_QWEN_EXPERTS,
-            *rows(r"shared_experts\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
-            columns(r"shared_experts\.down_proj\.weight$", first=lambda match: EXPERTS * MOE_F),
-        ],
+        | {"topk_group": 1, "first_k_dense_replace": 1},
+        [*_GATED, *_QWEN_EXPERTS, *_SHARED_EXPERTS],
         _PRE_NORM,
-        neurons=(EXPERTS * MOE_F + 2 * MOE_F,) * LAYERS,
-        note="and DeepSeek-V3: the shared experts' neurons come last",
+        neurons=(F, EXPERTS * MOE_F + 2 * MOE_F),
+        note="the first layers have an MLP without experts; the shared experts' neurons come last",
+    ),
+    Family(
+        "DeepSeek-V3",
+        "DeepseekV3Config",
+        _DECODER
+        | _MOE
+        | {"n_routed_experts": EXPERTS, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_key_value_heads": 4}
+        | {"first_k_dense_replace": 1, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4}
+        | {"qk_nope_head_dim": 4, "v_head_dim": 4},
+        [*_GATED, *_QWEN_EXPERTS, *_SHARED_EXPERTS],
+        _PRE_NORM,
+        neurons=(F, EXPERTS * MOE_F + MOE_F),
+        note="as GLM-4-MoE",
     ),
     Family(
         "gpt-oss",
@@ -238,14 +251,16 @@ FAMILIES = (
         "Llama4TextConfig",
         _DECODER
         | {"head_dim": 4, "num_local_experts": EXPERTS, "num_experts_per_tok": 1}
-        | {"interleave_moe_layer_step": 1},
+        | {"interleave_moe_layer_step": 2, "intermediate_size_mlp": DENSE_F},
         [
+            *rows(r"feed_forward\.(gate|up)_proj\.weight$"),
+            columns(r"feed_forward\.down_proj\.weight$"),
             *rows(r"shared_expert\.(gate|up)_proj\.weight$", first=lambda match: EXPERTS * F),
             columns(r"shared_expert\.down_proj\.weight$", first=lambda match: EXPERTS * F),
         ],
         r"\.(feed_forward|post_attention_layernorm)\.",
-        neurons=(EXPERTS * F + F,) * LAYERS,
-        note="experts stacked (experts, in, out); φ of an expert is scaled by the router, which acts before it",
+        neurons=(DENSE_F, EXPERTS * F + F),
+        note="experts stacked (experts, in, out), in every second layer; φ of one is scaled by the router, before it",
     ),
     Family(
         "Qwen2.5-VL",

@@ -16,11 +16,12 @@ from nmerge_core.evaluation import evaluate
 from tests.tiny import D_FFN, TEXTS, tiny_model, write_corpus
 
 MEMBERS = {1: np.array([3, 5, 8, 13, 21, 34, 40, 41, 42, 43]), 4: np.array([0, 7])}
+WIDTHS = {1: 48, 4: 9}
 
 
 def test_sizes_of_groups() -> None:
     """10 neurons in layer 1 and 2 in layer 4: 25 % is round(2.5) = 2 and round(0.5) = 0, 80 % is 8 and 2."""
-    trials = list(plan(MEMBERS, 48, "code", [0.25, 0.8, 1.0], [7, 8]))
+    trials = list(plan(MEMBERS, WIDTHS, "code", [0.25, 0.8, 1.0], [7, 8]))
     assert [(trial.group, trial.proportion, trial.seed) for trial in trials] == [
         *[("code", proportion, 7) for proportion in (0.25, 0.8, 1.0)],
         *[("random", proportion, seed) for seed in (7, 8) for proportion in (0.25, 0.8, 1.0)],
@@ -30,7 +31,7 @@ def test_sizes_of_groups() -> None:
 
 
 def test_larger_shares_contain_smaller_ones() -> None:
-    trials = list(plan(MEMBERS, 48, "code", [0.2, 0.4, 0.6, 0.8, 1.0], [0, 1, 2]))
+    trials = list(plan(MEMBERS, WIDTHS, "code", [0.2, 0.4, 0.6, 0.8, 1.0], [0, 1, 2]))
     for before, after in zip(trials, trials[1:], strict=False):
         if (before.group, before.seed) == (after.group, after.seed):
             assert all(set(before.neurons[layer]) <= set(after.neurons[layer]) for layer in MEMBERS)
@@ -38,13 +39,15 @@ def test_larger_shares_contain_smaller_ones() -> None:
 
 
 def test_control_is_drawn_from_all_neurons_of_the_layer_by_its_seed() -> None:
-    trials = list(plan(MEMBERS, 48, "code", [1.0], range(200)))[1:]
+    trials = list(plan(MEMBERS, WIDTHS, "code", [1.0], range(200)))[1:]
     drawn = [trial.neurons[1] for trial in trials]
     assert all(len(set(indices)) == 10 and indices.max() < 48 for indices in drawn)
     assert len({tuple(indices) for indices in drawn}) == 200
     counts = np.bincount(np.concatenate(drawn), minlength=48)
     assert counts.min() > 15  # 200 · 10 / 48 ≈ 42 expected, ± 5.7
-    again = list(plan(MEMBERS, 48, "code", [1.0], range(200)))[1:]
+    narrow = {neuron for trial in trials for neuron in trial.neurons[4]}
+    assert narrow == set(range(9))  # those of its own layer, fewer
+    again = list(plan(MEMBERS, WIDTHS, "code", [1.0], range(200)))[1:]
     assert all(np.array_equal(a.neurons[1], b.neurons[1]) for a, b in zip(trials, again, strict=True))
 
 
@@ -153,5 +156,7 @@ def test_a_folder_of_another_kind_of_model(place: Path) -> None:
     AutoModelForCausalLM.from_config(other).save_pretrained(folder)
     AutoTokenizer.from_pretrained(place / "model").save_pretrained(folder)
     request = {**arguments(place), "model": str(folder), "category": "code", "layers": [0], "proportions": [0.5]}
-    with pytest.raises(InputError, match="2 layers with 48 neurons each, but wide has 2 with 64"):
+    with pytest.raises(
+        InputError, match="expected a classification of wide, with 64 neurons in layer 0, found 48 there"
+    ):
         knockout(**request)

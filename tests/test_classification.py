@@ -1,7 +1,9 @@
 import json
 import os
+import shutil
 import socket
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.categories import TOLERANCE, categorise
+from nmerge_core.checkpoints import fingerprint_weights
 from nmerge_core.classification import classify, compare, neuron_categories
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.folders import check_free
+from nmerge_core.inputs import Places
+from nmerge_core.kept_files import Damaged
 from tests.tiny import D_FFN, LAYERS, TEXTS, tiny_model, write_corpus
 
 NAMES = ("general", "code", "math")
@@ -59,7 +64,8 @@ def test_every_file_agrees_with_the_scores(made):
 
 def test_the_folder_reads_back(made):
     found = open_classification(made[0] / "base-neurons")
-    assert (found.label, found.categories, found.layers, found.d_ffn) == ("base", NAMES, (0, 1), D_FFN)
+    assert (found.label, found.categories, found.layers) == ("base", NAMES, (0, 1))
+    assert found.widths == {0: D_FFN, 1: D_FFN}
     assert found.exemplar_categories.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     ids, values = found.top(1)
     assert ids.shape == values.shape == found.positions(1).shape == (D_FFN, 12)
@@ -69,6 +75,24 @@ def test_the_folder_reads_back(made):
     assert found.neurons()["exemplars"][D_FFN].tolist() == ids[0, :5].tolist()
     with pytest.raises(InputError, match="no layer 2; it has layers 0 to 1"):
         found.top(2)
+
+
+def test_a_folder_of_version_0_2_reads_the_same_and_is_the_same_input(made, tmp_path):
+    """meta.json then had `d_ffn`, one number for all layers, in the place of `widths`."""
+    new, old = made[0] / "base-neurons", tmp_path / "base-neurons"
+    shutil.copytree(new, old)
+    meta = json.loads((new / "meta.json").read_text())
+    before = {"d_ffn" if key == "widths" else key: D_FFN if key == "widths" else meta[key] for key in meta}
+    (old / "meta.json").write_text(json.dumps(before))
+    assert open_classification(old).widths == {0: D_FFN, 1: D_FFN}
+    pd.testing.assert_frame_equal(compare([old, made[0] / "tuned-neurons"]), compare([new, made[0] / "tuned-neurons"]))
+    voting = [before[key] for key in ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")]
+    voted = f"{json.dumps(voting)} {fingerprint_weights([old / 'top.safetensors'])}"
+    assert Places(tmp_path).classification(str(old))[1].endswith(sha256(voted.encode()).hexdigest()[:16])
+    for damaged in ({"widths": None}, {"widths": [D_FFN]}, {"widths": [D_FFN, "many"]}):
+        (old / "meta.json").write_text(json.dumps(meta | damaged))
+        with pytest.raises(Damaged, match="meta.json: damaged"):
+            open_classification(old)
 
 
 def test_equal_scores_are_ordered_by_exemplar(tmp_path):

@@ -102,7 +102,8 @@ def test_inspect(family: Family, made_family) -> None:
     report = inspect_family(models.base, [models.math, models.code])
     assert report.mergeable and not report.errors
     facts = report.models[0]
-    assert (facts.layers, facts.d_ffn, facts.heads) == (len(family.neurons), family.neurons[0], 4)
+    assert (facts.layers, facts.heads) == (len(family.neurons), 4)
+    assert (facts.least_d_ffn, facts.d_ffn) == (min(family.neurons), max(family.neurons))
     assert facts.parameters == models.parameters
     matrices = sum(t.numel() for name, t in models.weights.items() if as_matrix(family, name, t).dim() == 2)
     assert (facts.neuronal, facts.point) == (matrices, models.parameters - matrices)

@@ -20,17 +20,17 @@ _AUTO_TOKENS = {"cuda": 16384, "cpu": 2048}  # padded tokens of a batch to start
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores a_j(s) of neurons and where they were reached.
+    """Scores a_j(s) of neurons and where they were reached; layers may hold different numbers of neurons.
 
     Attributes:
-        layers: the layers, in the order of the first axis.
-        values: (layers, exemplars, d_ffn), the format the model runs in.
-        positions: (layers, exemplars, d_ffn), integer; the token, counted from 0, at which |φ| was first largest.
+        layers: the layers, in the order of `values` and `positions`.
+        values: of each layer (exemplars, d_ffn), the format the model runs in.
+        positions: of each layer (exemplars, d_ffn), integer; the token, from 0, at which |φ| was first largest.
     """
 
     layers: tuple[int, ...]
-    values: Tensor
-    positions: Tensor
+    values: tuple[Tensor, ...]
+    positions: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,15 @@ def collect(
         InputError: an exemplar without tokens, activations that are not finite, or a batch that does not fit.
     """
     chosen = tuple(range(len(language_model.architecture.layers)) if layers is None else layers)
-    widths = {language_model.architecture.layers[layer].d_ffn for layer in chosen}
-    if len(widths) != 1:
-        raise InputError(f"{language_model.label}: expected the same number of neurons in all layers, found {widths}")
     if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
         raise InputError(f"batch size: expected 'auto' or a number of exemplars from 1, found {batch_size!r}")
     tokens = _encode(language_model, corpus, max_length)
-    shape = (len(chosen), len(tokens), widths.pop())
+    shapes = [(len(tokens), language_model.architecture.layers[layer].d_ffn) for layer in chosen]
+    position = torch.int16 if max_length < 2**15 else torch.int32
     scores = Scores(
         chosen,
-        torch.zeros(shape, dtype=language_model.model.dtype),
-        torch.zeros(shape, dtype=torch.int16 if max_length < 2**15 else torch.int32),
+        tuple(torch.zeros(shape, dtype=language_model.model.dtype) for shape in shapes),
+        tuple(torch.zeros(shape, dtype=position) for shape in shapes),
     )
     rank, processes = distributed.join()
     order = sorted(range(len(tokens)), key=lambda id: -len(tokens[id]))[rank::processes]
@@ -108,8 +106,7 @@ def collect(
         done += len(batch)
         progress(stage, done, len(order), "exemplars")
     if processes > 1:
-        distributed.gather(scores.values)
-        distributed.gather(scores.positions)
+        distributed.gather((*scores.values, *scores.positions))
     for layer, values in zip(chosen, scores.values, strict=True):
         if not values.isfinite().all():
             raise InputError(f"{language_model.label}, layer {layer}: activations are not finite in {values.dtype}")
@@ -127,10 +124,11 @@ def token_activations(
         InputError: the model has no such layer or neuron.
     """
     layers = language_model.architecture.layers
-    if not (0 <= layer < len(layers) and 0 <= neuron < layers[layer].d_ffn):
+    if not 0 <= layer < len(layers):
+        raise InputError(f"{language_model.label}: no layer {layer}; it has layers 0 to {len(layers) - 1}")
+    if not 0 <= neuron < layers[layer].d_ffn:
         raise InputError(
-            f"{language_model.label}: no neuron {neuron} in layer {layer}; "
-            f"it has layers 0 to {len(layers) - 1} of {layers[0].d_ffn} neurons"
+            f"{language_model.label}: no neuron {neuron} in layer {layer}; it has {layers[layer].d_ffn} neurons"
         )
     encoded = language_model.tokenizer(
         list(texts), truncation=True, max_length=_limit(language_model, max_length), return_offsets_mapping=True
@@ -181,8 +179,8 @@ def _run_batch(
         ignored = ~counted.to(activation.device)[..., None]  # (B, T, 1)
         values, positions = activation.abs().masked_fill_(ignored, -1.0).max(dim=1)  # (B, d_ffn); exact in any dtype
         index = scores.layers.index(layer)
-        scores.values[index, rows] = values.cpu()
-        scores.positions[index, rows] = positions.to(scores.positions.dtype).cpu()
+        scores.values[index][rows] = values.cpu()
+        scores.positions[index][rows] = positions.to(scores.positions[index].dtype).cpu()
 
     with record_activations(language_model.model, language_model.architecture, scores.layers, reduce):
         _forward(language_model, padded, real)

@@ -3,8 +3,9 @@
 neurons.parquet       layer, neuron, category, count_<category>…, undecided (whether the category hangs on the order of
                       equal scores, `categories.undecided`), exemplars (top-k ids, best first), values
 summary.csv           layer, category, neurons
-meta.json             model, corpus, categories and parameters
-top.safetensors       ids, values, positions (layers, d_ffn, K) of the K best exemplars, by value, then by id
+meta.json             model, corpus, categories and parameters, and `widths`, the number of neurons of each layer
+top.safetensors       ids, values, positions (layers, d_ffn, K) of the K best exemplars, by value, then by id; d_ffn is
+                      that of the widest layer, zeros follow the neurons of narrower ones
 scores.safetensors    layer.<l> (exemplars, d_ffn) in the format the model ran in: all a_j(s)
 exemplars.parquet     id, category, text
 """
@@ -19,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from nmerge_core.architecture import Architecture
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_object, read_parquet, reading
 
@@ -27,7 +29,6 @@ _META: Mapping[str, type] = {
     "model": str,
     "categories": list,
     "layers": list,
-    "d_ffn": int,
     "exemplar_categories": list,
     "top_k": int,
     "margin": int,
@@ -58,9 +59,9 @@ class Classification:
         return tuple(self.meta["layers"])
 
     @property
-    def d_ffn(self) -> int:
-        """The number of neurons in a layer."""
-        return self.meta["d_ffn"]
+    def widths(self) -> dict[int, int]:
+        """The number of neurons of each layer."""
+        return dict(zip(self.layers, self.meta["widths"], strict=True))
 
     @property
     def exemplar_categories(self) -> NDArray[np.int64]:
@@ -87,14 +88,24 @@ class Classification:
         """Return the exemplars: id, category, text."""
         return read_parquet(self.folder / "exemplars.parquet", ("id", "category", "text"))
 
+    def check_neurons_of(self, model: str, architecture: Architecture) -> None:
+        """Check that these are neurons of a model of this architecture; raises InputError otherwise."""
+        expected, found = {mlp.layer: mlp.d_ffn for mlp in architecture.layers}, self.widths
+        for layer in sorted({*expected, *found}):
+            if expected.get(layer) != found.get(layer):
+                raise InputError(
+                    f"{self.folder}: expected a classification of {model}, with {expected.get(layer, 0):,} neurons in "
+                    f"layer {layer}, found {found.get(layer, 0):,} there; classify this model or its base"
+                )
+
     def _layer(self, name: str, layer: int, k: int | None) -> NDArray[Any]:
         if layer not in self.layers:
             raise InputError(f"{self.folder}: no layer {layer}; it has layers {self.layers[0]} to {self.layers[-1]}")
-        path, index = self.folder / "top.safetensors", self.layers.index(layer)
+        path, index, width = self.folder / "top.safetensors", self.layers.index(layer), self.widths[layer]
         with reading(path), safe_open(path, framework="numpy") as file:
-            found = file.get_slice(name)[index : index + 1, :, slice(k)][0]
-            if found.ndim != 2 or len(found) != self.d_ffn:
-                raise ValueError(f"{name}: found the shape {found.shape}, expected one row for each of {self.d_ffn}")
+            found = file.get_slice(name)[index : index + 1, :width, slice(k)][0]
+            if found.ndim != 2 or len(found) != width:
+                raise ValueError(f"{name}: found the shape {found.shape}, expected one row for each of {width}")
         return found
 
 
@@ -113,4 +124,8 @@ def open_classification(folder: str | Path) -> Classification:
     with reading(path):
         if not meta["layers"] or max(meta["exemplar_categories"], default=0) >= len(meta["categories"]):
             raise ValueError("layers or categories are missing")
+        if "widths" not in meta:  # up to version 0.2 a model's layers had one number of neurons
+            meta["widths"] = [int(meta["d_ffn"])] * len(meta["layers"])
+        if [type(width) for width in meta["widths"]] != [int] * len(meta["layers"]):
+            raise ValueError("widths: expected a number for each layer")
     return Classification(folder, meta)

@@ -33,7 +33,9 @@ def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
         best["ids"].append(ids.int())
         best["values"].append(ranked[:, :STORED])
         best["positions"].append(positions.T.gather(1, ids).int())
-    save_tensors({name: torch.stack(layers) for name, layers in best.items()}, folder / "top.safetensors")
+    # (layers, d_ffn of the widest, K): zeros follow the neurons of narrower layers.
+    padded = {name: torch.nn.utils.rnn.pad_sequence(layers, batch_first=True) for name, layers in best.items()}
+    save_tensors(padded, folder / "top.safetensors")
 
 
 def write_exemplars(folder: Path, corpus: Corpus) -> None:

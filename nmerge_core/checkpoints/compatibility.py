@@ -36,8 +36,8 @@ _TEXT = "text_config"  # of a model with several towers
 class ModelFacts:
     """What the headers say of one model; `neuronal` and `point` count parameters of weight neurons and of the rest.
 
-    Of a model of several towers d_model, d_ffn and heads are the first's, layers are all. `d_ffn` is None where the
-    neurons of the family are not known.
+    Of a model of several towers d_model and heads are the first's, layers are all. `d_ffn` is the number of neurons of
+    the widest layer, `least_d_ffn` that of the narrowest, None where the neurons of the family are not known.
     """
 
     reference: str
@@ -46,6 +46,7 @@ class ModelFacts:
     layers: int
     d_model: int
     d_ffn: int | None
+    least_d_ffn: int | None
     heads: int
     kv_heads: int
     vocabulary: int
@@ -56,6 +57,13 @@ class ModelFacts:
     dtype: str
     shards: int
     tied: bool
+
+    @property
+    def neurons(self) -> str:
+        """How many neurons a layer has, in words: '96', '96–512' where layers differ, or 'not known'."""
+        if self.d_ffn is None:
+            return "not known"
+        return f"{self.d_ffn:,}" if self.least_d_ffn == self.d_ffn else f"{self.least_d_ffn:,}–{self.d_ffn:,}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     dtypes = Counter[str]()
     for tensor in checkpoint.tensors.values():
         dtypes[tensor.dtype] += tensor.elements
+    widths = () if architecture.unknown else [mlp.d_ffn for mlp in architecture.layers]
     neuronal = sum(t.elements for name, t in checkpoint.tensors.items() if architecture.matrix(name).neuronal)
     return ModelFacts(
         reference=checkpoint.reference,
@@ -122,7 +131,8 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         model_type=architecture.model_type,
         layers=architecture.depth,
         d_model=architecture.d_model,
-        d_ffn=None if architecture.unknown else architecture.layers[0].d_ffn,
+        d_ffn=max(widths, default=None),
+        least_d_ffn=min(widths, default=None),
         heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads),
         vocabulary=architecture.vocabulary,

@@ -293,7 +293,7 @@ def _print_facts(report: FamilyReport) -> None:
         ("type", [model.model_type for model in report.models]),
         ("layers", [str(model.layers) for model in report.models]),
         ("d_model", [f"{model.d_model:,}" for model in report.models]),
-        ("d_ffn", ["not known" if model.d_ffn is None else f"{model.d_ffn:,}" for model in report.models]),
+        ("d_ffn", [model.neurons for model in report.models]),
         ("heads (key-value)", [f"{model.heads} ({model.kv_heads})" for model in report.models]),
         ("vocabulary", [f"{model.vocabulary:,}" for model in report.models]),
         ("tied embedding", ["yes" if model.tied else "no" for model in report.models]),

@@ -8,7 +8,6 @@ import torch
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.checkpoints import Checkpoint, labels, open_checkpoint
-from nmerge_core.errors import InputError
 from nmerge_core.nonlinearity.decoder import Decoder
 from nmerge_core.nonlinearity.submodules import Groups, Inputs, Submodule
 from nmerge_core.progress import Progress, silent
@@ -117,12 +116,7 @@ def _table(
 def _groups(folder: str, base: Checkpoint) -> Groups:
     """Read the neurons of each category from a classification of the base model."""
     classification = open_classification(folder)
-    layers, d_ffn = base.architecture.layers, base.architecture.layers[0].d_ffn
-    if classification.d_ffn != d_ffn or max(classification.layers) >= len(layers):
-        raise InputError(
-            f"{folder}: expected a classification of {base.reference} with {len(layers)} layers of {d_ffn:,} neurons, "
-            f"found layers up to {max(classification.layers)} of {classification.d_ffn:,}; classify this base model"
-        )
+    classification.check_neurons_of(base.reference, base.architecture)
     return {
         layer: {category: rows["neuron"].to_numpy() for category, rows in own.groupby("category")}
         for layer, own in classification.neurons().groupby("layer")

@@ -12,6 +12,7 @@ from nmerge_core.figures import explorer
 from nmerge_core.runs.folder import list_runs
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done
+from tests.families import family_of
 from tests.tiny import D_FFN
 
 PINK = "#CC79A7"
@@ -71,6 +72,21 @@ def test_next_and_previous_go_round_the_ends(open_page: OpenPage) -> None:
     assert app.number_input(key="neuron").value == 0
     app.button(key="explorer_prev").click().run()
     assert app.number_input(key="neuron").value == D_FFN - 1
+
+
+def test_a_layer_has_its_own_number_of_neurons(open_page: OpenPage, tiny_cache: Path, made_family) -> None:
+    """24 neurons in the dense layer, 60 in the mixture of experts above it."""
+    mixture = made_family(family_of("DeepSeek-V3"))
+    done(tiny_cache, "classify", {"model": mixture.base, "corpus": str(tiny_cache / "corpus")})
+    file = vary_family(tiny_cache, "mixture", base=mixture.base, models=(Member(mixture.math, "math"),))
+    app = open_page("pages/3_Explorer.py", family="mixture", layer="1", neuron="59")
+    assert app.number_input(key="neuron").max == 59 == app.number_input(key="neuron").value and not app.warning
+    assert len(app.dataframe[0].value) == 60
+    app.selectbox(key="layer").select(0).run()
+    file.unlink()
+    assert not app.exception
+    assert (app.number_input(key="neuron").max, app.number_input(key="neuron").value) == (23, 0)
+    assert len(app.dataframe[0].value) == 24
 
 
 def test_stepping_stays_in_the_category(open_page: OpenPage) -> None:
