@@ -88,14 +88,17 @@ class Decoder:
             finally:
                 for hook in hooks:
                     hook.remove()
-            yield Inputs(states, captured["arguments"], captured["middle"][real], captured["normed"][real], real)
+            # (n, d_model); OPT's MLP reads (B · T, d_model)
+            middle, normed = (captured[name].flatten(0, -2)[real.flatten()] for name in ("middle", "normed"))
+            yield Inputs(states, captured["arguments"], middle, normed, real)
             self._states[index] = after
 
 
 def _unknown(base: Checkpoint, found: str) -> InputError:
     return InputError(
         f"{base.reference}: expected decoder layers of an attention, an MLP and their norms as in Llama, Gemma 2, "
-        f"OLMo 2 or GPT-2, found {found}; this family's layers cannot be measured yet"
+        f"OLMo 2, GPT-2, GPT-NeoX, Falcon, BLOOM, GPT-J or OPT, found {found}; this family's layers cannot be measured "
+        "yet"
     )
 
 

@@ -3,17 +3,20 @@
 On the base model's own hidden states they are
 
 - attention: f(h) = attention(norm(h)), with h the residual stream entering the layer;
-- mlp: f(h') = mlp(norm(h')), with h' the residual stream after the base model's attention;
+- mlp: f(h') = mlp(norm(h')), with h' the residual stream after the base model's attention, or h where the MLP reads
+  beside it (parallel residuals, as in GPT-NeoX, Falcon and GPT-J);
 - a neuron group g of the MLP: f(z) = Σ_{j∈g} φ_j(z) · down[:, j], with z what the base model's MLP reads.
 
 The norms are those before and, in some families, after the module (`form`). So the change of a norm counts as a change
-of the submodule that it reads or writes for, but not of a neuron group, whose parameters are its rows of gate and up
-and its columns of down alone (NeuronMerge §2.4 and App. B leave this open).
+of the submodule that it reads or writes for, of both where both read it, but not of a neuron group, whose parameters
+are its rows of gate and up and its columns of down alone (NeuronMerge §2.4 and App. B leave this open). Where a norm
+reads the sum with the residual stream (smaller OPT), f is what it writes: norm(h + attention(h)).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -30,11 +33,16 @@ Groups = Mapping[int, Mapping[str, np.ndarray]]  # layer → name of the group �
 
 @dataclass(frozen=True)
 class Sublayer:
-    """Modules of a decoder layer, by name, whose composition is added to the residual stream."""
+    """Modules of a decoder layer, by name, whose composition is added to the residual stream.
 
-    before: str | None  # norm
+    Beside `module`, the attention or the first of the MLP, they are norms or the rest of the MLP. The norm `after_sum`
+    reads the sum with the residual stream.
+    """
+
+    before: str | None
     module: str
-    after: str | None  # norm
+    after: tuple[str, ...] = ()
+    after_sum: str | None = None
 
     @property
     def reads(self) -> str:
@@ -44,12 +52,12 @@ class Sublayer:
     @property
     def names(self) -> tuple[str, ...]:
         """The modules in their order."""
-        return tuple(name for name in (self.before, self.module, self.after) if name)
+        return tuple(name for name in (self.before, self.module, *self.after, self.after_sum) if name)
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a family's decoder layers are built: x = x + attention(x), then x = x + mlp(x)."""
+    """How a family's decoder layers are built: x = x + attention(x), then x = x + mlp(x); or both read the same x."""
 
     attention: Sublayer
     mlp: Sublayer
@@ -57,27 +65,55 @@ class Form:
 
 _FORMS = (
     # Qwen2, Qwen3, Llama, Mistral, Phi-3, OLMo
-    Form(Sublayer("input_layernorm", "self_attn", None), Sublayer("post_attention_layernorm", "mlp", None)),
+    Form(Sublayer("input_layernorm", "self_attn"), Sublayer("post_attention_layernorm", "mlp")),
     # Gemma 2, Gemma 3
     Form(
-        Sublayer("input_layernorm", "self_attn", "post_attention_layernorm"),
-        Sublayer("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
+        Sublayer("input_layernorm", "self_attn", ("post_attention_layernorm",)),
+        Sublayer("pre_feedforward_layernorm", "mlp", ("post_feedforward_layernorm",)),
     ),
     # OLMo 2
     Form(
-        Sublayer(None, "self_attn", "post_attention_layernorm"),
-        Sublayer(None, "mlp", "post_feedforward_layernorm"),
+        Sublayer(None, "self_attn", ("post_attention_layernorm",)),
+        Sublayer(None, "mlp", ("post_feedforward_layernorm",)),
     ),
     # GPT-2
-    Form(Sublayer("ln_1", "attn", None), Sublayer("ln_2", "mlp", None)),
+    Form(Sublayer("ln_1", "attn"), Sublayer("ln_2", "mlp")),
+    # GPT-NeoX
+    Form(Sublayer("input_layernorm", "attention"), Sublayer("post_attention_layernorm", "mlp")),
+    # BLOOM, the first Falcon
+    Form(Sublayer("input_layernorm", "self_attention"), Sublayer("post_attention_layernorm", "mlp")),
+    # Falcon: 7B; 40B and later
+    Form(Sublayer("input_layernorm", "self_attention"), Sublayer("input_layernorm", "mlp")),
+    Form(Sublayer("ln_attn", "self_attention"), Sublayer("ln_mlp", "mlp")),
+    # Phi, Cohere
+    Form(Sublayer("input_layernorm", "self_attn"), Sublayer("input_layernorm", "mlp")),
+    # GPT-J
+    Form(Sublayer("ln_1", "attn"), Sublayer("ln_1", "mlp")),
+    # OPT, most and 350M
+    Form(
+        Sublayer("self_attn_layer_norm", "self_attn"),
+        Sublayer("final_layer_norm", "fc1", ("activation_fn", "fc2")),
+    ),
+    Form(
+        Sublayer(None, "self_attn", after_sum="self_attn_layer_norm"),
+        Sublayer(None, "fc1", ("activation_fn", "fc2"), "final_layer_norm"),
+    ),
 )
-_ACTIVATIONS = ("act_fn", "activation_fn", "act")
+_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
 
 
 def form(layer: nn.Module) -> Form | None:
     """Return how a decoder layer is built, None where that is not known; modules without weights decide too."""
     parts = {name for name, module in layer.named_children() if not isinstance(module, nn.Dropout)}
-    return next((known for known in _FORMS if parts == {*known.attention.names, *known.mlp.names}), None)
+    after_sum = not getattr(layer, "do_layer_norm_before", True)  # of OPT's layers, which have the same names
+    return next(
+        (
+            known
+            for known in _FORMS
+            if parts == {*known.attention.names, *known.mlp.names} and bool(known.mlp.after_sum) == after_sum
+        ),
+        None,
+    )
 
 
 @dataclass(frozen=True)
@@ -129,8 +165,8 @@ def submodules(
         base, *models = (choose(own) for own in weights)
         return Submodule(layer.layer, kind, group, base, tuple(models), output)
 
-    own = module.get_submodule(built.mlp.module)
-    activation = next(own.get_submodule(name) for name in _ACTIVATIONS if hasattr(own, name))
+    places = (module.get_submodule(built.mlp.module), module)
+    activation = next(own.get_submodule(name) for own in places for name in _ACTIVATIONS if hasattr(own, name))
     attention, mlp = _Composed(module, built.attention), _Composed(module, built.mlp)
     return [
         submodule("attention", "", partial(_select, built.attention.names), partial(_attention_output, attention)),
@@ -148,28 +184,43 @@ def submodules(
 
 
 class _Composed(nn.Module):
-    """f(x) = after(module(before(x))), the modules under their names in the layer."""
+    """f(x) = after(module(before(x))), the modules under their names in the layer.
+
+    A module that adds the residual stream itself, as BLOOM's do, is given zeros, or what it reads where it adds that.
+    """
 
     def __init__(self, layer: nn.Module, sublayer: Sublayer) -> None:
         super().__init__()
         self.sublayer = sublayer
+        self.adds = "residual" in signature(layer.get_submodule(sublayer.module).forward).parameters
+        self.adds_normed = getattr(layer, "apply_residual_connection_post_layernorm", False)
         for name in sublayer.names:
             self.add_module(name, layer.get_submodule(name))
 
     def forward(self, states: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+        entering = states
         for name in self.sublayer.names:
-            output: Any = self.get_submodule(name)(states, **(arguments if name == self.sublayer.module else {}))
+            given = dict(arguments) if name == self.sublayer.module else {}
+            if name == self.sublayer.module and self.adds:
+                given["residual"] = states if self.adds_normed else torch.zeros_like(states)
+            if name == self.sublayer.after_sum:
+                states = entering + states
+            output: Any = self.get_submodule(name)(states, **given)
             states = output[0] if isinstance(output, tuple) else output  # attention has its weights beside it
         return states
 
 
 def _attention_output(attention: nn.Module, weights: Weights, inputs: Inputs) -> Tensor:
-    output = functional_call(attention, weights, (inputs.states, inputs.arguments), strict=True)  # (B, T, d_model)
-    return output[inputs.real]  # (n, d_model)
+    return _call(attention, weights, inputs.states, inputs.arguments)[inputs.real]  # (n, d_model)
 
 
 def _mlp_output(mlp: nn.Module, weights: Weights, inputs: Inputs) -> Tensor:
-    return functional_call(mlp, weights, (inputs.middle, {}), strict=True)  # (n, d_model)
+    return _call(mlp, weights, inputs.middle, {})  # (n, d_model)
+
+
+def _call(module: nn.Module, weights: Weights, states: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    """Run a module at these weights, all of its own, and at its own buffers, as GPT-J's table of positions."""
+    return functional_call(module, {**dict(module.named_buffers()), **weights}, (states, arguments), strict=True)
 
 
 def _group_output(activation: Callable[[Tensor], Tensor], weights: Weights, inputs: Inputs) -> Tensor:

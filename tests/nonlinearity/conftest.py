@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
 
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
@@ -13,6 +21,7 @@ CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
     "qwen2": Qwen2Config,
     "llama with biases": partial(LlamaConfig, attention_bias=True, mlp_bias=True),
     "mistral with a window": partial(MistralConfig, sliding_window=4),
+    "gpt-neox, its MLP beside the attention": GPTNeoXConfig,
 }
 
 

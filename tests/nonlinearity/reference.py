@@ -24,12 +24,27 @@ def between(base: PreTrainedModel, model: PreTrainedModel, alpha: float, folder:
     return mixed
 
 
+def layers_of(model: Any) -> nn.ModuleList:
+    return model.get_decoder().layers
+
+
+def attention_of(layer: Any) -> nn.Module:
+    return layer.attention if hasattr(layer, "attention") else layer.self_attn
+
+
+def activations(mlp: Any, z: Tensor) -> tuple[Tensor, Tensor]:
+    """φ (tokens, d_ffn), and down (d_model, d_ffn)."""
+    if hasattr(mlp, "dense_h_to_4h"):
+        return mlp.act(mlp.dense_h_to_4h(z)), mlp.dense_4h_to_h.weight
+    return mlp.act_fn(mlp.gate_proj(z)) * mlp.up_proj(z), mlp.down_proj.weight
+
+
 def functions(base: Any, folder: str, text: str, groups: Groups) -> Iterator[tuple[Any, Function]]:
     """Yield ((layer, submodule), f) with f of a model (tokens, d_model) at the base model's inputs for a text."""
     tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
     seen: dict[tuple[int, str], Any] = {}
     hooks = []
-    for index, layer in enumerate(base.model.layers):
+    for index, layer in enumerate(layers_of(base)):
 
         def attention(module: nn.Module, args: tuple, arguments: dict, index: int = index) -> None:
             seen[index, "arguments"] = {name: value for name, value in arguments.items() if name != "hidden_states"}
@@ -40,7 +55,7 @@ def functions(base: Any, folder: str, text: str, groups: Groups) -> Iterator[tup
         def middle(module: nn.Module, args: tuple, output: Tensor, index: int = index) -> None:
             seen[index, "h'"], seen[index, "z"] = args[0], output
 
-        hooks.append(layer.self_attn.register_forward_pre_hook(attention, with_kwargs=True))
+        hooks.append(attention_of(layer).register_forward_pre_hook(attention, with_kwargs=True))
         hooks.append(layer.input_layernorm.register_forward_hook(before))
         hooks.append(layer.post_attention_layernorm.register_forward_hook(middle))
     with torch.no_grad():
@@ -50,11 +65,11 @@ def functions(base: Any, folder: str, text: str, groups: Groups) -> Iterator[tup
     for index in range(LAYERS):
 
         def attend(model: Any, index: int = index) -> Tensor:
-            layer = model.model.layers[index]
-            return layer.self_attn(layer.input_layernorm(seen[index, "h"]), **seen[index, "arguments"])[0][0]
+            layer = layers_of(model)[index]
+            return attention_of(layer)(layer.input_layernorm(seen[index, "h"]), **seen[index, "arguments"])[0][0]
 
         def mlp(model: Any, index: int = index) -> Tensor:
-            layer = model.model.layers[index]
+            layer = layers_of(model)[index]
             return layer.mlp(layer.post_attention_layernorm(seen[index, "h'"]))[0]
 
         yield (index, "attention"), attend
@@ -62,11 +77,10 @@ def functions(base: Any, folder: str, text: str, groups: Groups) -> Iterator[tup
         for name, neurons in ((name, neurons) for (layer, name), neurons in groups.items() if layer == index):
 
             def group(model: Any, index: int = index, neurons: Sequence[int] = neurons) -> Tensor:
-                own, z = model.model.layers[index].mlp, seen[index, "z"][0]
-                others = [j for j in range(own.down_proj.in_features) if j not in neurons]
-                phi = own.act_fn(own.gate_proj(z)) * own.up_proj(z)  # (tokens, d_ffn)
-                phi[:, others] = 0
-                return phi @ own.down_proj.weight.T
+                phi, down = activations(layers_of(model)[index].mlp, seen[index, "z"][0])
+                kept = torch.zeros_like(phi)
+                kept[:, neurons] = phi[:, neurons]
+                return kept @ down.T
 
             yield (index, name), group
 

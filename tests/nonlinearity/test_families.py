@@ -1,5 +1,8 @@
 """The submodules of every family whose layers can be measured, against whole decoder layers with exchanged weights."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -7,11 +10,40 @@ from transformers import AutoModelForCausalLM
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.nonlinearity.decoder import Decoder
 from nmerge_core.text_samples import pack
-from tests.families import FAMILIES, F, make
+from tests.families import FAMILIES, D, F, Family, family_of, make
 
-OTHER_LAYERS = ("GPT-NeoX", "Falcon", "OPT", "BLOOM", "GPT-J")  # of a form that is refused by name
-DENSE = [family for family in FAMILIES if family.auto == "AutoModelForCausalLM" and family.neurons == (F, F)]
-MEASURED = [family for family in DENSE if family.title not in OTHER_LAYERS]
+DENSE = [f for f in FAMILIES if f.auto == "AutoModelForCausalLM" and not f.config.endswith(("MoeConfig", "V3Config"))]
+MEASURED = [family for family in DENSE if family.title not in ("Mixtral", "gpt-oss", "Llama 4 (text)")]
+_SMALL = {"vocab_size": 257, "hidden_size": D, "intermediate_size": F, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def changed(title: str, **settings: Any) -> Family:
+    """A family with other settings: its layers are wired otherwise."""
+    family = family_of(title)
+    return replace(family, title=f"{title}, {settings}", settings={**family.settings, **settings})
+
+
+VARIANTS = [
+    changed("GPT-NeoX", use_parallel_residual=False),
+    changed("Falcon", parallel_attn=False, alibi=True),
+    changed("Falcon", new_decoder_architecture=True),
+    changed("BLOOM", apply_residual_connection_post_layernorm=True),
+    changed("OPT", do_layer_norm_before=False),
+    replace(family_of("Llama"), title="Cohere", config="CohereConfig", settings=_SMALL),
+]
+# Layers in which a norm reads what the attention gives, and nothing else does.
+NORMED = {
+    "OPT, {'do_layer_norm_before': False}": "final_layer_norm",
+    "BLOOM, {'apply_residual_connection_post_layernorm': True}": "post_attention_layernorm",
+}
+# The attention's last matrix in layers whose MLP reads beside the attention.
+BESIDE = {
+    "GPT-NeoX": "attention.dense",
+    "Falcon": "self_attention.dense",
+    "Falcon, {'new_decoder_architecture': True}": "self_attention.dense",
+    "GPT-J": "attn.out_proj",
+    "Cohere": "self_attn.o_proj",
+}
 TOKENS = [[5, 9, 200, 31, 8], [7, 7, 80, 2, 6]]
 
 
@@ -31,38 +63,53 @@ class Whole:
 
     def run(self, layer: int, weights: dict) -> torch.Tensor:
         args, given = self.calls[layer]
-        return torch.func.functional_call(self.layers[layer], weights, args, given)
+        output = torch.func.functional_call(self.layers[layer], weights, args, given)
+        return output[0] if isinstance(output, tuple) else output
 
 
-@pytest.mark.parametrize("family", MEASURED, ids=lambda family: family.title)
+def of_mlp(layer: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """What the MLP of a layer makes of what it reads."""
+    if not hasattr(layer, "mlp"):
+        return layer.fc2(layer.activation_fn(layer.fc1(z)))
+    return layer.mlp(z, torch.zeros_like(z)) if hasattr(layer.mlp, "gelu_impl") else layer.mlp(z)
+
+
+@pytest.mark.parametrize("family", MEASURED + VARIANTS, ids=lambda family: family.title)
 @torch.no_grad()
 def test_submodules_are_what_the_layer_adds_to_its_input(family, tmp_path) -> None:
     models = make(family, tmp_path)
     base = open_checkpoint(models.base)
     decoder = Decoder(base, [open_checkpoint(models.math)], pack("math", TOKENS), "cpu")
     whole, tuned = Whole(models.base), Whole(models.math)
-    groups = {"first": torch.arange(0, F // 2).numpy(), "second": torch.arange(F // 2, F).numpy()}
+    count = base.architecture.layers[0].d_ffn
+    groups = {"first": torch.arange(0, count // 2).numpy(), "second": torch.arange(count // 2, count).numpy()}
     for layer, mlp in enumerate(base.architecture.layers):
         own, other = (dict(each.layers[layer].named_parameters()) for each in (whole, tuned))
+
+        def zeros(module: str, own: dict = own) -> dict:
+            return {name: torch.zeros_like(own[name]) for name in own if name.startswith(f"{module}.")}
+
         down = mlp.mlps[0].down.removeprefix(f"{mlp.decoder_layer}.").removesuffix(".weight")
-        # Without its second matrix an MLP adds nothing: what is left is the attention.
-        silent = {name: torch.zeros_like(own[name]) for name in own if name.startswith(down)}
+        silent = zeros(down)  # without its second matrix an MLP adds nothing: what is left is the attention
+        alone = zeros(BESIDE[family.title]) if family.title in BESIDE else {}
         attention, feed_forward, *neurons = decoder.submodules(mlp, groups)
         for inputs in decoder.steps([attention, feed_forward, *neurons]):
             h = whole.calls[layer][0][0]
             torch.testing.assert_close(inputs.states, h, atol=1e-5, rtol=1e-5)
+            normed = NORMED.get(family.title)
             for weights, theirs in ((own, attention.base), (other, attention.models[0])):
-                expected = whole.run(layer, {**weights, **silent}) - h
-                found = attention.output(theirs, inputs)
-                torch.testing.assert_close(found, expected.flatten(0, 1), atol=1e-5, rtol=1e-4)
-            middle = whole.run(layer, {**own, **silent})
+                expected = whole.run(layer, {**own, **{name: weights[name] for name in theirs}, **silent})
+                found = attention.output(theirs, inputs).view_as(h)
+                found = whole.layers[layer].get_submodule(normed)(found) if normed else h + found
+                torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+            middle = 0 if normed else whole.run(layer, {**own, **silent, **alone})
             for weights, theirs in ((own, feed_forward.base), (other, feed_forward.models[0])):
-                swapped = {name: weights[name] if name in feed_forward.base else own[name] for name in own}
-                expected = whole.run(layer, swapped) - middle
-                found = feed_forward.output(theirs, inputs)
-                torch.testing.assert_close(found, expected.flatten(0, 1), atol=1e-5, rtol=1e-4)
+                expected = whole.run(layer, {**own, **{name: weights[name] for name in theirs}, **alone})
+                found = feed_forward.output(theirs, inputs).view_as(h)
+                torch.testing.assert_close(middle + found, expected, atol=1e-5, rtol=1e-4)
+            assert {*attention.base, *feed_forward.base} == own.keys()
             for each in (whole, tuned):
-                module = each.layers[layer].mlp
-                bias = dict(module.named_parameters()).get(f"{down.removeprefix('mlp.')}.bias", torch.zeros(()))
+                module = each.layers[layer]
+                bias = dict(module.named_parameters()).get(f"{down}.bias", torch.zeros(()))
                 parts = sum(n.output(n.base if each is whole else n.models[0], inputs) for n in neurons)
-                torch.testing.assert_close(parts, module(inputs.normed) - bias, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(parts, of_mlp(module, inputs.normed) - bias, atol=1e-5, rtol=1e-4)

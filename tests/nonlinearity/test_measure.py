@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import MixtralConfig, PhiConfig, Qwen2Config
+from transformers import MixtralConfig, MptConfig, Qwen2Config
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify
@@ -81,7 +81,7 @@ def test_wrong_input_is_named(qwen2, corpus, tmp_path):
     with pytest.raises(InputError, match=r"wide.*mlp\.down_proj\.weight: expected shape \[32, 48\].*found \[32, 64\]"):
         measure(qwen2, [wide], corpus)
     classify(wide, corpus, tmp_path / "neurons", top_k=3)
-    with pytest.raises(InputError, match="expected a classification of .* 2 layers of 48 neurons, found .* of 64"):
+    with pytest.raises(InputError, match="expected a classification of .*, with 48 neurons in layer 0, found 64 there"):
         measure(qwen2, [qwen2], corpus, neurons=str(tmp_path / "neurons"))
     with pytest.raises(InputError, match="device 'gpu'"):
         measure(qwen2, [qwen2], corpus, device="gpu")
@@ -93,7 +93,7 @@ def test_wrong_input_is_named(qwen2, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "found"), [(PhiConfig, "self_attn, mlp, input_layernorm"), (MixtralConfig, "routed experts")]
+    ("config", "found"), [(MptConfig, "norm_1, attn, norm_2, ffn"), (MixtralConfig, "routed experts")]
 )
 def test_layers_of_another_form_are_refused(corpus, tmp_path, config, found):
     model = tiny_model(tmp_path / "model", config=config)
