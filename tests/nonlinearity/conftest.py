@@ -8,12 +8,12 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
     Qwen2Config,
 )
+from transformers.models.gpt_neox import GPTNeoXConfig
 
 from tests.tiny import TEXTS, tiny_model, write_corpus
 

@@ -24,7 +24,7 @@ def between(base: PreTrainedModel, model: PreTrainedModel, alpha: float, folder:
     return mixed
 
 
-def layers_of(model: Any) -> nn.ModuleList:
+def layers_of(model: Any) -> Any:
     return model.get_decoder().layers
 
 

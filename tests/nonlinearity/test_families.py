@@ -67,7 +67,7 @@ class Whole:
         return output[0] if isinstance(output, tuple) else output
 
 
-def of_mlp(layer: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
+def of_mlp(layer: Any, z: torch.Tensor) -> torch.Tensor:
     """What the MLP of a layer makes of what it reads."""
     if not hasattr(layer, "mlp"):
         return layer.fc2(layer.activation_fn(layer.fc1(z)))

@@ -2,7 +2,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import MixtralConfig, MptConfig, Qwen2Config
+from transformers import MixtralConfig, Qwen2Config
+from transformers.models.mpt import MptConfig
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify
