@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from nmerge_core.architecture import LAYER
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.parameters import head_of
 from nmerge_core.errors import InputError
 from nmerge_core.loading import auto_class
 from nmerge_core.machine import choose_device
@@ -58,6 +59,8 @@ class LayerwiseModel:
         kind = auto_class(checkpoint)
         try:
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+            if head_of(checkpoint.tensors):  # a head of its own, whatever the configuration says (transformers 5)
+                config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
             with init_empty_weights(include_buffers=False):
                 self._model = kind.from_config(config, dtype=torch.float32).eval()
         except (OSError, ValueError, KeyError) as error:

@@ -1,5 +1,6 @@
 """Every family that the documentation names: inspected, merged, and its neurons found, on tiny random models."""
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.merging.compute import stream
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.nonlinearity import solve
 from nmerge_core.stored import stored_weights
 from tests.families import (
@@ -28,6 +31,7 @@ from tests.families import (
     as_matrix,
     as_stored,
     categories,
+    family_of,
     is_down,
     layer_number,
     make,
@@ -258,6 +262,24 @@ def test_fisher_information_equals_the_running_models_squared_gradients(
     for stored in stored_weights(model, {name: tensor.shape for name, tensor in checkpoint.tensors.items()}):
         for name, held in stored.load(found).items():
             torch.testing.assert_close(held, expected[name], rtol=1e-4, atol=1e-6 * expected[name].max().item())
+
+
+def test_regmean_says_that_routed_experts_are_averaged(made_family, tmp_path: Path) -> None:
+    """In each of two layers three matrices of four experts and the router's, beside the attention's four."""
+    models = made_family(family_of("Mixtral"))
+    tuned = [{"model": models.math}, {"model": models.code}]
+    measured = {"corpus": write_corpus(tmp_path / "corpus", TEXTS), "samples": 2}
+    recipe = {"merge_method": "regmean", "base_model": models.base, "models": tuned, "parameters": measured}
+    merge(load_recipe(recipe), tmp_path / "out")
+    facts = json.loads((tmp_path / "out/nmerge_report.json").read_text())["facts"]
+    first = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
+    assert facts["warnings"][-1] == (
+        f"26 of 34 matrices in layers are averaged plainly, {first} the first: what routed experts and routers read is "
+        "not measured"
+    )
+    for name, weight in load_file(tmp_path / "out/model.safetensors").items():
+        plain = torch.allclose(weight, sum(tune[name] for tune in models.tunes) / 2, atol=1e-6)
+        assert plain == ("self_attn" not in name and name != "lm_head.weight"), name
 
 
 def cells(family: Family, models: SimpleNamespace, folder: Path) -> str:

@@ -16,7 +16,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_object, reading
 
 KINDS = ("fisher", "gram")
-VERSION = 1  # raised when what is collected changes
+VERSION = 2  # raised when what is collected changes
 _META: Mapping[str, type] = {"kind": str, "model": str, "model_fingerprint": str, "tokens": int, "files": list}
 
 

@@ -52,6 +52,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     prepare=prepare,
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],
+    version=2,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ w_t F_t θ_t / Σ w_t F_t with F_t the diagonal Fisher information, at least `floor`.

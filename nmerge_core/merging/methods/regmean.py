@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -155,7 +155,18 @@ def prepare(context: Context, values: Values) -> Prepared:
             )
     # Factored again while merging, where a block has one thread, so that no bit depends on the number of threads.
     shown = [warning for warning in warnings.values() if warning]
-    return context.prepared_by(values, found, (Recent(make), grams), shown)
+    return context.prepared_by(values, found, (Recent(make), grams), shown + _averaged(context, grams))
+
+
+def _averaged(context: Context, grams: Collection[str]) -> list[str]:
+    """Say, in no or one sentence, which matrices in layers have no Gram matrix."""
+    architecture = context.stream.donor.architecture
+    inside = [name for name in context.names if architecture.layer_of(name) is not None]
+    inside = [name for name in inside if architecture.matrix(name).neuronal]
+    averaged = [name for name in inside if name not in grams]
+    said = f"{len(averaged):,} of {len(inside):,} matrices in layers are averaged plainly"
+    why = "what routed experts and routers read is not measured"
+    return [f"{said}, {averaged[0]} the first: {why}"] if averaged else []
 
 
 def needs(stream: Stream, values: Values) -> Needs:
@@ -196,6 +207,7 @@ def needs(stream: Stream, values: Values) -> Needs:
     needs_base=False,
     solves=lambda values: None in values.each["statistics"],
     needs=needs,
+    version=2,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the weighted average of all else.
