@@ -1,7 +1,7 @@
 """A causal language model whose weights stay on disk: its decoder layers run one at a time, at weights handed in."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from nmerge_core.architecture import LAYER
 from nmerge_core.checkpoints import Checkpoint
@@ -127,6 +127,23 @@ class LayerwiseModel:
         """Return the checkpoint's name of each weight of a layer that is loaded as it is, by its name in the layer."""
         prefix = f"{self._layers_name}.{layer}."
         return {each.loaded[0].removeprefix(prefix): each.names[0] for each in self.stored(layer) if each.plain}
+
+    def made_of(self, layer: int, tensors: Collection[str]) -> set[str]:
+        """Return the weights of a layer, by their names inside it, that are made of these tensors of the checkpoint."""
+        prefix = f"{self._layers_name}.{layer}."
+        made = (each.loaded for each in self.stored(layer) if not {*tensors}.isdisjoint(each.names))
+        return {name.removeprefix(prefix) for loaded in made for name in loaded}
+
+    @contextmanager
+    def whole(self) -> Iterator[PreTrainedModel]:
+        """Give the model with its layers in it while the block runs, for what finds modules by their names."""
+        own_name = self._layers_name.rpartition(".")[2]
+        stand_ins = getattr(self._decoder, own_name)
+        setattr(self._decoder, own_name, self.layers)
+        try:
+            yield self._model
+        finally:
+            setattr(self._decoder, own_name, stand_ins)
 
     @property
     def head(self) -> str | None:

@@ -85,8 +85,8 @@ def _one_by_one(experts: nn.Module, states: Tensor, chosen: Tensor, weights: Ten
 
 
 def _project(experts: nn.Module, name: str, expert: int, inputs: Tensor) -> Tensor:
-    weight = experts.get_parameter(name)[expert]
-    bias = experts.get_parameter(f"{name}_bias")[expert] if experts.has_bias else None
+    weight: Tensor = getattr(experts, name)[expert]  # no parameter where weights are handed in (torch.func)
+    bias: Tensor | None = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
     return linear(inputs, weight.T if experts.is_transposed else weight, bias)
 
 
@@ -95,7 +95,8 @@ def _every_token(experts: nn.Module, states: Tensor) -> Tensor:
 
     `states` are those of all tokens once an expert, scaled by the router: 0 where it sends them elsewhere.
     """
-    gate_up, down = experts.get_parameter("gate_up_proj"), experts.get_parameter("down_proj")
+    gate_up: Tensor = experts.gate_up_proj  # type: ignore[assignment]
+    down: Tensor = experts.down_proj  # type: ignore[assignment]
     act: Callable[[Tensor], Tensor] = experts.act_fn  # type: ignore[assignment]
     outputs = []
     for expert, own in enumerate(states.view(len(down), -1, states.shape[-1])):

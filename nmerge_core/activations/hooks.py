@@ -35,9 +35,10 @@ def record_activations(
     Raises:
         InputError: the model has no such layer.
     """
+    places = Conversion(model)
     with ExitStack() as stack:
         for layer in [_layer(architecture, number) for number in layers]:
-            stack.enter_context(_recording(model, layer, sink))
+            stack.enter_context(_recording(model, places, layer, sink))
         yield
 
 
@@ -55,9 +56,11 @@ def knock_out(
     Raises:
         InputError: the model has no such layer or neuron.
     """
+    places = Conversion(model)
     with ExitStack() as stack:
         for number, indices in neurons.items():
-            stack.enter_context(_silencing(model, _layer(architecture, number), np.asarray(indices, dtype=np.int64)))
+            layer, own = _layer(architecture, number), np.asarray(indices, dtype=np.int64)
+            stack.enter_context(_silencing(model, places, layer, own))
         yield
 
 
@@ -68,7 +71,9 @@ def _layer(architecture: Architecture, layer: int) -> MlpLayer:
 
 
 @contextmanager
-def _silencing(model: PreTrainedModel, layer: MlpLayer, neurons: NDArray[np.int64]) -> Iterator[None]:
+def _silencing(
+    model: PreTrainedModel, places: Conversion, layer: MlpLayer, neurons: NDArray[np.int64]
+) -> Iterator[None]:
     if len(neurons) and not 0 <= neurons.min() <= neurons.max() < layer.d_ffn:
         raise InputError(
             f"layer {layer.layer} has neurons 0 to {layer.d_ffn - 1}, asked to knock out {neurons.tolist()}"
@@ -79,12 +84,12 @@ def _silencing(model: PreTrainedModel, layer: MlpLayer, neurons: NDArray[np.int6
     def silence(mlp: Mlp, phi: Tensor, tokens: Tensor | slice) -> Tensor:
         return phi.index_fill(-1, own[mlp].to(phi.device), 0.0)
 
-    with _before_down(model, layer, silence):
+    with _before_down(model, places, layer, silence):
         yield
 
 
 @contextmanager
-def _recording(model: PreTrainedModel, layer: MlpLayer, sink: Sink) -> Iterator[None]:
+def _recording(model: PreTrainedModel, places: Conversion, layer: MlpLayer, sink: Sink) -> Iterator[None]:
     """Give φ to the sink; that of several MLPs is gathered between the beginning and the end of the layer."""
     gathered: list[Tensor] = []
     shape: list[int] = []
@@ -106,13 +111,13 @@ def _recording(model: PreTrainedModel, layer: MlpLayer, sink: Sink) -> Iterator[
         if gathered:
             sink(layer.layer, gathered.pop().view(*shape, layer.d_ffn))  # (B, T, d_ffn)
 
-    decoder_layer = _decoder_layer(model, layer)
+    decoder_layer = _decoder_layer(model, places, layer)
     handles = [
         decoder_layer.register_forward_pre_hook(begin, with_kwargs=True),
         decoder_layer.register_forward_hook(end),
     ]
     try:
-        with _before_down(model, layer, read):
+        with _before_down(model, places, layer, read):
             yield
     finally:
         for handle in handles:
@@ -120,15 +125,14 @@ def _recording(model: PreTrainedModel, layer: MlpLayer, sink: Sink) -> Iterator[
 
 
 @contextmanager
-def _before_down(model: PreTrainedModel, layer: MlpLayer, edit: Edit) -> Iterator[None]:
+def _before_down(model: PreTrainedModel, places: Conversion, layer: MlpLayer, edit: Edit) -> Iterator[None]:
     def hook(mlp: Mlp) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         return lambda module, inputs: (edit(mlp, inputs[0], slice(None)), *inputs[1:])
 
-    conversion = Conversion(model)
     stacks: dict[str, nn.Module] = {}
     with ExitStack() as stack:
         for mlp in layer.mlps:
-            name, _, _ = conversion.loaded(mlp.down)[0].rpartition(".")
+            name, _, _ = places.loaded(mlp.down)[0].rpartition(".")
             module = model.get_submodule(name)
             if mlp.expert is None:
                 stack.callback(module.register_forward_pre_hook(hook(mlp)).remove)
@@ -141,8 +145,8 @@ def _before_down(model: PreTrainedModel, layer: MlpLayer, edit: Edit) -> Iterato
         yield
 
 
-def _decoder_layer(model: PreTrainedModel, layer: MlpLayer) -> nn.Module:
+def _decoder_layer(model: PreTrainedModel, places: Conversion, layer: MlpLayer) -> nn.Module:
     """Find the module of a layer, which may have another name than in the checkpoint."""
-    found = LAYER.match(Conversion(model).loaded(layer.mlps[0].down)[0])
+    found = LAYER.match(places.loaded(layer.mlps[0].down)[0])
     assert found, layer.decoder_layer
     return model.get_submodule(f"{found['tower']}.{found['number']}")

@@ -13,6 +13,7 @@ from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
 from nmerge_core.layerwise import LayerwiseModel
+from nmerge_core.nonlinearity.groups import neuron_groups
 from nmerge_core.nonlinearity.submodules import Form, Inputs, Submodule, form, submodules
 from nmerge_core.text_samples import Batch
 
@@ -28,8 +29,6 @@ class Decoder:
                 are of a form that is not known.
         """
         self._checkpoints = tuple(as_family(base, models))
-        if any(mlp.routed for mlp in base.architecture.layers):
-            raise _unknown(base, "routed experts")
         self._model = LayerwiseModel(base, device)
         self._device = self._model.device
         self.layers = self._model.layers
@@ -64,8 +63,8 @@ class Decoder:
             return checkpoint.read(name).to(self._device, torch.float32)
 
         weights = [self._model.weights(mlp.layer, partial(read, checkpoint)) for checkpoint in self._checkpoints]
-        matrix = self._checkpoints[0].architecture.matrix
-        return submodules(mlp, layer, self._form, weights, matrix, groups)
+        found = submodules(mlp.layer, layer, self._form, weights)
+        return found + neuron_groups(self._model, self._checkpoints[0].architecture, mlp, self._form, weights, groups)
 
     def steps(self, submodules: Sequence[Submodule]) -> Iterator[Inputs]:
         """Run the base model's layer over every batch; yields what the submodules read, moves the states on."""

@@ -5,7 +5,7 @@ On the base model's own hidden states they are
 - attention: f(h) = attention(norm(h)), with h the residual stream entering the layer;
 - mlp: f(h') = mlp(norm(h')), with h' the residual stream after the base model's attention, or h where the MLP reads
   beside it (parallel residuals, as in GPT-NeoX, Falcon and GPT-J);
-- a neuron group g of the MLP: f(z) = Σ_{j∈g} φ_j(z) · down[:, j], with z what the base model's MLP reads.
+- a neuron group g of the MLP: f(z) = Σ_{j∈g} φ_j(z) · down[:, j], with z what the base model's MLP reads (`groups`).
 
 The norms are those before and, in some families, after the module (`form`). So the change of a norm counts as a change
 of the submodule that it reads or writes for, of both where both read it, but not of a neuron group, whose parameters
@@ -23,9 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import linear
-
-from nmerge_core.architecture import Matrix, MlpLayer
 
 Weights = dict[str, Tensor]
 Groups = Mapping[int, Mapping[str, np.ndarray]]  # layer → name of the group → its neurons
@@ -64,8 +61,9 @@ class Form:
 
 
 _FORMS = (
-    # Qwen2, Qwen3, Llama, Mistral, Phi-3, OLMo
+    # Qwen2, Qwen3, Llama, Mistral, Phi-3, OLMo, and mixtures of experts; Llama 4
     Form(Sublayer("input_layernorm", "self_attn"), Sublayer("post_attention_layernorm", "mlp")),
+    Form(Sublayer("input_layernorm", "self_attn"), Sublayer("post_attention_layernorm", "feed_forward")),
     # Gemma 2, Gemma 3
     Form(
         Sublayer("input_layernorm", "self_attn", ("post_attention_layernorm",)),
@@ -99,7 +97,6 @@ _FORMS = (
         Sublayer(None, "fc1", ("activation_fn", "fc2"), "final_layer_norm"),
     ),
 )
-_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
 
 
 def form(layer: nn.Module) -> Form | None:
@@ -142,44 +139,23 @@ class Submodule:
     output: Output
 
 
-def submodules(
-    layer: MlpLayer,
-    module: nn.Module,
-    built: Form,
-    weights: Sequence[Weights],
-    matrix: Callable[[str], Matrix],
-    groups: Mapping[str, np.ndarray],
-) -> list[Submodule]:
-    """Return a decoder layer's attention, its MLP and its neuron groups, in this order.
+def submodules(layer: int, module: nn.Module, built: Form, weights: Sequence[Weights]) -> list[Submodule]:
+    """Return a decoder layer's attention and its MLP.
 
     Args:
-        layer: its neurons.
+        layer: its number.
         module: the layer without weights.
         built: its form.
-        weights: the layer's weights in the base model and in each fine-tune; grouped neurons are copied from them.
-        matrix: the orientation of a tensor by its name in the checkpoint.
-        groups: name of each group and its neurons.
+        weights: the layer's weights in the base model and in each fine-tune.
     """
 
-    def submodule(kind: str, group: str, choose: Callable[[Weights], Weights], output: Output) -> Submodule:
-        base, *models = (choose(own) for own in weights)
-        return Submodule(layer.layer, kind, group, base, tuple(models), output)
+    def submodule(kind: str, sublayer: Sublayer, output: Callable[[nn.Module, Weights, Inputs], Tensor]) -> Submodule:
+        base, *models = (_select(sublayer.names, own) for own in weights)
+        return Submodule(layer, kind, "", base, tuple(models), partial(output, _Composed(module, sublayer)))
 
-    places = (module.get_submodule(built.mlp.module), module)
-    activation = next(own.get_submodule(name) for own in places for name in _ACTIVATIONS if hasattr(own, name))
-    attention, mlp = _Composed(module, built.attention), _Composed(module, built.mlp)
     return [
-        submodule("attention", "", partial(_select, built.attention.names), partial(_attention_output, attention)),
-        submodule("mlp", "", partial(_select, built.mlp.names), partial(_mlp_output, mlp)),
-        *(
-            submodule(
-                "group",
-                group,
-                partial(_neurons, layer, matrix, torch.tensor(neurons)),
-                partial(_group_output, activation),
-            )
-            for group, neurons in groups.items()
-        ),
+        submodule("attention", built.attention, _attention_output),
+        submodule("mlp", built.mlp, _mlp_output),
     ]
 
 
@@ -215,7 +191,7 @@ def _attention_output(attention: nn.Module, weights: Weights, inputs: Inputs) ->
 
 
 def _mlp_output(mlp: nn.Module, weights: Weights, inputs: Inputs) -> Tensor:
-    return _call(mlp, weights, inputs.middle, {})  # (n, d_model)
+    return _call(mlp, weights, inputs.middle[None], {}).flatten(0, -2)  # (n, d_model)
 
 
 def _call(module: nn.Module, weights: Weights, states: Tensor, arguments: Mapping[str, Any]) -> Tensor:
@@ -223,26 +199,5 @@ def _call(module: nn.Module, weights: Weights, states: Tensor, arguments: Mappin
     return functional_call(module, {**dict(module.named_buffers()), **weights}, (states, arguments), strict=True)
 
 
-def _group_output(activation: Callable[[Tensor], Tensor], weights: Weights, inputs: Inputs) -> Tensor:
-    up = linear(inputs.normed, weights["up"], weights.get("up bias"))  # (n, neurons)
-    if "gate" in weights:
-        phi = activation(linear(inputs.normed, weights["gate"], weights.get("gate bias"))) * up  # (n, neurons)
-    else:
-        phi = activation(up)
-    return linear(phi, weights["down"])  # (n, d_model)
-
-
 def _select(parts: Sequence[str], weights: Weights) -> Weights:
     return {name: weight for name, weight in weights.items() if name.split(".")[0] in parts}
-
-
-def _neurons(layer: MlpLayer, matrix: Callable[[str], Matrix], neurons: Tensor, weights: Weights) -> Weights:
-    """Return rows of gate and up (neurons, d_model), their biases, and columns of down (d_model, neurons)."""
-    kept = {}
-    for part in layer.maps:
-        oriented, weight = matrix(part.tensor), weights[part.tensor.removeprefix(f"{layer.decoder_layer}.")]
-        rows = (weight.T if oriented.transposed else weight)[part.start : part.stop : part.step]
-        own = (neurons - part.first).to(weight.device)
-        name = part.matrix if oriented.neuronal else f"{part.matrix} bias"
-        kept[name] = rows[own] if part.axis == 0 else rows[:, own].contiguous()
-    return kept

@@ -1,0 +1,106 @@
+"""Groups of an MLP's neurons as submodules: f(z) = Σ_{j∈g} φ_j(z) · down[:, j], a function of these neurons' weights.
+
+Of routed experts φ is weighted as the base model's router does at z, wherever the weights of the neurons come from: the
+router is no neuron's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import linear
+
+from nmerge_core.activations.hooks import knock_out
+from nmerge_core.architecture import Architecture, Matrix, MlpLayer
+from nmerge_core.layerwise import LayerwiseModel
+from nmerge_core.nonlinearity.submodules import Form, Inputs, Output, Submodule, Weights
+
+_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
+
+
+def neuron_groups(
+    model: LayerwiseModel,
+    architecture: Architecture,
+    layer: MlpLayer,
+    built: Form,
+    weights: Sequence[Weights],
+    groups: Mapping[str, np.ndarray],
+) -> list[Submodule]:
+    """Return neuron groups of one layer.
+
+    Args:
+        model: the base model, layer by layer.
+        architecture: its architecture.
+        layer: the layer's neurons.
+        built: the layer's form.
+        weights: the layer's weights in the base model and in each fine-tune; of an MLP without routed experts grouped
+            neurons are copied from them.
+        groups: name of each group and its neurons.
+    """
+    found = []
+    for group, neurons in groups.items():
+        choose: Callable[[Weights], Weights]
+        output: Output
+        if layer.routed:
+            names = model.made_of(layer.layer, {part.tensor for part in layer.maps})
+            silent = np.setdiff1d(np.arange(layer.d_ffn), neurons)
+            choose = partial(_named, names)
+            output = partial(_routed_output, model, architecture, layer.layer, built.mlp.module, silent, weights[0])
+        else:
+            choose = partial(_neurons, layer, architecture.matrix, torch.tensor(neurons))
+            output = partial(_group_output, _activation(model.layers[layer.layer], built))
+        base, *models = (choose(own) for own in weights)
+        found.append(Submodule(layer.layer, "group", group, base, tuple(models), output))
+    return found
+
+
+def _activation(layer: nn.Module, built: Form) -> nn.Module:
+    places = (layer.get_submodule(built.mlp.module), layer)
+    return next(own.get_submodule(name) for own in places for name in _ACTIVATIONS if hasattr(own, name))
+
+
+def _group_output(activation: Callable[[Tensor], Tensor], weights: Weights, inputs: Inputs) -> Tensor:
+    up = linear(inputs.normed, weights["up"], weights.get("up bias"))  # (n, neurons)
+    if "gate" in weights:
+        phi = activation(linear(inputs.normed, weights["gate"], weights.get("gate bias"))) * up  # (n, neurons)
+    else:
+        phi = activation(up)
+    return linear(phi, weights["down"])  # (n, d_model)
+
+
+def _neurons(layer: MlpLayer, matrix: Callable[[str], Matrix], neurons: Tensor, weights: Weights) -> Weights:
+    """Return rows of gate and up (neurons, d_model), their biases, and columns of down (d_model, neurons)."""
+    kept = {}
+    for part in layer.maps:
+        oriented, weight = matrix(part.tensor), weights[part.tensor.removeprefix(f"{layer.decoder_layer}.")]
+        rows = (weight.T if oriented.transposed else weight)[part.start : part.stop : part.step]
+        own = (neurons - part.first).to(weight.device)
+        name = part.matrix if oriented.neuronal else f"{part.matrix} bias"
+        kept[name] = rows[own] if part.axis == 0 else rows[:, own].contiguous()
+    return kept
+
+
+def _named(names: set[str], weights: Weights) -> Weights:
+    return {name: weights[name] for name in sorted(names)}
+
+
+def _routed_output(
+    model: LayerwiseModel,
+    architecture: Architecture,
+    layer: int,
+    module: str,
+    silent: np.ndarray,
+    base: Weights,
+    weights: Weights,
+    inputs: Inputs,
+) -> Tensor:
+    """Run the whole MLP with φ of all other neurons 0, and what is no neuron's as in the base model."""
+    prefix = f"{module}."
+    own = {name.removeprefix(prefix): value for name, value in (base | weights).items() if name.startswith(prefix)}
+    mlp = model.layers[layer].get_submodule(module)
+    with model.whole() as whole, knock_out(whole, architecture, {layer: silent}):
+        output = functional_call(mlp, {**dict(mlp.named_buffers()), **own}, inputs.normed[None], strict=True)
+    return (output[0] if isinstance(output, tuple) else output).flatten(0, -2)  # (n, d_model)
