@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.nonlinearity.decoder import Decoder
 from nmerge_core.text_samples import pack
-from tests.families import FAMILIES, D, F, Family, family_of, make
+from tests.families import FAMILIES, D, F, Family, family_of
 
 MEASURED = [family for family in FAMILIES if family.auto == "AutoModelForCausalLM"]
 _SMALL = {"vocab_size": 257, "hidden_size": D, "intermediate_size": F, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -87,8 +87,8 @@ def of_mlp(layer: Any, z: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", MEASURED + VARIANTS, ids=lambda family: family.title)
 @torch.no_grad()
-def test_submodules_are_what_the_layer_adds_to_its_input(family, tmp_path) -> None:
-    models = make(family, tmp_path)
+def test_submodules_are_what_the_layer_adds_to_its_input(family, made_family) -> None:
+    models = made_family(family)
     base = open_checkpoint(models.base)
     decoder = Decoder(base, [open_checkpoint(models.math)], pack("math", TOKENS), "cpu")
     whole, tuned = Whole(models.base), Whole(models.math)
