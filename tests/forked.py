@@ -15,8 +15,6 @@ import socket
 import sys
 from contextlib import suppress
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
-
 
 def serve(path: str, *modules: str) -> None:
     """Import the modules and fork a program for every command that connects; end with stdin."""
@@ -47,7 +45,7 @@ def _supervise(connection: socket.socket) -> None:
     for stream in (*streams, 0, 1, 2):
         os.close(stream)
     ended = os.pidfd_open(program)
-    while ended not in select.select([connection, ended], [], [])[0]:
+    while ended not in select.select([connection.fileno(), ended], [], [])[0]:
         number = connection.recv(1)
         os.kill(program, number[0] if number else signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
@@ -63,8 +61,8 @@ def _become(asked: dict, streams: list[int]) -> None:
         os.close(stream)
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-    for number in _FORWARDED:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
@@ -82,11 +80,11 @@ def main(path: str, *arguments: str) -> int:
     asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        for number in _FORWARDED:
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: connection.send(bytes([number])))
         socket.send_fds(connection, [json.dumps(asked).encode()], [0, 1, 2])
-        for number in range(3):  # they end when the program closes them
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        for stream in range(3):  # they end when the program closes them
+            os.dup2(os.open(os.devnull, os.O_RDWR), stream)
         status = int.from_bytes(connection.recv(2), signed=True)
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)
