@@ -44,7 +44,7 @@ FLOORS = (
     {"merging.write"},
     {"merging.methods", "merging.mergekit"},
     {"merging"},  # its pipeline, which goes through the rooms
-    {"search", "ablation"},
+    {"search", "ablation", "resident"},
     {"runs"},
     {"face"},
     {""},  # the package itself, which offers the face

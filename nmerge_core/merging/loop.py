@@ -1,5 +1,7 @@
 """The one loop that merges: read a block of every model, merge it in float32, write it in its place, forget it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from nmerge_core.checkpoints import Checkpoint, TensorInfo, raw_bits
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import Layout, write_matrix
 from nmerge_core.errors import InputError
+from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, row_blocks, whole_tensors
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
@@ -46,12 +49,10 @@ def merge_tensors(
         if each.name in carried:
             _carry(stream.donor, each, layout.tensors[each.name])
             return
-        merge_rows = _merge_compiled if each.name in compiled else _merge_with_torch
         target = layout.tensors[each.name]
-        merged = merge_rows(stream, method, values[each.name], prepared, each, target.dtype)
-        if not raw_bits.all_finite(merged, target.dtype):
-            raise _does_not_fit(target, each)
-        write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, merged)
+        merged = merge_rows(stream, method, values[each.name], prepared, each, target)
+        bits = merged if isinstance(merged, np.ndarray) else raw_bits.bits_of(merged)
+        write_matrix(target, stream.donor.architecture.matrix(each.name), each.start, bits)
 
     total = sum(layout.tensors[name].bytes for name in names)
     written = sum(layout.tensors[name].bytes for name in names if name in done)
@@ -66,19 +67,33 @@ def merge_tensors(
             progress("Merging", written / 1e6, total / 1e6, "MB")
 
 
-def _merge_with_torch(
-    stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, dtype: str
-) -> NDArray[np.generic]:
-    """Merge one block; return the bits of its entries in `dtype`."""
-    block = stream.load(rows)
-    merged = method.merge(block, values, prepared).add_(block.base)
-    return raw_bits.bits_of(merged.to(torch_dtype(dtype)))
+def merge_rows(
+    stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, target: TensorInfo
+) -> NDArray[np.generic] | torch.Tensor:
+    """Merge one block in the dtype of `target`: bits of entries as they are stored, or a tensor on the device.
+
+    Raises:
+        InputError: an entry is NaN or infinite, of a model or in that dtype.
+    """
+    if method.is_compiled(stream, target):
+        merged = _merge_compiled(stream, method, values, prepared, rows, target.dtype)
+        if raw_bits.all_finite(merged, target.dtype):
+            return merged
+    else:
+        block = stream.load(rows)
+        tensor = method.merge(block, values, prepared).add_(block.base).to(torch_dtype(target.dtype))
+        if bool(tensor.isfinite().all()):
+            return tensor
+    raise InputError(
+        f"tensor {target.name}: rows {rows.start} to {rows.stop - 1} of the merge hold entries that {target.dtype} "
+        "cannot hold (infinite or NaN); write another 'dtype' (bfloat16, float32), or lower weights and lambda"
+    )
 
 
 def _merge_compiled(
     stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, dtype: str
 ) -> NDArray[np.generic]:
-    """Merge one block as `_merge_with_torch` does, entry by entry as they are stored."""
+    """Merge one block as torch does, entry by entry as they are stored."""
     assert method.rule
     entries = stream.entries(rows)
     merged = raw_bits.empty_bits(entries.stored.shape[1], dtype)
@@ -91,13 +106,6 @@ def _carry(donor: Checkpoint, rows: Rows, target: TensorInfo) -> None:
     """Copy rows of a tensor that no forward pass reads."""
     values = donor.read_carried(rows.name, rows.start, rows.stop).to(torch_dtype(target.dtype))
     write_matrix(target, Matrix(target.rows, target.row_elements), rows.start, raw_bits.bits_of(values))
-
-
-def _does_not_fit(target: TensorInfo, rows: Rows) -> InputError:
-    return InputError(
-        f"tensor {target.name}: rows {rows.start} to {rows.stop - 1} of the merge hold entries that {target.dtype} "
-        "cannot hold (infinite or NaN); write another 'dtype' (bfloat16, float32), or lower weights and lambda"
-    )
 
 
 def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:

@@ -115,12 +115,12 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     """Open another recipe; where it merges the same models they stay open."""
 
     def sources(of: Recipe) -> tuple[object, ...]:
-        return (of.base_model, of.references, of.method.needs_base, of.tokenizer, of.chat_template)
+        return (of.base_model, of.references, of.tokenizer, of.chat_template)
 
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)
     _check_filters(recipe, opened.stream.donor)
-    return replace(opened, recipe=recipe)
+    return replace(opened, recipe=recipe, stream=replace(opened.stream, differences=recipe.method.needs_base))
 
 
 def _looked_beside(recipe: Recipe, reference: str) -> str:

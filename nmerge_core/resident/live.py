@@ -1,0 +1,157 @@
+"""A merge in memory whose weights follow its recipe: what changes is merged anew, and nothing is written."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmerge_core.errors import InputError
+from nmerge_core.loading import LanguageModel
+from nmerge_core.merging.compute.order_statistics import Magnitudes
+from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
+from nmerge_core.merging.loop import merge_rows, tensor_values
+from nmerge_core.merging.plan.candidate import load_candidate, put_rows
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.opened import Opened, open_recipe, reopen
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.recipe.registry import digest_of
+from nmerge_core.number_format import AUTO
+from nmerge_core.parallel import in_order
+from nmerge_core.progress import Progress, silent
+from nmerge_core.resident.stream import ResidentStream, hold
+
+
+@dataclass(frozen=True)
+class Family:
+    """The models of a recipe, held in memory, for any number of merges of them.
+
+    `known` keeps whole-model statistics of |τ| by what was asked for.
+    """
+
+    opened: Opened
+    names: tuple[str, ...]
+    known: dict[tuple[Any, ...], list[Magnitudes]] = field(default_factory=dict)
+
+    def reopen(self, recipe: Recipe) -> Opened:
+        """Return another recipe of these models, opened; raises InputError where it is of others."""
+        opened = reopen(self.opened, recipe)
+        if not isinstance(opened.stream, ResidentStream):
+            raise InputError(
+                "a live merge: expected a recipe of the models, tokenizer and chat template that it was opened with; "
+                "open another for these"
+            )
+        return opened
+
+    @property
+    def bytes(self) -> int:
+        """What its weights take in memory."""
+        assert isinstance(self.opened.stream, ResidentStream)
+        return self.opened.stream.bytes
+
+
+def hold_family(recipe: Recipe, device: str = "auto", progress: Progress = silent) -> Family:
+    """Open a recipe's models and read them into memory, or onto the device.
+
+    Raises:
+        InputError: they do not fit together, or a file is no longer whole.
+    """
+    opened = open_recipe(recipe, device)
+    names = tuple(tensor.name for tensor in opened.tensors if tensor.name in opened.stream.donor.tensors)
+    return Family(replace(opened, stream=hold(opened.stream, names, progress)), names)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a live merge did to follow its recipe: tensors merged anew, of how many, and seconds."""
+
+    tensors: int
+    of: int
+    seconds: float
+    prepared: Prepared
+
+
+class LiveMerge:
+    """A merged model in memory whose weights are, bit for bit, those that `merge` writes for its recipe."""
+
+    def __init__(self, family: Family, recipe: Recipe, run_dtype: str = AUTO) -> None:
+        """Load the donor's model, whose weights the merge replaces when it first follows a recipe.
+
+        Raises:
+            InputError: the recipe is of other models, or its merge cannot be run (`load_candidate`).
+        """
+        self.family, self.recipe = family, recipe
+        self._candidate = load_candidate(family.reopen(recipe).stream, family.names, recipe.dtype, run_dtype)
+        self._made: dict[str, Any] = {}  # what each tensor was merged by
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The merged model."""
+        return self._candidate.language_model
+
+    def weights(self, name: str) -> Tensor:
+        """Return a merged tensor in the dtype in which it would be written."""
+        return self._candidate.weights[name].to(self._candidate.rounded[name])
+
+    def follow(self, recipe: Recipe, progress: Progress = silent) -> Followed:
+        """Make the weights those of a recipe of the same models, by merging the tensors for which it says otherwise.
+
+        Raises:
+            InputError: the recipe is of other models or another dtype, its parameters do not fit, or an entry of the
+                merge is NaN or infinite; weights that were merged before are then those of the recipe before.
+        """
+        started = time.monotonic()
+        if recipe.dtype != self.recipe.dtype:
+            raise InputError(f"a live merge: expected the dtype {self.recipe.dtype}, found {recipe.dtype}")
+        opened = self.family.reopen(recipe)
+        method, stream, names = recipe.method, opened.stream, self.family.names
+        prepared = method.facts(_Context(recipe, stream, names, progress, known=self.family.known), recipe.values())
+        values = tensor_values(recipe, stream.donor.architecture, names)
+        found = digest_of(prepared)
+
+        def made_by(name: str) -> Any:
+            return method.rule(name, values[name], prepared) if method.rule else (method.name, values[name], found)
+
+        wanted = {name: made_by(name) for name in names}
+        changed = [name for name in names if name not in self._made or self._made[name] != wanted[name]]
+        cut = whole_tensors if method.whole(recipe.values()) else all_rows
+        targets = {tensor.name: tensor for tensor in opened.tensors}
+        if recipe.dtype:
+            targets = {name: replace(tensor, dtype=DTYPES[recipe.dtype]) for name, tensor in targets.items()}
+
+        def work(rows: Rows) -> None:
+            merged = merge_rows(stream, method, values[rows.name], prepared, rows, targets[rows.name])
+            tensor = (
+                merged
+                if isinstance(merged, Tensor)
+                else torch.from_numpy(merged).view(self._candidate.rounded[rows.name])
+            )
+            matrix = stream.donor.architecture.matrix(rows.name)
+            put_rows(self._candidate.weights[rows.name], matrix, rows.start, tensor.reshape(-1, matrix.columns))
+
+        for name in changed:
+            self._made.pop(name, None)
+        rows = cut(stream, changed)
+        for done, (each, _) in enumerate(zip(rows, in_order(work, rows), strict=True)):
+            progress("Merging", done, len(rows), "blocks")
+            if each.stop == stream.count(each.name):
+                self._made[each.name] = wanted[each.name]
+        self.recipe = recipe
+        return Followed(len(changed), len(names), time.monotonic() - started, prepared)
+
+
+@dataclass(frozen=True)
+class _Context(Context):
+    """A context that remembers statistics of the whole family."""
+
+    known: dict[tuple[Any, ...], list[Magnitudes]] = field(default_factory=dict)
+
+    def magnitudes(self, densities: Sequence[float], *, extra: int = 0) -> list[Magnitudes]:
+        """Return whole-model statistics of |τ| per model, found once for each question."""
+        asked = (self.stream.differences, tuple(densities), extra)
+        if asked not in self.known:
+            self.known[asked] = super().magnitudes(densities, extra=extra)
+        return self.known[asked]

@@ -1,0 +1,104 @@
+"""The stream of a family whose weights were read once and stay in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nmerge_core.checkpoints import raw_bits
+from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.raw_bits import RawBits
+from nmerge_core.checkpoints.vocabulary import counts_tokens
+from nmerge_core.merging.compute.block import Entries
+from nmerge_core.merging.compute.stream import Rows, Stream
+from nmerge_core.parallel import in_order
+from nmerge_core.progress import Progress
+
+
+@dataclass(frozen=True)
+class ResidentStream(Stream):
+    """A stream that reads from memory what `Stream` reads from files, and gives the same blocks.
+
+    A tensor that compiled loops take is held as the bits of its blocks, (checkpoints, entries) each, so that a block is
+    taken without a copy; any other as a matrix per checkpoint, on the device.
+    """
+
+    bits: Mapping[str, Sequence[RawBits]] = field(default_factory=dict)
+    matrices: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """What is held."""
+        blocks = sum(block.nbytes for block in chain.from_iterable(self.bits.values()))
+        return blocks + sum(each.nbytes for each in chain.from_iterable(self.matrices.values()))
+
+    def plain(self, name: str) -> bool:
+        """Whether a tensor is held as bits."""
+        return name in self.bits
+
+    def entries(self, rows: Rows) -> Entries:
+        """Take one block of every source as it is stored."""
+        matrix = self.donor.architecture.matrix(rows.name)
+        stored = self._bits(rows)[len(self.checkpoints) - len(self.sources) :]
+        return Entries(rows.name, rows.start * matrix.columns, stored, self.differences)
+
+    def _bits(self, rows: Rows) -> RawBits:
+        """Return rows of a tensor in every checkpoint, (checkpoints, entries); those of one block without a copy."""
+        whole = self.rows(rows.name)[0]
+        step, columns = whole.stop - whole.start, self.donor.architecture.matrix(rows.name).columns
+        first = rows.start // step
+        blocks = self.bits[rows.name][first : -(-rows.stop // step)]
+        joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        start, stop = ((row - first * step) * columns for row in (rows.start, rows.stop))
+        return np.ascontiguousarray(joined[:, start:stop])
+
+    def _read(self, checkpoint: Checkpoint, rows: Rows, values: Tensor) -> None:
+        """Copy rows in float32 into `values`, (rows, columns)."""
+        place = next((place for place, own in enumerate(self.checkpoints) if own is checkpoint), None)
+        if place is None or not (rows.name in self.bits or rows.name in self.matrices):
+            super()._read(checkpoint, rows, values)
+        elif rows.name in self.matrices:
+            values.copy_(self.matrices[rows.name][place][rows.start : rows.stop].view(values.shape))
+        else:
+            own = torch.from_numpy(self._bits(rows)[place])
+            values.copy_(own.view(torch.bfloat16 if own.itemsize == 2 else torch.float32).view(values.shape))
+
+
+def hold(stream: Stream, names: Sequence[str], progress: Progress) -> ResidentStream:
+    """Read the named tensors of every checkpoint of a stream into memory, whether or not it is a source of its merge.
+
+    Raises:
+        InputError: a file is no longer whole.
+    """
+    bits: dict[str, list[RawBits]] = {}
+    matrices: dict[str, list[Tensor]] = {}
+    plain = [name for name in names if replace(stream, differences=True).plain(name)]
+    cut = [rows for name in plain for rows in stream.rows(name)]
+
+    def read(rows: Rows) -> RawBits:
+        tensors = [checkpoint.info(rows.name) for checkpoint in stream.checkpoints]
+        return raw_bits.read_bits(tensors, stream.donor.architecture.matrix(rows.name), rows.start, rows.stop)
+
+    for done, (rows, block) in enumerate(zip(cut, in_order(read, cut), strict=True)):
+        progress("Reading the family", done, len(cut), "blocks")
+        bits.setdefault(rows.name, []).append(block)
+    others = [name for name in names if name not in bits]
+    for done, name in enumerate(others):
+        progress("Reading the family", done, len(others), "tensors")
+        matrix = stream.donor.architecture.matrix(name)
+        matrices[name] = [
+            checkpoint.read_matrix(name, matrix, 0, _rows(stream, checkpoint, name)).to(stream.device)
+            for checkpoint in stream.checkpoints
+        ]
+    own = {name: getattr(stream, name) for name in stream.__dataclass_fields__}
+    return ResidentStream(**own, bits=bits, matrices=matrices)
+
+
+def _rows(stream: Stream, checkpoint: Checkpoint, name: str) -> int:
+    """Return how many rows of a tensor a checkpoint has: of tokens its own number."""
+    if stream.vocabulary and counts_tokens(name):
+        return checkpoint.info(name).rows
+    return stream.donor.architecture.matrix(name).rows

@@ -1,0 +1,114 @@
+"""A live merge: its weights are those that a merge writes, and only what changed is merged anew."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmerge_core.errors import InputError
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.registry import methods
+from nmerge_core.resident import LiveMerge, hold_family
+from tests.tiny_family import make_family
+
+PARTS = {"0", "1", "embedding", "norm"}
+ALPHA = {str(layer): {part: [0.25, 0.5 - layer] for part in ("attention", "mlp")} for layer in range(2)}
+NEEDED: dict[str, dict[str, Any]] = {
+    "sublin": {"coefficients": ALPHA},
+    "adamerging": {"coefficients": dict.fromkeys(PARTS, [0.5, -0.25])},
+    "lorahub": {"coefficients": {"model": [0.5, -0.25]}},
+    "pcb_es": {"coefficients": {"model": [0.5, -0.25]}},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    return make_family(tmp_path_factory.mktemp("family"))
+
+
+def recipe_of(made: SimpleNamespace, method: str, dtype: str = "", **parameters: Any) -> Recipe:
+    content = {
+        "merge_method": method,
+        "base_model": made.base,
+        "models": [{"model": made.math}, {"model": made.code}],
+        "parameters": parameters,
+    }
+    return load_recipe(content | ({"dtype": dtype} if dtype else {}))
+
+
+def needed(made: SimpleNamespace, method: str) -> dict[str, Any]:
+    if method == "neuronmerge":
+        return {"corpus": made.corpus, "calibration": made.corpus, "samples": 2, "top_k": 5}
+    data = {"corpus": made.corpus, "samples": 2} if method in ("fisher", "regmean") else {}
+    return NEEDED.get(method, data)
+
+
+def assert_as_merged(live: LiveMerge, recipe: Recipe, out: Path) -> None:
+    merge(recipe, out)
+    written = load_file(out / "model.safetensors")
+    assert written.keys() == set(live.family.names)
+    for name, weights in written.items():
+        assert torch.equal(live.weights(name), weights), name
+    own = dict(live.language_model.model.named_parameters())
+    assert all(torch.equal(own[name].to(weights.dtype), weights) for name, weights in written.items() if name in own)
+
+
+@pytest.mark.parametrize("dtype", ["", "bfloat16", "float16"])
+def test_weights_are_those_that_every_method_writes(made: SimpleNamespace, tmp_path: Path, dtype: str) -> None:
+    family = hold_family(recipe_of(made, "linear", dtype))
+    live = LiveMerge(family, recipe_of(made, "linear", dtype))
+    for method in methods():
+        recipe = recipe_of(made, method, dtype, **needed(made, method))
+        assert live.follow(recipe).tensors == len(family.names)
+        assert_as_merged(live, recipe, tmp_path / method)
+
+
+def test_only_what_changed_is_merged_anew(made: SimpleNamespace, tmp_path: Path) -> None:
+    def recipe(of_layer: float) -> Recipe:
+        scale = [{"filter": "layers.1.", "value": of_layer}, {"value": 0.4}]
+        return recipe_of(made, "task_arithmetic", "", **{"lambda": scale})
+
+    live = LiveMerge(hold_family(recipe(0.5)), recipe(0.5))
+    assert live.follow(recipe(0.5)).tensors == len(live.family.names)
+    assert live.follow(recipe(0.5)).tensors == 0
+    second = [name for name in live.family.names if "layers.1." in name]
+    assert live.follow(recipe(0.7)).tensors == len(second) == 12
+    assert_as_merged(live, recipe(0.7), tmp_path / "out")
+
+
+def test_a_recipe_that_fails_leaves_no_weight_unnoticed(made: SimpleNamespace, tmp_path: Path) -> None:
+    """The first weight that overflows ends it; afterwards every tensor that is not the next recipe's is merged anew."""
+    good, bad = (recipe_of(made, "task_arithmetic", "float16", **{"lambda": scale}) for scale in (0.5, 1e8))
+    live = LiveMerge(hold_family(good), good)
+    live.follow(good)
+    with pytest.raises(InputError, match="hold entries that F16 cannot hold"):
+        live.follow(bad)
+    live.follow(good)
+    assert_as_merged(live, good, tmp_path / "out")
+
+
+def test_statistics_of_the_whole_model_are_found_once(made: SimpleNamespace) -> None:
+    live = LiveMerge(hold_family(recipe_of(made, "ties")), recipe_of(made, "ties"))
+    stages: list[str] = []
+
+    def followed(**parameters: Any) -> int:
+        stages.clear()
+        live.follow(recipe_of(made, "ties", **parameters), lambda stage, *_: stages.append(stage))
+        return sum(stage.startswith("Magnitudes") for stage in stages)
+
+    assert followed(density=0.3) and followed(density=0.5)
+    assert not followed(density=0.3) and "Merging" in stages
+
+
+def test_recipes_of_other_models_or_dtypes_are_refused(made: SimpleNamespace) -> None:
+    recipe = recipe_of(made, "linear")
+    live = LiveMerge(hold_family(recipe), recipe)
+    with pytest.raises(InputError, match="expected a recipe of the models"):
+        live.follow(load_recipe({"merge_method": "linear", "models": [{"model": made.math}]}))
+    with pytest.raises(InputError, match="expected the dtype None, found float16"):
+        live.follow(recipe_of(made, "linear", "float16"))
