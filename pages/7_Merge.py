@@ -15,6 +15,7 @@ from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
+from pages.shared.live import draw_live
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.page import begin, command, how_computed, lack, link, tell_refused
 from pages.shared.recipe_form import open_recipe, recipe_of_controls, recipe_of_mergekit, recipe_of_yaml, turned
@@ -122,6 +123,12 @@ def steps(recipe: AnyRecipe, name: str, family: Family) -> list[Step]:
         "scores.table",
         "## How good it is",
     )
+    prompt = st.session_state.get("merge_prompt", "").strip()
+    asked = Step(
+        f"answers = nm.generate({{**{literal(models)}, {literal(name)}: merged}}, {literal(prompt)})\n"
+        r'print(*map(": ".join, answers.items()), sep="\n\n")',
+        "## Try it",
+    )
     return [
         Step(
             f"recipe = {text_literal(recipe.yaml)}\n" + 'print(*nm.estimate(recipe).lines, sep="\\n")',
@@ -133,6 +140,7 @@ def steps(recipe: AnyRecipe, name: str, family: Family) -> list[Step]:
         ),
         Step('{name: merged.report[name] for name in ("seconds", "peak_memory", "bytes_written")}', "It took:"),
         *([found] if isinstance(recipe, Recipe) else []),
+        *([asked] if prompt else []),
         *([scores] if scored.allowed.tasks else []),
     ]
 
@@ -196,6 +204,8 @@ else:
             st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
     if run is not None:
         run_panel(run)
+    if isinstance(recipe, Recipe) and not not_here(recipe):
+        draw_live(recipe, family)
     done = merges(family)
     if run is not None and run.status().state == "done" and st.session_state.get("merge_shown") != run.id:
         st.session_state["merge_shown"] = st.session_state["merge_report"] = run.id

@@ -132,7 +132,8 @@ def ask(question: str, *, timeout: float = 60.0, **arguments: Any) -> Any:
     """Ask the worker a short question of `operations.QUESTIONS`, also while a run is going, and return its answer.
 
     Args:
-        question: "token_activations" (model, layer, neuron, texts) or "generate" (model, prompt, max_new_tokens).
+        question: "token_activations" (model, layer, neuron, texts), "generate" (model, prompt, max_new_tokens) or
+            "live" (recipe, prompt, max_new_tokens).
         timeout: Seconds to wait; the first question about a model loads it.
         arguments: The question's arguments, as JSON has them.
 

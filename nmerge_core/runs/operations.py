@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmerge_core.errors import InputError
 from nmerge_core.progress import Progress
-from nmerge_core.runs.models import LoadedModels
+from nmerge_core.runs.models import LiveMerges, LoadedModels
+from nmerge_core.runs.perform import Operation
+
+if TYPE_CHECKING:
+    from nmerge_core.loading import LanguageModel
 
 # The bodies import what they need: the page process knows these names without importing torch.
 
@@ -90,19 +94,22 @@ def sweep(parameters: Mapping[str, Any], results: Path, progress: Progress) -> N
     sweep(plan, results, **{name: value for name, value in parameters.items() if name != "sweep"}, progress=progress)
 
 
-OPERATIONS: dict[str, Callable[[Mapping[str, Any], Path, Progress], None]] = {
-    "classify": classify,
-    "cosine": cosine,
-    "knockout": knockout,
-    "linearity": linearity,
-    "statistics": statistics,
-    "merge": merge,
-    "extract": extract,
-    "evaluate": evaluate,
-    "sweep": sweep,
-}
+# Of the questions only: a run loads its own models, so that no question meets a run's hooks.
+_MODELS, _LIVE = LoadedModels(), LiveMerges()
 
-_MODELS = LoadedModels()  # of the questions only: a run loads its own, so that no question meets a run's hooks
+
+def _with_room(operation: Operation) -> Operation:
+    """Free what a live merge holds before the run begins; the next question reads it again."""
+
+    def run(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+        _LIVE.release()
+        operation(parameters, results, progress)
+
+    return run
+
+
+_RUNS = (classify, cosine, knockout, linearity, statistics, merge, extract, evaluate, sweep)
+OPERATIONS: dict[str, Operation] = {operation.__name__: _with_room(operation) for operation in _RUNS}
 
 
 def token_activations(
@@ -117,9 +124,38 @@ def token_activations(
 
 def generate(model: str, prompt: str, max_new_tokens: int = 64) -> str:
     """Return the greedy continuation of `prompt`, at most `max_new_tokens` tokens, without special tokens."""
+    return _continuation(_MODELS.get(model), prompt, max_new_tokens)
+
+
+def live(recipe: Mapping[str, Any], prompt: str, max_new_tokens: int = 64, likeliest: int = 5) -> dict[str, Any]:
+    """Merge a recipe in memory and return how the merge continues `prompt`, and what it took.
+
+    Returns:
+        "answer" as `generate` gives it; "next" the likeliest next tokens, {"token": text, "probability": p}; "tensors"
+        that were merged anew "of" all; "seconds" that merging took.
+    """
     import torch
 
-    loaded = _MODELS.get(model)
+    merged, followed = _LIVE.follow(recipe)
+    loaded = merged.language_model
+    answer = _continuation(loaded, prompt, max_new_tokens)
+    with torch.inference_mode():
+        encoded = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.device)
+        logits = loaded.model(input_ids=encoded["input_ids"], use_cache=False).logits[0, -1]  # (vocabulary,)
+        best = logits.float().softmax(dim=0).topk(likeliest)
+    following = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {
+        "answer": answer,
+        "next": [{"token": loaded.tokenizer.decode([token]), "probability": p} for token, p in following],
+        "tensors": followed.tensors,
+        "of": followed.of,
+        "seconds": followed.seconds,
+    }
+
+
+def _continuation(loaded: "LanguageModel", prompt: str, max_new_tokens: int) -> str:
+    import torch
+
     encoded = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.device)
     length = encoded["input_ids"].shape[1]
     if not length:
@@ -135,4 +171,4 @@ def generate(model: str, prompt: str, max_new_tokens: int = 64) -> str:
     return str(loaded.tokenizer.decode(output[0, length:], skip_special_tokens=True))
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"token_activations": token_activations, "generate": generate}
+QUESTIONS: dict[str, Callable[..., Any]] = {"token_activations": token_activations, "generate": generate, "live": live}

@@ -112,7 +112,7 @@ PAGES = [
         tables=("knockout.csv",),
     ),
     Page("6_Linearity", linearity, {"linearity_samples": "5"}, tables=("linearity.csv", "coefficients.csv")),
-    Page("7_Merge", merge, {"merge_method": "SubModule Linearity"}),
+    Page("7_Merge", merge, {"merge_method": "SubModule Linearity"}, typed="merge_prompt"),
     Page("8_Evaluate", scores, chosen={"evaluate_models": ["base", "math", "code"]}),
     Page("9_Runs"),
 ]

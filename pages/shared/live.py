@@ -1,0 +1,85 @@
+"""Ask a merge that was never written: its answer follows the controls, beside those of the models it is made of."""
+
+from typing import Any
+
+import streamlit as st
+
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family
+from nmerge_core.figures import style
+from nmerge_core.inputs import model_fingerprint
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.runs import client
+from pages.shared.settings import KEPT
+from pages.shared.text import verbatim
+
+NEW_TOKENS = 48
+ABREAST = 4  # answers beside each other
+SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def continued(reference: str, content: str, prompt: str) -> str:
+    """How a model of the family continues a prompt; `content` is its fingerprint."""
+    return client.ask("generate", timeout=SECONDS, model=reference, prompt=prompt, max_new_tokens=NEW_TOKENS)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def merged_answer(recipe: str, content: dict[str, Any], prompt: str, fingerprints: tuple[str, ...]) -> dict[str, Any]:
+    """How the merge of a recipe continues a prompt; the recipe's text and its models' content say which merge it is."""
+    return client.ask("live", timeout=SECONDS, recipe=content, prompt=prompt, max_new_tokens=NEW_TOKENS)
+
+
+@st.fragment  # so that a prompt draws this part of the page again, and not its controls
+def draw_live(recipe: Recipe, family: Family) -> None:
+    """A prompt, how the merge of the recipe continues it, and how the models that it is made of do."""
+    st.subheader("Try it", anchor=False)
+    st.caption("The merge is made in memory and answers at once; move a control, and the answer follows.")
+    prompt = st.text_area(
+        "Prompt",
+        key="merge_prompt",
+        label_visibility="collapsed",
+        placeholder="Type the beginning of a text, a problem of one of the tasks, say; the merge continues it",
+        **KEPT,
+    )
+    if not prompt.strip():
+        return
+    try:
+        with st.spinner("Merging and asking", show_time=True):
+            found = merged_answer(recipe.yaml, dict(recipe.content), prompt, tuple(map(content_of, named(recipe))))
+    except InputError as error:
+        st.info(verbatim(error))
+        return
+    except (TimeoutError, RuntimeError) as error:
+        st.warning(verbatim(error))
+        return
+    members = [member for member in family.members if member.reference in named(recipe)]
+    boxes = st.columns(min(ABREAST, 1 + len(members)))
+    with boxes[0].container(border=True):
+        st.markdown("**The merge**")
+        st.text(found["answer"])
+        st.caption(f"Next token: {', '.join(map(likely, found['next']))}")
+    for place, member in enumerate(members, 1):
+        with boxes[place % len(boxes)].container(border=True):
+            st.markdown(f"**{verbatim(member.label)}**")
+            try:
+                st.text(continued(member.reference, content_of(member.reference), prompt))
+            except (InputError, TimeoutError, RuntimeError) as error:
+                st.warning(verbatim(error))
+    st.caption(f"{found['tensors']} of {found['of']} tensors merged anew in {style.duration(found['seconds'])}.")
+
+
+def named(recipe: Recipe) -> list[str]:
+    """The base of a recipe, where it has one, and its models."""
+    return [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
+
+
+def content_of(reference: str) -> str:
+    """The fingerprint of a model."""
+    return model_fingerprint(open_checkpoint(reference))
+
+
+def likely(following: dict[str, Any]) -> str:
+    """A token that may come next, and its probability."""
+    return f"{verbatim(repr(following['token']))} {style.percent(following['probability'])}"
