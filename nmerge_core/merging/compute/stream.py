@@ -20,6 +20,7 @@ from nmerge_core.merging.compute.block import Block, Entries
 
 # Entries per block and model: a few float32 copies of it stay in a core's cache, and calls still cost little beside it.
 BLOCK_ELEMENTS = 1 << 17
+_DEVICE_BLOCK_ELEMENTS = 1 << 23  # the same on an accelerator, which takes as long to be told of a block as to merge it
 _RUN = 256  # rows of a block that is stored transposed: its entries lie in runs of this length
 
 
@@ -78,7 +79,8 @@ class Stream:
         matrix, count = self.donor.architecture.matrix(name), self.count(name)
         if not matrix.columns:
             return []
-        step = max(_RUN if matrix.transposed else 1, BLOCK_ELEMENTS // max(1, matrix.columns))
+        elements = BLOCK_ELEMENTS if self.device == CPU else _DEVICE_BLOCK_ELEMENTS
+        step = max(_RUN if matrix.transposed else 1, elements // max(1, matrix.columns))
         return [Rows(name, start, min(start + step, count)) for start in range(0, count, step)]
 
     def plain(self, name: str) -> bool:
