@@ -107,6 +107,14 @@ def test_twelve_categories_have_colours_that_stay_apart() -> None:
     assert {mark.pattern for mark in style.marks(colours).values()} == {""}
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_lines_stand_out_from_the_ground_in_either_theme(dark: bool) -> None:
+    given = style.COLOURS["translation"]  # has 2.2 on white: Okabe–Ito's orange, as in the papers
+    drawn = [*style.COLOURS.values(), *style.FURTHER, *style.MERGES, style.INTERSECTION, style.RANDOM]
+    for colour in [*drawn, style.base_colour(dark)]:
+        assert style.contrast(colour, style.background(dark)) >= 3 or colour == given, colour
+
+
 def test_more_of_a_colour_differ_by_dash_marker_and_pattern() -> None:
     marks = style.marks(style.category_colours([f"own {i}" for i in range(17)]))
     assert marks["own 0"] == style.PLAIN and marks["own 8"] != style.PLAIN  # eight colours are left for one's own

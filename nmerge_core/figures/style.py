@@ -10,13 +10,14 @@ import pandas as pd
 Value = TypeVar("Value")
 
 COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translation": "#E69F00"}
-# For categories of the user's own: what Okabe–Ito has left, then colours as far from all others here as they can be,
-# for the colour-blind too (distances in OKLab, of the colours as they are and as protanopes and deuteranopes see them).
-FURTHER = ("#56B4E9", "#CC79A7", "#F0E442", "#882255", "#540BE6", "#0BE69D", "#73500B", "#99DDFF")
+# For categories of the user's own: what of Okabe–Ito has a contrast of 3 with both themes' backgrounds, a line's least,
+# then colours that have it and are as far from all others here as they can be, for the colour-blind too (distances in
+# OKLab, of the colours as they are and as protanopes and deuteranopes see them).
+FURTHER = ("#CC79A7", "#208EEE", "#825E02", "#C61156", "#196F62", "#5455E6", "#B33096", "#169211")
 INTERSECTION = "#8E6BBF"
 MERGE = "#D55E00"
-MERGES = (MERGE, "#FF9B52", "#8F3F00", "#FFC9A3", "#B57A50")  # several merges: tints of the one colour
-RANDOM = "#9A9A9A"  # drawn dashed, with its band
+MERGES = (MERGE, "#BF8560", "#A84A00", "#F06A00", "#94623F")  # several merges: tints of the one colour
+RANDOM = "#909090"  # drawn dashed, with its band
 LIGHT_INK, DARK_INK = "#FFFFFF", "#000000"  # one of them has a contrast of 4.5 on any ground
 FONT = "Source Sans, Source Sans Pro, system-ui, sans-serif"
 
