@@ -9,26 +9,25 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from nmerge_core.errors import InputError
+from nmerge_core.family import Family
 from nmerge_core.figures import explorer as figures
 from nmerge_core.figures import style
 from nmerge_core.figures.explorer import WINDOW
 from nmerge_core.neuron import see
 from nmerge_core.notebook import Step, literal
-from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.address import forget_outside, forget_unknown
-from pages.shared.choice import choose_model, text_columns
+from pages.shared.choice import choose_model, decimals, text_columns
 from pages.shared.classified import classified, classify_missing
 from pages.shared.neurons import colours_in_order, exemplars, layer_categories, opened
 from pages.shared.page import begin, command, how_computed, tell_lack
+from pages.shared.readings import ask_all, draw_texts
 from pages.shared.text import verbatim
 
 ALL = "all neurons"
 BESIDE = 5  # models whose readings have room in columns
 NAMED = 3  # models that are named in a sentence; more are counted
 OWN_TEXT = 2000  # characters of the reader's own text, which is in the page's link
-LOADING = 180.0  # seconds for the worker to load a model and answer
 FORMULA = r"""
 The texts are the exemplars with the highest score $a_j(s) = \max_t |\varphi_j(s, t)|$ of this neuron in the chosen
 model; the coloured squares are the votes of its first $k$ (NeuronMerge, Eq. 2). A token is shaded in the colour of its
@@ -43,45 +42,6 @@ def categories_of(run: Run, layer: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Categories and votes of a layer's neurons as the run was asked to count them."""
     meta = opened(run).meta
     return layer_categories(str(run.results), layer, meta["top_k"], meta["margin"])
-
-
-@st.cache_data(max_entries=512, show_spinner=False)
-def activations(
-    reference: str, content: str, layer: int, neuron: int, texts: tuple[str, ...], max_length: int
-) -> list[dict[str, Any]]:
-    """Tokens and activations of `texts`, asked of the worker; `content` is the model's fingerprint."""
-    asked = {"model": reference, "layer": layer, "neuron": neuron, "texts": list(texts), "max_length": max_length}
-    return client.ask("token_activations", timeout=LOADING, **asked)
-
-
-def ask_all(runs: Mapping[str, Run], layer: int, neuron: int, texts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The tokens and activations of `texts` in every model; a model that cannot be asked is told of and left out."""
-    answers = {}
-    for label, run in runs.items():
-        reference = run.parameters["model"]
-        content, max_length = run.inputs[reference], opened(run).meta["max_length"]
-        try:
-            answers[label] = activations(reference, content, layer, neuron, tuple(texts), max_length)
-        except (InputError, TimeoutError, RuntimeError) as error:
-            st.warning(f"The tokens of {verbatim(label)} could not be shaded. {verbatim(error)}")
-    return answers
-
-
-def draw_texts(
-    runs: Mapping[str, Run], ask: Callable[[], figures.Answers], html: Callable[[figures.Answers], str]
-) -> None:
-    """The strongest texts of the chosen model, as every model reads them: `html` draws the answers."""
-    loaded = st.session_state.setdefault("explorer_loaded", set())
-    place: Any = st
-    if loaded.issuperset(run.id for run in runs.values()):
-        answers = ask()
-    else:  # the worker has to load the models first: plain texts until then
-        place = st.empty()
-        place.html(html({}))
-        with st.spinner("Reading the texts with each model", show_time=True):
-            answers = ask()
-    loaded.update(run.id for label, run in runs.items() if label in answers)
-    place.html(html(answers))
 
 
 def reading(chosen: figures.Seen, models: Sequence[figures.Seen], layer: int, neuron: int) -> str:
@@ -101,25 +61,26 @@ def reading(chosen: figures.Seen, models: Sequence[figures.Seen], layer: int, ne
 def draw_models(models: Sequence[figures.Seen]) -> None:
     """The neuron as each model has it: a row for each."""
     st.subheader("The same neuron in every model", anchor=False)
+    peaks = [seen.peak for seen in models]
     st.dataframe(
         pd.DataFrame(
             {
                 "model": [seen.label for seen in models],
                 "category": [seen.category for seen in models],
                 "votes": [max(map(seen.votes.count, seen.votes)) for seen in models],
-                "highest score": [seen.peak for seen in models],
+                "highest score": peaks,
             }
         ),
         hide_index=True,
         key="explorer_models",
         column_config={
             "votes": st.column_config.NumberColumn(help="Votes of the leading category"),
-            "highest score": st.column_config.NumberColumn(format="%.3g", help="Over all texts"),
+            "highest score": st.column_config.NumberColumn(format=decimals(peaks), help="Over all texts"),
         },
     )
 
 
-def draw_table(table: pd.DataFrame, layer: int, model: str) -> None:
+def draw_table(table: pd.DataFrame, layer: int, model: str, labels: Sequence[str]) -> None:
     """The neurons of the layer that one can step through; a click on a row goes to its neuron."""
     st.subheader(f"All neurons of layer {layer}", anchor=False)
     st.dataframe(
@@ -133,7 +94,9 @@ def draw_table(table: pd.DataFrame, layer: int, model: str) -> None:
             "neuron": st.column_config.NumberColumn(format="localized"),
             **text_columns(labels),
             "votes": st.column_config.NumberColumn(help=f"Votes of the leading category in {verbatim(model)}"),
-            "highest score": st.column_config.NumberColumn(format="%.3g", help=f"Over all texts, in {verbatim(model)}"),
+            "highest score": st.column_config.NumberColumn(
+                format=decimals(table["highest score"]), help=f"Over all texts, in {verbatim(model)}"
+            ),
         },
     )
 
@@ -152,6 +115,115 @@ def step(direction: int, candidates: NDArray[np.int64]) -> None:
     nearest = 0 if direction > 0 else -1
     if len(candidates):
         st.session_state["neuron"] = int((beyond if len(beyond) else candidates)[nearest])
+
+
+def choose_neuron(run: Run) -> tuple[int, int, NDArray[np.int64]]:
+    """The chosen layer and neuron, and the neurons of the layer that one steps through."""
+    found = opened(run)
+    columns = st.columns(5, vertical_alignment="bottom")
+    forget_unknown("layer", found.layers)
+    forget_unknown("explorer_only", [ALL, *found.categories])
+    with columns[0].container(key="explorer_layer"):
+        layer = st.selectbox("Layer", found.layers, key="layer", bind="query-params", help="0 is nearest to the input")
+    names, _ = categories_of(run, layer)
+    forget_outside("neuron", 0, len(names) - 1)
+    only = columns[2].selectbox(
+        "Step through",
+        [ALL, *found.categories],
+        key="explorer_only",
+        bind="query-params",
+        help="Previous and next go to neurons of this category in the chosen model",
+    )
+    candidates = np.arange(len(names)) if only == ALL else np.flatnonzero(names == only)
+    arrows = {"explorer_prev": ("Previous", "chevron_left", -1), "explorer_next": ("Next", "chevron_right", 1)}
+    for column, (key, (name, icon, direction)) in zip(columns[3:], arrows.items(), strict=True):
+        column.button(
+            name, key=key, icon=f":material/{icon}:", on_click=step, args=(direction, candidates), width="stretch"
+        )
+    with columns[1].container(key="explorer_neuron"):
+        neuron = st.number_input("Neuron", 0, len(names) - 1, key="neuron", bind="query-params")
+    return layer, neuron, candidates
+
+
+def draw_own(
+    ask: Callable[[list[str]], figures.Answers],
+    category: str,
+    models: Sequence[figures.Seen],
+    colours: Mapping[str, str],
+) -> str:
+    """A text of the reader's own as every model reads it, shaded as one of a category; return it."""
+    st.subheader("Try a text of your own", anchor=False)
+    own = st.text_area(
+        "Text",
+        key="explorer_text",
+        bind="query-params",
+        max_chars=OWN_TEXT,
+        label_visibility="collapsed",
+        placeholder="Type or paste a text",
+    )
+    if own.strip():
+        read = pd.DataFrame({"category": [category], "text": [own]})
+        st.html(figures.own_texts(models, read, ask([own]), colours))
+    return own
+
+
+def neurons_of(layer: int, model: str, done: Mapping[str, Run]) -> pd.DataFrame:
+    """The neurons of a layer: their category in each model, and in the chosen one its votes and the highest score."""
+    _, votes = categories_of(done[model], layer)
+    of_layer = {label: categories_of(run, layer)[0] for label, run in done.items()}
+    table = pd.DataFrame({"neuron": np.arange(len(votes)), **of_layer})
+    table["votes"], table["highest score"] = votes.max(axis=1), opened(done[model]).top(layer, 1)[1][:, 0]
+    return table
+
+
+@st.fragment  # so that another neuron draws again what is of the neuron alone, and looks no model up
+def explore(
+    family: Family, done: Mapping[str, Run], model: str, beside: Sequence[str], count: int, whole: bool
+) -> None:
+    """Choose a neuron, and draw all that is known of it and its layer: of the chosen model, and of those beside it."""
+    layer, neuron, candidates = choose_neuron(done[model])
+    models = {label: see(opened(run), label, layer, neuron) for label, run in done.items()}
+    chosen, shown = models[model], [models[label] for label in beside]
+    colours = colours_in_order(family, opened(done[model]))
+    st.markdown(reading(chosen, [*models.values()], layer, neuron))
+    texts = exemplars(str(done[model].results)).set_index("id", drop=False).loc[chosen.ids[:count]]
+    asked = {label: done[label] for label in beside}
+    ask = partial(ask_all, asked, layer, neuron)
+    with st.container(key="explorer_texts"):
+        draw_texts(
+            asked,
+            lambda: ask(list(texts["text"])),
+            lambda answers: figures.strongest_texts(shown, texts, answers, colours, None if whole else WINDOW),
+        )
+    with st.container():
+        if len(done) > BESIDE:
+            draw_models([*models.values()])
+    own = draw_own(ask, chosen.category, shown, colours)
+    draw_table(neurons_of(layer, model, done).iloc[candidates], layer, model, list(done))
+    settings = "".join([f", model={literal(model)}", f", count={count}", ", whole=True" if whole else ""])
+    how_computed(
+        FORMULA,
+        command("classify", done[model].parameters["model"], "--corpus", family.corpus, "--out", f"neurons/{model}"),
+        [
+            Step(
+                f"models = {literal({label: run.parameters['model'] for label, run in asked.items()})}\n"
+                f"found = nm.classify(models, corpus={literal(family.corpus)})\n"
+                f"seen = found.explore({layer}, {neuron}{settings})\n"
+                "seen"
+            ),
+            Step("seen.texts", "## The same in numbers\n\nThe texts, with the highest |activation| in each model:"),
+            Step("seen.tokens", "The activation of the neuron at each token:"),
+            *(
+                [Step(f"found.explore({layer}, {neuron}, texts={literal([own])})", "## A text of your own")]
+                if own.strip()
+                else []
+            ),
+            Step(
+                f'found.neurons().query("layer == {layer}").pivot(index="neuron", columns="model", values="category")',
+                f"## All neurons of layer {layer}",
+            ),
+        ],
+    )
 
 
 family = begin(
@@ -181,8 +253,6 @@ count = middle.slider(
 whole = right.toggle(
     "Whole texts", key="explorer_whole", bind="query-params", help="Or only the tokens around the strongest one"
 )
-found = opened(done[model])
-colours = colours_in_order(family, found)
 beside, short = list(done), style.short_names(labels)
 with st.container():
     if len(labels) > BESIDE:
@@ -198,83 +268,4 @@ with st.container():
             help="Whose reading of the same texts is shown in columns; all models are in the table below",
         )
         beside = [label for label in labels if label == model or label in chosen_beside]
-columns = st.columns(5, vertical_alignment="bottom")
-forget_unknown("layer", found.layers)
-forget_unknown("explorer_only", [ALL, *found.categories])
-with columns[0].container(key="explorer_layer"):
-    layer = st.selectbox("Layer", found.layers, key="layer", bind="query-params", help="0 is nearest to the input")
-width = found.widths[layer]
-forget_outside("neuron", 0, width - 1)
-names, votes = categories_of(done[model], layer)
-only = columns[2].selectbox(
-    "Step through",
-    [ALL, *found.categories],
-    key="explorer_only",
-    bind="query-params",
-    help="Previous and next go to neurons of this category in the chosen model",
-)
-candidates = np.arange(width) if only == ALL else np.flatnonzero(names == only)
-arrows = {"explorer_prev": ("Previous", "chevron_left", -1), "explorer_next": ("Next", "chevron_right", 1)}
-for column, (key, (name, icon, direction)) in zip(columns[3:], arrows.items(), strict=True):
-    column.button(
-        name, key=key, icon=f":material/{icon}:", on_click=step, args=(direction, candidates), width="stretch"
-    )
-with columns[1].container(key="explorer_neuron"):
-    neuron = st.number_input("Neuron", 0, width - 1, key="neuron", bind="query-params")
-
-models = [see(opened(run), label, layer, neuron) for label, run in done.items()]
-[chosen] = [seen for seen in models if seen.label == model]
-shown = [seen for seen in models if seen.label in beside]
-st.markdown(reading(chosen, models, layer, neuron))
-texts = exemplars(str(done[model].results)).set_index("id", drop=False).loc[chosen.ids[:count]]
-ask = partial(ask_all, {label: done[label] for label in beside}, layer, neuron)
-with st.container(key="explorer_texts"):
-    draw_texts(
-        {label: done[label] for label in beside},
-        lambda: ask(list(texts["text"])),
-        lambda answers: figures.strongest_texts(shown, texts, answers, colours, None if whole else WINDOW),
-    )
-with st.container():
-    if len(labels) > BESIDE:
-        draw_models(models)
-st.subheader("Try a text of your own", anchor=False)
-own = st.text_area(
-    "Text",
-    key="explorer_text",
-    bind="query-params",
-    max_chars=OWN_TEXT,
-    label_visibility="collapsed",
-    placeholder="Type or paste a text",
-)
-if own.strip():
-    read = pd.DataFrame({"category": [chosen.category], "text": [own]})
-    st.html(figures.own_texts(shown, read, ask([own]), colours))
-of_layer = {label: categories_of(run, layer)[0] for label, run in done.items()}
-table = pd.DataFrame({"neuron": np.arange(width), **of_layer})
-table["votes"], table["highest score"] = votes.max(axis=1), found.top(layer, 1)[1][:, 0]
-draw_table(table.iloc[candidates], layer, model)
-settings = "".join([f", model={literal(model)}", f", count={count}", ", whole=True" if whole else ""])
-columns_of = {label: done[label].parameters["model"] for label in beside}
-how_computed(
-    FORMULA,
-    command("classify", done[model].parameters["model"], "--corpus", family.corpus, "--out", f"neurons/{model}"),
-    [
-        Step(
-            f"models = {literal(columns_of)}\n"
-            f"found = nm.classify(models, corpus={literal(family.corpus)})\n"
-            f"seen = found.explore({layer}, {neuron}{settings})\n"
-            "seen"
-        ),
-        Step("seen.texts", "## The same in numbers\n\nThe texts, with the highest |activation| in each model:"),
-        Step("seen.tokens", "The activation of the neuron at each token:"),
-        *(
-            [Step(f"found.explore({layer}, {neuron}, texts={literal([own])})", "## A text of your own")]
-            if own.strip()
-            else []
-        ),
-        Step(
-            f'found.neurons().query("layer == {layer}").pivot(index="neuron", columns="model", values="category")',
-            f"## All neurons of layer {layer}",
-        ),
-    ],
-)
+explore(family, done, model, beside, count, whole)

@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -133,10 +134,11 @@ def _token(token: str, value: float, peak: float, colour: str) -> str:
     if shade == 0.0:
         return before + text
     sign = ";border-bottom:2px dotted currentColor" if value < 0 and shade > 0.3 else ""
-    css = f"{ground(colour, shade)}{sign}"
+    css = f"{ground(colour, round(shade, 3))}{sign}"
     return f'{before}<span style="{css}" title="φ = {value:.3g}">{text}</span>'
 
 
+@lru_cache(maxsize=8192)  # every token of every text has one, and few of them differ in what is seen
 def ground(colour: str, shade: float) -> str:
     """The CSS of text on a shade of a colour: its background, and an ink that reads on it in both themes.
 

@@ -1,6 +1,7 @@
 """Choosing one of several models: as buttons beside each other where they have room, else from a list."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import floor, log10
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -63,3 +64,9 @@ def text_columns(names: Sequence[str]) -> dict[str, ColumnConfig]:
         name: st.column_config.TextColumn(short, help=verbatim(name) if short != name else None)
         for name, short in style.short_names(names).items()
     }
+
+
+def decimals(numbers: Iterable[float]) -> str:
+    """The format of a column of numbers that gives the largest of them three significant digits, and all as many."""
+    largest = max(map(abs, numbers), default=0.0)
+    return f"%.{max(0, 2 - floor(log10(largest)))}f" if largest > 0 else "%.2f"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import streamlit as st
@@ -30,28 +31,28 @@ class Classified:
     runs: Mapping[str, Run | None]  # of today's models and corpus; None where it was never begun
     older: Mapping[str, Run]  # finished, of earlier ones, where those of today are not
 
-    @property
+    @cached_property
     def done(self) -> dict[str, Run]:
         """The runs whose results are there."""
         return finished(self.runs)
 
-    @property
+    @cached_property
     def active(self) -> dict[str, Run]:
         """The runs that wait or go."""
         return {label: run for label, run in self.runs.items() if run is not None and run.status().active}
 
-    @property
+    @cached_property
     def missing(self) -> list[str]:
         """The models that nothing of today is there for, nor on its way: never begun, or ended before it was done."""
         return [label for label in self.runs if label not in self.done and label not in self.active]
 
-    @property
+    @cached_property
     def there(self) -> dict[str, Run]:
         """What can be shown: finished runs, older ones where there is no other."""
         found = {**self.older, **self.done}
         return {label: found[label] for label in self.runs if label in found}
 
-    @property
+    @cached_property
     def usable(self) -> dict[str, Run]:
         """What of it can be shown beside the base's."""
         found = self.there

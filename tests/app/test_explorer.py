@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member
 from nmerge_core.figures import explorer
 from nmerge_core.runs.folder import list_runs
+from pages.shared.choice import decimals
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done
 from tests.families import family_of
@@ -107,6 +109,22 @@ def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
     own = [element.proto.body for element in app.get("html") if "neuron-grid" in element.proto.body][-1]
     assert own.count('class="cell"') == 2
     assert "<i>3" not in own
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [([8.5, 8.39], "%.2f"), ([99.5, -3.0], "%.1f"), ([1234.5], "%.0f"), ([0.0123], "%.4f"), ([0.0], "%.2f")],
+)
+def test_a_column_has_one_format_that_gives_its_largest_number_three_digits(
+    numbers: list[float], expected: str
+) -> None:
+    assert decimals(numbers) == expected
+
+
+def test_scores_in_the_table_have_as_many_decimals(open_page: OpenPage) -> None:
+    table = open_page("pages/3_Explorer.py").dataframe[0]
+    written = json.loads(table.proto.columns)["highest score"]["type_config"]["format"]
+    assert written == decimals(table.value["highest score"])
 
 
 def test_without_a_classification_the_page_leads_to_one(open_page: OpenPage, tiny_cache: Path, tmp_path: Path) -> None:
