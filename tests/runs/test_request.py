@@ -31,6 +31,14 @@ def test_defaults_and_ways_to_write_a_path_make_no_difference(family, tmp_path, 
     assert resolve(tmp_path, "classify", {"model": family.base, "corpus": family.corpus, "top_k": 9}).id != asked.id
 
 
+def test_a_run_s_parameters_lead_to_that_run_again(family, tmp_path):
+    """A method whose parts are other methods names their versions, whether they are said or the default ones."""
+    models = [{"model": str(family.root / name)} for name in ("math", "code")]
+    recipe = {"merge_method": "neuronmerge", "base_model": family.base, "models": models}
+    asked = resolve(tmp_path, "merge", {"recipe": {**recipe, "parameters": {"corpus": family.corpus}}})
+    assert resolve(tmp_path, "merge", asked.parameters).id == asked.id
+
+
 def test_a_changed_input_makes_another_run(family, tmp_path):
     parameters = {"models": [family.base], "tasks": [family.task]}
     before = resolve(tmp_path, "evaluate", parameters).id

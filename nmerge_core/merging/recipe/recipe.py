@@ -188,6 +188,9 @@ class Recipe:
             template = replace(template, source=file)
         tokenizer = self.tokenizer and self.tokenizer.renamed(model)
         full = replace(self, base_model=base, models=entries, parameters=values(self.parameters))
+        for parameter in self.method.parameters:  # a part's method decides where it is the default one too
+            if isinstance(parameter, MethodPart) and parameter.name not in self.parameters:
+                found.update(_content(parameter, parameter.default, places)[1])
         return replace(full, tokenizer=tokenizer, chat_template=template), found
 
     def resolved(self, prepared: Prepared) -> "Recipe":
