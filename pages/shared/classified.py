@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import streamlit as st
 
@@ -15,12 +14,10 @@ from nmerge_core.figures import style
 from nmerge_core.runs.folder import Run
 from pages.shared.estimates import told_time
 from pages.shared.neurons import classification_runs, classify_parameters, finished, opened
-from pages.shared.older import made_from, older_run
+from pages.shared.older import listed, older_run, reasons
 from pages.shared.page import empty_state, lack, link
 from pages.shared.runs import ended, run_panel, start_all
-from pages.shared.text import verbatim
 
-NAMED = 6  # models that are named in a sentence; more are counted
 TOKENIZERS = ("*tokenizer*.json", "*.model", "*.tiktoken", "vocab.json", "vocab.txt")  # files, one of which is needed
 
 
@@ -80,7 +77,8 @@ def classify_missing(family: Family, found: Classified, key: str) -> None:
     if missing:
         every = f"all {len(missing)} models" if len(missing) == len(asked) > 1 else style.counted(len(missing), "model")
         time = told_time("classify", [asked[label] for label in missing])
-        text = f"{_state_of(missing, found, asked)} Each model reads the corpus once{time}; results are kept."
+        why = reasons(missing, found.older, asked, "Not classified yet")
+        text = f"{why} Each model reads the corpus once{time}; results are kept."
         if empty_state(text, f"Classify {every}", key=key):
             start_all("classify", {f"Classify {label}": asked[label] for label in missing})
     going = sorted(found.active.values(), key=lambda run: run.status().state != "running")
@@ -95,28 +93,12 @@ def classify_missing(family: Family, found: Classified, key: str) -> None:
             st.error(ended(last, status))
 
 
-def _state_of(missing: Sequence[str], found: Classified, asked: Mapping[str, Mapping[str, Any]]) -> str:
-    """Why models are missing, in sentences of Markdown."""
-    told: dict[str, list[str]] = {}
-    for label in missing:
-        older = found.older.get(label)
-        reason = f"**Older**, {made_from(older, asked[label])}" if older else "Not classified yet"
-        told.setdefault(reason, []).append(label)
-    return " ".join(f"{reason}: {_listed(labels)}." for reason, labels in told.items())
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(f"**{verbatim(style.short(label))}**" for label in labels[:NAMED]) + (
-        f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
-    )
-
-
 def tell_untokenised(family: Family, labels: Sequence[str]) -> list[str]:
     """Say which of some models have no tokenizer, without which they read no text; return them."""
     mute = [member.label for member in family.members if member.label in labels and not _reads(member.reference)]
     if mute:
         with lack(
-            f"No tokenizer: {_listed(mute)}. A model without one reads no text: copy the files of another's beside "
+            f"No tokenizer: {listed(mute)}. A model without one reads no text: copy the files of another's beside "
             "its weights."
         ):
             link("pages/1_Models.py", "Look at the models", "arrow_forward", family)

@@ -1,6 +1,7 @@
 """How long a run will take, told before it is started: to the nearest order, from what it reads and what runs took."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.machine import cores
 from nmerge_core.runs.folder import list_runs
+from pages.shared.results import read_table
+from pages.shared.tasks import task_name
 
 START = 5.0  # seconds until a worker has loaded a model and begins
 OPERATIONS_PER_SECOND = 1.5e10  # of one core, in float32, running a model; an accelerator has many times as many
@@ -28,6 +31,62 @@ def told_time(kind: str, asked: Sequence[Mapping[str, Any]]) -> str:
         return ""
     told = style.roughly(START + operations / _speed())
     return f", {told} in all" if len(asked) > 1 else f", {told}"
+
+
+def told_scoring(asked: Sequence[Mapping[str, Any]]) -> str:
+    """How long it takes to score models, as a sentence: told from the last scores that were made on this machine."""
+    known = _scored()
+    try:
+        problems = [_problems(parameters, known) for parameters in asked]
+        work = [_entries(p["models"][0]) * number for p, number in zip(asked, problems, strict=True) if number]
+    except InputError:
+        work = []
+    if not known or len(work) < len(asked):
+        return "How long that takes is known after the first time."
+    last = next((score for score in known if score.tasks.keys() == set(asked[0]["tasks"])), known[0])
+    return f"It takes {style.roughly(sum(work) * last.seconds_per_work)}{' in all' if len(asked) > 1 else ''}."
+
+
+@dataclass(frozen=True)
+class _Score:
+    """A finished scoring: the problems of each task, if they are all it has, and its time per parameter and problem."""
+
+    tasks: Mapping[str, int]
+    whole: Mapping[str, bool]
+    seconds_per_work: float
+
+
+def _scored() -> list[_Score]:
+    """The scorings of this machine, the newest first."""
+    found = []
+    for run in list_runs(cache_root()):
+        status = run.status()
+        if run.kind != "evaluate" or status.state != "done" or not status.seconds:
+            continue
+        limit = run.parameters["limit"]
+        try:
+            entries = sum(map(_entries, run.parameters["models"]))
+            rows = read_table(run, "scores.csv").groupby("task")["samples"].max()
+        except InputError:  # what it has read is gone, or its scores are
+            continue
+        names = {task_name(task): task for task in run.parameters["tasks"]}
+        tasks = {names[name]: int(number) for name, number in rows.items() if name in names}
+        whole = {task: limit is None or number < limit for task, number in tasks.items()}
+        if tasks:
+            found.append(_Score(tasks, whole, status.seconds / (entries * int(rows.sum()))))
+    return found
+
+
+def _problems(parameters: Mapping[str, Any], known: Sequence[_Score]) -> int | None:
+    """How many problems a model is scored on; None where no score tells how many a task has."""
+    total = 0
+    for task in parameters["tasks"]:
+        whole = next((score.tasks[task] for score in known if score.whole.get(task)), None)
+        counts = [number for number in (whole, parameters["limit"]) if number is not None]
+        if not counts:
+            return None
+        total += min(counts)
+    return total
 
 
 def _speed() -> float:

@@ -1,7 +1,7 @@
 """Results whose inputs have changed since: told as older, with what they were made from and a button to renew them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,14 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
+from nmerge_core.figures import style
 from nmerge_core.input_parameters import Classification
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.request import resolve
 from pages.shared.text import verbatim
 
+NAMED = 6  # models that are named in a sentence; more are counted
 FORMAT = " runs in"  # ends the name of an input that is the number format a model runs in
 
 
@@ -57,6 +59,21 @@ def _called(name: str) -> str:
     """What an input of a run is called: a classification by what it is, all else by the end of its path."""
     path = Path(name.removesuffix(FORMAT))
     return "classification" if path.name == "results" else f"**{verbatim(path.name)}**"
+
+
+def reasons(labels: Sequence[str], older: Mapping[str, Run], asked: Mapping[str, Mapping[str, Any]], never: str) -> str:
+    """Why results of several models are to be made, in sentences of Markdown: there is none, or an older one."""
+    told: dict[str, list[str]] = {}
+    for label in labels:
+        reason = f"**Older**, {made_from(older[label], asked[label])}" if label in older else never
+        told.setdefault(reason, []).append(label)
+    return " ".join(f"{reason}: {listed(those)}." for reason, those in told.items())
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Models in a sentence of Markdown; many are counted from some on."""
+    more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
+    return ", ".join(f"**{verbatim(style.short(label))}**" for label in labels[:NAMED]) + more
 
 
 def tell_older(run: Run, parameters: Mapping[str, Any], key: str) -> bool:

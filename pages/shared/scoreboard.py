@@ -7,14 +7,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.errors import InputError
 from nmerge_core.figures.scores import bars, table
 from nmerge_core.notebook import literal
-from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
+from pages.shared.estimates import told_scoring
+from pages.shared.older import older_run, reasons
+from pages.shared.page import empty_state
 from pages.shared.results import read_table
-from pages.shared.runs import latest_run, run_panel
+from pages.shared.runs import latest_run, run_panel, start_all
 from pages.shared.tasks import has_own_code, runs_code, task_name
 from pages.shared.text import verbatim
 
@@ -66,7 +67,7 @@ class Scoring:
 
 
 def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str, str], key: str) -> None:
-    """Score models that were not yet, show how far that is, and draw the scores that are there.
+    """Score models that were not yet, show how far that is, and draw the scores that are there, or older ones.
 
     Args:
         models: Name → folder or Hub id, in the order to draw them.
@@ -80,27 +81,23 @@ def scoreboard(models: Mapping[str, str], scoring: Scoring, colours: Mapping[str
     scoring = scoring.allowed
     if not scoring.tasks:
         return
-    runs = {name: latest_run("evaluate", scoring.parameters(reference)) for name, reference in models.items()}
+    asked = {name: scoring.parameters(reference) for name, reference in models.items()}
+    runs = {name: latest_run("evaluate", asked[name]) for name in models}
     states = {name: run.status().state if run else "missing" for name, run in runs.items()}
-    done = [name for name in models if states[name] == "done"]
+    scored = {name: run for name, run in runs.items() if run and states[name] == "done"}
     active = [name for name in models if states[name] in ("queued", "running")]
-    rest = [name for name in models if name not in (*done, *active)]
-    if rest and st.button(f"Score {verbatim(_counted(rest))}", type="primary", key=key):
-        _start(models, rest, scoring)
+    rest = [name for name in models if name not in (*scored, *active)]
+    earlier = {name: older_run("evaluate", asked[name]) for name in models if name not in scored}
+    older = {name: run for name, run in earlier.items() if run is not None}
+    if rest:
+        text = f"{reasons(rest, older, asked, 'Not scored yet')} {told_scoring([asked[name] for name in rest])}"
+        if empty_state(text, f"Score {verbatim(_counted(rest))}", key):
+            start_all("evaluate", {f"Scores of {name}": asked[name] for name in rest})
     _panels(runs, states, active, rest)
-    if done:
-        frames = [read_table(run, "scores.csv", [name]) for name in done if (run := runs[name]) is not None]
-        _draw(pd.concat(frames, ignore_index=True), done, colours, key)
-
-
-def _start(models: Mapping[str, str], names: Sequence[str], scoring: Scoring) -> None:
-    try:
-        for name in names:
-            client.submit("evaluate", scoring.parameters(models[name]), f"Scores of {name}")
-    except InputError as error:
-        st.error(verbatim(error))
-    else:
-        st.rerun()
+    there = {name: run for name in models if (run := scored.get(name) or older.get(name))}
+    if there:
+        frames = [read_table(run, "scores.csv", [name]) for name, run in there.items()]
+        _draw(pd.concat(frames, ignore_index=True), list(there), colours, key)
 
 
 def _panels(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,10 @@ import pytest
 import nmerge_core as nm
 from nmerge_core.family import demo_family
 from nmerge_core.runs import client, operations
-from nmerge_core.runs.folder import list_runs
+from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
+from pages.shared import estimates
+from pages.shared.estimates import told_scoring
 from pages.shared.family import family_of
 from pages.shared.tasks import runs_code
 from tests.app.conftest import OpenPage, vary_family
@@ -48,6 +51,52 @@ def test_only_models_without_a_score_are_scored(
     new = [run for run in list_runs(tiny_cache) if run.id not in before]
     assert [run.parameters["models"] for run in new] == [[models(tiny_cache)["math"]]]
     client.cancel(new[0])
+
+
+def test_scores_of_an_earlier_task_are_told_as_older_and_made_anew(
+    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)
+    task = Path(make_family(tiny_cache))
+    for model in ("base", "math"):
+        done(tiny_cache, "evaluate", parameters(tiny_cache, model))
+    kept = task.read_text()
+    task.write_text(kept + "\n# another one since\n")
+    try:
+        app = open_page(PAGE, family=FAMILY)
+        app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
+        assert any(
+            "**Older**, made from an earlier **plain.yaml**: **base**, **math**." in m.value for m in app.markdown
+        )
+        assert list(drawn(app).data[0].y) == ["base", "math"]
+        assert app.button(key="evaluate_run").label == "Score 2 models"
+        before = {run.id for run in list_runs(tiny_cache)}
+        app.button(key="evaluate_run").click().run()
+        new = [run for run in list_runs(tiny_cache) if run.id not in before]
+        assert {run.title for run in new} == {"Scores of base", "Scores of math"}
+        assert list(drawn(app).data[0].y) == ["base", "math"]  # the older ones, meanwhile
+        for run in new:
+            client.cancel(run)
+    finally:
+        task.write_text(kept)
+
+
+def test_how_long_scoring_takes_is_told_from_scores_before_it(
+    tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Run] = []
+    monkeypatch.setattr(estimates, "list_runs", lambda root: runs)
+    asked = [parameters(tiny_cache, model, limit=2) for model in ("math", "code")]
+    assert told_scoring(asked) == "How long that takes is known after the first time."
+    runs.append(done(tiny_cache, "evaluate", parameters(tiny_cache, "base")))
+    runs[0].write_status(replace(runs[0].status(), seconds=400.0))
+    # 4 problems took 400 seconds, the models are of one size: 2 problems of 2 models take as long.
+    assert told_scoring(asked) == "It takes about 7 min in all."
+    # The task has no more than 4 problems, as the run without a limit has shown.
+    assert told_scoring([parameters(tiny_cache, "math", limit=1000)]) == "It takes about 7 min."
+    other = {"models": [models(tiny_cache)["math"]], "tasks": ["never scored"], "limit": None}
+    assert told_scoring([other]) == "How long that takes is known after the first time."
+    assert told_scoring([other | {"limit": 8}]) == "It takes about 15 min."  # 800 seconds
 
 
 def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: OpenPage) -> None:
