@@ -18,10 +18,17 @@ from nmerge_core.runs.folder import Run
 from pages.shared.live import draw_live
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.page import begin, command, how_computed, lack, link, tell_refused
-from pages.shared.recipe_form import open_recipe, recipe_of_controls, recipe_of_mergekit, recipe_of_yaml, turned
+from pages.shared.recipe_form import (
+    ADDRESS,
+    open_recipe,
+    recipe_of_controls,
+    recipe_of_mergekit,
+    recipe_of_yaml,
+    turned,
+)
 from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
-from pages.shared.settings import KEPT, newly_named_run
+from pages.shared.settings import KEPT, newly_named_run, put
 from pages.shared.text import verbatim
 
 COMPILING = "The very first merge compiles its loops before it begins, which takes up to a minute."
@@ -187,10 +194,11 @@ else:
             key="merge_source",
             on_change=turned,
             args=(family,),
-            persist_state="session",
+            **KEPT,
         ):
             given = recipe_of_yaml(st.session_state.get("merge_last_recipe", ""))
         else:
+            put(ADDRESS, None)
             given = recipe_of_controls(family, method, available)
     with summary, st.container(border=True):
         run = None

@@ -10,6 +10,7 @@ from nmerge_core.input_parameters import Input, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from pages.shared.model_table import MANY, model_table
 from pages.shared.recipe_controls import joined, text_key
 from pages.shared.settings import KEPT
 from pages.shared.text import shortened, verbatim
@@ -67,6 +68,11 @@ def _draw(drawn: Drawn, parameters: Sequence[Parameter], shared: dict[str, Any],
                 value = _control(drawn, parameter, parameter.title, f"{drawn.method.name}_{parameter.name}")
             if value is not None:
                 shared[parameter.name] = value
+    if len(drawn.models) >= MANY and (tabled := [p for p in rows if p.per_model]):
+        taken = model_table(drawn.method.name, tabled, drawn.models, drawn.known, drawn.family)
+        for own, values in zip(each, taken, strict=True):
+            own.update(values)
+        rows = [p for p in rows if p not in tabled]
     for parameter in rows:
         if parameter.per_model:
             for own, value in zip(each, _row(drawn, parameter, drawn.models, ""), strict=True):

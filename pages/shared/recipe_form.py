@@ -14,14 +14,16 @@ from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.yaml_file import LARGEST
+from pages.shared.drafts import packed, unpacked
 from pages.shared.family import unfit
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import tell_lack
 from pages.shared.parameters import Drawn, controls
 from pages.shared.recipe_controls import control_states, members_of
-from pages.shared.settings import KEPT
+from pages.shared.settings import KEPT, put
 from pages.shared.text import verbatim
 
+ADDRESS = "merge_recipe"  # the setting that a recipe as text is in the address
 DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
 
 
@@ -145,9 +147,24 @@ def recipe_of_yaml(start: str, key: str = "merge_yaml") -> str:
             st.session_state[key] = uploaded.getvalue().decode("utf-8-sig", errors="replace")
     if uploaded is not None and uploaded.size > LARGEST:
         st.error(f"Expected a recipe of at most {LARGEST:,} bytes, found {uploaded.size:,}.")
-    st.session_state.setdefault(key, start)
+    if key not in st.session_state:
+        st.session_state[key] = _asked(start)
     help_ = "mergekit's recipes are understood too"
-    return st.text_area("Recipe", key=key, height=360, help=help_, persist_state="session")
+    text = st.text_area("Recipe", key=key, height=360, help=help_, persist_state="session")
+    put(ADDRESS, packed(text))
+    return text
+
+
+def _asked(start: str) -> str:
+    """The recipe in the address, else `start`; one that cannot be read is said."""
+    asked = st.query_params.get(ADDRESS)
+    if asked is None:
+        return start
+    st.session_state[ADDRESS] = asked
+    text = unpacked(asked)
+    if text is None:
+        st.warning("The recipe in the address is cut off, or its draft is gone: it cannot be shown.")
+    return start if text is None else text
 
 
 def recipe_of_mergekit(name: str, family: Family) -> str:

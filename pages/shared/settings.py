@@ -7,9 +7,11 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.runs.folder import Run, find
-from pages.shared.text import verbatim
+from pages.shared.text import shortened, verbatim
 
 NOT_SETTINGS = ("family", "run")  # what every page looks at, and told of where it is read
+PUT = "settings_put"  # the key of what this visitor's pages have written into the address themselves
+TOLD = 60  # characters of a setting that cannot be
 
 
 class Keeping(TypedDict):
@@ -23,15 +25,26 @@ KEPT: Keeping = {"bind": "query-params", "persist_state": "session"}  # in the a
 
 
 def asked_settings() -> dict[str, list[str]]:
-    """The settings in the address as it stands before the page's controls have taken them."""
-    return {name: st.query_params.get_all(name) for name in st.query_params if name not in NOT_SETTINGS}
+    """The settings in the address as it stands before the page's controls have taken them, without what was `put`."""
+    ours = st.session_state.get(PUT, {})
+    asked = {name: st.query_params.get_all(name) for name in st.query_params if name not in NOT_SETTINGS}
+    return {name: values for name, values in asked.items() if values != [ours.get(name)]}
+
+
+def put(name: str, text: str | None) -> None:
+    """Write a setting that no control of Streamlit's binds into the address, or take it out of it."""
+    st.session_state.setdefault(PUT, {})[name] = text
+    if text is None:
+        st.query_params.pop(name, None)
+    elif st.query_params.get(name) != text:
+        st.query_params[name] = text
 
 
 def refused(asked: Mapping[str, Sequence[str]]) -> list[str]:
     """Say in Markdown which of the settings asked for the drawn controls did not take, and what they show instead."""
     said = []
     for name, values in asked.items():
-        wanted = f"**{verbatim(name)}** = {verbatim(', '.join(values))}"
+        wanted = f"**{verbatim(name)}** = {verbatim(shortened(', '.join(values), TOLD))}"
         if name not in st.session_state:
             said.append(f"The address asks for {wanted}, which is no setting of this page as it stands.")
         elif st.query_params.get_all(name) != values and not _same(values, st.session_state[name]):

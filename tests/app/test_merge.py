@@ -1,7 +1,11 @@
 import io
 import json
+import shutil
 import time
 import zipfile
+import zlib
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
 from nmerge_core.runs import client, operations
+from pages.shared.drafts import LONGEST, packed, unpacked
 from pages.shared.recipe_controls import control_states
 from pages.shared.results import zipped
 from pages.shared.text import verbatim
@@ -356,6 +361,89 @@ def test_a_recipe_goes_from_controls_to_text_and_back_and_nothing_is_lost(
         or "- 0.1" in app.text_area(key="merge_yaml").value
     )
     assert any("one number for 'lambda'" in info.value for info in app.info)
+
+
+@pytest.mark.parametrize("comment", ["", "".join(f"# {n**19}\n" for n in range(200))], ids=["short", "long"])
+def test_a_recipe_that_has_no_controls_is_in_the_link(comment: str, tiny_cache: Path, open_page: OpenPage) -> None:
+    """Compressed in the address itself, or as a draft in the cache where it is too long for that."""
+    app = open_page(PAGE, merge_method="TIES-Merging")
+    written_as_yaml(app)
+    text = comment + app.text_area(key="merge_yaml").value.replace("lambda: 1.0", "lambda: [0.1, 0.5]")
+    assert "[0.1, 0.5]" in text
+    app.text_area(key="merge_yaml").set_value(text).run()
+    assert not app.error
+    # What a control binds, the browser writes into the address.
+    address = {name: str(value) for name, value in app.query_params.items()} | {"merge_source": "YAML"}
+    assert len(address["merge_recipe"]) <= LONGEST
+    assert bool(comment) == address["merge_recipe"].startswith("draft-")
+    again = open_page(PAGE, **address)
+    assert again.text_area(key="merge_yaml").value == text and not again.warning
+    assert recipe_shown(again)["parameters"]["lambda"] == [0.1, 0.5]
+    cut = open_page(PAGE, **address | {"merge_recipe": address["merge_recipe"][:-3]})
+    assert [warning.value for warning in cut.warning] == [
+        "The recipe in the address is cut off, or its draft is gone: it cannot be shown."
+    ]
+
+
+def test_a_small_address_stands_for_no_more_than_a_recipe_may_have() -> None:
+    bomb = urlsafe_b64encode(zlib.compress(b"0" * 10**8)).decode()
+    assert unpacked(bomb) is None
+    assert unpacked(packed("a: 1 # ü\n") or "") == "a: 1 # ü\n"
+    assert unpacked("draft-../../etc") is None and unpacked("") is None
+
+
+@pytest.fixture
+def six(tiny_cache: Path) -> Iterator[str]:
+    """A family of six fine-tunes."""
+    math = tiny_cache / "models" / "math"
+    tuned = [Member(str(shutil.copytree(math, tiny_cache / "six" / f"t{n}")), f"tune {n}") for n in range(6)]
+    file = vary_family(tiny_cache, "six", models=tuple(tuned))
+    yield "six"
+    file.unlink()
+    shutil.rmtree(tiny_cache / "six")
+
+
+def edit(app: AppTest, row: int, column: str, value: object) -> None:
+    """Type into a cell of the table of models."""
+    sent = json.dumps({"edited_rows": {row: {column: value}}, "added_rows": [], "deleted_rows": []})
+    states = app._tree.get_widget_states()
+    states.widgets.add(id=app.dataframe[0].proto.id, string_value=sent)
+    app._run(states)
+
+
+def test_many_models_are_a_table_that_is_kept_and_in_the_link(six: str, open_page: OpenPage) -> None:
+    app = open_page(PAGE, family=six, merge_method="TIES-Merging")
+    assert not [slider for slider in app.slider if "tune" in slider.label]
+    table = app.dataframe[0].value
+    assert list(table.columns) == ["Fine-tune", "Weight", "Density"]
+    assert list(table["Fine-tune"]) == [f"tune {n}" for n in range(6)]
+    edit(app, 2, "Weight", 0.25)
+    weights = [1.0, 1.0, 0.25, 1.0, 1.0, 1.0]
+    assert [model["parameters"]["weight"] for model in recipe_shown(app)["models"]] == weights
+    address = {name: value for name, value in app.query_params.items() if name.startswith("merge_ties_weight")}
+    assert address == {"merge_ties_weight_tune 2": "0.25"}
+    app.run()  # the table that the edit was typed into, as long as nobody else changes it
+    assert [model["parameters"]["weight"] for model in recipe_shown(app)["models"]] == weights
+
+    asked = {"merge_ties_weight_tune 2": "0.25", "merge_ties_density_tune 5": "seven"}
+    app = open_page(PAGE, family=six, merge_method="TIES-Merging", **asked)
+    assert list(app.dataframe[0].value["Weight"]) == weights
+    assert [warning.value for warning in app.warning] == [
+        "The address asks for **merge_ties_density_tune 5** = seven, which cannot be; shown is 0\\.2."
+    ]
+
+
+def test_a_table_s_recipe_goes_to_text_and_back(six: str, open_page: OpenPage) -> None:
+    app = open_page(PAGE, family=six, merge_method="TIES-Merging")
+    edit(app, 0, "Density", 0.5)
+    written_as_yaml(app)
+    edited = yaml.safe_load(app.text_area(key="merge_yaml").value)
+    edited["models"][3]["parameters"]["density"] = 0.75
+    app.text_area(key="merge_yaml").set_value(yaml.safe_dump(edited)).run()
+    way: Any = app.get("button_group")[0]
+    way.set_value("Controls").run()
+    assert list(app.dataframe[0].value["Density"]) == [0.5, 0.2, 0.2, 0.75, 0.2, 0.2]
+    assert load_recipe(recipe_shown(app)).content == load_recipe(edited).content
 
 
 def test_a_method_that_there_is_not_is_said(tiny_cache: Path, open_page: OpenPage) -> None:
