@@ -129,14 +129,16 @@ def draw(run: Run, status: Status, family: Family) -> None:
 
 
 def remove(runs: Sequence[Run]) -> None:
-    """Delete runs, or say why that cannot be."""
-    try:
-        for run in runs:
+    """Delete runs and draw the page again, which says then which of them stayed, and why."""
+    stayed = []
+    for run in runs:
+        try:
             delete(run)
-    except InputError as error:
-        st.error(verbatim(error))
-    else:
-        st.rerun()
+        except (InputError, OSError) as error:  # it goes on in another tab, or its folder is another user's
+            why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+            stayed.append(f"**{verbatim(run.title)}** stays. {verbatim(why)}")
+    st.session_state["runs_stayed"] = stayed
+    st.rerun()
 
 
 family = begin(
@@ -146,6 +148,8 @@ family = begin(
     "Runs go on when the page is closed, one after the other.",
     needs_models=False,
 )
+for message in st.session_state.pop("runs_stayed", ()):
+    st.error(message)
 listed = list_runs(cache_root())
 if not listed:
     if empty_state(

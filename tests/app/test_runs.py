@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.runs.folder import STOPPED, Run
+from nmerge_core.runs.lock import hold_run
 from tests.app.conftest import OpenPage, at
 
 LeaveRun = Callable[..., Run]
@@ -78,3 +80,27 @@ def test_a_linked_run_is_open_and_shows_results_and_parameters(open_page: OpenPa
     app = open_page("pages/9_Runs.py", run=run)
     assert any("neurons.parquet" in caption.value for caption in app.caption)
     assert any('"top_k": 10' in code.value for code in app.code)
+
+
+def picked(app: AppTest, rows: list[int], press: str = "") -> None:
+    """Pick rows of the table, and press a button while they are picked."""
+    states = app._tree.get_widget_states()
+    chosen = json.dumps({"selection": {"rows": rows, "columns": [], "cells": []}})
+    states.widgets.add(id=app.dataframe[0].proto.id, string_value=chosen)
+    if press:
+        states.widgets.add(id=app.button(key=press).proto.id, trigger_value=True)
+    app._run(states)
+
+
+def test_of_many_that_are_deleted_one_that_cannot_be_stays_and_is_named(leave_run: LeaveRun, empty_cache: Path) -> None:
+    runs = [leave_run(title, "done") for title in ("oldest", "held", "newest")]
+    app = opened()
+    picked(app, [0, 1, 2])
+    lock = hold_run(runs[1].folder)  # as what goes on with it in another tab does
+    assert lock is not None
+    with lock:
+        picked(app, [0, 1, 2], press="runs_delete")
+    assert [error.value for error in app.error] == ["**held** stays. held is running: cancel it before deleting it"]
+    assert list(app.dataframe[0].value["run"]) == ["held"]
+    app.run()
+    assert not app.error
