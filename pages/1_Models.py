@@ -102,9 +102,9 @@ def draw_report(family: Family) -> None:
         "Heads": (f"{base.heads} / {base.kv_heads}", "Attention heads: for queries / for keys and values"),
         "Vocabulary": (style.count(base.vocabulary), "Tokens the model knows"),
     }
-    widths = [1.2, 0.7, 1.5, 0.8, 0.8, 1.1]  # as wide as the names are long
-    for column, (name, (value, hint)) in zip(st.columns(widths), facts_of_base.items(), strict=True):
-        column.metric(name, verbatim(value), help=hint)
+    with st.container(horizontal=True, gap="large"):
+        for name, (value, hint) in facts_of_base.items():
+            st.metric(name, verbatim(value), help=hint, width="content")
     st.dataframe(
         facts(report, family),
         hide_index=True,
@@ -114,6 +114,7 @@ def draw_report(family: Family) -> None:
                 format="%.1f", help="Parameters in matrices: a row each is a weight neuron of NeuroMerging"
             ),
             "point (%)": st.column_config.NumberColumn(format="%.1f", help="Parameters in vectors: norms and biases"),
+            "size": st.column_config.TextColumn(alignment="right"),
             "shards": st.column_config.NumberColumn(help="Files the weights are split into"),
         },
         key="models_facts",

@@ -107,7 +107,9 @@ def draw(family: Family, done: dict[str, Run]) -> None:
         show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
 
     st.subheader("Numbers", anchor=False)
-    numbers = number_columns([*done, "intersection"])
+    numbers = number_columns([*done]) | {
+        "intersection": st.column_config.NumberColumn("same in all models", format="localized")
+    }
     st.dataframe(frame, hide_index=True, height=300, key="neurons_table", column_config=numbers)
     csv_button(frame, "neurons_all", "neurons")
     link("pages/3_Explorer.py", "Look at single neurons", "search", family)

@@ -226,8 +226,8 @@ if done:
         st.session_state["merge_report"] = done[0].run.id
     st.divider()
     st.subheader("Merged checkpoints", anchor=False)
-    left, right = st.columns([4, 1])
-    chosen = left.selectbox(
+    beside = st.container(horizontal=True)
+    chosen = beside.selectbox(
         "Merge",
         list(by_id),
         format_func=lambda id: by_id[id].name,
@@ -235,12 +235,11 @@ if done:
         label_visibility="collapsed",
         persist_state="session",
     )
-    right.button(
+    beside.button(
         "Open in the controls",
         key="merge_open",
         icon=":material/tune:",
         on_click=lambda: open_recipe(load(by_id[chosen].run.parameters["recipe"]).yaml, family),
-        width="stretch",
         help="Set the controls above to this merge's recipe, to change it and merge again",
     )
     draw_report(by_id[chosen], family)

@@ -4,6 +4,7 @@ import streamlit as st
 
 from nmerge_core.checkpoints import labels, open_checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.figures import style
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
@@ -87,12 +88,14 @@ if newly_named_run("evaluate"):
     st.session_state["evaluate_models"] = [names_of[reference] for reference in asked["models"]]
     st.session_state["evaluate_tasks"] = list(asked["tasks"])
     st.session_state["evaluate_limit"], st.session_state["evaluate_code"] = asked.get("limit"), asked.get("run_code")
+short = style.short_names(known)
 left, right = st.columns(2, gap="large")
 with left:
     names = st.multiselect(
         "Models",
         list(known),
         default=[*(member.label for member in family.members), *(m.name for m in merged[:1])],
+        format_func=lambda name: short.get(name, name),
         key="evaluate_models",
         help="The family, and every checkpoint merged from it",
         **KEPT,

@@ -86,7 +86,8 @@ def draw_table(table: pd.DataFrame) -> list[str]:
         selection_mode="multi-row",
         column_order=["state", "run", "kind", "family", "started", "took", "disk"],
         column_config={
-            "run": st.column_config.TextColumn(width="large"),
+            "run": st.column_config.TextColumn(width=320),
+            "took": st.column_config.TextColumn(alignment="right"),
             "started": st.column_config.DatetimeColumn(format="D MMM, HH:mm", timezone=st.context.timezone),
             "disk": st.column_config.NumberColumn(format="bytes", help="What its folder takes on the disk"),
         },

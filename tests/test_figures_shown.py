@@ -143,6 +143,13 @@ def test_contrast_is_wcags() -> None:
     assert style.contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.005)  # the known near miss
 
 
+@pytest.mark.parametrize(("step", "written"), [(0.0005, ",.4f"), (0.02, ",.2f"), (0.1, ",.1f"), (1, None), (50, None)])
+def test_labels_of_an_axis_have_as_many_decimals(step: float, written: str | None) -> None:
+    stops = panels.panels(["one"])["yaxis1"]["tickformatstops"]
+    found = [stop["value"] for stop in stops if stop["dtickrange"][0] <= step <= stop["dtickrange"][1]]
+    assert found == ([written] if written else [])
+
+
 def test_a_legend_has_as_many_lines_as_it_needs() -> None:
     assert panels.legend_room(["base", "math"]) == panels.legend_room([]) == panels.LEGEND
     # An entry of 28 characters takes 50 + 28 · 6.5 = 232 pixels: four in 1,000, so eleven have three lines.

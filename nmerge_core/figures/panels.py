@@ -63,6 +63,7 @@ def panels(
             "anchor": f"y{number}",
             "domain": [left, min(1, left + wide)],
             "title": {"text": x_title if index + columns >= len(titles) else ""},  # the lowest panel of each column
+            "tickformatstops": style.TICKS,
             **(xaxis or {}),
         }
         layout[f"yaxis{number}"] = {
@@ -70,6 +71,7 @@ def panels(
             "domain": [bottom, min(1, bottom + high)],
             "title": {"text": y_title if column == 0 else ""},
             "showticklabels": column == 0,
+            "tickformatstops": style.TICKS,
             **({} if index == 0 else {"matches": "y"}),
             **(yaxis or {}),
         }

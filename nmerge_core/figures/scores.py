@@ -126,7 +126,11 @@ def bars(
         }
         traces += [bars_of_task, written]
         layout[f"xaxis{index + 1}"] |= (
-            {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100]}  # one scale for all shares, and room for values
+            {
+                "range": [0, 120],
+                "tickvals": [0, 20, 40, 60, 80, 100],
+                "tickformatstops": [],
+            }  # one scale for all shares, and room for values
             if known.share
             else {"range": [0, 1.2 * float((rows["value"] + interval).max())]}
         )

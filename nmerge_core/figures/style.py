@@ -139,6 +139,13 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+# The labels of an axis have as many decimals as its steps need, and all as many: 0.30, 0.35, not 0.3, 0.35. (Plotly
+# takes it of an axis alone, not of a template's.)
+TICKS = [
+    {"dtickrange": [10.0**-decimals, 9.9 * 10.0**-decimals], "value": f",.{decimals}f"} for decimals in range(1, 7)
+]
+
+
 def template(dark: bool = False) -> dict[str, Any]:
     """The layout all figures share, as plotly takes it for a figure's `template`."""
     grid = "#2E353F" if dark else "#E3E6EB"

@@ -39,7 +39,7 @@ function laidOut({ graph, figure, excess }) {
   const full = document.fullscreenElement === graph;
   const width = graph.clientWidth;
   const names = figure.data.map((trace) => trace.name).join();
-  const layout = stacked({ height: 450, ...figure.layout }, width);
+  const layout = titled(stacked({ height: 450, ...figure.layout }, width), width);
   const fitted = withLegend(layout, excess[`${width} ${names}`] ?? 0, true);
   return { ...fitted, width, ...(full ? { height: window.innerHeight } : {}) };
 }

@@ -67,6 +67,6 @@ def text_columns(names: Sequence[str]) -> dict[str, ColumnConfig]:
 
 
 def decimals(numbers: Iterable[float]) -> str:
-    """The format of a column of numbers that gives the largest of them three significant digits, and all as many."""
-    largest = max(map(abs, numbers), default=0.0)
-    return f"%.{max(0, 2 - floor(log10(largest)))}f" if largest > 0 else "%.2f"
+    """The format of a column of numbers that gives the middle one three significant digits, all as many decimals."""
+    sizes = sorted(filter(None, map(abs, numbers)))
+    return f"%.{max(0, 2 - floor(log10(sizes[len(sizes) // 2])))}f" if sizes else "%.2f"

@@ -5,9 +5,21 @@ const NARROW = 230; // pixels that a panel needs, with text of FONT pixels
 const FONT = 13;
 const BETWEEN_COLUMNS = 0.035; // of the figure's width
 const BETWEEN_ROWS = 64; // pixels
+const LABELS = 100; // pixels left of a panel, of the labels of its vertical axis
+const CHARACTER = 7.2; // pixels, of a title
 
 // What Plotly calls the axis of a panel, counted from 0.
 const axisOf = (letter, index) => `${letter}axis${index ? index + 1 : ""}`;
+
+// The layout with titles of panels that are too long for a single column ending at its right, over the labels left of it.
+function titled(layout, width) {
+  const { panels, columns } = layout.meta ?? {};
+  if (!panels || columns > 1) return layout;
+  const room = (width - LABELS) / CHARACTER;
+  const moved = (title, index) =>
+    index < panels && title.text.replace(/<[^>]*>/g, "").length > room ? { ...title, x: 1, xanchor: "right" } : title;
+  return { ...layout, annotations: layout.annotations.map(moved) };
+}
 
 // The layout with its panels stacked for a width, and taller for it; or for a width and a height, as on paper.
 function stacked(layout, width, height) {

@@ -69,7 +69,10 @@ def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str],
     if form == "number":
         st.caption(f"{title} = **{number(found)}**", help=result["help"] or None)
     elif form == "models":
-        each = " · ".join(f"{verbatim(names.get(own, own))} **{number(value)}**" for own, value in found.items())
+        short = style.short_names(names.get(own, own) for own in found)
+        each = " · ".join(
+            f"{verbatim(name)} **{number(value)}**" for name, value in zip(short.values(), found.values(), strict=True)
+        )
         st.caption(f"{title}: {each}", help=result["help"] or None)
     elif form == "history":
         st.subheader(title, anchor=False)

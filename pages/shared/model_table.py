@@ -12,6 +12,7 @@ from pages.shared.recipe_controls import text_key
 from pages.shared.settings import put
 
 MANY = 5  # models from which on they have a row each
+SEEN, ROW = 20, 35  # rows that are seen at once, and the pixels of one
 MODEL = "Fine-tune"
 
 
@@ -94,6 +95,8 @@ def _edit(
         edited = st.data_editor(
             frame,
             hide_index=True,
+            height=ROW * (min(SEEN, len(models)) + 1) + 3,
+            row_height=ROW,
             disabled=[MODEL],
             key=f"{name}_{number}",
             column_config={
@@ -113,6 +116,7 @@ def _column(parameter: Parameter) -> Any:
         max_value=None if parameter.open_end else parameter.high,
         step=1 if parameter.whole else None,
         required=True,
+        format="%d" if parameter.whole else "%.2f",
     )
 
 

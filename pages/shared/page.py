@@ -48,7 +48,11 @@ STYLE = """<style>
 .stMainBlockContainer [data-testid="stPageLink"] a p { text-decoration: underline; text-underline-offset: .2em; }
 .stMainBlockContainer [data-testid="stPageLink"] a, .stMainBlockContainer [data-testid="stPageLink"] a * {
   color: light-dark(#1F5FA8, #7FB2E6); }
-@media (max-width: 640px) { .stMainBlockContainer { padding: 3.4rem 1rem 3rem; } }
+.stApp button[kind="primary"], .stApp [data-baseweb="tag"] { color: light-dark(#FFFFFF, #111418); }
+@media (max-width: 640px) {
+  .stMainBlockContainer { padding: 3.4rem 1rem 3rem; }
+  .stMainBlockContainer [data-testid="stHorizontalBlock"] { gap: 1rem; }
+}
 [class*="_exports"] { margin-top: -.9rem; }
 .nav-group { font-size: .72rem; letter-spacing: .06em; text-transform: uppercase; opacity: .6; margin: .5rem 0 -.6rem; }
 .nav-brand { font-size: 1.25rem; font-weight: 700; letter-spacing: -.01em; }

@@ -6,6 +6,7 @@ import streamlit as st
 
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
+from nmerge_core.figures import style
 from nmerge_core.input_parameters import Corpus, Tasks
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
@@ -33,15 +34,17 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     labelled = {model.label: model for model in family.models if model.label not in left_out}
     for label, why in left_out.items():
         st.caption(f"**{verbatim(label)}** is left out, as it does not fit the base. {verbatim(why)}")
+    short = style.short_names(labelled)
     chosen = st.multiselect(
         "Fine-tunes",
         list(labelled),
         default=list(labelled),
+        format_func=lambda label: short.get(label, label),
         key="merge_models",
         help="The models to merge, in order",
         **KEPT,
     )
-    middle, words, talk, right = st.columns(4)
+    middle, words, talk, right = st.columns([1.25, 1.15, 1.15, 0.9])
     dtype = middle.selectbox(
         "Written as",
         list(DTYPES),

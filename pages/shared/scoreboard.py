@@ -115,7 +115,9 @@ def _panels(
 def _draw(scores: pd.DataFrame, names: Sequence[str], colours: Mapping[str, str], key: str) -> None:
     figure = bars(scores, colours, names, base="base", dark=dark())
     show(figure, f"{key}_figure", scores, "scores")
-    st.dataframe(table(scores, names), hide_index=True, key=f"{key}_table")
+    told = table(scores, names)
+    right = {name: st.column_config.TextColumn(alignment="right") for name in told.columns[1:]}
+    st.dataframe(told, hide_index=True, key=f"{key}_table", column_config=right)
     st.caption("± and whiskers: 95 % confidence interval over the problems.")
 
 

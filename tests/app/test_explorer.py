@@ -113,11 +113,9 @@ def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
 
 @pytest.mark.parametrize(
     ("numbers", "expected"),
-    [([8.5, 8.39], "%.2f"), ([99.5, -3.0], "%.1f"), ([1234.5], "%.0f"), ([0.0123], "%.4f"), ([0.0], "%.2f")],
+    [([8.5, 8.39, 10.3], "%.2f"), ([99.5, -3.0], "%.1f"), ([1234.5], "%.0f"), ([0.0123], "%.4f"), ([0.0], "%.2f")],
 )
-def test_a_column_has_one_format_that_gives_its_largest_number_three_digits(
-    numbers: list[float], expected: str
-) -> None:
+def test_a_column_has_one_format_that_gives_its_middle_number_three_digits(numbers: list[float], expected: str) -> None:
     assert decimals(numbers) == expected
 
 
