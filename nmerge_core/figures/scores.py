@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 from nmerge_core.figures import style
 from nmerge_core.figures.panels import LEGEND, TITLE, cell, panels
 
+# One scale for all shares, and room for values.
+SHARES = {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100], "tickformatstops": []}
 Z_95 = 1.96  # standard errors on either side of a 95 % interval
 
 
@@ -126,13 +128,7 @@ def bars(
         }
         traces += [bars_of_task, written]
         layout[f"xaxis{index + 1}"] |= (
-            {
-                "range": [0, 120],
-                "tickvals": [0, 20, 40, 60, 80, 100],
-                "tickformatstops": [],
-            }  # one scale for all shares, and room for values
-            if known.share
-            else {"range": [0, 1.2 * float((rows["value"] + interval).max())]}
+            SHARES if known.share else {"range": [0, 1.2 * float((rows["value"] + interval).max())]}
         )
     return go.Figure(traces, layout)
 

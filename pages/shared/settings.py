@@ -11,6 +11,7 @@ from pages.shared.text import shortened, verbatim
 
 NOT_SETTINGS = ("family", "run")  # what every page looks at, and told of where it is read
 PUT = "settings_put"  # the key of what this visitor's pages have written into the address themselves
+DRAWN = "settings_drawn"  # of these, the names of those that the page as it stands has written
 TOLD = 60  # characters of a setting that cannot be
 
 
@@ -26,7 +27,7 @@ KEPT: Keeping = {"bind": "query-params", "persist_state": "session"}  # in the a
 
 def asked_settings() -> dict[str, list[str]]:
     """The settings in the address as it stands before the page's controls have taken them, without what was `put`."""
-    ours = st.session_state.get(PUT, {})
+    ours, st.session_state[DRAWN] = st.session_state.get(PUT, {}), set()
     asked = {name: st.query_params.get_all(name) for name in st.query_params if name not in NOT_SETTINGS}
     return {name: values for name, values in asked.items() if values != [ours.get(name)]}
 
@@ -34,10 +35,17 @@ def asked_settings() -> dict[str, list[str]]:
 def put(name: str, text: str | None) -> None:
     """Write a setting that no control of Streamlit's binds into the address, or take it out of it."""
     st.session_state.setdefault(PUT, {})[name] = text
+    st.session_state.setdefault(DRAWN, set()).add(name)
     if text is None:
         st.query_params.pop(name, None)
     elif st.query_params.get(name) != text:
         st.query_params[name] = text
+
+
+def take_back() -> None:
+    """Take out of the address what was `put` there for controls that are drawn no more."""
+    for name in st.session_state.get(PUT, {}).keys() - st.session_state.get(DRAWN, set()):
+        st.query_params.pop(name, None)
 
 
 def refused(asked: Mapping[str, Sequence[str]]) -> list[str]:

@@ -436,7 +436,9 @@ def test_many_models_are_a_table_that_is_kept_and_in_the_link(six: str, open_pag
 def test_a_table_s_recipe_goes_to_text_and_back(six: str, open_page: OpenPage) -> None:
     app = open_page(PAGE, family=six, merge_method="TIES-Merging")
     edit(app, 0, "Density", 0.5)
+    assert "merge_ties_density_tune 0" in app.query_params
     written_as_yaml(app)
+    assert "merge_ties_density_tune 0" not in app.query_params  # the text in the address says it
     edited = yaml.safe_load(app.text_area(key="merge_yaml").value)
     edited["models"][3]["parameters"]["density"] = 0.75
     app.text_area(key="merge_yaml").set_value(yaml.safe_dump(edited)).run()
