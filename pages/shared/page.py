@@ -48,7 +48,7 @@ STYLE = """<style>
 .stMainBlockContainer [data-testid="stPageLink"] a p { text-decoration: underline; text-underline-offset: .2em; }
 .stMainBlockContainer [data-testid="stPageLink"] a, .stMainBlockContainer [data-testid="stPageLink"] a * {
   color: light-dark(#1F5FA8, #7FB2E6); }
-.stApp button[kind="primary"], .stApp [data-baseweb="tag"] { color: light-dark(#FFFFFF, #111418); }
+.stApp button[kind="primary"], .stApp [data-tag], .stApp [data-tag] * { color: light-dark(#FFFFFF, #111418); }
 @media (max-width: 640px) {
   .stMainBlockContainer { padding: 3.4rem 1rem 3rem; }
   .stMainBlockContainer [data-testid="stHorizontalBlock"] { gap: 1rem; }

@@ -70,8 +70,8 @@ def _draw(drawn: Drawn, parameters: Sequence[Parameter], shared: dict[str, Any],
                 shared[parameter.name] = value
     if len(drawn.models) >= MANY and (tabled := [p for p in rows if p.per_model]):
         taken = model_table(drawn.method.name, tabled, drawn.models, drawn.known, drawn.family)
-        for own, values in zip(each, taken, strict=True):
-            own.update(values)
+        for own, typed in zip(each, taken, strict=True):
+            own.update(typed)
         rows = [p for p in rows if p not in tabled]
     for parameter in rows:
         if parameter.per_model:
