@@ -167,7 +167,10 @@ def draw(run: Run, category: str, neurons: Run, family: Family) -> str:
     st.dataframe(
         table[["group", "proportion", "neurons", "mean", "low", "high", "repeats"]],
         hide_index=True,
-        column_config={"neurons": st.column_config.NumberColumn(format="localized")},
+        column_config={
+            "neurons": st.column_config.NumberColumn(format="localized"),
+            **dict.fromkeys(("proportion", "mean", "low", "high"), st.column_config.TextColumn(alignment="right")),
+        },
         key="knockout_table",
     )
     return name
