@@ -148,6 +148,8 @@ def _wishes(file: Path, key: str, parent: str, node: yaml.ScalarNode, own_result
         yield f"{value}, which lm-eval does not have: a script of Hugging Face's evaluate"
     elif key == "use_prompt" and not node.value.startswith("qa-basic:") and node.value:
         yield f"{value}, prompts that are loaded by other means than lm-eval's"
+    elif key == "custom_generate":
+        yield f"{value}, a script that transformers runs to generate"
     elif key in ("storage_options", "download_config"):
         yield "settings of how data are fetched"
     elif key in ("data_files", "data_dir", "dataset_path") and _far_fetched(node.value):

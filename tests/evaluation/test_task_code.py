@@ -67,6 +67,7 @@ def ran(task: Path) -> bool:
         ("custom_dataset: !!python/object/apply:os.system [touch ran]\n", "python/object/apply:os.system"),
         ("use_prompt: promptsource:*\n", "use_prompt: promptsource"),
         ("use_prompt: prompts.yaml:one\n", "use_prompt: prompts.yaml"),
+        ("generation_kwargs: {custom_generate: ., trust_remote_code: true}\n", "custom_generate: ., a script"),
     ],
 )
 def test_code_of_a_task_is_refused_with_its_place(write: Write, more: str, said: str) -> None:
