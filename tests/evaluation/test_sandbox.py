@@ -151,6 +151,30 @@ def test_memory_bomb_is_bounded() -> None:
     assert "MemoryError" in run("x = []\nwhile True: x.append(bytes(10**7))").output
 
 
+def test_memory_of_the_kernel_is_bounded() -> None:
+    held = """
+import socket
+pairs, held = [], 0
+try:
+    while True:
+        one, other = socket.socketpair()
+        pairs += [one, other]
+        one.setblocking(False)
+        try:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
+        except PermissionError:
+            pass
+        try:
+            while True:
+                held += one.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+except OSError:  # no more files
+    assert 0 < held < 8 << 20, held
+"""
+    assert run(held) == Outcome(True, "")
+
+
 def test_no_process_and_no_mount_is_left() -> None:
     before = Path("/proc/self/mountinfo").read_text()
     run_programs(["pass", "while True: pass", "import os; os.kill(os.getpid(), 9)"], seconds=1)
