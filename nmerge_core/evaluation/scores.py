@@ -5,6 +5,7 @@ Values are as lm-eval gives them: accuracies, exact match and pass@1 in [0, 1], 
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from lm_eval import evaluator
 from lm_eval.api.metrics import mean
 
+from nmerge_core.cache import cache_root, task_file
 from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
@@ -27,6 +29,8 @@ from nmerge_core.progress import Progress, silent
 COLUMNS = ["model", "task", "metric", "value", "stderr", "samples", "run_dtype"]
 BATCH_SIZE = 64
 _JACKKNIFE_GROUPS = 20
+# What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
+_OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, re.error)
 
 
 class Evaluator:
@@ -77,7 +81,7 @@ class Evaluator:
         for reference, task in self._tasks:
             stage = f"{language_model.label} on {Path(reference).name.removesuffix('.yaml')}"
             with _reporting_code(stage, progress):
-                results = self._run(language_model, task, stage, progress)
+                results = self._run(language_model, reference, task, stage, progress)
             rows += _rows(results, task["tasks"])
         facts = {"model": language_model.label, "run_dtype": language_model.run_dtype}
         return pd.DataFrame(rows).assign(**facts)[COLUMNS]
@@ -104,7 +108,9 @@ class Evaluator:
         task = next(task["tasks"][name] for _, task in self._tasks if name in task["tasks"])
         return bool(task.higher_is_better().get(metric, True))
 
-    def _run(self, language_model: LanguageModel, task: Any, stage: str, progress: Progress) -> dict[str, Any]:
+    def _run(
+        self, language_model: LanguageModel, reference: str, task: Any, stage: str, progress: Progress
+    ) -> dict[str, Any]:
         while True:
             try:
                 return evaluator.evaluate(
@@ -119,6 +125,12 @@ class Evaluator:
                     raise
                 self._batch_size //= 2
                 torch.cuda.empty_cache()
+            except _OF_A_TASK as error:
+                if task_file(reference, cache_root()) is None:  # lm-eval's own task, in which nobody made a mistake
+                    raise
+                raise InputError(
+                    f"task '{reference}': lm-eval cannot score {language_model.label} on it – {type(error).__name__}: {error}"
+                ) from error
 
 
 def evaluate(

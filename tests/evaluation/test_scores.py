@@ -14,6 +14,7 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import Evaluator, evaluate
 from nmerge_core.evaluation.scores import COLUMNS, jackknife
 from nmerge_core.loading import load_model
+from tests.evaluation.test_tasks import DOCS, SUMS, write_task
 from tests.tiny import tiny_model
 
 TASKS = Path(__file__).parents[2] / "nmerge_core" / "demo" / "tasks"
@@ -232,3 +233,23 @@ def test_the_objective_is_the_mean_of_primary_metrics_and_larger_is_better(model
     assert evaluator.objective(scores, {second: 2}) == 0.5
     filtered = scores.assign(metric=["word_perplexity", "bits_per_byte", "exact_match,strict-match"])
     assert evaluator.objective(filtered) == evaluator.objective(scores)
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ({"filter_list": [{"name": "a", "filter": [{"function": "regex", "regex_pattern": "("}]}]}, "unterminated"),
+        ({"filter_list": [{"name": "a", "filter": [{"function": "custom", "filter_fn": "len"}]}]}, "not callable"),
+        ({"process_results": "exact"}, "TypeError"),
+        ({"doc_to_image": "picture"}, "multimodal"),
+        ({"generation_kwargs": {"until": ["\n"], "max_gen_toks": 2, "tempereture": 1}}, "tempereture"),
+    ],
+)
+def test_what_a_task_says_wrongly_of_scoring_is_the_tasks_mistake(
+    setting: dict[str, object], found: str, model: str, tmp_path: Path
+) -> None:
+    reference = write_task(tmp_path, SUMS | setting, DOCS)
+    with pytest.raises(InputError) as refused:
+        evaluate([model], [reference])
+    message = str(refused.value)
+    assert message.startswith(f"task '{reference}': lm-eval cannot score tiny on it – ") and found in message
