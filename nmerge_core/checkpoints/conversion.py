@@ -5,6 +5,7 @@ vision-language model) and in different pieces (experts apart, or stacked in one
 they are matched through what it would load them as.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ class Conversion:
         self._by_pattern = {pattern: each for each in self._converters for pattern in each.source_patterns}
         self._prefix = model.base_model_prefix
         self._state = model.state_dict()
+        self._optional = [*(model._keys_to_ignore_on_load_missing or ())]
+        self.tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
 
     def loaded(self, name: str) -> tuple[str, str | None]:
         """Return the name that a stored tensor is loaded under, and the pattern of the converter that takes it."""
@@ -63,6 +66,28 @@ class Conversion:
             found[loaded][pattern].append(name)
         ordered = {loaded: self._ordered(patterns) for loaded, patterns in found.items()}
         return {loaded: Stored(names) for loaded, names in ordered.items() if names}
+
+    def absent(self, names: Collection[str]) -> list[str]:
+        """Return which tensors of the model neither a stored one makes nor tying."""
+        loaded = [self.loaded(name) for name in names]
+        if any(pattern and len(self._by_pattern[pattern].target_patterns) > 1 for _, pattern in loaded):
+            return []  # one stored tensor makes several, of which one name is known here
+        found = {name for name, _ in loaded}
+        tied = {*self.tied} if found & {*self.tied.values()} else set()
+        missing = [name for name in self._state if name not in found and name not in tied]
+        return [name for name in missing if not any(re.search(pattern, name) for pattern in self._optional)]
+
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """Return which stored tensors make none of the model's."""
+        return [name for name in names if self.loaded(name)[0] not in self._state]
+
+    def misshapen(self, tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the model's tensors where a stored one that is loaded as it is has another."""
+        loaded = {name: self.loaded(name) for name in tensors}
+        plain = {
+            name: tuple(self._state[own].shape) for name, (own, by) in loaded.items() if not by and own in self._state
+        }
+        return {name: shape for name, shape in plain.items() if shape != tensors[name].shape}
 
     def _ordered(self, patterns: Mapping[str | None, list[str]]) -> tuple[str, ...]:
         pattern = next(iter(patterns))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.adapter_opening import open_adapter
 from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.described import check_described, with_embeddings
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.checkpoints.parameters import TIED, parameters
@@ -22,8 +23,9 @@ def open_checkpoint(reference: str) -> Checkpoint:
     are opened as `pickled` tells.
 
     Raises:
-        InputError: no such model, a file of it is missing, truncated or unreadable, it has no weights, or they are
-            quantised in a way that is not read; or its adapter is none that can be added to its weights.
+        InputError: no such model, a file of it is missing, truncated or unreadable, it has no weights, they are
+            quantised in a way that is not read, or are not those of the model that its configuration describes; or its
+            adapter is none that can be added to its weights.
     """
     model, *adapter = halves(reference)
     folder = resolve(model)
@@ -43,7 +45,8 @@ def open_checkpoint(reference: str) -> Checkpoint:
             if name in tensors:
                 raise InputError(f"{file}: tensor {name} is also in {tensors[name].file.name}; expected it once")
             tensors[name] = tensor
-    found = parameters(config, dequantised(model, config, tensors))
+    found = parameters(config, with_embeddings(folder, config, dequantised(model, config, tensors)))
+    check_described(folder, config, found.own)
     if found.untied:
         config[TIED] = False
     opened = Checkpoint(reference, folder, config, found.own, found.carried)

@@ -99,11 +99,11 @@ def never_runs(config: Mapping[str, Any], name: str, tensor: TensorInfo) -> bool
     if _BEYOND.search(name) or is_counter(tensor):
         return True
     layer = LAYER.match(name)
-    count = _layers(config, layer["tower"]) if layer else None
+    count = layers_of(config, layer["tower"]) if layer else None
     return bool(layer and count and int(layer["number"]) >= count)
 
 
-def _layers(config: Mapping[str, Any], tower: str) -> int | None:
+def layers_of(config: Mapping[str, Any], tower: str) -> int | None:
     """Return how many layers the configuration gives a tower; None where it does not say."""
     part: Any = config
     if _VISION.search(tower):

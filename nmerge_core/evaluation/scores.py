@@ -128,8 +128,9 @@ class Evaluator:
             except _OF_A_TASK as error:
                 if task_file(reference, cache_root()) is None:  # lm-eval's own task, in which nobody made a mistake
                     raise
+                found = f"{type(error).__name__}: {error}"
                 raise InputError(
-                    f"task '{reference}': lm-eval cannot score {language_model.label} on it – {type(error).__name__}: {error}"
+                    f"task '{reference}': lm-eval cannot score {language_model.label} on it – {found}"
                 ) from error
 
 

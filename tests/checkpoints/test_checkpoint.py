@@ -132,8 +132,10 @@ def test_family_report(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None
     half = checkpoints.write(tmp_path / "half", {name: value.half() for name, value in weights.items()}, rope_theta=5.0)
     for folder, tokens in ((base, {"a": 0, "b": 1}), (half, {"a": 0, "c": 1})):
         (Path(folder) / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
-    padded = checkpoints.write(tmp_path / "padded", {**weights, "model.embed_tokens.weight": torch.zeros(22, 8)})
-    cut = checkpoints.write(tmp_path / "cut", {**weights, "model.embed_tokens.weight": torch.zeros(1, 8)})
+    padded = checkpoints.write(
+        tmp_path / "padded", {**weights, "model.embed_tokens.weight": torch.zeros(22, 8)}, vocab_size=22
+    )
+    cut = checkpoints.write(tmp_path / "cut", {**weights, "model.embed_tokens.weight": torch.zeros(1, 8)}, vocab_size=1)
     report = inspect_family(base, [half, padded, cut, "nowhere"])
     facts = report.models[0]
     # Embeddings 20·8, per layer 2·8·8 + 2·4·8 attention and 3·12·8 MLP weights; point: 8 + 2·(8 + 4 + 4 + 8 + 8).

@@ -162,7 +162,7 @@ def test_only_the_model_s_own_weights_are_taken(tmp_path: Path, weights: Weights
 def test_a_large_file_s_fingerprint_samples_its_tensors(tmp_path: Path) -> None:
     blob = tmp_path / "blob"  # the Hub's cache links to files without a suffix
     write_large(blob)
-    model = write(tmp_path / "m", {})
+    model = write(tmp_path / "m", {}, model_type="mine")
     (tmp_path / "m/pytorch_model.bin").unlink()
     (tmp_path / "m/pytorch_model.bin").symlink_to(blob)
     before = fingerprint(open_checkpoint(model))
