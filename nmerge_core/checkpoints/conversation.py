@@ -87,12 +87,20 @@ def config_id(config: Mapping[str, Any], name: str) -> Any:
     return nested.get(f"{name}_token_id") if own is None and isinstance(nested, Mapping) else own
 
 
-def read_conversation(checkpoint: Checkpoint) -> Conversation:
-    """Read what stands beside a model's weights; an adapter's own templates and tokens come before the model's.
+def read_conversations(checkpoints: Sequence[Checkpoint]) -> list[Conversation]:
+    """Read what stands beside the weights of models that belong together.
+
+    A model without tokenizer has the tokens of the first one that has a tokenizer, as where its rows are merged. An
+    adapter's own templates and tokens come before its model's.
 
     Raises:
         InputError: a file is not what it should be.
     """
+    known = next((found for each in checkpoints if (found := known_vocabulary(each))), None)
+    return [_read(checkpoint, known) for checkpoint in checkpoints]
+
+
+def _read(checkpoint: Checkpoint, known: Vocabulary | None) -> Conversation:
     folder = beside = checkpoint.folder
     if checkpoint.adapter and (own := checkpoint.adapter.file.parent) and (own / CONFIG).exists():
         beside = own
@@ -102,7 +110,7 @@ def read_conversation(checkpoint: Checkpoint) -> Conversation:
         special=read_special(beside),
         config=checkpoint.config,
         generation=read_json(generation, "it says how to generate") if generation.exists() else None,
-        vocabulary=known_vocabulary(checkpoint),
+        vocabulary=known_vocabulary(checkpoint, known),
     )
 
 
@@ -158,9 +166,9 @@ def told_differences(checkpoints: Sequence[Checkpoint]) -> list[tuple[str, str]]
     """Say of the models how one talks to them otherwise than to the first: names, and in what; alike ones together.
 
     Raises:
-        InputError: as `read_conversation`.
+        InputError: as `read_conversations`.
     """
-    first, *others = [read_conversation(checkpoint) for checkpoint in checkpoints]
+    first, *others = read_conversations(checkpoints)
     _, *names = labels([checkpoint.reference for checkpoint in checkpoints])
     told: dict[str, list[str]] = {}
     for name, other in zip(names, others, strict=True):

@@ -12,7 +12,7 @@ from nmerge_core.checkpoints.conversation import (
     Conversation,
     config_id,
     is_ids,
-    read_conversation,
+    read_conversations,
     token_text,
     told_differences,
 )
@@ -71,7 +71,7 @@ def merged_conversation(
             template or the end tokens that the recipe chooses.
     """
     names = labels([checkpoint.reference for checkpoint in checkpoints])
-    spoken = [read_conversation(checkpoint) for checkpoint in checkpoints]
+    spoken = read_conversations(checkpoints)
     choice, ids = recipe.chat_template or TemplateChoice(AUTO), vocabulary.ids()
     text = choice.text(recipe.path)
     lacking = [_lacking(each, ids, each.templates if text is None else {}) for each in spoken]

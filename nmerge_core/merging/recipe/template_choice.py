@@ -1,5 +1,6 @@
 """The recipe's key `chat_template`: how one talks to the merge, where an answer ends, how it generates."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ _NAMED = {
     "'<|im_end|>' + '\\n'}}{% endfor %}\n{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\n"
 }
 _OF_MERGEKIT = ("alpaca", "exaone", "llama3", "mistral")
+_OF_TRANSFORMERS = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")  # a tag that it adds to Jinja's
 _SUFFIXES = (".jinja", ".jinja2", ".j2", ".txt")
 
 
@@ -35,14 +37,26 @@ class TemplateChoice:
         """Return the template where it is no model's; `find` says where its file is.
 
         Raises:
-            InputError: there is no such file, or it is no text.
+            InputError: there is no such file, it is no text, or Jinja cannot read the template.
         """
         if self.kind == "file":
             file = find(self.source)
             if not file.is_file():
                 raise InputError(f"{_KEY}: expected a file with a chat template, found none at {file.absolute()}")
-            return read_text(file)
-        return _NAMED.get(self.source, self.source) if self.kind == "text" else None
+            return _checked(read_text(file), f"{_KEY}: {file}")
+        return _checked(_NAMED.get(self.source, self.source), _KEY) if self.kind == "text" else None
+
+
+def _checked(template: str, where: str) -> str:
+    """Return a template; raises InputError where transformers could not render it for what is wrong in its syntax."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    plain = _OF_TRANSFORMERS.sub("", template)
+    try:
+        Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+    except TemplateSyntaxError as error:
+        raise InputError(f"{where}: expected a chat template, found (line {error.lineno}) {error.message}") from error
+    return template
 
 
 def read_template_choice(recipe: Mapping[str, Any], references: Sequence[str]) -> TemplateChoice | None:

@@ -264,12 +264,31 @@ def test_an_adapter_brings_its_own_template(talkers, tmp_path: Path) -> None:
         (3, "found 3"),
         ("llama3", "'llama3' is a template of mergekit's own; write its text into a file"),
         ("nowhere.jinja", "nowhere.jinja"),
+        ("{{ bos_token }}\n{% for m in messages %}", "found (line 2) Unexpected end of template"),
+        ("{{ bos_token", "found (line 1) unexpected end of template"),
     ],
 )
 def test_what_is_no_template_is_refused(talkers, tmp_path: Path, choice: object, said: str) -> None:
     with pytest.raises(InputError) as error:
         estimate(recipe_of(talkers, "chat", chat_template=choice), tmp_path / "out")
     assert str(error.value).startswith("recipe, key 'chat_template': ") and said in str(error.value)
+
+
+def test_tags_that_transformers_adds_are_no_mistake(talkers, tmp_path: Path) -> None:
+    spoken = "{%- generation %}{{ m['content'] }}<|im_end|>{% endgeneration -%}"
+    template = f"{{% for m in messages %}}{spoken}{{% break %}}{{% endfor %}}"
+    found = merged(recipe_of(talkers, "chat", chat_template=template), tmp_path / "out")
+    assert found.tokenizer.apply_chat_template(HI, tokenize=False) == "ab<|im_end|>"
+
+
+@pytest.mark.parametrize("without", ["base", "plain"])
+def test_a_model_without_tokenizer_ends_as_the_ones_with_it_say(talkers, tmp_path: Path, without: str) -> None:
+    """Its rows are merged as theirs, so its end token is not another one."""
+    shutil.copytree(getattr(talkers, without), tmp_path / without)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / without / file).unlink()
+    models = {"base": talkers.base, "plain": talkers.plain, without: str(tmp_path / without)}
+    assert not [told for told in inspect_family(models["base"], [models["plain"]]).warnings if "ends at" in told]
 
 
 def test_a_broken_file_is_named(talkers, tmp_path: Path) -> None:
