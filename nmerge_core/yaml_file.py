@@ -94,7 +94,8 @@ def read_mapping(source: Path | str, keys: Iterable[str], name: str = "text") ->
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not readable as YAML ({_told(error)})") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{where}: expected a mapping with {', '.join(keys)}; found {type(content).__name__}")
+        found = "nothing" if content is None else type(content).__name__
+        raise InputError(f"{where}: expected a mapping with {', '.join(keys)}; found {found}")
     return dict(content)
 
 
@@ -117,6 +118,8 @@ def load(text: str | bytes, where: str, loader: type[Loader] = Loader) -> Any:
 
 def _told(error: yaml.YAMLError) -> str:
     """Say in a line what is wrong and where; the text has no other name than the file's."""
+    if isinstance(error, yaml.composer.ComposerError) and "single document" in str(error.context):
+        return f"expected one document, found another in line {error.problem_mark.line + 1}; write each to its own file"
     return short(re.sub(r'in "<[a-z ]+>", ', "in ", " ".join(str(error).split())), 500)
 
 

@@ -43,7 +43,7 @@ def read(text: str | bytes, folder: Path) -> dict:
         ("{1: a, 0x1: b}", "found the key 1 a second time"),
         ('a: "\\0"', "found a NUL, or half a character"),
         ("? [a]\n: b", "found unhashable key"),
-        ("a: 1\n---\na: 2", "expected a single document"),
+        ("a: 1\n---\na: 2", "expected one document, found another in line 2"),
         (b"a: \xff", "invalid leading UTF-8"),
         ("\ta: 1", "cannot start any token"),
     ],

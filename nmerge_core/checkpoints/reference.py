@@ -11,6 +11,8 @@ from nmerge_core.errors import InputError, short
 
 COLUMNS = {"layer", "category", "intersection", "id", "text"}  # of tables that have one for each model too
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_ADDRESS = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
+_REVISION = re.compile(r"([\w.-]+/[\w.-]+)@([\w.-]+)")
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.tiktoken"]
 _PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json", "adapter_model.bin"]
 # What lies beside a model and is none of it: other forms of its weights, and what training left.
@@ -108,7 +110,8 @@ def resolve(reference: str, config: str = "config.json") -> Path:
         )
     if not is_hub_id(reference):
         expected = f"expected a folder with {config} and weights, or a Hub id"
-        raise InputError(f"{short(reference)}: no such folder; {expected} (looked in {os.getcwd()})")
+        hint = _hint(reference)
+        raise InputError(f"{short(reference)}: no such folder; {expected} (looked in {os.getcwd()}){hint}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -127,6 +130,16 @@ def resolve(reference: str, config: str = "config.json") -> Path:
             f"{short(reference)}: no such folder here, and the Hub did not give a model of that id ({reason}); "
             "check the spelling, the connection, or `hf auth login`"
         ) from error
+
+
+def _hint(reference: str) -> str:
+    """Say how a model of the Hub is named whose address, or one revision, was given."""
+    if address := _ADDRESS.match(reference):
+        return f"; write its id: {address[1]}"
+    if revision := _REVISION.fullmatch(reference):
+        fetch = f"hf download {revision[1]} --revision {revision[2]} --local-dir DIR"
+        return f"; for one revision of a model run `{fetch}`, and name that folder"
+    return ""
 
 
 def check_labels(labels: Sequence[str], where: str) -> None:

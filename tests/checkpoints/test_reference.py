@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from nmerge_core.checkpoints import absolute, halves, on_this_machine
-from nmerge_core.checkpoints.reference import from_folder
+from nmerge_core.checkpoints.reference import from_folder, resolve
+from nmerge_core.errors import InputError
 
 
 def test_a_hub_model_is_here_once_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +45,18 @@ def test_a_reference_counts_from_a_folder(tmp_path: Path) -> None:
     assert from_folder("elsewhere/m", tmp_path) == "elsewhere/m"
     assert from_folder("gone", tmp_path) == f"{tmp_path}/gone"  # no Hub id: a folder that is not there
     assert absolute("m") == "m"  # of the working directory
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("https://huggingface.co/lab/m", "write its id: lab/m"),
+        ("https://huggingface.co/lab/m/tree/main", "write its id: lab/m"),
+        ("lab/m@v1.0", "hf download lab/m --revision v1.0 --local-dir DIR"),
+        ("m", "expected a folder with config.json and weights, or a Hub id"),
+    ],
+)
+def test_what_is_nearly_a_hub_id_says_how_it_is_named(reference: str, said: str) -> None:
+    with pytest.raises(InputError, match="no such folder") as refused:
+        resolve(reference)
+    assert said in str(refused.value)

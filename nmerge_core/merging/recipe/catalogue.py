@@ -20,7 +20,7 @@ def chosen(name: str | None) -> list[Method]:
     if name is None:
         return list(known.values())
     if name not in known:
-        near = get_close_matches(name, known, 1)
+        near = get_close_matches(name.casefold(), known, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise InputError(f"method '{name}': expected one of {', '.join(known)}{hint}")
     return [known[name]]

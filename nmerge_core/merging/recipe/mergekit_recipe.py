@@ -39,6 +39,12 @@ KEYS: tuple[str, ...] = (
     "out_dtype",
 )
 KEYS += ("tokenizer", "tokenizer_source", "chat_template")
+# Keys of recipes for its other commands, and what to do with one of those.
+OF_OTHERS: Mapping[str, str] = dict.fromkeys(
+    ("experts", "gate_mode", "experts_per_token", "shared_experts"),
+    "of a recipe for mergekit-moe, which makes a mixture of experts; that command reads it. Here models become one of "
+    "their own kind: name them under 'models', with a merge_method",
+) | {"name": "of mergekit-multi, whose recipes have names; leave it out, and name the folder that one writes in others"}
 _OURS = ("engine", "seed")
 _TOKENIZERS = ("tokenizer", "tokenizer_source", "source")  # keys that name a model, or whose tokens by a word
 
@@ -132,7 +138,7 @@ def read_mergekit(content: Mapping[str, Any]) -> MergekitRecipe:
             raise InputError(f"recipe (mergekit): unknown key {shown(key)}; {hint}")
     method = content.get("merge_method")
     if method not in METHODS:
-        near = get_close_matches(str(method), METHODS, 1)
+        near = get_close_matches(str(method).casefold(), METHODS, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         expected = f"expected one of {', '.join(METHODS)}"
         raise InputError(f"recipe, key 'merge_method' (mergekit): {expected}; found {shown(method)}{hint}")
@@ -171,11 +177,24 @@ def renamed(content: Any, name: Callable[[str], str]) -> Any:
     return {key: value if key == "parameters" else _named(key, value, name) for key, value in content.items()}
 
 
+def reference(value: Any, key: str) -> str:
+    """Return what names a model; raises InputError where it is no text, saying how mergekit's long form is written."""
+    if isinstance(value, str):
+        return value
+    expected = f"recipe, key '{key}': expected a folder, a Hub id, or MODEL+ADAPTER, found {shown(value)}"
+    named = [_path(value.get(each)) for each in ("model", "lora")] if isinstance(value, Mapping) else []
+    short = "+".join(each for each in named if each)
+    raise InputError(f"{expected}; write `{key.rpartition('.')[2]}: {short}`" if short else expected)
+
+
+def _path(given: Any) -> str:
+    path = given.get("path", given.get("model")) if isinstance(given, Mapping) else given
+    return path if isinstance(path, str) else ""
+
+
 def _named(key: str, value: Any, name: Callable[[str], str]) -> Any:
     if key in ("model", "base_model") and value is not None:
-        if not isinstance(value, str):
-            raise InputError(f"recipe, key '{key}': expected a folder or Hub id, found {shown(value)}")
-        return name(value)
+        return name(reference(value, key))
     if key in _TOKENIZERS and isinstance(value, str):
         return value if value in (BASE, UNION) else name(value)
     return renamed(value, name)

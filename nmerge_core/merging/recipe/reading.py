@@ -24,6 +24,8 @@ _KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template",
 # mergekit's parameters where they say what a method does anyway: people's recipes have them, so they are left unused.
 _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {"int8_mask": (True, False), "rescale": (False,), "density": (1,)}
 
+_CALLED = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
+
 
 def load_recipe(source: Source) -> Recipe:
     """Read a recipe from a YAML file, YAML text or a mapping.
@@ -36,14 +38,16 @@ def load_recipe(source: Source) -> Recipe:
     for key in content:
         if key in mergekit.KEYS and key not in _KEYS:
             raise InputError(f"recipe: key '{key}' is mergekit's own; {mergekit.elsewhere()}, or leave the key out")
-    name = str(content.get("merge_method"))
+        if key in mergekit.OF_OTHERS:
+            raise InputError(f"recipe: key '{key}' is {mergekit.OF_OTHERS[key]}")
+    name = str(content.get("merge_method", ""))
     method = find_method(name)
     _known(content, _KEYS, "recipe", method)
     if method is None:
         raise _no_method(name)
     base = content.get("base_model")
-    if base is not None and not isinstance(base, str):
-        raise InputError(f"recipe, key 'base_model': expected a folder or Hub id, found {shown(base)}")
+    if base is not None:
+        mergekit.reference(base, "base_model")
     if method.needs_base and not base:
         raise InputError(f"recipe, key 'base_model': {name} merges differences from a base; name its folder or Hub id")
     entries = tuple(entry for entry in _entries(content.get("models"), method) if not _is_base(entry, base, method))
@@ -93,9 +97,9 @@ def _no_method(name: str) -> InputError:
     if name in mergekit.METHODS:
         return InputError(f"recipe, key 'merge_method': '{name}' is one of mergekit's methods; {mergekit.elsewhere()}")
     available = methods()
-    near = get_close_matches(name, available, 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; found {shown(name)}{hint}")
+    near = get_close_matches(name.casefold(), (*available, *mergekit.METHODS), 1)
+    found = f"found {shown(name)}" + (f"; did you mean '{near[0]}'?" if near else "") if name else "the key is missing"
+    return InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; {found}")
 
 
 def _known(content: Mapping[str, Any], keys: Iterable[str], where: str, method: Method | None = None) -> None:
@@ -126,11 +130,12 @@ def _entries(models: Any, method: Method) -> list[ModelEntry]:
     entries = []
     for index, entry in enumerate(models):
         where = f"models[{index}]"
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("model"), str):
+        if not isinstance(entry, Mapping) or entry.get("model") is None:
             expected = "expected {model: path-or-id, parameters: …}"
             raise InputError(f"recipe, key '{where}': {expected}, found {shown(entry)}")
         _known(entry, ("model", "parameters"), f"recipe, {where}", method)
-        entries.append(ModelEntry(entry["model"], _parameters(entry.get("parameters"), method, where, per_model=True)))
+        model = mergekit.reference(entry["model"], f"{where}.model")
+        entries.append(ModelEntry(model, _parameters(entry.get("parameters"), method, where, per_model=True)))
     return entries
 
 
@@ -176,7 +181,8 @@ def _dtype(content: Mapping[str, Any], key: str, known: Sequence[str] = tuple(DT
     if isinstance(dtype, str):
         dtype = dtype.removeprefix("torch.")
     if dtype is not None and (not isinstance(dtype, str) or dtype not in known):
-        raise InputError(f"recipe, key '{key}': expected one of {', '.join(known)}; found {shown(dtype)}")
+        hint = f"; write {_CALLED[dtype]}" if isinstance(dtype, str) and _CALLED.get(dtype) in known else ""
+        raise InputError(f"recipe, key '{key}': expected one of {', '.join(known)}; found {shown(dtype)}{hint}")
     return dtype
 
 

@@ -63,6 +63,10 @@ def read_choice(recipe: Mapping[str, Any], references: Sequence[str]) -> Tokeniz
     if not isinstance(content, Mapping):
         expected = "expected base, union, one of the recipe's models, or {source: …, tokens: …}"
         raise InputError(f"{_KEY}: {expected}; found {shown(content)}")
+    if "pad_to_multiple_of" in content:
+        raise InputError(
+            f"{_KEY}: 'pad_to_multiple_of' is mergekit's; leave it out: a merge has the rows of its tokens"
+        )
     check_keys(content, ("source", "tokens"), _KEY)
     tokens = content.get("tokens") or {}
     if not isinstance(tokens, Mapping):

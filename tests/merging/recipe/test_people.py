@@ -78,6 +78,38 @@ def test_what_means_nothing_here_says_what_to_write(made: dict[str, str], expect
     assert expected in str(error.value)
 
 
+LINEAR = "merge_method: linear\nmodels: [{model: m}, {model: n}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (LINEAR.replace("linear", "LINEAR"), "found 'LINEAR'; did you mean 'linear'?"),
+        (LINEAR.replace("linear", "Slerp"), "found 'Slerp'; did you mean 'slerp'?"),
+        ("models: [{model: m}]", "the key is missing"),
+        (LINEAR + "base_model: {model: {path: b, revision: main}, lora: l}", "write `base_model: b+l`"),
+        ("merge_method: linear\nmodels: [{model: {model: m, lora: {path: l}}}]", "write `model: m+l`"),
+        ("merge_method: linear\nmodels: [{model: {model: {path: m}}}]", "write `model: m`"),
+        ("merge_method: linear\nmodels: [{model: [m]}]", "expected a folder, a Hub id, or MODEL+ADAPTER, found ['m']"),
+        ("base_model: b\ngate_mode: hidden\nexperts: [{source_model: m}]", "of a recipe for mergekit-moe"),
+        (LINEAR + "name: first", "mergekit-multi"),
+        (LINEAR + "---\n" + LINEAR, "found another in line 3; write each to its own file"),
+        (LINEAR + "dtype: bf16", "found 'bf16'; write bfloat16"),
+        (LINEAR + "out_dtype: torch.half", "write float16"),
+        (
+            LINEAR + "tokenizer: {source: union, pad_to_multiple_of: 8}",
+            "'pad_to_multiple_of' is mergekit's; leave it out",
+        ),
+        ("# nothing\n\n", "found nothing"),
+    ],
+)
+def test_recipes_of_other_commands_and_in_other_forms(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        load_recipe(tmp_path / "recipe.yaml")
+    assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_names_count_from_here_and_else_from_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipes, here = tmp_path / "recipes", tmp_path / "here"
     for folder in (recipes / "base", recipes / "math", recipes / "both", recipes / "lora", here / "both"):
