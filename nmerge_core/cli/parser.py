@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from os.path import expanduser
+from os.path import exists, expanduser
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,8 @@ from nmerge_core.parameters import Choice, Flag, Numbers, Parameter
 from nmerge_core.runs.kinds import KINDS, RECIPE, SWEEP
 from nmerge_core.settings import DEVICE, FINE_TUNES, MARGIN, MODEL, MODELS, TOP_K
 from nmerge_core.version import __version__
+
+_LONGEST_NAME, _LONGEST_PATH = 200, 2000  # bytes; Linux' own bounds leave room for the names of unfinished files
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -174,6 +176,9 @@ def _path(text: str) -> Path:
     if path.startswith("~"):
         user, _, _ = text.partition("/")
         raise argparse.ArgumentTypeError(f"{shown(text)}: there is no user {user}; a folder of that name is ./{user}")
+    parts = [len(os.fsencode(part)) for part in Path(path).parts]
+    if not exists(path) and (max(parts, default=0) > _LONGEST_NAME or sum(parts) > _LONGEST_PATH):
+        raise argparse.ArgumentTypeError(f"{shown(text)}: expected names of at most {_LONGEST_NAME} bytes")
     return Path(path)
 
 

@@ -208,6 +208,9 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["compare", "d", "--top-k", "ten"], "--top-k: expected a whole number in [1, 50]"),
         (["cosine", "a", "b", "--out", "nowhere/at/all.csv"], "there is no folder"),
         (["merge", "r.yaml", "~no-such-user/x"], "there is no user ~no-such-user"),
+        (["merge", "r.yaml", "o" * 201], "expected names of at most 200 bytes"),
+        (["cosine", "a", "b", "--out", f"{'o' * 300}.csv"], "expected names of at most 200 bytes"),
+        (["classify", "m", "--corpus", "c", "--out", "o/" * 3000], "expected names of at most 200 bytes"),
         ([], "COMMAND"),
     ],
 )
