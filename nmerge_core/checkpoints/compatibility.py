@@ -198,7 +198,7 @@ def carried(base: Checkpoint) -> list[str]:
 def not_floats(model: Checkpoint) -> list[str]:
     """Say, in no or one sentence, which weights of a model are in no format that is merged."""
     odd = [f"{tensor} is {info.dtype}" for tensor, info in model.tensors.items() if info.dtype not in FLOATS]
-    expected = f"expected floating-point weights ({', '.join(FLOATS)})"
+    expected = f"expected floating-point weights ({', '.join(FLOATS)}), not quantised ones"
     return [f"{label(model.reference)}: {expected}: {some(odd)}; dequantise it first"] if odd else []
 
 

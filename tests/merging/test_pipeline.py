@@ -314,3 +314,11 @@ def test_estimate_follows_the_methods_inside_neuronmerge(family, tmp_path: Path)
     assert estimate(solved, tmp_path / "out").solving
     with pytest.raises(InputError, match="key 'calibration': nowhere: no such corpus"):
         estimate(neuronmerge(family, family.neurons, calibration="nowhere"), tmp_path / "out")
+
+
+def test_a_model_that_is_named_twice_is_told(family, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.symlink_to(family.models[0])
+    told = estimate(recipe_of(family, [family.models[0], family.models[1], str(again)]), tmp_path / "out").warnings
+    twice = f"{again}: the same model as {family.models[0]}, which the recipe has already; it is merged twice"
+    assert [each for each in told if "the same model" in each] == [twice]

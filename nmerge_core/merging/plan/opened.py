@@ -1,7 +1,7 @@
 """A recipe's models, opened from their headers alone and found to fit together."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os.path import exists, expanduser
 from pathlib import Path
@@ -13,6 +13,7 @@ from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.heads import compare_labels
 from nmerge_core.checkpoints.matching import as_family
+from nmerge_core.checkpoints.reference import same_model
 from nmerge_core.checkpoints.written_config import left_out
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
@@ -87,7 +88,7 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
     warnings += [told for model in opened[1:] for told in config_warnings(opened[0], model)]
-    warnings += carried(opened[0])
+    warnings += [*carried(opened[0]), *_named_again(recipe.references)]
     warnings += [*left_out(stream.donor, vocabulary.tokenizer), *vocabulary.warnings, *conversation.warnings]
     stream = replace(stream, vocabulary=vocabulary.rows)
     return Opened(recipe, stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
@@ -121,6 +122,16 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
         return open_recipe(recipe, device)
     _check_filters(recipe, opened.stream.donor)
     return replace(opened, recipe=recipe, stream=replace(opened.stream, differences=recipe.method.needs_base))
+
+
+def _named_again(references: Sequence[str]) -> list[str]:
+    """Say which models a recipe names more than once, in whatever spelling."""
+    pairs = [(one, other) for index, one in enumerate(references) for other in references[:index]]
+    return [
+        f"{one}: the same model as {other}, which the recipe has already; it is merged twice"
+        for one, other in pairs
+        if same_model(one, other)
+    ]
 
 
 def _looked_beside(recipe: Recipe, reference: str) -> str:
