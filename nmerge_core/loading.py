@@ -9,7 +9,6 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -26,6 +25,7 @@ from nmerge_core.checkpoints import Checkpoint, label, open_checkpoint
 from nmerge_core.checkpoints.adapter import Adapter
 from nmerge_core.checkpoints.adapter_opening import find_tensor
 from nmerge_core.checkpoints.rows import torch_dtype
+from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
 from nmerge_core.number_format import AUTO, ITEM_BYTES, choose_format
@@ -74,8 +74,8 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
         logging.warning(chosen.remark)
     place = _place(device, checkpoint.parameters * ITEM_BYTES[chosen.name])
     plain = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}.get(checkpoint.quantised)
+    tokenizer = load_tokenizer(checkpoint)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         loaded: Any = kind.from_pretrained(
             checkpoint.folder,
             **({"quantization_config": plain(dequantize=True)} if plain else {}),
@@ -90,11 +90,7 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{reference}: transformers cannot load the model or its tokenizer ({reason})") from error
-    if not tokenizer("a")["input_ids"]:  # without its files transformers makes an empty one
-        raise InputError(
-            f"{reference}: no tokenizer; expected tokenizer.json beside the weights, copy the base model's"
-        )
+        raise InputError(f"{reference}: transformers cannot load the model ({reason})") from error
     model, found = loaded  # as `output_loading_info` asks; its types do not tell
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])

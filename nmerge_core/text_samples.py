@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.corpus import Corpus, load_corpus
 from nmerge_core.errors import InputError
 
@@ -49,14 +50,12 @@ def sequences(
     The draw depends on the seed and the category's name alone, not on which other categories are asked for.
 
     Raises:
-        InputError: a category gives no token, or a number is out of range.
+        InputError: a category gives no token, the base has no tokenizer, or a number is out of range.
     """
     for name, value, least in (("samples", samples, 1), ("max_length", max_length, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"{name}: expected a whole number from {least}, found {value}")
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    tokenizer = load_tokenizer(base)
     drawn = {}
     for category in dict.fromkeys(categories):
         texts = [exemplar.text for exemplar in corpus.exemplars if exemplar.category == category]

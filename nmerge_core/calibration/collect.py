@@ -115,7 +115,8 @@ def cached(
 
     The folder's name in the cache tells what is in it: model, texts, parameters, kind of device and `VERSION`.
     """
-    identity = [kind, fingerprint(checkpoint), load_corpus(corpus, [category]).fingerprint, category]
+    alone = fingerprint(open_checkpoint(checkpoint.reference))  # without a head that its family gave it
+    identity = [kind, alone, load_corpus(corpus, [category]).fingerprint, category]
     identity += [str(samples), str(seed), kind_of(choose_device(device)), str(VERSION)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = cache_root() / "statistics" / f"{kind}-{key}"

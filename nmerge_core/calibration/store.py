@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.checkpoints import Checkpoint, TensorInfo, fingerprint
+from nmerge_core.checkpoints import Checkpoint, TensorInfo, fingerprint, open_checkpoint
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_object, reading
@@ -58,9 +58,10 @@ def open_statistics(folder: str | Path, kind: str, model: Checkpoint) -> Statist
     found, of = meta["kind"], meta["model_fingerprint"]
     if found != kind:
         raise InputError(f"{folder}: expected statistics of kind {kind}, found {found}; collect them with {made}")
-    if of != fingerprint(model):
+    own = fingerprint(open_checkpoint(model.reference))  # as it is by itself, without a head that its family gave it
+    if of != own:
         raise InputError(
-            f"{folder}: expected statistics of {model.reference} ({fingerprint(model)}), found those of "
+            f"{folder}: expected statistics of {model.reference} ({own}), found those of "
             f"{meta['model']} ({of}); collect them of this model, or name the folder of its own"
         )
     tensors: dict[str, TensorInfo] = {}

@@ -143,9 +143,17 @@ def test_a_model_that_transformers_builds_otherwise_is_named(qwen2: str, corpus:
     folder = tmp_path / "odd"
     shutil.copytree(qwen2, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
-    with pytest.raises(InputError, match=r"odd: expected tensor model.embed_tokens.weight of shape \[300, 32\]"):
+    (folder / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 4}))
+    with pytest.raises(InputError, match=r"odd: expected tensor model.layers.0.self_attn.k_proj.weight of shape"):
         collect(str(folder), corpus, "gram", tmp_path / "out")
+
+
+def test_a_model_without_tokenizer_is_refused(qwen2: str, corpus: str, tmp_path: Path) -> None:
+    shutil.copytree(qwen2, tmp_path / "model")
+    for file in (tmp_path / "model").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(InputError, match="tokenizer"):
+        collect(str(tmp_path / "model"), corpus, "gram", tmp_path / "out", categories=CATEGORIES)
 
 
 def test_a_model_that_is_no_language_model_is_refused(qwen2: str, corpus: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nmerge_core.calibration.collect import collect
 from nmerge_core.errors import Cancelled, InputError
@@ -297,6 +297,23 @@ def test_statistics_are_collected_on_the_way_once(tuned: Path, tmp_path: Path, m
         ("code", ["code"], 3),
         ("math", ["math"], 3),
     ]
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_a_tied_model_merges_with_one_that_has_a_head(tuned: Path, tmp_path: Path, method: str, monkeypatch) -> None:
+    """Of the head, which is measured in one of them, it is the mean."""
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tuned / "code", tmp_path / "code")
+    file, config = tmp_path / "code/model.safetensors", tmp_path / "code/config.json"
+    weights = load_file(file)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
+    save_file(weights, file, {"format": "pt"})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tie_word_embeddings": False}))
+    models = [{"model": str(each)} for each in (tuned / "math", tmp_path / "code")]
+    parameters = {"corpus": str(tuned / "corpus"), "samples": 3}
+    found = merged(load_recipe({"merge_method": method, "models": models, "parameters": parameters}), tmp_path / "out")
+    tied = load_file(tuned / "math/model.safetensors")["model.embed_tokens.weight"]
+    torch.testing.assert_close(found["lm_head.weight"], (tied + weights["lm_head.weight"]) / 2)
 
 
 @pytest.mark.parametrize("method", KINDS)

@@ -131,15 +131,8 @@ def check(context: Context, values: Values) -> None:
 def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's Gram matrices, and the linear layers whose texts leave directions of the input unseen."""
     found = context.statistics(values, "gram")
-    for other in found[1:]:
-        if other.grams != found[0].grams:
-            raise InputError(
-                f"{other.folder}: expected Gram matrices of the same linear layers as in {found[0].folder}, found "
-                "others; collect both with this version"
-            )
-
     make = partial(_read_system, found, context.stream.device, values.shared["scale"])
-    systems, grams = Recent(make), found[0].grams
+    systems, grams = Recent(make), context.grams(found)
     warnings: dict[tuple, str] = {}
     for done, name in enumerate(context.names):
         context.progress("Input correlations", done, len(context.names), "tensors")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nmerge_core.checkpoints.heads import is_head
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
@@ -245,6 +246,23 @@ class Context:
                     f"{next(iter(covered), 'none')} …; save the model as that one is saved, and collect them again"
                 )
         return found
+
+    def grams(self, statistics: "Sequence[Statistics]") -> dict[str, str]:
+        """Return which Gram matrix belongs to each weight, in all models; a head that some of them tie has none.
+
+        Raises:
+            InputError: they are of other linear layers than the first model's.
+        """
+        first, unlike = statistics[0], set[str]()
+        for other in statistics[1:]:
+            own = {name for name, _ in other.grams.items() ^ first.grams.items()}
+            if not all(map(is_head, own)):
+                raise InputError(
+                    f"{other.folder}: expected Gram matrices of the same linear layers as in {first.folder}, found "
+                    "others; collect both with this version"
+                )
+            unlike |= own
+        return {name: gram for name, gram in first.grams.items() if name not in unlike}
 
     def prepared_by(
         self, values: Values, statistics: "Sequence[Statistics]", data: Any, warnings: Sequence[str] = ()
