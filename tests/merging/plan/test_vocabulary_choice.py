@@ -135,7 +135,7 @@ def test_head_and_embeddings_of_other_sizes(grown, tmp_path: Path) -> None:
         ({"tokenizer_sorce": "base"}, "unknown key 'tokenizer_sorce'; did you mean 'tokenizer_source'?"),
         (
             {"tokenizer": {"source": "base", "pad_to_multiple_of": 8}},
-            "unknown key 'pad_to_multiple_of'; known keys: source",
+            "'pad_to_multiple_of' is mergekit's; leave it out",
         ),
         ({"tokenizer": {"tokens": ["<a>"]}}, "tokens: expected {token: {source: …}}, found ['<a>']"),
         ({"tokenizer": {"tokens": {"<a>": "m"}}}, "tokens.<a>: expected {source: …, force: true or false}, found 'm'"),
