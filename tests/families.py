@@ -160,10 +160,10 @@ FAMILIES = (
     Family(
         "Qwen3-MoE, experts stacked",
         "Qwen3MoeConfig",
-        _DECODER | _MOE | {"head_dim": 4},
-        [],  # see `neuron_ids`
+        _DECODER | _MOE | {"head_dim": 4, "mlp_only_layers": [0]},
+        _GATED,  # those of experts: see `neuron_ids`
         _PRE_NORM,
-        neurons=(EXPERTS * MOE_F,) * LAYERS,
+        neurons=(F, EXPERTS * MOE_F),
         save={"save_original_format": False},
         note="as `save_pretrained(…, save_original_format=False)` writes them: (experts, out, in)",
     ),
