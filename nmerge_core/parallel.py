@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, with_
     """
     if with_torch:
         torch.get_num_threads()  # of this thread, before torch takes the pool's number for everyone's
+        if torch.cuda.is_initialized():
+            _load_linear_algebra()
     workers = threads()
     with ThreadPoolExecutor(workers, initializer=_work_alone if with_torch else None) as pool:
         remaining = iter(items)
@@ -33,6 +36,12 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, with_
         finally:
             for future in pending:
                 future.cancel()
+
+
+@cache
+def _load_linear_algebra() -> None:
+    """Have torch load its decompositions on a GPU now: threads that are first to ask for one at once fail."""
+    torch.linalg.eigh(torch.eye(2, dtype=torch.float64, device="cuda"))
 
 
 def _work_alone() -> None:

@@ -53,8 +53,8 @@ def assert_as_merged(live: LiveMerge, recipe: Recipe, out: Path) -> None:
     written = load_file(out / "model.safetensors")
     assert written.keys() == set(live.family.names)
     for name, weights in written.items():
-        assert torch.equal(live.weights(name), weights), name
-    own = dict(live.language_model.model.named_parameters())
+        assert torch.equal(live.weights(name).cpu(), weights), name
+    own = {name: weights.cpu() for name, weights in live.language_model.model.named_parameters()}
     assert all(torch.equal(own[name].to(weights.dtype), weights) for name, weights in written.items() if name in own)
 
 

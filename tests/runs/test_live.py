@@ -58,6 +58,7 @@ def test_what_cannot_follow_says_what_to_do(family, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="finds coefficients by running the models on texts: start the merge"):
         ask(content(family, "sublin", calibration=family.corpus))
     _LIVE.release()
+    monkeypatch.setattr(models, "choose_device", lambda: "cpu")
     monkeypatch.setattr(models, "total_memory", lambda: 200_000)
     with pytest.raises(InputError, match=r"these 3 models and their merge take 0\.0 GB, and 0\.0 GB of memory"):
         ask(content(family, "linear"))
