@@ -47,8 +47,7 @@ class ResidentStream(Stream):
 
     def _bits(self, rows: Rows) -> RawBits:
         """Return rows of a tensor in every checkpoint, (checkpoints, entries); those of one block without a copy."""
-        whole = self.rows(rows.name)[0]
-        step, columns = whole.stop - whole.start, self.donor.architecture.matrix(rows.name).columns
+        step, columns = self.step(rows.name), self.donor.architecture.matrix(rows.name).columns
         first = rows.start // step
         blocks = self.bits[rows.name][first : -(-rows.stop // step)]
         joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)

@@ -76,12 +76,16 @@ class Stream:
 
     def rows(self, name: str) -> list[Rows]:
         """Cut a tensor into blocks."""
-        matrix, count = self.donor.architecture.matrix(name), self.count(name)
-        if not matrix.columns:
+        count, step = self.count(name), self.step(name)
+        if not self.donor.architecture.matrix(name).columns:
             return []
-        elements = BLOCK_ELEMENTS if self.device == CPU else _DEVICE_BLOCK_ELEMENTS
-        step = max(_RUN if matrix.transposed else 1, elements // max(1, matrix.columns))
         return [Rows(name, start, min(start + step, count)) for start in range(0, count, step)]
+
+    def step(self, name: str) -> int:
+        """Return how many rows of a tensor a block has, its last one aside."""
+        matrix = self.donor.architecture.matrix(name)
+        elements = BLOCK_ELEMENTS if self.device == CPU else _DEVICE_BLOCK_ELEMENTS
+        return max(_RUN if matrix.transposed else 1, elements // max(1, matrix.columns))
 
     def plain(self, name: str) -> bool:
         """Whether a tensor's entries can be taken as they are stored (`entries`), for compiled loops on a CPU."""
