@@ -1,10 +1,13 @@
 """Ask a merge that was never written: its answer follows the controls, beside those of the models it is made of."""
 
+import re
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
@@ -43,6 +46,7 @@ def draw_live(recipe: Recipe, family: Family) -> None:
         placeholder="Type the beginning of a text, a problem of one of the tasks, say; the merge continues it",
         **KEPT,
     )
+    begin_with(family)
     if not prompt.strip():
         return
     try:
@@ -68,6 +72,30 @@ def draw_live(recipe: Recipe, family: Family) -> None:
             except (InputError, TimeoutError, RuntimeError) as error:
                 st.warning(verbatim(error))
     st.caption(f"{found['tensors']} of {found['of']} tensors merged anew in {style.duration(found['seconds'])}.")
+
+
+def begin_with(family: Family) -> None:
+    """Buttons that put the beginning of a text of each category of the family's corpus into the prompt."""
+    try:
+        beginnings = examples(family.corpus) if family.corpus else {}
+    except InputError:  # the Models page tells of it
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        for category, beginning in beginnings.items():
+            take = partial(st.session_state.update, merge_prompt=beginning)
+            st.button(f"Example: {verbatim(category)}", key=f"merge_example_{category}", on_click=take, type="tertiary")
+
+
+@st.cache_data(ttl=60, max_entries=8, show_spinner=False)
+def examples(corpus: str) -> dict[str, str]:
+    """The beginning of the first text of each category: up to the first word of its last line, or half of one line."""
+    found = {}
+    for exemplar in load_corpus(corpus).exemplars:
+        *lines, last = exemplar.text.rstrip().split("\n")
+        words = re.findall(r"\s*\S+", last)
+        kept = "".join(words[: 1 if lines else -(-len(words) // 2)])
+        found.setdefault(exemplar.category, "\n".join([*lines, kept]))
+    return found
 
 
 def named(recipe: Recipe) -> list[str]:

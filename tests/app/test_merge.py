@@ -460,7 +460,13 @@ def test_the_merge_answers_a_prompt_as_its_controls_are_moved(
 ) -> None:
     monkeypatch.setattr(client, "ask", lambda question, timeout=0.0, **asked: operations.QUESTIONS[question](**asked))
     known = models(tiny_cache)
+    make_family(tiny_cache)
     app = open_page(PAGE, merge_method="Task arithmetic")
+    app.button(key="merge_example_math").click().run()
+    first = json.loads((tiny_cache / "corpus" / "math.jsonl").read_text().splitlines()[0])["text"]
+    assert (
+        first.startswith(app.text_area(key="merge_prompt").value) and app.text_area(key="merge_prompt").value != first
+    )
     app.text_area(key="merge_prompt").set_value("2 + 2 =").run()
     shown = []
     for number, scale in enumerate((0.5, 1.5)):
