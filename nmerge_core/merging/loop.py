@@ -84,10 +84,7 @@ def merge_rows(
         tensor = method.merge(block, values, prepared).add_(block.base).to(torch_dtype(target.dtype))
         if bool(tensor.isfinite().all()):
             return tensor
-    raise InputError(
-        f"tensor {target.name}: rows {rows.start} to {rows.stop - 1} of the merge hold entries that {target.dtype} "
-        "cannot hold (infinite or NaN); write another 'dtype' (bfloat16, float32), or lower weights and lambda"
-    )
+    raise _does_not_fit(target, rows)
 
 
 def _merge_compiled(
@@ -103,9 +100,19 @@ def _merge_compiled(
 
 
 def _carry(donor: Checkpoint, rows: Rows, target: TensorInfo) -> None:
-    """Copy rows of a tensor that no forward pass reads."""
-    values = donor.read_carried(rows.name, rows.start, rows.stop).to(torch_dtype(target.dtype))
-    write_matrix(target, Matrix(target.rows, target.row_elements), rows.start, raw_bits.bits_of(values))
+    """Copy rows of a tensor that no forward pass reads; what is not finite may stand there, but does not come of it."""
+    values = donor.read_carried(rows.name, rows.start, rows.stop)
+    bits = raw_bits.bits_of(values.to(torch_dtype(target.dtype)))
+    if not raw_bits.all_finite(bits, target.dtype) and values.isfinite().all():
+        raise _does_not_fit(target, rows)
+    write_matrix(target, Matrix(target.rows, target.row_elements), rows.start, bits)
+
+
+def _does_not_fit(target: TensorInfo, rows: Rows) -> InputError:
+    return InputError(
+        f"tensor {target.name}: rows {rows.start} to {rows.stop - 1} of the merge hold entries that {target.dtype} "
+        "cannot hold (infinite or NaN); write another 'dtype' (bfloat16, float32), or lower weights and lambda"
+    )
 
 
 def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:
