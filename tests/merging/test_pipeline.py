@@ -135,7 +135,7 @@ def test_every_mismatch_is_listed_at_once(family, tmp_path: Path) -> None:
 
 
 def test_every_model_that_cannot_be_opened_is_listed_too(family, tmp_path: Path) -> None:
-    kinds = ["truncated", "shape", "pickled", "folder", "header"]
+    kinds = ["truncated", "pickled", "folder", "header", "shape"]  # those that cannot be opened come first
     models = [broken(family, tmp_path, kind) for kind in kinds]
     (tmp_path / "target").mkdir()
     with pytest.raises(InputError) as caught:
@@ -242,6 +242,11 @@ def test_neuronmerge_says_what_it_needs(family, tmp_path: Path) -> None:
         merge(load_recipe(recipe), tmp_path / "out")
     with pytest.raises(InputError, match=r"nowhere/neurons.parquet: missing"):
         merge(load_recipe({**recipe, "parameters": {"neurons": "nowhere"}}), tmp_path / "out")
+    with pytest.raises(InputError, match=r"damaged/neurons.parquet: damaged, found something else than was written"):
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged/neurons.parquet").write_bytes(b"PAR1")
+        merge(load_recipe({**recipe, "parameters": {"neurons": str(tmp_path / "damaged")}}), tmp_path / "out")
+    shutil.rmtree(tmp_path / "damaged")
     with pytest.raises(InputError, match=r"'parameters.calibration' \(neuronmerge\): expected the folder of a corpus"):
         merge(load_recipe({**recipe, "parameters": {"neurons": family.neurons}}), tmp_path / "out")
     assert left_in(tmp_path) == []

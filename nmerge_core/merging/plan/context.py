@@ -12,6 +12,7 @@ from nmerge_core.checkpoints.heads import is_head
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import read_parquet
 from nmerge_core.merging.compute.entrywise import total_weight
 from nmerge_core.merging.compute.order_statistics import (
     Magnitudes,
@@ -307,13 +308,11 @@ class Context:
 
 
 def _categories(folder: Path, top_k: int | None, margin: int | None) -> "pd.DataFrame":
-    file = folder / "neurons.parquet"
+    file, columns = folder / "neurons.parquet", ["layer", "neuron", "category"]
     if not file.exists():
         raise InputError(f"{file}: missing; expected the folder of a classification (`classify MODEL … --out DIR`)")
     if top_k is None and margin is None:
-        import pandas as pd  # takes half a second that most merges need not spend
-
-        return pd.read_parquet(file, columns=["layer", "neuron", "category"])
+        return read_parquet(file, columns)[columns]
     from nmerge_core.activations.store import open_classification
     from nmerge_core.classification import neuron_categories
 
