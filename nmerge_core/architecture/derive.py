@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nmerge_core.architecture.config_keys import OWN_CODE, TEXT, VOCABULARY, WIDTHS
 from nmerge_core.architecture.matrices import Matrix, Shape, matrices
 from nmerge_core.architecture.mlps import MlpLayer, NeuronMap, find_mlps, has_mlps
 from nmerge_core.architecture.towers import LAYER, of_language, towers
@@ -24,8 +25,6 @@ _AFTER_ATTENTION = "post_attention_layernorm."
 _T5_SUBLAYER = re.compile(r"layer\.\d+\.")
 _EMBEDDING = re.compile(r"embed|(?:^|\.)(?:wte|wpe|shared)\.")
 _NORM = re.compile(r"norm|layrnorm|(?:^|\.)ln_f\.")  # CLIP spells pre_layrnorm
-_WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")  # families differ in the name
-OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class Architecture:
     d_model: int
     depth: int
     vocabulary: int
-    tied: bool
     unknown: str  # why its neurons are not known; empty where they are
     _mlps: tuple[MlpLayer, ...] = field(repr=False)
     _matrices: Mapping[str, Matrix] = field(repr=False)
@@ -119,7 +117,7 @@ class Architecture:
 
 def derive(reference: str, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Architecture:
     """Derive the architecture of a model from its configuration and its tensors' shapes; messages name `reference`."""
-    text = {**config, **(config.get("text_config") or {})}
+    text = {**config, **(config.get(TEXT) or {})}
     seen, all_towers = matrices(shapes), towers(shapes)
     counted = {tower: all_towers[tower] for tower in of_language(all_towers)}
     # Lists of modules beside the layers may have numbers too.
@@ -143,10 +141,9 @@ def derive(reference: str, config: Mapping[str, Any], shapes: Mapping[str, Shape
     numbers = [(tower, number) for tower, own_numbers in counted.items() for number in own_numbers]
     return Architecture(
         model_type=model_type,
-        d_model=mlps[0].d_model if mlps else next((int(text[key]) for key in _WIDTHS if text.get(key)), 0),
+        d_model=mlps[0].d_model if mlps else next((int(text[key]) for key in WIDTHS if text.get(key)), 0),
         depth=len(numbers),
-        vocabulary=int(text.get("vocab_size") or 0),
-        tied=bool(config.get("tie_word_embeddings", False)),
+        vocabulary=int(text.get(VOCABULARY) or 0),
         unknown=unknown,
         _mlps=mlps,
         _matrices=seen,

@@ -10,6 +10,7 @@ from nmerge_core.checkpoints.conversion import conversion_of
 from nmerge_core.checkpoints.header import FLOATS, TensorInfo
 from nmerge_core.checkpoints.pickled import PICKLED, reader
 from nmerge_core.checkpoints.reference import resolve
+from nmerge_core.checkpoints.tying import TIED, said_tied
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
 
@@ -154,7 +155,7 @@ def _tied(
     paths: Mapping[str, TensorInfo], config: AdapterConfig, model: Checkpoint
 ) -> tuple[Mapping[str, TensorInfo], tuple[str, ...]]:
     """Take what is stored of a tied head as of the embedding, whose tensor it is; return it with a warning if due."""
-    if f"{_HEAD}.weight" in model.tensors or not model.config.get("tie_word_embeddings", True):
+    if f"{_HEAD}.weight" in model.tensors or said_tied(model.config) is False:
         return paths, ()
     head = [path for path in paths if path.startswith(f"{_HEAD}.")]
     embedding = [path for path in paths if not _EMBEDDINGS.isdisjoint(path.split("."))]
@@ -163,7 +164,7 @@ def _tied(
     if not config.weight_tying and (saved or all(trained)):
         raise InputError(
             f"{config.file}: the adapter was trained with a head apart from the embedding, which {model.reference} "
-            "ties into one tensor; expected 'ensure_weight_tying', or a model saved with 'tie_word_embeddings': false"
+            f"ties into one tensor; expected 'ensure_weight_tying', or a model saved with '{TIED}': false"
         )
     warning = (
         "the adapter changes the embedding or the head alone, which this model ties into one tensor; "

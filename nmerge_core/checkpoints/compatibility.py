@@ -1,157 +1,41 @@
-"""Can these models be merged? Answered from headers and small files alone, with every reason against it."""
+"""Can these models be merged? Every reason against it, and all that is to be said of a merge of them."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
+from nmerge_core.architecture.config_keys import ACTIVATIONS, ACTIVE_EXPERTS, HEADS, KV_HEADS, LAYERS
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.config_difference import Difference, config_differences
-from nmerge_core.checkpoints.conversation import told_differences
 from nmerge_core.checkpoints.header import FLOATS
 from nmerge_core.checkpoints.heads import compare_labels, is_head, unlike_heads
-from nmerge_core.checkpoints.matching import as_family
-from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.checkpoints.reference import label
-from nmerge_core.checkpoints.vocabulary import (
-    compare,
-    counts_tokens,
-    known_vocabulary,
-    read_vocabulary,
-    some,
-    vocabulary_of,
-)
-from nmerge_core.errors import InputError
+from nmerge_core.checkpoints.vocabulary import counts_tokens, read_vocabulary, some, vocabulary_of
+from nmerge_core.errors import InputError, shown
 
-# Same shapes with another value of these would still be another division of the weights; families differ in names.
-_HEADS = ("num_attention_heads", "num_heads", "n_head")
-_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj")
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
-_EXPERTS = ("num_experts_per_tok", "norm_topk_prob")
-_SAME_CONFIG = {"model_type", *_LAYERS, *_HEADS, "num_key_value_heads", "head_dim", *_ACTIVATIONS, *_EXPERTS}
-_TEXT = "text_config"  # of a model with several towers
+# Same shapes with another value of these would still be another division of the weights.
+_SAME_CONFIG = {"model_type", *LAYERS, *HEADS, KV_HEADS, "head_dim", *ACTIVATIONS, ACTIVE_EXPERTS, "norm_topk_prob"}
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the headers say of one model; `neuronal` and `point` count parameters of weight neurons and of the rest.
-
-    Of a model of several towers d_model and heads are the first's, layers are all. `d_ffn` is the number of neurons of
-    the widest layer, `least_d_ffn` that of the narrowest, None where the neurons of the family are not known.
-    """
-
-    reference: str
-    label: str
-    model_type: str
-    layers: int
-    d_model: int
-    d_ffn: int | None
-    least_d_ffn: int | None
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    parameters: int
-    neuronal: int
-    point: int
-    bytes: int
-    dtype: str
-    shards: int
-    tied: bool
-
-    @property
-    def neurons(self) -> str:
-        """How many neurons a layer has, in words: '96', '96–512' where layers differ, or 'not known'."""
-        if self.d_ffn is None:
-            return "not known"
-        return f"{self.d_ffn:,}" if self.least_d_ffn == self.d_ffn else f"{self.least_d_ffn:,}–{self.d_ffn:,}"
-
-
-@dataclass(frozen=True)
-class FamilyReport:
-    """The facts of each model, base first, and what speaks against merging them."""
-
-    models: tuple[ModelFacts, ...]
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-    needs_tokenizer: bool = False  # whether a recipe has to say whose vocabulary the merge has
-
-    @property
-    def mergeable(self) -> bool:
-        """Whether nothing speaks against merging, by a recipe that names a tokenizer where one is needed."""
-        return not self.errors
-
-
-def inspect_family(base: str, models: Sequence[str]) -> FamilyReport:
-    """Compare fine-tunes with their base: architecture, tensors, shapes, dtypes, vocabulary and tokenizer.
-
-    Returns the report also where models cannot be opened: the reasons are among its errors.
-    """
-    facts, errors, warnings = [], [], []
-    opened: list[Checkpoint] = []
-    for reference in (base, *models):
-        try:
-            checkpoint = open_checkpoint(reference)
-            facts.append(model_facts(checkpoint))
-            opened.append(checkpoint)
-        except InputError as error:
-            errors.append(str(error))
-            if reference == base:
-                return FamilyReport((), tuple(errors), ())
-    opened = as_family(opened[0], opened[1:])
-    warnings += carried(opened[0])
-    for checkpoint in opened:
-        if checkpoint.adapter:
-            warnings += [f"{label(checkpoint.reference)}: {warning}" for warning in checkpoint.adapter.warnings]
+def compare_family(models: Sequence[Checkpoint]) -> tuple[list[str], list[str]]:
+    """List what speaks against merging the models of a family, base first, and what is to be said of their merge."""
+    base, *others = models
+    errors = not_floats(base) + [reason for model in others for reason in mismatches(base, model)]
+    warnings = carried(base)
+    for model in models:
+        warnings += [f"{label(model.reference)}: {told}" for told in (model.adapter.warnings if model.adapter else ())]
+    warnings += [told for model in others for told in config_warnings(base, model)]
     try:
-        for checkpoint in opened[1:]:
-            errors += mismatches(opened[0], checkpoint)
-            warnings += _warnings(opened[0], checkpoint)
-        unlike, told = compare_labels(opened)
-        errors, warnings = errors + unlike, warnings + told + conversation_warnings(opened)
+        unlike, told_of_labels = compare_labels(models)
     except InputError as error:
-        errors.append(str(error))
-    needs_tokenizer = any(_conflicting(opened[0], checkpoint) for checkpoint in opened[1:])
-    warnings = list(dict.fromkeys(warnings))  # the base's own once
-    return FamilyReport(tuple(facts), tuple(errors), tuple(warnings), needs_tokenizer)
-
-
-def model_facts(checkpoint: Checkpoint) -> ModelFacts:
-    """Collect the facts of one model."""
-    architecture = checkpoint.architecture
-    config: Mapping[str, Any] = checkpoint.config.get(_TEXT) or checkpoint.config
-    heads = next((int(config[key]) for key in _HEADS if key in config), 0)
-    dtypes = Counter[str]()
-    for tensor in checkpoint.tensors.values():
-        dtypes[tensor.dtype] += tensor.elements
-    widths = () if architecture.unknown else [mlp.d_ffn for mlp in architecture.layers]
-    neuronal = sum(t.elements for name, t in checkpoint.tensors.items() if architecture.matrix(name).neuronal)
-    return ModelFacts(
-        reference=checkpoint.reference,
-        label=label(checkpoint.reference),
-        model_type=architecture.model_type,
-        layers=architecture.depth,
-        d_model=architecture.d_model,
-        d_ffn=max(widths, default=None),
-        least_d_ffn=min(widths, default=None),
-        heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        vocabulary=architecture.vocabulary,
-        parameters=checkpoint.parameters,
-        neuronal=neuronal,
-        point=checkpoint.parameters - neuronal,
-        bytes=checkpoint.bytes,
-        dtype="+".join(dtype for dtype, _ in dtypes.most_common()),
-        shards=len(checkpoint.files),
-        tied=architecture.tied,
-    )
+        return [*errors, str(error)], warnings
+    return errors + unlike, warnings + told_of_labels
 
 
 def mismatches(base: Checkpoint, model: Checkpoint) -> list[str]:
     """List what makes `model` unmergeable with `base`, a sentence each, naming key or tensor."""
     name = label(model.reference)
     found = [
-        f"{name}: config.json, key '{each.key}': expected {each.base!r} as in the base, "
-        f"found {each.model!r}; it is not a fine-tune of this base"
+        f"{name}: config.json, key '{each.key}': expected {shown(each.base)} as in the base, "
+        f"found {shown(each.model)}; it is not a fine-tune of this base"
         for each in config_differences(base.config, model.config)
         if _is_decisive(each)
     ]
@@ -202,14 +86,6 @@ def not_floats(model: Checkpoint) -> list[str]:
     return [f"{label(model.reference)}: {expected}: {some(odd)}; dequantise it first"] if odd else []
 
 
-def conversation_warnings(models: Sequence[Checkpoint]) -> list[str]:
-    """Say how one talks to models otherwise than to their base, and what decides how one talks to their merge."""
-    return [
-        f"{names}: {told}; a merge has what most of its models have, or whose the recipe's 'chat_template' names"
-        for names, told in told_differences(models)
-    ]
-
-
 def _is_decisive(difference: Difference) -> bool:
     """Whether models cannot be merged for it; a key that one of them leaves out is told by the shapes."""
     key = difference.key.rpartition(".")[2]
@@ -239,29 +115,3 @@ def _without_tokens(checkpoint: Checkpoint, base: Checkpoint | None = None) -> s
         return "" if found else f"{checkpoint.folder} has no tokenizer.json"
     except InputError as error:
         return str(error)
-
-
-def _conflicting(base: Checkpoint, model: Checkpoint) -> bool:
-    ours = known_vocabulary(base)
-    theirs = known_vocabulary(model, ours)
-    difference = compare(ours, theirs) if ours and theirs else None
-    return difference is not None and difference.conflicting
-
-
-def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
-    name = label(model.reference)
-    found = []
-    dtypes = [{tensor.dtype for tensor in checkpoint.tensors.values()} for checkpoint in (base, model)]
-    if dtypes[0] != dtypes[1]:
-        found.append(f"{name}: dtype {'+'.join(sorted(dtypes[1]))} where the base has {'+'.join(sorted(dtypes[0]))}")
-    found += config_warnings(base, model)
-    try:
-        ours = read_vocabulary(base)
-        theirs, known = read_vocabulary(model), vocabulary_of(model, ours)
-    except InputError as error:
-        return [*found, str(error)]
-    if ours is None or theirs is None:
-        found.append(f"{name if theirs is None else label(base.reference)}: no tokenizer.json to compare tokens by")
-    if ours and known and (difference := compare(ours, known)):
-        found.append(difference.describe(name))
-    return found

@@ -3,25 +3,28 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.architecture.config_keys import TEXT
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.checkpoints.vocabulary import CONFIG, Vocabulary, known_vocabulary
 from nmerge_core.errors import InputError, short, shown
+from nmerge_core.small_file import read_small
 
 TEMPLATE, TEMPLATES, GENERATION = "chat_template.jinja", "additional_chat_templates", "generation_config.json"
 SPECIAL_MAP, PROCESSOR_TEMPLATE = "special_tokens_map.json", "chat_template.json"
 DEFAULT = "default"  # the template that is used unless another is asked for
 SPECIAL = ("bos", "eos", "pad")  # NAME_token in the tokenizer's files, NAME_token_id in the others
-TEXT = "text_config"  # where a model of several towers has the ids
 _IDS = re.compile(r".*_token_ids?|(?:begin_)?suppress_tokens|bad_words_ids")  # settings that hold ids of tokens
 _OF_THE_PROGRAM = re.compile(r"transformers_version|_from_model_config|use_cache|return_dict.*|output_.*")
 # What these are where nothing is said; some versions of transformers write that out.
 _NEUTRAL = dict.fromkeys(("temperature", "top_p", "typical_p", "repetition_penalty", "length_penalty", "num_beams"), 1)
 _NEUTRAL |= {"num_beam_groups": 1, "num_return_sequences": 1, "encoder_repetition_penalty": 1, "top_k": 50}
+_LARGEST = 10_000_000  # bytes of a template
 _SHOWN = 60  # characters of a setting in a message
 _LISTED = 8  # end tokens, or settings, in a message
 
@@ -128,21 +131,31 @@ def read_templates(folder: Path) -> dict[str, str]:
         if not (folder / name).exists():
             continue
         given = read_json(folder / name, "").get("chat_template")
-        if isinstance(given, list):
-            pairs = [(each.get("name"), each.get("template")) for each in given if isinstance(each, Mapping)]
-            given = dict(pairs) if len(pairs) == len(given) else given
-        templates = {DEFAULT: given} if isinstance(given, str) else given
-        if templates is None or templates == "":
+        if given is None or given == "":
             continue
-        if not isinstance(templates, dict) or not all(
-            isinstance(each, str) for each in (*templates, *templates.values())
-        ):
+        pairs = _named(given)
+        if not all(map(_is_template, pairs)):
             raise InputError(
-                f"{folder / name}: key 'chat_template': expected a template or a list of {{name, template}}, found "
-                f"{type(given).__name__}"
+                f"{folder / name}, key 'chat_template': expected a template or a list of {{name, template}}, each name "
+                f"one that a file can have, found {shown(given)}"
             )
-        return templates
+        return dict(pairs)
     return {}
+
+
+def _named(given: Any) -> list[tuple[Any, Any]]:
+    """Return what stands under `chat_template` as names and templates."""
+    if isinstance(given, Mapping):
+        return list(given.items())
+    entries = given if isinstance(given, list) else [{"name": DEFAULT, "template": given}]
+    return [(each.get("name"), each.get("template")) if isinstance(each, Mapping) else (None, each) for each in entries]
+
+
+def _is_template(template: tuple[Any, Any]) -> bool:
+    """Whether this is a name that a file in the folder of templates can have, and a text."""
+    name, text = template
+    plain = isinstance(name, str) and name not in ("", "..") and Path(name).name == name and "\0" not in name
+    return plain and isinstance(text, str)
 
 
 def read_special(folder: Path) -> dict[str, Any]:
@@ -155,10 +168,10 @@ def read_special(folder: Path) -> dict[str, Any]:
 
 
 def read_text(file: Path) -> str:
-    """Read a template; raises InputError where it is no text."""
+    """Read a template; raises InputError where it cannot be read, is no text, or larger than any."""
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        return StringIO(read_small(file, _LARGEST).decode(), newline=None).read()  # line ends as open() gives them
+    except UnicodeDecodeError as error:
         raise InputError(f"{file}: expected a chat template, not readable as text ({error})") from error
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.architecture.config_keys import TEXT
 from nmerge_core.checkpoints.conversation import (
     DEFAULT,
     GENERATION,
@@ -12,7 +13,6 @@ from nmerge_core.checkpoints.conversation import (
     SPECIAL_MAP,
     TEMPLATE,
     TEMPLATES,
-    TEXT,
     Conversation,
     config_id,
     read_special,

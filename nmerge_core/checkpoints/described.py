@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.architecture.towers import towers
+from nmerge_core.architecture import towers
+from nmerge_core.architecture.config_keys import TEXT, VOCABULARY, WIDTHS
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.checkpoints.parameters import TIED, embeddings_of, head_of, layers_of, says_tied
+from nmerge_core.checkpoints.parameters import layers_of
+from nmerge_core.checkpoints.tying import embeddings_of, head_of, said_tied, ties_stored_head
 from nmerge_core.checkpoints.vocabulary import counts_tokens, some
 from nmerge_core.errors import InputError
 
-_WIDTHS = ("hidden_size", "d_model", "n_embd")
 _INNER = ("intermediate_size", "d_ff", "ffn_dim", "n_inner")  # of a mixture it may be that of layers it does not have
 _WRITES = re.compile(r"(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)$")
 # Names that a module has inside of what wraps it for training or compiling, and not for transformers.
@@ -24,7 +25,7 @@ def with_embeddings(
 ) -> Mapping[str, TensorInfo]:
     """Return the tensors with the embeddings under their own name where only the head tied to them is stored."""
     head = head_of(tensors)
-    if head is None or embeddings_of(tensors) or not says_tied(config):
+    if head is None or embeddings_of(tensors) or not ties_stored_head(config):
         return tensors
     from nmerge_core.checkpoints.conversion import conversion_of  # brings transformers along
 
@@ -71,22 +72,21 @@ def check_described(folder: Path, config: Mapping[str, Any], tensors: Mapping[st
 
 def _doubtful(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
     """Whether the configuration looks like another model's; without importing transformers."""
-    text = config.get("text_config")
+    text = config.get(TEXT)
     own: Mapping[str, Any] = text if isinstance(text, Mapping) else config
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     embeddings = [tensor for name, tensor in tensors.items() if counts_tokens(name)]
-    widths = _WIDTHS if any("expert" in key for key in own) else (*_WIDTHS, *_INNER)
+    widths = WIDTHS if any("expert" in key for key in own) else (*WIDTHS, *_INNER)
     return (
         any(isinstance(own.get(key), int) and own[key] not in sizes for key in widths)
-        or any(isinstance(own.get("vocab_size"), int) and each.rows != own["vocab_size"] for each in embeddings)
+        or any(isinstance(own.get(VOCABULARY), int) and each.rows != own[VOCABULARY] for each in embeddings)
         or any(len(numbers) < (layers_of(config, tower) or 0) for tower, numbers in towers(tensors).items())
         or any(_WRAPPED.match(name) for name in tensors)
-        or _headless(config, own, tensors)
+        or _headless(config, tensors)
     )
 
 
-def _headless(config: Mapping[str, Any], text: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
+def _headless(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
     """Whether a model that writes has no head, and says that it is not its embeddings."""
     architecture = next(iter(config.get("architectures") or ()), "")
-    untied = config.get(TIED, text.get(TIED)) is False
-    return untied and head_of(tensors) is None and bool(_WRITES.search(architecture))
+    return said_tied(config) is False and head_of(tensors) is None and bool(_WRITES.search(architecture))

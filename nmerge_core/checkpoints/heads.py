@@ -49,8 +49,8 @@ def class_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
         ordered = tuple(labels[id] for id in range(len(labels)))
     except (TypeError, ValueError, LookupError):
         raise InputError(
-            f"{checkpoint.folder / 'config.json'}: key 'id2label': expected a label for each number from 0, found "
-            f"{str(named)[:80]}"
+            f"{checkpoint.folder / 'config.json'}, key 'id2label': expected a label for each number from 0, found "
+            f"{shown(named)}"
         ) from None
     return () if all(map(_NAMELESS.fullmatch, ordered)) else ordered
 

@@ -5,27 +5,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.architecture.config_keys import (
+    ACTIVE_EXPERTS,
+    DECODER_LAYERS,
+    HEADS,
+    KV_HEADS,
+    LAYERS,
+    OWN_CODE,
+    QUANTISATION,
+    TOWERS,
+    VOCABULARY,
+    WIDTHS,
+)
 from nmerge_core.errors import InputError, short, shown
 from nmerge_core.small_file import read_small
 
 _LARGEST = 256_000_000  # bytes; a tokenizer of a quarter of a million tokens has 35 million
 
-# What keys of config.json hold that are read here, by every name that families of models have for it.
+# What keys of config.json hold that are read here.
 _TEXTS = ("model_type",)
 _LISTS = ("architectures", "layer_types")
-_OBJECTS = ("auto_map", "quantization_config", "rope_parameters", "rope_scaling")
+_OBJECTS = (OWN_CODE, QUANTISATION, "rope_parameters", "rope_scaling")
 _IDS = "_token_id"
-_TOWERS = ("text_config", "vision_config")
-_COUNTS: tuple[str, ...] = (
-    "vocab_size",
-    "hidden_size",
-    "d_model",
-    "n_embd",
-    "num_hidden_layers",
-    "num_layers",
-    "n_layer",
-)
-_COUNTS += ("num_attention_heads", "num_heads", "n_head", "num_key_value_heads", "num_experts_per_tok")
+_COUNTS = {VOCABULARY, *WIDTHS, *LAYERS, *DECODER_LAYERS, *HEADS, KV_HEADS, ACTIVE_EXPERTS}
 _LARGEST_COUNT = 2**31
 
 
@@ -74,7 +76,7 @@ def _check_config(config: Mapping[str, Any], where: str, tower: str = "") -> Non
     for key, value in config.items():
         if value is not None and (expected := _other_than(key, value)):
             raise InputError(f"{where}, key '{tower}{key}': expected {expected}, found {shown(value)}")
-        if value and key in _TOWERS:
+        if value and key in TOWERS:
             _check_config(value, where, f"{tower}{key}.")
 
 
@@ -82,7 +84,7 @@ def _other_than(key: str, value: Any) -> str:
     """Return what a key of a configuration should hold, where its value is something else."""
     if key in _TEXTS:
         return "" if isinstance(value, str) else "a text"
-    if key in _OBJECTS or key in _TOWERS:
+    if key in _OBJECTS or key in TOWERS:
         return "" if isinstance(value, Mapping) else "an object"
     if key in _COUNTS:
         return "" if is_count(value) else f"a whole number from 0 below {_LARGEST_COUNT:,}"

@@ -6,7 +6,8 @@ from dataclasses import replace
 from nmerge_core.architecture import towers
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.checkpoints.parameters import TIED, embeddings_of, head_of, same_values
+from nmerge_core.checkpoints.parameters import same_values
+from nmerge_core.checkpoints.tying import TIED, embeddings_of, head_of, is_tied
 
 
 def as_family(base: Checkpoint, models: Sequence[Checkpoint]) -> list[Checkpoint]:
@@ -55,16 +56,12 @@ def _differ_by_head(base: Mapping[str, TensorInfo], own: Mapping[str, TensorInfo
 def _with_heads(family: list[Checkpoint]) -> list[Checkpoint]:
     heads = [head_of(each.tensors) for each in family]
     name = next((head for head in heads if head), None)
-    if name is None or all(heads) or not all(head or _ties(each) for each, head in zip(family, heads, strict=True)):
+    without = [each for each, head in zip(family, heads, strict=True) if not head]
+    if name is None or not without or not all(is_tied(each.config, each.tensors) for each in without):
         return family
     if all(_is_copy(each, head) for each, head in zip(family, heads, strict=True) if head):
         return [_without(each, head) if head else each for each, head in zip(family, heads, strict=True)]
     return [each if head else _with_head(each, name) for each, head in zip(family, heads, strict=True)]
-
-
-def _ties(model: Checkpoint) -> bool:
-    """Whether a model without a head of its own has its embeddings for one, not none at all."""
-    return embeddings_of(model.tensors) is not None and model.config.get(TIED, True) is not False
 
 
 def _is_copy(model: Checkpoint, head: str) -> bool:
@@ -80,6 +77,6 @@ def _without(model: Checkpoint, head: str) -> Checkpoint:
 
 def _with_head(model: Checkpoint, head: str) -> Checkpoint:
     embeddings = embeddings_of(model.tensors)
-    assert embeddings  # `_ties`
+    assert embeddings  # `is_tied`
     tensors = {**model.tensors, head: model.tensors[embeddings]}
     return replace(model, tensors=tensors, config={**model.config, TIED: False})

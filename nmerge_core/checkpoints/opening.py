@@ -8,10 +8,11 @@ from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.described import check_described, with_embeddings
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
-from nmerge_core.checkpoints.parameters import TIED, parameters
+from nmerge_core.checkpoints.parameters import parameters
 from nmerge_core.checkpoints.pickled import reader
 from nmerge_core.checkpoints.quantised import dequantised
 from nmerge_core.checkpoints.reference import halves, resolve
+from nmerge_core.checkpoints.tying import TIED
 from nmerge_core.checkpoints.weight_files import weight_files
 from nmerge_core.errors import InputError
 

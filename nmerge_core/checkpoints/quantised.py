@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmerge_core.architecture import Matrix
+from nmerge_core.architecture.config_keys import QUANTISATION
 from nmerge_core.checkpoints.header import FLOATS, TensorInfo
 from nmerge_core.checkpoints.rows import read_rows, read_runs
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "quantization_config"
 _SCALE, _ACTIVATIONS = "_scale_inv", ".activation_scale"
 _BLOCKS, _SCALES = "_blocks", "_scales"
 _WRITTEN = "BF16"  # the dtype that a dequantised tensor counts as, transformers' too; it is read in float32
@@ -80,7 +80,8 @@ class MxFp4(TensorInfo):
 
         rows = self.shape[-2]
         experts = range(start // rows, -(-stop // rows))
-        parts = [_expert(self.codes, self.scale, expert) for expert in experts]
+        written = tuple(map(_written, sorted(self.files)))
+        parts = [_expert(self.codes, self.scale, expert, written) for expert in experts]
         first = start - experts[0] * rows if experts else 0
         return torch.cat(parts)[first : first + stop - start] if parts else torch.empty(0, self.shape[-1])
 
@@ -93,8 +94,17 @@ class MxFp4(TensorInfo):
 Dequantised = BlockFp8 | MxFp4
 
 
+def _written(file: Path) -> int:
+    """Return when a file was last written to; 0 where it is gone, which its reader tells."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 @lru_cache(maxsize=4)  # blocks of rows of one expert follow one another, and each needs all of its codes
-def _expert(codes: TensorInfo, scale: TensorInfo, expert: int) -> "torch.Tensor":
+def _expert(codes: TensorInfo, scale: TensorInfo, expert: int, written: tuple[int, ...]) -> "torch.Tensor":
+    """Dequantise one expert; when its files were `written` makes the cache forget those that were since."""
     import torch
 
     _, out, groups, half = codes.shape
@@ -124,7 +134,7 @@ def dequantised(reference: str, config: Mapping[str, Any], tensors: Mapping[str,
             experts, out, groups, _ = found.pop(name).shape
             shape = (experts, groups * _GROUP, out)
             found[own] = MxFp4(own, _WRITTEN, shape, codes.file, codes.offset, codes, scale)
-    scaled = config.get(CONFIG) or any("scale" in name for name in found)
+    scaled = config.get(QUANTISATION) or any("scale" in name for name in found)
     for tensor in found.values():
         # FP8 without scales holds what it means, as any float does.
         if tensor.dtype not in FLOATS and not is_counter(tensor) and (scaled or not tensor.dtype.startswith("F8")):
@@ -143,7 +153,7 @@ def _block(reference: str, config: Mapping[str, Any], codes: TensorInfo, scale: 
     transformers always divides, which is another block where the last one is not whole.
     """
     rows, columns = codes.shape[-2:]
-    said = config.get(CONFIG)
+    said = config.get(QUANTISATION)
     size = said.get("weight_block_size") if isinstance(said, Mapping) else None
     high, wide = scale.shape[-2:] if len(scale.shape) > 1 else (1, 1)
     if isinstance(size, list) and len(size) == 2 and all(type(each) is int and each > 0 for each in size):
@@ -153,12 +163,12 @@ def _block(reference: str, config: Mapping[str, Any], codes: TensorInfo, scale: 
         return rows // high, columns // wide
     raise InputError(
         f"{reference}, tensor {scale.name}: expected a scale per block of {codes.name} {list(codes.shape)}, found "
-        f"{list(scale.shape)}; config.json, key '{CONFIG}.weight_block_size', says {str(size)[:60]}"
+        f"{list(scale.shape)}; config.json, key '{QUANTISATION}.weight_block_size', says {shown(size)}"
     )
 
 
 def _refusal(reference: str, config: Mapping[str, Any], tensor: TensorInfo) -> InputError:
-    said = config.get(CONFIG)
+    said = config.get(QUANTISATION)
     method = str(said.get("quant_method", "")) if isinstance(said, Mapping) else ""
     how = f" by {_CALLED.get(method, method)}" if method else ""
     return InputError(

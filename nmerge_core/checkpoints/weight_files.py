@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.json_file import read_json
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"
@@ -26,7 +26,7 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
     Raises:
         InputError: there are none, or a shard that the index lists is missing.
     """
-    for name in _candidates(config):
+    for name in _candidates(folder, config):
         file = folder / name
         if file.exists():
             files = _shards(file) if name.endswith(_INDEX) else [file]
@@ -40,17 +40,19 @@ def is_complete(folder: Path) -> bool:
     """Tell whether a model's weights, or an adapter's, are all there; of a folder without an index, whether any is."""
     if any((folder / f"adapter_model{suffix}").exists() for suffix in (".safetensors", ".bin")):
         return True
-    found = next((folder / name for name in _candidates({}) if (folder / name).exists()), None)
+    found = next((folder / name for name in _candidates(folder, {}) if (folder / name).exists()), None)
     try:
         return found is not None and not (found.name.endswith(_INDEX) and _missing(found))
     except InputError:  # its index cannot be read
         return False
 
 
-def _candidates(config: Mapping[str, Any]) -> list[str]:
+def _candidates(folder: Path, config: Mapping[str, Any]) -> list[str]:
     named = config.get(_NAMED)
     if named is not None and (not isinstance(named, str) or Path(named).name != named):
-        raise InputError(f"config.json, key '{_NAMED}': expected the name of a file beside it, found {named!r:.80}")
+        raise InputError(
+            f"{folder / 'config.json'}, key '{_NAMED}': expected the name of a file beside it, found {shown(named)}"
+        )
     return [named] if named else [SAFETENSORS, SAFETENSORS + _INDEX, PICKLED, PICKLED + _INDEX]
 
 
@@ -69,12 +71,11 @@ def _missing(index: Path) -> list[str]:
 
 def _listed(index: Path) -> list[str]:
     names = read_json(index, "it lists the shards").get("weight_map")
-    values = list(names.values()) if isinstance(names, dict) else []
-    if not values or not all(isinstance(name, str) and Path(name).name == name for name in values):
+    if not names:
         raise InputError(
             f"{index}: expected a 'weight_map' from tensors to files beside it, found none; fetch it again"
         )
-    return sorted(set(values))
+    return sorted(set(names.values()))
 
 
 def _check_fetched(file: Path) -> None:

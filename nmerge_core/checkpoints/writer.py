@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.architecture import Matrix
-from nmerge_core.architecture.derive import OWN_CODE
+from nmerge_core.architecture.config_keys import OWN_CODE
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.companions import copy_companions
 from nmerge_core.checkpoints.header import DTYPE_BYTES, FLOATS, TensorInfo

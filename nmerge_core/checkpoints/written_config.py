@@ -1,20 +1,17 @@
 """The configuration of a written checkpoint: it follows from the tensors that were written."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.architecture.derive import OWN_CODE
+from nmerge_core.architecture.config_keys import OWN_CODE, QUANTISATION, TOWERS
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TORCH_NAMES, TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
+from nmerge_core.checkpoints.tying import TIED, head_of
 
-_QUANTISED = ("quantization_config", "compression_config")  # how other weights than the written ones were stored
-_TOWERS = ("text_config", "vision_config", "audio_config")
-_TIED = "tie_word_embeddings"
-_HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
+_QUANTISED = (QUANTISATION, "compression_config")  # how other weights than the written ones were stored
 
 
 def written_config(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
@@ -29,8 +26,8 @@ def written_config(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo])
     dtype = TORCH_NAMES[entries.most_common(1)[0][0]]
     written: dict[str, Any] = {"dtype": dtype, "torch_dtype": dtype}
     # An encoder-decoder's key also says how its outputs are scaled, which no tensor shows.
-    if any(map(_HEAD.search, tensors)) and not config.get("is_encoder_decoder"):
-        written[_TIED] = False
+    if head_of(tensors) and not config.get("is_encoder_decoder"):
+        written[TIED] = False
     unsaid = {key for key in written if key not in config} - {"dtype" if "torch_dtype" in config else "torch_dtype"}
     return _following({**config, **{key: written[key] for key in unsaid}}, written)
 
@@ -38,7 +35,7 @@ def written_config(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo])
 def _following(config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration, and those of its towers, with the written values of the keys that it has."""
     kept = {key: written.get(key, value) for key, value in config.items() if key not in (*_QUANTISED, OWN_CODE)}
-    return kept | {key: _following(kept[key], written) for key in _TOWERS if isinstance(kept.get(key), Mapping)}
+    return kept | {key: _following(kept[key], written) for key in TOWERS if isinstance(kept.get(key), Mapping)}
 
 
 def configurations(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.cache import DEMO, cache_root, make_private
-from nmerge_core.checkpoints.compatibility import FamilyReport, inspect_family
+from nmerge_core.checkpoints.inspection import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError

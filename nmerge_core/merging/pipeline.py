@@ -52,8 +52,7 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
     if group.first:
         check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
     with lock_output(out) if group.first else disk_errors(out):
-        merged_names = tuple(name for name in layout.tensors if name in stream.donor.tensors)
-        context = Context(recipe, stream, merged_names, progress)
+        context = Context(recipe, stream, opened.merged_names, progress)
         prepared = group.broadcast(staging, lambda: _prepare(opened, context, layout, staging))
         ready = time.monotonic()
         merge_tensors(context, layout, staging, group, prepared, progress)

@@ -14,6 +14,8 @@ from transformers.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGen
 from nmerge_core.checkpoints import absolute, fingerprint, halves, inspect_family, label, labels, open_checkpoint
 from nmerge_core.checkpoints.adapter import LowRank
 from nmerge_core.errors import InputError
+from nmerge_core.merging.plan.opened import open_recipe
+from nmerge_core.merging.recipe.reading import load_recipe
 from tests.peft_adapters import GPT2, QWEN2, edit_config, merged, random_adapter, save_model
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -143,6 +145,8 @@ def test_a_tied_tensor_changes_as_peft_merges_it_with_a_warning(tmp_path: Path, 
     assert "ties into one tensor" in warning
     report = inspect_family(model, [reference])
     assert report.mergeable and f"tied+lora: {warning}" in report.warnings
+    recipe = {"merge_method": "task_arithmetic", "base_model": model, "models": [{"model": reference}]}
+    assert f"tied+lora: {warning}" in open_recipe(load_recipe(recipe)).warnings
 
 
 @pytest.mark.parametrize("options", [{"target_modules": ["embed_tokens"]}, {"modules_to_save": ["embed_tokens"]}])

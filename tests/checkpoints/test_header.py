@@ -98,6 +98,7 @@ def test_a_length_that_cannot_be_and_a_key_twice_are_named(tmp_path: Path) -> No
     [
         ({"vocab_size": "many"}, "key 'vocab_size': expected a whole number from 0"),
         ({"num_hidden_layers": 1e9}, "key 'num_hidden_layers': expected a whole number"),
+        ({"dim": "x"}, "key 'dim': expected a whole number"),  # DistilBERT's name for the width
         ({"text_config": 3}, "key 'text_config': expected an object, found 3"),
         ({"text_config": {"num_attention_heads": []}}, "key 'text_config.num_attention_heads': expected a whole"),
         ({"model_type": ["a"]}, "key 'model_type': expected a text"),

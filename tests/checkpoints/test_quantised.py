@@ -1,6 +1,7 @@
 """Quantised checkpoints: read as transformers dequantises them, or refused as what they are."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from nmerge_core.checkpoints import fingerprint, inspect_family, open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.similarity import cosine
 from tests.tiny import tiny_model
@@ -84,6 +86,21 @@ def test_a_merge_with_an_fp8_base(models: tuple[Path, Path], tmp_path: Path) -> 
     assert cosine(base, [base]).summary["min"].min() > 0.999999
 
 
+def test_fp8_without_scales_is_merged_neither_as_a_base_nor_as_a_model(tmp_path: Path) -> None:
+    """What `inspect` says of a base is what a merge says."""
+    base, tune = (Path(tiny_model(tmp_path / name)) for name in ("b", "t"))
+    weights = load_file(base / "model.safetensors")
+    codes = {name: value.to(torch.float8_e4m3fn) for name, value in weights.items() if "up_proj" in name}
+    save_file(weights | codes, base / "model.safetensors", {"format": "pt"})
+    told = r"b: expected floating-point weights .*: model.layers.0.mlp.up_proj.weight is F8_E4M3; .*dequantise it first"
+    for models in ([base, tune], [tune, base]):
+        names = [str(each) for each in models]
+        assert any(re.fullmatch(told, error) for error in inspect_family(names[0], names[1:]).errors)
+        recipe = {"merge_method": "ties", "base_model": names[0], "models": [{"model": names[1]}]}
+        with pytest.raises(InputError, match=told):
+            open_recipe(load_recipe(recipe))
+
+
 def test_an_fp8_model_runs(models: tuple[Path, Path]) -> None:
     loaded = load_model(str(models[0]), "cpu", "float32")
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
@@ -138,6 +155,9 @@ def test_mxfp4_is_read_as_transformers_dequantises_it(tmp_path: Path) -> None:
     matrix = matrices({"experts": (2, 64, 6)})["experts"]
     rows = checkpoint.read_matrix("model.layers.0.mlp.experts.gate_up_proj", matrix, 60, 70)
     assert torch.equal(rows, expected.flatten(0, 1)[60:70])  # across experts
+    change = {name: value.flip(0) for name, value in own.items()}  # the experts in another order, in the same file
+    save_file(load_file(folder / "model.safetensors") | change, folder / "model.safetensors", {"format": "pt"})
+    assert torch.equal(checkpoint.read("model.layers.0.mlp.experts.gate_up_proj"), expected.flip(0))
     # By hand: code 0x1 is 0.5, 0x9 is −0.5; a scale byte of 128 is 2^1.
     one = torch.zeros(1, 1, 1, 16, dtype=torch.uint8)
     one[..., 0] = 0x91

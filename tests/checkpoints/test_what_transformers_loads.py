@@ -19,6 +19,7 @@ from nmerge_core.checkpoints.conversion import conversion_of
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
 from tests.families import FAMILIES, Family
 from tests.tiny import tiny_model
@@ -167,6 +168,30 @@ def test_layers_that_never_run_are_carried_from_the_base(tmp_path: Path) -> None
     assert open_checkpoint(str(base)).parameters == open_checkpoint(str(tune)).parameters
     assert loaded(tmp_path / "out").keys() == loaded(tune).keys()
     assert merged(tune, base, tmp_path / "other").keys() == load_file(tune / "model.safetensors").keys()
+
+
+def test_what_is_carried_is_in_an_estimate_and_has_to_fit(tmp_path: Path) -> None:
+    """A million does not fit float16, and must not become infinite in silence; infinity itself may be carried."""
+    base, tune = pair(tmp_path)
+    own = {f"mtp.{name}.weight": torch.full((2, 2), value) for name, value in (("a", 1e6), ("b", torch.inf))}
+    change(base, lambda weights: weights | own)
+    recipe = {"merge_method": "task_arithmetic", "base_model": str(base), "models": [{"model": str(tune)}]}
+    found = estimate(load_recipe(recipe), tmp_path / "out")
+    assert (found.tensors, found.parameters) == (len(open_checkpoint(str(tune)).tensors) + 2, 8 + parameters_of(tune))
+    with pytest.raises(InputError, match="tensor mtp.a.weight: rows 0 to 1 of the merge hold entries that F16 cannot"):
+        merged(base, tune, tmp_path / "half", dtype="float16")
+    assert merged(base, tune, tmp_path / "out")["mtp.b.weight"].isinf().all()
+
+
+def parameters_of(folder: Path) -> int:
+    return sum(value.numel() for value in load_file(folder / "model.safetensors").values())
+
+
+def test_a_tied_head_is_told_whatever_the_configuration_leaves_out(tmp_path: Path) -> None:
+    base, tune = pair(tmp_path)
+    change(base, tie_word_embeddings=None)
+    untied_head(tune)
+    assert [model.tied for model in inspect_family(str(base), [str(tune)]).models] == [True, False]
 
 
 @pytest.mark.parametrize("which", ["base", "tune"])

@@ -74,13 +74,13 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
     recipe.in_full(Places(cache_root()))  # an error where something that it names is not there
-    method.check(Context(recipe, stream, tuple(layout.tensors), silent), values)
+    method.check(Context(recipe, stream, opened.merged_names, silent), values)
     passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream, values)
     searching = method.searches(values)
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     workers = cores()
-    compiled = all(method.is_compiled(stream, tensor) for tensor in layout.tensors.values())
+    compiled = all(method.is_compiled(stream, layout.tensors[name]) for name in opened.merged_names)
     entries_per_second, start_seconds, start_bytes = _COMPILED if compiled else _WITH_TORCH
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
     largest = max((tensor.elements for tensor in layout.tensors.values()), default=0)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import halves, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
-from nmerge_core.checkpoints.compatibility import carried, config_warnings, mismatches, not_floats
+from nmerge_core.checkpoints.compatibility import compare_family
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.checkpoints.heads import compare_labels
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.reference import same_model
 from nmerge_core.checkpoints.written_config import left_out
@@ -58,6 +57,11 @@ class Opened:
         donor = self.stream.donor
         return sorted([*map(self.stream.info, donor.tensors), *donor.carried.values()], key=order)
 
+    @property
+    def merged_names(self) -> tuple[str, ...]:
+        """The names of the tensors that are merged, in the order of `tensors`: all but what is carried."""
+        return tuple(tensor.name for tensor in self.tensors if tensor.name in self.stream.donor.tensors)
+
 
 def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     """Open a recipe's models and check that they fit together, from headers alone.
@@ -70,16 +74,10 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     opened = [each for each in found if isinstance(each, Checkpoint)]
     if opened:
         opened = as_family(opened[0], opened[1:])
-    family = iter(opened)
-    reasons, warnings = list[str](), list[str]()
-    for reference, each in zip(references, found, strict=True):
-        if isinstance(each, InputError):
-            reasons.append(f"{each}{_looked_beside(recipe, reference)}")
-        else:
-            reasons += _reasons(opened[0], next(family))
-    if not reasons:
-        reasons, warnings = compare_labels(opened)
-    if reasons:
+    against, warnings = compare_family(opened) if opened else ([], [])
+    failed = zip(found, references, strict=True)
+    unopened = [f"{each}{_looked_beside(recipe, name)}" for each, name in failed if isinstance(each, InputError)]
+    if reasons := unopened + against:
         listed = "these models cannot be merged:\n  " + "\n  ".join(reasons)
         raise InputError(listed if len(references) > 1 else reasons[0])
     base, models = (opened[0], opened[1:]) if recipe.base_model else (None, opened)
@@ -87,8 +85,7 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
-    warnings += [told for model in opened[1:] for told in config_warnings(opened[0], model)]
-    warnings += [*carried(opened[0]), *_named_again(recipe.references)]
+    warnings += _named_again(recipe.references)
     warnings += [*left_out(stream.donor, vocabulary.tokenizer), *vocabulary.warnings, *conversation.warnings]
     stream = replace(stream, vocabulary=vocabulary.rows)
     return Opened(recipe, stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
@@ -99,17 +96,6 @@ def _open(reference: str) -> Checkpoint | InputError:
         return open_checkpoint(reference)
     except InputError as error:
         return error
-
-
-def _reasons(base: Checkpoint, checkpoint: Checkpoint) -> list[str]:
-    """List what speaks against merging one model of a family; of the base itself, that its neurons are not known."""
-    if checkpoint is not base:
-        return mismatches(base, checkpoint)
-    try:
-        _ = base.architecture
-    except InputError as error:
-        return [str(error)]
-    return not_floats(base)
 
 
 def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:

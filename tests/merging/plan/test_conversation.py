@@ -13,6 +13,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from nmerge_core.checkpoints import inspect_family
+from nmerge_core.checkpoints.conversation import read_templates
 from nmerge_core.cli import main
 from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
@@ -294,9 +295,11 @@ def test_a_model_without_tokenizer_ends_as_the_ones_with_it_say(talkers, tmp_pat
 def test_a_broken_file_is_named(talkers, tmp_path: Path) -> None:
     tune = tmp_path / "tune"
     shutil.copytree(talkers.chat, tune)
-    change(tune / "tokenizer_config.json", chat_template=[1])
-    with pytest.raises(InputError, match=r"tune/tokenizer_config.json: key 'chat_template': expected a template or"):
-        estimate(recipe_of(talkers, str(tune)), tmp_path / "out")
+    named = {"name": ["a"], "template": "x"}
+    for broken in ([1], 1, [named], {"a": 1}, [named | {"name": "../../a"}], {"a\0": "x"}, {"": "x"}):
+        change(tune / "tokenizer_config.json", chat_template=broken)
+        with pytest.raises(InputError, match=r"tune/tokenizer_config.json, key 'chat_template': expected a"):
+            read_templates(tune)
 
 
 def test_inspect_and_the_dry_run_tell(talkers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
