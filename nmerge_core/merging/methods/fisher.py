@@ -7,6 +7,7 @@ from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.entrywise import total_weight
 from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.measured import check_statistics, prepared_by, statistics_of
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
@@ -20,13 +21,13 @@ def check(context: Context, values: Values) -> None:
         expected = "models of one vocabulary, as Fisher information is of rows by position"
         raise context.wrong("models", expected, "vocabularies that differ; take another method, or leave them out")
     context.check_total(values)
-    context.check_statistics(values, "fisher")
+    check_statistics(context, values, "fisher")
 
 
 def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's Fisher information."""
-    found = context.statistics(values, "fisher")
-    return context.prepared_by(values, found, (context.stream, [statistics.tensors for statistics in found]))
+    found = statistics_of(context, values, "fisher")
+    return prepared_by(context, values, found, (context.stream, [statistics.tensors for statistics in found]))
 
 
 @method(

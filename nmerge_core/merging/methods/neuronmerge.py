@@ -12,6 +12,7 @@ from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.neurons import check_neurons, neuron_categories
 from nmerge_core.merging.plan.parts import Part, found_by, make_part, part_name, solved_parts
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared, Result
@@ -102,7 +103,7 @@ def check(context: Context, values: Values) -> None:
         raise context.wrong("models[].parameters.category", expected, tasks)
     if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
         raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
-    context.check_neurons(values, tasks)
+    check_neurons(context, values, tasks)
     for place, parameter, choice in _choices(values):
         if parameter.method(choice):
             part = make_part(parameter, choice, values, _FOR_PARTS)
@@ -155,7 +156,7 @@ def prepare(context: Context, values: Values) -> Prepared:
 
 def _neurons(context: Context, values: Values, tasks: Sequence[str]) -> pd.DataFrame:
     """Return layer, neuron and category of the base's neurons, each category General's or one of the tasks'."""
-    frame = context.neuron_categories(values)
+    frame = neuron_categories(context, values)
     known = sorted(frame["category"].unique())
     if strange := [task for task in tasks if task not in known]:
         raise context.wrong("models[].parameters.category", f"categories of neurons ({', '.join(known)})", strange)

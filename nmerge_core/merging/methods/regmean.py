@@ -19,6 +19,7 @@ from nmerge_core.merging.compute.entrywise import total_weight
 from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.measured import check_statistics, prepared_by, shared_grams, statistics_of
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Needs, method
 from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
@@ -125,14 +126,14 @@ def _read_system(
 def check(context: Context, values: Values) -> None:
     """Check that there is something to measure on."""
     context.check_total(values)
-    context.check_statistics(values, "gram")
+    check_statistics(context, values, "gram")
 
 
 def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's Gram matrices, and the linear layers whose texts leave directions of the input unseen."""
-    found = context.statistics(values, "gram")
+    found = statistics_of(context, values, "gram")
     make = partial(_read_system, found, context.stream.device, values.shared["scale"])
-    systems, grams = Recent(make), context.grams(found)
+    systems, grams = Recent(make), shared_grams(found)
     warnings: dict[tuple, str] = {}
     for done, name in enumerate(context.names):
         context.progress("Input correlations", done, len(context.names), "tensors")
@@ -148,7 +149,7 @@ def prepare(context: Context, values: Values) -> Prepared:
             )
     # Factored again while merging, where a block has one thread, so that no bit depends on the number of threads.
     shown = [warning for warning in warnings.values() if warning]
-    return context.prepared_by(values, found, (Recent(make), grams), shown + _averaged(context, grams))
+    return prepared_by(context, values, found, (Recent(make), grams), shown + _averaged(context, grams))
 
 
 def _averaged(context: Context, grams: Collection[str]) -> list[str]:
