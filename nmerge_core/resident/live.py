@@ -60,8 +60,7 @@ def hold_family(recipe: Recipe, device: str = "auto", progress: Progress = silen
         InputError: they do not fit together, or a file is no longer whole.
     """
     opened = open_recipe(recipe, device)
-    names = tuple(tensor.name for tensor in opened.tensors if tensor.name in opened.stream.donor.tensors)
-    return Family(replace(opened, stream=hold(opened.stream, names, progress)), names)
+    return Family(replace(opened, stream=hold(opened.stream, opened.merged_names, progress)), opened.merged_names)
 
 
 @dataclass(frozen=True)
