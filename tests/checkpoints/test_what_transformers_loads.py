@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,10 +257,9 @@ def test_names_of_other_versions_are_matched(which: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("which", ["base", "tune"])
 def test_experts_apart_meet_experts_stacked(which: str, made_family, tmp_path: Path) -> None:
-    apart, stacked = (
-        made_family(next(f for f in FAMILIES if f.title == title))
-        for title in ("Qwen3-MoE", "Qwen3-MoE, experts stacked")
-    )
+    by_title = {family.title: family for family in FAMILIES}
+    family, as_stacked = by_title["Qwen3-MoE"], by_title["Qwen3-MoE, experts stacked"]
+    apart, stacked = map(made_family, (family, replace(as_stacked, title="stacked", settings=family.settings)))
     mine, other = (apart, stacked) if which == "base" else (stacked, apart)
     plain = merged(Path(mine.base), Path(mine.math), tmp_path / "plain")
     found = merged(Path(mine.base), Path(other.math), tmp_path / "out")
