@@ -84,11 +84,6 @@ def cancel(run: Run) -> None:
         queue.request_cancel(run)
 
 
-def worker_alive() -> bool:
-    """Tell whether the worker process of this cache is there."""
-    return worker_pid(cache_root()) is not None
-
-
 def ensure_worker() -> None:
     """Start the worker process if it is not there; it lives on when this process ends.
 

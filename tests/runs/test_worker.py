@@ -198,7 +198,7 @@ def test_a_question_to_a_worker_that_does_not_report_times_out(cache, wait):
 def test_an_idle_worker_ends_and_the_next_run_starts_another(cache, wait, monkeypatch):
     monkeypatch.setenv("COUNTING_IDLE", "0.3")
     client.ask("double", number=1)
-    wait(lambda: not client.worker_alive())
+    wait(lambda: worker_pid(cache) is None)
     run = client.submit("count", {})
     wait(lambda: run.status().state == "done")
 
@@ -226,7 +226,7 @@ def test_a_merge_continues_from_what_a_killed_worker_left(cache, wait, tmp_path,
     wait(lambda: run.status().stage == "waiting")
     (run.part / "journal").touch()
     os.kill(worker_pid(cache), signal.SIGKILL)
-    wait(lambda: not client.worker_alive())
+    wait(lambda: worker_pid(cache) is None)
     assert run.status().message == f"{STOPPED} Start it again to continue."
     (tmp_path / "go").touch()
     client.restart(run)
