@@ -7,7 +7,7 @@ import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -91,7 +91,8 @@ def typed(kind: type[T], content: Any, **given: Any) -> T:
     if not isinstance(content, dict):
         raise TypeError(f"expected an object, found {type(content).__name__}")
     hints = get_type_hints(kind)
-    names = {field.name for field in fields(kind) if field.name in content and field.name not in given}  # type: ignore[arg-type]
+    assert is_dataclass(kind)
+    names = {field.name for field in fields(kind) if field.name in content and field.name not in given}
     for name in sorted(names):
         if not _is(content[name], hints[name]):
             raise TypeError(f"{name}: found {type(content[name]).__name__}")

@@ -21,7 +21,7 @@ _DEEPEST = 50  # lists and mappings inside one another
 _MERGE, _TIME = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C's where PyYAML has it
     """Reads plain values; a date, which nothing here takes, is the text as it is written."""
 
     yaml_implicit_resolvers = {

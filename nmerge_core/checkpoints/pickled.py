@@ -108,7 +108,7 @@ def _described(file: Path, content: bytes, places: Mapping[str, tuple[int, int]]
         return torch.storage.TypedStorage(wrap_storage=made, dtype=dtype, _internal=True)
 
     unpickler = Unpickler(io.BytesIO(content), encoding="utf-8")
-    unpickler.persistent_load = storage  # type: ignore[method-assign]
+    unpickler.persistent_load = storage  # type: ignore[method-assign]  # as pickle lets one give it
     try:
         found = unpickler.load()
     except Exception as error:  # a pickle can ask for anything, so anything can go wrong

@@ -20,10 +20,8 @@ from nmerge_core.checkpoints.vocabulary import Vocabulary, some
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary
 from nmerge_core.merging.recipe.recipe import Recipe
-from nmerge_core.merging.recipe.template_choice import AUTO, TemplateChoice
+from nmerge_core.merging.recipe.template_choice import AUTO, KEY, TemplateChoice
 from nmerge_core.merging.recipe.tokenizer_choice import BASE
-
-_KEY = "recipe, key 'chat_template'"
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def merged_conversation(
         owner = 0 if choice.source == BASE else [each.reference for each in checkpoints].index(choice.source)
         if lacking[owner]:
             raise InputError(
-                f"{_KEY}: {names[owner]}'s chat template and end tokens need {some(lacking[owner])}, which the merge's "
+                f"{KEY}: {names[owner]}'s chat template and end tokens need {some(lacking[owner])}, which the merge's "
                 f"vocabulary does not have; add `tokenizer: {names[owner]}` or `union`, or choose another"
             )
     conversation = _translated(spoken[owner], spoken[tokenizer], ids)
@@ -148,7 +146,7 @@ def _check_template(text: str, spoken: Sequence[Conversation], ids: Mapping[str,
     known = {token for each in spoken if each.vocabulary for token in each.vocabulary.added}
     if missing := sorted(shown(token) for token in _named_in(text, known) if ids is not None and token not in ids):
         raise InputError(
-            f"{_KEY}: the template needs {some(missing)}, which the merge's vocabulary does not have; choose a "
+            f"{KEY}: the template needs {some(missing)}, which the merge's vocabulary does not have; choose a "
             "'tokenizer' that has it, or another template"
         )
 

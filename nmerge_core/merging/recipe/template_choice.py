@@ -11,7 +11,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, find_model
 
 AUTO = "auto"
-_KEY = "recipe, key 'chat_template'"
+KEY = "recipe, key 'chat_template'"
 # The best known of those that mergekit has by a name, written as it writes it.
 _NAMED = {
     "chatml": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
@@ -42,9 +42,9 @@ class TemplateChoice:
         if self.kind == "file":
             file = find(self.source)
             if not file.is_file():
-                raise InputError(f"{_KEY}: expected a file with a chat template, found none at {file.absolute()}")
-            return _checked(read_text(file), f"{_KEY}: {file}")
-        return _checked(_NAMED.get(self.source, self.source), _KEY) if self.kind == "text" else None
+                raise InputError(f"{KEY}: expected a file with a chat template, found none at {file.absolute()}")
+            return _checked(read_text(file), f"{KEY}: {file}")
+        return _checked(_NAMED.get(self.source, self.source), KEY) if self.kind == "text" else None
 
 
 def _checked(template: str, where: str) -> str:
@@ -68,7 +68,7 @@ def read_template_choice(recipe: Mapping[str, Any], references: Sequence[str]) -
     given = recipe.get("chat_template")
     if given is None:
         return None
-    expected = f"{_KEY}: expected {AUTO}, {BASE}, {', '.join(_NAMED)}, a file (*.jinja), a template's text, or one of"
+    expected = f"{KEY}: expected {AUTO}, {BASE}, {', '.join(_NAMED)}, a file (*.jinja), a template's text, or one of"
     if not isinstance(given, str):
         return TemplateChoice(find_model(given, references, expected))  # which refuses it
     if given in (AUTO, BASE):
@@ -77,7 +77,7 @@ def read_template_choice(recipe: Mapping[str, Any], references: Sequence[str]) -
         return TemplateChoice(given, "text")
     if given in _OF_MERGEKIT:
         raise InputError(
-            f"{_KEY}: '{given}' is a template of mergekit's own; write its text into a file and name that, or name a "
+            f"{KEY}: '{given}' is a template of mergekit's own; write its text into a file and name that, or name a "
             "model that has it"
         )
     if given.endswith(_SUFFIXES):
