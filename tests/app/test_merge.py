@@ -318,7 +318,7 @@ def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
         ("# comment\n" * 2_000_000, "expected YAML of at most 1,000,000 bytes, found 20,000,000"),
         ("merge_method: ties\nseed: " + "9" * 5_000, "found a whole number beyond 64 bits"),
         ("merge_method: ties\nbase_model: ~nobody/x\nmodels: [{model: 2024-13-45}]", "no such folder"),
-        ("merge_method: ties\nbase_model: " + "x/" * 3_000 + "\nmodels: [{model: [1]}]", "found {'model': [1]}"),
+        ("merge_method: ties\nbase_model: " + "x/" * 3_000 + "\nmodels: [{model: [1]}]", "found [1]"),
         ("merge_method: ties\nbase_model: b\nmodels: [{model: m}]\ntokenizer: {1: a, b: c}", "unknown key 1"),
     ],
 )
