@@ -89,7 +89,7 @@ def begin_with(family: Family) -> None:
 @st.cache_data(ttl=60, max_entries=8, show_spinner=False)
 def examples(corpus: str) -> dict[str, str]:
     """The beginning of the first text of each category: up to the first word of its last line, or half of one line."""
-    found = {}
+    found: dict[str, str] = {}
     for exemplar in load_corpus(corpus).exemplars:
         *lines, last = exemplar.text.rstrip().split("\n")
         words = re.findall(r"\s*\S+", last)
