@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+gc.set_threshold(50_000, 20, 100)  # imports make a million objects that stay, and tests few circles
 # What commands, notebooks, workers and launchers import sooner or later.
 IMPORTS = (
     "nmerge_core.cli.commands",

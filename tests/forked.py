@@ -18,10 +18,11 @@ from contextlib import suppress
 
 def serve(path: str, *modules: str) -> None:
     """Import the modules and fork a program for every command that connects; end with stdin."""
+    gc.disable()
     for module in modules:
         importlib.import_module(module)
-    gc.collect()
     gc.freeze()  # what is imported stays: programs share its memory and need not look through it
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for the programs
     server = socket.create_server(path, family=socket.AF_UNIX)
     print("ready", flush=True)

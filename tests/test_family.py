@@ -111,7 +111,7 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "{file}: expected a mapping with base, models, corpus, tasks, prompts, neurons, notes; found NoneType"),
+        ("", "{file}: expected a mapping with base, models, corpus, tasks, prompts, neurons, notes; found nothing"),
         ("[1]", "{file}: expected a mapping with .*; found list"),
         ("base: {", r"{file}: not readable as YAML \(.*line \d, column \d\)"),
         ("notes: !!bool maybe", r"{file}: not readable as YAML \(a value is not of its kind: KeyError: 'maybe'\)"),

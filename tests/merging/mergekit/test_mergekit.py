@@ -57,7 +57,7 @@ SLICES = {
         ({"merge_method": "ties", "engine": "mergkit"}, "expected nmerge or mergekit, found 'mergkit'"),
         ({"merge_method": "ties", "out_dtype": "bf16"}, "key 'base_model'"),
         ({"merge_method": "linear", "models": [{"model": "a"}], "out_dtype": "bf16"}, "key 'out_dtype': expected one"),
-        ({"merge_method": "linear", "models": [{"model": "a"}], "name": "x"}, "unknown key 'name'"),
+        ({"merge_method": "linear", "models": [{"model": "a"}], "name": "x"}, "key 'name' is of mergekit-multi"),
     ],
 )
 def test_what_only_mergekit_has_is_named(content: dict, message: str) -> None:
@@ -83,7 +83,7 @@ def test_what_to_install_is_said(without: None) -> None:
         ({"merge_method": "slrp"}, "did you mean 'slerp'?"),
         ({"seed": -1}, "key 'seed' (mergekit)"),
         ({"base_model": None, "models": []}, "expected models under 'models', 'slices' or 'modules'"),
-        ({"base_model": 7}, "key 'base_model': expected a folder or Hub id, found 7"),
+        ({"base_model": 7}, "key 'base_model': expected a folder, a Hub id, or MODEL+ADAPTER, found 7"),
     ],
 )
 def test_what_is_wrong_is_named_before_it_starts(

@@ -103,7 +103,7 @@ def test_a_killed_merge_leaves_no_output_and_goes_on(deep, tmp_path: Path, monke
     whole = file_events(deep, tmp_path / "first")
     assert contents(tmp_path / "first") == deep.whole
     drawn = random.Random(0)
-    points = [drawn.randrange(1, whole) for _ in range(10)] + [whole - last for last in range(1, 20, 2)]
+    points = [drawn.randrange(1, whole) for _ in range(6)] + [whole - last for last in range(1, 20, 3)]
     resumed = 0
     for number, point in enumerate(points):
         out = tmp_path / str(number) / "out"
