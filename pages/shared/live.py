@@ -19,6 +19,7 @@ from pages.shared.text import verbatim
 
 NEW_TOKENS = 48
 ABREAST = 4  # answers beside each other
+SHOWN = 0.001  # the least probability of a next token that is told
 SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
 
 
@@ -58,13 +59,13 @@ def draw_live(recipe: Recipe, family: Family) -> None:
     except (TimeoutError, RuntimeError) as error:
         st.warning(verbatim(error))
         return
-    members = [member for member in family.members if member.reference in named(recipe)]
-    boxes = st.columns(min(ABREAST, 1 + len(members)))
-    with boxes[0].container(border=True):
+    with st.container(border=True, key="merge_answer"):
         st.markdown("**The merge**")
         st.text(found["answer"])
-        st.caption(f"Next token: {', '.join(map(likely, found['next']))}")
-    for place, member in enumerate(members, 1):
+        st.caption(f"Next token: {', '.join(likely(each) for each in found['next'] if each['probability'] >= SHOWN)}")
+    members = [member for member in family.members if member.reference in named(recipe)]
+    boxes = st.columns(min(ABREAST, len(members))) if members else []
+    for place, member in enumerate(members):
         with boxes[place % len(boxes)].container(border=True):
             st.markdown(f"**{verbatim(member.label)}**")
             try:

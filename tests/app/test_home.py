@@ -15,11 +15,11 @@ def test_home_names_the_family_and_the_last_runs(open_page: OpenPage) -> None:
     said = text_of(app)
     assert "**tiny**, a base and its fine-tunes math, code" in said
     badges = [line for line in said.splitlines() if ":green-badge[done]" in line]
-    links = {link.proto.label: link.proto for link in app.main if link.type == "page_link"}
-    runs = {label: link for label, link in links.items() if "run=" in link.query_string}
+    links = [link.proto for link in app.main if link.type == "page_link"]
+    runs = [link for link in links if "run=" in link.query_string]
     assert 1 <= len(badges) == len(runs) <= 5
-    for label, link in runs.items():  # of whatever was done last in this cache
-        assert "run=classify-" in link.query_string if label.startswith("Classify") else link.page
+    for link in runs:  # of whatever was done last in this cache
+        assert "run=classify-" in link.query_string if link.label.startswith("Classify") else link.page
     [figure] = app.get("bidi_component")  # what is known of the family already
     assert "neurons_" in figure.proto.json or "share of neurons" in figure.proto.json
 

@@ -140,12 +140,14 @@ def choose(page: Page, key: str, option: str) -> None:
     """Pick an option of the select box with this key; a list that a late answer of the server closes opens again."""
     box = keyed(page, key).locator("input, [role=combobox]").first
     wanted = page.get_by_role("option", name=option, exact=True)
-    box.click()
-    try:
-        wanted.click(timeout=5_000)
-    except TimeoutError:
-        box.click()
-        wanted.click()
+    for _ in range(6):
+        if not wanted.is_visible():
+            box.click()
+        with contextlib.suppress(TimeoutError):
+            wanted.click(timeout=5_000)
+            break
+    else:
+        raise AssertionError(f"{key}: no option {option!r}")
     settle(page)
 
 

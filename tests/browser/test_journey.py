@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nmerge_core.classification import compare
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.runs.operations import generate
 from tests.browser.driver import App, choose, classify_family, fill, finish, keyed, press, settle, sound, traces, visit
 
 EXEMPLARS = 20  # of each category: the way is the same, and shorter to wait for
@@ -26,8 +27,9 @@ def test_from_the_demo_family_to_a_merged_checkpoint(app: App, tab: Callable[[],
     choose_models(page, app)
     classify(page, app)
     knock_out(page, app)
-    first = merge_with(page, app, "NeuronMerge", "samples", "ArrowLeft", 29, nth=1)
+    first = merge_with(page, app, "NeuronMerge", "samples", "Home", 1, nth=1)
     second = merge_with(page, app, "NeuroMerging", "mask_ratio", "ArrowRight", 0.16, nth=2)
+    answers_as_written(page, second)
     evaluate(page, app)
     for merged in (first, second):
         loads(merged, app.cache / "demo" / "base")
@@ -141,7 +143,7 @@ def knock_out(page: Page, app: App) -> None:
 
 
 def merge_with(page: Page, app: App, title: str, parameter: str, key: str, value: float, *, nth: int) -> Path:
-    """Merge with one slider moved by one step; the recipe must say so."""
+    """Merge with one slider moved by a key; the recipe must say so."""
     visit(page, app, "Merge")
     choose(page, "merge_method", title)
     control = keyed(page, f"merge_{parameter}")
@@ -157,6 +159,23 @@ def merge_with(page: Page, app: App, title: str, parameter: str, key: str, value
     assert recipe.parameters[parameter] == value
     expect(page.get_by_text(str(merged)).first).to_be_visible(timeout=60_000)
     return merged
+
+
+def answers_as_written(page: Page, merged: Path) -> None:
+    """Under *Try it* the merge of the controls answers at once, as the checkpoint does that was written of them."""
+    prompt = "Question:"  # many words may come next
+    keyed(page, "merge_prompt").locator("textarea").fill(prompt)
+    page.keyboard.press("Control+Enter")
+    box = keyed(page, "merge_answer")
+    following = box.get_by_text("Next token: ")
+    expect(following).to_be_visible(timeout=60_000)
+    settle(page)
+    assert box.get_by_test_id("stText").inner_text().split() == generate(str(merged), prompt, 48).split()
+    before = following.inner_text()
+    keyed(page, "merge_lambda_1").get_by_role("slider").press("ArrowRight")  # and no button
+    expect(following).not_to_have_text(before)
+    settle(page)
+    sound(page)
 
 
 def evaluate(page: Page, app: App) -> None:

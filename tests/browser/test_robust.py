@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from nmerge_core.family import demo_family, load_family, save_family
 from tests.browser.driver import RUN_SECONDS, App, choose, finish, keyed, press, settle, sound, traces, visit
 
-EXEMPLARS = 20  # of each category: enough that models are still being classified while others merge and look around
+EXEMPLARS = 12  # of each category: enough that models are still being classified while others merge and look around
 
 
 def test_three_people_at_once(app: App, tab: Callable[[], Page]) -> None:
