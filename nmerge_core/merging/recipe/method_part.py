@@ -63,10 +63,15 @@ class MethodPart(Parameter):
             InputError: there is no such method, or it has no such parameter.
         """
         if self.is_by_category(value):
-            return {str(category): self.check(each, _inside(where, str(category))) for category, each in value.items()}
+            named = {str(category): each for category, each in value.items()}
+            return {category: self._choice(each, _inside(where, category)) for category, each in named.items()}
+        return self._choice(value, where)
+
+    def _choice(self, value: Any, where: str) -> Any:
+        """Return a word, a method, or a method with its own parameters checked."""
         if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
             return super().check(value, where)
-        found = self.method(self.check(value["method"], _inside(where, "method")))
+        found = self.method(super().check(value["method"], _inside(where, "method")))
         if found is None:
             raise InputError(
                 f"{where}: expected a method with its parameters, found {shown(value['method'])}, which has none"
