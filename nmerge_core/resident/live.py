@@ -100,7 +100,7 @@ class LiveMerge:
 
         Raises:
             InputError: the recipe is of other models or another dtype, its parameters do not fit, or an entry of the
-                merge is NaN or infinite; weights that were merged before are then those of the recipe before.
+                merge is NaN or infinite; the next recipe then merges anew whatever this one touched.
         """
         started = time.monotonic()
         if recipe.dtype != self.recipe.dtype:
@@ -112,7 +112,8 @@ class LiveMerge:
         found = digest_of(prepared)
 
         def made_by(name: str) -> Any:
-            return method.rule(name, values[name], prepared) if method.rule else (method.name, values[name], found)
+            how = method.rule(name, values[name], prepared) if method.rule else (method.name, values[name], found)
+            return stream.differences, how
 
         wanted = {name: made_by(name) for name in names}
         changed = [name for name in names if name not in self._made or self._made[name] != wanted[name]]
@@ -123,11 +124,8 @@ class LiveMerge:
 
         def work(rows: Rows) -> None:
             merged = merge_rows(stream, method, values[rows.name], prepared, rows, targets[rows.name])
-            tensor = (
-                merged
-                if isinstance(merged, Tensor)
-                else torch.from_numpy(merged).view(self._candidate.rounded[rows.name])
-            )
+            dtype = self._candidate.rounded[rows.name]
+            tensor = merged if isinstance(merged, Tensor) else torch.from_numpy(merged).view(dtype)
             matrix = stream.donor.architecture.matrix(rows.name)
             put_rows(self._candidate.weights[rows.name], matrix, rows.start, tensor.reshape(-1, matrix.columns))
 

@@ -81,7 +81,7 @@ class LiveMerges:
         references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
         checkpoints = [open_checkpoint(reference) for reference in references]
         asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer), str(recipe.chat_template))
-        key = (*map(model_fingerprint, checkpoints), *asked)
+        key = (*references, *map(model_fingerprint, checkpoints), *asked)
         if self._live is None or self._live[0] != key:
             self.release()
             _check_room(recipe, sum(checkpoint.bytes for checkpoint in checkpoints), len(checkpoints))
@@ -101,6 +101,7 @@ def _check_room(recipe: "Recipe", weights: int, models: int) -> None:
     if choose_device() != CPU:
         import torch
 
+        torch.cuda.empty_cache()  # what was released before counts as free
         room, where = _LIVE_SHARE * torch.cuda.mem_get_info()[0], "GPU memory"
     if needed > room:
         raise InputError(

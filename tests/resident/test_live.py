@@ -81,6 +81,16 @@ def test_only_what_changed_is_merged_anew(made: SimpleNamespace, tmp_path: Path)
     assert_as_merged(live, recipe(0.7), tmp_path / "out")
 
 
+def test_the_same_rule_on_weights_is_not_that_on_differences(made: SimpleNamespace, tmp_path: Path) -> None:
+    """Averaging by weights 0.5 and 0.5 and adding half of each difference are one rule, of other numbers."""
+    live = LiveMerge(hold_family(recipe_of(made, "linear")), recipe_of(made, "linear"))
+    for method in ("linear", "task_arithmetic"):
+        same = {"weight": 0.5, "normalize": False} | ({"lambda": 1.0} if method == "task_arithmetic" else {})
+        recipe = recipe_of(made, method, "", **same)
+        live.follow(recipe)
+        assert_as_merged(live, recipe, tmp_path / method)
+
+
 def test_a_recipe_that_fails_leaves_no_weight_unnoticed(made: SimpleNamespace, tmp_path: Path) -> None:
     """The first weight that overflows ends it; afterwards every tensor that is not the next recipe's is merged anew."""
     good, bad = (recipe_of(made, "task_arithmetic", "float16", **{"lambda": scale}) for scale in (0.5, 1e8))
