@@ -11,7 +11,7 @@ from nmerge_core.places import PACKAGE, default_cache
 DEMO = "demo"  # the demo family's folder in the cache
 BENCHMARKS = PACKAGE / "evaluation" / "benchmarks"  # tasks we have a YAML of our own for
 
-_PRIVATE = ("runs", "families", "statistics", "drafts")
+_PRIVATE = ("runs", "families", "statistics", "drafts", "candidates")
 
 
 def cache_root() -> Path:

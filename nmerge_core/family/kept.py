@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nmerge_core.cache import DEMO
+from nmerge_core.candidates import log_folder, move_log
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family, Member
 from nmerge_core.kept_files import remove
@@ -50,7 +51,7 @@ def save_family(family: Family, folder: Path) -> Path:
 
 
 def rename_family(family: Family, name: str, root: Path) -> Path:
-    """Save a family of a cache under another name, take away the file of the old one, and return the new file.
+    """Save a family of a cache under another name, its candidates with it, and return the new file; the old one goes.
 
     Raises:
         InputError: as `save_family`; or there is a family of that name already.
@@ -59,13 +60,15 @@ def rename_family(family: Family, name: str, root: Path) -> Path:
         raise InputError(f"There is a family “{name}” already; choose another name, or delete that one first.")
     file = save_family(replace(family, name=name), root / "families")
     if name != family.name:
+        move_log(root, family.name, name)
         delete_family(family.name, root)
     return file
 
 
 def delete_family(name: str, root: Path) -> None:
-    """Delete the file of a family saved in a cache, whatever is in it; models and runs stay."""
+    """Delete the file of a family saved in a cache, whatever is in it, and its candidates; models and runs stay."""
     remove(families(root)[name])
+    remove(log_folder(root, name))
 
 
 def demo_family(root: Path) -> Family:

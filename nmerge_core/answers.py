@@ -1,0 +1,87 @@
+"""How a model answers a prompt: token by token, so that what is there can be shown, and what may come next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nmerge_core.errors import InputError
+from nmerge_core.loading import LanguageModel
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How it answers: greedily at temperature 0, else drawn by `seed`; in a `chat`, or as a text that goes on."""
+
+    temperature: float = 0.0
+    seed: int = 0
+    chat: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The tokens of an answer so far, their text, and whether the model has ended it."""
+
+    tokens: tuple[int, ...]
+    text: str
+    ended: bool
+
+
+def prompt_tokens(asked: LanguageModel, prompt: str, *, chat: bool = False) -> list[int]:
+    """Return the tokens that a model sees of a prompt: as its tokenizer has it, or as a turn of its chat template.
+
+    Raises:
+        InputError: the prompt has no tokens, or the model has no chat template.
+    """
+    tokenizer = asked.tokenizer
+    if chat and not tokenizer.chat_template:
+        raise InputError(f"{asked.label}: has no chat template; ask it without one")
+    if chat:
+        turn = [{"role": "user", "content": prompt}]
+        tokens = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=True, return_dict=True)
+    else:
+        tokens = tokenizer(prompt)
+    found: list[int] = list(tokens["input_ids"])
+    if not found:
+        raise InputError("the prompt is empty: write some text for the model to continue")
+    return found
+
+
+def go_on(asked: LanguageModel, prompt: Sequence[int], said: Sequence[int], more: int, manner: Manner) -> Answer:
+    """Let a model say at most `more` tokens after a prompt's and those it has `said`.
+
+    The draws of a temperature follow from the seed and from how much was said, so an answer is the same every time.
+    """
+    model: Any = asked.model
+    seen = torch.tensor([[*prompt, *said]], device=asked.device)  # (1, prompt + said)
+    drawn = {"do_sample": True, "temperature": manner.temperature, "top_k": 0, "top_p": 1.0}
+    torch.manual_seed(manner.seed * 1_000_003 + len(said))
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=seen,
+            attention_mask=torch.ones_like(seen),
+            max_new_tokens=more,
+            pad_token_id=asked.tokenizer.pad_token_id or asked.tokenizer.eos_token_id,
+            **(drawn if manner.temperature else {"do_sample": False}),
+        )
+    tokens = (*said, *output[0, seen.shape[1] :].tolist())
+    text = str(asked.tokenizer.decode(tokens, skip_special_tokens=True))
+    return Answer(tokens, text, bool(tokens) and tokens[-1] in _ends(asked))
+
+
+def next_tokens(asked: LanguageModel, tokens: Sequence[int], likeliest: int) -> list[tuple[str, float]]:
+    """Return the likeliest tokens after these, as text, each with its probability."""
+    with torch.inference_mode():
+        seen = torch.tensor([list(tokens)], device=asked.device)
+        logits = asked.model(input_ids=seen, use_cache=False).logits[0, -1]  # (vocabulary,)
+        best = logits.float().softmax(dim=0).topk(likeliest)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [(str(asked.tokenizer.decode([token])), probability) for token, probability in pairs]
+
+
+def _ends(asked: LanguageModel) -> set[int]:
+    """Return the tokens that an answer ends with: those of the model's settings for generation."""
+    settings: Any = asked.model.generation_config
+    ends = settings.eos_token_id
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)

@@ -1,0 +1,102 @@
+"""What two recipes say differently, and what one says that is no default, in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nmerge_core.checkpoints.reference import label
+from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
+from nmerge_core.parameters import Solved
+
+_NOT_PARAMETERS = ("Models", "Written as", "Tokenizer", "Chat template", "Seed")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting and its value in each of two recipes, as people read it; empty where a recipe does not have it."""
+
+    what: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """Say it in one breath: λ 0.5 → 0.7."""
+        return f"{self.what} {self.before or '–'} → {self.after or '–'}"
+
+
+def changes(before: Recipe, after: Recipe, names: Mapping[str, str]) -> list[Change]:
+    """Return the settings that two recipes say differently, in the order of the later one.
+
+    Of different methods only the parameters are compared that both have, and that one of them has not at its default.
+    `names` are the models' by reference.
+    """
+    old, new = _settings(before, names), _settings(after, names)
+    if before.merge_method != after.merge_method:
+        old_plain, new_plain = (_settings(_at_defaults(each), names) for each in (before, after))
+        kept = {
+            name
+            for name in new.keys() & old.keys()
+            if name == "Method" or old[name] != old_plain[name] or new[name] != new_plain[name]
+        }
+        kept |= {name for name in new if name in _NOT_PARAMETERS}
+        old, new = ({name: each[name] for name in each if name in kept} for each in (old, new))
+    found = []
+    for name in [*new, *(name for name in old if name not in new)]:
+        was, now = old.get(name, ("",)), new.get(name, ("",))
+        if was == now:
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            members = [own for own in {**now, **was} if was.get(own, "") != now.get(own, "")]
+            pairs = [(was.get(own, ""), now.get(own, "")) for own in members]
+            if len(members) > 1 and len(set(pairs)) == 1 and len(members) == len({**was, **now}):
+                found.append(Change(name, *pairs[0]))
+            else:
+                found += [Change(f"{name} of {own}", *pair) for own, pair in zip(members, pairs, strict=True)]
+        else:
+            found.append(Change(name, in_words(was), in_words(now)))
+    return found
+
+
+def _at_defaults(recipe: Recipe) -> Recipe:
+    return replace(recipe, parameters={}, models=tuple(ModelEntry(entry.model, {}) for entry in recipe.models))
+
+
+def _settings(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return every setting by name: a text, or of what each model has its own of a text for each."""
+    called = {reference: names.get(reference, label(reference)) for reference in recipe.references}
+    values = recipe.values()
+    said: dict[str, Any] = {"Method": recipe.method.title, "Models": ", ".join(called.values())}
+    for parameter in recipe.method.parameters:
+        if isinstance(parameter, Solved):
+            continue
+        if parameter.per_model:
+            each = map(in_words, values.each[parameter.name])
+            said[parameter.title] = dict(zip(called.values(), each, strict=True))
+            continue
+        value = values.shared[parameter.name]
+        if isinstance(parameter, MethodPart) and parameter.is_by_category(value):
+            said[parameter.title] = {category: in_words(own) for category, own in value.items()}
+        else:
+            said[parameter.title] = in_words(value)
+    said["Written as"] = recipe.dtype or "as the base"
+    said["Tokenizer"] = in_words(recipe.tokenizer.content() if recipe.tokenizer else None)
+    said["Chat template"] = recipe.chat_template.source if recipe.chat_template else ""
+    return said | {"Seed": str(recipe.seed)}
+
+
+def in_words(value: Any) -> str:
+    """Write a parameter's value as people read it: of a method with parameters of its own, these beside its name."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        method = str(value.get("method", "")).replace("_", " ")
+        own = [f"{key} {in_words(each)}" for key, each in value.items() if key != "method"]
+        return f"{method} ({', '.join(own)})" if method and own else method or ", ".join(own)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(in_words, value))
+    return str(value).replace("_", " ")

@@ -1,0 +1,49 @@
+from typing import Any
+
+import pytest
+
+from nmerge_core.merging.recipe.changes import Change, changes
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
+
+NAMES = {"/m": "math", "/c": "code"}
+
+
+def recipe(method: str = "ties", each: tuple[dict[str, Any], dict[str, Any]] = ({}, {}), **parameters: Any) -> Recipe:
+    top = {key: parameters.pop(key) for key in ("dtype", "seed") if key in parameters}
+    models = [{"model": name, "parameters": own} for name, own in zip(NAMES, each, strict=True)]
+    return load_recipe({"merge_method": method, "base_model": "/b", "models": models, "parameters": parameters, **top})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (recipe(), recipe(), []),
+        (recipe(), recipe(**{"lambda": 1.0}), []),  # the default, written out
+        (recipe(), recipe(**{"lambda": 0.7}), [Change("λ", "1", "0.7")]),
+        (recipe(), recipe(density=0.3), [Change("Density", "0.2", "0.3")]),  # of every model alike
+        (recipe(), recipe(each=({"density": 0.3}, {})), [Change("Density of math", "0.2", "0.3")]),
+        (recipe(weight=[0, 1]), recipe(), [Change("Weight", "0, 1", "1")]),
+        (recipe(), recipe(dtype="float16"), [Change("Written as", "as the base", "float16")]),
+        (recipe(), recipe(seed=3), [Change("Seed", "0", "3")]),
+        (recipe(normalize=False), recipe(), [Change("Normalize", "no", "yes")]),
+        # of two methods only what both have and one changed: the densities' defaults differ
+        (
+            recipe(),
+            recipe("dare_ties", **{"lambda": 2}),
+            [Change("Method", "TIES-Merging", "DARE + TIES"), Change("λ", "1", "2")],
+        ),
+        (
+            recipe("neuronmerge", specific={"math": "own"}),
+            recipe("neuronmerge", specific={"math": {"method": "ties", "density": 0.5}, "code": "own"}),
+            [Change("Specific of math", "own", "ties (density 0.5)"), Change("Specific of code", "", "own")],
+        ),
+    ],
+)
+def test_what_two_recipes_say_differently(before: Recipe, after: Recipe, expected: list[Change]) -> None:
+    assert changes(before, after, NAMES) == expected
+
+
+def test_a_change_is_said_in_one_breath() -> None:
+    assert str(Change("λ", "0.5", "0.7")) == "λ 0.5 → 0.7"
+    assert str(Change("Specific of code", "", "own")) == "Specific of code – → own"

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from nmerge_core import candidates
+from nmerge_core.candidates import CandidateLog
+from nmerge_core.family import Family, Member, delete_family, rename_family, save_family
+
+
+def test_candidates_are_numbered_as_they_come_and_a_recipe_has_one_number(tmp_path: Path) -> None:
+    log = CandidateLog(tmp_path, "mine")
+    assert log.all() == [] and log.get(1) is None
+    assert [log.visit(recipe).number for recipe in ("a", "b", "a", "c")] == [1, 2, 1, 3]
+    assert [each.recipe for each in CandidateLog(tmp_path, "mine").all()] == ["a", "b", "c"]  # it survives
+    assert CandidateLog(tmp_path, "other").visit("a").number == 1
+
+
+def test_what_is_learnt_of_a_candidate_stays_with_it(tmp_path: Path) -> None:
+    log = CandidateLog(tmp_path, "mine")
+    number = log.visit("a").number
+    log.learn(number, "answers", {"2 + 2 =": " 4"})
+    log.learn(number, "answers", {"3 + 3 =": " 6"})
+    log.learn(number, "scores", {"math": 0.5})
+    log.change(number, name="good", note="the one", pinned=True)
+    [found] = log.all()
+    assert found.answers == {"2 + 2 =": " 4", "3 + 3 =": " 6"} and found.scores == {"math": 0.5}
+    assert (found.name, found.note, found.pinned, found.cared_for) == ("good", "the one", True, True)
+    log.forget(number)
+    log.change(number, name="again")  # what is gone stays gone
+    assert log.all() == []
+
+
+def test_the_oldest_that_nobody_cares_for_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "KEPT", 3)
+    log = CandidateLog(tmp_path, "mine")
+    for recipe in "abcd":
+        log.change(log.visit(recipe).number, pinned=recipe == "a")
+    log.visit("e")
+    assert [each.recipe for each in log.all()] == ["a", "c", "d", "e"]
+
+
+def test_a_damaged_file_is_left_out_and_its_number_not_given_again(tmp_path: Path) -> None:
+    log = CandidateLog(tmp_path, "mine")
+    for recipe in "abc":
+        log.visit(recipe)
+    folder = tmp_path / "candidates" / "mine"
+    (folder / "2.json").write_text('{"recipe": 7}')
+    (folder / "3.json").write_text("")  # as a page leaves it that was killed between taking a number and writing
+    assert [each.recipe for each in log.all()] == ["a"] and log.get(2) is None
+    assert log.visit("d").number == 4
+
+
+def test_prompts_are_kept(tmp_path: Path) -> None:
+    log = CandidateLog(tmp_path, "mine")
+    assert log.prompts == []
+    log.keep_prompts(["one", "two"])
+    assert CandidateLog(tmp_path, "mine").prompts == ["one", "two"]
+    (tmp_path / "candidates" / "mine" / "prompts.json").write_text("[]")
+    assert log.prompts == []
+
+
+def test_the_log_goes_where_its_family_goes(tmp_path: Path) -> None:
+    family = Family("mine", str(tmp_path / "b"), (Member(str(tmp_path / "m"), "m"),))
+    save_family(family, tmp_path / "families")
+    CandidateLog(tmp_path, "mine").visit("a")
+    rename_family(family, "yours", tmp_path)
+    assert [each.recipe for each in CandidateLog(tmp_path, "yours").all()] == ["a"]
+    assert CandidateLog(tmp_path, "mine").all() == []
+    delete_family("yours", tmp_path)
+    assert CandidateLog(tmp_path, "yours").all() == []
