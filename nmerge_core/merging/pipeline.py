@@ -7,8 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints.conversation_files import with_ids, write_conversation
-from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout, write_companions
+from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout
 from nmerge_core.inputs import Places
 from nmerge_core.machine import kind_of, peak_memory
 from nmerge_core.merging.loop import merge_tensors
@@ -17,6 +16,7 @@ from nmerge_core.merging.plan.opened import Opened, open_recipe
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
 from nmerge_core.merging.recipe.registry import digest_of
+from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.process_group import ProcessGroup, process_group
 from nmerge_core.merging.write.report import Report, describe, source
 from nmerge_core.merging.write.staging import disk_errors, lock_output, open_staging, publish, staging_folder
@@ -81,11 +81,7 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
             },
         )
         if group.first:
-            config = with_ids(vocabulary.config(stream.donor), conversation.conversation)
-            write_companions(staging, config, vocabulary.tokenizer, layout)
-            if extension := vocabulary.extension():
-                extension.write(staging)
-            write_conversation(staging, conversation.conversation)
+            write_beside(opened, staging, layout)
             architectures = stream.donor.config.get("architectures") or ()
             full, _ = replace(recipe, chat_template=conversation.choice).in_full(Places(cache_root()))
             describe(staging, full.resolved(prepared), prepared, report, architectures, conversation.summary)

@@ -22,6 +22,7 @@ from nmerge_core.merging.recipe.registry import digest_of
 from nmerge_core.number_format import AUTO
 from nmerge_core.parallel import in_order
 from nmerge_core.progress import Progress, silent
+from nmerge_core.resident.speaking import speaking
 from nmerge_core.resident.stream import ResidentStream, hold
 
 
@@ -83,7 +84,9 @@ class LiveMerge:
             InputError: the recipe is of other models, or its merge cannot be run (`load_candidate`).
         """
         self.family, self.recipe = family, recipe
-        self._candidate = load_candidate(family.reopen(recipe).stream, family.names, recipe.dtype, run_dtype)
+        opened = family.reopen(recipe)
+        candidate = load_candidate(opened.stream, family.names, recipe.dtype, run_dtype)
+        self._candidate = replace(candidate, language_model=speaking(candidate.language_model, opened))
         self._made: dict[str, Any] = {}  # what each tensor was merged by
 
     @property

@@ -127,8 +127,8 @@ def ask(question: str, *, timeout: float = 60.0, **arguments: Any) -> Any:
     """Ask the worker a short question of `operations.QUESTIONS`, also while a run is going, and return its answer.
 
     Args:
-        question: "token_activations" (model, layer, neuron, texts), "generate" (model, prompt, max_new_tokens) or
-            "live" (recipe, prompt, max_new_tokens).
+        question: "token_activations" (model, layer, neuron, texts), "generate" (model, prompt, max_new_tokens),
+            "speak" (model, prompt, said, more, manner) or "live" (recipe, and as "speak").
         timeout: Seconds to wait; the first question about a model loads it.
         arguments: The question's arguments, as JSON has them.
 

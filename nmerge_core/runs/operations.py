@@ -1,11 +1,10 @@
 """What the worker can do: one function per kind of run, and the short questions."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.errors import InputError
 from nmerge_core.progress import Progress
 from nmerge_core.runs.models import LiveMerges, LoadedModels
 from nmerge_core.runs.perform import Operation
@@ -124,51 +123,69 @@ def token_activations(
 
 def generate(model: str, prompt: str, max_new_tokens: int = 64) -> str:
     """Return the greedy continuation of `prompt`, at most `max_new_tokens` tokens, without special tokens."""
-    return _continuation(_MODELS.get(model), prompt, max_new_tokens)
+    answer: str = speak(model, prompt, more=max_new_tokens)["answer"]
+    return answer
 
 
-def live(recipe: Mapping[str, Any], prompt: str, max_new_tokens: int = 64, likeliest: int = 5) -> dict[str, Any]:
-    """Merge a recipe in memory and return how the merge continues `prompt`, and what it took.
+def speak(
+    model: str, prompt: str, said: Sequence[int] = (), more: int = 64, manner: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Let a model say at most `more` tokens after a prompt and the tokens it has `said`.
+
+    Args:
+        model: A model folder or a Hub id.
+        prompt: What it is asked.
+        said: The "tokens" of its answer so far.
+        more: How many tokens are to come.
+        manner: The fields of `answers.Manner`.
 
     Returns:
-        "answer" as `generate` gives it; "next" the likeliest next tokens, {"token": text, "probability": p}; "tensors"
-        that were merged anew "of" all; "seconds" that merging took.
+        "answer", the whole text so far, its "tokens", and whether it has "ended".
     """
-    import torch
+    return _said(_MODELS.get(model), prompt, said, more, manner)
+
+
+def live(
+    recipe: Mapping[str, Any],
+    prompt: str,
+    said: Sequence[int] = (),
+    more: int = 64,
+    manner: Mapping[str, Any] | None = None,
+    likeliest: int = 5,
+) -> dict[str, Any]:
+    """Merge a recipe in memory and let the merge answer as `speak` does.
+
+    Returns:
+        What `speak` returns; "next", the likeliest tokens after the prompt, {"token": text, "probability": p};
+        "tensors" that were merged anew "of" all; "seconds" that merging took.
+    """
+    from nmerge_core.answers import next_tokens, prompt_tokens
 
     merged, followed = _LIVE.follow(recipe)
     loaded = merged.language_model
-    answer = _continuation(loaded, prompt, max_new_tokens)
-    with torch.inference_mode():
-        encoded = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.device)
-        logits = loaded.model(input_ids=encoded["input_ids"], use_cache=False).logits[0, -1]  # (vocabulary,)
-        best = logits.float().softmax(dim=0).topk(likeliest)
-    following = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return {
-        "answer": answer,
-        "next": [{"token": loaded.tokenizer.decode([token]), "probability": p} for token, p in following],
+    tokens = prompt_tokens(loaded, prompt, chat=bool((manner or {}).get("chat")))
+    following = next_tokens(loaded, tokens, likeliest)
+    return _said(loaded, prompt, said, more, manner) | {
+        "next": [{"token": token, "probability": probability} for token, probability in following],
         "tensors": followed.tensors,
         "of": followed.of,
         "seconds": followed.seconds,
     }
 
 
-def _continuation(loaded: "LanguageModel", prompt: str, max_new_tokens: int) -> str:
-    import torch
+def _said(
+    asked: "LanguageModel", prompt: str, said: Sequence[int], more: int, manner: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    from nmerge_core.answers import Manner, go_on, prompt_tokens
 
-    encoded = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.device)
-    length = encoded["input_ids"].shape[1]
-    if not length:
-        raise InputError("the prompt is empty: write some text for the model to continue")
-    with torch.inference_mode():
-        output = loaded.model.generate(  # type: ignore[operator]  # (1, length + new)
-            input_ids=encoded["input_ids"],
-            attention_mask=encoded["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id,
-        )
-    return str(loaded.tokenizer.decode(output[0, length:], skip_special_tokens=True))
+    how = Manner(**(manner or {}))
+    answer = go_on(asked, prompt_tokens(asked, prompt, chat=how.chat), said, more, how)
+    return {"answer": answer.text, "tokens": list(answer.tokens), "ended": answer.ended}
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"token_activations": token_activations, "generate": generate, "live": live}
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "token_activations": token_activations,
+    "generate": generate,
+    "speak": speak,
+    "live": live,
+}

@@ -32,7 +32,7 @@ def continued(reference: str, content: str, prompt: str) -> str:
 @st.cache_data(max_entries=64, show_spinner=False)
 def merged_answer(recipe: str, content: dict[str, Any], prompt: str, fingerprints: tuple[str, ...]) -> dict[str, Any]:
     """How the merge of a recipe continues a prompt; the recipe's text and its models' content say which merge it is."""
-    return client.ask("live", timeout=SECONDS, recipe=content, prompt=prompt, max_new_tokens=NEW_TOKENS)
+    return client.ask("live", timeout=SECONDS, recipe=content, prompt=prompt, more=NEW_TOKENS)
 
 
 @st.fragment  # so that a prompt draws this part of the page again, and not its controls

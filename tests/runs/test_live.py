@@ -25,7 +25,7 @@ def content(family, method: str, **parameters: Any) -> dict[str, Any]:
 
 
 def ask(recipe: dict[str, Any]) -> dict[str, Any]:
-    return QUESTIONS["live"](recipe=recipe, prompt="2 + 2", max_new_tokens=8)
+    return QUESTIONS["live"](recipe=recipe, prompt="2 + 2", more=8)
 
 
 def test_it_answers_as_the_written_merge_does(family, tmp_path: Path) -> None:
@@ -62,3 +62,26 @@ def test_what_cannot_follow_says_what_to_do(family, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(models, "total_memory", lambda: 200_000)
     with pytest.raises(InputError, match=r"these 3 models and their merge take 0\.0 GB, and 0\.0 GB of memory"):
         ask(content(family, "linear"))
+
+
+def test_an_answer_comes_in_parts_that_make_the_whole(family) -> None:
+    whole = QUESTIONS["speak"](model=family.base, prompt="2 + 2", more=12)
+    said: list[int] = []
+    while len(said) < 12:
+        part = QUESTIONS["speak"](model=family.base, prompt="2 + 2", said=said, more=5)
+        assert whole["answer"].startswith(part["answer"].rstrip("\ufffd")) or len(part["tokens"]) > 12
+        said = part["tokens"]
+    assert said[:12] == whole["tokens"]
+
+
+def test_a_temperature_draws_by_its_seed(family) -> None:
+    def drawn(seed: int) -> list[int]:
+        manner = {"temperature": 2.0, "seed": seed}
+        return QUESTIONS["speak"](model=family.base, prompt="2 + 2", more=12, manner=manner)["tokens"]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_without_a_chat_template_there_is_no_chat(family) -> None:
+    with pytest.raises(InputError, match=r"base: has no chat template; ask it without one"):
+        QUESTIONS["speak"](model=family.base, prompt="2 + 2", manner={"chat": True})
