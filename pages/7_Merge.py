@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from nmerge_core.cache import cache_root
+from nmerge_core.candidates import CandidateLog
 from nmerge_core.checkpoints import halves, is_hub_id, on_this_machine
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
@@ -12,10 +13,11 @@ from nmerge_core.figures import style
 from nmerge_core.merging.engine import AnyRecipe, load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import Recipe
-from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.notebook import Step, literal, text_literal
 from nmerge_core.runs.folder import Run
-from pages.shared.live import draw_live
+from pages.shared.candidates import REOPENED, draw_log
+from pages.shared.gallery import draw_gallery, named_in_address, opening
 from pages.shared.merge_report import draw_report, metric, scoring
 from pages.shared.page import begin, command, how_computed, lack, link, tell_refused
 from pages.shared.recipe_form import (
@@ -30,14 +32,9 @@ from pages.shared.results import merges
 from pages.shared.runs import run_button, run_panel
 from pages.shared.settings import KEPT, newly_named_run, put
 from pages.shared.text import verbatim
+from pages.shared.tuning import draw_tuning, follows
 
 COMPILING = "The very first merge compiles its loops before it begins, which takes up to a minute."
-
-
-def gallery(available: dict[str, Method]) -> None:
-    """What each method does, while none is chosen."""
-    rows = [f"| **{m.title}** | {m.summary} | {m.paper} |" for m in available.values()]
-    st.markdown("\n".join(["| Method | What it does | Source |", "| :-- | :-- | :-- |", *rows]))
 
 
 def not_here(recipe: AnyRecipe) -> list[str]:
@@ -47,21 +44,26 @@ def not_here(recipe: AnyRecipe) -> list[str]:
     return [half for half in named if is_hub_id(half) and not on_this_machine(half)]
 
 
-def draw_run(recipe: AnyRecipe, family: Family) -> Run | None:
-    """What the merge will take, the button that starts it, and its run if there is one."""
+def draw_run(recipe: AnyRecipe, family: Family) -> tuple[Run | None, float | None]:
+    """What the merge will take, the button that starts it, and its run if there is one.
+
+    Returns:
+        The run, and the seconds that the merge may take; None where it cannot be told.
+    """
     if absent := not_here(recipe):
         told = f"Not on this machine yet: {verbatim(', '.join(absent))}. Add them to a family and fetch them there, or "
         with lack(f"{told}name the folders they are in.", "download"):
             link("pages/1_Models.py", "Get the models", "arrow_forward", family)
-        return None
+        return None, None
+    seconds = None
     if isinstance(recipe, Recipe):
-        draw_cost(recipe)
+        seconds = draw_cost(recipe)
     else:
         st.caption("mergekit merges it in a process of its own; it tells no time or memory before it starts.")
-    run = run_button("merge", {"recipe": recipe.content}, "Merge", "merge_run", title_of(recipe, family))
+    run = run_button("merge", {"recipe": recipe.content}, "Keep as a checkpoint", "merge_run", title_of(recipe, family))
     if run is not None and run.status().state == "done":
-        st.success("Merged. Its report is below.", icon=":material/check:")
-    return run
+        st.success("Kept as a checkpoint. Its report is below.", icon=":material/check:")
+    return run, seconds
 
 
 def title_of(recipe: AnyRecipe, family: Family) -> str:
@@ -69,8 +71,8 @@ def title_of(recipe: AnyRecipe, family: Family) -> str:
     return recipe.title(family.labels, [model.label for model in family.models])
 
 
-def draw_cost(recipe: Recipe) -> None:
-    """What the merge will take, told from headers alone."""
+def draw_cost(recipe: Recipe) -> float:
+    """What the merge will take, told from headers alone; return the seconds."""
     # Imported here: it brings torch along, which the head of the page need not wait for.
     from nmerge_core.merging.plan.estimate import estimate
 
@@ -86,6 +88,7 @@ def draw_cost(recipe: Recipe) -> None:
     if cost.warnings:
         with st.expander(f"What to know first ({len(cost.warnings)})", icon=":material/info:"):
             st.text("\n".join(cost.warnings))
+    return cost.seconds
 
 
 def formula(recipe: AnyRecipe) -> str:
@@ -155,12 +158,16 @@ def steps(recipe: AnyRecipe, name: str, family: Family) -> list[Step]:
 family = begin(
     "Merge",
     "How do we make one model out of these?",
-    "A merge adds what each fine-tune changed to the base, so that one model can do what each of them can.",
+    "A merge adds what each fine-tune changed to the base, so that one model can do what each of them can. "
+    "Move a control and see what it does; keep what you like.",
 )
+st.session_state.pop(REOPENED, None)  # the controls are drawn now, as they were set
 with st.spinner("Loading the merge methods", show_time=True):  # the first time in this process it brings torch along
     available = dict(methods())
-left, right = st.columns([1, 2], vertical_alignment="bottom", gap="large")
-name = left.selectbox(
+named_in_address(available)
+opening(available, family)
+top, beside = st.columns([1, 2], vertical_alignment="bottom", gap="large")
+name = top.selectbox(
     "Method",
     [*available, *(sorted({*mergekit.METHODS} - {*available}) if mergekit.installed() else ())],
     index=None,
@@ -171,7 +178,7 @@ name = left.selectbox(
 )
 recipe: AnyRecipe | None = None
 if name is None:
-    gallery(available)
+    draw_gallery(available)
     done = merges(family)
 else:
     method = available.get(name)  # none of a method of mergekit's
@@ -180,8 +187,13 @@ else:
         if method
         else "A method of mergekit's: [its documentation](https://github.com/arcee-ai/mergekit) has the parameters."
     )
-    right.markdown(about)
-    settings, summary = st.columns([2, 1], gap="large")
+    with beside.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(about, width="stretch")
+        with st.popover("All methods", icon=":material/apps:", key="merge_gallery", on_change="rerun") as methods_shown:
+            if methods_shown.open:
+                draw_gallery(available)
+    settings, effect = st.columns([5, 7], gap="large")
+    run = seconds = None
     with settings:
         given: str | dict[str, Any]
         if method is None:
@@ -192,6 +204,7 @@ else:
             default="Controls",
             required=True,
             key="merge_source",
+            label_visibility="collapsed",
             on_change=turned,
             args=(family,),
             **KEPT,
@@ -200,20 +213,24 @@ else:
         else:
             put(ADDRESS, None)
             given = recipe_of_controls(family, method, available)
-    with summary, st.container(border=True):
-        run = None
-        try:
-            recipe = load(given)
-            st.session_state["merge_last_recipe"] = recipe.yaml
-            run = draw_run(recipe, family)
-        except InputError as error:
-            st.error(verbatim(error))
-        if recipe is not None:
-            st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
-    if run is not None:
-        run_panel(run)
-    if isinstance(recipe, Recipe) and not not_here(recipe):
-        draw_live(recipe, family)
+        with st.container(border=True):
+            try:
+                recipe = load(given)
+                st.session_state["merge_last_recipe"] = recipe.yaml
+                run, seconds = draw_run(recipe, family)
+            except InputError as error:
+                st.error(verbatim(error))
+            if recipe is not None:
+                with st.expander("The recipe", icon=":material/description:"):
+                    st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
+    with effect:
+        if run is not None:
+            run_panel(run)
+        if follows(seconds) and isinstance(recipe, Recipe) and seconds is not None:
+            draw_tuning(recipe, family)
+    if isinstance(recipe, Recipe):
+        with settings:
+            draw_log(recipe, CandidateLog(cache_root(), family.name), family)
     done = merges(family)
     if run is not None and run.status().state == "done" and st.session_state.get("merge_shown") != run.id:
         st.session_state["merge_shown"] = st.session_state["merge_report"] = run.id

@@ -15,7 +15,7 @@ from pages.shared.recipe_controls import joined, text_key
 from pages.shared.settings import KEPT
 from pages.shared.text import shortened, verbatim
 
-COLUMNS = 3
+COLUMNS = 2
 UNSET = "default"  # the placeholder of a parameter that is left unset
 
 

@@ -21,7 +21,7 @@ from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import tell_lack
 from pages.shared.parameters import Drawn, controls
 from pages.shared.recipe_controls import control_states, members_of
-from pages.shared.settings import KEPT, put
+from pages.shared.settings import KEPT, move, put
 from pages.shared.text import verbatim
 
 ADDRESS = "merge_recipe"  # the setting that a recipe as text is in the address
@@ -44,7 +44,25 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         help="The models to merge, in order",
         **KEPT,
     )
-    middle, words, talk, right = st.columns([1.25, 1.15, 1.15, 0.9])
+    members = [labelled[label] for label in chosen]
+    known = _known(family, members, method)
+    shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name), available)
+    for what, named in DATA.items():
+        takes = [parameter.name for parameter in method.parameters if isinstance(parameter, named)]
+        if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
+            tell_lack(family, what, f"{method.title} needs one: type it among the parameters, or change the family.")
+    recipe: dict[str, Any] = {"merge_method": method.name}
+    if method.needs_base:
+        recipe["base_model"] = family.base
+    models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
+    return recipe | {"models": models, "parameters": shared} | _written(method, members)
+
+
+def _written(method: Method, members: list[Member]) -> dict[str, Any]:
+    """Draw what is not about the merged numbers themselves, and return the part of the recipe it makes."""
+    with st.expander("Number format, tokenizer, chat template, seed", icon=":material/description:"):
+        columns = [*st.columns(2), *st.columns(2)]
+    middle, words, talk, right = columns
     dtype = middle.selectbox(
         "Written as",
         list(DTYPES),
@@ -54,7 +72,6 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         help="The number format of the merged checkpoint; the arithmetic is always float32",
         **KEPT,
     )
-    members = [labelled[label] for label in chosen]
     tokenizers = {BASE: "the base's" if method.needs_base else "the first one's", UNION: "all tokens"}
     tokenizers |= {member.reference: f"{member.label}'s" for member in members}
     tokenizer = words.selectbox(
@@ -82,19 +99,8 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     seed = right.number_input(
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same", **KEPT
     )
-    known = _known(family, members, method)
-    shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name), available)
-    for what, named in DATA.items():
-        takes = [parameter.name for parameter in method.parameters if isinstance(parameter, named)]
-        if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
-            tell_lack(family, what, f"{method.title} needs one: type it among the parameters, or change the family.")
-    recipe: dict[str, Any] = {"merge_method": method.name}
-    if method.needs_base:
-        recipe["base_model"] = family.base
-    models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
-    recipe |= {"models": models, "parameters": shared, "seed": seed}
     chosen_by_word = (("dtype", dtype), ("tokenizer", tokenizer), ("chat_template", template))
-    return recipe | {key: value for key, value in chosen_by_word if value}
+    return {"seed": seed} | {key: value for key, value in chosen_by_word if value}
 
 
 def _tuned_for(members: list[Member]) -> list[str]:
@@ -115,20 +121,18 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
 
 def open_recipe(text: str, family: Family) -> None:
     """Set the controls to a recipe, given as YAML; where they have no place, it stands as text, and why is told."""
-    state = st.session_state
-    state["merge_source"], state["merge_yaml"] = "YAML", text
+    move({"merge_source": "YAML", "merge_yaml": text})
     try:
         recipe = load(text)
         if not isinstance(recipe, Recipe):
-            state["merge_method"] = recipe.content["merge_method"]
-            state[f"merge_yaml_{recipe.content['merge_method']}_{family.name}"] = text
+            method = recipe.content["merge_method"]
+            move({"merge_method": method, f"merge_yaml_{method}_{family.name}": text})
             return
-        state["merge_method"] = recipe.merge_method
+        move({"merge_method": recipe.merge_method})
         known = _known(family, members_of(recipe, family), recipe.method)
-        state.update(control_states(recipe, family, known))
-        state["merge_source"] = "Controls"
+        move({**control_states(recipe, family, known), "merge_source": "Controls"})
     except InputError as error:
-        state["merge_untaken"] = str(error)
+        st.session_state["merge_untaken"] = str(error)
 
 
 def turned(family: Family) -> None:

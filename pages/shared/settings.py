@@ -12,6 +12,7 @@ from pages.shared.text import shortened, verbatim
 NOT_SETTINGS = ("family", "run")  # what every page looks at, and told of where it is read
 PUT = "settings_put"  # the key of what this visitor's pages have written into the address themselves
 DRAWN = "settings_drawn"  # of these, the names of those that the page as it stands has written
+MOVED = "settings_moved"  # the key of the names of controls that a callback has moved, which the address lags behind
 TOLD = 60  # characters of a setting that cannot be
 
 
@@ -28,7 +29,8 @@ KEPT: Keeping = {"bind": "query-params", "persist_state": "session"}  # in the a
 def asked_settings() -> dict[str, list[str]]:
     """The settings in the address as it stands before the page's controls have taken them, without what was `put`."""
     ours, st.session_state[DRAWN] = st.session_state.get(PUT, {}), set()
-    asked = {name: st.query_params.get_all(name) for name in st.query_params if name not in NOT_SETTINGS}
+    not_asked = {*NOT_SETTINGS, *st.session_state.pop(MOVED, ())}
+    asked = {name: st.query_params.get_all(name) for name in st.query_params if name not in not_asked}
     return {name: values for name, values in asked.items() if values != [ours.get(name)]}
 
 
@@ -40,6 +42,12 @@ def put(name: str, text: str | None) -> None:
         st.query_params.pop(name, None)
     elif st.query_params.get(name) != text:
         st.query_params[name] = text
+
+
+def move(controls: Mapping[str, Any]) -> None:
+    """Set controls to values, by their keys: what the address says of them is from before."""
+    st.session_state.update(controls)
+    st.session_state[MOVED] = {*st.session_state.get(MOVED, ()), *controls}
 
 
 def take_back() -> None:

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-import nmerge_core as nm
 from nmerge_core.family import Member, load_family
 from nmerge_core.figures.style import significant
 from nmerge_core.input_parameters import Input
@@ -21,7 +20,7 @@ from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
-from nmerge_core.runs import client, operations
+from nmerge_core.runs import client
 from pages.shared.drafts import LONGEST, packed, unpacked
 from pages.shared.recipe_controls import control_states
 from pages.shared.results import zipped
@@ -45,10 +44,18 @@ def written_as_yaml(app: AppTest) -> None:
     way.set_value("YAML").run()
 
 
-def test_without_a_method_all_are_told(tiny_cache: Path, open_page: OpenPage) -> None:
+def test_without_a_method_all_are_told_and_a_click_takes_one(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE)
+    app.selectbox(key="merge_method").set_value(None).run()
     told = "\n".join(text.value for text in app.markdown)
     assert all(method.title in told and method.summary in told for method in methods().values())
+    needs = [text.value for text in app.markdown if text.value.startswith("**Needs ")]
+    assert needs == [
+        "**Needs nothing but the models** · 8 methods", "**Needs texts** · 6 methods", "**Needs tasks** · 1 method"
+    ]  # fmt: skip
+    app.button(key="merge_choose_ties").click().run()
+    assert recipe_shown(app)["merge_method"] == "ties"
+    assert recipe_shown(open_page(PAGE, merge_method="ties")) == recipe_shown(app)  # a name is understood too
 
 
 @pytest.mark.parametrize("name", methods())
@@ -450,33 +457,5 @@ def test_a_table_s_recipe_goes_to_text_and_back(six: str, open_page: OpenPage) -
 
 def test_a_method_that_there_is_not_is_said(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE, merge_method="tyes")
-    assert [warning.value for warning in app.warning] == [
-        "The address asks for **merge_method** = tyes, which cannot be; shown is nothing."
-    ]
-
-
-def test_the_merge_answers_a_prompt_as_its_controls_are_moved(
-    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(client, "ask", lambda question, timeout=0.0, **asked: operations.QUESTIONS[question](**asked))
-    known = models(tiny_cache)
-    make_family(tiny_cache)
-    app = open_page(PAGE, merge_method="Task arithmetic")
-    app.button(key="merge_example_math").click().run()
-    first = json.loads((tiny_cache / "corpus" / "math.jsonl").read_text().splitlines()[0])["text"]
-    assert (
-        first.startswith(app.text_area(key="merge_prompt").value) and app.text_area(key="merge_prompt").value != first
-    )
-    app.text_area(key="merge_prompt").set_value("2 + 2 =").run()
-    shown = []
-    for number, scale in enumerate((0.5, 1.5)):
-        app.slider(key="merge_task_arithmetic_lambda").set_value(scale).run()
-        assert not app.exception and not app.warning
-        written = nm.merge(recipe_shown(app), tmp_path / str(number), progress=False)
-        references = [str(written.path), known["base"], known["math"], known["code"]]
-        answers = [operations.QUESTIONS["generate"](each, "2 + 2 =", 48) for each in references]
-        assert [text.value for text in app.text][-4:] == answers
-        shown.append([each.value for each in app.caption if each.value.startswith("Next token: ")])
-    assert shown[0] != shown[1]  # without a button
-    app.selectbox(key="merge_method").select("sublin").run()
-    assert any("finds coefficients by running the models on texts" in info.value for info in app.info)
+    said = "The address asks for **merge_method** = tyes, which cannot be; shown is nothing."
+    assert said in [warning.value for warning in app.warning]

@@ -1,0 +1,252 @@
+"""A prompt, and how a merge that was never written answers it, beside the models it is made of and pinned ones."""
+
+import html
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from nmerge_core.candidates import Candidate, CandidateLog
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.corpus import load_corpus
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family, Member
+from nmerge_core.figures import style
+from nmerge_core.inputs import model_fingerprint
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.runs import client
+from pages.shared.settings import KEPT
+from pages.shared.text import shortened, verbatim
+
+PART = 16  # tokens that an answer grows by at once
+LENGTHS = (16, 48, 128, 256, 512)  # tokens
+ABREAST = 2  # answers beside each other
+SHOWN = 0.001  # the least probability of a next token that is told
+SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
+FAILURES = (InputError, TimeoutError, RuntimeError)  # each a sentence for the user
+PROMPT = "merge_prompt"
+
+STYLE = """<style>
+.answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
+.answer mark { background: light-dark(#FFE7A3, #5C4A12); color: inherit; border-radius: 2px; padding: 0 1px; }
+</style>"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt and how it is to be answered; `manner` has the fields of `answers.Manner` that are no defaults."""
+
+    prompt: str
+    length: int
+    manner: tuple[tuple[str, Any], ...]
+
+    @property
+    def key(self) -> str:
+        """What the log keeps an answer under: the prompt, and how it was asked unless that is the usual way."""
+        how = ", ".join(f"{name} {value}" for name, value in self.manner)
+        return f"{self.prompt}\n[{how}]" if how else self.prompt
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def member_said(reference: str, content: str, asked: dict[str, Any], said: list[int], more: int) -> dict[str, Any]:
+    """What a model of the family says next; `content` is its fingerprint."""
+    return client.ask("speak", timeout=SECONDS, model=reference, said=said, more=more, **asked)
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def merge_said(
+    recipe: str, fingerprints: list[str], _content: Mapping[str, Any], asked: dict[str, Any], said: list[int], more: int
+) -> dict[str, Any]:
+    """What the merge of a recipe says next; the recipe's text and its models' content say which merge it is."""
+    return client.ask("live", timeout=SECONDS, recipe=dict(_content), said=said, more=more, **asked)
+
+
+def asked_of_merge(recipe: Recipe, asked: Asked) -> Callable[[list[int], int], dict[str, Any]]:
+    """What gives the next part of the answer of a recipe's merge."""
+    prints = [content_of(reference) for reference in named(recipe)]
+    return partial(merge_said, recipe.yaml, prints, recipe.content, _question(asked))
+
+
+def _question(asked: Asked) -> dict[str, Any]:
+    return {"prompt": asked.prompt, "manner": dict(asked.manner)}
+
+
+def draw_prompt(family: Family, log: CandidateLog) -> str:
+    """Draw the prompt beside those that are kept and examples, and return it."""
+    kept, beginnings = log.prompts, examples_of(family)
+    if PROMPT not in st.session_state and PROMPT not in st.query_params:
+        st.session_state[PROMPT] = next(iter([*kept, *beginnings.values()]), "")
+    prompt = st.text_area(
+        "Prompt",
+        key=PROMPT,
+        height=96,
+        label_visibility="collapsed",
+        placeholder="Type the beginning of a text, a problem of one of the tasks, say; the merge continues it",
+        **KEPT,
+    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        for category, beginning in beginnings.items():
+            _offer(f"Example: {verbatim(category)}", f"merge_example_{category}", beginning)
+        for number, text in enumerate(kept):
+            _offer(verbatim(shortened(" ".join(text.split()), 28)), f"merge_kept_{number}", text)
+        if prompt.strip() and prompt not in kept:
+            st.button(
+                "Keep this prompt",
+                key="merge_prompt_keep",
+                icon=":material/bookmark_add:",
+                type="tertiary",
+                on_click=log.keep_prompts,
+                args=([*kept, prompt],),
+                help="Offer it for this family from now on",
+            )
+        elif prompt in kept:
+            st.button(
+                "Forget it",
+                key="merge_prompt_forget",
+                icon=":material/bookmark_remove:",
+                type="tertiary",
+                on_click=log.keep_prompts,
+                args=([text for text in kept if text != prompt],),
+            )
+    return prompt
+
+
+def _offer(label: str, key: str, text: str) -> None:
+    take = partial(st.session_state.update, {PROMPT: text})
+    st.button(label, key=key, on_click=take, type="tertiary")
+
+
+def draw_manner() -> tuple[int, tuple[tuple[str, Any], ...]]:
+    """Draw how a prompt is answered: return the tokens at most, and the manner of `Asked`."""
+    length = st.select_slider("Tokens at most", LENGTHS, LENGTHS[1], key="merge_length", **KEPT)
+    chat = st.toggle(
+        "As a chat", key="merge_chat", help="The prompt as a turn of each model's own chat template", **KEPT
+    )
+    temperature = st.slider(
+        "Temperature", 0.0, 2.0, 0.0, 0.1, key="merge_temperature", help="0: always the likeliest token", **KEPT
+    )
+    manner: dict[str, Any] = {"chat": True} if chat else {}
+    if temperature:
+        seed = st.number_input("Seed of the draws", 0, None, 0, key="merge_answer_seed", **KEPT)
+        manner |= {"temperature": temperature, "seed": seed}
+    return length, tuple(manner.items())
+
+
+def draw_answers(recipe: Recipe, family: Family, asked: Asked, pinned: Sequence[Candidate]) -> dict[str, Any] | None:
+    """Draw how the merge answers, as it is said, then the others beside it; return what the merge said.
+
+    Returns:
+        The first part's facts (`operations.live`) with the whole "answer"; None where there is none, which is told.
+    """
+    st.html(STYLE)
+    with st.container(border=True, key="merge_answer"):
+        st.markdown("**The merge**")
+        text, following = st.empty(), st.empty()
+        try:
+            with st.spinner("Merging and asking", show_time=True):
+                found = listen(asked_of_merge(recipe, asked), asked, text, following)
+        except FAILURES as error:
+            text.info(verbatim(error))
+            return None
+    boxes = _abreast(len(pinned) + len([*family.members]))
+    for candidate in pinned:
+        _pinned_box(next(boxes), candidate, asked, found["answer"])
+    for member in family.members:
+        if member.reference in named(recipe):
+            _member_box(next(boxes), member, asked, found["answer"])
+    st.caption(":material/ink_highlighter: marks the words of the others that the merge does not say.")
+    return found
+
+
+def listen(
+    part: Callable[[list[int], int], dict[str, Any]],
+    asked: Asked,
+    place: DeltaGenerator,
+    following: DeltaGenerator | None = None,
+) -> dict[str, Any]:
+    """Show an answer as it grows; return the first part's facts with the whole of it."""
+    found: dict[str, Any] = {"tokens": [], "ended": False}
+    first: dict[str, Any] = {}
+    while not found["ended"] and len(found["tokens"]) < asked.length:
+        found = part(found["tokens"], min(PART, asked.length - len(found["tokens"])))
+        if following is not None and not first:
+            next_ones = ", ".join(likely(each) for each in found["next"] if each["probability"] >= SHOWN)
+            following.caption(f"Next token: {next_ones}")
+        first = first or found
+        place.text(found["answer"])
+    return {**first, **{name: found[name] for name in ("answer", "tokens", "ended")}}
+
+
+def _abreast(boxes: int) -> Any:
+    while True:
+        yield from (column.container(border=True) for column in st.columns(min(ABREAST, max(1, boxes))))
+
+
+def _member_box(box: DeltaGenerator, member: Member, asked: Asked, merged: str) -> None:
+    box.markdown(f"**{verbatim(member.label)}**")
+    place = box.empty()
+    part = partial(member_said, member.reference, content_of(member.reference), _question(asked))
+    try:
+        place.html(marked(listen(part, asked, place)["answer"], merged))
+    except FAILURES as error:
+        place.info(verbatim(error))
+
+
+def _pinned_box(box: DeltaGenerator, candidate: Candidate, asked: Asked, merged: str) -> None:
+    """What a pinned candidate answered when it was tried; it is not made again unless one goes back to it."""
+    box.markdown(f"**#{candidate.number}** {verbatim(candidate.name)}")
+    answer = candidate.answers.get(asked.key)
+    if answer is None:
+        box.caption("Not asked this: go back to it in the log, and it answers.")
+    else:
+        box.html(marked(answer, merged))
+
+
+def marked(text: str, other: str) -> str:
+    """A text as HTML, the words marked that another text does not have in their place."""
+    words, beside = (re.findall(r"\s+|\S+", each) for each in (text, other))
+    parts = []
+    for kind, start, stop, _, _ in SequenceMatcher(None, words, beside, autojunk=False).get_opcodes():
+        said = html.escape("".join(words[start:stop]))
+        parts.append(said if kind == "equal" or not said.strip() else f"<mark>{said}</mark>")
+    return f'<div class="answer">{"".join(parts)}</div>'
+
+
+def examples_of(family: Family) -> dict[str, str]:
+    """Beginnings of texts of each category of a family's corpus; none without one."""
+    try:
+        return examples(family.corpus) if family.corpus else {}
+    except InputError:  # the Models page tells of it
+        return {}
+
+
+@st.cache_data(ttl=60, max_entries=8, show_spinner=False)
+def examples(corpus: str) -> dict[str, str]:
+    """The beginning of the first text of each category: up to the first word of its last line, or half of one line."""
+    found: dict[str, str] = {}
+    for exemplar in load_corpus(corpus).exemplars:
+        *lines, last = exemplar.text.rstrip().split("\n")
+        words = re.findall(r"\s*\S+", last)
+        kept = "".join(words[: 1 if lines else -(-len(words) // 2)])
+        found.setdefault(exemplar.category, "\n".join([*lines, kept]))
+    return found
+
+
+def named(recipe: Recipe) -> list[str]:
+    """The base of a recipe, where it has one, and its models."""
+    return [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
+
+
+def content_of(reference: str) -> str:
+    """The fingerprint of a model."""
+    return model_fingerprint(open_checkpoint(reference))
+
+
+def likely(following: dict[str, Any]) -> str:
+    """A token that may come next, and its probability."""
+    return f"{verbatim(repr(following['token']))} {style.percent(following['probability'])}"

@@ -1,0 +1,74 @@
+"""What the merge of the controls does, at once: its answers follow them, and every candidate is kept in a log."""
+
+import streamlit as st
+
+from nmerge_core.cache import cache_root
+from nmerge_core.candidates import CandidateLog
+from nmerge_core.family import Family
+from nmerge_core.figures import style
+from nmerge_core.merging.recipe.recipe import Recipe
+from pages.shared.asking import Asked, draw_answers, draw_manner, draw_prompt
+from pages.shared.candidates import draw_comparison, draw_head, rerun_if_reopened, trail_of
+from pages.shared.settings import KEPT
+from pages.shared.text import verbatim
+
+AT_ONCE = 10.0  # seconds that a merge may take by the estimate and still begin without being asked to
+ANSWERS, COMPARE = "Answers", "Compare"
+
+
+def follows(seconds: float | None) -> bool:
+    """Draw the switch that has the merge answer as its controls move; `seconds` is what it may take, if that is known.
+
+    It stands on at first where an answer is there before one would wonder.
+    """
+    long = seconds is not None and seconds > AT_ONCE
+    on = st.toggle(
+        "Answer as I change it",
+        not long,
+        key="merge_live",
+        help="The merge is made in memory, nothing is written, and what a control changes is merged anew",
+        **KEPT,
+    )
+    if not on:
+        told = f" The first answer takes about {style.duration(seconds)}." if long and seconds else ""
+        st.caption(f"Switch it on to see at once what each change does.{told}")
+    return on
+
+
+@st.fragment  # so that a prompt draws this part of the page again, and not its controls
+def draw_tuning(recipe: Recipe, family: Family) -> None:
+    """The candidate that the controls make, and how it answers."""
+    rerun_if_reopened()
+    log = CandidateLog(cache_root(), family.name)
+    try:
+        candidate = log.visit(recipe.yaml)
+    except OSError as error:
+        st.warning(f"The log of candidates cannot be written: {verbatim(error.strerror)}.")
+        return
+    trail_of(family).visit(candidate.number)
+    draw_head(candidate, log, family)
+    prompt = draw_prompt(family, log)
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        view = st.segmented_control(
+            "Look at",
+            [ANSWERS, COMPARE],
+            default=ANSWERS,
+            required=True,
+            key="merge_view",
+            label_visibility="collapsed",
+            **KEPT,
+        )
+        with st.popover("How it answers", icon=":material/tune:", type="tertiary"):
+            length, manner = draw_manner()
+    if view == COMPARE:
+        draw_comparison(candidate, log, family)
+    else:
+        asked = Asked(prompt, length, manner)
+        if asked.prompt.strip():
+            pinned = [each for each in log.all() if each.pinned and each.number != candidate.number]
+            found = draw_answers(recipe, family, asked, pinned)
+            if found is not None:
+                log.learn(candidate.number, "answers", {asked.key: found["answer"]})
+                changed = f"{found['tensors']} of {found['of']} tensors merged anew in"
+                same = "This changes no weight: all tensors are as they were, after"
+                st.caption(f"{changed if found['tensors'] else same} {style.duration(found['seconds'])}.")

@@ -1,0 +1,140 @@
+"""The Merge page as the place to tune: a candidate answers as its controls move, and the log leads back to each."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import nmerge_core as nm
+from nmerge_core.candidates import CandidateLog, log_folder
+from nmerge_core.kept_files import remove
+from nmerge_core.runs import client, operations
+from pages.shared.asking import marked
+from tests.app.conftest import OpenPage
+from tests.app.scored import models
+from tests.app.test_merge import PAGE, recipe_shown
+
+LAMBDA = "merge_task_arithmetic_lambda"
+
+
+@pytest.fixture
+def log(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CandidateLog]:
+    """The family's log, empty; questions are answered in this process, by what the worker answers them with."""
+    monkeypatch.setattr(client, "ask", lambda question, timeout=0.0, **asked: operations.QUESTIONS[question](**asked))
+    remove(log_folder(tiny_cache, "tiny"))
+    yield CandidateLog(tiny_cache, "tiny")
+    remove(log_folder(tiny_cache, "tiny"))
+
+
+def live(open_page: OpenPage, **query: str) -> AppTest:
+    return open_page(PAGE, **{"merge_live": "true", "merge_prompt": "2 + 2 =", "merge_length": "16", **query})
+
+
+def scale(app: AppTest, value: float) -> None:
+    app.slider(key=LAMBDA).set_value(value).run()
+    assert not app.exception and not app.warning
+
+
+def test_it_answers_as_its_controls_are_moved(tiny_cache: Path, open_page: OpenPage, log, tmp_path: Path) -> None:
+    app, known = live(open_page, merge_method="Task arithmetic"), models(tiny_cache)
+    shown = []
+    for number, value in enumerate((0.5, 1.5)):
+        scale(app, value)
+        written = nm.merge(recipe_shown(app), tmp_path / str(number), progress=False)
+        answer = operations.QUESTIONS["generate"](str(written.path), "2 + 2 =", 16)
+        assert answer in [text.value for text in app.text]
+        parents = [operations.QUESTIONS["generate"](known[name], "2 + 2 =", 16) for name in ("base", "math", "code")]
+        drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
+        assert drawn == [marked(parent, answer) for parent in parents]
+        shown.append([each.value for each in app.caption if each.value.startswith("Next token: ")])
+        assert log.all()[-1].answers == {"2 + 2 =": answer}
+    assert shown[0] != shown[1]  # without a button
+
+
+def test_a_method_that_solves_says_what_to_do(open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="SubModule Linearity")
+    assert any("finds coefficients by running the models on texts" in info.value for info in app.info)
+
+
+def test_the_log_leads_back_and_undo_and_redo_go_along_it(open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="Task arithmetic")
+    for value in (0.5, 0.7):
+        scale(app, value)
+    assert [each.number for each in log.all()] == [1, 2, 3]
+    assert "Since \\#2: λ 0.5 → 0.7" in [each.value.replace("#2", "\\#2") for each in app.caption]
+
+    app.button(key="merge_undo").click().run()
+    assert app.slider(key=LAMBDA).value == 0.5
+    app.button(key="merge_undo").click().run()
+    assert app.slider(key=LAMBDA).value == 1.0 and app.button(key="merge_undo").disabled
+    app.button(key="merge_redo").click().run()
+    assert app.slider(key=LAMBDA).value == 0.5 and not app.warning
+
+    app.button(key="merge_back_3").click().run()
+    assert app.slider(key=LAMBDA).value == 0.7 and app.button(key="merge_redo").disabled
+    assert len(log.all()) == 3  # what was tried before has its number
+    app.button(key="merge_forget_1").click().run()
+    assert [each.number for each in log.all()] == [2, 3]
+
+
+def test_a_pinned_candidate_stays_beside_and_a_name_is_kept(open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="Task arithmetic")
+    app.button(key="merge_pin").click().run()
+    app.text_input(key="merge_name_text").set_value("the *first*").run()
+    [first] = log.all()
+    assert first.pinned and first.name == "the *first*"
+    scale(app, 0.5)
+    told = [text.value for text in app.markdown]
+    assert "**#1** the \\*first\\*" in told
+    drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
+    assert drawn[0] == marked(first.answers["2 + 2 ="], log.all()[1].answers["2 + 2 ="])
+
+
+def test_two_candidates_are_compared(open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="Task arithmetic", merge_view="Compare")
+    assert any("There is one candidate so far" in info.value for info in app.info)
+    scale(app, 0.5)
+    for number, answer in ((1, "a b"), (2, "a c")):
+        log.learn(number, "answers", {"?": answer})
+    app.run()
+    assert (app.selectbox(key="merge_from").value, app.selectbox(key="merge_to").value) == (1, 2)
+    assert any(r"| λ | 1 | 0\.5 |" in text.value for text in app.markdown)
+    drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
+    assert drawn == [marked("a b", "a c"), marked("a c", "a b")]
+
+
+def test_the_page_opens_on_the_last_candidate_else_on_the_recommended_method(
+    open_page: OpenPage, log: CandidateLog
+) -> None:
+    assert recipe_shown(open_page(PAGE))["merge_method"] == "neuromerging"
+    app = live(open_page, merge_method="Task arithmetic")
+    scale(app, 0.7)
+    opened = open_page(PAGE)
+    assert recipe_shown(opened) == recipe_shown(app) and not opened.warning
+
+
+def test_prompts_are_kept_with_the_family(tiny_cache: Path, open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="Task arithmetic")
+    app.button(key="merge_prompt_keep").click().run()
+    assert log.prompts == ["2 + 2 ="]
+    app.button(key="merge_example_math").click().run()
+    first = json.loads((tiny_cache / "corpus" / "math.jsonl").read_text().splitlines()[0])["text"]
+    typed = app.text_area(key="merge_prompt").value
+    assert first.startswith(typed) and typed != first
+    app.button(key="merge_kept_0").click().run()
+    assert app.text_area(key="merge_prompt").value == "2 + 2 ="
+    app.button(key="merge_prompt_forget").click().run()
+    assert log.prompts == []
+
+
+def test_a_long_wait_is_not_begun_unasked(open_page: OpenPage, log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pages.shared.tuning.AT_ONCE", 0.0)
+    app = open_page(PAGE, merge_method="Task arithmetic", merge_live="")
+    assert not app.toggle(key="merge_live").value and log.all() == []
+    assert any("The first answer takes about" in each.value for each in app.caption)
+
+
+def test_what_another_text_does_not_say_is_marked() -> None:
+    assert marked("a <b> c", "a d c") == '<div class="answer">a <mark>&lt;b&gt;</mark> c</div>'
