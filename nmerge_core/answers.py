@@ -34,7 +34,7 @@ def prompt_tokens(asked: LanguageModel, prompt: str, *, chat: bool = False) -> l
     Raises:
         InputError: the prompt has no tokens, or the model has no chat template.
     """
-    tokenizer = asked.tokenizer
+    tokenizer: Any = asked.tokenizer
     if chat and not tokenizer.chat_template:
         raise InputError(f"{asked.label}: has no chat template; ask it without one")
     if chat:
@@ -66,7 +66,7 @@ def go_on(asked: LanguageModel, prompt: Sequence[int], said: Sequence[int], more
             **(drawn if manner.temperature else {"do_sample": False}),
         )
     tokens = (*said, *output[0, seen.shape[1] :].tolist())
-    text = str(asked.tokenizer.decode(tokens, skip_special_tokens=True))
+    text = str(asked.tokenizer.decode(list(tokens), skip_special_tokens=True))
     return Answer(tokens, text, bool(tokens) and tokens[-1] in _ends(asked))
 
 

@@ -1,6 +1,6 @@
 """The log of candidates on the Merge page: what was tried, what it changed, and the way back to any of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.engine import load
-from nmerge_core.merging.recipe.changes import changes
+from nmerge_core.merging.recipe.changes import changes, told
 from nmerge_core.merging.recipe.recipe import Recipe
 from pages.shared.asking import marked
 from pages.shared.recipe_form import open_recipe
@@ -60,8 +60,7 @@ def read(text: str) -> Recipe | None:
 def called(candidate: Candidate, family: Family) -> str:
     """What a candidate is called: as its owner says, else by its method and what differs from the defaults."""
     recipe = read(candidate.recipe)
-    own = recipe.title(family.labels, [model.label for model in family.models]) if recipe else "cannot be read any more"
-    return candidate.name or own
+    return candidate.name or (told(recipe, family.labels) if recipe else "cannot be read any more")
 
 
 def differs(before: Candidate | None, after: Candidate, family: Family) -> str:
@@ -168,10 +167,12 @@ def _row(each: Candidate, before: Candidate | None, shown: bool, log: CandidateL
         if shown:
             st.badge("shown", color="blue")
         else:
-            own = {"key": f"merge_back_{each.number}", "on_click": go_back, "args": (each.recipe, family)}
-            st.button("Go back", type="tertiary", **own)
-            own = {"key": f"merge_forget_{each.number}", "on_click": log.forget, "args": (each.number,)}
-            st.button("Forget", type="tertiary", **own)
+            _quiet("Go back", f"merge_back_{each.number}", go_back, each.recipe, family)
+            _quiet("Forget", f"merge_forget_{each.number}", log.forget, each.number)
+
+
+def _quiet(label: str, key: str, act: Callable[..., None], *arguments: Any) -> None:
+    st.button(label, key=key, type="tertiary", on_click=act, args=arguments)
 
 
 def scores_in_words(scores: dict[str, Any]) -> str:

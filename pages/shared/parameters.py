@@ -10,6 +10,7 @@ from nmerge_core.input_parameters import Input, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from pages.shared.curve import Varying, curves, draw_editor, draw_told, keep_curves
 from pages.shared.model_table import MANY, model_table
 from pages.shared.recipe_controls import joined, text_key
 from pages.shared.settings import KEPT
@@ -32,6 +33,7 @@ class Drawn:
     categories: Sequence[str]
     known: Mapping[str, Any]
     family: str
+    base: str
 
 
 def controls(drawn: Drawn, methods: Mapping[str, Method]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -44,11 +46,33 @@ def controls(drawn: Drawn, methods: Mapping[str, Method]) -> tuple[dict[str, Any
     each: list[dict[str, Any]] = [{} for _ in drawn.models]
     own, lent = _sorted(drawn.method, methods)
     _draw(drawn, own, shared, each)
+    if varying := _varying(drawn, own, shared, each):
+        draw_editor(varying, drawn.base)
+    keep_curves()
     if lent:
         with st.expander("More parameters", icon=":material/tune:"):
             st.caption("Of the parts above, and of the methods chosen for them; unused ones change nothing.")
             _draw(drawn, lent, shared, each)
     return shared, each
+
+
+def _varying(
+    drawn: Drawn, own: Sequence[Parameter], shared: Mapping[str, Any], each: Sequence[Mapping[str, Any]]
+) -> list[Varying]:
+    """Say which of the drawn controls may differ over the layers."""
+    found = []
+    for parameter in own:
+        if not isinstance(parameter, Number) or not parameter.varies:
+            continue
+        values = [
+            (f"_{model}", f" of {shortened(model)}", mine) for model, mine in zip(drawn.models, each, strict=True)
+        ]
+        for ending, whose, given in values if parameter.per_model else [("", "", shared)]:
+            value = given.get(parameter.name, parameter.default)
+            number = float(value) if isinstance(value, int | float) else float(parameter.default or 0.0)
+            key = f"merge_{drawn.method.name}_{parameter.name}{ending}"
+            found.append(Varying(key, f"{parameter.title}{whose}", parameter, number))
+    return found
 
 
 def _sorted(method: Method, methods: Mapping[str, Method]) -> tuple[list[Parameter], list[Parameter]]:
@@ -108,6 +132,8 @@ def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: 
     key = f"merge_{key}"
     if isinstance(parameter, MethodPart):
         return _part(drawn, parameter, label, key)
+    if isinstance(parameter, Number) and parameter.varies and key in curves():
+        return draw_told(key, label)
     if isinstance(parameter, Number):
         if parameter.auto:
             if st.toggle(f"{label} auto", default == "auto", key=f"{key}_auto", help=parameter.help, **KEPT):

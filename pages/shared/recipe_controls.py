@@ -11,6 +11,7 @@ from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.number_format import AUTO
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved
+from pages.shared.curve import CURVES
 from pages.shared.family import full
 
 State = dict[str, Any]
@@ -49,6 +50,7 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
     if speaker not in (None, "auto", "base", *own_names.values()):
         raise InputError("The controls have no place for a chat template of a file.")
     states: State = {
+        CURVES: {},
         "merge_chat_template": speaker,
         "merge_method": recipe.merge_method,
         "merge_models": [member.label for member in members],
@@ -65,15 +67,20 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
             told = known.get(parameter.name) or [parameter.default] * len(members)
             for member, entry, default in zip(members, recipe.models, told, strict=True):
                 value = entry.parameters.get(parameter.name, shared)
-                states |= _state(parameter, f"{key}_{member.label}", value, family.name, default)
+                _join(states, _state(parameter, f"{key}_{member.label}", value, family.name, default))
         elif isinstance(parameter, MethodPart) and parameter.per_category:
             for category in (member.category or member.label for member in members):
                 value = dict(shared or {}).get(category) if parameter.is_by_category(shared) else shared
                 states |= _state(parameter, f"{key}_{category}", value, family.name, parameter.default)
         else:
             default = known.get(parameter.name, parameter.default)
-            states |= _state(parameter, key, shared, family.name, default)
+            _join(states, _state(parameter, key, shared, family.name, default))
     return states
+
+
+def _join(states: State, more: State) -> None:
+    """Add the states of a control to those of others, the curves to the curves."""
+    states.update({**more, CURVES: {**states[CURVES], **more.get(CURVES, {})}})
 
 
 def members_of(recipe: Recipe, family: Family) -> list[Member]:
@@ -97,6 +104,8 @@ def _state(parameter: Parameter, key: str, value: Any, family: str, default: Any
         return _part_state(parameter, key, value, family)
     if isinstance(parameter, Number):
         value = parameter.default if value is None else value
+        if isinstance(value, list) and parameter.varies:
+            return {CURVES: {key: value}}
         if isinstance(value, list | dict | tuple):
             raise InputError(f"The controls have one number for '{parameter.name}', the recipe has several.")
         slides = parameter.low is not None and parameter.high is not None and isinstance(value, int | float)

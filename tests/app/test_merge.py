@@ -358,16 +358,18 @@ def test_a_recipe_goes_from_controls_to_text_and_back_and_nothing_is_lost(
     way.set_value("Controls").run()
     assert not app.exception and app.selectbox(key="merge_method").value == "dare_ties"
     assert load_recipe(recipe_shown(app)).content == wanted.content
-    written_as_yaml(app)
-    text = app.text_area(key="merge_yaml").value
-    app.text_area(key="merge_yaml").set_value(text.replace("lambda: 0.5", "lambda: [0.1, 0.5]")).run()
-    back: Any = app.get("button_group")[0]
-    back.set_value("Controls").run()  # a gradient has no slider
-    assert (
-        "lambda: [0.1, 0.5]" in app.text_area(key="merge_yaml").value
-        or "- 0.1" in app.text_area(key="merge_yaml").value
-    )
-    assert any("one number for 'lambda'" in info.value for info in app.info)
+    for kept in (True, False):
+        written_as_yaml(app)
+        edited = yaml.safe_load(app.text_area(key="merge_yaml").value)
+        if kept:
+            edited["parameters"]["lambda"] = [0.1, 0.5]  # a curve over the layers
+        else:
+            edited["run_dtype"] = "float32"  # what has no control
+        app.text_area(key="merge_yaml").set_value(yaml.safe_dump(edited)).run()
+        back: Any = app.get("button_group")[0]
+        back.set_value("Controls").run()
+        assert load_recipe(recipe_shown(app)).content == load_recipe(edited).content
+        assert kept != any("no place for 'run_dtype: float32'" in info.value for info in app.info)
 
 
 @pytest.mark.parametrize("comment", ["", "".join(f"# {n**19}\n" for n in range(200))], ids=["short", "long"])

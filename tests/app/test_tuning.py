@@ -10,8 +10,12 @@ from streamlit.testing.v1 import AppTest
 import nmerge_core as nm
 from nmerge_core.candidates import CandidateLog, log_folder
 from nmerge_core.kept_files import remove
+from nmerge_core.merging.recipe.changes import told
 from nmerge_core.runs import client, operations
 from pages.shared.asking import marked
+from pages.shared.candidates import read
+from pages.shared.curve import shapes
+from pages.shared.drafts import packed
 from tests.app.conftest import OpenPage
 from tests.app.scored import models
 from tests.app.test_merge import PAGE, recipe_shown
@@ -138,3 +142,25 @@ def test_a_long_wait_is_not_begun_unasked(open_page: OpenPage, log, monkeypatch:
 
 def test_what_another_text_does_not_say_is_marked() -> None:
     assert marked("a <b> c", "a d c") == '<div class="answer">a <mark>&lt;b&gt;</mark> c</div>'
+
+
+def test_a_setting_may_differ_over_the_layers(open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="Task arithmetic")
+    editor = next(each for each in app.expander if each.proto.label == "Over depth")
+    assert not editor.children  # drawn when it is opened
+    curves = {"merge_task_arithmetic_lambda": [{"filter": ".mlp.", "value": [0.5, 0.0]}, {"value": 0.0}]}
+    link = packed(json.dumps(curves))
+    assert link is not None
+    app = live(open_page, merge_method="Task arithmetic", merge_curves=link)
+    assert recipe_shown(app)["parameters"]["lambda"] == [{"filter": ".mlp.", "value": [0.5, 0]}, {"value": 0}]
+    assert any(":small[.mlp. 0.5 → 0, the rest 0]" in text.value for text in app.markdown)
+    candidate = read(log.all()[-1].recipe)
+    assert candidate is not None and told(candidate, {}) == "Task arithmetic, λ .mlp. 0.5 → 0, the rest 0"
+    app.button(key="merge_task_arithmetic_lambda_flat").click().run()
+    assert recipe_shown(app)["parameters"]["lambda"] == 1.0 and app.query_params.get("merge_curves") is None
+
+
+def test_shapes_of_curves_are_made_of_the_settings_value() -> None:
+    made = shapes(0.5, 5)
+    assert made["Rising"] == [0, 0.125, 0.25, 0.375, 0.5] and made["Valley"] == [0.5, 0.25, 0, 0.25, 0.5]
+    assert made["Flat"] == [0.5] * 5 and shapes(0.5, 1)["Rising"] == [0.0]

@@ -9,6 +9,7 @@ from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
 from nmerge_core.parameters import Solved
 
+_LISTED = 4  # values of a list that are all said
 _NOT_PARAMETERS = ("Models", "Written as", "Tokenizer", "Chat template", "Seed")
 
 
@@ -58,8 +59,15 @@ def changes(before: Recipe, after: Recipe, names: Mapping[str, str]) -> list[Cha
     return found
 
 
+def told(recipe: Recipe, names: Mapping[str, str]) -> str:
+    """Name a merge by its method and all that is not at its default."""
+    own = changes(_at_defaults(recipe), recipe, names)
+    return ", ".join([recipe.method.title, *(f"{each.what} {each.after}" for each in own)])
+
+
 def _at_defaults(recipe: Recipe) -> Recipe:
-    return replace(recipe, parameters={}, models=tuple(ModelEntry(entry.model, {}) for entry in recipe.models))
+    models = tuple(ModelEntry(entry.model, {}) for entry in recipe.models)
+    return replace(recipe, parameters={}, models=models, dtype=None, tokenizer=None, chat_template=None, seed=0)
 
 
 def _settings(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
@@ -93,10 +101,15 @@ def in_words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, Mapping) and "value" in value:  # one of a list of filters
+        return f"{value.get('filter') or 'the rest'} {in_words(value['value'])}"
     if isinstance(value, Mapping):
         method = str(value.get("method", "")).replace("_", " ")
         own = [f"{key} {in_words(each)}" for key, each in value.items() if key != "method"]
         return f"{method} ({', '.join(own)})" if method and own else method or ", ".join(own)
     if isinstance(value, list | tuple):
-        return ", ".join(map(in_words, value))
+        said = [in_words(each) for each in value]
+        if value and isinstance(value[0], Mapping):
+            return ", ".join(said)
+        return " → ".join(said if len(said) <= _LISTED else [*said[:2], "…", said[-1]])
     return str(value).replace("_", " ")
