@@ -1,6 +1,7 @@
 """The gallery of merge methods: what each needs, what it does in a picture, and one click to take it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -15,6 +16,8 @@ from nmerge_core.merging.recipe.registry import Method
 from pages.shared.recipe_form import open_recipe
 
 ABREAST = 3
+PICTURES = Path(__file__).with_name("pictures")
+PICTURED = "two fine-tunes' changes of 16 weights of a tiny model"
 RECOMMENDED = "neuromerging"  # of the papers' two the one that needs no texts
 MODELS, TEXTS, TASKS = "Needs nothing but the models", "Needs texts", "Needs tasks"
 
@@ -29,6 +32,8 @@ def need_of(method: Method) -> str:
 
 def draw_gallery(methods: Mapping[str, Method]) -> None:
     """Every method, sorted by what it needs, each with a button that chooses it."""
+    tuned = " and ".join(f":{colour}[{word}]" for colour, word in (("blue", "blue"), ("green", "green")))
+    st.caption(f"The pictures: {PICTURED} ({tuned}), and what the method makes of them (:orange[orange]).")
     for need in (MODELS, TEXTS, TASKS):
         sorted_in = [method for method in methods.values() if need_of(method) == need]
         if not sorted_in:
@@ -41,6 +46,9 @@ def draw_gallery(methods: Mapping[str, Method]) -> None:
 
 def _card(box: DeltaGenerator, method: Method) -> None:
     box.markdown(f"**{method.title}**")
+    picture = PICTURES / f"{method.name}.svg"
+    if picture.exists():  # none of a method of one's own
+        box.image(picture.read_text(encoding="utf-8"), alt=f"What {method.title} makes of {PICTURED}")
     box.markdown(f"{method.summary} *{method.paper}*")
     box.caption(cost_of(method))
     box.button("Choose", key=f"merge_choose_{method.name}", on_click=choose, args=(method.name,))

@@ -22,6 +22,7 @@ from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
 from nmerge_core.runs import client
 from pages.shared.drafts import LONGEST, packed, unpacked
+from pages.shared.gallery import PICTURES
 from pages.shared.recipe_controls import control_states
 from pages.shared.results import zipped
 from pages.shared.text import verbatim
@@ -461,3 +462,7 @@ def test_a_method_that_there_is_not_is_said(tiny_cache: Path, open_page: OpenPag
     app = open_page(PAGE, merge_method="tyes")
     said = "The address asks for **merge_method** = tyes, which cannot be; shown is nothing."
     assert said in [warning.value for warning in app.warning]
+
+
+def test_every_method_has_its_picture() -> None:
+    assert {file.stem for file in PICTURES.glob("*.svg")} == {*methods()}
