@@ -19,6 +19,7 @@ FLOORS = (
         "candidates",
         "figures",
         "demo",
+        "publishing",
         "evolution",
         "lazy",
         "parallel",

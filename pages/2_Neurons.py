@@ -14,6 +14,7 @@ from pages.shared.classified import classified, classify_missing
 from pages.shared.family import member_colours
 from pages.shared.neurons import colours_in_order, comparison, opened, undecided
 from pages.shared.page import begin, command, how_computed, link, tell_lack
+from pages.shared.results import with_merges
 
 FORMULA = r"""
 A neuron $j$ of an MLP has the activation $\varphi_j(z) = \mathrm{SiLU}(g_j \cdot z)\,(u_j \cdot z)$: the input of
@@ -147,6 +148,7 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "A neuron gets its category from the texts of one that excite it most.")
     st.stop()
+family = with_merges(family)
 progress = st.container()  # in one place whatever it has, else what is below moves and its controls lose the address
 found = classified(family)
 with progress:

@@ -22,6 +22,7 @@ from pages.shared.classified import classified, classify_missing
 from pages.shared.neurons import colours_in_order, exemplars, layer_categories, opened
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.readings import ask_all, draw_texts
+from pages.shared.results import with_merges
 from pages.shared.text import verbatim
 
 ALL = "all neurons"
@@ -235,6 +236,7 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "What a neuron reacts to is shown on the texts of one.")
     st.stop()
+family = with_merges(family)
 progress = st.container()  # in one place whatever it has, else what is below moves and its controls lose the address
 classification = classified(family)
 with progress:

@@ -17,7 +17,7 @@ from pages.shared.choice import as_option, choose_model, named
 from pages.shared.classified import classified
 from pages.shared.family import member_colours
 from pages.shared.page import begin, command, how_computed
-from pages.shared.results import read_table
+from pages.shared.results import read_table, with_merges
 from pages.shared.runs import run_button, run_panel
 from pages.shared.text import verbatim
 
@@ -85,6 +85,7 @@ family = begin(
     "A neuron's weights are vectors. The **cosine** between the base model's and the fine-tune's is 1 where "
     "fine-tuning left their direction alone. Near 1 everywhere explains why neurons keep their category.",
 )
+family = with_merges(family)
 names = [model.label for model in family.models]
 run = run_button(
     "cosine",

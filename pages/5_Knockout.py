@@ -20,7 +20,7 @@ from pages.shared.estimates import measurements, told_time
 from pages.shared.family import full
 from pages.shared.neurons import colours_in_order, in_order, opened
 from pages.shared.page import begin, command, how_computed, lack, tell_lack
-from pages.shared.results import asked_parameters, read_table
+from pages.shared.results import asked_parameters, read_table, with_merges
 from pages.shared.runs import run_button, run_panel
 from pages.shared.tasks import CODE_SWITCH, code_switch, has_own_code, own_code_switch, runs_code, task_name
 from pages.shared.text import verbatim
@@ -185,6 +185,7 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "A neuron gets its category, which says what to switch off, from the texts of one.")
     st.stop()
+family = with_merges(family)
 controls, view = st.columns([1, 3], gap="large")
 asked = asked_parameters("knockout")
 names = [member.label for member in family.members]

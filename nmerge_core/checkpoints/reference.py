@@ -13,7 +13,7 @@ COLUMNS = {"layer", "category", "intersection", "id", "text"}  # of tables that 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _ADDRESS = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 _REVISION = re.compile(r"([\w.-]+/[\w.-]+)@([\w.-]+)")
-_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.tiktoken"]
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.tiktoken", "README.md"]
 _PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json", "adapter_model.bin"]
 # What lies beside a model and is none of it: other forms of its weights, and what training left.
 _OTHERS = ["consolidated*", "*.fp16.*", "optimizer*", "training_args*", "rng_state*", "scheduler*", "onnx/*"]
@@ -82,12 +82,15 @@ def is_hub_id(reference: str) -> bool:
     return bool(_HUB_ID.match(reference)) and not reference.startswith((".", "/"))
 
 
+def folder_here(reference: str) -> Path | None:
+    """Return the folder of a model or an adapter that is here, or was fetched; asks nobody."""
+    return Path(expanduser(reference)) if isdir(expanduser(reference)) else _fetched(reference)
+
+
 def on_this_machine(reference: str) -> bool:
     """Tell whether a model or an adapter is a folder here or a Hub id whose weights were fetched; asks nobody."""
-    if isdir(expanduser(reference)):
-        return True
-    here = _fetched(reference)
-    return here is not None and is_complete(here)
+    here = folder_here(reference)
+    return here is not None and (isdir(expanduser(reference)) or is_complete(here))
 
 
 def resolve(reference: str, config: str = "config.json") -> Path:

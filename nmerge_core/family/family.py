@@ -18,12 +18,13 @@ BASE = "base"  # what the base is called among its fine-tunes
 class Member:
     """One model: its folder or Hub id, its short name, and the category it was tuned for ("" if none is told).
 
-    It stands for its reference wherever a path is taken.
+    It stands for its reference wherever a path is taken. One that is `merged` was made of the others.
     """
 
     reference: str
     label: str
     category: str = ""
+    merged: bool = False
 
     def __fspath__(self) -> str:
         """Return the reference."""

@@ -158,7 +158,8 @@ def draw_log(recipe: Recipe, log: CandidateLog, family: Family) -> None:
 
 
 def _row(each: Candidate, before: Candidate | None, shown: bool, log: CandidateLog, family: Family) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"merge_log_{each.number}"):
+    row = f"merge_log_{each.number}"
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small", key=row):
         pin = ":material/keep: " if each.pinned else ""
         changed = shortened(differs(before, each, family), 90)
         told = [f"{pin}**#{each.number}** {verbatim(shortened(called(each, family), 60))}"]

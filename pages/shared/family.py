@@ -70,13 +70,14 @@ def full(reference: str) -> str:
 
 
 def member_colours(family: Family, dark: bool = False) -> dict[str, str]:
-    """The colour of each model by its short name: the base's own, a fine-tune that of its category."""
+    """The colour of each model by its short name: the base's own, a fine-tune that of its category, a merge a tint."""
     by_category = category_colours(family)
-    tuned = {model.label: by_category[model.category or model.label] for model in family.models}
+    merged = style.merge_colours([model.label for model in family.models if model.merged])
+    tuned = {m.label: merged.get(m.label) or by_category[m.category or m.label] for m in family.models}
     return {"base": style.base_colour(dark), **tuned}
 
 
 def category_colours(family: Family, corpus: Sequence[str] = ()) -> dict[str, str]:
     """The colour of each category: the family's own first, so that they are the same with any `corpus` of more."""
-    untold = [model.label for model in family.models if not model.category]
+    untold = [model.label for model in family.models if not model.category and not model.merged]
     return style.category_colours([*family.categories, *untold, *corpus])

@@ -9,18 +9,19 @@ import pandas as pd
 import streamlit as st
 
 from nmerge_core.checkpoints import labels
-from nmerge_core.family import Family
+from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer, history
+from pages.shared.carrying import draw_carrying
 from pages.shared.charts import dark, show
 from pages.shared.family import member_colours
-from pages.shared.page import tell_lack
-from pages.shared.results import Merged, model_colours, zipped
+from pages.shared.neurons import classify_parameters
+from pages.shared.page import NAVIGATION, link, tell_lack
+from pages.shared.results import BESIDE, Merged, model_colours
+from pages.shared.runs import run_button, run_panel
 from pages.shared.scoreboard import Scoring, scoreboard
 from pages.shared.tasks import code_switch, own_code_switch
-from pages.shared.text import verbatim
-
-DOWNLOAD_LIMIT = 64e6  # bytes of a checkpoint that is offered as a zip
+from pages.shared.text import shortened, verbatim
 
 
 def metric(name: str, value: str, explanation: str) -> None:
@@ -37,17 +38,7 @@ def draw_report(merge: Merged, family: Family) -> None:
     with left:
         st.markdown("A complete checkpoint, for `AutoModelForCausalLM.from_pretrained`:")
         st.code(str(folder), language=None, wrap_lines=True)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if size <= DOWNLOAD_LIMIT:
-            st.download_button(
-                f"Download ({style.size(size)})",
-                lambda: zipped(folder),
-                f"{merge.run.id}.zip",
-                "application/zip",
-                key="merge_download",
-                icon=":material/download:",
-                on_click="ignore",
-            )
+        draw_carrying(merge, family)
     with right:
         with st.container(horizontal=True, gap="medium"):
             metric("Took", style.duration(sum(report["seconds"].values())), "Preparing and merging")
@@ -59,8 +50,30 @@ def draw_report(merge: Merged, family: Family) -> None:
         st.warning(verbatim(warning))
     for result in report.get("results", []):
         draw_result(result, facts[result["name"]], names, family)
+    draw_neurons(merge, family)
     st.subheader("How good it is", anchor=False)
     draw_scores(merge, family)
+
+
+def draw_neurons(merge: Merged, family: Family) -> None:
+    """What became of the neurons in a merge: classify it, then it stands beside the base and the fine-tunes."""
+    st.subheader("What became of its neurons", anchor=False)
+    if not family.corpus:
+        tell_lack(family, "corpus", "A neuron gets its category from the texts of one that excite it most.")
+        return
+    member = Member(merge.reference, merge.name, merged=True)
+    run = run_button(
+        "classify",
+        classify_parameters(family, member),
+        "Classify this merge",
+        "merge_classify",
+        f"Classify {merge.name}",
+    )
+    if run is not None and run_panel(run):
+        with st.container(horizontal=True, gap="medium"):
+            for path, label, icon in NAVIGATION["Understand"][1:] + NAVIGATION["Test"][:1]:
+                link(path, label, icon, family, **{BESIDE: shortened(merge.name)})
+            st.caption("with the merge beside the base and the fine-tunes")
 
 
 def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str], family: Family) -> None:

@@ -3,7 +3,7 @@
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
-from nmerge_core.family import Family
+from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
 from nmerge_core.kept_files import reading
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
 from pages.shared.family import full, member_colours
-from pages.shared.settings import named_run
+from pages.shared.settings import KEPT, named_run
+from pages.shared.text import shortened
+
+BESIDE = "merges"  # the setting of the pages that show merges beside the family's models
 
 
 def read_table(run: Run, name: str, models: Sequence[str] = ()) -> pd.DataFrame:
@@ -77,6 +80,23 @@ def merges(family: Family) -> list[Merged]:
         Merged(run, run.title if titles.count(run.title) == 1 else f"{run.title} · {run.id.rpartition('-')[2][:4]}")
         for run in done
     ]
+
+
+def with_merges(family: Family) -> Family:
+    """Draw which merges stand beside the family's models, where there are any, and return the family with these."""
+    known = {merge.name: merge for merge in merges(family)}
+    if not known:
+        return family
+    chosen = st.multiselect(
+        "Merges beside the family",
+        list(known),
+        format_func=shortened,
+        key=BESIDE,
+        placeholder="none: choose one, to see what became of each neuron in it",
+        **KEPT,
+    )
+    merged = tuple(Member(known[name].reference, name, merged=True) for name in chosen)
+    return replace(family, models=(*family.models, *merged))
 
 
 def model_colours(family: Family, merged: Sequence[Merged], *, dark: bool) -> dict[str, str]:

@@ -153,9 +153,9 @@ def test_a_setting_may_differ_over_the_layers(open_page: OpenPage, log: Candidat
     assert link is not None
     app = live(open_page, merge_method="Task arithmetic", merge_curves=link)
     assert recipe_shown(app)["parameters"]["lambda"] == [{"filter": ".mlp.", "value": [0.5, 0]}, {"value": 0}]
-    assert any(":small[.mlp. 0.5 → 0, the rest 0]" in text.value for text in app.markdown)
+    assert any(":small[.mlp. 0.5, 0; the rest 0]" in text.value for text in app.markdown)
     candidate = read(log.all()[-1].recipe)
-    assert candidate is not None and told(candidate, {}) == "Task arithmetic, λ .mlp. 0.5 → 0, the rest 0"
+    assert candidate is not None and told(candidate, {}) == "Task arithmetic, λ .mlp. 0.5, 0; the rest 0"
     app.button(key="merge_task_arithmetic_lambda_flat").click().run()
     assert recipe_shown(app)["parameters"]["lambda"] == 1.0 and app.query_params.get("merge_curves") is None
 

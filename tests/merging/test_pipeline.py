@@ -59,6 +59,25 @@ def test_the_output_is_a_complete_checkpoint(family, tmp_path: Path) -> None:
     assert [source["label"] for source in written["models"]] == ["math", "code", "translation"]
 
 
+def test_the_card_says_the_licences_of_the_models(family, tmp_path: Path) -> None:
+    sources = {"base": family.base, "tuned": family.models[0]}
+    base, tuned = (shutil.copytree(source, tmp_path / name) for name, source in sources.items())
+    recipe = {"merge_method": "task_arithmetic", "base_model": str(base), "models": [{"model": str(tuned)}]}
+
+    def card(**licences: str) -> str:
+        for name, licence in licences.items():
+            (tmp_path / name / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+        merge(load_recipe(recipe), tmp_path / "out")
+        text = (tmp_path / "out" / "README.md").read_text()
+        shutil.rmtree(tmp_path / "out")
+        return text
+
+    assert "Licences of the models" not in card()
+    assert "license: mit\n" in card(base="mit", tuned="mit")
+    other = card(tuned="apache-2.0")
+    assert "license:" not in other and f"- `{base}`: mit\n- `{tuned}`: apache-2.0\n" in other
+
+
 def test_several_shards_load_as_one(family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nmerge_core.checkpoints.writer.SHARD_BYTES", 2000)
     merge(recipe_of(family), tmp_path / "out")

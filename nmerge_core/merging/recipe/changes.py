@@ -100,7 +100,7 @@ def in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     if isinstance(value, Mapping) and "value" in value:  # one of a list of filters
         return f"{value.get('filter') or 'the rest'} {in_words(value['value'])}"
     if isinstance(value, Mapping):
@@ -110,6 +110,6 @@ def in_words(value: Any) -> str:
     if isinstance(value, list | tuple):
         said = [in_words(each) for each in value]
         if value and isinstance(value[0], Mapping):
-            return ", ".join(said)
-        return " → ".join(said if len(said) <= _LISTED else [*said[:2], "…", said[-1]])
+            return "; ".join(said)
+        return ", ".join(said if len(said) <= _LISTED else [*said[:2], "…", said[-1]])
     return str(value).replace("_", " ")

@@ -1,10 +1,11 @@
 """The README.md of a merged checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import yaml
 
 from nmerge_core.checkpoints import halves
+from nmerge_core.checkpoints.licence import licence
 from nmerge_core.merging.recipe.recipe import Recipe
 
 
@@ -40,7 +41,10 @@ def compose(
     references = [base, *(each for _, each in models)] if base else [each for _, each in models]
     named = dict.fromkeys(half for reference in references for half in halves(reference))
     hub = [half for half in named if not half.startswith("/")]
+    licences = {half: licence(half) for half in named}
+    shared = next(iter(set(licences.values()))) if len(set(licences.values())) == 1 else None
     front = {"library_name": "transformers", "tags": ["merge", "nmerge"], **({"base_model": hub} if hub else {})}
+    front |= {"license": shared} if shared else {}
     sources = [f"- base: `{base}`"] if base else []
     sources += [f"- {name}: `{reference}`" for name, reference in models]
     return "\n".join(
@@ -57,6 +61,7 @@ def compose(
             "",
             *sources,
             "",
+            *_terms(licences),
             "## Use",
             "",
             "```python",
@@ -75,6 +80,14 @@ def compose(
             "",
         ]
     )
+
+
+def _terms(licences: Mapping[str, str | None]) -> list[str]:
+    """Say under which licences the sources are, if any of them says so."""
+    if not any(licences.values()):
+        return []
+    lines = [f"- `{reference}`: {found or 'not told'}" for reference, found in licences.items()]
+    return ["## Licences of the models", "", *lines, ""]
 
 
 def _loading(architectures: Sequence[str]) -> list[str]:
