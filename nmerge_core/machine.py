@@ -1,5 +1,6 @@
 """What this machine offers: the device to compute on, and the memory that was used."""
 
+import gc
 import os
 import re
 import resource
@@ -74,6 +75,29 @@ def total_memory() -> int:
     except OSError:
         return machine
     return min(machine, int(limit)) if limit.isdigit() else machine
+
+
+def available_memory() -> int:
+    """Return the memory that this process could still take without another losing any, in bytes; 0 if nothing tells."""
+    try:
+        machine = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    left = int(machine[1]) * 1024 if machine else 0
+    try:
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        kept = re.search(r"^inactive_file (\d+)$", Path("/sys/fs/cgroup/memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return left
+    return max(min(left, total_memory() - used + (int(kept[1]) if kept else 0)), 0)  # what files fill is given back
+
+
+def release_memory() -> None:
+    """Give back to the machine and to its accelerator what nothing holds any more."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def peak_memory() -> int:

@@ -146,7 +146,7 @@ family = begin(
     "Runs",
     "What has been computed?",
     "Everything a page starts is a run: a folder with what was asked, how far it is, its log and its results. "
-    "Runs go on when the page is closed, one after the other.",
+    "Runs go on when the page is closed, in the order of their start.",
     needs_models=False,
 )
 for message in st.session_state.pop("runs_stayed", ()):
@@ -174,7 +174,8 @@ for run in shown[:SHOWN]:
 how_computed(
     "A run's folder is named after its kind and a hash of its parameters, of the content of its models, corpora and "
     "other inputs, and of the version of what computes it: asking again for the same finds the same run, and a changed "
-    "input can never show an old figure. One worker process does the runs in the order they were started.",
+    "input can never show an old figure. A worker process for each accelerator, one where there is none, does the runs "
+    "in the order they were started.",
     shlex.join(["ls", str(cache_root() / "runs")]),
     [Step("nm.history()")],
 )

@@ -1,1 +1,1 @@
-"""Runs: long work done by one worker process, each run a folder of parameters, status, log and results."""
+"""Runs: long work done by worker processes, each run a folder of parameters, status, log and results."""

@@ -1,19 +1,20 @@
-"""What pages and scripts call: start, find, cancel and repeat runs, and ask the worker a short question."""
+"""What pages and scripts call: start, find, cancel and repeat runs, and ask a worker a short question."""
 
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import cache_root, make_private
 from nmerge_core.errors import InputError
-from nmerge_core.places import child_environment
 from nmerge_core.runs import queue
 from nmerge_core.runs.folder import Run, create, find
-from nmerge_core.runs.lock import opened, run_held, stop_marker, transitions, worker_pid
-from nmerge_core.runs.questions import ask_worker, outdated
+from nmerge_core.runs.lock import opened, run_held, stop_marker, transitions
+from nmerge_core.runs.questions import WorkerLost, ask_worker, outdated
 from nmerge_core.runs.request import Request, check_unchanged, resolve
+from nmerge_core.runs.workers import choose, environment, subject, workers
 from nmerge_core.version import __version__
 
 WORKER = (sys.executable, "-P", "-m", "nmerge_core.runs.worker")
@@ -41,7 +42,7 @@ def submit(kind: str, parameters: Mapping[str, Any], title: str = "") -> Run:
         run = find_or_create(root, request, title)
         queue.requeue(run)
         if run.status().state == "queued":
-            _replace_outdated_worker(root)  # before it can take the run
+            _replace_outdated_workers(root)  # before they can take the run
     if run.status().state == "queued":
         ensure_worker()
     return run
@@ -74,7 +75,7 @@ def restart(run: Run) -> None:
     request = check_unchanged(run)
     with transitions(root):
         queue.requeue(find_or_create(root, request, run.title))
-        _replace_outdated_worker(root)
+        _replace_outdated_workers(root)
     ensure_worker()
 
 
@@ -85,58 +86,80 @@ def cancel(run: Run) -> None:
 
 
 def ensure_worker() -> None:
-    """Start the worker process if it is not there; it lives on when this process ends.
+    """Start a worker for every waiting run that no free one will take, as many as there may be; they outlive this.
 
     Raises:
-        InputError: The cache cannot be written, or the process ended at once.
+        InputError: The cache cannot be written, a worker ended at once, or NMERGE_WORKERS is no number of workers.
     """
     root = cache_root()
-    if worker_pid(root) is None:
-        _start_worker(root)
+    every = workers(root)
+    wanted = len(queue.queued(root)) - sum(worker.free for worker in every)
+    missing = [worker.number for worker in every if worker.pid is None]
+    for number in missing[: max(wanted, 0)]:
+        _start_worker(root, number)
 
 
-def _replace_outdated_worker(root: Path) -> None:
+def _replace_outdated_workers(root: Path) -> None:
+    for worker in workers(root):
+        _replace_outdated(root, worker.number)
+
+
+def _replace_outdated(root: Path, number: int) -> None:
     """Ask a worker of other code to end after its current run, and start the successor, which waits for that."""
-    if outdated(root):
+    if outdated(root, number):
         try:
-            stop_marker(root).touch(exist_ok=False)
+            stop_marker(root, number).touch(exist_ok=False)
         except FileExistsError:  # its successor waits already
             return
-        _start_worker(root)
+        _start_worker(root, number)
 
 
-def _start_worker(root: Path) -> None:
+def _start_worker(root: Path, number: int) -> None:
     try:
         make_private(root)
         with opened(root / "worker.log", "ab") as log:
             # the command forks the worker and ends, so nobody is left to wait for it
             subprocess.run(
-                [*WORKER, str(root)],
+                [*WORKER, str(root), str(number)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 check=True,
-                env=child_environment(),
+                env=environment(number),
             )
     except (OSError, subprocess.CalledProcessError) as error:
         why = error.strerror if isinstance(error, OSError) else "it ended at once"
         raise InputError(f"{root / 'worker.log'}: the worker cannot start ({why}); that file may say more") from error
 
 
-def ask(question: str, *, timeout: float = 60.0, **arguments: Any) -> Any:
-    """Ask the worker a short question of `operations.QUESTIONS`, also while a run is going, and return its answer.
+def ask(question: str, *, timeout: float = 60.0, session: str = "", **arguments: Any) -> Any:
+    """Ask a worker a short question of `operations.QUESTIONS`, also while a run is going, and return its answer.
+
+    A worker that is lost meanwhile is started again, and asked once more.
 
     Args:
         question: "token_activations" (model, layer, neuron, texts), "generate" (model, prompt, max_new_tokens),
             "speak" (model, prompt, said, more, manner) or "live" (recipe, and as "speak").
         timeout: Seconds to wait; the first question about a model loads it.
+        session: Who asks: a question drops the one of the same name and session that still waits for its answer.
         arguments: The question's arguments, as JSON has them.
 
     Raises:
         InputError: The arguments are wrong, as the worker found.
         TimeoutError: No answer in time; the message is a sentence for the user.
-        RuntimeError: The worker failed; the message is a sentence for the user.
+        Superseded: The session has asked again meanwhile, as where its page was drawn anew.
+        RuntimeError: The worker failed, or was lost twice; the message is a sentence for the user.
     """
-    _replace_outdated_worker(cache_root())
-    ensure_worker()
-    return ask_worker(cache_root(), question, arguments, timeout)
+    once = partial(_ask_once, question, timeout, session, arguments)
+    try:
+        return once()
+    except WorkerLost:
+        return once()
+
+
+def _ask_once(question: str, timeout: float, session: str, arguments: Mapping[str, Any]) -> Any:
+    root = cache_root()
+    number = choose(root, subject(arguments))
+    _replace_outdated(root, number)
+    start = partial(_start_worker, root, number)
+    return ask_worker(root, number, question, arguments, timeout, session, start)

@@ -1,10 +1,10 @@
-"""The file locks of a cache: who is the worker, who may change the state of runs, and who is doing one."""
+"""The file locks of a cache: who its workers are, who may change the state of runs, and who is doing one."""
 
 import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,27 +15,32 @@ from nmerge_core.kept_files import remove
 _PATIENCE = 30.0  # seconds for the other processes' changes of state, each of which takes milliseconds
 
 
-def worker_lock(root: Path) -> Path:
-    """Return the file that the worker of a cache holds locked, with its process id in it."""
-    return root / "worker.lock"
+def worker_file(root: Path, name: str, number: int) -> Path:
+    """Return a file of a worker, which are counted from 1; those of the first have no number in their names."""
+    return root / f"worker{f'-{number}' if number > 1 else ''}.{name}"
 
 
-def stop_marker(root: Path) -> Path:
-    """Return the file whose presence asks the worker to end after its current run: a successor waits for the lock."""
-    return root / "worker.stop"
+def worker_lock(root: Path, number: int = 1) -> Path:
+    """Return the file that a worker holds locked, with its process id in it and, while it does one, its run's id."""
+    return worker_file(root, "lock", number)
 
 
-def hold_worker_lock(root: Path) -> IO[bytes] | None:
-    """Become the one worker of this cache, waiting for the one before where it is asked to end.
+def stop_marker(root: Path, number: int = 1) -> Path:
+    """Return the file whose presence asks a worker to end after its current run: a successor waits for the lock."""
+    return worker_file(root, "stop", number)
+
+
+def hold_worker_lock(root: Path, number: int = 1) -> IO[bytes] | None:
+    """Become this worker of the cache, waiting for the one before where it is asked to end.
 
     Returns:
         The open lock file, which the worker keeps open for as long as it lives (the kernel frees the lock however
-        the process ends), or None if another worker holds it.
+        the process ends), or None if another process holds it.
     """
     make_private(root)
-    file = opened(worker_lock(root), "a+b")
+    file = opened(worker_lock(root, number), "a+b")
     tries = 0
-    while tries < 10 or stop_marker(root).exists():  # a client that looks who holds the lock has it for a moment
+    while tries < 10 or stop_marker(root, number).exists():  # a client that looks who holds it has it for a moment
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -50,6 +55,27 @@ def hold_worker_lock(root: Path) -> IO[bytes] | None:
     return None
 
 
+def note_run(lock: IO[bytes], run: str = "") -> None:
+    """Write into a worker's lock file which run it does, after its process id, which a reader always finds whole."""
+    with suppress(OSError):  # the disk is full: the worker then seems to do none
+        lock.truncate(len(str(os.getpid())))
+        os.write(lock.fileno(), f" {run}".encode() if run else b"")
+
+
+def give_back(lock: IO[bytes]) -> None:
+    """Stop being a worker; who was killed leaves its process id behind instead."""
+    lock.truncate(0)
+    lock.close()
+
+
+def was_killed(root: Path, number: int = 1) -> bool:
+    """Tell whether nobody is this worker any more since a process that was it ended without giving back the lock."""
+    try:
+        return worker_pid(root, number) is None and worker_lock(root, number).stat().st_size > 0
+    except OSError:
+        return False
+
+
 def holds(lock: IO[bytes], path: Path) -> bool:
     """Tell whether an open lock file is still the one at a path: it is not once its folder was deleted."""
     try:
@@ -58,22 +84,29 @@ def holds(lock: IO[bytes], path: Path) -> bool:
         return False
 
 
-def worker_pid(root: Path) -> int | None:
-    """Return the process id of the living worker of this cache, or None if there is none."""
+def at_work(root: Path, number: int = 1) -> tuple[int, str] | None:
+    """Return the process id of a living worker and the id of the run that it does, if any; None if it is not there."""
     try:
-        with worker_lock(root).open("rb") as file:
+        with worker_lock(root, number).open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read() or 0)
+                pid, _, run = file.read().decode().partition(" ")
+                return int(pid or 0), run
     except (OSError, ValueError):  # there is no cache yet, or the worker is about to write its id
         pass
     return None
 
 
+def worker_pid(root: Path, number: int = 1) -> int | None:
+    """Return the process id of a living worker of this cache, or None if it is not there."""
+    found = at_work(root, number)
+    return found[0] if found else None
+
+
 @contextmanager
 def transitions(root: Path) -> Iterator[None]:
-    """Hold the right to change which state the runs of this cache are in (clients and the worker take turns).
+    """Hold the right to change which state the runs of this cache are in (clients and workers take turns).
 
     Raises:
         InputError: the cache cannot be written, or another process does not give that right back.

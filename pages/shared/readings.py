@@ -20,7 +20,13 @@ def activations(
     reference: str, content: str, layer: int, neuron: int, texts: tuple[str, ...], max_length: int
 ) -> list[dict[str, Any]]:
     """Tokens and activations of `texts`, asked of the worker; `content` is the model's fingerprint."""
-    asked = {"model": reference, "layer": layer, "neuron": neuron, "texts": list(texts), "max_length": max_length}
+    asked: dict[str, Any] = {
+        "model": reference,
+        "layer": layer,
+        "neuron": neuron,
+        "texts": list(texts),
+        "max_length": max_length,
+    }
     return client.ask("token_activations", timeout=LOADING, **asked)
 
 

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import streamlit as st
 
+from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status, delete
+from nmerge_core.runs.workers import who_does
 from pages.shared.older import older_run, tell_older
 from pages.shared.text import verbatim
 
@@ -117,6 +120,8 @@ def progress_sentence(run: Run, status: Status) -> str:
         parts.append(f"{style.significant(status.rate)} {verbatim(status.unit or 'steps')}/s")
     if status.eta is not None:
         parts.append(f"{style.duration(status.eta)} left")
+    with suppress(InputError):  # told where a worker is started
+        parts += filter(None, [who_does(cache_root(), run.id)])
     return " · ".join(parts)
 
 

@@ -3,10 +3,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.runs.folder import STOPPED, Run
-from nmerge_core.runs.lock import hold_run
+from nmerge_core.runs.lock import hold_run, hold_worker_lock, note_run
 from tests.app.conftest import OpenPage, at
 
 LeaveRun = Callable[..., Run]
@@ -48,6 +49,20 @@ def test_a_run_whose_worker_died_says_so_and_offers_to_start_again(leave_run: Le
     app = opened(run=run.id)
     assert any(STOPPED in warning.value for warning in app.warning)
     assert app.button(key=f"run_restart_{run.id}").label == "Start again"
+
+
+def test_of_several_workers_the_one_that_does_a_run_is_named(
+    leave_run: LeaveRun, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = leave_run("going", "running")
+    with hold_run(run.folder) as _, hold_worker_lock(empty_cache, 2) as worker:
+        note_run(worker, run.id)
+        assert [bar.proto.text for bar in opened().get("progress")] == ["going: starting"]
+        monkeypatch.setenv("NMERGE_WORKERS", "2")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-7")
+        assert [bar.proto.text for bar in opened().get("progress")] == ["going: starting · worker 2 of 2 on GPU GPU-7"]
+        monkeypatch.setenv("NMERGE_WORKERS", "many")
+        assert [bar.proto.text for bar in opened().get("progress")] == ["going: starting"]
 
 
 def test_a_state_is_told_once_and_no_time_that_is_none(leave_run: LeaveRun) -> None:

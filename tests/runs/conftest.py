@@ -39,7 +39,8 @@ def counting(forked, root):
         patch.setattr(client, "WORKER", (*forked, "-m", "tests.runs.counting_worker"))
         patch.setitem(KINDS, "count", COUNTED["count"])
         yield root
-    while pid := worker_pid(root):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
+    for number in (1, 2):
+        while pid := worker_pid(root, number):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A real worker with operations that only count: `python -m tests.runs.counting_worker CACHE`."""
+"""A real worker with operations that only count: `python -m tests.runs.counting_worker CACHE NUMBER`."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 from nmerge_core.errors import InputError
 from nmerge_core.input_parameters import File
 from nmerge_core.parameters import Number, Text
+from nmerge_core.runs.answering import heed
 from nmerge_core.runs.kinds import KINDS, Kind
 from nmerge_core.runs.lock import hold_worker_lock
 from nmerge_core.runs.worker import Worker
@@ -45,13 +46,29 @@ def double(number):
     return 2 * number
 
 
+def who(recipe=None):
+    return {"pid": os.getpid()} | {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+
+
+def rest(until, name="", recipe=None):
+    while not Path(until).exists():
+        heed()
+        time.sleep(0.01)
+    return name
+
+
+def nap(seconds):
+    time.sleep(seconds)
+
+
 if __name__ == "__main__":
     if os.fork():
         os._exit(0)
     os.setsid()
-    root = Path(sys.argv[1])
-    lock = hold_worker_lock(root)
+    root, number = Path(sys.argv[1]), int(sys.argv[2])
+    lock = hold_worker_lock(root, number)
     if lock is not None:
         KINDS.update(COUNTED)  # type: ignore[attr-defined]  # a dict
         idle = float(os.environ.get("COUNTING_IDLE", "60"))
-        Worker(root, lock, {"count": count, "merge": count}, {"double": double}).serve(idle)
+        questions = {each.__name__: each for each in (double, who, rest, nap)}
+        Worker(root, lock, {"count": count, "merge": count}, questions, number).serve(idle)

@@ -168,7 +168,7 @@ def test_two_clients_at_once_make_one_run_and_one_worker(cache, wait):
     assert len({run.id for run in found}) == 1 and len(list_runs(cache)) == 1
     wait(lambda: found[0].status().state == "running")
     pid = worker_pid(cache)
-    subprocess.run([*client.WORKER, str(cache)], check=True)  # a second worker finds the lock taken and ends
+    subprocess.run([*client.WORKER, str(cache), "1"], check=True)  # a second worker finds the lock taken and ends
     time.sleep(1.5)
     assert worker_pid(cache) == pid and found[0].status().state == "running"
 

@@ -1,0 +1,148 @@
+"""The worker's end of short questions: who is heard, what is answered in which order, and what nobody waits for."""
+
+import hmac
+import json
+import logging
+import os
+import queue
+import secrets
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nmerge_core.errors import InputError
+from nmerge_core.kept_files import typed, write_json
+from nmerge_core.runs.failure import sentence
+from nmerge_core.runs.lock import worker_file, worker_pid
+from nmerge_core.runs.questions import SUPERSEDED, Address, Question, Superseded, address_at, line, received, send
+
+Questions = Mapping[str, Callable[..., Any]]
+_SAYING = 5.0  # seconds in which a client has to say what it asks
+_AT_ONCE = 64  # clients that are heard
+_wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=lambda: True)
+
+
+class QuestionServer:
+    """The worker's end: each client is heard by a thread of its own, the main thread answers when it has a moment."""
+
+    def __init__(self, root: Path, questions: Questions, number: int = 1) -> None:
+        """Listen, and leave the address and the key where only this user can read them."""
+        self._root, self._questions, self._number = root, questions, number
+        self._newest: dict[tuple[str, str], Future[bytes]] = {}  # the answer that each session waits for
+        self._lock = threading.Lock()
+        self._waiting: queue.Queue[tuple[Question, Future[bytes]]] = queue.Queue()
+        # a socket's path may have 107 characters, a cache's may have more: the socket is in a temporary folder, which
+        # is this user's alone
+        self._folder = tempfile.TemporaryDirectory(prefix="nmerge-")
+        address = str(Path(self._folder.name) / "questions")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(address)
+        os.chmod(address, 0o600)
+        self._listener.listen(_AT_ONCE)
+        self._address = Address(os.getpid(), address, secrets.token_hex(32))
+        self._tell()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _tell(self) -> None:
+        """Write worker.json unless it tells of this worker, or the cache is another's since."""
+        told = address_at(self._root, self._number)
+        if told != self._address and worker_pid(self._root, self._number) == self._address.pid:
+            with suppress(OSError):  # the disk is full, or the cache was deleted
+                write_json(worker_file(self._root, "json", self._number), asdict(self._address), mode=0o600)
+
+    def _listen(self) -> None:
+        heard = threading.BoundedSemaphore(_AT_ONCE)
+        while True:
+            heard.acquire()
+            try:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._hear, args=(connection, heard), daemon=True).start()
+            except (OSError, RuntimeError):  # no more files or threads at the moment
+                heard.release()
+                time.sleep(0.1)
+
+    def _hear(self, connection: socket.socket, heard: threading.BoundedSemaphore) -> None:
+        """Hear one client's question and send it the answer; one who is not ours, or not done in time, gets none."""
+        with connection:
+            try:
+                content = json.loads(received(connection, time.monotonic() + _SAYING))
+                asked = typed(Question, content)
+                if not hmac.compare_digest(asked.key.encode(), self._address.key.encode()):
+                    return
+                answer: Future[bytes] = Future()
+                with self._newest_of(asked, answer):
+                    self._waiting.put((asked, answer))
+                    try:
+                        reply = answer.result(asked.until - time.monotonic())
+                    except CancelledError:
+                        reply = SUPERSEDED
+                send(connection, reply, asked.until)
+            except Exception:  # whatever a stranger may send
+                logging.debug("a client was not answered", exc_info=True)
+            finally:
+                heard.release()
+
+    @contextmanager
+    def _newest_of(self, asked: Question, answer: "Future[bytes]") -> Iterator[None]:
+        """Have a session wait for this answer, and no longer for one to the question of this name that it asked before.
+
+        That is dropped where it still waits; where its answer is being found, `heed` ends that.
+        """
+        by = asked.session, asked.question
+        if asked.session:
+            with self._lock:
+                before, self._newest[by] = self._newest.get(by), answer
+            if before is not None:
+                before.cancel()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._newest.get(by) is answer:
+                    del self._newest[by]
+
+    def answer(self, wait: float = 0.0) -> bool:
+        """Answer what has waited longest, waiting up to `wait` seconds for a question; tell whether there was any.
+
+        One at a time, so that many cannot keep a run from its turn.
+        """
+        self._tell()
+        try:
+            asked, answer = self._waiting.get(timeout=wait)
+        except queue.Empty:
+            return False
+        if time.monotonic() < asked.until and answer.set_running_or_notify_cancel():  # else nobody waits for it
+            answer.set_result(self._reply(asked, answer))
+        return True
+
+    def _reply(self, asked: Question, answer: "Future[bytes]") -> bytes:
+        def wanted() -> bool:
+            newest = self._newest.get((asked.session, asked.question), answer)
+            return newest is answer and time.monotonic() < asked.until
+
+        told = _wanted.set(wanted)
+        try:
+            return line({"answer": self._questions[asked.question](**asked.arguments)})
+        except Superseded:
+            return SUPERSEDED
+        except InputError as error:
+            return line({"input_error": str(error)})
+        except Exception as error:
+            logging.exception("question %s failed", asked.question)
+            return line({"failure": sentence(error)})
+        finally:
+            _wanted.reset(told)
+
+
+def heed(stage: str = "", done: float = 0, total: float = 0, unit: str = "") -> None:
+    """Be the progress of what a question does: raise Superseded where nobody waits for its answer any more."""
+    if not _wanted.get()():
+        raise Superseded
