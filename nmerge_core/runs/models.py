@@ -1,14 +1,18 @@
 """The models that short questions have loaded, and the family that a live merge follows, kept while there is room."""
 
+import time
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import model_fingerprint
-from nmerge_core.machine import CPU, choose_device, total_memory
+from nmerge_core.machine import CPU, choose_device, release_memory, total_memory
 from nmerge_core.number_format import ITEM_BYTES, choose_format
+from nmerge_core.runs.answering import heed
+from nmerge_core.runs.workers import KEPT_SECONDS, count
 
 if TYPE_CHECKING:
     from nmerge_core.loading import LanguageModel
@@ -41,7 +45,7 @@ class LoadedModels:
         return self._models[key][1]
 
     def _make_room(self, wanted: int) -> None:
-        room = _MEMORY_SHARE * total_memory()
+        room = _MEMORY_SHARE * total_memory() / count()
         while self._models and (
             len(self._models) >= _COUNT or sum(size for size, _ in self._models.values()) + wanted > room
         ):
@@ -58,6 +62,11 @@ class LiveMerges:
     def __init__(self) -> None:
         """Start with none."""
         self._live: tuple[Hashable, LiveMerge] | None = None
+        self._asked = 0.0  # when, on the machine's monotonic clock
+        self._gone: dict[Hashable, str] = {}  # why a family was released
+        self._left: int | None = None  # bytes beside the run that is going
+        self.lost = ""  # why families that an earlier process held are not held here
+        self.reread = ""  # why the family of the last question had to be read again
 
     def follow(self, content: Mapping[str, Any]) -> "tuple[LiveMerge, Followed]":
         """Return the merge of a recipe and what was merged anew for it.
@@ -82,22 +91,59 @@ class LiveMerges:
         checkpoints = [open_checkpoint(reference) for reference in references]
         asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer), str(recipe.chat_template))
         key = (*references, *map(model_fingerprint, checkpoints), *asked)
+        self.reread = ""
         if self._live is None or self._live[0] != key:
-            self.release()
-            _check_room(recipe, sum(checkpoint.bytes for checkpoint in checkpoints), len(checkpoints))
+            self.release("another family was tuned meanwhile")
+            _check_room(recipe, sum(checkpoint.bytes for checkpoint in checkpoints), len(checkpoints), self._left)
             self._live = (key, LiveMerge(hold_family(recipe), recipe))
+            why, self.lost = self._gone.pop(key, self.lost), ""
+            self.reread = f"The models were read again: {why}." if why else ""
         live = self._live[1]
-        return live, live.follow(recipe)
+        try:
+            return live, live.follow(recipe, heed)
+        finally:
+            self._asked = time.monotonic()
 
-    def release(self) -> None:
-        """Free the memory: a run begins, which may need it."""
-        self._live = None
+    @contextmanager
+    def beside(self, left: Callable[[], int]) -> Iterator[None]:
+        """Hold no more, while a run is going, than `left` tells that it leaves of the memory, in bytes.
+
+        What does not fit beside it is released when the run begins, and read again for the first question after it.
+        """
+        if left() < 0:
+            self.release("a run needed the memory")
+        self._left = left()
+        try:
+            yield
+        finally:
+            self._left = None
+
+    def spare(self) -> None:
+        """Free the memory where nobody has asked for some minutes."""
+        if self._live is not None and time.monotonic() - self._asked > KEPT_SECONDS:
+            self.release(f"nobody had asked for {KEPT_SECONDS / 60:.0f} minutes")
+
+    def release(self, why: str) -> None:
+        """Free the memory, and remember why for whoever asks for the same family next."""
+        if self._live is not None:
+            self._gone[self._live[0]] = why
+            self._live = None
+            release_memory()
 
 
-def _check_room(recipe: "Recipe", weights: int, models: int) -> None:
-    """Check that the weights of a family and of one merge fit; raises InputError that says the sizes."""
+def _check_room(recipe: "Recipe", weights: int, models: int, left: int | None) -> None:
+    """Check that the weights of a family and of one merge fit, into what a run has left too where one is going.
+
+    Raises:
+        InputError: they do not; the message says the sizes.
+    """
     needed, where = weights * (models + 1) / models, "memory"
-    room = _LIVE_SHARE * total_memory()
+    if left is not None and needed > left:
+        raise InputError(
+            f"a run is going, and these {models} models and their merge take {needed / 1e9:.1f} GB, of which it leaves "
+            f"{max(left, 0) / 1e9:.1f} GB free; answers follow the controls again when it has ended"
+        )
+    room = _LIVE_SHARE * total_memory() / count()
     if choose_device() != CPU:
         import torch
 

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.progress import Progress
+from nmerge_core.runs.memory import memory_left
 from nmerge_core.runs.models import LiveMerges, LoadedModels
 from nmerge_core.runs.perform import Operation
 
@@ -98,13 +100,23 @@ _MODELS, _LIVE = LoadedModels(), LiveMerges()
 
 
 def _with_room(operation: Operation) -> Operation:
-    """Free what a live merge holds before the run begins; the next question reads it again."""
+    """Free what a live merge holds while a run goes beside which it does not fit."""
 
     def run(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-        _LIVE.release()
-        operation(parameters, results, progress)
+        with _LIVE.beside(partial(memory_left, operation.__name__, parameters)):
+            operation(parameters, results, progress)
 
     return run
+
+
+def spare() -> None:
+    """Free what questions have loaded and nobody has asked about for some minutes."""
+    _LIVE.spare()
+
+
+def tell_lost() -> None:
+    """Say in the next answer of a live merge that the process which held its models was lost."""
+    _LIVE.lost = "the worker process was lost (killed, or out of memory)"
 
 
 _RUNS = (classify, cosine, knockout, linearity, statistics, merge, extract, evaluate, sweep)
@@ -157,7 +169,8 @@ def live(
 
     Returns:
         What `speak` returns; "next", the likeliest tokens after the prompt, {"token": text, "probability": p};
-        "tensors" that were merged anew "of" all; "seconds" that merging took.
+        "tensors" that were merged anew "of" all; "seconds" that merging took; "reread", why the models had to be read
+        again for it, if they had.
     """
     from nmerge_core.answers import next_tokens, prompt_tokens
 
@@ -170,6 +183,7 @@ def live(
         "tensors": followed.tensors,
         "of": followed.of,
         "seconds": followed.seconds,
+        "reread": _LIVE.reread,
     }
 
 

@@ -22,6 +22,7 @@ from nmerge_core.runs.lock import (
     note_run,
     stop_marker,
     transitions,
+    was_killed,
     worker_lock,
 )
 from nmerge_core.runs.perform import Operation, RunProgress, perform
@@ -124,6 +125,7 @@ def main() -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
+    killed = was_killed(root, number)
     lock = hold_worker_lock(root, number)
     if lock is None:
         return
@@ -131,9 +133,11 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     os.nice(5)  # pages stay quick while a run has the cores
     logging.captureWarnings(True)
-    from nmerge_core.runs.operations import OPERATIONS, QUESTIONS
+    from nmerge_core.runs.operations import OPERATIONS, QUESTIONS, spare, tell_lost
 
-    worker = Worker(root, lock, OPERATIONS, QUESTIONS, number)
+    if killed and worker_at(root, number).about:
+        tell_lost()
+    worker = Worker(root, lock, OPERATIONS, QUESTIONS, number, spare)
     import torch  # noqa: F401  here, so that the first run or question need not wait for it
     import transformers  # noqa: F401
 

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.progress import silent
-from nmerge_core.runs import models
-from nmerge_core.runs.operations import _LIVE, OPERATIONS, QUESTIONS
+from nmerge_core.runs import answering, memory, models
+from nmerge_core.runs.operations import _LIVE, OPERATIONS, QUESTIONS, spare
+from nmerge_core.runs.questions import Superseded
 from tests.tiny_family import make_family
 
 
@@ -47,17 +49,84 @@ def test_two_people_who_tune_two_merges_never_mix(family) -> None:
             assert {**ask(recipe), "seconds": 0, "tensors": 0} == {**expected, "seconds": 0, "tensors": 0}
 
 
-def test_a_run_finds_the_memory_free(family, tmp_path: Path) -> None:
-    ask(content(family, "linear"))
+def test_only_a_run_that_does_not_fit_beside_it_ends_a_live_merge_which_comes_back(
+    family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cosine() -> None:
+        OPERATIONS["cosine"](
+            {"base": family.base, "models": [family.math]}, tmp_path, lambda *_: during.append(asked())
+        )
+
+    def asked() -> str:
+        try:
+            return ask(recipe)["reread"]
+        except InputError as error:
+            return str(error)
+
+    monkeypatch.setattr(memory, "choose_device", lambda *_: "cpu")
+    recipe, during = content(family, "linear"), list[str]()
+    ask(recipe)
+    cosine()
+    assert {*during} == {""}  # answered from what was held
+    monkeypatch.setattr(memory, "available_memory", lambda: 100_000)  # less than the run takes
+    during.clear()
+    cosine()
+    expected = "a run is going, and these 3 models and their merge take 0.0 GB, of which it leaves 0.0 GB free; "
+    assert {each.removesuffix("answers follow the controls again when it has ended") for each in during} == {expected}
+    assert asked() == "The models were read again: a run needed the memory."
+    assert asked() == ""
+
+
+def test_what_a_run_takes_is_told_by_its_kind(family, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "choose_device", lambda name="auto": "cpu" if name == "auto" else name)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
+    base = open_checkpoint(family.base)
+    rows = base.info("model.embed_tokens.weight").rows
+    model = base.parameters * 4 * 3 // 2 + 2048 * rows * 4  # weights in float32 and half as much, and texts' logits
+    shared = {"device": "auto", "run_dtype": "float32"}
+    for kind in ("classify", "knockout"):
+        assert memory.memory_left(kind, {"model": family.base, **shared}) == -model
+    assert memory.memory_left("evaluate", {"models": [family.base, family.math], **shared}) == -model
+    assert memory.memory_left("cosine", {"base": family.base, "models": [family.math]}) == -model
+    monkeypatch.setitem(memory._AT_MOST, "cosine", 1000)
+    assert memory.memory_left("cosine", {"base": family.base, "models": [family.math]}) == -1000
+    elsewhere = {"models": [family.base], **shared, "device": "cuda"}  # whose memory is another
+    assert memory.memory_left("evaluate", elsewhere) == 0
+    merging: dict[str, Any] = {"recipe": content(family, "linear"), "device": "auto"}
+    assert -memory.memory_left("merge", merging) == estimate(load_recipe(merging["recipe"]), Path()).peak_memory
+    assert memory.memory_left("sweep", {"sweep": {}}) < -(1 << 50)  # which nobody knows
+
+
+def test_what_nobody_asks_about_is_freed_and_a_change_of_families_is_told(
+    family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, other = content(family, "linear"), {**content(family, "linear"), "dtype": "float32"}
+    assert [ask(each)["reread"] for each in (recipe, recipe)][1] == ""
+    _LIVE.spare()
     assert _LIVE._live is not None
-    OPERATIONS["cosine"]({"base": family.base, "models": [family.math]}, tmp_path, silent)
+    ask(other)
+    assert ask(recipe)["reread"] == "The models were read again: another family was tuned meanwhile."
+    monkeypatch.setattr(models, "KEPT_SECONDS", 0.0)
+    spare()
     assert _LIVE._live is None
+    assert ask(recipe)["reread"] == "The models were read again: nobody had asked for 0 minutes."
+
+
+def test_a_merge_that_nobody_waits_for_is_left_and_the_next_is_whole(family) -> None:
+    recipe = content(family, "task_arithmetic", **{"lambda": 0.5})
+    expected = ask(recipe)
+    ask(content(family, "linear"))
+    told = answering._wanted.set(lambda: False)
+    with pytest.raises(Superseded):
+        ask(content(family, "task_arithmetic", **{"lambda": 2.5}))
+    answering._wanted.reset(told)
+    assert {**ask(recipe), "seconds": 0, "tensors": 0} == {**expected, "seconds": 0, "tensors": 0}
 
 
 def test_what_cannot_follow_says_what_to_do(family, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="finds coefficients by running the models on texts: start the merge"):
         ask(content(family, "sublin", calibration=family.corpus))
-    _LIVE.release()
+    _LIVE.release("")
     monkeypatch.setattr(models, "choose_device", lambda: "cpu")
     monkeypatch.setattr(models, "total_memory", lambda: 200_000)
     with pytest.raises(InputError, match=r"these 3 models and their merge take 0\.0 GB, and 0\.0 GB of memory"):

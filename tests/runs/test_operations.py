@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -93,3 +94,17 @@ def test_questions(real_cache, family):
     )
     with pytest.raises(InputError, match="nowhere: no such folder"):
         client.ask("generate", model="nowhere", prompt="one")
+
+
+def test_a_worker_killed_while_a_merge_is_tuned_is_told_of_and_the_same_candidate_goes_on(real_cache, wait, family):
+    chosen = [{"model": family.math}, {"model": family.code}]
+    recipe = {"merge_method": "task_arithmetic", "base_model": family.base, "models": chosen}
+    asked = partial(client.ask, "live", timeout=120, session="page", prompt="one", more=4)
+    first = asked(recipe=recipe)
+    assert first["reread"] == ""
+    lost = worker_pid(real_cache)
+    os.kill(lost, signal.SIGKILL)
+    found = asked(recipe=recipe)
+    assert worker_pid(real_cache) != lost and found["answer"] == first["answer"] and found["next"] == first["next"]
+    assert found["reread"] == "The models were read again: the worker process was lost (killed, or out of memory)."
+    assert asked(recipe=recipe)["reread"] == ""

@@ -1,0 +1,74 @@
+"""What a run takes of the memory that models run in, so that what is held beside it need not go for every run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.vocabulary import counts_tokens
+from nmerge_core.errors import InputError
+from nmerge_core.input_parameters import Model
+from nmerge_core.machine import CPU, available_memory, choose_device, kind_of
+from nmerge_core.number_format import FLOAT32, ITEM_BYTES, choose_format
+from nmerge_core.runs.kinds import KINDS
+from nmerge_core.runs.workers import count
+from nmerge_core.settings import DEVICE, RUN_DTYPE
+
+# At most, of kinds of run that read models block by block, or run them layer by layer.
+_AT_MOST = {"cosine": 1 << 30, "extract": 1 << 30, "linearity": 4 << 30, "statistics": 4 << 30}
+_UNKNOWN = 1 << 60  # of a search, and of mergekit's merges
+_RUNNING = 1.5  # times its weights, that a model takes
+_TOKENS, _TOKENS_ON_CPU = 16384, 2048  # of texts that it runs on at once, each with a number per token that it knows
+
+
+def memory_left(kind: str, parameters: Mapping[str, Any]) -> int:
+    """Return how many bytes of the memory that questions use are free and stay so beside a run of these parameters.
+
+    Below 0 where the run would not fit beside what is held now. All of it stays where the run is told to use another
+    device, and none beside one of which nobody knows what it takes.
+    """
+    device = choose_device()
+    free = free_memory(device)
+    try:
+        elsewhere = kind_of(choose_device(parameters.get(DEVICE.name) or DEVICE.default)) != kind_of(device)
+        return free if elsewhere else free - _needed(kind, parameters)
+    except InputError:  # the run will say what is wrong
+        return free
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes that a worker may still take of a device's memory, of the machine's its share."""
+    if device == CPU:
+        return available_memory() // count()
+    import torch
+
+    torch.cuda.empty_cache()  # what was released before counts as free
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def _needed(kind: str, parameters: Mapping[str, Any]) -> int:
+    """Estimate the bytes that a run takes; raises InputError where its inputs cannot be read."""
+    if kind == "merge":
+        return _merging(parameters)
+    named = [parameters[each.name] for each in KINDS[kind].parameters if isinstance(each, Model)]
+    models = [model for each in named for model in ([each] if isinstance(each, str) else each)]
+    return min(max((_running(model, parameters) for model in models), default=_UNKNOWN), _AT_MOST.get(kind, _UNKNOWN))
+
+
+def _running(model: str, parameters: Mapping[str, Any]) -> int:
+    """Return what one model takes while it runs on texts."""
+    checkpoint = open_checkpoint(model)
+    run_dtype, device = (parameters.get(each.name) or each.default for each in (RUN_DTYPE, DEVICE))
+    weights = checkpoint.parameters * ITEM_BYTES[choose_format(checkpoint, run_dtype, device).name]
+    vocabulary = max((tensor.rows for name, tensor in checkpoint.tensors.items() if counts_tokens(name)), default=0)
+    tokens = _TOKENS_ON_CPU if choose_device(device) == CPU else _TOKENS
+    return int(_RUNNING * weights) + tokens * vocabulary * ITEM_BYTES[FLOAT32]
+
+
+def _merging(parameters: Mapping[str, Any]) -> int:
+    from nmerge_core.merging.engine import load
+    from nmerge_core.merging.plan.estimate import estimate
+    from nmerge_core.merging.recipe.recipe import Recipe
+
+    recipe = load(parameters["recipe"])
+    return estimate(recipe, cache_root()).peak_memory if isinstance(recipe, Recipe) else _UNKNOWN
