@@ -1,4 +1,4 @@
-"""What a run takes of the memory that models run in, so that what is held beside it need not go for every run."""
+"""What a run takes of memory, so that what is held beside it need not go for every run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,24 +21,9 @@ _RUNNING = 1.5  # times its weights, that a model takes
 _TOKENS, _TOKENS_ON_CPU = 16384, 2048  # of texts that it runs on at once, each with a number per token that it knows
 
 
-def memory_left(kind: str, parameters: Mapping[str, Any]) -> int:
-    """Return how many bytes of the memory that questions use are free and stay so beside a run of these parameters.
-
-    Below 0 where the run would not fit beside what is held now. All of it stays where the run is told to use another
-    device, and none beside one of which nobody knows what it takes.
-    """
-    device = choose_device()
-    free = free_memory(device)
-    try:
-        elsewhere = kind_of(choose_device(parameters.get(DEVICE.name) or DEVICE.default)) != kind_of(device)
-        return free if elsewhere else free - _needed(kind, parameters)
-    except InputError:  # the run will say what is wrong
-        return free
-
-
-def free_memory(device: str) -> int:
-    """Return the bytes that a worker may still take of a device's memory, of the machine's its share."""
-    if device == CPU:
+def free_memory() -> int:
+    """Return the bytes that a worker may still take of the memory that models run in, of the machine's its share."""
+    if choose_device() == CPU:
         return available_memory() // count()
     import torch
 
@@ -46,8 +31,19 @@ def free_memory(device: str) -> int:
     return int(torch.cuda.mem_get_info()[0])
 
 
+def memory_needed(kind: str, parameters: Mapping[str, Any]) -> int:
+    """Estimate the bytes that a run takes of the memory that models run in.
+
+    It is 0 where the run is told to use another device, and more than there is where nobody knows what it takes.
+    """
+    try:
+        elsewhere = kind_of(choose_device(parameters.get(DEVICE.name) or DEVICE.default)) != kind_of(choose_device())
+        return 0 if elsewhere else _needed(kind, parameters)
+    except InputError:  # the run will say what is wrong
+        return 0
+
+
 def _needed(kind: str, parameters: Mapping[str, Any]) -> int:
-    """Estimate the bytes that a run takes; raises InputError where its inputs cannot be read."""
     if kind == "merge":
         return _merging(parameters)
     named = [parameters[each.name] for each in KINDS[kind].parameters if isinstance(each, Model)]

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from nmerge_core.inputs import model_fingerprint
 from nmerge_core.machine import CPU, choose_device, release_memory, total_memory
 from nmerge_core.number_format import ITEM_BYTES, choose_format
 from nmerge_core.runs.answering import heed
+from nmerge_core.runs.memory import free_memory
 from nmerge_core.runs.workers import KEPT_SECONDS, count
 
 if TYPE_CHECKING:
@@ -105,14 +106,14 @@ class LiveMerges:
             self._asked = time.monotonic()
 
     @contextmanager
-    def beside(self, left: Callable[[], int]) -> Iterator[None]:
-        """Hold no more, while a run is going, than `left` tells that it leaves of the memory, in bytes.
+    def beside(self, needed: int) -> Iterator[None]:
+        """Hold no more, while a run is going that takes so many bytes, than it leaves of the memory.
 
         What does not fit beside it is released when the run begins, and read again for the first question after it.
         """
-        if left() < 0:
+        if needed > free_memory():
             self.release("a run needed the memory")
-        self._left = left()
+        self._left = free_memory() - needed
         try:
             yield
         finally:
@@ -123,7 +124,7 @@ class LiveMerges:
         if self._live is not None and time.monotonic() - self._asked > KEPT_SECONDS:
             self.release(f"nobody had asked for {KEPT_SECONDS / 60:.0f} minutes")
 
-    def release(self, why: str) -> None:
+    def release(self, why: str = "") -> None:
         """Free the memory, and remember why for whoever asks for the same family next."""
         if self._live is not None:
             self._gone[self._live[0]] = why

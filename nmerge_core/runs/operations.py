@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.progress import Progress
-from nmerge_core.runs.memory import memory_left
+from nmerge_core.runs.memory import memory_needed
 from nmerge_core.runs.models import LiveMerges, LoadedModels
 from nmerge_core.runs.perform import Operation
 
@@ -103,7 +102,7 @@ def _with_room(operation: Operation) -> Operation:
     """Free what a live merge holds while a run goes beside which it does not fit."""
 
     def run(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-        with _LIVE.beside(partial(memory_left, operation.__name__, parameters)):
+        with _LIVE.beside(memory_needed(operation.__name__, parameters)):
             operation(parameters, results, progress)
 
     return run

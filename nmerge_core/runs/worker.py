@@ -30,7 +30,7 @@ from nmerge_core.runs.workers import worker_at, workers
 
 IDLE_SECONDS = 30 * 60
 _LOOK_SECONDS = 0.3  # between looks at the queue
-_START_SECONDS = 5.0  # that a worker may take to hold its lock
+_START_SECONDS = 10.0  # that a worker may take to hold its lock
 _TURN_SECONDS = 2.0  # at most, that a run has for itself after an answer
 
 

@@ -61,8 +61,6 @@ def test_of_several_workers_the_one_that_does_a_run_is_named(
         monkeypatch.setenv("NMERGE_WORKERS", "2")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-7")
         assert [bar.proto.text for bar in opened().get("progress")] == ["going: starting · worker 2 of 2 on GPU GPU-7"]
-        monkeypatch.setenv("NMERGE_WORKERS", "many")
-        assert [bar.proto.text for bar in opened().get("progress")] == ["going: starting"]
 
 
 def test_a_state_is_told_once_and_no_time_that_is_none(leave_run: LeaveRun) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from nmerge_core.errors import InputError
 from nmerge_core.input_parameters import File
 from nmerge_core.parameters import Number, Text
-from nmerge_core.runs.answering import heed
 from nmerge_core.runs.kinds import KINDS, Kind
 from nmerge_core.runs.lock import hold_worker_lock
 from nmerge_core.runs.worker import Worker
@@ -50,11 +49,11 @@ def who(recipe=None):
     return {"pid": os.getpid()} | {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
 
 
-def rest(until, name="", recipe=None):
+def rest(until, recipe=None):
+    Path(f"{until}-{os.getpid()}").touch()
     while not Path(until).exists():
-        heed()
         time.sleep(0.01)
-    return name
+    return os.getpid()
 
 
 def nap(seconds):

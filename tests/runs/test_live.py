@@ -79,22 +79,21 @@ def test_only_a_run_that_does_not_fit_beside_it_ends_a_live_merge_which_comes_ba
 
 def test_what_a_run_takes_is_told_by_its_kind(family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "choose_device", lambda name="auto": "cpu" if name == "auto" else name)
-    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
     base = open_checkpoint(family.base)
     rows = base.info("model.embed_tokens.weight").rows
     model = base.parameters * 4 * 3 // 2 + 2048 * rows * 4  # weights in float32 and half as much, and texts' logits
     shared = {"device": "auto", "run_dtype": "float32"}
     for kind in ("classify", "knockout"):
-        assert memory.memory_left(kind, {"model": family.base, **shared}) == -model
-    assert memory.memory_left("evaluate", {"models": [family.base, family.math], **shared}) == -model
-    assert memory.memory_left("cosine", {"base": family.base, "models": [family.math]}) == -model
+        assert memory.memory_needed(kind, {"model": family.base, **shared}) == model
+    assert memory.memory_needed("evaluate", {"models": [family.base, family.math], **shared}) == model
+    assert memory.memory_needed("cosine", {"base": family.base, "models": [family.math]}) == model
     monkeypatch.setitem(memory._AT_MOST, "cosine", 1000)
-    assert memory.memory_left("cosine", {"base": family.base, "models": [family.math]}) == -1000
+    assert memory.memory_needed("cosine", {"base": family.base, "models": [family.math]}) == 1000
     elsewhere = {"models": [family.base], **shared, "device": "cuda"}  # whose memory is another
-    assert memory.memory_left("evaluate", elsewhere) == 0
+    assert memory.memory_needed("evaluate", elsewhere) == 0
     merging: dict[str, Any] = {"recipe": content(family, "linear"), "device": "auto"}
-    assert -memory.memory_left("merge", merging) == estimate(load_recipe(merging["recipe"]), Path()).peak_memory
-    assert memory.memory_left("sweep", {"sweep": {}}) < -(1 << 50)  # which nobody knows
+    assert memory.memory_needed("merge", merging) == estimate(load_recipe(merging["recipe"]), Path()).peak_memory
+    assert memory.memory_needed("sweep", {"sweep": {}}) > 1 << 50  # which nobody knows
 
 
 def test_what_nobody_asks_about_is_freed_and_a_change_of_families_is_told(
@@ -126,7 +125,7 @@ def test_a_merge_that_nobody_waits_for_is_left_and_the_next_is_whole(family) -> 
 def test_what_cannot_follow_says_what_to_do(family, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="finds coefficients by running the models on texts: start the merge"):
         ask(content(family, "sublin", calibration=family.corpus))
-    _LIVE.release("")
+    _LIVE.release()
     monkeypatch.setattr(models, "choose_device", lambda: "cpu")
     monkeypatch.setattr(models, "total_memory", lambda: 200_000)
     with pytest.raises(InputError, match=r"these 3 models and their merge take 0\.0 GB, and 0\.0 GB of memory"):

@@ -6,13 +6,14 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from nmerge_core.errors import InputError
 from nmerge_core.runs import client, workers
 from nmerge_core.runs.lock import stop_marker, worker_pid
-from nmerge_core.runs.questions import Superseded, WorkerLost
+from nmerge_core.runs.questions import WorkerLost
 
 FIRST, SECOND = ({"base_model": "base", "models": [{"model": name}]} for name in ("math", "code"))
 
@@ -147,57 +148,29 @@ def test_each_worker_of_other_code_is_replaced(two, wait):
 
 
 def test_a_question_whose_worker_is_killed_is_asked_once_more(cache, wait, tmp_path):
-    lost = who(FIRST)
+    go = tmp_path / "go"
+
+    def kill(lost):
+        """Kill the worker that answers, which is another than the one lost before; return its process id."""
+        answers = wait(lambda: (pid := worker_pid(cache)) and pid != lost and Path(f"{go}-{pid}").exists() and pid)
+        os.kill(answers, signal.SIGKILL)
+        return answers
+
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(client.ask, "rest", until=str(tmp_path / "go"), name="answer", recipe=FIRST)
-        time.sleep(0.3)
-        os.kill(lost, signal.SIGKILL)
-        wait(lambda: worker_pid(cache) not in (None, lost))
-        (tmp_path / "go").touch()
-        assert answer.result() == "answer"
-        (tmp_path / "go").unlink()
-        answer = pool.submit(client.ask, "rest", until=str(tmp_path / "go"), recipe=FIRST)
-        killed = lost
-        for _ in range(2):
-            killed = wait(lambda killed=killed: (pid := worker_pid(cache)) not in (None, 0, killed) and pid)
-            time.sleep(0.3)
-            os.kill(killed, signal.SIGKILL)
+        answer = pool.submit(client.ask, "rest", until=str(go), recipe=FIRST)
+        kill(kill(None))
         with pytest.raises(WorkerLost, match="stopped while it was answering .* close other programs"):
             answer.result()
-    assert who(FIRST) not in (lost, killed)
+        answer = pool.submit(client.ask, "rest", until=str(go), recipe=FIRST)
+        lost = kill(None)
+        go.touch()
+        assert answer.result() == worker_pid(cache) != lost
 
 
 def test_a_worker_that_cannot_start_is_told_of(cache, monkeypatch):
     monkeypatch.setattr(client, "WORKER", ("true",))
     with pytest.raises(RuntimeError, match=r"ends as soon as it is started; .*worker\.log may say why"):
         client.ask("double", timeout=0.3, number=1)
-
-
-def test_the_newest_question_of_a_session_takes_the_place_of_those_before(cache, wait, tmp_path):
-    client.ask("double", number=1)
-    go = str(tmp_path / "go")
-    with ThreadPoolExecutor(8) as pool:
-
-        def ask(name, session):
-            answer = pool.submit(client.ask, "rest", session=session, until=go, name=name)
-            time.sleep(0.3)  # heard before the next is asked
-            return answer
-
-        asked = [ask(*each) for each in (("a", "one"), ("b", "one"), ("x", "two"), ("c", "one"), ("plain", ""))]
-        for dropped in asked[:2]:
-            with pytest.raises(Superseded, match="A newer question has taken the place of this one"):
-                dropped.result(timeout=5)
-        assert not any(kept.done() for kept in asked[2:])
-        (tmp_path / "go").touch()
-        assert [kept.result() for kept in asked[2:]] == ["x", "c", "plain"]
-    assert client.ask("double", session="one", number=4) == 8
-
-
-def test_nobody_who_has_gone_is_answered(cache, tmp_path):
-    client.ask("double", number=1)
-    with pytest.raises(TimeoutError):
-        client.ask("rest", timeout=0.3, until=str(tmp_path / "never"))
-    assert client.ask("double", timeout=5, number=4) == 8
 
 
 def test_many_questions_and_a_run_take_turns(cache, wait):

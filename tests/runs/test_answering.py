@@ -1,0 +1,82 @@
+"""The worker's end of questions: of what waits, what is answered and what is not."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nmerge_core.runs.answering import QuestionServer, heed
+from nmerge_core.runs.lock import hold_worker_lock
+from nmerge_core.runs.questions import Superseded, ask_worker
+
+
+@pytest.fixture
+def server(tmp_path, wait):
+    """A question server in this process, whose main thread answers when the test says so."""
+
+    def rest(name):
+        begun.append(name)
+        while name == "until another is asked":
+            heed()
+            time.sleep(0.01)
+        return name
+
+    begun = []
+    with hold_worker_lock(tmp_path) as _, ThreadPoolExecutor(8) as pool:
+        here = QuestionServer(tmp_path, {"rest": rest})
+
+        def ask(name, session="", timeout=20):
+            """Have a question asked, and return when it waits; its answer comes as a future."""
+            heard = here._waiting.qsize()
+            arguments = {"name": name}
+            answer = pool.submit(ask_worker, tmp_path, 1, "rest", arguments, timeout, session, start=lambda: None)
+            wait(lambda: here._waiting.qsize() > heard)
+            return answer
+
+        here.ask, here.begun = ask, begun
+        yield here
+
+
+def dropped(answer):
+    with pytest.raises(Superseded, match="A newer question has taken the place of this one"):
+        answer.result(timeout=20)
+    return True
+
+
+def test_of_a_session_s_questions_that_wait_the_newest_is_answered(server):
+    first, other, plain = server.ask("a", "one"), server.ask("x", "two"), server.ask("plain")
+    second = server.ask("b", "one")
+    assert dropped(first)  # before any is answered
+    third = server.ask("c", "one")
+    assert dropped(second) and not (other.done() or plain.done() or third.done())
+    while server.answer():
+        pass
+    assert [answer.result() for answer in (other, plain, third)] == ["x", "plain", "c"] == server.begun
+    after = server.ask("d", "one")
+    server.answer()
+    assert after.result() == "d"
+
+
+def test_what_is_being_answered_ends_where_the_session_asks_anew(server, wait):
+    answered = threading.Thread(target=server.answer, args=(20,))
+    first = server.ask("until another is asked", "one")
+    answered.start()
+    wait(lambda: server.begun)
+    second = server.ask("b", "one")
+    assert dropped(first)
+    answered.join()
+    server.answer()
+    assert second.result() == "b"
+
+
+def test_what_nobody_waits_for_any_more_is_not_answered(server, wait):
+    late = server.ask("late", timeout=0.1)
+    with pytest.raises(TimeoutError):
+        late.result()
+    gone = server.ask("until another is asked", timeout=1)
+    while server.answer():  # it ends when nobody waits for it
+        pass
+    with pytest.raises(TimeoutError):
+        gone.result()
+    assert server.begun == ["until another is asked"]
