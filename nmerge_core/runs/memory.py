@@ -8,7 +8,7 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
 from nmerge_core.input_parameters import Model
-from nmerge_core.machine import CPU, available_memory, choose_device, kind_of
+from nmerge_core.machine import CPU, available_memory, choose_device, kind_of, total_memory
 from nmerge_core.number_format import FLOAT32, ITEM_BYTES, choose_format
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.workers import count
@@ -29,6 +29,15 @@ def free_memory() -> int:
 
     torch.cuda.empty_cache()  # what was released before counts as free
     return int(torch.cuda.mem_get_info()[0])
+
+
+def whole_memory() -> int:
+    """Return the bytes of the memory that models run in, of the machine's a worker's share."""
+    if choose_device() == CPU:
+        return total_memory() // count()
+    import torch
+
+    return int(torch.cuda.mem_get_info()[1])
 
 
 def memory_needed(kind: str, parameters: Mapping[str, Any]) -> int:

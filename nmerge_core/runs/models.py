@@ -12,7 +12,7 @@ from nmerge_core.inputs import model_fingerprint
 from nmerge_core.machine import CPU, choose_device, release_memory, total_memory
 from nmerge_core.number_format import ITEM_BYTES, choose_format
 from nmerge_core.runs.answering import heed
-from nmerge_core.runs.memory import free_memory
+from nmerge_core.runs.memory import free_memory, whole_memory
 from nmerge_core.runs.workers import KEPT_SECONDS, count
 
 if TYPE_CHECKING:
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from nmerge_core.resident import Followed, LiveMerge
 
 _COUNT = 8
-_MEMORY_SHARE = 0.25  # of the machine's memory: the rest is for the run that is going
+_MEMORY_SHARE = 0.25  # of the memory that models run in: the rest is for the run that is going
 _LIVE_SHARE = 0.5  # of the memory of the machine, or of what a GPU has free, that a live merge's family may take
 
 
 class LoadedModels:
-    """At most eight models and a quarter of the memory; the one not used for longest goes first."""
+    """At most eight models and a quarter of the memory; the one not used for longest goes first, in time all do."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._models: OrderedDict[str, tuple[int, LanguageModel]] = OrderedDict()  # fingerprint → (bytes, model)
+        self._asked = 0.0  # when, on the machine's monotonic clock
 
     def get(self, reference: str) -> "LanguageModel":
         """Return the model, loading it if none with its weights, configuration and tokenizer is loaded."""
@@ -43,10 +44,22 @@ class LoadedModels:
             self._make_room(size)
             self._models[key] = (size, load_model(reference))
         self._models.move_to_end(key)
+        self._asked = time.monotonic()
         return self._models[key][1]
 
+    def spare(self) -> None:
+        """Free the memory where nobody has asked for some minutes."""
+        if time.monotonic() - self._asked > KEPT_SECONDS:
+            self.release()
+
+    def release(self) -> None:
+        """Free the memory; a model is loaded again when it is asked."""
+        if self._models:
+            self._models.clear()
+            release_memory()
+
     def _make_room(self, wanted: int) -> None:
-        room = _MEMORY_SHARE * total_memory() / count()
+        room = _MEMORY_SHARE * whole_memory()
         while self._models and (
             len(self._models) >= _COUNT or sum(size for size, _ in self._models.values()) + wanted > room
         ):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.progress import Progress
-from nmerge_core.runs.memory import memory_needed
+from nmerge_core.runs.memory import free_memory, memory_needed
 from nmerge_core.runs.models import LiveMerges, LoadedModels
 from nmerge_core.runs.perform import Operation
 
@@ -99,10 +99,13 @@ _MODELS, _LIVE = LoadedModels(), LiveMerges()
 
 
 def _with_room(operation: Operation) -> Operation:
-    """Free what a live merge holds while a run goes beside which it does not fit."""
+    """Free what questions have loaded, and then what a live merge holds, where a run does not fit beside it."""
 
     def run(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-        with _LIVE.beside(memory_needed(operation.__name__, parameters)):
+        needed = memory_needed(operation.__name__, parameters)
+        if needed > free_memory():
+            _MODELS.release()
+        with _LIVE.beside(needed):
             operation(parameters, results, progress)
 
     return run
@@ -111,6 +114,7 @@ def _with_room(operation: Operation) -> Operation:
 def spare() -> None:
     """Free what questions have loaded and nobody has asked about for some minutes."""
     _LIVE.spare()
+    _MODELS.spare()
 
 
 def tell_lost() -> None:

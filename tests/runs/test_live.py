@@ -11,7 +11,7 @@ from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs import answering, memory, models
-from nmerge_core.runs.operations import _LIVE, OPERATIONS, QUESTIONS, spare
+from nmerge_core.runs.operations import _LIVE, _MODELS, OPERATIONS, QUESTIONS, spare
 from nmerge_core.runs.questions import Superseded
 from tests.tiny_family import make_family
 
@@ -66,14 +66,16 @@ def test_only_a_run_that_does_not_fit_beside_it_ends_a_live_merge_which_comes_ba
     monkeypatch.setattr(memory, "choose_device", lambda *_: "cpu")
     recipe, during = content(family, "linear"), list[str]()
     ask(recipe)
+    loaded = _MODELS.get(family.base)
     cosine()
-    assert {*during} == {""}  # answered from what was held
+    assert {*during} == {""} and _MODELS.get(family.base) is loaded  # all is held as before
     monkeypatch.setattr(memory, "available_memory", lambda: 100_000)  # less than the run takes
     during.clear()
     cosine()
     expected = "a run is going, and these 3 models and their merge take 0.0 GB, of which it leaves 0.0 GB free; "
     assert {each.removesuffix("answers follow the controls again when it has ended") for each in during} == {expected}
     assert asked() == "The models were read again: a run needed the memory."
+    assert _MODELS.get(family.base) is not loaded
     assert asked() == ""
 
 
@@ -101,13 +103,14 @@ def test_what_nobody_asks_about_is_freed_and_a_change_of_families_is_told(
 ) -> None:
     recipe, other = content(family, "linear"), {**content(family, "linear"), "dtype": "float32"}
     assert [ask(each)["reread"] for each in (recipe, recipe)][1] == ""
-    _LIVE.spare()
-    assert _LIVE._live is not None
+    loaded = _MODELS.get(family.base)
+    spare()
+    assert _LIVE._live is not None and _MODELS.get(family.base) is loaded
     ask(other)
     assert ask(recipe)["reread"] == "The models were read again: another family was tuned meanwhile."
     monkeypatch.setattr(models, "KEPT_SECONDS", 0.0)
     spare()
-    assert _LIVE._live is None
+    assert _LIVE._live is None and _MODELS.get(family.base) is not loaded
     assert ask(recipe)["reread"] == "The models were read again: nobody had asked for 0 minutes."
 
 
