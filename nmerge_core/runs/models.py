@@ -75,7 +75,7 @@ class LiveMerges:
 
     def __init__(self) -> None:
         """Start with none."""
-        self._live: tuple[Hashable, LiveMerge] | None = None
+        self._live: tuple[tuple[Hashable, ...], LiveMerge] | None = None
         self._asked = 0.0  # when, on the machine's monotonic clock
         self._gone: dict[Hashable, str] = {}  # why a family was released
         self._left: int | None = None  # bytes beside the run that is going
@@ -104,10 +104,11 @@ class LiveMerges:
         references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
         checkpoints = [open_checkpoint(reference) for reference in references]
         asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer), str(recipe.chat_template))
-        key = (*references, *map(model_fingerprint, checkpoints), *asked)
+        key = (tuple(references), *map(model_fingerprint, checkpoints), *asked)
         self.reread = ""
         if self._live is None or self._live[0] != key:
-            self.release("another family was tuned meanwhile")
+            others = self._live is not None and self._live[0][0] != key[0]
+            self.release("other models were merged meanwhile" if others else "")
             _check_room(recipe, sum(checkpoint.bytes for checkpoint in checkpoints), len(checkpoints), self._left)
             self._live = (key, LiveMerge(hold_family(recipe), recipe))
             why, self.lost = self._gone.pop(key, self.lost), ""

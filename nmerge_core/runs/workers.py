@@ -1,7 +1,6 @@
 """The workers of a cache: one for each accelerator of the host, what each sees of it, and which of them is asked."""
 
 import hashlib
-import json
 import os
 import re
 import time
@@ -116,20 +115,20 @@ def who_does(root: Path, run: str) -> str:
 
 
 def subject(arguments: Mapping[str, Any]) -> str:
-    """Return what tells the models of a question about a recipe from others; nothing for other questions."""
+    """Return what tells the models that a question's recipe merges, without their base; nothing for other questions."""
     recipe = arguments.get("recipe")
     if not isinstance(recipe, Mapping):
         return ""
     models = [each.get("model") if isinstance(each, Mapping) else each for each in recipe.get("models") or ()]
-    named = json.dumps([recipe.get("base_model"), models], default=str)
-    return hashlib.sha256(named.encode()).hexdigest()
+    return " ".join(sorted({hashlib.sha256(str(model).encode()).hexdigest()[:16] for model in models}))
 
 
 def choose(root: Path, about: str) -> int:
     """Return the number of the worker to ask: of those that do no run the one that was asked about the same models.
 
-    Where there is none, a question about a recipe goes to the one that was asked about others longest ago, which is
-    noted there; any other question to the first. A run that goes makes answers wait only where every worker has one.
+    The most of the same, as somebody may add one or leave one out. Where there is none, a question about a recipe goes
+    to the one that was asked about others longest ago; any other question to the first. What a recipe merges is noted
+    at the worker. A run that goes makes answers wait only where every worker has one.
 
     Raises:
         InputError: as `count`.
@@ -138,11 +137,13 @@ def choose(root: Path, about: str) -> int:
     idle = [worker for worker in every if not worker.run] or every
     if not about:
         return min(idle, key=lambda worker: (worker.pid is None, worker.number)).number
-    same = [worker for worker in idle if worker.about == about]
-    if same:
-        chosen = max(same, key=lambda worker: worker.asked)
-    else:
-        chosen = min(idle, key=lambda worker: (worker.asked if worker.about else 0, worker.pid is None, worker.number))
+
+    def preference(worker: WorkerState) -> tuple[int, float, bool, int]:
+        same = len({*worker.about.split()} & {*about.split()})
+        last = worker.asked if worker.about else 0.0
+        return -same, -last if same else last, worker.pid is None, worker.number
+
+    chosen = min(idle, key=preference)
     with suppress(OSError):  # the disk is full: the next question may go to another
         note = worker_file(root, "asked", chosen.number)
         if chosen.about == about:

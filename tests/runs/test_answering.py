@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,8 +35,7 @@ def server(tmp_path, wait):
             wait(lambda: here._waiting.qsize() > heard)
             return answer
 
-        here.ask, here.begun = ask, begun
-        yield here
+        yield SimpleNamespace(ask=ask, answer=here.answer, begun=begun)
 
 
 def dropped(answer):

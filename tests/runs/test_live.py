@@ -101,13 +101,14 @@ def test_what_a_run_takes_is_told_by_its_kind(family, monkeypatch: pytest.Monkey
 def test_what_nobody_asks_about_is_freed_and_a_change_of_families_is_told(
     family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, other = content(family, "linear"), {**content(family, "linear"), "dtype": "float32"}
+    recipe = content(family, "linear")
+    other = {**recipe, "models": recipe["models"][:1]}
     assert [ask(each)["reread"] for each in (recipe, recipe)][1] == ""
     loaded = _MODELS.get(family.base)
     spare()
     assert _LIVE._live is not None and _MODELS.get(family.base) is loaded
     ask(other)
-    assert ask(recipe)["reread"] == "The models were read again: another family was tuned meanwhile."
+    assert ask(recipe)["reread"] == "The models were read again: other models were merged meanwhile."
     monkeypatch.setattr(models, "KEPT_SECONDS", 0.0)
     spare()
     assert _LIVE._live is None and _MODELS.get(family.base) is not loaded

@@ -120,7 +120,10 @@ def test_questions_about_a_merge_stay_with_a_worker_and_those_about_another_go_t
     first = who(FIRST)
     second = who(SECOND)
     assert first != second
-    assert [who(FIRST), who(SECOND), who({**FIRST, "parameters": {"lambda": 2}})] == [first, second, first]
+    averaged = {**FIRST, "base_model": None, "parameters": {"weight": 2}}
+    assert [who(FIRST), who(SECOND), who(averaged)] == [first, second, first]
+    assert who({**FIRST, "models": [*FIRST["models"], {"model": "prose"}]}) == first  # one more than before
+    assert who({**FIRST, "models": [{"model": "prose"}]}) == first
 
 
 def test_a_question_goes_where_no_run_is_and_a_run_where_nobody_asks(two, wait, tmp_path):
