@@ -23,7 +23,7 @@ def server(tmp_path, wait):
             time.sleep(0.01)
         return name
 
-    begun = []
+    begun: list[str] = []
     with hold_worker_lock(tmp_path) as _, ThreadPoolExecutor(8) as pool:
         here = QuestionServer(tmp_path, {"rest": rest})
 

@@ -48,7 +48,8 @@ def test_workers_share_what_there_is(monkeypatch):
         environment = workers.environment(number)
         return environment.get("CUDA_VISIBLE_DEVICES"), environment.get("OMP_NUM_THREADS")
 
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "NMERGE_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(workers, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert workers.count() == 4 and seen(2) == ("5", "2")
