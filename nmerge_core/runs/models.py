@@ -80,7 +80,7 @@ class LiveMerges:
         self._gone: dict[Hashable, str] = {}  # why a family was released
         self._left: int | None = None  # bytes beside the run that is going
         self.lost = ""  # why families that an earlier process held are not held here
-        self.reread = ""  # why the family of the last question had to be read again
+        self._read: dict[Hashable, str] = {}  # why a family was read again, until somebody is told
 
     def follow(self, content: Mapping[str, Any]) -> "tuple[LiveMerge, Followed]":
         """Return the merge of a recipe and what was merged anew for it.
@@ -105,19 +105,22 @@ class LiveMerges:
         checkpoints = [open_checkpoint(reference) for reference in references]
         asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer), str(recipe.chat_template))
         key = (tuple(references), *map(model_fingerprint, checkpoints), *asked)
-        self.reread = ""
         if self._live is None or self._live[0] != key:
             others = self._live is not None and self._live[0][0] != key[0]
             self.release("other models were merged meanwhile" if others else "")
             _check_room(recipe, sum(checkpoint.bytes for checkpoint in checkpoints), len(checkpoints), self._left)
             self._live = (key, LiveMerge(hold_family(recipe), recipe))
-            why, self.lost = self._gone.pop(key, self.lost), ""
-            self.reread = f"The models were read again: {why}." if why else ""
+            self._read[key], self.lost = self._gone.pop(key, self.lost), ""
         live = self._live[1]
         try:
             return live, live.follow(recipe, heed)
         finally:
             self._asked = time.monotonic()
+
+    def reread(self) -> str:
+        """Return in a sentence, once, why the models of the merge that was followed last had to be read again."""
+        why = self._read.pop(self._live[0], "") if self._live is not None else ""
+        return f"The models were read again: {why}." if why else ""
 
     @contextmanager
     def beside(self, needed: int) -> Iterator[None]:

@@ -186,7 +186,7 @@ def live(
         "tensors": followed.tensors,
         "of": followed.of,
         "seconds": followed.seconds,
-        "reread": _LIVE.reread,
+        "reread": _LIVE.reread(),
     }
 
 

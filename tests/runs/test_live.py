@@ -74,6 +74,7 @@ def test_only_a_run_that_does_not_fit_beside_it_ends_a_live_merge_which_comes_ba
     cosine()
     expected = "a run is going, and these 3 models and their merge take 0.0 GB, of which it leaves 0.0 GB free; "
     assert {each.removesuffix("answers follow the controls again when it has ended") for each in during} == {expected}
+    _LIVE.follow(recipe)  # as another question does
     assert asked() == "The models were read again: a run needed the memory."
     assert _MODELS.get(family.base) is not loaded
     assert asked() == ""
