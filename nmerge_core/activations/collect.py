@@ -41,6 +41,14 @@ class TokenActivations:
     values: list[float]
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a text: their ids, and the pieces of it that they stand for, which joined give it back."""
+
+    ids: list[int]
+    pieces: list[str]
+
+
 def collect(
     language_model: LanguageModel,
     corpus: Corpus,
@@ -130,10 +138,8 @@ def token_activations(
         raise InputError(
             f"{language_model.label}: no neuron {neuron} in layer {layer}; it has {layers[layer].d_ffn} neurons"
         )
-    encoded = language_model.tokenizer(
-        list(texts), truncation=True, max_length=_limit(language_model, max_length), return_offsets_mapping=True
-    )
-    tokens = [torch.tensor(ids, dtype=torch.long) for ids in encoded["input_ids"]]
+    read = [read_text(language_model, text, max_length) for text in texts]
+    tokens = [torch.tensor(text.ids, dtype=torch.long) for text in read]
     padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, T)
     lengths = torch.tensor([len(ids) for ids in tokens])
     values: list[list[float]] = []
@@ -146,10 +152,15 @@ def token_activations(
             _forward(language_model, padded, torch.arange(padded.shape[1]) < lengths[:, None])
     else:
         values = [[] for _ in texts]
-    return [
-        TokenActivations(_pieces(language_model, text, ids, offsets), own[: len(ids)])
-        for text, ids, offsets, own in zip(texts, encoded["input_ids"], encoded["offset_mapping"], values, strict=True)
-    ]
+    return [TokenActivations(text.pieces, own[: len(text.ids)]) for text, own in zip(read, values, strict=True)]
+
+
+def read_text(language_model: LanguageModel, text: str, max_length: int = 512) -> Tokens:
+    """Return the tokens of a text, at most `max_length`, or as many as the model reads."""
+    limit = _limit(language_model, max_length)
+    encoded = language_model.tokenizer(text, truncation=True, max_length=limit, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    return Tokens(ids, _pieces(language_model, text, ids, offsets))
 
 
 def _pieces(language_model: LanguageModel, text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> list[str]:

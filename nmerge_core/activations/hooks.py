@@ -1,4 +1,4 @@
-"""Read or silence neurons of a running model: hooks that are gone when their `with` block ends."""
+"""Read or silence neurons of a running model, or read its layers: hooks that are gone when their `with` block ends."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +16,8 @@ from nmerge_core.checkpoints.conversion import Conversion
 from nmerge_core.errors import InputError
 
 Sink = Callable[[int, Tensor], None]
-"""Takes a layer and the activation φ (B, T, d_ffn) of its neurons, in the model's dtype and on its device."""
+"""Takes a layer and the activation φ (B, T, d_ffn) of its neurons, or what the layer puts out (B, T, d_model), in the
+model's dtype and on its device."""
 
 Edit = Callable[[Mlp, Tensor, Tensor | slice], Tensor]
 """Takes an MLP, φ (…, d_ffn) of its neurons at some tokens, and which these are; returns the φ to go on with."""
@@ -39,6 +40,25 @@ def record_activations(
     with ExitStack() as stack:
         for layer in [_layer(architecture, number) for number in layers]:
             stack.enter_context(_recording(model, places, layer, sink))
+        yield
+
+
+@contextmanager
+def record_hidden_states(model: PreTrainedModel, architecture: Architecture, sink: Sink) -> Iterator[None]:
+    """Give what every decoder layer puts out, (B, T, d_model), to `sink` in every forward pass.
+
+    Raises:
+        InputError: the model's layers are not known.
+    """
+    places = Conversion(model)
+
+    def hook(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor | tuple[Tensor, ...]], None]:
+        return lambda module, inputs, output: sink(layer, output[0] if isinstance(output, tuple) else output)
+
+    with ExitStack() as stack:
+        for layer in architecture.layers:
+            module = _decoder_layer(model, places, layer)
+            stack.callback(module.register_forward_hook(hook(layer.layer)).remove)
         yield
 
 

@@ -13,7 +13,7 @@ from nmerge_core.loading import LanguageModel
 from nmerge_core.merging.compute.order_statistics import Magnitudes
 from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
 from nmerge_core.merging.loop import merge_rows, tensor_values
-from nmerge_core.merging.plan.candidate import load_candidate, put_rows
+from nmerge_core.merging.plan.candidate import as_matrix, load_candidate, put_rows
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.opened import Opened, open_recipe, reopen
 from nmerge_core.merging.recipe.prepared import Prepared
@@ -22,6 +22,7 @@ from nmerge_core.merging.recipe.registry import digest_of
 from nmerge_core.number_format import AUTO
 from nmerge_core.parallel import in_order
 from nmerge_core.progress import Progress, silent
+from nmerge_core.resident.change import ModelSums
 from nmerge_core.resident.speaking import speaking
 from nmerge_core.resident.stream import ResidentStream, hold
 
@@ -30,12 +31,14 @@ from nmerge_core.resident.stream import ResidentStream, hold
 class Family:
     """The models of a recipe, held in memory, for any number of merges of them.
 
-    `known` keeps whole-model statistics of |τ| by what was asked for.
+    `known` keeps whole-model statistics of |τ| by what was asked for, `measured` sums of what the models changed by the
+    base and the block that they are of.
     """
 
     opened: Opened
     names: tuple[str, ...]
     known: dict[tuple[Any, ...], list[Magnitudes]] = field(default_factory=dict)
+    measured: dict[tuple[str, Rows], ModelSums] = field(default_factory=dict)
 
     def reopen(self, recipe: Recipe) -> Opened:
         """Return another recipe of these models, opened; raises InputError where it is of others."""
@@ -97,6 +100,12 @@ class LiveMerge:
     def weights(self, name: str) -> Tensor:
         """Return a merged tensor in the dtype in which it would be written."""
         return self._candidate.weights[name].to(self._candidate.rounded[name])
+
+    def rows(self, rows: Rows) -> Tensor:
+        """Return merged rows of a tensor seen as its `Matrix`, (rows, columns), in the dtype it would be written in."""
+        matrix = self.family.opened.stream.donor.architecture.matrix(rows.name)
+        found = as_matrix(self._candidate.weights[rows.name], matrix)[rows.start : rows.stop]
+        return found.to(self._candidate.rounded[rows.name])
 
     def follow(self, recipe: Recipe, progress: Progress = silent) -> Followed:
         """Make the weights those of a recipe of the same models, by merging the tensors for which it says otherwise.

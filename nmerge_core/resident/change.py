@@ -1,0 +1,64 @@
+"""Sums over entries that say how far a merge and its models are from their base."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModelSums:
+    """What T models changed, summed over entries.
+
+    Attributes:
+        squares: ‖τ_t‖² of each model, (T,) float64.
+        shared: entries that two models or more changed.
+        opposed: those of them that some model raised and another lowered.
+        absolute: Σ_t ‖τ_t‖₁.
+        summed: ‖Σ_t τ_t‖₁.
+    """
+
+    squares: Tensor
+    shared: int
+    opposed: int
+    absolute: float
+    summed: float
+
+    def __add__(self, other: "ModelSums") -> "ModelSums":
+        """Sum over the entries of both."""
+        return ModelSums(
+            self.squares + other.squares,
+            self.shared + other.shared,
+            self.opposed + other.opposed,
+            self.absolute + other.absolute,
+            self.summed + other.summed,
+        )
+
+
+@dataclass(frozen=True)
+class MergeSums:
+    """What a merge changed, τ, summed over entries: `square` is ‖τ‖², `products` ⟨τ, τ_t⟩ with each model's, (T,)."""
+
+    square: float
+    products: Tensor
+
+    def __add__(self, other: "MergeSums") -> "MergeSums":
+        """Sum over the entries of both."""
+        return MergeSums(self.square + other.square, self.products + other.products)
+
+
+def model_sums(deltas: Tensor) -> ModelSums:
+    """Sum over the entries of the models' changes, (T, n) float32."""
+    raised, lowered = (deltas > 0).sum(0), (deltas < 0).sum(0)  # (n,)
+    return ModelSums(
+        squares=torch.linalg.vecdot(deltas, deltas).double().cpu(),
+        shared=int((raised + lowered > 1).sum()),
+        opposed=int(((raised > 0) & (lowered > 0)).sum()),
+        absolute=float(deltas.abs().sum()),
+        summed=float(deltas.sum(0).abs().sum()),
+    )
+
+
+def merge_sums(change: Tensor, deltas: Tensor) -> MergeSums:
+    """Sum over the entries of a merge's change, (n,), and of the models' changes, (T, n), all float32."""
+    return MergeSums(float(change @ change), (deltas @ change).double().cpu())
