@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmerge_core.progress import Progress
 from nmerge_core.runs.memory import free_memory, memory_needed
+from nmerge_core.runs.merge_questions import MergeQuestions
 from nmerge_core.runs.models import LiveMerges, LoadedModels
 from nmerge_core.runs.perform import Operation
 
@@ -205,4 +206,5 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "speak": speak,
     "live": live,
+    **MergeQuestions(_MODELS, _LIVE).by_name,
 }
