@@ -5,7 +5,6 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.similarity import MATRICES, mean_cosine
@@ -16,6 +15,7 @@ from pages.shared.charts import csv_button, dark, show
 from pages.shared.choice import as_option, choose_model, named
 from pages.shared.classified import classified
 from pages.shared.family import member_colours
+from pages.shared.neurons import all_categories
 from pages.shared.page import begin, command, how_computed
 from pages.shared.results import read_table, with_merges
 from pages.shared.runs import run_button, run_panel
@@ -54,7 +54,7 @@ def draw_moved(run: Run, family: Family) -> str:
     address = f"/Explorer?{urlencode({'family': family.name, 'model': as_option(model, names)})}"
     columns = {"explorer": [f"{address}&layer={r.layer}&neuron={r.neuron}" for r in rows.itertuples()]}
     if family.corpus and (base := classified(family).done.get("base")):
-        categories = base_categories(str(base.results))
+        categories = all_categories(str(base.results))
         columns = {"category": [categories[r.layer][r.neuron] for r in rows.itertuples()]} | columns
     st.dataframe(
         rows[["layer", "neuron", "cosine"]].assign(**columns),
@@ -70,13 +70,6 @@ def draw_moved(run: Run, family: Family) -> str:
     )
     csv_button(moved, "similarity_moved")
     return f"model == {model!r} and matrix == {matrix!r}"
-
-
-@st.cache_data(max_entries=8, show_spinner=False)
-def base_categories(folder: str) -> dict[int, list[str]]:
-    """The category of each neuron, layer by layer, as a classification folder has it."""
-    neurons = open_classification(folder).neurons().sort_values(["layer", "neuron"])
-    return {int(layer): list(rows["category"]) for layer, rows in neurons.groupby("layer")}
 
 
 family = begin(

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from numpy.typing import NDArray
 
-from nmerge_core.figures import explorer, knockout, linearity, merge, neurons, panels, scores, similarity, style
+from nmerge_core.figures import explorer, health, knockout, linearity, merge, neurons, panels, scores, similarity, style
 from nmerge_core.figures.describe import describe
 from nmerge_core.figures.paper import on_paper
 
@@ -31,6 +31,10 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
     curve = pd.DataFrame({"group": ["code", "random"], "proportion": 1.0, "neurons": 4, "seed": 0, "value": 0.5})
     scored = pd.DataFrame({"model": models, "task": "t", "metric": "acc", "value": 0.5, "stderr": 0.1, "samples": 9})
     parts = layered(models, submodule="mlp", group=None, alpha=0.1, value=0.2)
+    beside = {**colours, health.MERGE: style.MERGE}
+    changed = layered(models, part="mlp", norm=2.0, kept=0.5)
+    merged = layered(["merge"], part="mlp", norm=3.0, opposed=0.4, chance=0.5, cancelled=0.3).drop(columns="model")
+    states = layered([*models, health.MERGE], rank=9.0, variance=0.5)
     return {
         "by layer": neurons.categories_by_layer(counts, [0], colours, dark=dark),
         "shares": neurons.proportions(counts, models, categories, dark=dark),
@@ -40,6 +44,10 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
         "history": merge.history([1.0, 2.0], "loss", dark=dark),
         "linearity": linearity.nonlinearity(parts, categories, dark=dark),
         "knock-out": knockout.curves(curve.assign(metric="acc"), "acc", categories, dark=dark),
+        "change": health.change(merged, changed, beside, dark=dark),
+        "kept": health.kept(changed, beside, dark=dark),
+        "contradictions": health.contradictions(merged, dark=dark),
+        "spread": health.spread(states, "rank", beside, dark=dark),
         "scores": scores.bars(scored, colours, models, base=models[0], dark=dark),
     }
 

@@ -14,6 +14,7 @@ class ModelSums:
         squares: ‖τ_t‖² of each model, (T,) float64.
         shared: entries that two models or more changed.
         opposed: those of them that some model raised and another lowered.
+        chance: how many these would be if signs were tossed: Σ 1 − 2^(1 − k) over entries that k ≥ 2 models changed.
         absolute: Σ_t ‖τ_t‖₁.
         summed: ‖Σ_t τ_t‖₁.
     """
@@ -21,6 +22,7 @@ class ModelSums:
     squares: Tensor
     shared: int
     opposed: int
+    chance: float
     absolute: float
     summed: float
 
@@ -30,6 +32,7 @@ class ModelSums:
             self.squares + other.squares,
             self.shared + other.shared,
             self.opposed + other.opposed,
+            self.chance + other.chance,
             self.absolute + other.absolute,
             self.summed + other.summed,
         )
@@ -50,10 +53,12 @@ class MergeSums:
 def model_sums(deltas: Tensor) -> ModelSums:
     """Sum over the entries of the models' changes, (T, n) float32."""
     raised, lowered = (deltas > 0).sum(0), (deltas < 0).sum(0)  # (n,)
+    of_several = torch.bincount(raised + lowered, minlength=2)[2:].tolist()  # entries that 2, 3, … models changed
     return ModelSums(
         squares=torch.linalg.vecdot(deltas, deltas).double().cpu(),
-        shared=int((raised + lowered > 1).sum()),
+        shared=sum(of_several),
         opposed=int(((raised > 0) & (lowered > 0)).sum()),
+        chance=sum(entries * (1 - 2.0 ** (1 - models)) for models, entries in enumerate(of_several, start=2)),
         absolute=float(deltas.abs().sum()),
         summed=float(deltas.sum(0).abs().sum()),
     )

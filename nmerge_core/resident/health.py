@@ -30,8 +30,9 @@ class Changes:
 
     Attributes:
         layers: columns layer, part, norm (‖τ‖₂ of the merge), opposed (share of the entries that several models
-            changed in which they disagree about the sign; NaN where there are none), cancelled (share of what all
-            models changed that is lost where they are added up: 1 − ‖Σ τ_t‖₁ / Σ ‖τ_t‖₁; NaN where none changed any).
+            changed in which they disagree about the sign; NaN where there are none), chance (the same, were signs
+            tossed), cancelled (share of what all models changed that is lost where they are added up:
+            1 − ‖Σ τ_t‖₁ / Σ ‖τ_t‖₁; NaN where none changed any).
         models: columns layer, part, model (its place in the recipe), norm (‖τ_t‖₂), kept (⟨τ, τ_t⟩ / ‖τ_t‖₂²: 1 where
             all of it is in the merge, 0 where nothing is, negative where the merge goes against it; NaN where τ_t = 0).
     """
@@ -111,6 +112,7 @@ def _tables(sums: Mapping[Place, tuple[ModelSums, MergeSums]]) -> Changes:
             | {
                 "norm": math.sqrt(of_merge.square),
                 "opposed": _share(of_models.opposed, of_models.shared),
+                "chance": _share(of_models.chance, of_models.shared),
                 "cancelled": _share(max(0.0, of_models.absolute - of_models.summed), of_models.absolute),
             }
         )

@@ -80,6 +80,13 @@ def layer_categories(folder: str, layer: int, k: int, margin: int) -> tuple[NDAr
     return np.array(found.categories)[index], votes
 
 
+@st.cache_data(max_entries=8, show_spinner=False)
+def all_categories(folder: str) -> dict[int, list[str]]:
+    """The category of each neuron, layer by layer, as a finished run was asked to count them."""
+    neurons = open_classification(folder).neurons().sort_values(["layer", "neuron"])
+    return {int(layer): list(rows["category"]) for layer, rows in neurons.groupby("layer")}
+
+
 @st.cache_data(max_entries=16, show_spinner=False)
 def exemplars(folder: str) -> pd.DataFrame:
     """The texts of the corpus: id, category, text."""

@@ -24,16 +24,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def test_sums_by_hand() -> None:
-    """Both models changed entries 0 and 1, of which they disagree about the second."""
-    deltas = torch.tensor([[1.0, -2.0, 0.0, 3.0], [2.0, 1.0, 0.0, 0.0]])
+    """Entries 0 and 1 were changed by several models, which disagree about the second; three changed the first."""
+    deltas = torch.tensor([[1.0, -2.0, 0.0, 3.0], [2.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
     found = model_sums(deltas)
-    assert found.squares.tolist() == [14.0, 5.0]
-    assert (found.shared, found.opposed, found.absolute, found.summed) == (2, 1, 9.0, 3.0 + 1.0 + 3.0)
+    assert found.squares.tolist() == [14.0, 5.0, 1.0]
+    assert (found.shared, found.opposed, found.chance) == (2, 1, 3 / 4 + 1 / 2)
+    assert (found.absolute, found.summed) == (6.0 + 3.0 + 1.0, 4.0 + 1.0 + 3.0)
     merge = merge_sums(torch.tensor([1.5, -0.5, 0.0, 1.5]), deltas)
-    assert (merge.square, merge.products.tolist()) == (4.75, [1.5 + 1.0 + 4.5, 3.0 - 0.5])
+    assert (merge.square, merge.products.tolist()) == (4.75, [1.5 + 1.0 + 4.5, 3.0 - 0.5, 1.5])
     twice = found + found
-    assert (twice.squares.tolist(), twice.shared, twice.opposed, twice.absolute) == ([28.0, 10.0], 4, 2, 18.0)
-    assert (merge + merge).products.tolist() == [14.0, 5.0]
+    assert (twice.squares.tolist(), twice.shared, twice.opposed, twice.chance) == ([28.0, 10.0, 2.0], 4, 2, 2.5)
+    assert (twice.absolute, twice.summed, (merge + merge).products.tolist()) == (20.0, 16.0, [14.0, 5.0, 3.0])
 
 
 def live_merge(made: SimpleNamespace, method: str, base: bool = True, **parameters: Any) -> LiveMerge:
@@ -72,6 +73,7 @@ def test_changes_of_a_family(made: SimpleNamespace, monkeypatch: pytest.MonkeyPa
         both = (first != 0) & (second != 0)
         assert row["norm"] == pytest.approx(merged.norm().item(), rel=1e-4)
         assert row["opposed"] == pytest.approx(((first * second < 0).sum() / both.sum()).item(), abs=1e-3)
+        assert row["chance"] == 0.5
         summed, absolute = (first + second).abs().sum(), first.abs().sum() + second.abs().sum()
         assert row["cancelled"] == pytest.approx(1 - (summed / absolute).item(), rel=1e-4)
         of_models = found.models.query("layer == @row['layer'] and part == @row['part']")

@@ -1,0 +1,53 @@
+"""The models beside a merge: what they are called, their colours, and asking about them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import streamlit as st
+
+from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family
+from nmerge_core.figures import style
+from nmerge_core.inputs import model_fingerprint
+from nmerge_core.merging.recipe.recipe import Recipe
+from pages.shared.charts import dark
+from pages.shared.family import member_colours
+from pages.shared.text import verbatim
+
+SECONDS = 120.0  # that an answer about a merge may take: the first one reads the family, and compiles its loops once
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Tell of a question that cannot be answered, and go on."""
+    try:
+        yield
+    except InputError as error:
+        st.info(verbatim(error))
+    except (TimeoutError, RuntimeError) as error:
+        st.warning(verbatim(error))
+
+
+def names_of(recipe: Recipe, family: Family) -> dict[str, str]:
+    """What the base, the recipe's or the family's, and each model of a recipe are called, by their references."""
+    known = {member.reference: member.label for member in family.members}
+    references = list(dict.fromkeys([recipe.base_model or family.base, *recipe.references]))
+    return {name: known.get(name, own) for name, own in zip(references, labels(references), strict=True)}
+
+
+def colours_of(names: Mapping[str, str], family: Family) -> dict[str, str]:
+    """The colour of each of these models by its name: those of the family have their own."""
+    known = member_colours(family, dark())
+    further = style.category_colours([name for name in names.values() if name not in known])
+    return {name: known.get(name) or further[name] for name in names.values()}
+
+
+def fingerprints(names: Mapping[str, str]) -> tuple[str, ...]:
+    """The content of some models, by their references."""
+    return tuple(map(content_of, names))
+
+
+def content_of(reference: str) -> str:
+    """The fingerprint of a model."""
+    return model_fingerprint(open_checkpoint(reference))
