@@ -38,7 +38,7 @@ def change(layers: pd.DataFrame, models: pd.DataFrame, colours: Mapping[str, str
         dark: The reader's theme.
     """
     frame = pd.concat([models, layers.assign(model=MERGE)])[["model", "layer", "part", "norm"]]
-    return by_layer(frame, "L2 norm of the change", colours, dark=dark)
+    return by_layer(frame, "L2 norm of the change", colours, from_zero=True, dark=dark)
 
 
 def kept(models: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
@@ -52,13 +52,13 @@ def contradictions(layers: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     named = {"opposed": OPPOSED, "chance": CHANCE, "cancelled": CANCELLED}
     frame = layers.rename(columns=named).melt(["layer", "part"], list(named.values()), "model", "share").dropna()
     colours = {OPPOSED: style.INTERSECTION, CHANCE: style.RANDOM, CANCELLED: style.INTERSECTION}
-    return by_layer(frame[["model", "layer", "part", "share"]], "share", colours, dark=dark)
+    return by_layer(frame[["model", "layer", "part", "share"]], "share", colours, from_zero=True, dark=dark)
 
 
 def spread(frame: pd.DataFrame, measure: str, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
     """Draw the "rank" or the "variance" of hidden states; columns model, layer and the measure."""
     title = {"rank": "effective rank (directions)", "variance": "variance of hidden states"}[measure]
-    return by_layer(frame[["model", "layer", measure]].dropna(), title, colours, dark=dark)
+    return by_layer(frame[["model", "layer", measure]].dropna(), title, colours, from_zero=True, dark=dark)
 
 
 def change_told(layers: pd.DataFrame, models: pd.DataFrame) -> Verdict:

@@ -10,13 +10,16 @@ from nmerge_core.figures.linearity import part_title
 from nmerge_core.figures.panels import layer_axis, line_trace, panels
 
 
-def by_layer(frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
+def by_layer(
+    frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, from_zero: bool = False, dark: bool = False
+) -> go.Figure:
     """Draw a number of each fine-tune over the layers, a panel per part of a layer.
 
     Args:
         frame: Columns model, layer, perhaps part (attention, mlp or a category), and one with the number.
         title: What the number is.
         colours: The colour of each model.
+        from_zero: Whether the axis begins at 0, for what is nothing there.
         dark: The reader's theme.
     """
     frame, colours = style.plain_table(frame), style.plain_keys(colours)
@@ -41,7 +44,7 @@ def by_layer(frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, dar
         x_title="layer",
         y_title=title,
         xaxis=layer_axis(list(frame["layer"])),
-        yaxis={"zeroline": True, "zerolinewidth": 1.5},
+        yaxis={"zeroline": True, "zerolinewidth": 1.5, **({"rangemode": "tozero"} if from_zero else {})},
         height=340 if len(titles) <= 3 else 260,
         legend=list(names.values()),
         dark=dark,
