@@ -2,7 +2,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from nmerge_core.figures import knockout, linearity, merge, panels, scores, similarity, style
+from nmerge_core.figures import departure, knockout, linearity, merge, panels, scores, similarity, style
 
 COLOURS = {"base": "#000000", "math": style.COLOURS["math"], "code": style.COLOURS["code"], "ties": style.MERGE}
 
@@ -197,3 +197,23 @@ def test_a_category_keeps_its_colour_when_others_follow() -> None:
     more = style.category_colours(["general", "law", "math", "art", "biology"])
     assert {name: more[name] for name in own} == own
     assert len({*more.values(), style.MERGE, style.INTERSECTION, style.RANDOM}) == 8
+
+
+def test_tokens_are_shaded_by_nats_and_keep_their_spaces() -> None:
+    first, second, last = departure.pieces(["  if", "\n", "   "], [2.0, 0.0, 0.5], "base")
+    assert (first.before, first.text, first.told) == ("  ", "if", "2.00 nats from base after this token")
+    assert first.style.startswith(f"background:{style.translucent(style.MERGE, 1.0)}")
+    assert (second.before, second.text, second.style) == ("", "↵\n", "")
+    # 0.05 + 0.95 · log10(1 + 9 · 0.5 / 2) = 0.536
+    assert (last.before, last.text) == ("", "   ") and ",0.536)" in last.style
+
+
+def test_next_tokens_are_the_likeliest_of_any_model_in_the_merge_s_order() -> None:
+    tokens = ["a", " a", "b", *"cdefghi"]
+    probabilities = {"ties": [0.5, 0.3, 0.1, *[0.01] * 7], "math": [0.0, 0.0, 0.005, *[0.1] * 7]}
+    figure = departure.next_tokens(tokens, probabilities, COLOURS)
+    assert list(figure.layout.yaxis.ticktext) == ["'a'", "' a'", "'b'", "'c'", "'d'", "'e'", "'f'", "'g'"]
+    assert [(bars.name, list(bars.x)[:3]) for bars in figure.data] == [("ties", [50, 30, 10]), ("math", [0, 0, 0.5])]
+    assert figure.data[0].hovertext[1] == "' a' · ties<br>30.0 %"
+    sure = departure.next_tokens(["a", "b"], {"ties": [0.999, 0.001]}, COLOURS)
+    assert list(sure.layout.yaxis.ticktext) == ["'a'"]

@@ -11,7 +11,19 @@ import plotly.graph_objects as go
 import pytest
 from numpy.typing import NDArray
 
-from nmerge_core.figures import explorer, health, knockout, linearity, merge, neurons, panels, scores, similarity, style
+from nmerge_core.figures import (
+    departure,
+    explorer,
+    health,
+    knockout,
+    linearity,
+    merge,
+    neurons,
+    panels,
+    scores,
+    similarity,
+    style,
+)
 from nmerge_core.figures.describe import describe
 from nmerge_core.figures.paper import on_paper
 
@@ -48,6 +60,7 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
         "kept": health.kept(changed, beside, dark=dark),
         "contradictions": health.contradictions(merged, dark=dark),
         "spread": health.spread(states, "rank", beside, dark=dark),
+        "next": departure.next_tokens([" <b>", "$x$"], dict.fromkeys(models, (0.5, 0.25)), colours, dark=dark),
         "scores": scores.bars(scored, colours, models, base=models[0], dark=dark),
     }
 
