@@ -10,7 +10,7 @@ from nmerge_core.runs.models import LiveMerges, LoadedModels
 if TYPE_CHECKING:
     from nmerge_core.loading import LanguageModel
 
-Rows = list[dict[str, Any]]
+Rows = list[dict[Any, Any]]
 Recipe = Mapping[str, Any]
 # The methods import what they need: the page process knows their names without importing torch.
 

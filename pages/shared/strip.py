@@ -81,7 +81,7 @@ def draw_strip(recipe: Recipe, family: Family, text: str) -> None:
     nats = style.significant(compared[model][token])
     st.markdown(f"**After {verbatim(repr(found['tokens'][token]))}**: {nats} nats from {verbatim(model)}")
     references = {name: reference for reference, name in names.items() if name in compared}
-    at = {"text": text, "token": token}
+    at: dict[str, Any] = {"text": text, "token": token}
     left, right = st.columns(2, gap="large")
     with left, telling():
         several = list(references.values())

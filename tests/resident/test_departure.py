@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
 
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel, load_model
@@ -29,8 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[LanguageModel]:
 
 
 def with_more_tokens(model: LanguageModel, count: int) -> LanguageModel:
-    wider = Qwen2ForCausalLM(model.model.config).eval()
-    wider.load_state_dict(model.model.state_dict())
+    wider = deepcopy(model.model)
     wider.resize_token_embeddings(count, mean_resizing=False)
     return replace(model, model=wider)
 
@@ -81,7 +79,7 @@ def test_moved_neurons_are_those_of_the_formula(pair: list[LanguageModel]) -> No
         for handle in handles:
             handle.remove()
         phi.append(inputs)
-    found = moved_neurons(*pair, ids, 2)
+    found = moved_neurons(pair[0], pair[1], ids, 2)
     assert list((found["merge"] - found["model"]).abs()) == sorted(
         (found["merge"] - found["model"]).abs(), reverse=True
     )

@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -37,11 +36,11 @@ def test_sums_by_hand() -> None:
     assert (twice.absolute, twice.summed, (merge + merge).products.tolist()) == (20.0, 16.0, [14.0, 5.0, 3.0])
 
 
-def live_merge(made: SimpleNamespace, method: str, base: bool = True, **parameters: Any) -> LiveMerge:
+def live_merge(made: SimpleNamespace, method: str, *, base: bool = True, scale: float | None = None) -> LiveMerge:
     content = {
         "merge_method": method,
         "models": [{"model": made.math}, {"model": made.code}],
-        "parameters": parameters,
+        "parameters": {} if scale is None else {"lambda": scale},
         **({"base_model": made.base} if base else {}),
     }
     recipe = load_recipe(content)
@@ -63,7 +62,7 @@ def of_part(made: SimpleNamespace, layer: int, part: str) -> list[torch.Tensor]:
 def test_changes_of_a_family(made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """λ (τ₁ + τ₂) against sums over the files; matrices come in several blocks."""
     monkeypatch.setattr(stream, "BLOCK_ELEMENTS", 256)
-    found = health.changes(live_merge(made, "task_arithmetic", **{"lambda": 0.5}))
+    found = health.changes(live_merge(made, "task_arithmetic", scale=0.5))
     assert [tuple(row) for row in found.layers[["layer", "part"]].to_numpy()] == [
         (layer, part) for layer in (0, 1) for part in ("attention", "mlp")
     ]
@@ -96,7 +95,7 @@ def test_of_one_model_all_is_kept_and_of_none_nothing_is_known(made: SimpleNames
 
 def test_a_merge_of_weights_is_measured_from_the_base_that_is_named(made: SimpleNamespace) -> None:
     """An average keeps of each model what half of the sum of changes does."""
-    expected = health.changes(live_merge(made, "task_arithmetic", **{"lambda": 0.5}))
+    expected = health.changes(live_merge(made, "task_arithmetic", scale=0.5))
     for live, base in ((live_merge(made, "linear"), None), (live_merge(made, "linear", base=False), made.base)):
         found = health.changes(live, base)
         assert found.models["kept"].tolist() == pytest.approx(expected.models["kept"].tolist(), rel=1e-3)
@@ -112,7 +111,7 @@ def test_what_is_no_base_is_refused(made: SimpleNamespace, tmp_path: Path) -> No
 
 
 def test_what_is_of_the_models_alone_is_found_once(made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    live = live_merge(made, "task_arithmetic", **{"lambda": 0.5})
+    live = live_merge(made, "task_arithmetic", scale=0.5)
     before = health.changes(live)
     monkeypatch.setattr(health, "model_sums", lambda deltas: pytest.fail("found again"))
     live.follow(load_recipe({**live.recipe.content, "parameters": {"lambda": 1.0}}))

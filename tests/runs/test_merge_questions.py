@@ -30,7 +30,7 @@ def ask(question: str, **arguments: Any) -> Any:
 
 def test_a_merge_that_is_one_of_its_models_departs_from_that_one_nowhere(family) -> None:
     """λ · (1 · τ_math + 0 · τ_code) is math itself; of no change at all it is the base."""
-    asked = {"models": [family.base, family.math], "text": TEXT, "max_length": 64}
+    asked: dict[str, Any] = {"models": [family.base, family.math], "text": TEXT, "max_length": 64}
     math = recipe(family, 1.0)
     math["models"] = [
         {"model": family.math, "parameters": {"weight": 1.0}},
