@@ -52,12 +52,14 @@ class MergeSums:
 
 def model_sums(deltas: Tensor) -> ModelSums:
     """Sum over the entries of the models' changes, (T, n) float32."""
-    raised, lowered = (deltas > 0).sum(0), (deltas < 0).sum(0)  # (n,)
-    of_several = torch.bincount(raised + lowered, minlength=2)[2:].tolist()  # entries that 2, 3, … models changed
+    signs = deltas.sign()  # (T, n)
+    net = signs.sum(0).abs_()  # (n,)
+    changed = signs.abs_().sum(0)  # by how many models
+    of_several = torch.bincount(changed.short(), minlength=2)[2:].tolist()  # entries that 2, 3, … models changed
     return ModelSums(
         squares=torch.linalg.vecdot(deltas, deltas).double().cpu(),
         shared=sum(of_several),
-        opposed=int(((raised > 0) & (lowered > 0)).sum()),
+        opposed=int((net < changed).count_nonzero()),
         chance=sum(entries * (1 - 2.0 ** (1 - models)) for models, entries in enumerate(of_several, start=2)),
         absolute=float(deltas.abs().sum()),
         summed=float(deltas.sum(0).abs().sum()),

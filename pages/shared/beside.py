@@ -19,14 +19,14 @@ SECONDS = 120.0  # that an answer about a merge may take: the first one reads th
 
 
 @contextmanager
-def telling() -> Iterator[None]:
-    """Tell of a question that cannot be answered, and go on."""
+def telling(said: set[str]) -> Iterator[None]:
+    """Tell of a question that cannot be answered, unless it was `said` before, and go on."""
     try:
         yield
-    except InputError as error:
-        st.info(verbatim(error))
-    except (TimeoutError, RuntimeError) as error:
-        st.warning(verbatim(error))
+    except (InputError, TimeoutError, RuntimeError) as error:
+        if str(error) not in said:
+            said.add(str(error))
+            (st.info if isinstance(error, InputError) else st.warning)(verbatim(error))
 
 
 def names_of(recipe: Recipe, family: Family) -> dict[str, str]:

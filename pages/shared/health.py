@@ -76,8 +76,9 @@ def draw_health(recipe: Recipe, family: Family) -> None:
     colours = {**colours_of(names, family), figures.MERGE: style.MERGE}
     told: dict[str, figures.Verdict] = {}
     drawn: dict[str, Callable[[], None]] = {}
+    said = set[str]()
     with st.spinner("Measuring the merge", show_time=True):
-        with telling():
+        with telling(said):
             layers, models = changes_of(recipe, family, names)
             told[CHANGE] = figures.change_told(layers, models)
             told[KEPT] = figures.kept_told(models)
@@ -86,7 +87,7 @@ def draw_health(recipe: Recipe, family: Family) -> None:
             drawn[CHANGE] = lambda: chart(figures.change(layers, models, colours, dark=dark()), "change", table)
             drawn[KEPT] = lambda: chart(figures.kept(models, colours, dark=dark()), "kept", table)
             drawn[CONTRADICTIONS] = lambda: chart(figures.contradictions(layers, dark=dark()), "contradictions", layers)
-        with telling():
+        with telling(said):
             if texts := some_texts(family.corpus) if family.corpus else ():
                 states = states_of(recipe, names, texts)
                 told[SPREAD] = figures.spread_told(states)

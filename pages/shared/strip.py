@@ -57,9 +57,10 @@ def draw_strip(recipe: Recipe, family: Family, text: str) -> None:
     """A text as the merge reads it, shaded by how differently a model goes on; and what happens at a chosen token."""
     st.subheader("Where it departs", anchor=False)
     names = names_of(recipe, family)
-    which = (recipe.yaml, dict(recipe.content), fingerprints(names))
     compared: dict[str, list[float]] = {}
-    with telling(), st.spinner("Reading the text with each model", show_time=True):
+    said = set[str]()
+    with telling(said), st.spinner("Reading the text with each model", show_time=True):
+        which = (recipe.yaml, dict(recipe.content), fingerprints(names))
         found = asked("divergence", *which, models=list(names), text=text)
         for name, answer in zip(names.values(), found["models"], strict=True):
             if "refused" in answer:
@@ -83,12 +84,12 @@ def draw_strip(recipe: Recipe, family: Family, text: str) -> None:
     references = {name: reference for reference, name in names.items() if name in compared}
     at: dict[str, Any] = {"text": text, "token": token}
     left, right = st.columns(2, gap="large")
-    with left, telling():
+    with left, telling(said):
         several = list(references.values())
         draw_next(
             asked("next_tokens", *which, models=several, likeliest=LIKELIEST, **at), [MERGE, *references], names, family
         )
-    with right, telling():
+    with right, telling(said):
         moved = asked("moved_neurons", *which, model=references[model], neurons=NEURONS, **at)
         draw_moved(pd.DataFrame(moved), model, family)
 
