@@ -5,17 +5,15 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
-from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.recipe import Recipe
+from pages.shared.asking import FAILURES, content_of
 from pages.shared.charts import dark
 from pages.shared.family import member_colours
 from pages.shared.text import verbatim
-
-SECONDS = 120.0  # that an answer about a merge may take: the first one reads the family, and compiles its loops once
 
 
 @contextmanager
@@ -23,7 +21,7 @@ def telling(said: set[str]) -> Iterator[None]:
     """Tell of a question that cannot be answered, unless it was `said` before, and go on."""
     try:
         yield
-    except (InputError, TimeoutError, RuntimeError) as error:
+    except FAILURES as error:
         if str(error) not in said:
             said.add(str(error))
             (st.info if isinstance(error, InputError) else st.warning)(verbatim(error))
@@ -46,8 +44,3 @@ def colours_of(names: Mapping[str, str], family: Family) -> dict[str, str]:
 def fingerprints(names: Mapping[str, str]) -> tuple[str, ...]:
     """The content of some models, by their references."""
     return tuple(map(content_of, names))
-
-
-def content_of(reference: str) -> str:
-    """The fingerprint of a model."""
-    return model_fingerprint(open_checkpoint(reference))

@@ -13,7 +13,8 @@ from nmerge_core.figures import health as figures
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
-from pages.shared.beside import SECONDS, colours_of, content_of, fingerprints, names_of, telling
+from pages.shared.asking import SECONDS, content_of
+from pages.shared.beside import colours_of, fingerprints, names_of, telling
 from pages.shared.charts import dark, show
 from pages.shared.text import verbatim
 
@@ -131,10 +132,9 @@ def states_of(recipe: Recipe, names: Mapping[str, str], texts: tuple[str, ...]) 
 
 
 def draw_spread(states: pd.DataFrame, colours: Mapping[str, str]) -> None:
-    """Effective rank and variance beside each other."""
-    for column, measure in zip(st.columns(2), ("rank", "variance"), strict=True):
-        with column:
-            chart(figures.spread(states, measure, colours, dark=dark()), measure, states)
+    """Effective rank and variance."""
+    for measure in ("rank", "variance"):
+        chart(figures.spread(states, measure, colours, dark=dark()), measure, states)
 
 
 def chart(figure: go.Figure, measure: str, frame: pd.DataFrame) -> None:

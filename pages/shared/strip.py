@@ -17,7 +17,8 @@ from nmerge_core.figures import style
 from nmerge_core.figures.health import MERGE
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
-from pages.shared.beside import SECONDS, colours_of, fingerprints, names_of, telling
+from pages.shared.asking import SECONDS
+from pages.shared.beside import colours_of, fingerprints, names_of, telling
 from pages.shared.charts import csv_button, dark, show
 from pages.shared.choice import abreast, as_option, decimals
 from pages.shared.classified import classified
@@ -83,13 +84,12 @@ def draw_strip(recipe: Recipe, family: Family, text: str) -> None:
     st.markdown(f"**After {verbatim(repr(found['tokens'][token]))}**: {nats} nats from {verbatim(model)}")
     references = {name: reference for reference, name in names.items() if name in compared}
     at: dict[str, Any] = {"text": text, "token": token}
-    left, right = st.columns(2, gap="large")
-    with left, telling(said):
+    with telling(said):
         several = list(references.values())
         draw_next(
             asked("next_tokens", *which, models=several, likeliest=LIKELIEST, **at), [MERGE, *references], names, family
         )
-    with right, telling(said):
+    with telling(said):
         moved = asked("moved_neurons", *which, model=references[model], neurons=NEURONS, **at)
         draw_moved(pd.DataFrame(moved), model, family)
 
