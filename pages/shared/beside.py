@@ -28,10 +28,16 @@ def telling(said: set[str]) -> Iterator[None]:
 
 
 def names_of(recipe: Recipe, family: Family) -> dict[str, str]:
-    """What the base, the recipe's or the family's, and each model of a recipe are called, by their references."""
+    """What the base, the recipe's or the family's, and each model of a recipe are called, by their references.
+
+    A model that is not of the family and would be called as one of it goes by its reference.
+    """
     known = {member.reference: member.label for member in family.members}
     references = list(dict.fromkeys([recipe.base_model or family.base, *recipe.references]))
-    return {name: known.get(name, own) for name, own in zip(references, labels(references), strict=True)}
+    others = {
+        name: name if own in known.values() else own for name, own in zip(references, labels(references), strict=True)
+    }
+    return {name: known.get(name) or others[name] for name in references}
 
 
 def colours_of(names: Mapping[str, str], family: Family) -> dict[str, str]:

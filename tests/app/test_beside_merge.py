@@ -8,8 +8,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Family, load_family
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs import client
 from nmerge_core.runs.operations import QUESTIONS
+from pages.shared.beside import names_of
 
 TEXT = "def f(x):\n    return x  # <b>$x$</b>"
 
@@ -44,6 +46,13 @@ def section(section: str, family: Family, method: str, **parameters: Any) -> App
     app = AppTest.from_function(script, args=(section, content, family, TEXT), default_timeout=60).run()
     assert not app.exception, app.exception
     return app
+
+
+def test_models_of_one_name_are_told_apart(family: Family) -> None:
+    """The recipe has the family's math, one called so that is another's, and one that nobody else is called."""
+    models = [{"model": reference} for reference in (family.models[0].reference, "elsewhere/math", "elsewhere/law")]
+    names = names_of(load_recipe({"merge_method": "linear", "models": models}), family)
+    assert list(names.values()) == ["base", "math", "elsewhere/math", "law"]
 
 
 def told(app: AppTest) -> str:
