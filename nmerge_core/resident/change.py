@@ -53,6 +53,7 @@ class MergeSums:
 def model_sums(deltas: Tensor) -> ModelSums:
     """Sum over the entries of the models' changes, (T, n) float32."""
     signs = deltas.sign()  # (T, n)
+    absolute = torch.linalg.vecdot(deltas, signs)  # (T,)
     net = signs.sum(0).abs_()  # (n,)
     changed = signs.abs_().sum(0)  # by how many models
     of_several = torch.bincount(changed.short(), minlength=2)[2:].tolist()  # entries that 2, 3, … models changed
@@ -61,8 +62,8 @@ def model_sums(deltas: Tensor) -> ModelSums:
         shared=sum(of_several),
         opposed=int((net < changed).count_nonzero()),
         chance=sum(entries * (1 - 2.0 ** (1 - models)) for models, entries in enumerate(of_several, start=2)),
-        absolute=float(deltas.abs().sum()),
-        summed=float(deltas.sum(0).abs().sum()),
+        absolute=float(absolute.sum()),
+        summed=float(deltas.sum(0).abs_().sum()),
     )
 
 
