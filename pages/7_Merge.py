@@ -228,8 +228,7 @@ else:
             run_panel(run)
         if follows(seconds) and isinstance(recipe, Recipe) and seconds is not None:
             draw_tuning(recipe, family)
-    if isinstance(recipe, Recipe):
-        with settings:
+        if isinstance(recipe, Recipe):
             draw_log(recipe, CandidateLog(cache_root(), family.name), family)
     done = merges(family)
     if run is not None and run.status().state == "done" and st.session_state.get("merge_shown") != run.id:

@@ -143,7 +143,6 @@ def draw_answers(recipe: Recipe, family: Family, asked: Asked, pinned: Sequence[
     Returns:
         The first part's facts (`operations.live`) with the whole "answer"; None where there is none, which is told.
     """
-    st.html(STYLE)
     with st.container(border=True, key="merge_answer"):
         st.markdown("**The merge**")
         text, following = st.empty(), st.empty()

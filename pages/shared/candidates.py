@@ -4,20 +4,25 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from nmerge_core.candidates import Candidate, CandidateLog
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
+from nmerge_core.figures.merge import by_layer
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.changes import changes, told
 from nmerge_core.merging.recipe.recipe import Recipe
 from pages.shared.asking import marked
+from pages.shared.beside import names_of, telling
+from pages.shared.charts import dark, show
+from pages.shared.health import changes_of
 from pages.shared.recipe_form import open_recipe
 from pages.shared.text import shortened, verbatim
 
-LISTED = 8  # candidates that are shown at first, pinned ones besides
+LISTED = 5  # candidates that are shown at first, pinned ones besides
 REOPENED = "merge_reopened"  # set where a callback has moved controls that are drawn outside of a fragment
 
 
@@ -206,11 +211,25 @@ def draw_comparison(candidate: Candidate, log: CandidateLog, family: Family) -> 
     if both := [name for name in other.scores if name in one.scores]:
         rows = [(name, one.scores[name], other.scores[name]) for name in both]
         st.markdown(_table(("Score", f"#{one.number}", f"#{other.number}"), rows))
+    _draw_weights(one, other, family)
     for key in [key for key in other.answers if key in one.answers]:
         st.caption(verbatim(shortened(" ".join(key.split()), 120)))
         for column, own, beside in zip(st.columns(2), (one, other), (other, one), strict=True):
             with column.container(border=True):
                 st.html(marked(own.answers[key], beside.answers[key]))
+
+
+def _draw_weights(one: Candidate, other: Candidate, family: Family) -> None:
+    """How far each layer's weights went from the base in both, when that is asked for: each is made in turn."""
+    pair = {f"#{each.number}": recipe for each in (one, other) if (recipe := read(each.recipe))}
+    if not st.toggle("Weights of each layer", key="merge_compared_weights") or len(pair) < 2:
+        return
+    said = set[str]()
+    with telling(said), st.spinner("Measuring both", show_time=True):
+        found = [changes_of(each, family, names_of(each, family))[0].assign(model=name) for name, each in pair.items()]
+        frame = pd.concat(found)[["model", "layer", "part", "norm"]]
+        figure = by_layer(frame, "L2 norm of the change", style.merge_colours(list(pair)), from_zero=True, dark=dark())
+        show(figure, "merge_compared_layers", frame, "weights-of-two-merges")
 
 
 def _draw_changes(one: Candidate, other: Candidate, family: Family) -> None:

@@ -7,13 +7,15 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import Asked, draw_answers, draw_manner, draw_prompt
+from pages.shared.asking import STYLE, Asked, draw_answers, draw_manner, draw_prompt
 from pages.shared.candidates import draw_comparison, draw_head, rerun_if_reopened, trail_of
+from pages.shared.health import draw_health
 from pages.shared.settings import KEPT
+from pages.shared.strip import draw_strip
 from pages.shared.text import verbatim
 
 AT_ONCE = 10.0  # seconds that a merge may take by the estimate and still begin without being asked to
-ANSWERS, COMPARE = "Answers", "Compare"
+ANSWERS, HEALTH, TOKENS, COMPARE = "Answers", "Health", "Tokens", "Compare"
 
 
 def follows(seconds: float | None) -> bool:
@@ -39,6 +41,7 @@ def follows(seconds: float | None) -> bool:
 def draw_tuning(recipe: Recipe, family: Family) -> None:
     """The candidate that the controls make, and how it answers."""
     rerun_if_reopened()
+    st.html(STYLE)
     log = CandidateLog(cache_root(), family.name)
     try:
         candidate = log.visit(recipe.yaml)
@@ -51,7 +54,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         view = st.segmented_control(
             "Look at",
-            [ANSWERS, COMPARE],
+            [ANSWERS, HEALTH, TOKENS, COMPARE],
             default=ANSWERS,
             required=True,
             key="merge_view",
@@ -62,6 +65,10 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
             length, manner = draw_manner()
     if view == COMPARE:
         draw_comparison(candidate, log, family)
+    elif view == HEALTH:
+        draw_health(recipe, family)
+    elif view == TOKENS:
+        draw_strip(recipe, family, prompt)
     else:
         asked = Asked(prompt, length, manner)
         if asked.prompt.strip():

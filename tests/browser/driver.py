@@ -108,7 +108,7 @@ def settle(page: Page, seconds: float = 120) -> None:
     state = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
     expect(state).to_be_attached(timeout=seconds * 1000)
     expect(page.locator('[data-testid="stSkeleton"]')).to_have_count(0, timeout=seconds * 1000)
-    expect(page.locator(".stBidiComponent:not(:has(.js-plotly-plot, [role=option]))")).to_have_count(
+    expect(page.locator(".stBidiComponent:not(:has(.js-plotly-plot, [role=option], .curve))")).to_have_count(
         0, timeout=seconds * 1000
     )
 
