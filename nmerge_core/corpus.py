@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -99,7 +99,7 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
             f"{f', {per_category:,} were asked for' if per_category else ''}, found {listed}; "
             f"take {smallest:,} of each (per_category, or `count: {smallest}` for each category of a corpus YAML)"
         )
-    return _corpus(reference, texts)
+    return labelled(reference, texts)
 
 
 def check_categories(reference: str, categories: Sequence[str]) -> None:
@@ -117,10 +117,11 @@ def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
     raise InputError(f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither")
 
 
-def _corpus(reference: str, texts: dict[str, list[str]]) -> Corpus:
-    labelled = [(category, text) for category, found in texts.items() for text in found]
-    exemplars = tuple(Exemplar(id, category, text) for id, (category, text) in enumerate(labelled))
-    digest = hashlib.sha256(json.dumps(labelled, ensure_ascii=False).encode()).hexdigest()
+def labelled(reference: str, texts: Mapping[str, Sequence[str]]) -> Corpus:
+    """Make a corpus of the texts of each category, in their order."""
+    pairs = [(category, text) for category, found in texts.items() for text in found]
+    exemplars = tuple(Exemplar(id, category, text) for id, (category, text) in enumerate(pairs))
+    digest = hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()
     return Corpus(reference, tuple(texts), exemplars, digest)
 
 

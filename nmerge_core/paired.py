@@ -1,0 +1,184 @@
+"""Whether two models differ on the same problems: intervals, exact McNemar, paired bootstrap, Holm; in numpy alone.
+
+Values are a number per problem, of both models in the same order. Numbers that are all 0 or 1 are right or wrong.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LEVEL = 0.05
+REPEATS = 10_000
+_Z_LEVEL, _Z_POWER = 1.959963984540054, 0.8416212335729143  # of 5 % on two sides, and of 80 % power
+_LEAST_DISCORDANT = 6  # all one way: 2 · 2⁻⁶ is the first below 5 %
+_DRAWN = 1 << 22  # numbers of a bootstrap that are drawn at once
+MCNEMAR, BOOTSTRAP = "exact McNemar", "paired bootstrap"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the mean of one model's values differs from another's, on `problems`.
+
+    `p` is two-sided. `detectable` is the smallest difference that so many problems, with as much disagreement, show
+    with 80 % power at 5 %; NaN where they can show none.
+    """
+
+    problems: int
+    difference: float
+    interval: Interval
+    p: float
+    detectable: float
+    test: str
+
+
+def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
+    """Return the 95 % interval of a mean: Wilson's of right or wrong, which holds near 0 and 1; else a bootstrap's."""
+    own = _numbers(values)
+    return wilson(int(own.sum()), len(own)) if _binary(own) else _percentiles(_resampled(own, None, seed))
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """Return Wilson's 95 % score interval of a share (1927), which has a length at 0 and 1 too, as p ± 1.96 SE has not."""
+    share, square = successes / trials, _Z_LEVEL**2
+    centre = (share + square / (2 * trials)) / (1 + square / trials)
+    half = _Z_LEVEL * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
+    return Interval(max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if share < 1 else 1.0)
+
+
+def compare(
+    ours: ArrayLike, theirs: ArrayLike, *, clusters: Sequence[object] | None = None, seed: int = 0
+) -> Comparison:
+    """Compare two models on the same problems; the difference is ours less theirs.
+
+    Right or wrong: exact McNemar, and Newcombe's interval of a paired difference. Other values, and problems of which
+    several share a document (`clusters` names each one's): paired bootstrap, over documents where they are shared.
+
+    Raises:
+        ValueError: there are no problems, or not as many on both sides.
+    """
+    one, other = _numbers(ours), _numbers(theirs)
+    if one.shape != other.shape or (clusters is not None and len(clusters) != len(one)):
+        raise ValueError(f"expected as many values on both sides, found {len(one)} and {len(other)}")
+    difference = one - other
+    shared = clusters is not None and len(set(clusters)) < len(clusters)
+    spread = _spread(difference, clusters if shared else None)
+    if not _binary(one) or not _binary(other) or shared:
+        means = _resampled(difference, clusters if shared else None, seed)
+        # The bootstrap knows no other sign than it saw: n problems of one sign have that by chance once in 2ⁿ⁻¹.
+        units = len(set(clusters)) if shared and clusters is not None else len(difference)
+        p = min(1.0, max(2 * _tail(means), 2.0 ** (1 - units)))
+        detectable = (_Z_LEVEL + _Z_POWER) * spread
+        return Comparison(len(one), float(difference.mean()), _percentiles(means), p, detectable, BOOTSTRAP)
+    gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
+    least = _LEAST_DISCORDANT / len(one)
+    detectable = max((_Z_LEVEL + _Z_POWER) * math.sqrt((gained + lost) / len(one) / len(one)), least)
+    return Comparison(
+        len(one),
+        float(difference.mean()),
+        newcombe(int((one * other).sum()), gained, lost, int(((1 - one) * (1 - other)).sum())),
+        mcnemar(gained, lost),
+        detectable if least <= 1 else math.nan,
+        MCNEMAR,
+    )
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Return the two-sided p of exact McNemar: which model alone solves a problem is, if they are equal, a fair coin."""
+    discordant, tail, ways = gained + lost, 0, 1
+    for k in range(min(gained, lost) + 1):
+        tail += ways
+        ways = ways * (discordant - k) // (k + 1)  # binomial(discordant, k + 1), a whole number of any size
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def newcombe(both: int, ours: int, theirs: int, neither: int) -> Interval:
+    """Return the 95 % interval of a difference of paired shares (Newcombe 1998, method 10, of Wilson's intervals)."""
+    problems = both + ours + theirs + neither
+    first, second = both + ours, both + theirs
+    one, other = first / problems, second / problems
+    own, their = wilson(first, problems), wilson(second, problems)
+    product = both * neither - ours * theirs
+    if product > 0:
+        product = max(product - problems / 2, 0.0)
+    margins = first * (problems - first) * second * (problems - second)
+    phi = product / math.sqrt(margins) if margins else 0.0
+
+    def half(down: float, up: float) -> float:
+        return math.sqrt(max(down**2 - 2 * phi * down * up + up**2, 0.0))
+
+    difference = one - other
+    return Interval(
+        difference - half(one - own.low, their.high - other), difference + half(own.high - one, other - their.low)
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for as many comparisons (Holm 1979), in their order."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _numbers(values: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(values, np.float64)
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"expected a value for each of some problems, found an array of shape {found.shape}")
+    return found
+
+
+def _binary(values: NDArray[np.float64]) -> bool:
+    return bool(np.isin(values, (0, 1)).all())
+
+
+def _sums(values: NDArray[np.float64], clusters: Sequence[object] | None) -> tuple[NDArray[np.float64], ...]:
+    """Return the sum of values and their number, per cluster: (units,) each."""
+    if clusters is None:
+        return values, np.ones_like(values)
+    place = {name: index for index, name in enumerate(dict.fromkeys(clusters))}
+    index = np.array([place[name] for name in clusters])
+    return np.bincount(index, values), np.bincount(index).astype(np.float64)
+
+
+def _spread(values: NDArray[np.float64], clusters: Sequence[object] | None) -> float:
+    """Return the standard error of a mean of values that come in clusters; NaN of a single one."""
+    sums, sizes = _sums(values, clusters)
+    if len(sums) < 2:
+        return math.nan
+    residuals = sums - sizes * values.mean()
+    return math.sqrt(len(sums) / (len(sums) - 1) * float((residuals**2).sum())) / len(values)
+
+
+def _resampled(values: NDArray[np.float64], clusters: Sequence[object] | None, seed: int) -> NDArray[np.float64]:
+    """Return the means of `REPEATS` draws of as many values, or clusters of them, with replacement."""
+    sums, sizes = _sums(values, clusters)
+
+    def parts() -> Iterator[NDArray[np.float64]]:
+        rng, step = np.random.default_rng(seed), max(1, _DRAWN // len(sums))
+        for start in range(0, REPEATS, step):
+            drawn = rng.integers(len(sums), size=(min(step, REPEATS - start), len(sums)))  # (repeats, units)
+            yield sums[drawn].sum(1) / sizes[drawn].sum(1)
+
+    return np.concatenate(list(parts()))
+
+
+def _percentiles(means: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(means, (LEVEL / 2, 1 - LEVEL / 2))
+    return Interval(float(low), float(high))
+
+
+def _tail(means: NDArray[np.float64]) -> float:
+    """Return the share of means on the rarer side of 0, with the mean that was seen counted among them."""
+    return (1 + min(int((means <= 0).sum()), int((means >= 0).sum()))) / (1 + len(means))

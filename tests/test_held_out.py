@@ -1,0 +1,41 @@
+"""Which texts of a corpus are held out."""
+
+import hashlib
+
+import pytest
+
+from nmerge_core.errors import InputError
+from nmerge_core.held_out import held_out
+from tests.tiny import write_corpus
+
+LINES = {name: [f"{name} {number}" for number in range(10)] for name in ("general", "math")}
+
+
+def texts(reference: str, category: str) -> list[str]:
+    return [each.text for each in held_out(reference).corpus.exemplars if each.category == category]
+
+
+def test_a_slice_holds_out_what_it_leaves_out(tmp_path):
+    corpus = write_corpus(tmp_path, LINES)
+    found = held_out(f"{corpus}[:-3]")
+    assert found.apart and found.corpus.categories == ("general", "math")
+    assert set(texts(f"{corpus}[:-3]", "math")) == {"math 7", "math 8", "math 9"}
+    assert f"the last 3 texts of each category, which {corpus}[:-3] leaves out" == found.said
+    assert texts(f"{corpus}[-3:]", "math") == texts(f"{corpus}[:-3]", "math")
+
+
+def test_a_whole_corpus_holds_out_a_fifth_that_content_decides(tmp_path):
+    by_digest = sorted(LINES["math"], key=lambda text: hashlib.sha256(text.encode()).hexdigest())
+    found = held_out(write_corpus(tmp_path / "one", LINES))
+    assert not found.apart and "has seen" in found.said
+    assert texts(str(tmp_path / "one"), "math") == by_digest[:2]
+    turned = {name: [*reversed(lines), lines[0]] for name, lines in LINES.items()}  # moved, and one there twice
+    write_corpus(tmp_path / "other", turned)
+    assert texts(str(tmp_path / "other"), "math") == by_digest[:2]
+    write_corpus(tmp_path / "short", {name: lines[:3] for name, lines in LINES.items()})
+    assert len(texts(str(tmp_path / "short"), "general")) == 1
+
+
+def test_what_is_no_corpus_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected a folder of <category>.jsonl files"):
+        held_out(str(tmp_path / "nowhere"))
