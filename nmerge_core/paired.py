@@ -49,7 +49,7 @@ def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """Return Wilson's 95 % score interval of a share (1927), which has a length at 0 and 1 too, as p ± 1.96 SE has not."""
+    """Return Wilson's 95 % score interval of a share (1927): it has a length at 0 and 1 too; p ± 1.96 SE has none."""
     share, square = successes / trials, _Z_LEVEL**2
     centre = (share + square / (2 * trials)) / (1 + square / trials)
     half = _Z_LEVEL * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
@@ -94,7 +94,7 @@ def compare(
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided p of exact McNemar: which model alone solves a problem is, if they are equal, a fair coin."""
+    """Return the two-sided p of exact McNemar: which model alone solves a problem is a fair coin if they are equal."""
     discordant, tail, ways = gained + lost, 0, 1
     for k in range(min(gained, lost) + 1):
         tail += ways
