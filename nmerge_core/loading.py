@@ -49,6 +49,16 @@ class LanguageModel:
         """The name of the number format it runs in."""
         return str(self.model.dtype).removeprefix("torch.")
 
+    def longest(self, max_length: int) -> int:
+        """Return how many tokens of a text are read: `max_length`, or as many as the model takes.
+
+        Raises:
+            InputError: `max_length` is not at least 1.
+        """
+        if max_length < 1:
+            raise InputError(f"max_length must be at least 1, found {max_length}")
+        return min(max_length, getattr(self.model.config, "max_position_embeddings", max_length))
+
 
 def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> LanguageModel:
     """Load a model in the number format it is to run in; code that comes with a model is never run.

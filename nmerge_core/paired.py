@@ -5,7 +5,7 @@ Values are a number per problem, of both models in the same order. Numbers that 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,16 +30,22 @@ class Interval:
 class Comparison:
     """How the mean of one model's values differs from another's, on `problems`.
 
-    `p` is two-sided. `detectable` is the smallest difference that so many problems, with as much disagreement, show
-    with 80 % power at 5 %; NaN where they can show none.
+    `p` is two-sided, by itself; `adjusted` among all that were compared at once. `detectable` is the smallest
+    difference that so many problems, with as much disagreement, show with 80 % power at 5 %; NaN where they show none.
     """
 
     problems: int
     difference: float
     interval: Interval
     p: float
+    adjusted: float
     detectable: float
     test: str
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the two differ by more than chance, at 5 % over all that were compared at once."""
+        return self.adjusted < LEVEL
 
 
 def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
@@ -79,18 +85,21 @@ def compare(
         units = len(set(clusters)) if shared and clusters is not None else len(difference)
         p = min(1.0, max(2 * _tail(means), 2.0 ** (1 - units)))
         detectable = (_Z_LEVEL + _Z_POWER) * spread
-        return Comparison(len(one), float(difference.mean()), _percentiles(means), p, detectable, BOOTSTRAP)
+        return Comparison(len(one), float(difference.mean()), _percentiles(means), p, p, detectable, BOOTSTRAP)
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
     least = _LEAST_DISCORDANT / len(one)
     detectable = max((_Z_LEVEL + _Z_POWER) * math.sqrt((gained + lost) / len(one) / len(one)), least)
-    return Comparison(
-        len(one),
-        float(difference.mean()),
-        newcombe(int((one * other).sum()), gained, lost, int(((1 - one) * (1 - other)).sum())),
-        mcnemar(gained, lost),
-        detectable if least <= 1 else math.nan,
-        MCNEMAR,
-    )
+    interval = newcombe(int((one * other).sum()), gained, lost, int(((1 - one) * (1 - other)).sum()))
+    p = mcnemar(gained, lost)
+    shown = detectable if least <= 1 else math.nan
+    return Comparison(len(one), float(difference.mean()), interval, p, p, shown, MCNEMAR)
+
+
+def compare_all(pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, seed: int = 0) -> list[Comparison]:
+    """Compare both sides of each pair, their p values adjusted for one another (`holm`); see `compare`."""
+    found = [compare(ours, theirs, seed=seed) for ours, theirs in pairs]
+    adjusted = holm([each.p for each in found])
+    return [replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True)]
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -2,7 +2,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from nmerge_core.figures import departure, knockout, linearity, merge, panels, scores, similarity, style
+from nmerge_core.figures import departure, intervals, knockout, linearity, merge, panels, scores, similarity, style
 
 COLOURS = {"base": "#000000", "math": style.COLOURS["math"], "code": style.COLOURS["code"], "ties": style.MERGE}
 
@@ -217,3 +217,17 @@ def test_next_tokens_are_the_likeliest_of_any_model_in_the_merge_s_order() -> No
     assert figure.data[0].hovertext[1] == "' a' · ties<br>30.0 %"
     sure = departure.next_tokens(["a", "b"], {"ties": [0.999, 0.001]}, COLOURS)
     assert list(sure.layout.yaxis.ticktext) == ["'a'"]
+
+
+def test_points_have_a_panel_per_row_and_whiskers_of_unequal_length() -> None:
+    rows = [("math", "exact_match", "base", 0.0, 0.0, 0.161, 20), ("math", "exact_match", "<b>", 0.5, 0.3, 0.7, 20)]
+    rows += [("general", "loss", model, 2.0, 1.5, 2.75, 8) for model in ("base", "<b>")]
+    found = pd.DataFrame(rows, columns=["row", "metric", "model", "value", "low", "high", "problems"])
+    figure = intervals.points(found, {"base": "#000000", "<b>": style.MERGE}, ["base", "<b>"])
+    shares, losses = figure.data
+    assert list(shares.x) == [0, 50] and list(shares.error_x.array) == pytest.approx([16.1, 20])
+    assert list(shares.error_x.arrayminus) == pytest.approx([0, 20]) and list(shares.y) == ["base", "&lt;b&gt;"]
+    assert list(shares.marker.color) == ["#000000", style.MERGE] and shares.marker.symbol[0] == "circle"
+    assert list(losses.error_x.array) == [0.75, 0.75] and figure.layout.xaxis2.range == (1.4, 2.85)
+    assert shares.hovertext[0] == ("base · math · exact match<br>0.0 %, 95 % between 0.0 % and 16.1 % · 20 problems")
+    assert "(lower is better)" in figure.layout.annotations[1].text

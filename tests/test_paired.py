@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from nmerge_core.paired import BOOTSTRAP, MCNEMAR, compare, holm, mcnemar, mean_interval, newcombe, wilson
+from nmerge_core.paired import BOOTSTRAP, MCNEMAR, compare, compare_all, holm, mcnemar, mean_interval, newcombe, wilson
 
 
 def test_wilson_holds_at_the_ends():
@@ -91,6 +91,11 @@ def test_problems_of_one_document_count_as_one():
 def test_holm_steps_down():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+    six, seven = [1] * 6 + [0], [1] * 7  # p is 2/64 and 2/128 alone, of two comparisons 2/64 both
+    found = compare_all([(six, [0] * 7), (seven, [0] * 7)])
+    assert [each.p for each in found] == [2 / 64, 2 / 128]
+    assert [each.adjusted for each in found] == [2 / 64, 2 / 64] and all(each.distinguishable for each in found)
+    assert not compare_all([(six, [0] * 7)] * 2)[0].distinguishable
 
 
 def test_unequal_sides_are_refused():

@@ -157,7 +157,7 @@ def token_activations(
 
 def read_text(language_model: LanguageModel, text: str, max_length: int = 512) -> Tokens:
     """Return the tokens of a text, at most `max_length`, or as many as the model reads."""
-    limit = _limit(language_model, max_length)
+    limit = language_model.longest(max_length)
     encoded = language_model.tokenizer(text, truncation=True, max_length=limit, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     return Tokens(ids, _pieces(language_model, text, ids, offsets))
@@ -206,15 +206,9 @@ def _forward(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None)
     )
 
 
-def _limit(language_model: LanguageModel, max_length: int) -> int:
-    if max_length < 1:
-        raise InputError(f"max_length must be at least 1, found {max_length}")
-    return min(max_length, getattr(language_model.model.config, "max_position_embeddings", max_length))
-
-
 def _encode(language_model: LanguageModel, corpus: Corpus, max_length: int) -> list[Tensor]:
     texts = [exemplar.text for exemplar in corpus.exemplars]
-    limit = _limit(language_model, max_length)
+    limit = language_model.longest(max_length)
     encoded = language_model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
     for exemplar, tokens in zip(corpus.exemplars, encoded, strict=True):
         if not tokens:

@@ -5,7 +5,7 @@ import warnings
 from nmerge_core.face.analysis import classify, compare, cosine, knockout, linearity, statistics
 from nmerge_core.face.kept import history, open_family
 from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
-from nmerge_core.face.models import evaluate, generate, inspect
+from nmerge_core.face.models import evaluate, generate, inspect, loss
 
 # Of a library below, which would tell every notebook that its bars need ipywidgets: progress is shown without them.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -22,6 +22,7 @@ __all__ = [
     "inspect",
     "knockout",
     "linearity",
+    "loss",
     "merge",
     "methods",
     "open_family",

@@ -1,9 +1,11 @@
 """Models as they are: what their headers say, how they score, and what they answer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nmerge_core.checkpoints import inspect_family
-from nmerge_core.face.calls import Models, References, do, named, named_once
+from nmerge_core.face.calls import Models, Reference, References, do, named, named_once
+from nmerge_core.face.losses import Losses
 from nmerge_core.face.results import (
     REPORT,
     Inspection,
@@ -15,6 +17,7 @@ from nmerge_core.settings import (
     DEVICE,
     EVALUATE_BATCH,
     LIMIT,
+    MAX_LENGTH,
     RUN_CODE,
     RUN_DTYPE,
 )
@@ -72,8 +75,44 @@ def evaluate(
         )
         for model in references
     ]
-    merged = frozenset(n for n, model in zip(names, references, strict=True) if (Path(model) / REPORT).is_file())
-    return Scores(tuple(run.results for run in runs), tuple(names), merged)
+    return Scores(tuple(run.results for run in runs), tuple(names), _merged(names, references))
+
+
+def loss(
+    models: Models,
+    corpus: Reference,
+    *,
+    max_length: int = MAX_LENGTH.default,
+    device: str = DEVICE.default,
+    run_dtype: str = RUN_DTYPE.default,
+    progress: bool = True,
+) -> Losses:
+    """Compute the loss of models on the held-out texts of each category of a corpus: a judgement that needs no task.
+
+    Of `corpus[:-60]` the held-out texts are the last 60 of each category, which nothing has seen that reads the corpus
+    by that name. A whole corpus holds out nothing: a fifth of its texts is taken, which a classification or
+    coefficients of it have seen too.
+
+    Args:
+        models: model folders or Hub ids, or what `merge` gave.
+        corpus: a folder with one JSONL file per category, or a YAML of sources, or a slice of it.
+        max_length: tokens of a text that are read.
+        device: "auto", "cpu", "cuda:1", ….
+        run_dtype: the number format the models run in.
+        progress: whether it is shown.
+
+    Raises:
+        InputError: there is no such corpus, a text has no tokens, or a loss is not finite.
+    """
+    names, references = named(models)
+    asked = {"corpus": corpus, "max_length": max_length, "device": device, "run_dtype": run_dtype}
+    runs = [do("loss", progress, models=[model], **asked) for model in references]
+    return Losses(tuple(run.results for run in runs), tuple(names), _merged(names, references))
+
+
+def _merged(names: Sequence[str], references: Sequence[str]) -> frozenset[str]:
+    """Return the names of those that NMerge has merged."""
+    return frozenset(n for n, model in zip(names, references, strict=True) if (Path(model) / REPORT).is_file())
 
 
 def generate(models: Models, prompt: str, *, max_new_tokens: int = 64) -> dict[str, str]:

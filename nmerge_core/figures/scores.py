@@ -44,6 +44,7 @@ _METRICS = {
     "byte_perplexity": Metric("perplexity per byte", share=False, higher_is_better=False),
     "perplexity": Metric("perplexity", share=False, higher_is_better=False),
     "bits_per_byte": Metric("bits per byte", share=False, higher_is_better=False),
+    "loss": Metric("loss, nats per token", share=False, higher_is_better=False),
 }
 
 

@@ -169,6 +169,11 @@ KINDS: Mapping[str, Kind] = {
             ),
         ),
         Kind(
+            "loss",
+            "loss of models on the held-out texts of a corpus",
+            (settings.MODELS, settings.CORPUS, settings.MAX_LENGTH, DEVICE, RUN_DTYPE),
+        ),
+        Kind(
             "sweep",
             "search recipe parameters: every trial is merged and evaluated",
             (SWEEP, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),

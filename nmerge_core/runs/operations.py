@@ -86,6 +86,13 @@ def evaluate(parameters: Mapping[str, Any], results: Path, progress: Progress) -
     evaluate(**parameters, progress=progress).to_csv(results / "scores.csv", index=False)
 
 
+def loss(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write losses.csv."""
+    from nmerge_core.evaluation.loss import held_out_losses
+
+    held_out_losses(**parameters, progress=progress).to_csv(results / "losses.csv", index=False)
+
+
 def sweep(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write trials.csv, best.yaml and what the sweep keeps; a stopped sweep goes on after its last trial."""
     from nmerge_core.search.plan import load_sweep
@@ -123,7 +130,7 @@ def tell_lost() -> None:
     _LIVE.lost = "the worker process was lost (killed, or out of memory)"
 
 
-_RUNS = (classify, cosine, knockout, linearity, statistics, merge, extract, evaluate, sweep)
+_RUNS = (classify, cosine, knockout, linearity, statistics, merge, extract, evaluate, loss, sweep)
 OPERATIONS: dict[str, Operation] = {operation.__name__: _with_room(operation) for operation in _RUNS}
 
 

@@ -17,6 +17,7 @@ import yaml
 import nmerge_core as nm
 from nmerge_core import face
 from nmerge_core.errors import InputError
+from nmerge_core.face.losses import Losses
 from nmerge_core.figures import style
 from nmerge_core.runs import client, here
 from nmerge_core.runs.folder import list_runs
@@ -170,6 +171,39 @@ def test_a_model_that_was_scored_before_is_not_scored_again_beside_others(family
     both = nm.evaluate([family.base, family.code], family.task, limit=3, progress=False)
     assert both.paths[1:] == alone.paths and before.items() <= states(cache).items()
     assert len(states(cache)) == len(before) + 1
+
+
+def test_losses_are_compared_text_by_text(family, cache, merged):
+    corpus = f"{family.corpus}[:-6]"
+    found = nm.loss({"base": family.base, "math": family.math, "merge": merged}, corpus, progress=False)
+    texts = found.texts.set_index(["model", "category", "text"])["loss"]
+    assert list(found.table["texts"]) == [6] * 9 and set(found.texts["tokens"]) == {14, 15, 17, 18}
+    own = found.table.set_index(["model", "category"]).loc[("math", "code")]
+    assert own["loss"] == pytest.approx(texts["math", "code"].mean()) and own["low"] < own["loss"] < own["high"]
+    compared = found.compare().set_index(["model", "category"])
+    assert list(compared.index.get_level_values(0)) == ["math"] * 3 + ["merge"] * 3
+    expected = (texts["merge", "math"] - texts["base", "math"]).mean()
+    assert compared.at[("merge", "math"), "difference"] == pytest.approx(expected)
+    assert (compared["adjusted"] >= compared["p"]).all()
+    assert len(found.figure().data) == 3 and found.figure().data[0].marker.color[2] == style.MERGE
+    assert nm.loss(family.base, corpus, progress=False).paths == found.paths[:1]
+    with pytest.raises(InputError, match="baseline 'best': expected one of base, math, merge"):
+        found.compare("best")
+
+
+def test_losses_that_are_no_match_are_not_compared(tmp_path):
+    for model, tokens, run_dtype in (("base", 5, "float32"), ("math", 6, "float32"), ("code", 5, "bfloat16")):
+        (tmp_path / model).mkdir()
+        table = f"model,category,text,loss,tokens,run_dtype\n{model},general,0,1.5,{tokens},{run_dtype}\n"
+        (tmp_path / model / "losses.csv").write_text(table)
+
+    def compare(model):
+        return Losses((tmp_path / "base", tmp_path / model), ("base", model)).compare()
+
+    with pytest.raises(InputError, match="math, general: expected the tokens of base, found others"):
+        compare("math")
+    with pytest.raises(InputError, match="code, general: expected losses in float32, as those of base, found bfloat16"):
+        compare("code")
 
 
 def test_a_merge_has_the_colour_of_merges_among_scores(family, merged):
