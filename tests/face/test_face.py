@@ -176,7 +176,7 @@ def test_a_model_that_was_scored_before_is_not_scored_again_beside_others(family
 def test_losses_are_compared_text_by_text(family, cache, merged):
     corpus = f"{family.corpus}[:-6]"
     found = nm.loss({"base": family.base, "math": family.math, "merge": merged}, corpus, progress=False)
-    texts = found.texts.set_index(["model", "category", "text"])["loss"]
+    texts = found.texts.set_index(["model", "category", "text"])["loss"].sort_index()
     assert list(found.table["texts"]) == [6] * 9 and set(found.texts["tokens"]) == {14, 15, 17, 18}
     own = found.table.set_index(["model", "category"]).loc[("math", "code")]
     assert own["loss"] == pytest.approx(texts["math", "code"].mean()) and own["low"] < own["loss"] < own["high"]
