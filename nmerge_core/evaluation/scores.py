@@ -81,10 +81,26 @@ class Evaluator:
         for reference, task in self._tasks:
             stage = f"{language_model.label} on {Path(reference).name.removesuffix('.yaml')}"
             with _reporting_code(stage, progress):
-                results = self._run(language_model, reference, task, stage, progress)
+                results = self._run(language_model, reference, task, stage, progress, {"limit": self._limit})
             rows += _rows(results, task["tasks"])
         facts = {"model": language_model.label, "run_dtype": language_model.run_dtype}
         return pd.DataFrame(rows).assign(**facts)[COLUMNS]
+
+    def answered(
+        self, language_model: LanguageModel, name: str, places: Sequence[int], progress: Progress = silent
+    ) -> list[dict[str, Any]]:
+        """Return what lm-eval logs of some problems of one task, in order, behind the task's first filter."""
+        reference, task = next((reference, task) for reference, task in self._tasks if name in task["tasks"])
+        alone, stage = {"tasks": {name: task["tasks"][name]}}, f"{language_model.label} on {name}"
+        with _reporting_code(stage, progress):
+            results = self._run(language_model, reference, alone, stage, progress, {"samples": {name: list(places)}})
+        logged: list[dict[str, Any]] = results["samples"][name]
+        first = [each for each in logged if each["filter"] == logged[0]["filter"]]
+        return sorted(first, key=lambda each: each["doc_id"])
+
+    def task(self, name: str) -> Any:
+        """Return lm-eval's task of a name."""
+        return next(task["tasks"][name] for _, task in self._tasks if name in task["tasks"])
 
     @property
     def names(self) -> list[str]:
@@ -105,18 +121,23 @@ class Evaluator:
         return float(total / sum(weights.values()))
 
     def _higher_is_better(self, name: str, metric: str) -> bool:
-        task = next(task["tasks"][name] for _, task in self._tasks if name in task["tasks"])
-        return bool(task.higher_is_better().get(metric, True))
+        return bool(self.task(name).higher_is_better().get(metric, True))
 
     def _run(
-        self, language_model: LanguageModel, reference: str, task: Any, stage: str, progress: Progress
+        self,
+        language_model: LanguageModel,
+        reference: str,
+        task: Any,
+        stage: str,
+        progress: Progress,
+        chosen: Mapping[str, Any],
     ) -> dict[str, Any]:
         while True:
             try:
                 return evaluator.evaluate(
                     Harness(language_model, self._batch_size, stage, progress),
                     task,
-                    limit=self._limit,
+                    **chosen,
                     bootstrap_iters=0,
                     confirm_run_unsafe_code=True,  # the task was checked when it was loaded
                 )

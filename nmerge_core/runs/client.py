@@ -139,7 +139,8 @@ def ask(question: str, *, timeout: float = 60.0, session: str = "", **arguments:
 
     Args:
         question: "token_activations" (model, layer, neuron, texts), "generate" (model, prompt, max_new_tokens),
-            "speak" (model, prompt, said, more, manner), "live" (recipe, and as "speak") or one of `MergeQuestions`.
+            "speak" (model, prompt, said, more, manner), "live" (recipe, and as "speak"), "problems" (tasks, corpus),
+            "quick_scores" (source, name, start, stop, and a model or a recipe) or one of `MergeQuestions`.
         timeout: Seconds to wait; the first question about a model loads it.
         session: Who asks: a question drops the one of the same name and session that still waits for its answer.
         arguments: The question's arguments, as JSON has them.

@@ -198,6 +198,43 @@ def live(
     }
 
 
+def problems(
+    tasks: Sequence[str] = (), corpus: str | None = None, run_code: bool = False, allow_task_code: bool = False
+) -> list[dict[str, Any]]:
+    """Return what quick scores are of: a row for each task of `tasks`, then for each category held out of `corpus`.
+
+    Returns:
+        "source", to be given to `quick_scores` with the "name"; "metric", whether "higher_is_better", and the "count"
+        of problems. Of what cannot be scored a row has the "name" and, as "lacks", why.
+    """
+    from nmerge_core.runs.quick import rows
+
+    return rows(tasks, corpus, run_code, allow_task_code)
+
+
+def quick_scores(
+    source: Mapping[str, Any],
+    name: str,
+    start: int,
+    stop: int,
+    model: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Score a model, or the merge of a recipe in memory, on some problems of a row of `problems`.
+
+    What a model scored is kept by the content of all that it follows from; a merge's is not.
+
+    Returns:
+        "values", one per problem; "tokens" of each where that is a mean over tokens; "run_dtype".
+    """
+    from nmerge_core.runs.quick import kept_scores, scores
+
+    if recipe is not None:
+        return scores(_LIVE.follow(recipe)[0].language_model, source, name, start, stop)
+    assert model is not None
+    return kept_scores(_MODELS, model, source, name, start, stop)
+
+
 def _said(
     asked: "LanguageModel", prompt: str, said: Sequence[int], more: int, manner: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -213,5 +250,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "speak": speak,
     "live": live,
+    "problems": problems,
+    "quick_scores": quick_scores,
     **MergeQuestions(_MODELS, _LIVE).by_name,
 }

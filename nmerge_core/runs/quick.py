@@ -1,0 +1,71 @@
+"""Scores on a few problems at a time, as a page asks for them; those of models that are on the disk are kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.errors import InputError
+from nmerge_core.evaluation.problems import Source, open_problems, scored
+from nmerge_core.inputs import Places, model_fingerprint
+from nmerge_core.kept_files import Damaged, digest, read_object, write_json
+from nmerge_core.loading import LanguageModel
+from nmerge_core.machine import choose_device
+from nmerge_core.number_format import choose_format
+from nmerge_core.runs.models import LoadedModels
+
+VERSION = 1  # is raised when the same problems give other scores
+_ANSWER = {"values": list, "tokens": list, "run_dtype": str}
+
+
+def rows(tasks: Sequence[str], corpus: str | None, run_code: bool, allow_task_code: bool) -> list[dict[str, Any]]:
+    """Return what `operations.problems` says."""
+    places, found = Places(cache_root()), list[dict[str, Any]]()
+    named = [(task, True) for task in tasks] + ([(corpus, False)] if corpus else [])
+    for reference, is_task in named:
+        try:
+            full, content = (places.task if is_task else places.corpus)(reference)
+            source = Source(full, content, is_task, run_code, allow_task_code)
+            found += [
+                {
+                    "source": asdict(source),
+                    "name": each.name,
+                    "metric": each.metric,
+                    "higher_is_better": each.higher_is_better,
+                    "count": each.count,
+                }
+                for each in open_problems(source)
+            ]
+        except InputError as error:
+            found.append({"name": Path(reference).stem, "lacks": str(error)})
+    return found
+
+
+def scores(
+    language_model: LanguageModel, source: Mapping[str, Any], name: str, start: int, stop: int
+) -> dict[str, Any]:
+    """Score a model on problems `start` to `stop` of what a row is of."""
+    values, tokens = scored(open_problems(Source(**source)), name).score(language_model, start, stop)
+    return {"values": values, "tokens": tokens, "run_dtype": language_model.run_dtype}
+
+
+def kept_scores(
+    models: LoadedModels, model: str, source: Mapping[str, Any], name: str, start: int, stop: int
+) -> dict[str, Any]:
+    """Return what a model scores, computed once for its content, that of the problems, and how it runs."""
+    checkpoint = open_checkpoint(model)
+    runs_in = choose_format(checkpoint).name, choose_device()
+    harness = version("lm_eval") if source["is_task"] else ""
+    problems = [source["reference"], source["content"], source["is_task"], name, start, stop]
+    key = digest([VERSION, model_fingerprint(checkpoint), *problems, *runs_in, harness])
+    file = cache_root() / "quick" / f"{key}.json"
+    try:
+        return read_object(file, _ANSWER)
+    except Damaged:  # or not there yet
+        found = scores(models.get(model), source, name, start, stop)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, found)
+        return found
