@@ -91,7 +91,7 @@ def compare(
     detectable = max((_Z_LEVEL + _Z_POWER) * math.sqrt((gained + lost) / len(one) / len(one)), least)
     interval = newcombe(int((one * other).sum()), gained, lost, int(((1 - one) * (1 - other)).sum()))
     p = mcnemar(gained, lost)
-    shown = detectable if least <= 1 else math.nan
+    shown = detectable if detectable <= 1 else math.nan
     return Comparison(len(one), float(difference.mean()), interval, p, p, shown, MCNEMAR)
 
 

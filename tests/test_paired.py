@@ -56,7 +56,8 @@ def test_right_or_wrong_is_compared_by_mcnemar():
     assert found.detectable == pytest.approx((1.96 + 0.8416) * math.sqrt(0.5 / 20), rel=1e-4)
     same = compare([1, 0] * 5, [1, 0] * 5)
     assert same.p == 1 and same.interval.low < 0 < same.interval.high and same.detectable == 0.6
-    assert math.isnan(compare([1] * 5, [0] * 5).detectable)  # five of one sign are not enough
+    assert math.isnan(compare([1, 0, 1, 1, 1], [1] * 5).detectable)  # five that differ would not be enough
+    assert math.isnan(compare([1] * 6, [0] * 6).detectable)  # with so much disagreement it would be beyond 1
 
 
 def test_other_values_are_compared_by_a_bootstrap_over_problems():

@@ -48,7 +48,8 @@ class Source:
 class Problems:
     """Problems of one kind: `score` gives a number for each of those asked for, from `start` to `stop`.
 
-    Also how many tokens each number is a mean over, where it is one: such are compared among equal tokens alone.
+    Also how many tokens each number is a mean over, where it is one: such are compared among equal tokens alone. `said`
+    tells which they are, where the name does not.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Problems:
     higher_is_better: bool
     count: int
     score: Callable[[LanguageModel, int, int], tuple[list[float], list[int]]]
+    said: str = ""
 
 
 @lru_cache(maxsize=32)
@@ -101,16 +103,17 @@ def _metric(name: str, aggregations: dict[str, Any]) -> tuple[str, Callable[[lis
 
 
 def _of_corpus(source: Source) -> tuple[Problems, ...]:
-    corpus = held_out(source.reference).corpus
+    found = held_out(source.reference)
+    corpus = found.corpus
 
     def problems(category: str) -> Problems:
         texts = [each.text for each in corpus.exemplars if each.category == category]
 
         def score(language_model: LanguageModel, start: int, stop: int) -> tuple[list[float], list[int]]:
-            found = text_losses(language_model, texts[start:stop])
-            return [each.nats for each in found], [each.tokens for each in found]
+            losses = text_losses(language_model, texts[start:stop])
+            return [each.nats for each in losses], [each.tokens for each in losses]
 
-        return Problems(category, "loss", False, len(texts), score)
+        return Problems(category, "loss", False, len(texts), score, found.said)
 
     return tuple(problems(category) for category in corpus.categories)
 

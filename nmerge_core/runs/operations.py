@@ -204,8 +204,9 @@ def problems(
     """Return what quick scores are of: a row for each task of `tasks`, then for each category held out of `corpus`.
 
     Returns:
-        "source", to be given to `quick_scores` with the "name"; "metric", whether "higher_is_better", and the "count"
-        of problems. Of what cannot be scored a row has the "name" and, as "lacks", why.
+        "source", to be given to `quick_scores` with the "name"; "metric", whether "higher_is_better", the "count" of
+        problems, and which they are where that is "said". Of what cannot be scored there is the "name" and, as
+        "lacks", why.
     """
     from nmerge_core.runs.quick import rows
 
@@ -220,9 +221,10 @@ def quick_scores(
     model: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Score a model, or the merge of a recipe in memory, on some problems of a row of `problems`.
+    """Score a model, or the merge of a recipe in memory, on the next few problems of a row of `problems`.
 
-    What a model scored is kept by the content of all that it follows from; a merge's is not.
+    They begin with the problem `start` and end before `stop`, earlier than that where there are more than a few. What a
+    model scored is kept by the content of all that it follows from, and comes at once; a merge's is not.
 
     Returns:
         "values", one per problem; "tokens" of each where that is a mean over tokens; "run_dtype".

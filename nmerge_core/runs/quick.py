@@ -17,6 +17,7 @@ from nmerge_core.machine import choose_device
 from nmerge_core.number_format import choose_format
 from nmerge_core.runs.models import LoadedModels
 
+STEP = 5  # problems that are scored at a time: some tenths of a second where the model is small
 VERSION = 1  # is raised when the same problems give other scores
 _ANSWER = {"values": list, "tokens": list, "run_dtype": str}
 
@@ -36,6 +37,7 @@ def rows(tasks: Sequence[str], corpus: str | None, run_code: bool, allow_task_co
                     "metric": each.metric,
                     "higher_is_better": each.higher_is_better,
                     "count": each.count,
+                    "said": each.said,
                 }
                 for each in open_problems(source)
             ]
@@ -47,25 +49,37 @@ def rows(tasks: Sequence[str], corpus: str | None, run_code: bool, allow_task_co
 def scores(
     language_model: LanguageModel, source: Mapping[str, Any], name: str, start: int, stop: int
 ) -> dict[str, Any]:
-    """Score a model on problems `start` to `stop` of what a row is of."""
-    values, tokens = scored(open_problems(Source(**source)), name).score(language_model, start, stop)
+    """Score a model on a few problems of a row from `start`, before `stop`."""
+    problems = scored(open_problems(Source(**source)), name)
+    values, tokens = problems.score(language_model, start, min(start + STEP, stop))
     return {"values": values, "tokens": tokens, "run_dtype": language_model.run_dtype}
 
 
 def kept_scores(
     models: LoadedModels, model: str, source: Mapping[str, Any], name: str, start: int, stop: int
 ) -> dict[str, Any]:
-    """Return what a model scores, computed once for its content, that of the problems, and how it runs."""
+    """Return what a model scored before on a row's problems from `start`, at most to `stop`; else score a few now.
+
+    It is computed once for the model's content, that of the problems, and how the model runs.
+    """
     checkpoint = open_checkpoint(model)
-    runs_in = choose_format(checkpoint).name, choose_device()
     harness = version("lm_eval") if source["is_task"] else ""
-    problems = [source["reference"], source["content"], source["is_task"], name, start, stop]
-    key = digest([VERSION, model_fingerprint(checkpoint), *problems, *runs_in, harness])
-    file = cache_root() / "quick" / f"{key}.json"
-    try:
-        return read_object(file, _ANSWER)
-    except Damaged:  # or not there yet
+    problems = source["reference"], source["content"], source["is_task"], name
+    runs_in = choose_format(checkpoint).name, choose_device()
+    key = VERSION, model_fingerprint(checkpoint), *problems, *runs_in, harness
+
+    def file(first: int) -> Path:
+        return cache_root() / "quick" / f"{digest([*key, first, min(first + STEP, stop)])}.json"
+
+    found: dict[str, Any] = {}
+    for first in range(start, stop, STEP):
+        try:
+            kept = read_object(file(first), _ANSWER)
+        except Damaged:  # or not there yet
+            break
+        found = {**kept, **{name: found.get(name, []) + kept[name] for name in ("values", "tokens")}}
+    if not found:
         found = scores(models.get(model), source, name, start, stop)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, found)
-        return found
+        file(start).parent.mkdir(parents=True, exist_ok=True)
+        write_json(file(start), found)
+    return found

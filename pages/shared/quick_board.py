@@ -1,0 +1,228 @@
+"""What quick scores tell: which problems are to be scored next, and how a merge stands against what it is made of."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from nmerge_core.figures import style
+from nmerge_core.figures.scores import Metric, metric
+from nmerge_core.paired import Comparison, Interval, compare_all, mean_interval
+
+MERGE = "This merge"
+BEST = "the best of each row"
+COMPARED = ("Against", "Difference", "95 %", "Verdict", "Could show")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Problems of a task, or texts of a category, of which the first `count` are scored; `source` is the worker's."""
+
+    name: str
+    metric: str
+    higher_is_better: bool
+    count: int
+    source: str
+    said: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells these problems from all others."""
+        return f"{self.name} {self.source}"
+
+    @property
+    def title(self) -> str:
+        """The name with the metric, which tells a task from a category of the same name."""
+        return f"{self.name} · {self.metric}"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model scored on the first problems of a row; of means over tokens, how many tokens each has."""
+
+    values: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()
+    run_dtype: str = ""
+
+    def plus(self, answer: Mapping[str, Any]) -> "Scored":
+        """Add what was scored next."""
+        return Scored((*self.values, *answer["values"]), (*self.tokens, *answer["tokens"]), answer["run_dtype"])
+
+    def first(self, count: int) -> "Scored":
+        """Return what it scored on the first so many."""
+        return Scored(self.values[:count], self.tokens[:count], self.run_dtype)
+
+    @property
+    def mean(self) -> float:
+        """The mean of what there is, which must be something."""
+        return sum(self.values) / len(self.values)
+
+
+Board = Mapping[str, Mapping[str, Scored]]  # by model, then by the title of a row; a merge is called `MERGE`
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a merge stands in a row, so far, against one of the models that it is made of.
+
+    `reason` says why there is no comparison though both were scored.
+    """
+
+    row: Row
+    scored: Mapping[str, Scored]
+    against: str = ""
+    comparison: Comparison | None = None
+    reason: str = ""
+
+    @property
+    def better(self) -> bool:
+        """Whether the merge's mean is the better one."""
+        return self.comparison is not None and (self.comparison.difference > 0) == self.row.higher_is_better
+
+
+def next_to_score(
+    rows: Sequence[Row], models: Sequence[str], board: Board, failed: Collection[tuple[str, str]] = ()
+) -> tuple[str, Row, int] | None:
+    """Return which model to score next on which row, and from which problem on; None when all is scored.
+
+    All of the first model comes first, and of its rows the one of which least was scored. What `failed`, by model and
+    title of the row, is left out.
+    """
+    for model in models:
+        own = board.get(model, {})
+        left = [
+            (done, row)
+            for row in rows
+            if (done := len(own.get(row.title, Scored()).values)) < row.count and (model, row.title) not in failed
+        ]
+        if left:
+            done, row = min(left, key=lambda each: each[0])
+            return model, row, done
+    return None
+
+
+def standings(rows: Sequence[Row], parents: Sequence[str], board: Board, against: str = BEST) -> list[Standing]:
+    """Return how the merge stands in each row, its p values adjusted for the number of rows.
+
+    Compared are the problems that the merge was scored on, with the parent that is chosen, or has the best mean of
+    those that were scored on as many.
+    """
+    found = [_opponent(row, parents, board, against) for row in rows]
+    both = [each for each in found if each.against and not each.reason]
+    pairs = tuple(
+        ((ours := each.scored[MERGE]).values, each.scored[each.against].first(len(ours.values)).values) for each in both
+    )
+    compared = iter(_compared(pairs))
+    return [Standing(each.row, each.scored, each.against, next(compared)) if each in both else each for each in found]
+
+
+def _opponent(row: Row, parents: Sequence[str], board: Board, against: str) -> Standing:
+    """Choose whom a row's comparison is with, and say where the two do not compare."""
+    scored = {model: own[row.title] for model, own in board.items() if row.title in own}
+    if MERGE not in scored:
+        return Standing(row, scored)
+    ours = scored[MERGE]
+    there = [model for model in parents if model in scored and len(scored[model].values) >= len(ours.values)]
+    if against != BEST:
+        there = [model for model in there if model == against]
+    if not there:
+        return Standing(row, scored)
+    sign = 1 if row.higher_is_better else -1
+    best = max(there, key=lambda model: sign * scored[model].first(len(ours.values)).mean)
+    theirs = scored[best].first(len(ours.values))
+    reason = ""
+    if ours.tokens != theirs.tokens:
+        reason = "other tokens"
+    elif ours.run_dtype != theirs.run_dtype:
+        reason = f"ran in {ours.run_dtype}, {best} in {theirs.run_dtype}"
+    return Standing(row, scored, best, reason=reason)
+
+
+@lru_cache(maxsize=256)
+def _compared(pairs: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]) -> list[Comparison]:
+    return compare_all(pairs)
+
+
+@lru_cache(maxsize=1024)
+def interval(values: tuple[float, ...]) -> Interval:
+    """Return the 95 % interval of the mean of some values."""
+    return mean_interval(values)
+
+
+def finished(found: Sequence[Standing]) -> dict[str, dict[str, Any]]:
+    """Return the merge's score in each row that is complete, by its title: metric, value, low, high, problems."""
+    done = [each for each in found if len(each.scored.get(MERGE, Scored()).values) == each.row.count]
+    return {each.row.title: _summary(each.row, each.scored[MERGE]) for each in done}
+
+
+def _summary(row: Row, scored: Scored) -> dict[str, Any]:
+    ends = interval(scored.values)
+    return {
+        "metric": row.metric,
+        "value": scored.mean,
+        "low": ends.low,
+        "high": ends.high,
+        "problems": len(scored.values),
+    }
+
+
+def points_of(found: Sequence[Standing]) -> pd.DataFrame:
+    """Return what `figures.intervals.points` draws: a line per row and model that was scored."""
+    return pd.DataFrame(
+        [
+            {"row": each.row.name, "model": model} | _summary(each.row, own)
+            for each in found
+            for model, own in each.scored.items()
+        ]
+    )
+
+
+def table(found: Sequence[Standing], models: Sequence[str]) -> pd.DataFrame:
+    """Write the standings for reading: a line per row, how the merge compares, then the mean of each other model."""
+    return pd.DataFrame([_line(each, models) for each in found])
+
+
+def _line(standing: Standing, models: Sequence[str]) -> dict[str, str]:
+    known = metric(standing.row.metric)
+    cells = {model: _cell(standing.row, standing.scored.get(model), known) for model in (MERGE, *models)}
+    return {
+        "": f"{standing.row.name} · {known.title}",
+        MERGE: cells.pop(MERGE),
+        **dict(zip(COMPARED, _comparison(standing, known), strict=True)),
+        **cells,
+    }
+
+
+def _cell(row: Row, scored: Scored | None, known: Metric) -> str:
+    if scored is None:
+        return "–"
+    so_far = "" if len(scored.values) == row.count else f" ({len(scored.values)} of {row.count})"
+    return known.write(scored.mean) + so_far
+
+
+def _comparison(standing: Standing, known: Metric) -> tuple[str, ...]:
+    """Write what stands under `COMPARED`."""
+    found = standing.comparison
+    if found is None:
+        return standing.against or "–", "–", "–", standing.reason or "–", "–"
+    few, unit = math.isnan(found.detectable), " points" if known.share else ""
+    verdict = "too few problems" if few else "not told apart"
+    if found.distinguishable:
+        verdict = "better" if standing.better else "worse"
+    return (
+        standing.against,
+        _difference(found.difference, known) + unit,
+        f"{_difference(found.interval.low, known)} to {_difference(found.interval.high, known)}",
+        verdict,
+        "–" if few else _difference(found.detectable, known).removeprefix("+") + unit,
+    )
+
+
+def _difference(value: float, known: Metric) -> str:
+    """Write a difference: of shares in points, of other metrics with three digits."""
+    if known.share:
+        return f"{100 * value:+.1f}"
+    return f"{'-' if value < 0 else '+'}{style.significant(abs(value))}"

@@ -1,0 +1,145 @@
+"""Score a merge that was never written, some problems at a time, beside the models that it is made of."""
+
+from typing import Any, Literal
+
+import streamlit as st
+
+from nmerge_core.checkpoints import labels
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family
+from nmerge_core.figures import style
+from nmerge_core.figures.intervals import points
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.runs import client
+from pages.shared.charts import dark, show
+from pages.shared.family import member_colours
+from pages.shared.live import content_of
+from pages.shared.page import tell_lack
+from pages.shared.quick_asking import Memory, Sight
+from pages.shared.quick_board import BEST, MERGE, Row, finished, points_of, table
+from pages.shared.scoreboard import Scoring
+from pages.shared.settings import KEPT
+from pages.shared.tasks import code_switch, own_code_switch, task_name
+from pages.shared.text import verbatim
+
+COUNTS = (20, 50)
+TASKS, TEXTS = "Tasks", "Held-out texts"
+EVERY = 1.0  # seconds between looks while there is more to score
+AGAINST_HELP = "The best is chosen by the problems that it is then compared on, which flatters it"
+HELP = {
+    "Difference": "Of this merge from that model, problem by problem",
+    "95 %": "The interval of the difference in this row alone",
+    "Verdict": "At 5 % over all rows together (Holm), so that an interval that leaves out 0 need not tell them apart",
+    "Could show": "The smallest difference that so many problems show four times in five",
+}
+WIDTH: dict[str, Literal["medium"]] = {"95 %": "medium"}
+NOTES = "Means over the problems, each scored by itself; whiskers: 95 % intervals."
+
+
+def draw_quick_scores(recipe: Recipe, family: Family) -> None:
+    """How a merge in memory scores on a few problems of each task, or on held-out texts, as the answers come in."""
+    st.subheader("Quick score", anchor=False)
+    if not family.tasks and not family.corpus:
+        tell_lack(family, "tasks", "Without them, or a corpus whose texts can be held out, there is nothing to score.")
+        return
+    try:
+        sight = _draw_controls(recipe, family)
+        unfinished = sight is not None and _memory().unfinished(sight)
+    except InputError as error:
+        st.info(verbatim(error))
+        return
+    if sight is not None:
+        st.session_state["quick_sight"] = sight
+        st.session_state["quick_drawn"] = True
+        st.fragment(_draw_board, run_every=EVERY if unfinished else None)(sight, family, unfinished)
+
+
+def finished_scores(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """What a merge scored in each row that is complete, by the row's title: metric, value, low, high, problems.
+
+    Of what the controls of `draw_quick_scores` ask for; empty where it has not drawn this recipe.
+    """
+    sight = st.session_state.get("quick_sight")
+    rows = _memory().rows_of(sight) if sight is not None and sight.recipe == recipe.content else None
+    return finished(_memory().standings(sight, rows, BEST)) if rows else {}
+
+
+def _memory() -> Memory:
+    return st.session_state.setdefault("quick_memory", Memory())
+
+
+def _draw_controls(recipe: Recipe, family: Family) -> Sight | None:
+    """Draw the controls and return what is to be scored; None where every task would run what is not allowed."""
+    references = list(dict.fromkeys([recipe.base_model or family.base, *recipe.references]))
+    short = dict(zip(references, labels(references), strict=True))
+    models = {family.labels.get(reference, short[reference]): reference for reference in references}
+    sources = [*([TASKS] if family.tasks else []), *([TEXTS] if family.corpus else [])]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        scored_on = sources[0]
+        if len(sources) > 1:
+            scored_on = st.segmented_control("On", sources, default=TASKS, required=True, key="quick_on", **KEPT)
+        count = st.segmented_control("Of each", COUNTS, default=COUNTS[0], required=True, key="quick_count", **KEPT)
+        st.selectbox(
+            "Compared with", [BEST, *models], key="quick_against", help=AGAINST_HELP, width=240, persist_state="session"
+        )
+    content = {name: content_of(reference) for name, reference in models.items()}
+    keys = {**content, MERGE: (recipe.yaml, *content.values())}
+    if scored_on == TEXTS:
+        return Sight(recipe.content, models, keys, count, corpus=family.corpus)
+    allowed = code_switch(family.tasks, "quick_code"), own_code_switch(family.tasks, "quick_own_code")
+    scoring = Scoring(family.tasks, count, *allowed)
+    if left_out := scoring.left_out:
+        told = "; ".join(f"{task_name(task)}, which would run {what}" for task, what in left_out.items())
+        st.caption(f"Left out: {verbatim(told)}. Switch that on above.")
+    tasks = tuple(scoring.allowed.tasks)
+    return Sight(recipe.content, models, keys, count, tasks, None, *allowed) if tasks else None
+
+
+def _draw_board(sight: Sight, family: Family, unfinished: bool) -> None:
+    """Draw what is known, then ask for some more, unless the page itself is being drawn, which waits for nothing.
+
+    In this order, as what a fragment has not drawn again yet fades while it waits.
+    """
+    memory = _memory()
+    with_page = st.session_state.pop("quick_drawn", False)
+    rows = memory.rows_of(sight)
+    if rows is None:
+        st.caption("Reading the problems.")
+    else:
+        for name, reason in memory.lacking(sight).items():
+            st.info(f"{verbatim(name)}: {verbatim(reason)}")
+        for reason in memory.failures(sight, rows):
+            st.info(verbatim(reason))
+        _draw_standings(sight, rows, family)
+    if with_page or not unfinished:
+        return
+    try:
+        memory.advance(sight, client.ask)
+    except (TimeoutError, RuntimeError) as error:
+        st.warning(verbatim(error))
+    if not memory.unfinished(sight):
+        st.rerun()  # the page, which looks no more then
+
+
+def _draw_standings(sight: Sight, rows: list[Row], family: Family) -> None:
+    """The figure and the table of how the merge stands."""
+    memory = _memory()
+    found = memory.standings(sight, rows, st.session_state["quick_against"])
+    models = [*sight.models, MERGE]
+    frame = points_of(found)
+    if not len(frame):
+        st.caption("Scoring the first problems.")
+        return
+    own = member_colours(family, dark())
+    colours = {name: own.get(name, style.base_colour(dark())) for name in sight.models} | {MERGE: style.MERGE}
+    show(points(frame, colours, models, dark=dark()), "quick_figure", frame, "quick-scores")
+    told = table(found, list(sight.models))
+    about = {name: st.column_config.TextColumn(help=text, width=WIDTH.get(name)) for name, text in HELP.items()}
+    about[""] = st.column_config.TextColumn(pinned=True)
+    st.dataframe(told, hide_index=True, key="quick_table", column_config=about)
+    done = sum(len(each.values) for row in memory.board(sight, rows).values() for each in row.values())
+    whole = sum(row.count for row in rows) * len(models)
+    if done < whole and memory.unfinished(sight):
+        st.caption(f"{style.count(done)} of {style.count(whole)} problems scored.")
+    said = "".join(f" Held out: {verbatim(text)}." for text in dict.fromkeys(row.said for row in rows) if text)
+    st.caption(NOTES + said)

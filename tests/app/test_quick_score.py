@@ -1,0 +1,147 @@
+"""Quick scores on a page: what is asked next, how the merge stands, and what is told of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from nmerge_core.errors import InputError
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.paired import compare
+from nmerge_core.runs.operations import QUESTIONS
+from pages.shared.quick_asking import Memory, Sight
+from pages.shared.quick_board import BEST, MERGE, Row, Scored, finished, next_to_score, points_of, standings, table
+from tests.tiny_family import make_family
+
+RIGHT = Row("math", "exact_match", True, 8, "a task")
+LOSS = Row("math", "loss", False, 4, "a corpus")
+
+
+def scored(*values: float, tokens: tuple[int, ...] = (), run_dtype: str = "float32") -> Scored:
+    return Scored(values, tokens, run_dtype)
+
+
+def test_the_merge_comes_first_and_all_rows_advance_together() -> None:
+    board: dict[str, dict[str, Scored]] = {}
+    order = []
+    while (wanted := next_to_score([RIGHT, LOSS], [MERGE, "base"], board, {("base", LOSS.title)})) is not None:
+        model, row, start = wanted
+        order.append((model, row.metric, start))
+        more = {"values": [0.0] * min(3, row.count - start), "tokens": [], "run_dtype": "float32"}
+        own = board.setdefault(model, {})
+        own[row.title] = own.get(row.title, Scored()).plus(more)
+    rights = [("exact_match", 0), ("loss", 0), ("exact_match", 3), ("loss", 3), ("exact_match", 6)]
+    assert order == [(MERGE, *each) for each in rights] + [("base", "exact_match", start) for start in (0, 3, 6)]
+
+
+def test_a_merge_stands_against_the_best_on_the_problems_it_was_scored_on() -> None:
+    """After 6 problems of 8: math has 6 of 6 and ends with 6 of 8, code 0 of 6; the merge has none of 6."""
+    board = {
+        MERGE: {RIGHT.title: scored(*[0] * 6), LOSS.title: scored(1.0, 1.1, 1.2, 1.3)},
+        "math": {RIGHT.title: scored(*[1] * 6, 0, 0), LOSS.title: scored(2.0, 2.2, 2.1, 2.4)},
+        "code": {RIGHT.title: scored(*[0] * 6, 1, 1), LOSS.title: scored(3.0, 3.0, 3.0, 3.0)},
+        "late": {RIGHT.title: scored(1), LOSS.title: scored(0.1)},
+    }
+    parents = ["math", "code", "late"]
+    right, loss = standings([RIGHT, LOSS], parents, board)
+    assert (right.against, right.comparison.problems, right.comparison.difference) == ("math", 6, -1)
+    assert right.comparison.p == 2 / 64 and right.comparison.adjusted == 4 / 64 and not right.comparison.distinguishable
+    assert loss.against == "math" and loss.better and not right.better
+    assert standings([RIGHT], parents, board, "code")[0].comparison == compare([0] * 6, [0] * 6)
+    assert standings([RIGHT], parents, board, "late")[0].comparison is None
+    told = table([right, loss], parents).set_index("")
+    assert (
+        told.loc["math · exact match", MERGE] == "0.0 % (6 of 8)" and told.loc["math · exact match", "math"] == "75.0 %"
+    )
+    assert list(told.loc["math · exact match"])[1:5] == ["math", "-100.0 points", "-100.0 to -44.8", "too few problems"]
+    assert told.loc["math · exact match", "Could show"] == "–"
+    alone = table(standings([RIGHT], parents, board), parents)  # of one row, six of six are enough
+    assert alone["Verdict"].tolist() == ["worse"]
+    assert list(told.loc["math · loss, nats per token"])[1:3] == ["math", "-1.02"]
+    assert list(finished([right, loss])) == [LOSS.title]
+    assert finished([right, loss])[LOSS.title]["value"] == pytest.approx(1.15)
+    drawn = points_of([right, loss]).set_index(["metric", "model"])
+    assert drawn.loc[("exact_match", "late"), ["value", "problems"]].tolist() == [1, 1] and len(drawn) == 8
+
+
+def test_what_does_not_compare_says_why() -> None:
+    own = {LOSS.title: scored(1, 2, tokens=(5, 6))}
+    for other, reason in (
+        (scored(1, 2, tokens=(5, 7)), "other tokens"),
+        (scored(1, 2, tokens=(5, 6), run_dtype="bfloat16"), "ran in float32, base in bfloat16"),
+    ):
+        [found] = standings([LOSS], ["base"], {MERGE: own, "base": {LOSS.title: other}})
+        assert found.comparison is None and found.reason == reason
+        assert reason in table([found], ["base"]).loc[0].tolist()
+
+
+def ask(question: str, *, timeout: float, **arguments: Any) -> Any:
+    return QUESTIONS[question](**arguments)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_visit_asks_until_all_is_scored_and_never_twice(made: Any, cache: Path) -> None:
+    recipe = load_recipe(made.recipe)
+    models = {"base": made.base, "math": made.math}
+    keys = {"base": 1, "math": 2, MERGE: 3}
+    sight = Sight(recipe.content, models, keys, 6, corpus=f"{made.corpus}[:-6]")
+    memory, asked = Memory(), []
+
+    def remembering(question: str, **arguments: Any) -> Any:
+        asked.append((question, arguments.get("model", MERGE), arguments.get("name"), arguments.get("start")))
+        if arguments.get("model") == made.math and arguments["name"] == "code":
+            raise InputError("its loss is not finite")
+        return ask(question, **arguments)
+
+    while memory.unfinished(sight):
+        memory.advance(sight, remembering)
+    rows = memory.rows_of(sight)
+    assert rows is not None and [row.count for row in rows] == [6, 6, 6] and len(set(asked)) == len(asked)
+    assert asked[0][0] == "problems" and {each[1] for each in asked[1:7]} == {MERGE}
+    assert memory.failures(sight, rows) == ["its loss is not finite"]
+    found = memory.standings(sight, rows, BEST)
+    assert [each.comparison.problems for each in found] == [6, 6, 6] and found[1].against == "base"
+    fewer = Sight(recipe.content, models, keys, 2, corpus=sight.corpus)
+    assert not memory.unfinished(fewer) and memory.rows_of(fewer)[0].count == 2  # type: ignore[index]
+    other = Sight(recipe.content, models, {**keys, MERGE: 4}, 6, corpus=sight.corpus)
+    assert memory.unfinished(other) and not memory.unfinished(sight)  # what comes for one is not taken for the other
+
+
+def page(file: str, recipe: str) -> None:
+    import streamlit as st
+
+    from nmerge_core.family import load_family
+    from nmerge_core.merging.recipe.reading import load_recipe
+    from pages.shared.quick_score import draw_quick_scores, finished_scores
+
+    draw_quick_scores(load_recipe(recipe), load_family(file))
+    st.json(finished_scores(load_recipe(recipe)))
+
+
+def test_the_page_draws_what_came(made: Any, cache: Path, tmp_path: Path) -> None:
+    text = f"base: {made.base}\nmodels: {{math: {made.math}, code: {made.code}}}\ntasks: [{made.task}]\n"
+    (tmp_path / "mine.yaml").write_text(text + f"corpus: {made.corpus}\n")
+    app = AppTest.from_function(page, args=(str(tmp_path / "mine.yaml"), str(made.recipe)), default_timeout=60).run()
+    assert not app.exception and [each.value for each in app.caption] == ["Reading the problems."]
+    memory, sight = app.session_state["quick_memory"], app.session_state["quick_sight"]
+    while memory.unfinished(sight):
+        memory.advance(sight, ask)
+    app.run()
+    assert not app.exception
+    [told] = [each.value for each in app.dataframe]
+    assert told[""].tolist() == ["plain · bits per byte"] and {"base", "math", "code", MERGE} <= set(told)
+    assert list(json.loads(app.json[0].value)) == ["plain · bits_per_byte"]
+    app.segmented_control(key="quick_on").set_value("Held-out texts").run()
+    assert [each.value for each in app.caption] == ["Reading the problems."]
