@@ -59,9 +59,10 @@ def finished_scores(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
     Of what the controls of `draw_quick_scores` ask for; empty where it has not drawn this recipe.
     """
-    sight = st.session_state.get("quick_sight")
-    rows = _memory().rows_of(sight) if sight is not None and sight.recipe == recipe.content else None
-    return finished(_memory().standings(sight, rows, BEST)) if rows else {}
+    sight: Sight | None = st.session_state.get("quick_sight")
+    if sight is None or sight.recipe != recipe.content:
+        return {}
+    return finished(_memory().standings(sight, _memory().rows_of(sight) or [], BEST))
 
 
 def _memory() -> Memory:

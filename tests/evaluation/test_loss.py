@@ -67,7 +67,7 @@ def test_what_has_no_loss_is_told(loaded: LanguageModel, tmp_path: Path) -> None
         text_losses(loaded, ["a", ""])
     broken = load_model(tiny_model(tmp_path / "broken"), "cpu")
     with torch.no_grad():
-        broken.model.get_input_embeddings().weight[torch.tensor(98)] = torch.nan
+        dict(broken.model.named_parameters())["model.embed_tokens.weight"][98] = torch.nan
     with pytest.raises(InputError, match="broken: its loss on 'abc' is not finite"):
         text_losses(broken, ["abc"])
     broken.tokenizer.eos_token = None
