@@ -14,7 +14,7 @@ from nmerge_core.paired import Comparison, Interval, compare_all, mean_interval
 
 MERGE = "This merge"
 BEST = "the best of each row"
-COMPARED = ("Against", "Difference", "95 %", "Verdict", "Could show")
+COMPARED = ("Verdict", "Against", "Difference", "95 %", "Could show")
 
 
 @dataclass(frozen=True)
@@ -207,16 +207,16 @@ def _comparison(standing: Standing, known: Metric) -> tuple[str, ...]:
     """Write what stands under `COMPARED`."""
     found = standing.comparison
     if found is None:
-        return standing.against or "–", "–", "–", standing.reason or "–", "–"
+        return standing.reason or "–", standing.against or "–", "–", "–", "–"
     few, unit = math.isnan(found.detectable), " points" if known.share else ""
     verdict = "too few problems" if few else "not told apart"
     if found.distinguishable:
         verdict = "better" if standing.better else "worse"
     return (
+        verdict,
         standing.against,
         _difference(found.difference, known) + unit,
         f"{_difference(found.interval.low, known)} to {_difference(found.interval.high, known)}",
-        verdict,
         "–" if few else _difference(found.detectable, known).removeprefix("+") + unit,
     )
 

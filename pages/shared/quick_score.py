@@ -1,6 +1,6 @@
 """Score a merge that was never written, some problems at a time, beside the models that it is made of."""
 
-from typing import Any, Literal
+from typing import Any
 
 import streamlit as st
 
@@ -11,9 +11,9 @@ from nmerge_core.figures import style
 from nmerge_core.figures.intervals import points
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
+from pages.shared.asking import content_of
 from pages.shared.charts import dark, show
 from pages.shared.family import member_colours
-from pages.shared.live import content_of
 from pages.shared.page import tell_lack
 from pages.shared.quick_asking import Memory, Sight
 from pages.shared.quick_board import BEST, MERGE, Row, finished, points_of, table
@@ -26,13 +26,14 @@ COUNTS = (20, 50)
 TASKS, TEXTS = "Tasks", "Held-out texts"
 EVERY = 1.0  # seconds between looks while there is more to score
 AGAINST_HELP = "The best is chosen by the problems that it is then compared on, which flatters it"
-HELP = {
-    "Difference": "Of this merge from that model, problem by problem",
-    "95 %": "The interval of the difference in this row alone",
-    "Verdict": "At 5 % over all rows together (Holm), so that an interval that leaves out 0 need not tell them apart",
-    "Could show": "The smallest difference that so many problems show four times in five",
+COLUMNS = {  # pixels of a column, and what it says
+    MERGE: (110, None),
+    "Verdict": (115, "At 5 % over all rows together (Holm): an interval that leaves out 0 need not tell them apart"),
+    "Against": (100, None),
+    "Difference": (110, "Of this merge from that model, problem by problem"),
+    "95 %": (160, "The interval of the difference in this row alone"),
+    "Could show": (100, "The smallest difference that so many problems show four times in five"),
 }
-WIDTH: dict[str, Literal["medium"]] = {"95 %": "medium"}
 NOTES = "Means over the problems, each scored by itself; whiskers: 95 % intervals."
 
 
@@ -135,7 +136,7 @@ def _draw_standings(sight: Sight, rows: list[Row], family: Family) -> None:
     colours = {name: own.get(name, style.base_colour(dark())) for name in sight.models} | {MERGE: style.MERGE}
     show(points(frame, colours, models, dark=dark()), "quick_figure", frame, "quick-scores")
     told = table(found, list(sight.models))
-    about = {name: st.column_config.TextColumn(help=text, width=WIDTH.get(name)) for name, text in HELP.items()}
+    about = {name: st.column_config.TextColumn(width=width, help=text) for name, (width, text) in COLUMNS.items()}
     about[""] = st.column_config.TextColumn(pinned=True)
     st.dataframe(told, hide_index=True, key="quick_table", column_config=about)
     done = sum(len(each.values) for row in memory.board(sight, rows).values() for each in row.values())

@@ -55,11 +55,11 @@ def test_a_merge_stands_against_the_best_on_the_problems_it_was_scored_on() -> N
     assert (
         told.loc["math · exact match", MERGE] == "0.0 % (6 of 8)" and told.loc["math · exact match", "math"] == "75.0 %"
     )
-    assert list(told.loc["math · exact match"])[1:5] == ["math", "-100.0 points", "-100.0 to -44.8", "too few problems"]
+    assert list(told.loc["math · exact match"])[1:5] == ["too few problems", "math", "-100.0 points", "-100.0 to -44.8"]
     assert told.loc["math · exact match", "Could show"] == "–"
     alone = table(standings([RIGHT], parents, board), parents)  # of one row, six of six are enough
     assert alone["Verdict"].tolist() == ["worse"]
-    assert list(told.loc["math · loss, nats per token"])[1:3] == ["math", "-1.02"]
+    assert list(told.loc["math · loss, nats per token"])[2:4] == ["math", "-1.02"]
     assert list(finished([right, loss])) == [LOSS.title]
     assert finished([right, loss])[LOSS.title]["value"] == pytest.approx(1.15)
     drawn = points_of([right, loss]).set_index(["metric", "model"])
