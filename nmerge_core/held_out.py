@@ -10,14 +10,10 @@ SHARE = 5  # of a corpus that holds out no lines of its own, one text in so many
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out texts, of each category in an order that their content decides; `said` tells which of a corpus they are.
-
-    `apart` is whether the corpus itself leaves them out, so that nothing that reads it has seen them.
-    """
+    """Held-out texts, in each category in an order that their content decides; `said` tells which they are."""
 
     corpus: Corpus
     said: str
-    apart: bool
 
 
 def held_out(reference: str) -> HeldOut:
@@ -44,7 +40,7 @@ def held_out(reference: str) -> HeldOut:
     else:
         texts = {category: found[: max(1, len(found) // SHARE)] for category, found in texts.items()}
         said = "a fifth of each category's texts, which whatever reads the whole corpus has seen"
-    return HeldOut(labelled(loaded.reference, texts), said, bool(meant))
+    return HeldOut(labelled(loaded.reference, texts), said)
 
 
 def _digest(text: str) -> bytes:

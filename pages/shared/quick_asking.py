@@ -55,11 +55,15 @@ class Sight:
 
 @dataclass
 class Memory:
-    """What came so far: the rows of problems by content, what each model scored on each row, and what failed."""
+    """What came so far: the rows of problems by content, what each model scored on each row, and what failed.
+
+    `lost` counts the answers of each model that did not come, one after the other.
+    """
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     scored: dict[Hashable, dict[str, Scored]] = field(default_factory=dict)
     failed: dict[tuple[Hashable, str], str] = field(default_factory=dict)
+    lost: dict[Hashable, int] = field(default_factory=dict)
 
     def rows_of(self, sight: Sight) -> list[Row] | None:
         """Return the rows that can be scored; None while the problems are not known."""
@@ -88,6 +92,12 @@ class Memory:
         found = (self.failed.get((key, row.key)) for key in sight.keys.values() for row in rows)
         return list(dict.fromkeys(reason for reason in found if reason))
 
+    def forgive(self, sight: Sight) -> None:
+        """Forget what failed, so that it is asked for again."""
+        keys = set(sight.keys.values())
+        self.failed = {where: reason for where, reason in self.failed.items() if where[0] not in keys}
+        self.lost.clear()
+
     def board(self, sight: Sight, rows: Sequence[Row]) -> dict[str, dict[str, Scored]]:
         """Return what each model scored on each row, no more than the row's problems."""
         return {
@@ -112,7 +122,8 @@ class Memory:
         """Ask for the problems, or for scores until some time has passed, and keep what comes.
 
         Raises:
-            TimeoutError, RuntimeError: as `client.ask`; what came before is kept.
+            TimeoutError: as `client.ask`; what came before is kept, and what does not come twice is not asked again.
+            RuntimeError: likewise.
         """
         rows = self.rows_of(sight)
         if rows is None:
@@ -128,7 +139,13 @@ class Memory:
                 answer = ask("quick_scores", timeout=SECONDS, **asked, **whose)
             except InputError as error:
                 self.failed[key, row.key] = str(error)
+            except (TimeoutError, RuntimeError) as error:
+                self.lost[key] = self.lost.get(key, 0) + 1
+                if self.lost[key] > 1:  # it takes too long, or it is what the worker dies of
+                    self.failed |= {(key, each.key): str(error) for each in rows}
+                raise
             else:
+                self.lost.pop(key, None)
                 own = self.scored.setdefault(key, {})
                 own[row.key] = own.get(row.key, Scored()).plus(answer)
         while len(self.scored) > _REMEMBERED:

@@ -74,7 +74,10 @@ def _draw_controls(recipe: Recipe, family: Family) -> Sight | None:
     """Draw the controls and return what is to be scored; None where every task would run what is not allowed."""
     references = list(dict.fromkeys([recipe.base_model or family.base, *recipe.references]))
     short = dict(zip(references, labels(references), strict=True))
-    models = {family.labels.get(reference, short[reference]): reference for reference in references}
+    models: dict[str, str] = {}
+    for reference in references:
+        name = family.labels.get(reference, short[reference])
+        models[reference if name in (MERGE, *models) else name] = reference
     sources = [*([TASKS] if family.tasks else []), *([TEXTS] if family.corpus else [])]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         scored_on = sources[0]
@@ -88,7 +91,7 @@ def _draw_controls(recipe: Recipe, family: Family) -> Sight | None:
     keys = {**content, MERGE: (recipe.yaml, *content.values())}
     if scored_on == TEXTS:
         return Sight(recipe.content, models, keys, count, corpus=family.corpus)
-    allowed = code_switch(family.tasks, "quick_code"), own_code_switch(family.tasks, "quick_own_code")
+    allowed = code_switch(family.tasks, "quick_code", linked=False), own_code_switch(family.tasks, "quick_own_code")
     scoring = Scoring(family.tasks, count, *allowed)
     if left_out := scoring.left_out:
         told = "; ".join(f"{task_name(task)}, which would run {what}" for task, what in left_out.items())
@@ -110,8 +113,11 @@ def _draw_board(sight: Sight, family: Family, unfinished: bool) -> None:
     else:
         for name, reason in memory.lacking(sight).items():
             st.info(f"{verbatim(name)}: {verbatim(reason)}")
-        for reason in memory.failures(sight, rows):
+        for reason in (failures := memory.failures(sight, rows)):
             st.info(verbatim(reason))
+        if failures and st.button("Try again", key="quick_again", icon=":material/replay:"):
+            memory.forgive(sight)
+            st.rerun()
         _draw_standings(sight, rows, family)
     if with_page or not unfinished:
         return

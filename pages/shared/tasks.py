@@ -31,15 +31,18 @@ def task_name(task: str) -> str:
     return Path(task).stem if task.endswith((".yaml", ".yml")) else task
 
 
-def code_switch(tasks: Sequence[str], key: str, default: bool = False) -> bool:
-    """The switch that lets tasks run generated code; drawn only where one of `tasks` does, else off."""
+def code_switch(tasks: Sequence[str], key: str, default: bool = False, *, linked: bool = True) -> bool:
+    """The switch that lets tasks run generated code; drawn only where one of `tasks` does, else off.
+
+    It is in the page's address unless `linked` is False: where scoring begins by itself no link may switch it on.
+    """
     if not any(runs_code(task) for task in tasks):
         return False
     return st.toggle(
         CODE_SWITCH,
         default,
         key=key,
-        bind="query-params",
+        bind="query-params" if linked else None,
         help="Scores code tasks by running what the model wrote, in a locked-down process without network and files",
     )
 

@@ -13,6 +13,7 @@ from nmerge_core.paired import compare
 from nmerge_core.runs.operations import QUESTIONS
 from pages.shared.quick_asking import Memory, Sight
 from pages.shared.quick_board import BEST, MERGE, Row, Scored, finished, next_to_score, points_of, standings, table
+from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
 from tests.tiny_family import make_family
 
 RIGHT = Row("math", "exact_match", True, 8, "a task")
@@ -119,6 +120,31 @@ def test_a_visit_asks_until_all_is_scored_and_never_twice(made: Any, cache: Path
     assert memory.unfinished(other) and not memory.unfinished(sight)  # what comes for one is not taken for the other
 
 
+def test_what_does_not_come_twice_is_not_asked_again_until_one_says_so(made: Any, cache: Path) -> None:
+    recipe = load_recipe(made.recipe)
+    sight = Sight(recipe.content, {"base": made.base}, {"base": 1, MERGE: 2}, 2, corpus=made.corpus)
+    memory = Memory()
+    memory.advance(sight, ask)
+
+    def dies_of_the_merge(question: str, **arguments: Any) -> Any:
+        if "recipe" in arguments:
+            raise RuntimeError("The worker process stopped")
+        return ask(question, **arguments)
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            memory.advance(sight, dies_of_the_merge)
+    while memory.unfinished(sight):
+        memory.advance(sight, dies_of_the_merge)
+    rows = memory.rows_of(sight) or []
+    assert memory.failures(sight, rows) == ["The worker process stopped"]
+    assert {name for name, own in memory.board(sight, rows).items() if own} == {"base"}
+    memory.forgive(sight)
+    while memory.unfinished(sight):
+        memory.advance(sight, ask)
+    assert not memory.failures(sight, rows) and len(finished(memory.standings(sight, rows, BEST))) == 3
+
+
 def page(file: str, recipe: str) -> None:
     import streamlit as st
 
@@ -143,5 +169,25 @@ def test_the_page_draws_what_came(made: Any, cache: Path, tmp_path: Path) -> Non
     [told] = [each.value for each in app.dataframe]
     assert told[""].tolist() == ["plain · bits per byte"] and {"base", "math", "code", MERGE} <= set(told)
     assert list(json.loads(app.json[0].value)) == ["plain · bits_per_byte"]
+    memory.failed[sight.keys[MERGE], memory.rows_of(sight)[0].key] = "its loss is <b>not</b> finite"
+    app.run()
+    assert [each.value for each in app.info] == [r"its loss is \<b\>not\</b\> finite"]
+    app.button(key="quick_again").click().run()
+    assert not app.info and not memory.failed
     app.segmented_control(key="quick_on").set_value("Held-out texts").run()
     assert [each.value for each in app.caption] == ["Reading the problems."]
+
+
+def test_a_link_does_not_switch_generated_code_on(made: Any, cache: Path, tmp_path: Path) -> None:
+    """As scoring begins by itself: on Evaluate a button is pressed first."""
+    code = write_task(tmp_path / "code", {**SUMS, "task": "code", **CODE}, DOCS)
+    text = f"base: {made.base}\nmodels: {{math: {made.math}, code: {made.code}}}\ntasks: [{code}, {made.task}]\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    app = AppTest.from_function(page, args=(str(tmp_path / "mine.yaml"), str(made.recipe)), default_timeout=60)
+    app.query_params["quick_code"] = "true"
+    app.run()
+    assert not app.exception and app.toggle(key="quick_code").value is False
+    assert "Left out: code, which would run what the models write" in app.caption[0].value
+    assert app.session_state["quick_sight"].tasks == (made.task,)
+    app.toggle(key="quick_code").set_value(True).run()
+    assert app.session_state["quick_sight"].asked["run_code"] and len(app.session_state["quick_sight"].tasks) == 2
