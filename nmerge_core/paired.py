@@ -117,7 +117,7 @@ def newcombe(both: int, ours: int, theirs: int, neither: int) -> Interval:
     first, second = both + ours, both + theirs
     one, other = first / problems, second / problems
     own, their = wilson(first, problems), wilson(second, problems)
-    product = both * neither - ours * theirs
+    product = float(both * neither - ours * theirs)
     if product > 0:
         product = max(product - problems / 2, 0.0)
     margins = first * (problems - first) * second * (problems - second)
@@ -158,7 +158,7 @@ def _sums(values: NDArray[np.float64], clusters: Sequence[object] | None) -> tup
         return values, np.ones_like(values)
     place = {name: index for index, name in enumerate(dict.fromkeys(clusters))}
     index = np.array([place[name] for name in clusters])
-    return np.bincount(index, values), np.bincount(index).astype(np.float64)
+    return np.bincount(index, values).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
 def _spread(values: NDArray[np.float64], clusters: Sequence[object] | None) -> float:
