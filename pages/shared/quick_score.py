@@ -37,33 +37,29 @@ COLUMNS = {  # pixels of a column, and what it says
 NOTES = "Means over the problems, each scored by itself; whiskers: 95 % intervals."
 
 
-def draw_quick_scores(recipe: Recipe, family: Family) -> None:
-    """How a merge in memory scores on a few problems of each task, or on held-out texts, as the answers come in."""
+def draw_quick_scores(recipe: Recipe, family: Family) -> dict[str, dict[str, Any]]:
+    """How a merge in memory scores on a few problems of each task, or on held-out texts, as the answers come in.
+
+    Returns:
+        What it scored in each row that is complete, by the row's title: metric, value, low, high (95 %), problems. The
+        page is drawn again when all of them are.
+    """
     st.subheader("Quick score", anchor=False)
     if not family.tasks and not family.corpus:
         tell_lack(family, "tasks", "Without them, or a corpus whose texts can be held out, there is nothing to score.")
-        return
+        return {}
+    memory = _memory()
     try:
         sight = _draw_controls(recipe, family)
-        unfinished = sight is not None and _memory().unfinished(sight)
+        if sight is None:
+            return {}
+        unfinished, rows = memory.unfinished(sight), memory.rows_of(sight)
     except InputError as error:
         st.info(verbatim(error))
-        return
-    if sight is not None:
-        st.session_state["quick_sight"] = sight
-        st.session_state["quick_drawn"] = True
-        st.fragment(_draw_board, run_every=EVERY if unfinished else None)(sight, family, unfinished)
-
-
-def finished_scores(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """What a merge scored in each row that is complete, by the row's title: metric, value, low, high, problems.
-
-    Of what the controls of `draw_quick_scores` ask for; empty where it has not drawn this recipe.
-    """
-    sight: Sight | None = st.session_state.get("quick_sight")
-    if sight is None or sight.recipe != recipe.content:
         return {}
-    return finished(_memory().standings(sight, _memory().rows_of(sight) or [], BEST))
+    st.session_state["quick_drawn"] = True
+    st.fragment(_draw_board, run_every=EVERY if unfinished else None)(sight, family, unfinished)
+    return finished(memory.standings(sight, rows or [], BEST))
 
 
 def _memory() -> Memory:
@@ -105,28 +101,34 @@ def _draw_board(sight: Sight, family: Family, unfinished: bool) -> None:
 
     In this order, as what a fragment has not drawn again yet fades while it waits.
     """
-    memory = _memory()
     with_page = st.session_state.pop("quick_drawn", False)
+    try:
+        _draw_known(sight, family)
+        if unfinished and not with_page:
+            _memory().advance(sight, client.ask)
+            if not _memory().unfinished(sight):
+                st.rerun()  # the page, which looks no more then
+    except InputError as error:  # the corpus is gone, or the cache is full
+        st.info(verbatim(error))
+    except (TimeoutError, RuntimeError) as error:
+        st.warning(verbatim(error))
+
+
+def _draw_known(sight: Sight, family: Family) -> None:
+    """Draw how the merge stands, and what cannot be scored and why."""
+    memory = _memory()
     rows = memory.rows_of(sight)
     if rows is None:
         st.caption("Reading the problems.")
-    else:
-        for name, reason in memory.lacking(sight).items():
-            st.info(f"{verbatim(name)}: {verbatim(reason)}")
-        for reason in (failures := memory.failures(sight, rows)):
-            st.info(verbatim(reason))
-        if failures and st.button("Try again", key="quick_again", icon=":material/replay:"):
-            memory.forgive(sight)
-            st.rerun()
-        _draw_standings(sight, rows, family)
-    if with_page or not unfinished:
         return
-    try:
-        memory.advance(sight, client.ask)
-    except (TimeoutError, RuntimeError) as error:
-        st.warning(verbatim(error))
-    if not memory.unfinished(sight):
-        st.rerun()  # the page, which looks no more then
+    for name, reason in memory.lacking(sight).items():
+        st.info(f"{verbatim(name)}: {verbatim(reason)}")
+    for reason in (failures := memory.failures(sight, rows)):
+        st.info(verbatim(reason))
+    if failures and st.button("Try again", key="quick_again", icon=":material/replay:"):
+        memory.forgive(sight)
+        st.rerun()
+    _draw_standings(sight, rows, family)
 
 
 def _draw_standings(sight: Sight, rows: list[Row], family: Family) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.paired import compare
 from nmerge_core.runs.operations import QUESTIONS
+from pages.shared.asking import content_of
 from pages.shared.quick_asking import Memory, Sight
 from pages.shared.quick_board import BEST, MERGE, Row, Scored, finished, next_to_score, points_of, standings, table
 from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
@@ -150,18 +152,22 @@ def page(file: str, recipe: str) -> None:
 
     from nmerge_core.family import load_family
     from nmerge_core.merging.recipe.reading import load_recipe
-    from pages.shared.quick_score import draw_quick_scores, finished_scores
+    from pages.shared.quick_score import draw_quick_scores
 
-    draw_quick_scores(load_recipe(recipe), load_family(file))
-    st.json(finished_scores(load_recipe(recipe)))
+    st.json(draw_quick_scores(load_recipe(recipe), load_family(file)))
 
 
 def test_the_page_draws_what_came(made: Any, cache: Path, tmp_path: Path) -> None:
     text = f"base: {made.base}\nmodels: {{math: {made.math}, code: {made.code}}}\ntasks: [{made.task}]\n"
-    (tmp_path / "mine.yaml").write_text(text + f"corpus: {made.corpus}\n")
+    copytree(made.corpus, tmp_path / "corpus")
+    (tmp_path / "mine.yaml").write_text(f"{text}corpus: corpus\n")
     app = AppTest.from_function(page, args=(str(tmp_path / "mine.yaml"), str(made.recipe)), default_timeout=60).run()
     assert not app.exception and [each.value for each in app.caption] == ["Reading the problems."]
-    memory, sight = app.session_state["quick_memory"], app.session_state["quick_sight"]
+    recipe, models = load_recipe(made.recipe), {"base": made.base, "math": made.math, "code": made.code}
+    prints = {name: content_of(reference) for name, reference in models.items()}
+    sight = Sight(recipe.content, models, {**prints, MERGE: (recipe.yaml, *prints.values())}, 20, (made.task,))
+    memory = app.session_state["quick_memory"]
+    assert app.json[0].value == "{}"
     while memory.unfinished(sight):
         memory.advance(sight, ask)
     app.run()
@@ -176,6 +182,9 @@ def test_the_page_draws_what_came(made: Any, cache: Path, tmp_path: Path) -> Non
     assert not app.info and not memory.failed
     app.segmented_control(key="quick_on").set_value("Held-out texts").run()
     assert [each.value for each in app.caption] == ["Reading the problems."]
+    (tmp_path / "corpus").rename(tmp_path / "elsewhere")
+    app.run()
+    assert not app.exception and "no such corpus" in app.info[0].value
 
 
 def test_a_link_does_not_switch_generated_code_on(made: Any, cache: Path, tmp_path: Path) -> None:
@@ -188,6 +197,5 @@ def test_a_link_does_not_switch_generated_code_on(made: Any, cache: Path, tmp_pa
     app.run()
     assert not app.exception and app.toggle(key="quick_code").value is False
     assert "Left out: code, which would run what the models write" in app.caption[0].value
-    assert app.session_state["quick_sight"].tasks == (made.task,)
     app.toggle(key="quick_code").set_value(True).run()
-    assert app.session_state["quick_sight"].asked["run_code"] and len(app.session_state["quick_sight"].tasks) == 2
+    assert not any("Left out" in each.value for each in app.caption)
