@@ -23,6 +23,7 @@ from nmerge_core.machine import choose_device
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
 from nmerge_core.runs.kinds import KINDS
+from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,10 +185,20 @@ def extract(arguments: Namespace) -> None:
 
 
 def evaluate(arguments: Namespace) -> None:
-    """Print the scores of each model on each task."""
+    """Print the scores of each model on each task, and its loss on the held-out texts of each category of a corpus."""
+    import pandas as pd
+
     from nmerge_core import face
 
-    _give(face.evaluate(**_given("evaluate", arguments)).scores, arguments.out)
+    given, found = _given("evaluate", arguments), []
+    if not arguments.tasks and not arguments.loss:
+        raise InputError("evaluate: expected --tasks, or --loss with a corpus, found neither")
+    if arguments.tasks:
+        found.append(face.evaluate(**given).scores)
+    if arguments.loss:
+        runs_in = {name: given[name] for name in (DEVICE.name, RUN_DTYPE.name)}
+        found.append(face.loss(given["models"], arguments.loss, **runs_in).scores)
+    _give(pd.concat(found, ignore_index=True), arguments.out)
 
 
 def sweep(arguments: Namespace) -> None:

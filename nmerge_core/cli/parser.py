@@ -14,7 +14,7 @@ from nmerge_core.errors import shown
 from nmerge_core.input_parameters import Model, Several
 from nmerge_core.parameters import Choice, Flag, Numbers, Parameter
 from nmerge_core.runs.kinds import KINDS, RECIPE, SWEEP
-from nmerge_core.settings import DEVICE, FINE_TUNES, MARGIN, MODEL, MODELS, TOP_K
+from nmerge_core.settings import CORPUS, DEVICE, FINE_TUNES, MARGIN, MODEL, MODELS, TASKS, TOP_K
 from nmerge_core.version import __version__
 
 _LONGEST_NAME, _LONGEST_PATH = 200, 2000  # bytes; Linux' own bounds leave room for the names of unfinished files
@@ -110,7 +110,14 @@ def build_parser() -> argparse.ArgumentParser:
     extract = add_run("extract", commands.extract)
     extract.add_argument("out", type=_path, metavar="OUT", help="the adapter's folder; must be new")
 
-    _out(add_run("evaluate", commands.evaluate))
+    evaluate = add("evaluate", commands.evaluate, KINDS["evaluate"].help)
+    for parameter in KINDS["evaluate"].parameters:
+        _argument(evaluate, parameter.with_(required=False) if parameter == TASKS else parameter)
+    about = (
+        "Also the loss on the held-out texts of each category of this corpus; in place of tasks where there are none."
+    )
+    _argument(evaluate, CORPUS.with_(name="loss", required=False, help=about))
+    _out(evaluate)
 
     sweep = add_run("sweep", commands.sweep)
     sweep.add_argument("out", type=_path, metavar="OUT", help="the folder to write, or one to go on with")

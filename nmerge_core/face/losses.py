@@ -50,6 +50,16 @@ class Losses:
             )
         return pd.DataFrame(rows)
 
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The losses as scores are: model, task (the category), metric (loss), value, stderr, samples, run_dtype."""
+        rows = [
+            {"model": model, "task": category, "metric": "loss", "value": own["loss"].mean()}
+            | {"stderr": own["loss"].sem(), "samples": len(own), "run_dtype": own["run_dtype"].iloc[0]}
+            for (model, category), own in self.texts.groupby(["model", "category"], sort=False)
+        ]
+        return pd.DataFrame(rows)
+
     def compare(self, baseline: str = BASE) -> pd.DataFrame:
         """Compare every model with one of them, text by text.
 

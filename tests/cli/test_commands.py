@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 
+import nmerge_core as nm
 from nmerge_core.cli import main
 
 
@@ -153,6 +154,21 @@ def test_evaluate(family, tmp_path, capsys):
     assert list(found.columns) == ["model", "task", "metric", "value", "stderr", "samples", "run_dtype"]
     assert list(found["model"]) == ["base", "math"] and set(found["samples"]) == {3}
     assert "bits_per_byte" in capsys.readouterr().out
+
+
+def test_evaluate_by_held_out_texts(family, tmp_path, capsys):
+    out, corpus = tmp_path / "scores.csv", f"{family.corpus}[:-3]"
+    assert main(["evaluate", family.base, family.math, "--loss", corpus, "--out", str(out)]) == 0
+    alone = pd.read_csv(out)
+    assert list(alone["model"]) == ["base"] * 3 + ["math"] * 3 and set(alone["metric"]) == {"loss"}
+    texts = nm.loss(family.math, corpus, progress=False).texts.query("category == 'code'")["loss"]
+    assert alone["value"][4] == pytest.approx(texts.mean())
+    assert alone["stderr"][4] == pytest.approx(texts.std() / 3**0.5)
+    assert main(["evaluate", family.base, "--tasks", family.task, "--loss", corpus, "--out", str(out)]) == 0
+    assert list(pd.read_csv(out)["metric"]) == ["bits_per_byte", *["loss"] * 3]
+    capsys.readouterr()
+    assert main(["evaluate", family.base]) == 2
+    assert "expected --tasks, or --loss with a corpus, found neither" in capsys.readouterr().err
 
 
 def test_paths_may_start_at_the_users_folder(family, tmp_path, monkeypatch):
