@@ -14,7 +14,7 @@ from nmerge_core.evaluation.loss import text_losses
 from nmerge_core.evaluation.scores import Evaluator
 from nmerge_core.held_out import held_out
 from nmerge_core.loading import LanguageModel
-from nmerge_core.progress import silent
+from nmerge_core.progress import Progress
 
 # How a metric is made of its problems, the best liked first, where one problem alone has a score too. A mean of
 # perplexities is mostly that of its worst text.
@@ -56,7 +56,7 @@ class Problems:
     metric: str
     higher_is_better: bool
     count: int
-    score: Callable[[LanguageModel, int, int], tuple[list[float], list[int]]]
+    score: Callable[[LanguageModel, int, int, Progress], tuple[list[float], list[int]]]
     said: str = ""
 
 
@@ -77,8 +77,10 @@ def _of_task(source: Source) -> tuple[Problems, ...]:
         task = evaluator.task(name)
         metric, of_one = _metric(name, task.aggregation())
 
-        def score(language_model: LanguageModel, start: int, stop: int) -> tuple[list[float], list[int]]:
-            answered = evaluator.answered(language_model, name, range(start, stop), silent)
+        def score(
+            language_model: LanguageModel, start: int, stop: int, progress: Progress
+        ) -> tuple[list[float], list[int]]:
+            answered = evaluator.answered(language_model, name, range(start, stop), progress)
             values = [float(of_one([each[metric]])) for each in answered]
             if not all(map(math.isfinite, values)):
                 raise InputError(f"{language_model.label} on {name}: its {metric} is not finite ({values})")
@@ -109,8 +111,10 @@ def _of_corpus(source: Source) -> tuple[Problems, ...]:
     def problems(category: str) -> Problems:
         texts = [each.text for each in corpus.exemplars if each.category == category]
 
-        def score(language_model: LanguageModel, start: int, stop: int) -> tuple[list[float], list[int]]:
-            losses = text_losses(language_model, texts[start:stop])
+        def score(
+            language_model: LanguageModel, start: int, stop: int, progress: Progress
+        ) -> tuple[list[float], list[int]]:
+            losses = text_losses(language_model, texts[start:stop], progress=progress)
             return [each.nats for each in losses], [each.tokens for each in losses]
 
         return Problems(category, "loss", False, len(texts), score, found.said)

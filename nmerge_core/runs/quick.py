@@ -15,6 +15,7 @@ from nmerge_core.kept_files import Damaged, digest, read_object, write_json
 from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import choose_device
 from nmerge_core.number_format import choose_format
+from nmerge_core.runs.answering import heed
 from nmerge_core.runs.models import LoadedModels
 
 STEP = 5  # problems that are scored at a time: some tenths of a second where the model is small
@@ -51,7 +52,7 @@ def scores(
 ) -> dict[str, Any]:
     """Score a model on a few problems of a row from `start`, before `stop`."""
     problems = scored(open_problems(Source(**source)), name)
-    values, tokens = problems.score(language_model, start, min(start + STEP, stop))
+    values, tokens = problems.score(language_model, start, min(start + STEP, stop), heed)
     return {"values": values, "tokens": tokens, "run_dtype": language_model.run_dtype}
 
 

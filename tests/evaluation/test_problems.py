@@ -10,6 +10,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.evaluation import evaluate
 from nmerge_core.evaluation.problems import Problems, Source, open_problems
 from nmerge_core.loading import load_model
+from nmerge_core.progress import silent
 from tests.evaluation.test_tasks import SUMS, write_task
 from tests.tiny import tiny_model
 
@@ -21,7 +22,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def in_slices(problems: Problems, model: str) -> list[float]:
     loaded = load_model(model, "cpu")
-    parts = [problems.score(loaded, start, min(start + 4, problems.count)) for start in range(0, problems.count, 4)]
+    starts = range(0, problems.count, 4)
+    parts = [problems.score(loaded, start, min(start + 4, problems.count), silent) for start in starts]
     assert all(tokens == [] for _, tokens in parts)
     return [value for values, _ in parts for value in values]
 

@@ -10,7 +10,9 @@ from nmerge_core.evaluation import evaluate
 from nmerge_core.evaluation.loss import held_out_losses
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.runs.answering import _wanted
 from nmerge_core.runs.operations import _MODELS, QUESTIONS
+from nmerge_core.runs.questions import Superseded
 from tests.evaluation.test_scores import write
 from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
 from tests.runs.test_live import content
@@ -93,3 +95,16 @@ def test_what_cannot_be_scored_says_why_and_leaves_the_rest(cache, family, tmp_p
     assert "no such file" in rows[3]["lacks"]
     with pytest.raises(InputError, match="code: expected one of plain"):
         ask({**rows[1], "name": "code"}, 0, 1, model=family.base)
+
+
+@pytest.mark.parametrize("what", ["task", "corpus"])
+def test_scoring_ends_where_nobody_waits_for_it(family, cache, what) -> None:
+    asked = {"tasks": [family.task]} if what == "task" else {"corpus": family.corpus}
+    row, *_ = QUESTIONS["problems"](**asked)
+    told = _wanted.set(lambda: False)
+    try:
+        with pytest.raises(Superseded):
+            ask(row, 0, 1, model=family.math)
+    finally:
+        _wanted.reset(told)
+    assert len(ask(row, 0, 1, model=family.math)["values"]) == 1
