@@ -102,7 +102,11 @@ def test_two_candidates_are_compared(open_page: OpenPage, log: CandidateLog) -> 
     scale(app, 0.5)
     for number, answer in ((1, "a b"), (2, "a c")):
         log.learn(number, "answers", {"?": answer})
+        known = {"metric": "exact_match", "value": number / 10, "low": 0.0, "high": 0.5, "problems": 20}
+        log.learn(number, "scores", {"math · exact_match": known})
     app.run()
+    told = [text.value for text in app.markdown]
+    assert any("math 10.0 % (0.0 % to 50.0 %)" in text.replace("\\", "") for text in told), told
     assert (app.selectbox(key="merge_from").value, app.selectbox(key="merge_to").value) == (1, 2)
     assert any(r"| λ | 1 | 0\.5 |" in text.value for text in app.markdown)
     drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
