@@ -44,6 +44,13 @@ MARGIN = Number(
     unit="votes",
     help="Votes a category must be ahead by, else the neuron is General (m).",
 )
+GROUPING = Choice(
+    name="grouping",
+    default="functional",
+    help="Group neurons by what they do, or at random with the same sizes per layer (the control of Table 4).",
+    choices=("functional", "random"),
+)
+GROUPS = Names(name="groups", help="Categories whose neurons get coefficients of their own; none by default.")
 MAX_LENGTH = Number(
     name="max_length", default=512, low=1, step=1, whole=True, unit="tokens", help="Tokens of a text that are read."
 )

@@ -15,6 +15,7 @@ from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
 from nmerge_core.merging.loop import merge_rows, tensor_values
 from nmerge_core.merging.plan.candidate import as_matrix, load_candidate, put_rows
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.kept import Kept, StandIn, nothing_kept
 from nmerge_core.merging.plan.opened import Opened, open_recipe, reopen
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
@@ -69,12 +70,16 @@ def hold_family(recipe: Recipe, device: str = "auto", progress: Progress = silen
 
 @dataclass(frozen=True)
 class Followed:
-    """What a live merge did to follow its recipe: tensors merged anew, of how many, and seconds."""
+    """What a live merge did to follow its recipe: tensors merged anew, of how many, and seconds.
+
+    While `stand_ins` take the place of what it should be merged by, it is provisional.
+    """
 
     tensors: int
     of: int
     seconds: float
     prepared: Prepared
+    stand_ins: tuple[StandIn, ...] = ()
 
 
 class LiveMerge:
@@ -107,8 +112,10 @@ class LiveMerge:
         found = as_matrix(self._candidate.weights[rows.name], matrix)[rows.start : rows.stop]
         return found.to(self._candidate.rounded[rows.name])
 
-    def follow(self, recipe: Recipe, progress: Progress = silent) -> Followed:
+    def follow(self, recipe: Recipe, progress: Progress = silent, kept: Kept = nothing_kept) -> Followed:
         """Make the weights those of a recipe of the same models, by merging the tensors for which it says otherwise.
+
+        What it has to measure first it takes from where `kept` finds it.
 
         Raises:
             InputError: the recipe is of other models or another dtype, its parameters do not fit, or an entry of the
@@ -119,7 +126,9 @@ class LiveMerge:
             raise InputError(f"a live merge: expected the dtype {self.recipe.dtype}, found {recipe.dtype}")
         opened = self.family.reopen(recipe)
         method, stream, names = recipe.method, opened.stream, self.family.names
-        prepared = method.facts(_Context(recipe, stream, names, progress, known=self.family.known), recipe.values())
+        prepared = method.facts(
+            _Context(recipe, stream, names, progress, kept=kept, known=self.family.known), recipe.values()
+        )
         values = tensor_values(recipe, stream.donor.architecture, names)
         found = digest_of(prepared)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.plan.neurons import check_neurons, neuron_categories
+from nmerge_core.merging.plan.neurons import GENERAL, check_neurons, classified, group_neurons, neurons_of
 from nmerge_core.merging.plan.parts import Part, found_by, make_part, part_name, solved_parts
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared, Result
@@ -35,13 +33,8 @@ from nmerge_core.merging.recipe.shared_parameters import (
     WEIGHT,
 )
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Choice
-from nmerge_core.settings import MARGIN, TOP_K
+from nmerge_core.settings import GROUPING, MARGIN, TOP_K
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-GENERAL = "general"
 _DROP, _OWN = "drop", "own"
 _DARE = {"dare": "dare_linear"}  # what the paper calls it
 
@@ -113,7 +106,9 @@ def check(context: Context, values: Values) -> None:
 def prepare(context: Context, values: Values) -> Prepared:
     """Group the base's neurons, and prepare every method that a group or the rest is merged with."""
     tasks = context.task_categories(values)
-    frame = _neurons(context, values, tasks)
+    voting = {name: values.shared[name] for name in ("top_k", "margin", "grouping")}
+    with classified(context, values) as folder:
+        frame = group_neurons(folder, context.stream.donor, tasks, **voting, seed=values.shared["seed"])
     categories = (GENERAL, *tasks)
     indices = {name: index for index, name in enumerate(categories)}
     groups = {
@@ -130,15 +125,8 @@ def prepare(context: Context, values: Values) -> Prepared:
         if name in (_DROP, _OWN) or name in parts:
             continue
         part = make_part(parameter, choice, values, _FOR_PARTS)
-        grouped = {
-            layer: {
-                category: (ids == index).nonzero().flatten().numpy()
-                for category, index in indices.items()
-                if choices[category] == name
-            }
-            for layer, ids in groups.items()
-        }
-        inside = context.with_groups(grouped).inside(place, parameter.own(choice))
+        grouped = neurons_of(frame, [category for category in categories if choices[category] == name])
+        inside = context.with_groups(grouped, {"neurons": str(folder), **voting}).inside(place, parameter.own(choice))
         prepared = part.method.facts(inside, part.values)
         parts[name] = Part(part.method, part.values, prepared)
     plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, parts)
@@ -152,24 +140,6 @@ def prepare(context: Context, values: Values) -> Prepared:
     written = [(_OTHERS, values.shared["others"]), (_GENERAL, values.shared["general"]), (_SPECIFIC, specific)]
     solved |= solved_parts(written, parts, _FOR_PARTS)
     return Prepared(plan, solved=solved, report=report, results=results, categories=frame)
-
-
-def _neurons(context: Context, values: Values, tasks: Sequence[str]) -> pd.DataFrame:
-    """Return layer, neuron and category of the base's neurons, each category General's or one of the tasks'."""
-    frame = neuron_categories(context, values)
-    known = sorted(frame["category"].unique())
-    if strange := [task for task in tasks if task not in known]:
-        raise context.wrong("models[].parameters.category", f"categories of neurons ({', '.join(known)})", strange)
-    # The categories of tasks that are not merged fold into General (§4.1).
-    frame = frame.assign(category=frame["category"].where(frame["category"].isin(tasks), GENERAL))
-    return _shuffled(frame, values.shared["seed"]) if values.shared["grouping"] == "random" else frame
-
-
-def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Give the same number of neurons of each layer to each category, at random (the control of Table 4)."""
-    order = np.random.default_rng(seed)
-    shuffled = frame.groupby("layer")["category"].transform(lambda layer: order.permutation(layer.to_numpy()))
-    return frame.assign(category=shuffled)
 
 
 def _of_category(specific: Any, category: str) -> Any:
@@ -226,12 +196,7 @@ def needs(stream: Stream, values: Values) -> Needs:
             default=None,
             help="Votes m a category must be ahead by, else the neuron is General (the folder's if unset).",
         ),
-        Choice(
-            name="grouping",
-            default="functional",
-            help="Group neurons by what they do, or at random with the same sizes per layer (the control of Table 4).",
-            choices=("functional", "random"),
-        ),
+        GROUPING,
         _GENERAL,
         _SPECIFIC,
         _OTHERS,
