@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmerge_core.merging.plan.kept import NotMeasured
 from nmerge_core.progress import Progress
 from nmerge_core.runs.kept import finished_results, needs_of, provisional
 from nmerge_core.runs.memory import free_memory, memory_needed

@@ -35,7 +35,7 @@ def neuronmerge(family, **parameters: Any) -> dict[str, Any]:
 
 
 def ask(recipe: dict[str, Any]) -> dict[str, Any]:
-    return QUESTIONS["live"](recipe=recipe, prompt="2 + 2", max_new_tokens=2)
+    return QUESTIONS["live"](recipe=recipe, prompt="2 + 2", more=2)
 
 
 def measured(needs: list[dict[str, Any]]) -> list[str]:
