@@ -16,7 +16,6 @@ from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.merging.plan.opened import Opened, open_recipe
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
-from nmerge_core.merging.recipe.registry import digest_of
 from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.process_group import ProcessGroup, process_group
 from nmerge_core.merging.write.report import Report, describe, source
@@ -109,5 +108,5 @@ def _identity(opened: Opened, prepared: Prepared) -> str:
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
     times = sorted(opened.stamps.values())  # fingerprints sample large files
     device = kind_of(opened.stream.device)
-    content = json.dumps([device, full.resolved(prepared).yaml, read, times, digest_of(prepared), tokens])
+    content = json.dumps([device, full.resolved(prepared).yaml, read, times, prepared.digest, tokens])
     return hashlib.sha256(content.encode()).hexdigest()

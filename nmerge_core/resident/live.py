@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
+from nmerge_core.merging.compute.block import place_of
 from nmerge_core.merging.compute.order_statistics import Magnitudes
 from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
 from nmerge_core.merging.loop import merge_rows, tensor_values
@@ -19,7 +20,6 @@ from nmerge_core.merging.plan.kept import Kept, StandIn, nothing_kept
 from nmerge_core.merging.plan.opened import Opened, open_recipe, reopen
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
-from nmerge_core.merging.recipe.registry import digest_of
 from nmerge_core.number_format import AUTO
 from nmerge_core.parallel import in_order
 from nmerge_core.progress import Progress, silent
@@ -130,11 +130,10 @@ class LiveMerge:
             _Context(recipe, stream, names, progress, kept=kept, known=self.family.known), recipe.values()
         )
         values = tensor_values(recipe, stream.donor.architecture, names)
-        found = digest_of(prepared)
 
         def made_by(name: str) -> Any:
-            how = method.rule(name, values[name], prepared) if method.rule else (method.name, values[name], found)
-            return stream.differences, how
+            place = place_of(stream.donor.architecture, name)
+            return stream.differences, method.decided_by(place, values[name], prepared)
 
         wanted = {name: made_by(name) for name in names}
         changed = [name for name in names if name not in self._made or self._made[name] != wanted[name]]

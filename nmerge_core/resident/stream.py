@@ -1,8 +1,9 @@
 """The stream of a family whose weights were read once and stay in memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,10 @@ class ResidentStream(Stream):
 
     bits: Mapping[str, Sequence[RawBits]] = field(default_factory=dict)
     matrices: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[type[Stream], tuple[Any, ...]]:
+        """Travel as the stream that it was read from: its files tell what it holds."""
+        return Stream, tuple(getattr(self, each.name) for each in fields(Stream))
 
     @property
     def bytes(self) -> int:

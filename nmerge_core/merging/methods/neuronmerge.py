@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.neurons import GENERAL, check_neurons, classified, group_neurons, neurons_of
@@ -142,6 +144,20 @@ def prepare(context: Context, values: Values) -> Prepared:
     return Prepared(plan, solved=solved, report=report, results=results, categories=frame)
 
 
+def decides(place: Place, values: Values, prepared: Prepared) -> Any:
+    """Tell a tensor's groups and what each of them is merged by; of a tensor that is no neuron's what `others` does."""
+    plan: Plan = prepared.data
+    if not place.of_neurons or place.layer is None:
+        return plan.parts[plan.others].decided_by(place)
+    groups = plan.groups[place.layer].numpy()
+    present = [plan.categories[index] for index in np.unique(groups)]
+    by: list[Any] = []
+    for category in present:
+        part = plan.parts.get(plan.choices[category])
+        by.append(part.decided_by(place.for_group(category)) if part else plan.choices[category])
+    return groups.tobytes(), plan.own, by
+
+
 def _of_category(specific: Any, category: str) -> Any:
     """Return what becomes of a category's neurons, of a choice for all or for each; those left out are dropped."""
     return specific.get(category, _DROP) if _SPECIFIC.is_by_category(specific) else specific
@@ -205,6 +221,7 @@ def needs(stream: Stream, values: Values) -> Needs:
     results=[
         Result("groups", "Neurons of each category by layer", "table"),
     ],
+    decides=decides,
     check=check,
     prepare=prepare,
     whole=lambda values: any(part.method.whole(part.values) for part in _used(values)),
