@@ -146,6 +146,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.TOP_K.with_(default=None),
                 settings.MARGIN.with_(default=None),
                 settings.GROUPING,
+                settings.LISTS,
                 settings.GROUPS,
                 settings.SAMPLES,
                 *_SHARED,

@@ -64,6 +64,10 @@ def test_coefficients_are_solved_by_a_run_and_those_of_other_groups_stand_in_mea
     assert measured(regrouped["needs"]) == ["coefficients"]
     assert "needs" not in ask(second)
     assert_as_merged(second, tmp_path / "second")
+    third = neuronmerge(family, margin=3, lists={"loud": [[0, 1], [1, 2]]}, specific={"loud": "merge"})
+    assert measured(ask(third)["needs"]) == ["coefficients"]  # nothing stands in for a group that none had
+    assert "needs" not in ask(third)
+    assert_as_merged(third, tmp_path / "third")
 
 
 def test_only_what_decides_coefficients_has_them_solved_anew(family) -> None:

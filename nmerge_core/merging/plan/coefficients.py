@@ -1,8 +1,8 @@
 """SubModule Linearity's coefficients as a run solves them: of the base's neuron groups where it names some."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.merging.plan.neurons import group_neurons, neurons_of
@@ -22,6 +22,7 @@ def solve_coefficients(
     top_k: int | None = None,
     margin: int | None = None,
     grouping: str = "functional",
+    lists: Mapping[str, Any] | None = None,
     groups: Sequence[str] | None = None,
     samples: int,
     seed: int,
@@ -39,6 +40,7 @@ def solve_coefficients(
         top_k: texts that vote on a neuron; the folder's own if None.
         margin: votes a category must be ahead by; the folder's own if None.
         grouping: functional, or random with the same sizes.
+        lists: neurons that are groups of their own, by name.
         groups: the groups that get coefficients of their own; none if None.
         samples: texts per category.
         seed: of the draws.
@@ -52,9 +54,8 @@ def solve_coefficients(
 
     found = None
     if groups and neurons:
-        frame = group_neurons(
-            Path(neurons), open_checkpoint(base), categories, top_k=top_k, margin=margin, grouping=grouping, seed=seed
-        )
+        voting: dict[str, Any] = {"top_k": top_k, "margin": margin, "grouping": grouping, "lists": lists}
+        frame = group_neurons(Path(neurons), open_checkpoint(base), categories, **voting, seed=seed)
         found = neurons_of(frame, groups)
     return solve(
         base, models, corpus, categories, groups=found, samples=samples, seed=seed, device=device, progress=progress

@@ -1,6 +1,6 @@
 """The categories of the base's neurons that a merge goes by: read from a classification, or classified on the way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_parquet
 from nmerge_core.merging.plan.context import Context, Groups
 from nmerge_core.merging.plan.kept import Measurement
+from nmerge_core.merging.plan.neuron_lists import read_lists, with_lists
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.settings import TOP_K
 
@@ -82,18 +83,21 @@ def group_neurons(
     top_k: int | None,
     margin: int | None,
     grouping: str,
+    lists: Mapping[str, Any] | None,
     seed: int,
 ) -> "pd.DataFrame":
-    """Return layer, neuron and category of the base's neurons, each category General's or one of the tasks'.
+    """Return layer, neuron and category of the base's neurons: General's, one of the tasks' or a list's name.
 
-    The categories of tasks that are not merged fold into General (§4.1).
+    The categories of tasks that are not merged fold into General (§4.1); the neurons of a list leave theirs.
 
     Raises:
-        InputError: the folder is of another model, or cannot vote again as `top_k` and `margin` say.
+        InputError: the folder is of another model, or cannot vote again as `top_k` and `margin` say, or a list has
+            neurons that are not there.
     """
     frame = _checked(base, _categories(folder, top_k, margin), str(folder))
     frame = frame.assign(category=frame["category"].where(frame["category"].isin([*tasks]), GENERAL))
-    return _shuffled(frame, seed) if grouping == "random" else frame
+    frame = _shuffled(frame, seed) if grouping == "random" else frame
+    return with_lists(frame, read_lists(lists, base.architecture)) if lists else frame
 
 
 def neurons_of(frame: "pd.DataFrame", groups: Sequence[str]) -> Groups:
