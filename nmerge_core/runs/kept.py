@@ -1,17 +1,17 @@
 """What finished runs have measured, for merges to go by, and what stands in for it while a run goes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured, StandIn
-from nmerge_core.runs.client import lookup
 from nmerge_core.runs.durations import seconds_of
-from nmerge_core.runs.folder import Run, list_runs
-from nmerge_core.runs.request import Request, resolve
+from nmerge_core.runs.folder import Run, find, list_runs
+from nmerge_core.runs.request import Request, check_unchanged, resolve
 
+_GROUPED = {"neurons", "top_k", "margin", "grouping", "lists"}  # what tells which neurons are in which group
 # What two measurements of a kind have in common where one may stand in for the other for a moment.
 _ALIKE: Mapping[str, tuple[str, ...]] = {"coefficients": ("base", "models"), "statistics": ("model", "kind")}
 
@@ -23,10 +23,13 @@ def finished_results(measurements: Sequence[Measurement]) -> list[Path | None]:
 
 def _finished(measurement: Measurement) -> Path | None:
     try:
-        run = lookup(measurement.kind, measurement.parameters)
+        request = resolve(cache_root(), measurement.kind, measurement.parameters)
     except InputError:  # it reads what the merge itself has just made, or what is wrong, which the merge tells
         return None
-    return run.results if run is not None and run.status().state == "done" else None
+    run = find(cache_root(), request.id)
+    if run is None or run.status().state != "done":
+        run = _newest(request, _contains)
+    return run and run.results
 
 
 class FinishedOrAlike:
@@ -44,7 +47,7 @@ class FinishedOrAlike:
             if found[index] is not None:
                 continue
             request = resolve(cache_root(), measurement.kind, measurement.parameters)
-            if alike := _newest_alike(request):
+            if alike := _newest(request, _is_alike):
                 self.stand_ins.append(StandIn(measurement, _otherwise(alike, request)))
                 found[index] = alike.results
             else:
@@ -71,12 +74,29 @@ def provisional(stand_ins: Sequence[StandIn]) -> dict[str, Any]:
     }
 
 
-def _newest_alike(request: Request) -> Run | None:
-    """Return the newest finished run whose results can stand in for those of a request."""
+def _newest(request: Request, fits: Callable[[Run, Request], bool]) -> Run | None:
+    """Return the newest finished run of a request's kind that fits it."""
     for run in list_runs(cache_root()):
-        if run.kind == request.kind and _is_alike(run, request) and run.status().state == "done":
+        if run.kind == request.kind and fits(run, request) and run.status().state == "done":
             return run
     return None
+
+
+def _contains(run: Run, request: Request) -> bool:
+    """Whether a run has solved the coefficients that are asked for among others: each part's are its own alone."""
+    if request.kind != "coefficients" or not _groups(request) <= _groups(run):
+        return False
+    decide = request.parameters.keys() - {"groups"} - (set() if _groups(request) else _GROUPED)
+    return all(run.parameters.get(name) == request.parameters[name] for name in decide) and _is_current(run)
+
+
+def _is_current(run: Run) -> bool:
+    """Whether what a run has read, and what computes it, are as they were."""
+    try:
+        check_unchanged(run)
+    except InputError:
+        return False
+    return True
 
 
 def _is_alike(run: Run, request: Request) -> bool:
@@ -86,13 +106,19 @@ def _is_alike(run: Run, request: Request) -> bool:
         models = [asked] if isinstance(asked, str) else asked
         if run.parameters[name] != asked or any(run.inputs.get(m) != request.inputs.get(m) for m in models):
             return False
-    asked_groups, groups = (set(each.get("groups") or ()) for each in (request.parameters, run.parameters))
-    return request.kind in _ALIKE and asked_groups <= groups
+    return request.kind in _ALIKE and _groups(request) <= _groups(run)
+
+
+def _groups(of: Run | Request) -> set[str]:
+    return set(of.parameters.get("groups") or ())
 
 
 def _otherwise(run: Run, request: Request) -> str:
     """Say what a run was asked otherwise than a request."""
-    other = {name: value for name, value in run.parameters.items() if value != request.parameters[name]}
+    said = request.parameters.keys() - {"groups"} - (set() if _groups(request) else _GROUPED)
+    other = {
+        name: value for name, value in run.parameters.items() if name in said and value != request.parameters[name]
+    }
     told = ", ".join(
         f"{name.replace('_', ' ')} {'unset' if value is None else value if isinstance(value, str) else shown(value)}"
         for name, value in other.items()

@@ -70,13 +70,17 @@ def test_coefficients_are_solved_by_a_run_and_those_of_other_groups_stand_in_mea
     assert_as_merged(third, tmp_path / "third")
 
 
-def test_only_what_decides_coefficients_has_them_solved_anew(family) -> None:
+def test_only_what_decides_coefficients_has_them_solved_anew(family, tmp_path: Path) -> None:
+    whole = content(family, "sublin", calibration=family.corpus, samples=3)
+    assert "needs" not in ask(whole)  # as they are among those of groups, which were solved above
+    assert_as_merged(whole, tmp_path / "whole")
     alone = content(family, "sublin", calibration=family.corpus, samples=2)
     measured(ask(alone)["needs"])
     assert "needs" not in ask(alone)
     assert "needs" not in ask(neuronmerge(family, samples=2, general="task_arithmetic"))  # they are of no group
     assert "needs" not in ask(neuronmerge(family, samples=2, general="ties", density=0.3, margin=4))
-    assert "needs" in ask(neuronmerge(family, samples=2))
+    asked = ask(neuronmerge(family, samples=2, margin=3))
+    assert asked["provisional"].endswith("samples 3") and len(asked["needs"]) == 1
     asked = ask(content(family, "sublin", calibration=family.corpus, samples=4))
     assert asked["provisional"] == "coefficients measured with samples 2" and len(asked["needs"]) == 1
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -22,12 +24,13 @@ class StandIn:
     told: str
 
 
-class NotMeasured(Exception):
-    """A merge that may not measure itself lacks these, all of which are runs."""
+class NotMeasured(InputError):
+    """A merge that measures nothing itself lacks what these runs measure."""
 
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         """Name the runs."""
-        super().__init__(f"not measured yet: {', '.join(each.kind for each in measurements)}")
+        kinds = ", ".join(dict.fromkeys(each.kind for each in measurements))
+        super().__init__(f"expected finished runs that this merge goes by, found none ({kinds}); start them first")
         self.measurements = tuple(measurements)
 
 
