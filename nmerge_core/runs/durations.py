@@ -28,10 +28,10 @@ def seconds_of(measurement: Measurement) -> float:
     """
     parameters = measurement.parameters
     if measurement.kind == "merge":  # of a method that searches
-        from nmerge_core.merging.engine import load
         from nmerge_core.merging.plan.estimate import estimate
+        from nmerge_core.merging.recipe.reading import load_recipe
 
-        return estimate(load(parameters["recipe"]), cache_root()).seconds
+        return estimate(load_recipe(parameters["recipe"]), cache_root()).seconds
     return _START + _operations(measurement.kind, parameters) / _speed(measurement)
 
 

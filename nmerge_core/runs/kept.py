@@ -29,7 +29,7 @@ def _finished(measurement: Measurement) -> Path | None:
     run = find(cache_root(), request.id)
     if run is None or run.status().state != "done":
         run = _newest(request, _contains)
-    return run and run.results
+    return run.results if run else None
 
 
 class FinishedOrAlike:

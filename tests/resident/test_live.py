@@ -120,21 +120,20 @@ def test_a_choice_of_neuronmerge_touches_the_tensors_of_its_neurons_alone(
 ) -> None:
     solved = {layer: {**parts, "general": [0.5, 0.5]} for layer, parts in ALPHA.items()}
     another = {**solved, "1": {**solved["1"], "general": [0.5, 0.75]}}
-    told = {"neurons": grouped(tmp_path / "neurons"), "coefficients": solved, "lambda": 0.5}
+    told: dict[str, Any] = {"neurons": grouped(tmp_path / "neurons"), "coefficients": solved, "lambda": 0.5}
     plain = {**told, "general": "sublin", "others": "task_arithmetic"}
     recipe = recipe_of(made, "neuronmerge", **plain)
     live = LiveMerge(hold_family(recipe), recipe)
     assert changed(live, recipe) == list(live.family.names)
-    for number, (own, expected) in enumerate(
-        [
-            ({"coefficients": another}, NEURONS[3:]),
-            ({"specific": {"math": "own"}}, NEURONS[:3]),  # the second layer has no such neurons
-            ({"specific": {"code": {"method": "ties", "density": 0.5}}}, NEURONS),
-            ({"lambda": 0.7}, [name for name in live.family.names if name not in NEURONS]),
-            ({"neurons": grouped(tmp_path / "others", code=9)}, NEURONS),
-            ({"neurons": grouped(tmp_path / "equal")}, []),
-        ]
-    ):
+    choices: list[tuple[dict[str, Any], list[str]]] = [
+        ({"coefficients": another}, NEURONS[3:]),
+        ({"specific": {"math": "own"}}, NEURONS[:3]),  # the second layer has no such neurons
+        ({"specific": {"code": {"method": "ties", "density": 0.5}}}, NEURONS),
+        ({"lambda": 0.7}, [name for name in live.family.names if name not in NEURONS]),
+        ({"neurons": grouped(tmp_path / "others", code=9)}, NEURONS),
+        ({"neurons": grouped(tmp_path / "equal")}, []),
+    ]
+    for number, (own, expected) in enumerate(choices):
         live.follow(recipe)
         tuned = recipe_of(made, "neuronmerge", **(plain | own))
         assert changed(live, tuned) == expected
