@@ -20,6 +20,7 @@ from nmerge_core.figures import style
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
+from pages.shared.measuring import draw_needed, draw_provisional
 from pages.shared.settings import KEPT
 from pages.shared.text import shortened, verbatim
 
@@ -58,12 +59,32 @@ def member_said(reference: str, content: str, asked: dict[str, Any], said: list[
     return client.ask("speak", timeout=SECONDS, model=reference, said=said, more=more, **asked)
 
 
-@st.cache_data(max_entries=1024, show_spinner=False)
-def merge_said(
+class Unsettled(Exception):
+    """An answer that needs runs, and is another when they are done."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        """Keep the answer."""
+        super().__init__("runs are needed first")
+        self.found = found
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)  # which remembers nothing that is raised
+def _settled(
     recipe: str, fingerprints: list[str], _content: Mapping[str, Any], asked: dict[str, Any], said: list[int], more: int
 ) -> dict[str, Any]:
     """What the merge of a recipe says next; the recipe's text and its models' content say which merge it is."""
-    return client.ask("live", timeout=SECONDS, recipe=dict(_content), said=said, more=more, **asked)
+    found: dict[str, Any] = client.ask("live", timeout=SECONDS, recipe=dict(_content), said=said, more=more, **asked)
+    if "needs" in found:
+        raise Unsettled(found)
+    return found
+
+
+def merge_said(*question: Any) -> dict[str, Any]:
+    """What the merge of a recipe says next, be it for the moment, or the runs that it "needs" to say anything."""
+    try:
+        return _settled(*question)
+    except Unsettled as unsettled:
+        return unsettled.found
 
 
 def asked_of_merge(recipe: Recipe, asked: Asked) -> Callable[[list[int], int], dict[str, Any]]:
@@ -152,6 +173,11 @@ def draw_answers(recipe: Recipe, family: Family, asked: Asked, pinned: Sequence[
         except FAILURES as error:
             text.info(verbatim(error))
             return None
+        if "answer" not in found:
+            text.info("The merge goes by what its models do on texts, which is measured once.")
+            draw_needed(found["needs"])
+            return None
+        draw_provisional(found)
     boxes = _abreast(len(pinned) + len([*family.members]))
     for candidate in pinned:
         _pinned_box(next(boxes), candidate, asked, found["answer"])
@@ -168,11 +194,13 @@ def listen(
     place: DeltaGenerator,
     following: DeltaGenerator | None = None,
 ) -> dict[str, Any]:
-    """Show an answer as it grows; return the first part's facts with the whole of it."""
+    """Show an answer as it grows; return the first part's facts with the whole of it, or what it "needs" first."""
     found: dict[str, Any] = {"tokens": [], "ended": False}
     first: dict[str, Any] = {}
     while not found["ended"] and len(found["tokens"]) < asked.length:
         found = part(found["tokens"], min(PART, asked.length - len(found["tokens"])))
+        if "answer" not in found:
+            return found
         if following is not None and not first:
             next_ones = ", ".join(likely(each) for each in found["next"] if each["probability"] >= SHOWN)
             following.caption(f"Next token: {next_ones}")

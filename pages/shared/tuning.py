@@ -78,7 +78,8 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
             pinned = [each for each in log.all() if each.pinned and each.number != candidate.number]
             found = draw_answers(recipe, family, asked, pinned)
             if found is not None:
-                log.learn(candidate.number, "answers", {asked.key: found["answer"]})
+                if "needs" not in found:  # else it is another answer in a moment
+                    log.learn(candidate.number, "answers", {asked.key: found["answer"]})
                 changed = f"{found['tensors']} of {found['of']} tensors merged anew in"
                 same = "This changes no weight: all tensors are as they were, after"
                 st.caption(f"{changed if found['tensors'] else same} {style.duration(found['seconds'])}.")
