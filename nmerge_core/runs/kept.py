@@ -116,11 +116,11 @@ def _groups(of: Run | Request) -> set[str]:
 def _otherwise(run: Run, request: Request) -> str:
     """Say what a run was asked otherwise than a request."""
     said = request.parameters.keys() - {"groups"} - (set() if _groups(request) else _GROUPED)
-    other = {
-        name: value for name, value in run.parameters.items() if name in said and value != request.parameters[name]
-    }
     told = ", ".join(
-        f"{name.replace('_', ' ')} {'unset' if value is None else value if isinstance(value, str) else shown(value)}"
-        for name, value in other.items()
+        f"the default {name.replace('_', ' ')}"
+        if value is None
+        else f"{name.replace('_', ' ')} {value if isinstance(value, str) else shown(value)}"
+        for name, value in run.parameters.items()
+        if name in said and value != request.parameters[name]
     )
     return f"{run.kind} measured with {told or 'inputs that have changed since'}"

@@ -39,9 +39,7 @@ def draw_needed(needs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _asked(kind: str, seconds: float) -> bool:
-    return st.button(
-        f"Measure {WHAT[kind]}", key="merge_measure", type="primary", help=f"Takes {style.roughly(seconds)}"
-    )
+    return st.button(f"Measure {WHAT[kind]} ({style.roughly(seconds)})", key="merge_measure", type="primary")
 
 
 def draw_provisional(found: Mapping[str, Any]) -> None:

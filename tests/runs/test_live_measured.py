@@ -60,7 +60,7 @@ def test_coefficients_are_solved_by_a_run_and_those_of_other_groups_stand_in_mea
     assert answered["tensors"] == answered["of"] and "needs" not in answered
     assert_as_merged(first, tmp_path / "first")
     regrouped = ask(second)
-    assert regrouped["answer"] and regrouped["provisional"] == "coefficients measured with margin unset"
+    assert regrouped["answer"] and regrouped["provisional"] == "coefficients measured with the default margin"
     assert measured(regrouped["needs"]) == ["coefficients"]
     assert "needs" not in ask(second)
     assert_as_merged(second, tmp_path / "second")
