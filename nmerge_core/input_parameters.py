@@ -133,7 +133,7 @@ class NeuronLists(Input):
 
     def parse(self, value: Any) -> Any:
         """Return the lists by name, a file as its path."""
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or "" in value:
             raise ValueError
         return {str(name): self._list(each) for name, each in value.items()}
 

@@ -9,7 +9,7 @@ from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured, StandIn
 from nmerge_core.runs.durations import seconds_of
 from nmerge_core.runs.folder import Run, find, list_runs
-from nmerge_core.runs.request import Request, check_unchanged, resolve
+from nmerge_core.runs.request import Request, check_unchanged, places_of, resolve
 
 _GROUPED = {"neurons", "top_k", "margin", "grouping", "lists"}  # what tells which neurons are in which group
 # What two measurements of a kind have in common where one may stand in for the other for a moment.
@@ -18,14 +18,17 @@ _ALIKE: Mapping[str, tuple[str, ...]] = {"coefficients": ("base", "models"), "st
 
 def finished_results(measurements: Sequence[Measurement]) -> list[Path | None]:
     """Return the results of the run of each measurement that is done; None where none is, and the merge measures."""
-    return [_finished(each) for each in measurements]
+    return [_finished_if_right(each) for each in measurements]
 
 
-def _finished(measurement: Measurement) -> Path | None:
+def _finished_if_right(measurement: Measurement) -> Path | None:
     try:
-        request = resolve(cache_root(), measurement.kind, measurement.parameters)
+        return _finished(resolve(cache_root(), measurement.kind, measurement.parameters))
     except InputError:  # it reads what the merge itself has just made, or what is wrong, which the merge tells
         return None
+
+
+def _finished(request: Request) -> Path | None:
     run = find(cache_root(), request.id)
     if run is None or run.status().state != "done":
         run = _newest(request, _contains)
@@ -40,13 +43,20 @@ class FinishedOrAlike:
         self.stand_ins: list[StandIn] = []
 
     def __call__(self, measurements: Sequence[Measurement]) -> list[Path | None]:
-        """Return the results of every measurement; raises NotMeasured where some have none, nor any like them."""
-        found = finished_results(measurements)
+        """Return the results of every measurement.
+
+        Raises:
+            InputError: what is to be measured is wrong, or not there.
+            NotMeasured: some have no results, nor has any run like them.
+        """
+        root = cache_root()
+        places = places_of(root)
+        requests = [resolve(root, each.kind, each.parameters, places) for each in measurements]
+        found = [_finished(request) for request in requests]
         missing = []
-        for index, measurement in enumerate(measurements):
+        for index, (measurement, request) in enumerate(zip(measurements, requests, strict=True)):
             if found[index] is not None:
                 continue
-            request = resolve(cache_root(), measurement.kind, measurement.parameters)
             if alike := _newest(request, _is_alike):
                 self.stand_ins.append(StandIn(measurement, _otherwise(alike, request)))
                 found[index] = alike.results

@@ -78,6 +78,7 @@ def test_what_stands_in_a_file_tells_one_run_from_another(family, tmp_path: Path
             r"'parameters.lists': expected .*\[layer, neuron\], whole numbers from 0; found \[0\]",
         ),
         ({"lists": {"loud": []}}, "expected at least one"),
+        ({"lists": {"": [[0, 1]]}}, "'parameters.lists': expected {name: "),
         ({"lists": {"loud": "none.csv"}}, "none.csv: expected a file, found none"),
         ({"lists": [[0, 1]]}, "'parameters.lists': expected {name: "),
     ],
