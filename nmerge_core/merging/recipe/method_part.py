@@ -80,7 +80,7 @@ class MethodPart(Parameter):
         own: dict[str, Any] = {"method": value["method"]}
         for name, each in self.own(value).items():
             if name not in known:
-                near = get_close_matches(name, known, 1, 0.5)
+                near = get_close_matches(str(name), known, 1, 0.5)
                 hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
                 raise InputError(f"{where}: {found.name} has no parameter '{name}'; {hint}")
             if each is not None:
