@@ -30,7 +30,7 @@ class NotMeasured(InputError):
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         """Name the runs."""
         kinds = ", ".join(dict.fromkeys(each.kind for each in measurements))
-        super().__init__(f"expected finished runs that this merge goes by, found none ({kinds}); start them first")
+        super().__init__(f"this merge goes by what is not measured yet; start the runs that measure it ({kinds})")
         self.measurements = tuple(measurements)
 
 
