@@ -36,10 +36,11 @@ def _finished(request: Request) -> Path | None:
 
 
 class FinishedOrAlike:
-    """Results of finished runs; where there are none those of the newest run that is alike, which it notes down."""
+    """Results of finished runs; if `alike`, where there are none those of the newest run like them, which it notes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alike: bool) -> None:
         """Start with nothing that stands in."""
+        self._alike = alike
         self.stand_ins: list[StandIn] = []
 
     def __call__(self, measurements: Sequence[Measurement]) -> list[Path | None]:
@@ -47,7 +48,7 @@ class FinishedOrAlike:
 
         Raises:
             InputError: what is to be measured is wrong, or not there.
-            NotMeasured: some have no results, nor has any run like them.
+            NotMeasured: some have no results, nor what may stand in for them.
         """
         root = cache_root()
         places = places_of(root)
@@ -57,7 +58,7 @@ class FinishedOrAlike:
         for index, (measurement, request) in enumerate(zip(measurements, requests, strict=True)):
             if found[index] is not None:
                 continue
-            if alike := _newest(request, _is_alike):
+            if self._alike and (alike := _newest(request, _is_alike)):
                 self.stand_ins.append(StandIn(measurement, _otherwise(alike, request)))
                 found[index] = alike.results
             else:

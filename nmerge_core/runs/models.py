@@ -85,8 +85,10 @@ class LiveMerges:
         self.lost = ""  # why families that an earlier process held are not held here
         self._read: dict[Hashable, str] = {}  # why a family was read again, until somebody is told
 
-    def follow(self, content: Mapping[str, Any]) -> "tuple[LiveMerge, Followed]":
+    def follow(self, content: Mapping[str, Any], *, provisional: bool = False) -> "tuple[LiveMerge, Followed]":
         """Return the merge of a recipe and what was merged anew for it.
+
+        A `provisional` one may go by what another run has measured; no other is the recipe's own, to be remembered by.
 
         Raises:
             InputError: the recipe is wrong or mergekit's, or its family has no room in memory.
@@ -111,7 +113,7 @@ class LiveMerges:
             _check_room(recipe, sum(checkpoint.bytes for checkpoint in checkpoints), len(checkpoints), self._left)
             self._live = (key, LiveMerge(hold_family(recipe), recipe))
             self._read[key], self.lost = self._gone.pop(key, self.lost), ""
-        live, kept = self._live[1], FinishedOrAlike()
+        live, kept = self._live[1], FinishedOrAlike(alike=provisional)
         try:
             followed = live.follow(recipe, heed, kept)
             return live, replace(followed, stand_ins=tuple(kept.stand_ins))

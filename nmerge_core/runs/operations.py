@@ -199,7 +199,7 @@ def live(
     from nmerge_core.answers import next_tokens, prompt_tokens
 
     try:
-        merged, followed = _LIVE.follow(recipe)
+        merged, followed = _LIVE.follow(recipe, provisional=True)
     except NotMeasured as error:
         return {"needs": needs_of(error.measurements)}
     loaded = merged.language_model

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.kept import NotMeasured
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs import here
 from nmerge_core.runs.operations import _LIVE, QUESTIONS
@@ -61,6 +62,8 @@ def test_coefficients_are_solved_by_a_run_and_those_of_other_groups_stand_in_mea
     assert_as_merged(first, tmp_path / "first")
     regrouped = ask(second)
     assert regrouped["answer"] and regrouped["provisional"] == "coefficients measured with the default margin"
+    with pytest.raises(NotMeasured, match="goes by what is not measured yet"):  # of what is remembered by its recipe
+        QUESTIONS["changes"](recipe=second, base=family.base)
     assert measured(regrouped["needs"]) == ["coefficients"]
     assert "needs" not in ask(second)
     assert_as_merged(second, tmp_path / "second")
