@@ -2,6 +2,7 @@
 
 import html
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -11,6 +12,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from nmerge_core.cache import cache_root
 from nmerge_core.candidates import Candidate, CandidateLog
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.corpus import load_corpus
@@ -20,7 +22,9 @@ from nmerge_core.figures import style
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
+from nmerge_core.runs.folder import list_runs
 from pages.shared.measuring import draw_needed, draw_provisional
+from pages.shared.runs import run_panel
 from pages.shared.settings import KEPT
 from pages.shared.text import shortened, verbatim
 
@@ -31,6 +35,7 @@ SHOWN = 0.001  # the least probability of a next token that is told
 SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
 FAILURES = (InputError, TimeoutError, RuntimeError)  # each a sentence for the user
 PROMPT = "merge_prompt"
+REREAD = "merge_reread"  # the key of why the models had to be read again, until that is said
 
 STYLE = """<style>
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
@@ -73,10 +78,19 @@ def _settled(
     recipe: str, fingerprints: list[str], _content: Mapping[str, Any], asked: dict[str, Any], said: list[int], more: int
 ) -> dict[str, Any]:
     """What the merge of a recipe says next; the recipe's text and its models' content say which merge it is."""
-    found: dict[str, Any] = client.ask("live", timeout=SECONDS, recipe=dict(_content), said=said, more=more, **asked)
+    found: dict[str, Any] = client.ask(
+        "live", timeout=SECONDS, session=visitor(), recipe=dict(_content), said=said, more=more, **asked
+    )
+    st.session_state[REREAD] = found.pop("reread", "") or st.session_state.get(REREAD, "")  # to be said once
     if "needs" in found:
         raise Unsettled(found)
     return found
+
+
+def visitor() -> str:
+    """Who asks: one tab of a browser, whose newer question takes the place of an older one."""
+    name: str = st.session_state.setdefault("visitor", secrets.token_hex(8))
+    return name
 
 
 def merge_said(*question: Any) -> dict[str, Any]:
@@ -172,7 +186,11 @@ def draw_answers(recipe: Recipe, family: Family, asked: Asked, pinned: Sequence[
                 found = listen(asked_of_merge(recipe, asked), asked, text, following)
         except FAILURES as error:
             text.info(verbatim(error))
+            if going := next((run for run in list_runs(cache_root()) if run.status().state == "running"), None):
+                run_panel(going)  # which draws the page again when its end leaves room
             return None
+        if reread := st.session_state.pop(REREAD, ""):
+            st.caption(f":material/info: {verbatim(reread)}")
         if "answer" not in found:
             text.info("The merge goes by what its models do on texts, which is measured once.")
             draw_needed(found["needs"])

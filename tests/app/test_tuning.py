@@ -30,7 +30,9 @@ LAMBDA = "merge_task_arithmetic_lambda"
 @pytest.fixture
 def log(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CandidateLog]:
     """The family's log, empty; questions are answered in this process, by what the worker answers them with."""
-    monkeypatch.setattr(client, "ask", lambda question, timeout=0.0, **asked: operations.QUESTIONS[question](**asked))
+    monkeypatch.setattr(
+        client, "ask", lambda question, timeout=0.0, session="", **asked: operations.QUESTIONS[question](**asked)
+    )
     remove(log_folder(tiny_cache, "tiny"))
     yield CandidateLog(tiny_cache, "tiny")
     remove(log_folder(tiny_cache, "tiny"))
