@@ -104,7 +104,7 @@ def _state(parameter: Parameter, key: str, value: Any, family: str, default: Any
     if isinstance(parameter, MethodPart):
         return _part_state(parameter, key, value, family)
     if isinstance(parameter, Number):
-        value = parameter.default if value is None else value
+        value = default if value is None else value
         if isinstance(value, list) and parameter.varies:
             return {CURVES: {key: value}}
         if isinstance(value, list | dict | tuple):

@@ -115,7 +115,11 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
     classified = finished(classification_runs(family)).get("base")
     takes_neurons = any(parameter.name == "neurons" for parameter in method.parameters)
     data: dict[str, Any] = {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
-    data |= {"neurons": str(classified.results)} if classified and takes_neurons else {"corpus": family.corpus}
+    if classified and takes_neurons:
+        voted = {name: classified.parameters[name] for name in ("top_k", "margin")}
+        data |= {"neurons": str(classified.results), **voted}
+    else:
+        data |= {"corpus": family.corpus}
     return {name: value for name, value in data.items() if value}
 
 

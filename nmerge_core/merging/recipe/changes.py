@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nmerge_core.checkpoints.reference import label
+from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
-from nmerge_core.parameters import Solved
+from nmerge_core.parameters import Solved, Text
 
 _LISTED = 4  # values of a list that are all said
 _NOT_PARAMETERS = ("Models", "Written as", "Tokenizer", "Chat template", "Seed")
@@ -60,8 +61,9 @@ def changes(before: Recipe, after: Recipe, names: Mapping[str, str]) -> list[Cha
 
 
 def told(recipe: Recipe, names: Mapping[str, str]) -> str:
-    """Name a merge by its method and all that is not at its default."""
-    own = changes(_at_defaults(recipe), recipe, names)
+    """Name a merge by its method and all that is not at its default, but what it reads beside the models."""
+    reads = {parameter.title for parameter in recipe.method.parameters if isinstance(parameter, Input | Text)}
+    own = [each for each in changes(_at_defaults(recipe), recipe, names) if each.what.partition(" of ")[0] not in reads]
     return ", ".join([recipe.method.title, *(f"{each.what} {each.after}" for each in own)])
 
 

@@ -55,3 +55,5 @@ def test_a_merge_is_named_by_what_is_no_default() -> None:
     assert told(recipe(), NAMES) == told(recipe(scale=1), NAMES) == "TIES-Merging"
     named = recipe(each=({"density": [0.1, 0.2, 0.3, 0.4, 0.5]}, {}), seed=3, scale=0.5)
     assert told(named, NAMES) == "TIES-Merging, Density of math 0.1, 0.2, …, 0.5, λ 0.5, Seed 3"
+    read = recipe("neuronmerge", ({"category": "math"}, {"category": "code"}), neurons="/runs/1", margin=2)
+    assert told(read, NAMES) == "NeuronMerge, Margin 2"
