@@ -163,8 +163,9 @@ def _merge_entries(
 
 @inlined
 def _trim(delta: NDArray[np.float32], least: np.float32) -> None:
+    # A product of every entry: a store of those alone that a condition chooses takes ten times as long.
     for i in range(len(delta)):
-        delta[i] = delta[i] if abs(delta[i]) >= least else np.float32(0)
+        delta[i] *= np.float32(abs(delta[i]) >= least)
 
 
 @inlined
