@@ -90,11 +90,12 @@ def merge_rows(
 def _merge_compiled(
     stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, dtype: str
 ) -> NDArray[np.generic]:
-    """Merge one block as torch does, entry by entry as they are stored."""
-    assert method.rule
+    """Merge one block by a compiled loop, as it is stored."""
+    rule = method.rule or method.rows
+    assert rule
     entries = stream.entries(rows)
     merged = raw_bits.empty_bits(entries.stored.shape[1], dtype)
-    if not method.rule(rows.name, values, prepared).merge_entries(entries, merged):
+    if not rule(rows.name, values, prepared).merge_entries(entries, merged):
         raise stream.not_finite(rows, entries)
     return raw_bits.as_stored(merged, dtype)
 
