@@ -68,9 +68,8 @@ def hold_family(
         InputError: they do not fit together, or a file is no longer whole.
     """
     opened = open_recipe(recipe, device)
-    return Family(
-        replace(opened, stream=hold(opened.stream, opened.merged_names, place, progress)), opened.merged_names
-    )
+    names = opened.merged_names
+    return Family(replace(opened, stream=hold(opened.stream, names, place, progress)), names)
 
 
 @dataclass(frozen=True)

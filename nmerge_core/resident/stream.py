@@ -27,8 +27,8 @@ class ResidentStream(Stream):
     """A stream that reads from memory what `Stream` reads from files, and gives the same blocks.
 
     A tensor that compiled loops take is held as the bits of its blocks, (checkpoints, entries) each, so that a block is
-    taken without a copy; any other as a matrix per checkpoint, on the device or in the host's memory. What is not held is
-    read from the files.
+    taken without a copy; any other as a matrix per checkpoint, on the device or in the host's memory. What is not held
+    is read from the files.
     """
 
     bits: Mapping[str, Sequence[RawBits]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def hold(stream: Stream, names: Sequence[str], place: Place, progress: Progress)
     Args:
         stream: over the checkpoints' files.
         names: of the tensors.
-        place: the device, the host's memory, from where blocks go to the device one by one, or the files, where they stay.
+        place: the device, the host's memory (from where blocks go to the device one by one), or the files themselves.
         progress: told of blocks and tensors.
 
     Raises:
@@ -119,15 +119,16 @@ def hold(stream: Stream, names: Sequence[str], place: Place, progress: Progress)
     for done, name in enumerate(others):
         progress("Reading the family", done, len(others), "tensors")
         matrix = stream.donor.architecture.matrix(name)
-        read_whole = [
-            checkpoint.read_matrix(name, matrix, 0, _rows(stream, checkpoint, name))
-            for checkpoint in stream.checkpoints
+        counted = ((each, _rows(stream, each, name)) for each in stream.checkpoints)
+        matrices[name] = [
+            _at(place, each.read_matrix(name, matrix, 0, count), stream.device) for each, count in counted
         ]
-        if stream.device != CPU:
-            # From pinned memory the device takes blocks by itself, at the full speed of the bus.
-            read_whole = [each.to(stream.device) if place == "device" else each.pin_memory() for each in read_whole]
-        matrices[name] = read_whole
     return ResidentStream(**own, bits=bits, matrices=matrices)
+
+
+def _at(place: Place, tensor: Tensor, device: str) -> Tensor:
+    """Put a tensor where it is held; from pinned memory a device takes blocks at the full speed of the bus."""
+    return tensor.to(device) if place == "device" or device == CPU else tensor.pin_memory()
 
 
 def _rows(stream: Stream, checkpoint: Checkpoint, name: str) -> int:

@@ -176,6 +176,6 @@ def _choose_place(weights: int, models: int, left: int | None) -> "Place":
     if merged <= room:
         return "memory" if on_device and weights <= memory else "files"
     raise InputError(
-        f"a merge of these {models} models takes {merged / 1e9:.1f} GB, and {room / 1e9:.1f} GB of {where} are there for "
-        "answers that follow the controls; start the merge, and ask it on Evaluate"
+        f"a merge of these {models} models takes {merged / 1e9:.1f} GB, and {room / 1e9:.1f} GB of {where} are there "
+        "for answers that follow the controls; start the merge, and ask it on Evaluate"
     )
