@@ -80,11 +80,22 @@ def merge_rows(
         if raw_bits.all_finite(merged, target.dtype):
             return merged
     else:
-        block = stream.load(rows)
-        tensor = method.merge(block, values, prepared).add_(block.base).to(torch_dtype(target.dtype))
+        tensor = merge_block(stream, method, values, prepared, rows, target)
         if bool(tensor.isfinite().all()):
             return tensor
     raise _does_not_fit(target, rows)
+
+
+def merge_block(
+    stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, target: TensorInfo
+) -> torch.Tensor:
+    """Merge one block by torch in the dtype of `target`, finite or not.
+
+    Raises:
+        InputError: an entry of a model is NaN or infinite.
+    """
+    block = stream.load(rows)
+    return method.merge(block, values, prepared).add_(block.base).to(torch_dtype(target.dtype))
 
 
 def _merge_compiled(

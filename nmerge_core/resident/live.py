@@ -5,14 +5,16 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
+from nmerge_core.machine import CPU
 from nmerge_core.merging.compute.census import Census, Magnitudes
 from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
-from nmerge_core.merging.loop import merge_rows, tensor_values
+from nmerge_core.merging.loop import merge_block, merge_rows, tensor_values
 from nmerge_core.merging.plan.candidate import as_matrix, load_candidate, put_rows
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.opened import Opened, open_recipe, reopen
@@ -139,20 +141,35 @@ class LiveMerge:
         if recipe.dtype:
             targets = {name: replace(tensor, dtype=DTYPES[recipe.dtype]) for name, tensor in targets.items()}
 
-        def work(rows: Rows) -> None:
-            merged = merge_rows(stream, method, values[rows.name], prepared, rows, targets[rows.name])
-            dtype = self._candidate.rounded[rows.name]
-            tensor = merged if isinstance(merged, Tensor) else torch.from_numpy(merged).view(dtype)
+        def put(rows: Rows, tensor: Tensor) -> None:
             matrix = stream.donor.architecture.matrix(rows.name)
             put_rows(self._candidate.weights[rows.name], matrix, rows.start, tensor.reshape(-1, matrix.columns))
+
+        def work(rows: Rows) -> None:
+            merged = merge_rows(stream, method, values[rows.name], prepared, rows, targets[rows.name])
+            bits = isinstance(merged, np.ndarray)
+            put(rows, torch.from_numpy(merged).view(self._candidate.rounded[rows.name]) if bits else merged)
+
+        def begin(rows: Rows) -> Tensor:
+            merged = merge_block(stream, method, values[rows.name], prepared, rows, targets[rows.name])
+            put(rows, merged)
+            return merged.isfinite().all()
 
         for name in changed:
             self._made.pop(name, None)
         rows = cut(stream, changed)
-        for done, (each, _) in enumerate(zip(rows, in_order(work, rows), strict=True)):
-            progress("Merging", done, len(rows), "blocks")
-            if each.stop == stream.count(each.name):
-                self._made[each.name] = wanted[each.name]
+        if stream.device == CPU:
+            for done, _ in enumerate(in_order(work, rows)):
+                progress("Merging", done, len(rows), "blocks")
+        else:
+            finite = []  # asked when all is begun, so that the device waits for nothing between blocks
+            for done, each in enumerate(rows):
+                progress("Merging", done, len(rows), "blocks")
+                finite.append(begin(each))
+            for each, fits in zip(rows, torch.stack(finite).tolist() if finite else [], strict=True):
+                if not fits:
+                    work(each)  # which says where it does not
+        self._made |= {name: wanted[name] for name in changed}
         self.recipe = recipe
         return Followed(len(changed), len(names), time.monotonic() - started, prepared)
 

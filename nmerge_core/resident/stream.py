@@ -34,6 +34,7 @@ class ResidentStream(Stream):
     bits: Mapping[str, Sequence[RawBits]] = field(default_factory=dict)
     matrices: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     answers: dict[Rows, tuple[Hashable, Any]] = field(default_factory=dict)  # of each block, to its last question
+    finite: set[tuple[Rows, bool]] = field(default_factory=set)  # blocks that are held and were found so
 
     @property
     def bytes(self) -> int:
@@ -86,6 +87,14 @@ class ResidentStream(Stream):
         else:
             bits = torch.from_numpy(self._bits(rows)[place])
             values.copy_(bits.view(torch.bfloat16 if bits.itemsize == 2 else torch.float32).view(values.shape))
+
+    def _check_finite(self, rows: Rows, held: Tensor) -> None:
+        """Check what is held once: to be asked, a device must have done all that it was told before."""
+        if (rows, self.differences) in self.finite:
+            return
+        super()._check_finite(rows, held)
+        if rows.name in self.matrices:
+            self.finite.add((rows, self.differences))
 
 
 def hold(stream: Stream, names: Sequence[str], place: Place, progress: Progress) -> ResidentStream:

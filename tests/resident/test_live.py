@@ -88,10 +88,12 @@ def test_weights_follow_one_setting_after_another(made: SimpleNamespace, tmp_pat
         ("neuromerging", {}),
         ("ties", {"density": 0.2}),
     ]
-    places: tuple[Place, ...] = ("device", "files")
-    for place in places:
-        live = LiveMerge(hold_family(recipe_of(made, "linear"), place=place), recipe_of(made, "linear"))
-        for number, (method, parameters) in enumerate(sequence):
+    # "cpu:0" is merged on as an accelerator is: by torch, in large blocks, and told of all of them at once.
+    held: tuple[tuple[Place, str, int], ...] = (("device", "cpu", 1), ("files", "cpu", 3), ("device", "cpu:0", 3))
+    for place, device, every in held:
+        family = hold_family(recipe_of(made, "linear"), device, place=place)
+        live = LiveMerge(family, recipe_of(made, "linear"))
+        for number, (method, parameters) in list(enumerate(sequence))[::every]:
             recipe, out = recipe_of(made, method, **parameters), tmp_path / f"{number}"
             live.follow(recipe)
             if not out.exists():
@@ -125,12 +127,13 @@ def test_the_same_rule_on_weights_is_not_that_on_differences(made: SimpleNamespa
 def test_a_recipe_that_fails_leaves_no_weight_unnoticed(made: SimpleNamespace, tmp_path: Path) -> None:
     """The first weight that overflows ends it; afterwards every tensor that is not the next recipe's is merged anew."""
     good, bad = (recipe_of(made, "task_arithmetic", "float16", **{"lambda": scale}) for scale in (0.5, 1e8))
-    live = LiveMerge(hold_family(good), good)
-    live.follow(good)
-    with pytest.raises(InputError, match="hold entries that F16 cannot hold"):
-        live.follow(bad)
-    live.follow(good)
-    assert_as_merged(live, good, tmp_path / "out")
+    for device in ("cpu", "cpu:0"):
+        live = LiveMerge(hold_family(good, device), good)
+        live.follow(good)
+        with pytest.raises(InputError, match="hold entries that F16 cannot hold"):
+            live.follow(bad)
+        live.follow(good)
+        assert_as_merged(live, good, tmp_path / device)
 
 
 def test_statistics_of_the_whole_model_are_found_once(made: SimpleNamespace) -> None:
