@@ -97,7 +97,7 @@ def copy_limit(live: LiveMerge) -> float:
 
 def merge_bytes(live: LiveMerge) -> int:
     """What the merged weights take in the format that they run in."""
-    return sum(weights.nbytes for weights in live.language_model.model.state_dict(keep_vars=True).values())
+    return sum(weights.nbytes for weights in live.language_model.model.parameters())  # a tied tensor once
 
 
 def changes(work: Path, folders: list[Path], device: str, repeats: int) -> None:

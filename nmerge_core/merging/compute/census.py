@@ -29,7 +29,8 @@ from nmerge_core.progress import Progress
 
 _BITS = 15  # of a key, that tell magnitudes of one bin apart
 _LOWEST = (1 << _BITS) - 1
-_BINS = (0x7F800000 >> _BITS) + 1  # a difference of finite weights may be infinite, whose key is the largest
+_INFINITE = 0x7F800000  # the largest key: a difference of finite weights may be infinite
+_BINS = (_INFINITE >> _BITS) + 1
 _MANTISSA_BITS = 23
 _STEPS_OF_1 = 1 << 149  # the least float32 above 0 is 2⁻¹⁴⁹, and every other is a whole number of those
 
@@ -105,7 +106,7 @@ def magnitudes(
     entries = count_entries(stream, rows)
     ranks = [min(entries, kept_entries(entries, density) + extra) for density in densities]
     bins = [census.bin_of(model, rank) for model, rank in enumerate(ranks)]
-    windows = [Window(bin_ << _BITS, (bin_ + 1 << _BITS) - 1) for bin_ in bins]
+    windows = [Window(bin_ << _BITS, min((bin_ + 1 << _BITS) - 1, _INFINITE)) for bin_ in bins]
     look_through(rows, by_magnitude(stream, rows), list(enumerate(windows)), "Magnitudes", progress)
     found = []
     for model, (rank, bin_, window) in enumerate(zip(ranks, bins, windows, strict=True)):

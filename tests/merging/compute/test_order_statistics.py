@@ -1,4 +1,5 @@
-from math import fsum
+from math import fsum, inf
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from nmerge_core.merging.compute.census import magnitudes, take_census
 from nmerge_core.merging.compute.order_statistics import Ranking, kept_entries, order_statistics, thresholds
 from nmerge_core.merging.compute.stream import Stream, all_rows
 from nmerge_core.progress import silent
+from tests.merging import checkpoints
 
 
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # by compiled loops, and by torch
 @pytest.mark.parametrize("density", [0.001, 0.15, 0.2, 0.5, 1.0])
-def test_threshold_and_norms_equal_a_sort(family, density: float) -> None:
-    stream = Stream(open_checkpoint(family.base), tuple(map(open_checkpoint, family.models)), "cpu")
+def test_threshold_and_norms_equal_a_sort(family, density: float, device: str) -> None:
+    stream = Stream(open_checkpoint(family.base), tuple(map(open_checkpoint, family.models)), device)
     rows = all_rows(stream, list(family.weights))
     found = magnitudes(stream, rows, take_census(stream, rows, silent), [density] * 3, silent)
     assert [each.threshold for each in found] == thresholds(stream, rows, [density] * 3, silent)
@@ -30,6 +33,16 @@ def test_ties_are_kept_and_zeros_counted(family) -> None:
     rows = all_rows(stream, list(family.weights))
     (found,) = magnitudes(stream, rows, take_census(stream, rows, silent), [0.1], silent)
     assert (found.threshold, found.l1, found.l1_kept, found.sigma) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_a_change_of_the_largest_number_into_its_opposite_is_infinite(tmp_path: Path) -> None:
+    least, largest = checkpoints.random_weights(0), checkpoints.random_weights(0)
+    least["model.norm.weight"][:3], largest["model.norm.weight"][:3] = -3e38, 3e38
+    base, model = (checkpoints.write(tmp_path / str(i), each) for i, each in enumerate((least, largest)))
+    stream = Stream(open_checkpoint(base), (open_checkpoint(model),), "cpu")
+    rows = all_rows(stream, list(least))
+    (found,) = magnitudes(stream, rows, take_census(stream, rows, silent), [1e-9], silent)
+    assert found.threshold == inf
 
 
 def test_any_rank_of_signed_values(family) -> None:
