@@ -147,8 +147,9 @@ class LiveMerge:
 
         def work(rows: Rows) -> None:
             merged = merge_rows(stream, method, values[rows.name], prepared, rows, targets[rows.name])
-            bits = isinstance(merged, np.ndarray)
-            put(rows, torch.from_numpy(merged).view(self._candidate.rounded[rows.name]) if bits else merged)
+            if isinstance(merged, np.ndarray):
+                merged = torch.from_numpy(merged).view(self._candidate.rounded[rows.name])
+            put(rows, merged)
 
         def begin(rows: Rows) -> Tensor:
             merged = merge_block(stream, method, values[rows.name], prepared, rows, targets[rows.name])

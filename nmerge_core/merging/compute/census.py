@@ -86,8 +86,11 @@ def take_census(stream: Stream, rows: Sequence[Rows], progress: Progress) -> Cen
 
     for done, _ in enumerate(in_order(work, rows, with_torch=ranking.with_torch)):
         progress("Counting magnitudes", done, len(rows), "blocks")
-    every = [_no_entries(len(stream.models)), *idle]
-    return Census(sum(each.counts for each in every), sum(each.lows for each in every))
+    whole = _no_entries(len(stream.models))
+    for own in idle:
+        whole.counts[:] += own.counts
+        whole.lows[:] += own.lows
+    return whole
 
 
 def magnitudes(
