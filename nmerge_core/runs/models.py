@@ -159,9 +159,10 @@ def _choose_place(weights: int, models: int, left: int | None) -> "Place":
         InputError: not even the merge fits; the sizes are said.
     """
     merged = weights / models
-    if left is not None and weights + merged > left:
+    needed = weights + merged
+    if left is not None and needed > left:
         raise InputError(
-            f"a run is going, and these {models} models and their merge take {(weights + merged) / 1e9:.1f} GB, of which "
+            f"a run is going, and these {models} models and their merge take {needed / 1e9:.1f} GB, of which "
             f"it leaves {max(left, 0) / 1e9:.1f} GB free; answers follow the controls again when it has ended"
         )
     memory = _LIVE_SHARE * total_memory() / count()
@@ -171,7 +172,7 @@ def _choose_place(weights: int, models: int, left: int | None) -> "Place":
 
         torch.cuda.empty_cache()  # what was released before counts as free
         room, where = _LIVE_SHARE * torch.cuda.mem_get_info()[0], "GPU memory"
-    if weights + merged <= room:
+    if needed <= room:
         return "device"
     if merged <= room:
         return "memory" if on_device and weights <= memory else "files"

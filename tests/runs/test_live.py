@@ -188,4 +188,4 @@ def test_weights_are_held_where_there_is_room(
     monkeypatch.setattr(models, "total_memory", lambda: int(memory * 1e9))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(2 * device * 1e9), 0))
-    assert models._choose_place(int(3e9), 3) == place
+    assert models._choose_place(int(3e9), 3, None) == place
