@@ -229,12 +229,12 @@ def _by_rule(rule: RuleFunction) -> MergeFunction:
 
 def find_method(name: str) -> Method | None:
     """Return the method of this name, if there is one."""
-    return methods().get(name)
+    return _METHODS.get(name) or methods().get(name)
 
 
 def named(name: str) -> Method:
     """Return a method that is known to exist."""
-    return methods()[name]
+    return _METHODS.get(name) or methods()[name]
 
 
 def methods() -> Mapping[str, Method]:
