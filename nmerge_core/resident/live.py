@@ -35,8 +35,8 @@ Result = TypeVar("Result")
 class Family:
     """The models of a recipe, held in memory, for any number of merges of them.
 
-    `known` keeps whole-model statistics of |τ| by what was asked for (a census, and thresholds), `measured` sums of what
-    the models changed by the base and the block that they are of.
+    `known` keeps whole-model statistics of |τ| by what was asked for (a census, and thresholds), `measured` sums of
+    what the models changed by the base and the block that they are of.
     """
 
     opened: Opened
@@ -160,8 +160,10 @@ class LiveMerge:
             self._made.pop(name, None)
         rows = cut(stream, changed)
         if stream.device == CPU:
-            for done, _ in enumerate(in_order(work, rows)):
+            for done, (each, _) in enumerate(zip(rows, in_order(work, rows), strict=True)):
                 progress("Merging", done, len(rows), "blocks")
+                if each.stop == stream.count(each.name):
+                    self._made[each.name] = wanted[each.name]
         else:
             finite = []  # asked when all is begun, so that the device waits for nothing between blocks
             for done, each in enumerate(rows):
@@ -170,7 +172,7 @@ class LiveMerge:
             for each, fits in zip(rows, torch.stack(finite).tolist() if finite else [], strict=True):
                 if not fits:
                     work(each)  # which says where it does not
-        self._made |= {name: wanted[name] for name in changed}
+            self._made |= {name: wanted[name] for name in changed}
         self.recipe = recipe
         return Followed(len(changed), len(names), time.monotonic() - started, prepared)
 
