@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any, ClassVar
 
+from nmerge_core.errors import shown
 from nmerge_core.inputs import Places
 from nmerge_core.parameters import NO_CONTENT, Parameter
 
@@ -117,6 +118,43 @@ class Statistics(Input):
     def find(self, reference: str, places: Places) -> tuple[str, str]:
         """Fingerprint its tensors and what it says of itself."""
         return places.statistics(reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronLists(Input):
+    """Lists of neurons by name: [[layer, neuron], …] as they stand, or a file of them."""
+
+    kind: ClassVar[str] = "neuron lists"
+
+    @property
+    def expected(self) -> str:
+        """The words."""
+        return "{name: [[layer, neuron], …]}, a CSV or JSON file of them in the place of any list"
+
+    def parse(self, value: Any) -> Any:
+        """Return the lists by name, a file as its path."""
+        if not isinstance(value, Mapping) or "" in value:
+            raise ValueError
+        return {str(name): self._list(each) for name, each in value.items()}
+
+    def _list(self, value: Any) -> Any:
+        return [list(pair) for pair in checked_pairs(value)] if isinstance(value, list) else super().parse(value)
+
+    def content(self, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
+        """Return the lists with files named in full, and the fingerprint of each file."""
+        found = {name: self.find(each, places) for name, each in (value or {}).items() if isinstance(each, str)}
+        return (value or {}) | {name: full for name, (full, _) in found.items()}, dict(found.values())
+
+
+def checked_pairs(value: Any) -> list[tuple[int, int]]:
+    """Return pairs of whole numbers from 0, each pair once; raises ValueError where a value is no list of such."""
+    if not isinstance(value, list) or not value:
+        raise ValueError("expected at least one [layer, neuron]")
+    for pair in value:
+        whole = isinstance(pair, list | tuple) and len(pair) == 2 and all(type(each) is int for each in pair)
+        if not whole or min(pair) < 0:
+            raise ValueError(f"expected [layer, neuron], whole numbers from 0; found {shown(pair)}")
+    return list(dict.fromkeys((layer, neuron) for layer, neuron in value))
 
 
 @dataclass(frozen=True, kw_only=True)

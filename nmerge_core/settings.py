@@ -1,6 +1,6 @@
 """The parameters of runs, each described once for the command line, Python, the pages and the keys of runs."""
 
-from nmerge_core.input_parameters import Classification, Corpus, Model, Models, Task, Tasks
+from nmerge_core.input_parameters import Classification, Corpus, Model, Models, NeuronLists, Task, Tasks
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Permission, Text
 
@@ -44,6 +44,16 @@ MARGIN = Number(
     unit="votes",
     help="Votes a category must be ahead by, else the neuron is General (m).",
 )
+GROUPING = Choice(
+    name="grouping",
+    default="functional",
+    help="Group neurons by what they do, or at random with the same sizes per layer (the control of Table 4).",
+    choices=("functional", "random"),
+)
+LISTS = NeuronLists(
+    name="lists", help="Neurons that are groups of their own beside the categories, by name; each neuron in one list."
+)
+GROUPS = Names(name="groups", help="Categories and lists whose neurons get coefficients of their own; none by default.")
 MAX_LENGTH = Number(
     name="max_length", default=512, low=1, step=1, whole=True, unit="tokens", help="Tokens of a text that are read."
 )

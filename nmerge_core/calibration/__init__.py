@@ -1,6 +1,6 @@
 """What merging may know of a model beside its weights, measured on texts: Fisher information and Gram matrices."""
 
-from nmerge_core.calibration.collect import cached, collect
+from nmerge_core.calibration.collect import cache_folder, cached, collect
 from nmerge_core.calibration.store import KINDS, Statistics, open_statistics
 
-__all__ = ["KINDS", "Statistics", "cached", "collect", "open_statistics"]
+__all__ = ["KINDS", "Statistics", "cache_folder", "cached", "collect", "open_statistics"]

@@ -100,6 +100,20 @@ def collect(
         raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there, make room") from error
 
 
+def cache_folder(
+    checkpoint: Checkpoint, corpus: str, kind: str, category: str, *, samples: int, seed: int, device: str
+) -> Path:
+    """Return where the cache has the statistics of a model on one category's texts, if it has them.
+
+    The folder's name tells what is in it: model, texts, parameters, kind of device and `VERSION`.
+    """
+    alone = fingerprint(open_checkpoint(checkpoint.reference))  # without a head that its family gave it
+    identity = [kind, alone, load_corpus(corpus, [category]).fingerprint, category]
+    identity += [str(samples), str(seed), kind_of(choose_device(device)), str(VERSION)]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    return cache_root() / "statistics" / f"{kind}-{key}"
+
+
 def cached(
     checkpoint: Checkpoint,
     corpus: str,
@@ -111,15 +125,8 @@ def cached(
     device: str,
     progress: Progress,
 ) -> Statistics:
-    """Return the statistics of a model on one category's texts from the cache, collecting them if they are not there.
-
-    The folder's name in the cache tells what is in it: model, texts, parameters, kind of device and `VERSION`.
-    """
-    alone = fingerprint(open_checkpoint(checkpoint.reference))  # without a head that its family gave it
-    identity = [kind, alone, load_corpus(corpus, [category]).fingerprint, category]
-    identity += [str(samples), str(seed), kind_of(choose_device(device)), str(VERSION)]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    folder = cache_root() / "statistics" / f"{kind}-{key}"
+    """Return the statistics of a model on one category's texts from the cache, collecting them if need be."""
+    folder = cache_folder(checkpoint, corpus, kind, category, samples=samples, seed=seed, device=device)
     if folder.exists():
         try:
             return open_statistics(folder, kind, checkpoint)

@@ -144,6 +144,7 @@ def statistics(arguments: Namespace) -> None:
 def merge(arguments: Namespace) -> None:
     """Merge, or check everything and print what it would cost."""
     from nmerge_core.merging import engine
+    from nmerge_core.runs.kept import finished_results
 
     recipe = engine.load(arguments.recipe)
     if arguments.dry_run:
@@ -154,7 +155,8 @@ def merge(arguments: Namespace) -> None:
         return
 
     def work(recipe: Any, device: str, out: Path, progress: TerminalProgress) -> None:
-        _warn(engine.merge(engine.load(recipe), out, device=device, progress=progress).facts["warnings"])
+        report = engine.merge(engine.load(recipe), out, device=device, progress=progress, kept=finished_results)
+        _warn(report.facts["warnings"])
 
     _make("merge", arguments, work, "merged")
     from nmerge_core import distributed

@@ -17,6 +17,7 @@ from nmerge_core.kept_files import read_csv
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe import registry
 from nmerge_core.progress import shown_progress
+from nmerge_core.runs.kept import finished_results
 from nmerge_core.settings import (
     ALLOW_TASK_CODE,
     DEVICE,
@@ -89,7 +90,8 @@ def merge(
     if out is None:
         return Merged(do("merge", progress, recipe=recipe, device=device).results / "merged")
     folder = Path(text(out))
-    engine.merge(engine.load(recipe), folder, device=device, progress=shown_progress(progress))
+    told = shown_progress(progress)
+    engine.merge(engine.load(recipe), folder, device=device, progress=told, kept=finished_results)
     return Merged(folder)
 
 

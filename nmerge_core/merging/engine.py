@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.merging.recipe.mergekit_recipe import ENGINE, MergekitRecipe, read_mergekit
 from nmerge_core.merging.recipe.reading import Source, load_recipe, read_content
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -44,8 +45,10 @@ def estimate(recipe: AnyRecipe, out: Path, progress: Progress = silent) -> "Esti
     return cost
 
 
-def merge(recipe: AnyRecipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> "Report":
-    """Merge by the recipe's engine, as `pipeline.merge` or `mergekit.driver.merge`."""
+def merge(
+    recipe: AnyRecipe, out: Path, *, device: str = "auto", progress: Progress = silent, kept: Kept = nothing_kept
+) -> "Report":
+    """Merge by the recipe's engine, as `pipeline.merge` or `mergekit.driver.merge`, which measures nothing."""
     # Imported here: reading a recipe needs neither.
     if isinstance(recipe, MergekitRecipe):
         from nmerge_core.merging.mergekit import driver
@@ -53,4 +56,4 @@ def merge(recipe: AnyRecipe, out: Path, *, device: str = "auto", progress: Progr
         return driver.merge(recipe, out, device=device, progress=progress)
     from nmerge_core.merging import pipeline
 
-    return pipeline.merge(recipe, out, device=device, progress=progress)
+    return pipeline.merge(recipe, out, device=device, progress=progress, kept=kept)

@@ -12,10 +12,10 @@ from nmerge_core.inputs import Places
 from nmerge_core.machine import kind_of, peak_memory
 from nmerge_core.merging.loop import merge_tensors
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.merging.plan.opened import Opened, open_recipe
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
-from nmerge_core.merging.recipe.registry import digest_of
 from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.process_group import ProcessGroup, process_group
 from nmerge_core.merging.write.report import Report, describe, source
@@ -24,27 +24,30 @@ from nmerge_core.progress import Progress, silent
 from nmerge_core.version import __version__
 
 
-def merge(recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent) -> Report:
+def merge(
+    recipe: Recipe, out: Path, *, device: str = "auto", progress: Progress = silent, kept: Kept = nothing_kept
+) -> Report:
     """Merge a recipe's models into a complete checkpoint folder at `out`.
 
     The folder appears only when it is complete. Work in progress lies beside it in `.<name>.part`; the same recipe goes
     on there after a kill, at the first tensor that was not finished. Among the processes of `accelerate launch` the
-    tensors are divided (`process_group`); `out` is then on a file system that all of them see.
+    tensors are divided (`process_group`); `out` is then on a file system that all of them see. What finished runs have
+    measured, as `kept` finds it, is not measured again.
 
     Raises:
         InputError: the recipe does not fit its models, `out` exists, the disk is full, or a weight is NaN or infinite.
         ProcessLost: another of the processes ended.
     """
-    return merge_opened(open_recipe(recipe, device), out, progress)
+    return merge_opened(open_recipe(recipe, device), out, progress, kept)
 
 
-def merge_opened(opened: Opened, out: Path, progress: Progress = silent) -> Report:
+def merge_opened(opened: Opened, out: Path, progress: Progress = silent, kept: Kept = nothing_kept) -> Report:
     """Merge an opened recipe as `merge` does."""
     with process_group() as group:
-        return _merge(opened, out, group, group.watched(progress))
+        return _merge(opened, out, group, group.watched(progress), kept)
 
 
-def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -> Report:
+def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress, kept: Kept) -> Report:
     started = time.monotonic()
     recipe, stream, vocabulary, conversation = opened.recipe, opened.stream, opened.vocabulary, opened.conversation
     staging = staging_folder(out)
@@ -52,7 +55,7 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress) -
     if group.first:
         check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
     with lock_output(out) if group.first else disk_errors(out):
-        context = Context(recipe, stream, opened.merged_names, progress)
+        context = Context(recipe, stream, opened.merged_names, progress, kept=kept)
         prepared = group.broadcast(staging, lambda: _prepare(opened, context, layout, staging))
         ready = time.monotonic()
         merge_tensors(context, layout, staging, group, prepared, progress)
@@ -105,5 +108,5 @@ def _identity(opened: Opened, prepared: Prepared) -> str:
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
     times = sorted(opened.stamps.values())  # fingerprints sample large files
     device = kind_of(opened.stream.device)
-    content = json.dumps([device, full.resolved(prepared).yaml, read, times, digest_of(prepared), tokens])
+    content = json.dumps([device, full.resolved(prepared).yaml, read, times, prepared.digest, tokens])
     return hashlib.sha256(content.encode()).hexdigest()

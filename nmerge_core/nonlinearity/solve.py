@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,13 @@ import torch
 
 from nmerge_core.checkpoints import labels, open_checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import read_object, reading, write_json
 from nmerge_core.nonlinearity.decoder import Decoder
 from nmerge_core.nonlinearity.submodules import Groups, Inputs, Submodule
 from nmerge_core.progress import Progress, silent
 from nmerge_core.text_samples import draw
 
+_FILE = "coefficients.json"
 _WHOLE = ("attention", "mlp")
 # Of the smallest to the largest eigenvalue of A scaled to unit diagonal: below it, fine-tunes move f alike.
 _SINGULAR = 1e-10
@@ -37,6 +40,19 @@ class Coefficients:
             ],
             columns=["model", "layer", "submodule", "group", "coefficient"],
         )
+
+    def write(self, folder: Path) -> None:
+        """Write them into a folder, to the last bit."""
+        rows = [[layer, part, list(alphas)] for (layer, part), alphas in self.values.items()]
+        write_json(folder / _FILE, {"models": list(self.models), "alphas": rows, "warnings": list(self.warnings)})
+
+
+def read_coefficients(folder: Path) -> Coefficients:
+    """Read what `Coefficients.write` wrote; raises Damaged where it is not as it was written."""
+    content = read_object(folder / _FILE, {"models": list, "alphas": list, "warnings": list})
+    with reading(folder / _FILE):
+        values = {(layer, part): tuple(map(float, alphas)) for layer, part, alphas in content["alphas"]}
+    return Coefficients(tuple(content["models"]), values, tuple(content["warnings"]))
 
 
 @torch.inference_mode()

@@ -12,15 +12,16 @@ from torch import Tensor
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import CPU
+from nmerge_core.merging.compute.block import place_of
 from nmerge_core.merging.compute.census import Census, Magnitudes
 from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
 from nmerge_core.merging.loop import merge_block, merge_rows, tensor_values
 from nmerge_core.merging.plan.candidate import as_matrix, load_candidate, put_rows
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.kept import Kept, StandIn, nothing_kept
 from nmerge_core.merging.plan.opened import Opened, open_recipe, reopen
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
-from nmerge_core.merging.recipe.registry import digest_of
 from nmerge_core.number_format import AUTO
 from nmerge_core.parallel import in_order
 from nmerge_core.progress import Progress, silent
@@ -76,12 +77,16 @@ def hold_family(
 
 @dataclass(frozen=True)
 class Followed:
-    """What a live merge did to follow its recipe: tensors merged anew, of how many, and seconds."""
+    """What a live merge did to follow its recipe: tensors merged anew, of how many, and seconds.
+
+    While `stand_ins` take the place of what it should be merged by, it is provisional.
+    """
 
     tensors: int
     of: int
     seconds: float
     prepared: Prepared
+    stand_ins: tuple[StandIn, ...] = ()
 
 
 class LiveMerge:
@@ -114,8 +119,10 @@ class LiveMerge:
         found = as_matrix(self._candidate.weights[rows.name], matrix)[rows.start : rows.stop]
         return found.to(self._candidate.rounded[rows.name])
 
-    def follow(self, recipe: Recipe, progress: Progress = silent) -> Followed:
+    def follow(self, recipe: Recipe, progress: Progress = silent, kept: Kept = nothing_kept) -> Followed:
         """Make the weights those of a recipe of the same models, by merging the tensors for which it says otherwise.
+
+        What it has to measure first it takes from where `kept` finds it.
 
         Raises:
             InputError: the recipe is of other models or another dtype, its parameters do not fit, or an entry of the
@@ -126,13 +133,14 @@ class LiveMerge:
             raise InputError(f"a live merge: expected the dtype {self.recipe.dtype}, found {recipe.dtype}")
         opened = self.family.reopen(recipe)
         method, stream, names = recipe.method, opened.stream, self.family.names
-        prepared = method.facts(_Context(recipe, stream, names, progress, known=self.family.known), recipe.values())
+        prepared = method.facts(
+            _Context(recipe, stream, names, progress, kept=kept, known=self.family.known), recipe.values()
+        )
         values = tensor_values(recipe, stream.donor.architecture, names)
-        found = digest_of(prepared)
 
         def made_by(name: str) -> Any:
-            how = method.rule(name, values[name], prepared) if method.rule else (method.name, values[name], found)
-            return stream.differences, how
+            place = place_of(stream.donor.architecture, name)
+            return stream.differences, method.decided_by(place, values[name], prepared)
 
         wanted = {name: made_by(name) for name in names}
         changed = [name for name in names if name not in self._made or self._made[name] != wanted[name]]

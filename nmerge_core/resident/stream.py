@@ -1,7 +1,7 @@
 """The stream of a family whose weights were read once and stay in memory."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -35,6 +35,10 @@ class ResidentStream(Stream):
     matrices: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     answers: dict[Rows, tuple[Hashable, Any]] = field(default_factory=dict)  # of each block, to its last question
     finite: set[tuple[Rows, bool]] = field(default_factory=set)  # blocks that are held and were found so
+
+    def __reduce__(self) -> tuple[type[Stream], tuple[Any, ...]]:
+        """Travel as the stream that it was read from: its files tell what it holds."""
+        return Stream, tuple(getattr(self, each.name) for each in fields(Stream))
 
     @property
     def bytes(self) -> int:

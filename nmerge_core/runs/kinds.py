@@ -135,6 +135,24 @@ KINDS: Mapping[str, Kind] = {
             ),
         ),
         Kind(
+            "coefficients",
+            "SubModule Linearity's coefficients, which merges go by",
+            (
+                settings.BASE,
+                settings.FINE_TUNES,
+                settings.CORPUS,
+                settings.CATEGORIES.with_(required=True, help="The category of each fine-tune in turn."),
+                settings.CLASSIFICATION,
+                settings.TOP_K.with_(default=None),
+                settings.MARGIN.with_(default=None),
+                settings.GROUPING,
+                settings.LISTS,
+                settings.GROUPS,
+                settings.SAMPLES,
+                *_SHARED,
+            ),
+        ),
+        Kind(
             "statistics",
             "Fisher information or Gram matrices of a model, for merging",
             (

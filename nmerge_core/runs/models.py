@@ -4,19 +4,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.checkpoints.opening import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.machine import CPU, choose_device, release_memory, total_memory
+from nmerge_core.merging.plan.kept import Measurement, NotMeasured
 from nmerge_core.number_format import ITEM_BYTES, choose_format
 from nmerge_core.runs.answering import heed
+from nmerge_core.runs.kept import FinishedOrAlike, finished_results
 from nmerge_core.runs.memory import free_memory, whole_memory
 from nmerge_core.runs.workers import KEPT_SECONDS, count
 
 if TYPE_CHECKING:
     from nmerge_core.loading import LanguageModel
+    from nmerge_core.merging.recipe.recipe import Recipe
     from nmerge_core.resident import Followed, LiveMerge, Place
 
 _COUNT = 8
@@ -81,11 +85,14 @@ class LiveMerges:
         self.lost = ""  # why families that an earlier process held are not held here
         self._read: dict[Hashable, str] = {}  # why a family was read again, until somebody is told
 
-    def follow(self, content: Mapping[str, Any]) -> "tuple[LiveMerge, Followed]":
+    def follow(self, content: Mapping[str, Any], *, provisional: bool = False) -> "tuple[LiveMerge, Followed]":
         """Return the merge of a recipe and what was merged anew for it.
 
+        A `provisional` one may go by what another run has measured; no other is the recipe's own, to be remembered by.
+
         Raises:
-            InputError: the recipe is wrong or of a kind that is merged by a run, or its family has no room in memory.
+            InputError: the recipe is wrong or mergekit's, or its family has no room in memory.
+            NotMeasured: runs have to measure first what it is merged by, or to search it.
         """
         from nmerge_core.merging.engine import load
         from nmerge_core.merging.recipe.recipe import Recipe
@@ -94,12 +101,8 @@ class LiveMerges:
         recipe = load(content)
         if not isinstance(recipe, Recipe):
             raise InputError("mergekit's methods are merged to disk: start the merge")
-        values = recipe.values()
-        if recipe.method.searches(values) or recipe.method.solves(values):
-            raise InputError(
-                f"{recipe.method.title} finds coefficients by running the models on texts: start the merge. Its report "
-                "opens in the controls with the coefficients it found, and from then on the answers follow"
-            )
+        if recipe.method.searches(recipe.values()):
+            recipe = _searched(recipe)
         references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
         checkpoints = [open_checkpoint(reference) for reference in references]
         asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer), str(recipe.chat_template))
@@ -111,9 +114,10 @@ class LiveMerges:
             place = _choose_place(weights, len(checkpoints), self._left)
             self._live = (key, LiveMerge(hold_family(recipe, place=place), recipe))
             self._read[key], self.lost = self._gone.pop(key, self.lost), ""
-        live = self._live[1]
+        live, kept = self._live[1], FinishedOrAlike(alike=provisional)
         try:
-            return live, live.follow(recipe, heed)
+            followed = live.follow(recipe, heed, kept)
+            return live, replace(followed, stand_ins=tuple(kept.stand_ins))
         finally:
             self._asked = time.monotonic()
 
@@ -147,6 +151,20 @@ class LiveMerges:
             self._gone[self._live[0]] = why
             self._live = None
             release_memory()
+
+
+def _searched(recipe: "Recipe") -> "Recipe":
+    """Return a recipe with what its finished merge has searched; raises NotMeasured where there is none."""
+    from nmerge_core.merging.recipe.reading import load_recipe
+
+    searching = Measurement("merge", {"recipe": recipe.content})
+    (results,) = finished_results([searching])
+    if results is None:
+        raise NotMeasured([searching])
+    found = load_recipe(results / "merged/nmerge_recipe.yaml")
+    entries = zip(recipe.models, found.models, strict=True)
+    models = tuple(replace(own, parameters=resolved.parameters) for own, resolved in entries)
+    return replace(recipe, parameters=found.parameters, models=models, folder=found.folder)
 
 
 def _choose_place(weights: int, models: int, left: int | None) -> "Place":

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmerge_core.merging.plan.kept import NotMeasured
 from nmerge_core.progress import Progress
+from nmerge_core.runs.kept import finished_results, needs_of, provisional
 from nmerge_core.runs.memory import free_memory, memory_needed
 from nmerge_core.runs.merge_questions import MergeQuestions
 from nmerge_core.runs.models import LiveMerges, LoadedModels
@@ -56,6 +58,15 @@ def linearity(parameters: Mapping[str, Any], results: Path, progress: Progress) 
             logging.warning(warning)
 
 
+def coefficients(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write coefficients.json, for merges, and coefficients.csv, for people."""
+    from nmerge_core.merging.plan.coefficients import solve_coefficients
+
+    solved = solve_coefficients(**parameters, progress=progress)
+    solved.write(results)
+    solved.to_frame().to_csv(results / "coefficients.csv", index=False)
+
+
 def statistics(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write a statistics folder."""
     from nmerge_core.calibration import collect
@@ -69,7 +80,7 @@ def merge(parameters: Mapping[str, Any], results: Path, progress: Progress) -> N
 
     out = results / "merged"
     if not out.exists():  # else the process was killed between the end of the merge and the end of the run
-        merge(load(parameters["recipe"]), out, device=parameters["device"], progress=progress)
+        merge(load(parameters["recipe"]), out, device=parameters["device"], progress=progress, kept=finished_results)
 
 
 def extract(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
@@ -130,7 +141,7 @@ def tell_lost() -> None:
     _LIVE.lost = "the worker process was lost (killed, or out of memory)"
 
 
-_RUNS = (classify, cosine, knockout, linearity, statistics, merge, extract, evaluate, loss, sweep)
+_RUNS = (classify, cosine, knockout, linearity, coefficients, statistics, merge, extract, evaluate, loss, sweep)
 OPERATIONS: dict[str, Operation] = {operation.__name__: _with_room(operation) for operation in _RUNS}
 
 
@@ -181,11 +192,16 @@ def live(
     Returns:
         What `speak` returns; "next", the likeliest tokens after the prompt, {"token": text, "probability": p};
         "tensors" that were merged anew "of" all; "seconds" that merging took; "reread", why the models had to be read
-        again for it, if they had.
+        again for it, if they had. Where runs have to measure first what it
+        is merged by "needs" alone: the "kind", "parameters" and about the "seconds" of each. Where what another run has
+        measured stands in for that both, and "provisional" says what it is.
     """
     from nmerge_core.answers import next_tokens, prompt_tokens
 
-    merged, followed = _LIVE.follow(recipe)
+    try:
+        merged, followed = _LIVE.follow(recipe, provisional=True)
+    except NotMeasured as error:
+        return {"needs": needs_of(error.measurements)}
     loaded = merged.language_model
     tokens = prompt_tokens(loaded, prompt, chat=bool((manner or {}).get("chat")))
     following = next_tokens(loaded, tokens, likeliest)
@@ -195,6 +211,7 @@ def live(
         "of": followed.of,
         "seconds": followed.seconds,
         "reread": _LIVE.reread(),
+        **provisional(followed.stand_ins),
     }
 
 

@@ -51,8 +51,15 @@ class Request:
         return f"{self.kind} {', '.join(label(model) for model in models if model)}".strip()
 
 
-def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
+def places_of(root: Path) -> Places:
+    """Return where names lead that are given with a cache: to its runs too."""
+    return Places(root, results=partial(_results, root))
+
+
+def resolve(root: Path, kind: str, parameters: Mapping[str, Any], places: Places | None = None) -> Request:
     """Fill in defaults, make paths absolute, and take the fingerprint of every model, corpus, run and task named.
+
+    Several requests at one moment may share their `places`, which remember models.
 
     Raises:
         InputError: an unknown kind or parameter, one that is missing or wrong, or an input that is not there.
@@ -60,7 +67,7 @@ def resolve(root: Path, kind: str, parameters: Mapping[str, Any]) -> Request:
     if kind not in KINDS:
         raise InputError(f"kind of run {kind!r}: expected one of {', '.join(KINDS)}")
     values = KINDS[kind].check(parameters)
-    full, inputs = KINDS[kind].content(values, Places(root, results=partial(_results, root)))
+    full, inputs = KINDS[kind].content(values, places or places_of(root))
     return Request(kind, json.loads(json.dumps(full)), inputs)  # as it will be read from the run's folder
 
 

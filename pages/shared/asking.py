@@ -2,6 +2,7 @@
 
 import html
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -11,6 +12,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from nmerge_core.cache import cache_root
 from nmerge_core.candidates import Candidate, CandidateLog
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.corpus import load_corpus
@@ -20,6 +22,9 @@ from nmerge_core.figures import style
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
+from nmerge_core.runs.folder import list_runs
+from pages.shared.measuring import draw_needed, draw_provisional
+from pages.shared.runs import run_panel
 from pages.shared.settings import KEPT
 from pages.shared.text import shortened, verbatim
 
@@ -30,6 +35,7 @@ SHOWN = 0.001  # the least probability of a next token that is told
 SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
 FAILURES = (InputError, TimeoutError, RuntimeError)  # each a sentence for the user
 PROMPT = "merge_prompt"
+REREAD = "merge_reread"  # the key of why the models had to be read again, until that is said
 
 STYLE = """<style>
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
@@ -58,12 +64,41 @@ def member_said(reference: str, content: str, asked: dict[str, Any], said: list[
     return client.ask("speak", timeout=SECONDS, model=reference, said=said, more=more, **asked)
 
 
-@st.cache_data(max_entries=1024, show_spinner=False)
-def merge_said(
+class Unsettled(Exception):
+    """An answer that needs runs, and is another when they are done."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        """Keep the answer."""
+        super().__init__("runs are needed first")
+        self.found = found
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)  # which remembers nothing that is raised
+def _settled(
     recipe: str, fingerprints: list[str], _content: Mapping[str, Any], asked: dict[str, Any], said: list[int], more: int
 ) -> dict[str, Any]:
     """What the merge of a recipe says next; the recipe's text and its models' content say which merge it is."""
-    return client.ask("live", timeout=SECONDS, recipe=dict(_content), said=said, more=more, **asked)
+    found: dict[str, Any] = client.ask(
+        "live", timeout=SECONDS, session=visitor(), recipe=dict(_content), said=said, more=more, **asked
+    )
+    st.session_state[REREAD] = found.pop("reread", "") or st.session_state.get(REREAD, "")  # to be said once
+    if "needs" in found:
+        raise Unsettled(found)
+    return found
+
+
+def visitor() -> str:
+    """Who asks: one tab of a browser, whose newer question takes the place of an older one."""
+    name: str = st.session_state.setdefault("visitor", secrets.token_hex(8))
+    return name
+
+
+def merge_said(*question: Any) -> dict[str, Any]:
+    """What the merge of a recipe says next, be it for the moment, or the runs that it "needs" to say anything."""
+    try:
+        return _settled(*question)
+    except Unsettled as unsettled:
+        return unsettled.found
 
 
 def asked_of_merge(recipe: Recipe, asked: Asked) -> Callable[[list[int], int], dict[str, Any]]:
@@ -151,7 +186,16 @@ def draw_answers(recipe: Recipe, family: Family, asked: Asked, pinned: Sequence[
                 found = listen(asked_of_merge(recipe, asked), asked, text, following)
         except FAILURES as error:
             text.info(verbatim(error))
+            if going := next((run for run in list_runs(cache_root()) if run.status().state == "running"), None):
+                run_panel(going)  # which draws the page again when its end leaves room
             return None
+        if reread := st.session_state.pop(REREAD, ""):
+            st.caption(f":material/info: {verbatim(reread)}")
+        if "answer" not in found:
+            text.info("The merge goes by what its models do on texts, which is measured once.")
+            draw_needed(found["needs"])
+            return None
+        draw_provisional(found)
     boxes = _abreast(len(pinned) + len([*family.members]))
     for candidate in pinned:
         _pinned_box(next(boxes), candidate, asked, found["answer"])
@@ -168,11 +212,13 @@ def listen(
     place: DeltaGenerator,
     following: DeltaGenerator | None = None,
 ) -> dict[str, Any]:
-    """Show an answer as it grows; return the first part's facts with the whole of it."""
+    """Show an answer as it grows; return the first part's facts with the whole of it, or what it "needs" first."""
     found: dict[str, Any] = {"tokens": [], "ended": False}
     first: dict[str, Any] = {}
     while not found["ended"] and len(found["tokens"]) < asked.length:
         found = part(found["tokens"], min(PART, asked.length - len(found["tokens"])))
+        if "answer" not in found:
+            return found
         if following is not None and not first:
             next_ones = ", ".join(likely(each) for each in found["next"] if each["probability"] >= SHOWN)
             following.caption(f"Next token: {next_ones}")

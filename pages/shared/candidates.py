@@ -1,6 +1,6 @@
 """The log of candidates on the Merge page: what was tried, what it changed, and the way back to any of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer
+from nmerge_core.figures.scores import metric
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.changes import changes, told
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -158,8 +159,9 @@ def draw_log(recipe: Recipe, log: CandidateLog, family: Family) -> None:
     every = len(known) <= LISTED or st.toggle("Show all", key="merge_log_all")
     latest = {each.number for each in known[-LISTED:]}
     for each, before in reversed(list(zip(known, [None, *known], strict=False))):
-        if every or each.pinned or each.number in latest:
-            _row(each, before, each.recipe == recipe.yaml, log, family)
+        shown = each.recipe == recipe.yaml
+        if every or shown or each.pinned or each.number in latest:
+            _row(each, before, shown, log, family)
 
 
 def _row(each: Candidate, before: Candidate | None, shown: bool, log: CandidateLog, family: Family) -> None:
@@ -181,9 +183,15 @@ def _quiet(label: str, key: str, act: Callable[..., None], *arguments: Any) -> N
     st.button(label, key=key, type="tertiary", on_click=act, args=arguments)
 
 
-def scores_in_words(scores: dict[str, Any]) -> str:
+def scores_in_words(scores: Mapping[str, Any]) -> str:
     """A candidate's quick scores in one line."""
-    return " · ".join(f"{name} {value}" for name, value in scores.items())
+    return " · ".join(f"{name.partition(' · ')[0]} {score(known)}" for name, known in scores.items())
+
+
+def score(known: Mapping[str, Any]) -> str:
+    """A quick score with its interval, as `quick_score.draw_quick_scores` tells it: 48.0 % (28.9 % to 67.8 %)."""
+    write = metric(known["metric"]).write
+    return f"{write(known['value'])} ({write(known['low'])} to {write(known['high'])})"
 
 
 def draw_comparison(candidate: Candidate, log: CandidateLog, family: Family) -> None:
@@ -209,7 +217,7 @@ def draw_comparison(candidate: Candidate, log: CandidateLog, family: Family) -> 
     one, other = (known[number] for number in chosen)
     _draw_changes(one, other, family)
     if both := [name for name in other.scores if name in one.scores]:
-        rows = [(name, one.scores[name], other.scores[name]) for name in both]
+        rows = [(name, score(one.scores[name]), score(other.scores[name])) for name in both]
         st.markdown(_table(("Score", f"#{one.number}", f"#{other.number}"), rows))
     _draw_weights(one, other, family)
     for key in [key for key in other.answers if key in one.answers]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from nmerge_core.input_parameters import Input, Several
+from nmerge_core.input_parameters import Input, NeuronLists, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
@@ -77,7 +77,7 @@ def _varying(
 
 def _sorted(method: Method, methods: Mapping[str, Method]) -> tuple[list[Parameter], list[Parameter]]:
     """Part a method's parameters: its own, and those for data or for the methods it is put together from."""
-    shown = [parameter for parameter in method.parameters if not isinstance(parameter, Solved)]
+    shown = [parameter for parameter in method.parameters if not isinstance(parameter, Solved | NeuronLists)]
     others = {p.name for other in methods.values() if other.name != method.name for p in other.parameters}
     folded = [p for p in shown if isinstance(p, Input | Text | Names) or (is_composed(method) and p.name in others)]
     return [p for p in shown if p not in folded], folded

@@ -6,7 +6,7 @@ from typing import Any
 
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
-from nmerge_core.input_parameters import Several
+from nmerge_core.input_parameters import NeuronLists, Several
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.number_format import AUTO
@@ -60,9 +60,10 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
     }
     for parameter in recipe.method.parameters:
         key, shared = f"merge_{recipe.merge_method}_{parameter.name}", recipe.parameters.get(parameter.name)
-        if isinstance(parameter, Solved):
+        if isinstance(parameter, Solved | NeuronLists):
             if shared is not None:
-                raise InputError(f"The controls have no place for '{parameter.name}', which the method solves.")
+                why = ", which the method solves" if isinstance(parameter, Solved) else ""
+                raise InputError(f"The controls have no place for '{parameter.name}'{why}.")
         elif parameter.per_model:
             told = known.get(parameter.name) or [parameter.default] * len(members)
             for member, entry, default in zip(members, recipe.models, told, strict=True):

@@ -10,12 +10,13 @@ from nmerge_core.merging.recipe.recipe import Recipe
 from pages.shared.asking import STYLE, Asked, draw_answers, draw_manner, draw_prompt
 from pages.shared.candidates import draw_comparison, draw_head, rerun_if_reopened, trail_of
 from pages.shared.health import draw_health
+from pages.shared.quick_score import draw_quick_scores
 from pages.shared.settings import KEPT
 from pages.shared.strip import draw_strip
 from pages.shared.text import verbatim
 
 AT_ONCE = 10.0  # seconds that a merge may take by the estimate and still begin without being asked to
-ANSWERS, HEALTH, TOKENS, COMPARE = "Answers", "Health", "Tokens", "Compare"
+ANSWERS, SCORES, HEALTH, TOKENS, COMPARE = "Answers", "Quick score", "Health", "Tokens", "Compare"
 
 
 def follows(seconds: float | None) -> bool:
@@ -54,7 +55,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         view = st.segmented_control(
             "Look at",
-            [ANSWERS, HEALTH, TOKENS, COMPARE],
+            [ANSWERS, SCORES, HEALTH, TOKENS, COMPARE],
             default=ANSWERS,
             required=True,
             key="merge_view",
@@ -65,6 +66,8 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
             length, manner = draw_manner()
     if view == COMPARE:
         draw_comparison(candidate, log, family)
+    elif view == SCORES:
+        log.learn(candidate.number, "scores", draw_quick_scores(recipe, family))
     elif view == HEALTH:
         draw_health(recipe, family)
     elif view == TOKENS:
@@ -75,7 +78,8 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
             pinned = [each for each in log.all() if each.pinned and each.number != candidate.number]
             found = draw_answers(recipe, family, asked, pinned)
             if found is not None:
-                log.learn(candidate.number, "answers", {asked.key: found["answer"]})
+                if "needs" not in found:  # else it is another answer in a moment
+                    log.learn(candidate.number, "answers", {asked.key: found["answer"]})
                 changed = f"{found['tensors']} of {found['of']} tensors merged anew in"
                 same = "This changes no weight: all tensors are as they were, after"
                 st.caption(f"{changed if found['tensors'] else same} {style.duration(found['seconds'])}.")

@@ -154,7 +154,9 @@ def test_commands_and_notebook_give_what_the_page_shows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Questions are answered as the worker does, without its process.
-    monkeypatch.setattr(client, "ask", lambda question, timeout=0.0, **asked: operations.QUESTIONS[question](**asked))
+    monkeypatch.setattr(
+        client, "ask", lambda question, timeout=0.0, session="", **asked: operations.QUESTIONS[question](**asked)
+    )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run = page.prepare(tiny_cache)
     app = open_page(f"pages/{page.script}.py", family=FAMILY, **page.query)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -11,7 +12,10 @@ import nmerge_core as nm
 from nmerge_core.candidates import CandidateLog, log_folder
 from nmerge_core.kept_files import remove
 from nmerge_core.merging.recipe.changes import told
-from nmerge_core.runs import client, operations
+from nmerge_core.runs import client, here, operations
+from nmerge_core.runs.folder import Run, list_runs
+from nmerge_core.runs.request import resolve
+from pages.shared import measuring
 from pages.shared.asking import marked
 from pages.shared.candidates import read
 from pages.shared.curve import shapes
@@ -26,7 +30,9 @@ LAMBDA = "merge_task_arithmetic_lambda"
 @pytest.fixture
 def log(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CandidateLog]:
     """The family's log, empty; questions are answered in this process, by what the worker answers them with."""
-    monkeypatch.setattr(client, "ask", lambda question, timeout=0.0, **asked: operations.QUESTIONS[question](**asked))
+    monkeypatch.setattr(
+        client, "ask", lambda question, timeout=0.0, session="", **asked: operations.QUESTIONS[question](**asked)
+    )
     remove(log_folder(tiny_cache, "tiny"))
     yield CandidateLog(tiny_cache, "tiny")
     remove(log_folder(tiny_cache, "tiny"))
@@ -57,9 +63,39 @@ def test_it_answers_as_its_controls_are_moved(tiny_cache: Path, open_page: OpenP
     assert shown[0] != shown[1]  # without a button
 
 
-def test_a_method_that_solves_says_what_to_do(open_page: OpenPage, log: CandidateLog) -> None:
+def test_what_a_method_measures_is_measured_by_a_run_that_is_started_where_it_is_short(
+    tiny_cache: Path, open_page: OpenPage, log: CandidateLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "submit", here.do)
     app = live(open_page, merge_method="SubModule Linearity")
-    assert any("finds coefficients by running the models on texts" in info.value for info in app.info)
+    written = nm.merge(recipe_shown(app), tmp_path / "out", progress=False)
+    answer = operations.QUESTIONS["generate"](str(written.path), "2 + 2 =", 16)
+    assert answer in [text.value for text in app.text] and not app.info
+    assert log.all()[-1].answers == {"2 + 2 =": answer}
+
+    def queued(kind: str, parameters: dict[str, Any]) -> Run:
+        return client.find_or_create(tiny_cache, resolve(tiny_cache, kind, parameters))
+
+    monkeypatch.setattr(client, "submit", queued)
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)
+    app.slider(key="merge_sublin_samples").set_value(2).run()
+    assert not app.exception
+    told = ":orange-badge[provisional] It goes by coefficients measured with samples 30 until this is done:"
+    assert told in [caption.value for caption in app.caption] and app.button(key=cancel(tiny_cache))
+    assert log.all()[-1].answers == {}  # as it is another answer in a moment
+
+    monkeypatch.setattr(measuring, "SHORT", 0.0)
+    app.slider(key="merge_sublin_samples").set_value(3).run()
+    app.button(key="merge_measure").click().run()
+    assert app.button(key=cancel(tiny_cache))
+
+
+def cancel(root: Path) -> str:
+    """The button that cancels the newest run; the runs that wait are taken away after."""
+    newest = list_runs(root)[0]
+    assert newest.kind == "coefficients" and newest.status().state == "queued"
+    remove(newest.folder)
+    return f"run_cancel_{newest.id}"
 
 
 def test_the_log_leads_back_and_undo_and_redo_go_along_it(open_page: OpenPage, log: CandidateLog) -> None:
@@ -102,7 +138,11 @@ def test_two_candidates_are_compared(open_page: OpenPage, log: CandidateLog) -> 
     scale(app, 0.5)
     for number, answer in ((1, "a b"), (2, "a c")):
         log.learn(number, "answers", {"?": answer})
+        known = {"metric": "exact_match", "value": number / 10, "low": 0.0, "high": 0.5, "problems": 20}
+        log.learn(number, "scores", {"math · exact_match": known})
     app.run()
+    told = [text.value for text in app.markdown]
+    assert any("math 10.0 % (0.0 % to 50.0 %)" in text.replace("\\", "") for text in told), told
     assert (app.selectbox(key="merge_from").value, app.selectbox(key="merge_to").value) == (1, 2)
     assert any(r"| λ | 1 | 0\.5 |" in text.value for text in app.markdown)
     drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]

@@ -122,8 +122,9 @@ def recipes(family: SimpleNamespace) -> list[dict[str, Any]]:
             **common,
             "parameters": {
                 "corpus": family.corpus,
+                "lists": {"loud": [[0, 17], [1, 3]]},
                 "general": "task_arithmetic",
-                "specific": {"math": "own", "code": {"method": "ties", "density": 0.3}},
+                "specific": {"math": "own", "code": {"method": "ties", "density": 0.3}, "loud": "drop"},
                 "others": {"method": "dare_linear", "density": 0.4},
             },
         },

@@ -181,6 +181,7 @@ def test_the_estimate_counts_the_passes_of_every_part(family, tmp_path: Path) ->
         ({"general": {"method": "tyes"}}, "general.method': expected one of .*, ties, "),
         ({"general": "linear"}, "general': expected one of"),  # averages weights, and merges no change of a base
         ({"general": "neuronmerge"}, "general': expected one of"),
+        ({"others": {"method": "ties", True: 0.3}}, "others': ties has no parameter 'True'; known keys: "),
         (
             {"others": {"method": "ties", "densty": 0.3}},
             "others': ties has no parameter 'densty'; did you mean 'density'?",

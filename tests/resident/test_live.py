@@ -1,9 +1,11 @@
 """A live merge: its weights are those that a merge writes, and only what changed is merged anew."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -112,6 +114,75 @@ def test_only_what_changed_is_merged_anew(made: SimpleNamespace, tmp_path: Path)
     second = [name for name in live.family.names if "layers.1." in name]
     assert live.follow(recipe(0.7)).tensors == len(second) == 12
     assert_as_merged(live, recipe(0.7), tmp_path / "out")
+
+
+NEURONS = [f"model.layers.{layer}.mlp.{part}_proj.weight" for layer in range(2) for part in ("down", "gate", "up")]
+
+
+def changed(live: LiveMerge, recipe: Recipe) -> list[str]:
+    """Follow a recipe; return the tensors that were merged anew, which are those whose weights it could change."""
+    before = dict(live._made)
+    count = live.follow(recipe).tensors
+    found = [name for name in live.family.names if name not in before or live._made[name] != before[name]]
+    assert count == len(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "part"),
+    [
+        ({"lambda": [0.5, 0.5]}, {"lambda": [0.5, 0.7]}, r"layers\.1\.|^model\.norm"),
+        ({"lambda": 0.5}, {"lambda": [{"filter": "self_attn", "value": 0.7}, {"value": 0.5}]}, "self_attn"),
+        ({"lambda": 0.5}, {"lambda": [{"filter": "mlp", "value": [0.5, 0.7]}, {"value": 0.5}]}, r"layers\.1\.mlp"),
+        ({"density": 0.5}, {"density": 0.5, "lambda": [1.0, 0.7]}, r"layers\.1\.|^model\.norm"),
+    ],
+)
+def test_a_curve_over_the_layers_and_a_filter_touch_their_tensors_alone(
+    made: SimpleNamespace, tmp_path: Path, before: dict[str, Any], after: dict[str, Any], part: str
+) -> None:
+    method = "ties" if "density" in before else "task_arithmetic"
+    live = LiveMerge(hold_family(recipe_of(made, method)), recipe_of(made, method))
+    live.follow(recipe_of(made, method, **before))
+    recipe = recipe_of(made, method, **after)
+    assert changed(live, recipe) == [name for name in live.family.names if re.search(part, name)]
+    assert_as_merged(live, recipe, tmp_path / "out")
+
+
+def test_a_choice_of_neuronmerge_touches_the_tensors_of_its_neurons_alone(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    solved = {layer: {**parts, "general": [0.5, 0.5]} for layer, parts in ALPHA.items()}
+    another = {**solved, "1": {**solved["1"], "general": [0.5, 0.75]}}
+    told: dict[str, Any] = {"neurons": grouped(tmp_path / "neurons"), "coefficients": solved, "lambda": 0.5}
+    plain = {**told, "general": "sublin", "others": "task_arithmetic"}
+    recipe = recipe_of(made, "neuronmerge", **plain)
+    live = LiveMerge(hold_family(recipe), recipe)
+    assert changed(live, recipe) == list(live.family.names)
+    choices: list[tuple[dict[str, Any], list[str]]] = [
+        ({"coefficients": another}, NEURONS[3:]),
+        ({"specific": {"math": "own"}}, NEURONS[:3]),  # the second layer has no such neurons
+        ({"specific": {"code": {"method": "ties", "density": 0.5}}}, NEURONS),
+        ({"lambda": 0.7}, [name for name in live.family.names if name not in NEURONS]),
+        ({"neurons": grouped(tmp_path / "others", code=9)}, NEURONS),
+        ({"neurons": grouped(tmp_path / "equal")}, []),
+    ]
+    for number, (own, expected) in enumerate(choices):
+        live.follow(recipe)
+        tuned = recipe_of(made, "neuronmerge", **(plain | own))
+        assert changed(live, tuned) == expected
+        assert_as_merged(live, tuned, tmp_path / str(number))
+
+
+def grouped(folder: Path, code: int = 7) -> str:
+    """Write a classification whose second layer has no math neurons; neuron `code` and every tenth after is code's."""
+    rows = [
+        (layer, neuron, "code" if neuron % 10 == code else "math" if not layer and neuron % 5 == 1 else "general")
+        for layer in range(2)
+        for neuron in range(48)
+    ]
+    folder.mkdir()
+    pd.DataFrame(rows, columns=["layer", "neuron", "category"]).to_parquet(folder / "neurons.parquet")
+    return str(folder)
 
 
 def test_the_same_rule_on_weights_is_not_that_on_differences(made: SimpleNamespace, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints.raw_bits import RawBits
 
 if TYPE_CHECKING:
@@ -15,6 +16,36 @@ Once = Callable[[Hashable, Callable[[], Any]], Any]
 def anew(question: Hashable, find: Callable[[], Any]) -> Any:
     """Find the answer to a question about a block whose models do not stay in memory."""
     return find()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands in the model, as the blocks of it say; `of_neurons` if its entries belong to MLP neurons.
+
+    `group` is set where one group of these neurons is meant.
+    """
+
+    name: str
+    layer: int | None
+    submodule: str
+    position: float
+    of_neurons: bool
+    group: str | None = None
+
+    def for_group(self, group: str) -> "Place":
+        """Return the same place as one group of neurons sees it."""
+        return replace(self, group=group)
+
+
+def place_of(architecture: Architecture, name: str) -> Place:
+    """Say where a tensor stands."""
+    return Place(
+        name,
+        architecture.layer_of(name),
+        architecture.submodule(name),
+        architecture.position(name),
+        architecture.neurons(name, 0, 1) is not None,
+    )
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def _part(values: Values, layer: int | None, submodule: str) -> str:
         LAYER_COEFFICIENTS,
         Result("history", "Entropy of the predictions at each step, in nats", "history"),
     ],
+    decides=lambda place, values, prepared: prepared.data[_part(values, place.layer, place.submodule)],
     check=check,
     prepare=prepare,
     # The weights are merged, and each batch (of a few texts, one at the least for every task) reads the changes again.

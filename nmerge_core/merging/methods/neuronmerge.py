@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.plan.neurons import check_neurons, neuron_categories
+from nmerge_core.merging.plan.neuron_lists import read_lists
+from nmerge_core.merging.plan.neurons import GENERAL, check_neurons, classified, group_neurons, neurons_of
 from nmerge_core.merging.plan.parts import Part, found_by, make_part, part_name, solved_parts
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared, Result
@@ -35,13 +36,8 @@ from nmerge_core.merging.recipe.shared_parameters import (
     WEIGHT,
 )
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Choice
-from nmerge_core.settings import MARGIN, TOP_K
+from nmerge_core.settings import GROUPING, LISTS, MARGIN, TOP_K
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-GENERAL = "general"
 _DROP, _OWN = "drop", "own"
 _DARE = {"dare": "dare_linear"}  # what the paper calls it
 
@@ -101,20 +97,44 @@ def check(context: Context, values: Values) -> None:
     if len(set(tasks)) < len(tasks) or GENERAL in tasks:
         expected = f"a distinct category other than '{GENERAL}' per model"
         raise context.wrong("models[].parameters.category", expected, tasks)
-    if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*tasks}):
-        raise context.wrong("parameters.specific", f"categories among {', '.join(tasks)}", sorted(unknown))
+    groups = [*tasks, *(values.shared["lists"] or ())]
+    if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*groups}):
+        raise context.wrong("parameters.specific", f"categories among {', '.join(groups)}", sorted(unknown))
     check_neurons(context, values, tasks)
+    _check_lists(context, values, tasks)
     for place, parameter, choice in _choices(values):
         if parameter.method(choice):
             part = make_part(parameter, choice, values, _FOR_PARTS)
             part.method.check(context.inside(place, parameter.own(choice)), part.values)
 
 
+def _check_lists(context: Context, values: Values, tasks: Sequence[str]) -> None:
+    """Check that lists of neurons have names and choices of their own, and what is in them."""
+    lists = _lists(context, values)
+    taken = {GENERAL, "attention", "mlp", *tasks}
+    if strange := taken & lists.keys():
+        raise context.wrong("parameters.lists", f"names other than {', '.join(sorted(taken))}", sorted(strange))
+    for name in lists:
+        if _of_category(values.shared["specific"], name) == _OWN:
+            expected = f"{_DROP} or a method for the list '{name}', which is no model's own: {{{name}: {_DROP}}}"
+            raise context.wrong("parameters.specific", expected, _OWN)
+    read_lists(lists, context.stream.donor.architecture)
+
+
+def _lists(context: Context, values: Values) -> dict[str, Any]:
+    """Return the lists of neurons, none as an empty mapping, files as they are found."""
+    lists = values.shared["lists"] or {}
+    return {name: str(context.recipe.path(each)) if isinstance(each, str) else each for name, each in lists.items()}
+
+
 def prepare(context: Context, values: Values) -> Prepared:
     """Group the base's neurons, and prepare every method that a group or the rest is merged with."""
     tasks = context.task_categories(values)
-    frame = _neurons(context, values, tasks)
-    categories = (GENERAL, *tasks)
+    voting = {name: values.shared[name] for name in ("top_k", "margin", "grouping")}
+    voting["lists"] = _lists(context, values)
+    with classified(context, values) as folder:
+        frame = group_neurons(folder, context.stream.donor, tasks, **voting, seed=values.shared["seed"])
+    categories = (GENERAL, *tasks, *voting["lists"])
     indices = {name: index for index, name in enumerate(categories)}
     groups = {
         int(layer): torch.tensor(each.sort_values("neuron")["category"].map(indices).to_numpy())
@@ -122,7 +142,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     }
     specific = values.shared["specific"]
     choices = {GENERAL: part_name(_GENERAL, values.shared["general"])}
-    choices |= {task: part_name(_SPECIFIC, _of_category(specific, task)) for task in tasks}
+    choices |= {name: part_name(_SPECIFIC, _of_category(specific, name)) for name in categories[1:]}
     others = part_name(_OTHERS, values.shared["others"])
     parts: dict[str, Part] = {}
     for place, parameter, choice in _choices(values):
@@ -130,15 +150,8 @@ def prepare(context: Context, values: Values) -> Prepared:
         if name in (_DROP, _OWN) or name in parts:
             continue
         part = make_part(parameter, choice, values, _FOR_PARTS)
-        grouped = {
-            layer: {
-                category: (ids == index).nonzero().flatten().numpy()
-                for category, index in indices.items()
-                if choices[category] == name
-            }
-            for layer, ids in groups.items()
-        }
-        inside = context.with_groups(grouped).inside(place, parameter.own(choice))
+        grouped = neurons_of(frame, [category for category in categories if choices[category] == name])
+        inside = context.with_groups(grouped, {"neurons": str(folder), **voting}).inside(place, parameter.own(choice))
         prepared = part.method.facts(inside, part.values)
         parts[name] = Part(part.method, part.values, prepared)
     plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, parts)
@@ -154,22 +167,18 @@ def prepare(context: Context, values: Values) -> Prepared:
     return Prepared(plan, solved=solved, report=report, results=results, categories=frame)
 
 
-def _neurons(context: Context, values: Values, tasks: Sequence[str]) -> pd.DataFrame:
-    """Return layer, neuron and category of the base's neurons, each category General's or one of the tasks'."""
-    frame = neuron_categories(context, values)
-    known = sorted(frame["category"].unique())
-    if strange := [task for task in tasks if task not in known]:
-        raise context.wrong("models[].parameters.category", f"categories of neurons ({', '.join(known)})", strange)
-    # The categories of tasks that are not merged fold into General (§4.1).
-    frame = frame.assign(category=frame["category"].where(frame["category"].isin(tasks), GENERAL))
-    return _shuffled(frame, values.shared["seed"]) if values.shared["grouping"] == "random" else frame
-
-
-def _shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Give the same number of neurons of each layer to each category, at random (the control of Table 4)."""
-    order = np.random.default_rng(seed)
-    shuffled = frame.groupby("layer")["category"].transform(lambda layer: order.permutation(layer.to_numpy()))
-    return frame.assign(category=shuffled)
+def decides(place: Place, values: Values, prepared: Prepared) -> Any:
+    """Tell a tensor's groups and what each of them is merged by; of a tensor that is no neuron's what `others` does."""
+    plan: Plan = prepared.data
+    if not place.of_neurons or place.layer is None:
+        return plan.parts[plan.others].decided_by(place)
+    groups = plan.groups[place.layer].numpy()
+    present = [plan.categories[index] for index in np.unique(groups)]
+    by: list[Any] = []
+    for category in present:
+        part = plan.parts.get(plan.choices[category])
+        by.append(part.decided_by(place.for_group(category)) if part else plan.choices[category])
+    return groups.tobytes(), plan.own, by
 
 
 def _of_category(specific: Any, category: str) -> Any:
@@ -199,10 +208,11 @@ def _used(values: Values) -> list[Part]:
 
 
 def needs(stream: Stream, values: Values) -> Needs:
-    """Count, at most, what each part needs of the whole model; a choice for all tasks counts once for each of them."""
+    """Count, at most, what each part needs of the whole model; a choice for all groups counts once for each of them."""
     alike = not _SPECIFIC.is_by_category(values.shared["specific"])
+    groups = len(stream.models) + len(values.shared["lists"] or ())
     each = [
-        (part.method.needs(stream, part.values), len(stream.models) if alike and parameter is _SPECIFIC else 1)
+        (part.method.needs(stream, part.values), groups if alike and parameter is _SPECIFIC else 1)
         for _, parameter, choice in _choices(values)
         if parameter.method(choice)
         for part in [make_part(parameter, choice, values, _FOR_PARTS)]
@@ -226,12 +236,8 @@ def needs(stream: Stream, values: Values) -> Needs:
             default=None,
             help="Votes m a category must be ahead by, else the neuron is General (the folder's if unset).",
         ),
-        Choice(
-            name="grouping",
-            default="functional",
-            help="Group neurons by what they do, or at random with the same sizes per layer (the control of Table 4).",
-            choices=("functional", "random"),
-        ),
+        GROUPING,
+        LISTS,
         _GENERAL,
         _SPECIFIC,
         _OTHERS,
@@ -240,6 +246,7 @@ def needs(stream: Stream, values: Values) -> Needs:
     results=[
         Result("groups", "Neurons of each category by layer", "table"),
     ],
+    decides=decides,
     check=check,
     prepare=prepare,
     whole=lambda values: any(part.method.whole(part.values) for part in _used(values)),

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
@@ -76,6 +76,7 @@ def _check_given(context: Context, given: Any) -> None:
     summary="Task arithmetic with coefficients for each attention and each MLP, solved from measured outputs.",
     parameters=[CATEGORY, CALIBRATION, SAMPLES, COEFFICIENTS],
     results=[LAYER_COEFFICIENTS],
+    decides=lambda place, values, prepared: coefficients_of(place, *prepared.data),
     check=check,
     prepare=prepare,
     solves=lambda values: values.shared["coefficients"] is None,
@@ -88,8 +89,8 @@ def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     return weighted_sum(block.deltas, coefficients_of(block, *prepared.data))
 
 
-def coefficients_of(block: Block, solved: Mapping[str, Any], elsewhere: list[float]) -> list[float]:
-    """Look up the coefficients that apply to a block."""
-    if block.layer is None:
+def coefficients_of(place: Block | Place, solved: Mapping[str, Any], elsewhere: list[float]) -> list[float]:
+    """Look up the coefficients that apply to a tensor."""
+    if place.layer is None:
         return elsewhere
-    return solved[str(block.layer)][block.group or block.submodule]
+    return solved[str(place.layer)][place.group or place.submodule]

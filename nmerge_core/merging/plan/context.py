@@ -1,14 +1,15 @@
 """What a method may ask of the models before it merges: order statistics, texts, linearity coefficients."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
+from nmerge_core.machine import choose_device
 from nmerge_core.merging.compute.census import Census, Magnitudes, magnitudes, take_census
 from nmerge_core.merging.compute.entrywise import total_weight
 from nmerge_core.merging.compute.order_statistics import (
@@ -19,6 +20,7 @@ from nmerge_core.merging.compute.order_statistics import (
     thresholds,
 )
 from nmerge_core.merging.compute.stream import Stream, all_rows
+from nmerge_core.merging.plan.kept import Kept, Measurement, nothing_kept
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import named
 from nmerge_core.merging.recipe.values import Values
@@ -36,6 +38,8 @@ class Context:
     """An opened merge: its recipe, the stream over its models, and the tensors it merges.
 
     `place` is the key of the part that it is for, with the names of the parameters that stand there; "" for the whole.
+    `groups` of neurons are made again from `grouping`, parameters of a run. `kept` finds results of runs that measured
+    what the merge would else measure itself.
     """
 
     recipe: Recipe
@@ -43,8 +47,10 @@ class Context:
     names: tuple[str, ...]
     progress: Progress
     groups: Groups | None = None
+    grouping: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""
     own: frozenset[str] = frozenset()
+    kept: Kept = nothing_kept
 
     @property
     def labels(self) -> list[str]:
@@ -97,9 +103,14 @@ class Context:
         position = self.stream.donor.architecture.position(name)
         return values.at(name, position).with_defaults(named(values.method).defaults)
 
-    def with_groups(self, groups: Groups) -> "Context":
+    @property
+    def device(self) -> str:
+        """The device as a run is told it: the same word wherever it is the one that a run would choose."""
+        return "auto" if self.stream.device == choose_device() else self.stream.device
+
+    def with_groups(self, groups: Groups, grouping: Mapping[str, Any]) -> "Context":
         """Return the context with neuron groups whose coefficients are solved too."""
-        return replace(self, groups=groups)
+        return replace(self, groups=groups, grouping=grouping)
 
     def inside(self, place: str, own: Iterable[str]) -> "Context":
         """Return the context of a part of the recipe, at the key `place`, with the parameters that stand there."""
@@ -128,25 +139,29 @@ class Context:
         return self.recipe.corpus(calibration)
 
     def coefficients(self, values: Values) -> "Coefficients":
-        """Solve SubModule Linearity's α per layer for attention, MLP and neuron groups (`linearity.solve`).
+        """Return SubModule Linearity's α per layer for attention, MLP and neuron groups: kept ones, or solved here.
 
         Raises:
             InputError: no calibration corpus is named.
         """
         # Imported here: it brings transformers along, which a look at a method's parameters does not need.
-        from nmerge_core.nonlinearity import solve
+        from nmerge_core.nonlinearity import read_coefficients, solve
 
-        return solve(
-            self.recipe.base_model or "",
-            self.recipe.references,
-            self.calibration(values),
-            self.task_categories(values),
-            groups=self.groups,
-            samples=values.shared["samples"],
-            seed=self.recipe.seed,
-            device=self.stream.device,
-            progress=self.progress,
-        )
+        asked: dict[str, Any] = {
+            "base": self.recipe.base_model or "",
+            "models": list(self.recipe.references),
+            "corpus": self.calibration(values),
+            "categories": self.task_categories(values),
+            "samples": values.shared["samples"],
+            "seed": self.recipe.seed,
+            "device": self.device,
+        }
+        groups = sorted({group for own in (self.groups or {}).values() for group in own})
+        grouped = {**self.grouping, "groups": groups} if groups else {}
+        (kept,) = self.kept([Measurement("coefficients", asked | grouped)])
+        if kept:
+            return read_coefficients(kept)
+        return solve(**asked, groups=self.groups, progress=self.progress)
 
     def wrong(self, key: str, expected: str, found: object) -> InputError:
         """Return the error for a value of the recipe that does not fit the models, at the key where it stands."""

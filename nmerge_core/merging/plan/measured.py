@@ -8,6 +8,7 @@ from nmerge_core.checkpoints.heads import is_head
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.values import Values
 
@@ -31,29 +32,37 @@ def check_statistics(context: Context, values: Values, kind: str) -> None:
 
 
 def statistics_of(context: Context, values: Values, kind: str) -> "list[Statistics]":
-    """Return each model's statistics: read from its folder, else from the cache, where they may be collected first.
+    """Return each model's statistics: from its folder, else from the cache or a finished run, else collected here.
 
     Raises:
         InputError: a folder is of another model or kind.
     """
-    from nmerge_core.calibration import cached, open_statistics
+    from nmerge_core.calibration import cache_folder, cached, open_statistics
 
-    corpus, folders = values.shared["corpus"], values.each["statistics"]
-    models = zip(context.stream.models, folders, context.task_categories(values), strict=True)
+    drawn: dict[str, Any] = {
+        "samples": values.shared["samples"],
+        "seed": context.recipe.seed,
+        "device": context.device,
+    }
+    folders: list[Path | None] = [each and context.recipe.path(each) for each in values.each["statistics"]]
+    models, categories = context.stream.models, context.task_categories(values)
+    if None in folders:
+        corpus = context.recipe.corpus(values.shared["corpus"])
+        lacking = [
+            index
+            for index, (model, category) in enumerate(zip(models, categories, strict=True))
+            if folders[index] is None and not cache_folder(model, corpus, kind, category, **drawn).exists()
+        ]
+        told = {"corpus": corpus, "kind": kind, **drawn}
+        asked = [{"model": models[i].reference, "categories": [categories[i]], **told} for i in lacking]
+        kept = context.kept([Measurement("statistics", each) for each in asked])
+        for index, folder in zip(lacking, kept, strict=True):
+            folders[index] = folder
     found = [
-        open_statistics(context.recipe.path(folder), kind, model)
+        open_statistics(folder, kind, model)
         if folder
-        else cached(
-            model,
-            context.recipe.corpus(corpus),
-            kind,
-            category,
-            samples=values.shared["samples"],
-            seed=context.recipe.seed,
-            device=context.stream.device,
-            progress=context.progress,
-        )
-        for model, folder, category in models
+        else cached(model, corpus, kind, category, **drawn, progress=context.progress)
+        for model, folder, category in zip(models, folders, categories, strict=True)
     ]
     for each in found:
         covered = each.grams if kind == "gram" else each.tensors.tensors

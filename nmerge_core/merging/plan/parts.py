@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.registry import Method
@@ -29,8 +29,14 @@ class Part:
 
     def merge(self, block: Block) -> torch.Tensor:
         """Return the merged delta of a block, (rows, columns)."""
-        values = self.values.at(block.name, block.position).with_defaults(self.method.defaults)
-        return self.method.merge(block, values, self.prepared)
+        return self.method.merge(block, self._values(block), self.prepared)
+
+    def decided_by(self, place: Place) -> Any:
+        """Return what decides how it merges a tensor."""
+        return self.method.decided_by(place, self._values(place), self.prepared)
+
+    def _values(self, of: Block | Place) -> Values:
+        return self.values.at(of.name, of.position).with_defaults(self.method.defaults)
 
 
 def found_by(parts: Mapping[str, Part]) -> tuple[dict[str, Any], list[Result]]:

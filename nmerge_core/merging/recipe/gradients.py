@@ -6,6 +6,8 @@ up: the first entry whose filter is part of the tensor's name, or that has none,
 
 from typing import Any
 
+_ROUNDING = 1e-9  # by which layers times their distance may miss a whole number
+
 
 def at(value: Any, name: str, position: float) -> Any:
     """Return the value of one tensor at `position`, 0 the first layer and 1 the last; other values as they are.
@@ -17,9 +19,10 @@ def at(value: Any, name: str, position: float) -> Any:
     if isinstance(value[0], dict):
         return next((at(entry["value"], name, position) for entry in value if _matches(entry, name)), None)
     place = position * (len(value) - 1)
-    left = min(int(place), len(value) - 2) if len(value) > 1 else 0
-    right = min(left + 1, len(value) - 1)
-    return value[left] + (place - left) * (value[right] - value[left])
+    if abs(place - round(place)) < _ROUNDING:  # of a value for each layer every layer has its own, and no other decides
+        return value[round(place)]
+    left = int(place)
+    return value[left] + (place - left) * (value[left + 1] - value[left])
 
 
 def filters(value: Any) -> list[str]:

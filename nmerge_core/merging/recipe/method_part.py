@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from nmerge_core.errors import InputError, shown
 from nmerge_core.inputs import Places
-from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.registry import Method, methods, named
 from nmerge_core.parameters import Parameter, Solved
 
 
@@ -50,7 +50,7 @@ class MethodPart(Parameter):
     def method(self, value: Any) -> Method | None:
         """Return the method that a checked value names; None for a word."""
         name = value["method"] if isinstance(value, Mapping) else value
-        return None if name in self.words else delta_methods()[self.aliases.get(name, name)]
+        return None if name in self.words else named(self.aliases.get(name, name))
 
     def own(self, value: Any) -> dict[str, Any]:
         """Return the parameters that stand beside the method in a checked value."""
@@ -80,7 +80,7 @@ class MethodPart(Parameter):
         own: dict[str, Any] = {"method": value["method"]}
         for name, each in self.own(value).items():
             if name not in known:
-                near = get_close_matches(name, known, 1, 0.5)
+                near = get_close_matches(str(name), known, 1, 0.5)
                 hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
                 raise InputError(f"{where}: {found.name} has no parameter '{name}'; {hint}")
             if each is not None:

@@ -1,7 +1,11 @@
 """What a method found out before it merges, and which of it is worth seeing."""
 
+import io
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -25,6 +29,19 @@ class Result:
     help: str = ""
 
 
+class _ByValue(pickle.Pickler):
+    """Pickles tensors by their values: torch's own way tells of the storage's address, another in each process."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Reduce a tensor to its type, its shape and its bytes."""
+        if type(value).__module__ != "torch" or type(value).__name__ != "Tensor":
+            return NotImplemented
+        import torch  # is there already, as there is a tensor
+
+        flat = value.detach().cpu().contiguous().flatten()
+        return tuple, ((str(value.dtype), tuple(value.shape), flat.view(torch.uint8).numpy().tobytes()),)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a method's `prepare` found: `solved` goes into the resolved recipe, `report` into the report.
@@ -40,3 +57,12 @@ class Prepared:
     report: Mapping[str, Any] = field(default_factory=dict)
     results: Sequence[Result] = ()
     categories: "pd.DataFrame | None" = None
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of all that a method merges by: a half-done merge goes on only where it would find the same."""
+        file = io.BytesIO()
+        pickler = _ByValue(file, protocol=5)
+        pickler.fast = True  # without back references, which tell of identity and not of values
+        pickler.dump(self.data)
+        return sha256(file.getvalue()).hexdigest()

@@ -1,18 +1,16 @@
 """Every merge method with its parameters, described once: recipes, sliders and documentation are drawn from here."""
 
 import inspect
-import io
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nmerge_core.checkpoints import TensorInfo, raw_bits
 from nmerge_core.input_parameters import Input
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.compute.entrywise import Rule
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.recipe.prepared import Prepared, Result
@@ -26,6 +24,7 @@ MergeFunction = Callable[[Block, Values, Any], "torch.Tensor"]
 RuleFunction = Callable[[str, Values, Any], Rule]
 # Of a `plan.context.Context`, which knows recipes and so methods.
 CheckFunction = Callable[[Any, Values], None]
+DecideFunction = Callable[[Place, Values, Any], Any]
 PrepareFunction = Callable[[Any, Values], Prepared]
 NeedsFunction = Callable[[Stream, Values], "Needs"]
 
@@ -62,7 +61,8 @@ class Method:
     it. `rows(name, values, prepared)` says how the rows of a matrix are merged by compiled loops, where they can be.
     `check(context, values)` raises InputError for parameters that do not go together or with the models, from
     headers alone; then `prepare(context, values)`, where there is one, finds whole-model facts; `results` say which of
-    them are worth seeing. A method without base works on the weights themselves: its blocks have a zero base. `whole`
+    them are worth seeing. `decides(place, values, prepared)` says what of all that decides a tensor: everything, if
+    there is none. A method without base works on the weights themselves: its blocks have a zero base. `whole`
     tells whether a block must be a whole tensor, `passes` how often the models are read, the merge itself included,
     `solves` whether something is measured by running them on texts, `searches` whether a whole model is held in memory
     and run to find it, and `needs` what else the merge takes. `version` is raised when the merged bytes change.
@@ -79,6 +79,7 @@ class Method:
     results: tuple[Result, ...] = ()
     rule: RuleFunction | None = None
     rows: RuleFunction | None = None
+    decides: DecideFunction | None = None
     check: CheckFunction = _accept
     prepare: PrepareFunction | None = None
     needs_base: bool = True
@@ -133,27 +134,13 @@ class Method:
             ) from error
         return prepared
 
-
-class _ByValue(pickle.Pickler):
-    """Pickles tensors by their values: torch's own way tells of the storage's address, another in each process."""
-
-    def reducer_override(self, value: Any) -> Any:
-        """Reduce a tensor to its type, its shape and its bytes."""
-        if type(value).__module__ != "torch" or type(value).__name__ != "Tensor":
-            return NotImplemented
-        import torch  # is there already, as there is a tensor
-
-        flat = value.detach().cpu().contiguous().flatten()
-        return tuple, ((str(value.dtype), tuple(value.shape), flat.view(torch.uint8).numpy().tobytes()),)
-
-
-def digest_of(prepared: Prepared) -> str:
-    """Return a digest of all that a method found: a half-done merge goes on only where it would find the same."""
-    file = io.BytesIO()
-    pickler = _ByValue(file, protocol=5)
-    pickler.fast = True  # without back references, which tell of identity and not of values
-    pickler.dump(prepared.data)
-    return sha256(file.getvalue()).hexdigest()
+    def decided_by(self, place: Place, values: Values, prepared: Prepared) -> Any:
+        """Return what decides how a tensor is merged: where it equals what it was before, so does what is merged."""
+        if self.rule:
+            return self.rule(place.name, values, prepared)
+        if self.decides:
+            return self.name, self.decides(place, values, prepared)
+        return self.name, values, prepared.digest
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])  # a MergeFunction, or a RuleFunction
@@ -170,6 +157,7 @@ def method(
     parameters: Sequence[Parameter],
     version: int = 1,
     results: Sequence[Result] = (),
+    decides: DecideFunction | None = None,
     check: CheckFunction = _accept,
     prepare: PrepareFunction | None = None,
     needs_base: bool = True,
@@ -206,6 +194,7 @@ def method(
             results=tuple(results),
             rule=function if entrywise else None,
             rows=rows,
+            decides=decides,
             check=check,
             prepare=prepare,
             needs_base=needs_base,
@@ -234,7 +223,7 @@ def find_method(name: str) -> Method | None:
 
 def named(name: str) -> Method:
     """Return a method that is known to exist."""
-    return _METHODS.get(name) or methods()[name]
+    return _METHODS.get(name) or methods()[name]  # the folder is looked through for one that is not known yet alone
 
 
 def methods() -> Mapping[str, Method]:

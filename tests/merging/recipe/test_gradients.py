@@ -21,3 +21,10 @@ def test_the_first_filter_that_matches_counts() -> None:
 
 def test_a_plain_value_and_a_single_point_stay() -> None:
     assert (at(0.5, "any", 0.9), at([0.5], "any", 0.9), at("auto", "any", 0.1)) == (0.5, 0.5, "auto")
+
+
+def test_of_a_value_for_each_layer_every_layer_has_exactly_its_own() -> None:
+    for layers in range(1, 130):
+        drawn = [0.1 + 0.7 * (layer % 3) for layer in range(layers)]
+        found = [at(drawn, "w", layer / max(1, layers - 1)) for layer in range(layers)]
+        assert found == drawn

@@ -11,7 +11,7 @@ from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe import registry
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.merging.recipe.registry import digest_of, method, methods
+from nmerge_core.merging.recipe.registry import method, methods
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA, WEIGHT
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number, Numbers
@@ -79,12 +79,12 @@ def test_values_travel_with_their_method():
 
 def test_the_digest_tells_values_and_not_identities():
     part = [1.0, 2.0]
-    assert digest_of(Prepared([part, part])) == digest_of(Prepared([[1.0, 2.0], [1.0, 2.0]]))
-    assert digest_of(Prepared(part)) != digest_of(Prepared([1.0, 2.5]))
+    assert Prepared([part, part]).digest == Prepared([[1.0, 2.0], [1.0, 2.0]]).digest
+    assert Prepared(part).digest != Prepared([1.0, 2.5]).digest
     ones, others = torch.ones(3), torch.ones(3)  # at two places of memory, as in two processes
-    assert digest_of(Prepared({"at": ones})) == digest_of(Prepared({"at": others}))
+    assert Prepared({"at": ones}).digest == Prepared({"at": others}).digest
     different = [torch.zeros(3), torch.ones(3, 1), torch.ones(3, dtype=torch.float64), ones.numpy(), ones.tolist()]
-    assert len({digest_of(Prepared({"at": each})) for each in (ones, *different)}) == 6
+    assert len({Prepared({"at": each}).digest for each in (ones, *different)}) == 6
 
 
 def test_only_what_varies_is_a_gradient_over_the_layers(own_registry):
