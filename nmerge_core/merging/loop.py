@@ -80,21 +80,33 @@ def merge_rows(
         if raw_bits.all_finite(merged, target.dtype):
             return merged
     else:
-        block = stream.load(rows)
-        tensor = method.merge(block, values, prepared).add_(block.base).to(torch_dtype(target.dtype))
+        tensor = merge_block(stream, method, values, prepared, rows, target)
         if bool(tensor.isfinite().all()):
             return tensor
     raise _does_not_fit(target, rows)
 
 
+def merge_block(
+    stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, target: TensorInfo
+) -> torch.Tensor:
+    """Merge one block by torch in the dtype of `target`, finite or not.
+
+    Raises:
+        InputError: an entry of a model is NaN or infinite.
+    """
+    block = stream.load(rows)
+    return method.merge(block, values, prepared).add_(block.base).to(torch_dtype(target.dtype))
+
+
 def _merge_compiled(
     stream: Stream, method: Method, values: Values, prepared: Prepared, rows: Rows, dtype: str
 ) -> NDArray[np.generic]:
-    """Merge one block as torch does, entry by entry as they are stored."""
-    assert method.rule
+    """Merge one block by a compiled loop, as it is stored."""
+    rule = method.rule or method.rows
+    assert rule
     entries = stream.entries(rows)
     merged = raw_bits.empty_bits(entries.stored.shape[1], dtype)
-    if not method.rule(rows.name, values, prepared).merge_entries(entries, merged):
+    if not rule(rows.name, values, prepared).merge_entries(entries, merged):
         raise stream.not_finite(rows, entries)
     return raw_bits.as_stored(merged, dtype)
 

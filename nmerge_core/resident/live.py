@@ -1,19 +1,21 @@
 """A merge in memory whose weights follow its recipe: what changes is merged anew, and nothing is written."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
+from nmerge_core.machine import CPU
 from nmerge_core.merging.compute.block import place_of
-from nmerge_core.merging.compute.order_statistics import Magnitudes
+from nmerge_core.merging.compute.census import Census, Magnitudes
 from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
-from nmerge_core.merging.loop import merge_rows, tensor_values
+from nmerge_core.merging.loop import merge_block, merge_rows, tensor_values
 from nmerge_core.merging.plan.candidate import as_matrix, load_candidate, put_rows
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.kept import Kept, StandIn, nothing_kept
@@ -25,20 +27,22 @@ from nmerge_core.parallel import in_order
 from nmerge_core.progress import Progress, silent
 from nmerge_core.resident.change import ModelSums
 from nmerge_core.resident.speaking import speaking
-from nmerge_core.resident.stream import ResidentStream, hold
+from nmerge_core.resident.stream import Place, ResidentStream, hold
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Family:
     """The models of a recipe, held in memory, for any number of merges of them.
 
-    `known` keeps whole-model statistics of |τ| by what was asked for, `measured` sums of what the models changed by the
-    base and the block that they are of.
+    `known` keeps whole-model statistics of |τ| by what was asked for (a census, and thresholds), `measured` sums of
+    what the models changed by the base and the block that they are of.
     """
 
     opened: Opened
     names: tuple[str, ...]
-    known: dict[tuple[Any, ...], list[Magnitudes]] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
     measured: dict[tuple[str, Rows], ModelSums] = field(default_factory=dict)
 
     def reopen(self, recipe: Recipe) -> Opened:
@@ -58,14 +62,17 @@ class Family:
         return self.opened.stream.bytes
 
 
-def hold_family(recipe: Recipe, device: str = "auto", progress: Progress = silent) -> Family:
-    """Open a recipe's models and read them into memory, or onto the device.
+def hold_family(
+    recipe: Recipe, device: str = "auto", progress: Progress = silent, *, place: Place = "device"
+) -> Family:
+    """Open a recipe's models and hold their weights at a place (`stream.hold`).
 
     Raises:
         InputError: they do not fit together, or a file is no longer whole.
     """
     opened = open_recipe(recipe, device)
-    return Family(replace(opened, stream=hold(opened.stream, opened.merged_names, progress)), opened.merged_names)
+    names = opened.merged_names
+    return Family(replace(opened, stream=hold(opened.stream, names, place, progress)), names)
 
 
 @dataclass(frozen=True)
@@ -142,20 +149,38 @@ class LiveMerge:
         if recipe.dtype:
             targets = {name: replace(tensor, dtype=DTYPES[recipe.dtype]) for name, tensor in targets.items()}
 
-        def work(rows: Rows) -> None:
-            merged = merge_rows(stream, method, values[rows.name], prepared, rows, targets[rows.name])
-            dtype = self._candidate.rounded[rows.name]
-            tensor = merged if isinstance(merged, Tensor) else torch.from_numpy(merged).view(dtype)
+        def put(rows: Rows, tensor: Tensor) -> None:
             matrix = stream.donor.architecture.matrix(rows.name)
             put_rows(self._candidate.weights[rows.name], matrix, rows.start, tensor.reshape(-1, matrix.columns))
+
+        def work(rows: Rows) -> None:
+            merged = merge_rows(stream, method, values[rows.name], prepared, rows, targets[rows.name])
+            if isinstance(merged, np.ndarray):
+                merged = torch.from_numpy(merged).view(self._candidate.rounded[rows.name])
+            put(rows, merged)
+
+        def begin(rows: Rows) -> Tensor:
+            merged = merge_block(stream, method, values[rows.name], prepared, rows, targets[rows.name])
+            put(rows, merged)
+            return merged.isfinite().all()
 
         for name in changed:
             self._made.pop(name, None)
         rows = cut(stream, changed)
-        for done, (each, _) in enumerate(zip(rows, in_order(work, rows), strict=True)):
-            progress("Merging", done, len(rows), "blocks")
-            if each.stop == stream.count(each.name):
-                self._made[each.name] = wanted[each.name]
+        if stream.device == CPU:
+            for done, (each, _) in enumerate(zip(rows, in_order(work, rows), strict=True)):
+                progress("Merging", done, len(rows), "blocks")
+                if each.stop == stream.count(each.name):
+                    self._made[each.name] = wanted[each.name]
+        else:
+            finite = []  # asked when all is begun, so that the device waits for nothing between blocks
+            for done, each in enumerate(rows):
+                progress("Merging", done, len(rows), "blocks")
+                finite.append(begin(each))
+            for each, fits in zip(rows, torch.stack(finite).tolist() if finite else [], strict=True):
+                if not fits:
+                    work(each)  # which says where it does not
+            self._made |= {name: wanted[name] for name in changed}
         self.recipe = recipe
         return Followed(len(changed), len(names), time.monotonic() - started, prepared)
 
@@ -164,11 +189,23 @@ class LiveMerge:
 class _Context(Context):
     """A context that remembers statistics of the whole family."""
 
-    known: dict[tuple[Any, ...], list[Magnitudes]] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
+
+    def thresholds(self, densities: Sequence[float]) -> list[float]:
+        """Return thresholds of |τ| per model, by the census of the family."""
+        return [each.threshold for each in self.magnitudes(densities)]
 
     def magnitudes(self, densities: Sequence[float], *, extra: int = 0) -> list[Magnitudes]:
-        """Return whole-model statistics of |τ| per model, found once for each question."""
-        asked = (self.stream.differences, tuple(densities), extra)
+        """Return thresholds of |τ| per model with the sums above them, found once for each question."""
+        return self._once((tuple(densities), extra), lambda: Context.magnitudes(self, densities, extra=extra))
+
+    def census(self) -> Census:
+        """Count the |τ| of every model, once."""
+        return self._once("census", lambda: Context.census(self))
+
+    def _once(self, question: Hashable, find: Callable[[], Result]) -> Result:
+        asked = (self.stream.differences, question)
         if asked not in self.known:
-            self.known[asked] = super().magnitudes(densities, extra=extra)
-        return self.known[asked]
+            self.known[asked] = find()
+        found: Result = self.known[asked]
+        return found

@@ -21,7 +21,7 @@ from nmerge_core.runs.workers import KEPT_SECONDS, count
 if TYPE_CHECKING:
     from nmerge_core.loading import LanguageModel
     from nmerge_core.merging.recipe.recipe import Recipe
-    from nmerge_core.resident import Followed, LiveMerge
+    from nmerge_core.resident import Followed, LiveMerge, Place
 
 _COUNT = 8
 _MEMORY_SHARE = 0.25  # of the memory that models run in: the rest is for the run that is going
@@ -110,8 +110,9 @@ class LiveMerges:
         if self._live is None or self._live[0] != key:
             others = self._live is not None and self._live[0][0] != key[0]
             self.release("other models were merged meanwhile" if others else "")
-            _check_room(recipe, sum(checkpoint.bytes for checkpoint in checkpoints), len(checkpoints), self._left)
-            self._live = (key, LiveMerge(hold_family(recipe), recipe))
+            weights = sum(checkpoint.bytes for checkpoint in checkpoints)
+            place = _choose_place(weights, len(checkpoints), self._left)
+            self._live = (key, LiveMerge(hold_family(recipe, place=place), recipe))
             self._read[key], self.lost = self._gone.pop(key, self.lost), ""
         live, kept = self._live[1], FinishedOrAlike(alike=provisional)
         try:
@@ -166,26 +167,34 @@ def _searched(recipe: "Recipe") -> "Recipe":
     return replace(recipe, parameters=found.parameters, models=models, folder=found.folder)
 
 
-def _check_room(recipe: "Recipe", weights: int, models: int, left: int | None) -> None:
-    """Check that the weights of a family and of one merge fit, into what a run has left too where one is going.
+def _choose_place(weights: int, models: int, left: int | None) -> "Place":
+    """Choose where the weights of a family are held, so that one merge of them fits beside them.
+
+    Where the device has no room for all, the host's memory holds what is merged; where that has none either, it is read
+    from the files. Beside a run that is going, all of it goes into what the run has left, or nothing.
 
     Raises:
-        InputError: they do not; the message says the sizes.
+        InputError: not even the merge fits; the sizes are said.
     """
-    needed, where = weights * (models + 1) / models, "memory"
+    merged = weights / models
+    needed = weights + merged
     if left is not None and needed > left:
         raise InputError(
-            f"a run is going, and these {models} models and their merge take {needed / 1e9:.1f} GB, of which it leaves "
-            f"{max(left, 0) / 1e9:.1f} GB free; answers follow the controls again when it has ended"
+            f"a run is going, and these {models} models and their merge take {needed / 1e9:.1f} GB, of which "
+            f"it leaves {max(left, 0) / 1e9:.1f} GB free; answers follow the controls again when it has ended"
         )
-    room = _LIVE_SHARE * total_memory() / count()
-    if choose_device() != CPU:
+    memory = _LIVE_SHARE * total_memory() / count()
+    room, where = memory, "memory"
+    if on_device := choose_device() != CPU:
         import torch
 
         torch.cuda.empty_cache()  # what was released before counts as free
         room, where = _LIVE_SHARE * torch.cuda.mem_get_info()[0], "GPU memory"
-    if needed > room:
-        raise InputError(
-            f"these {models} models and their merge take {needed / 1e9:.1f} GB, and {room / 1e9:.1f} GB of {where} are "
-            "there for answers that follow the controls; start the merge, and ask it on Evaluate"
-        )
+    if needed <= room:
+        return "device"
+    if merged <= room:
+        return "memory" if on_device and weights <= memory else "files"
+    raise InputError(
+        f"a merge of these {models} models takes {merged / 1e9:.1f} GB, and {room / 1e9:.1f} GB of {where} are there "
+        "for answers that follow the controls; start the merge, and ask it on Evaluate"
+    )

@@ -15,7 +15,7 @@ from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import methods
-from nmerge_core.resident import LiveMerge, hold_family
+from nmerge_core.resident import LiveMerge, Place, hold_family
 from tests.tiny_family import make_family
 
 PARTS = {"0", "1", "embedding", "norm"}
@@ -52,6 +52,10 @@ def needed(made: SimpleNamespace, method: str) -> dict[str, Any]:
 
 def assert_as_merged(live: LiveMerge, recipe: Recipe, out: Path) -> None:
     merge(recipe, out)
+    assert_as_written(live, out)
+
+
+def assert_as_written(live: LiveMerge, out: Path) -> None:
     written = load_file(out / "model.safetensors")
     assert written.keys() == set(live.family.names)
     for name, weights in written.items():
@@ -68,6 +72,35 @@ def test_weights_are_those_that_every_method_writes(made: SimpleNamespace, tmp_p
         recipe = recipe_of(made, method, dtype, **needed(made, method))
         assert live.follow(recipe).tensors == len(family.names)
         assert_as_merged(live, recipe, tmp_path / method)
+
+
+def test_weights_follow_one_setting_after_another(made: SimpleNamespace, tmp_path: Path) -> None:
+    """What was found for earlier settings is used again, never for another: one control after the other, and back."""
+    one_layer = [{"filter": "layers.1.", "value": 0.7}, {"value": 0.4}]
+    sequence: list[tuple[str, dict[str, Any]]] = [
+        ("ties", {"density": 0.2}),
+        ("ties", {"density": 0.5}),
+        ("ties", {"density": 0.5, "lambda": one_layer}),
+        ("neuromerging", {}),
+        ("neuromerging", {"lambda_1": 0.3}),
+        ("neuromerging", {"lambda_1": 0.3, "mask_ratio": 0.4}),
+        ("neuromerging", {"lambda_1": 0.3, "mask_ratio": 0.4, "merge_function": "sum"}),
+        ("dare_ties", {"density": 0.5, "weight": one_layer}),
+        ("neuromerging", {"lambda_2": 2.0, "merge_function": "mean"}),
+        ("neuromerging", {}),
+        ("ties", {"density": 0.2}),
+    ]
+    # "cpu:0" is merged on as an accelerator is: by torch, in large blocks, and told of all of them at once.
+    held: tuple[tuple[Place, str, int], ...] = (("device", "cpu", 1), ("files", "cpu", 3), ("device", "cpu:0", 3))
+    for place, device, every in held:
+        family = hold_family(recipe_of(made, "linear"), device, place=place)
+        live = LiveMerge(family, recipe_of(made, "linear"))
+        for number, (method, parameters) in list(enumerate(sequence))[::every]:
+            recipe, out = recipe_of(made, method, **parameters), tmp_path / f"{number}"
+            live.follow(recipe)
+            if not out.exists():
+                merge(recipe, out)
+            assert_as_written(live, out)
 
 
 def test_only_what_changed_is_merged_anew(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -165,25 +198,27 @@ def test_the_same_rule_on_weights_is_not_that_on_differences(made: SimpleNamespa
 def test_a_recipe_that_fails_leaves_no_weight_unnoticed(made: SimpleNamespace, tmp_path: Path) -> None:
     """The first weight that overflows ends it; afterwards every tensor that is not the next recipe's is merged anew."""
     good, bad = (recipe_of(made, "task_arithmetic", "float16", **{"lambda": scale}) for scale in (0.5, 1e8))
-    live = LiveMerge(hold_family(good), good)
-    live.follow(good)
-    with pytest.raises(InputError, match="hold entries that F16 cannot hold"):
-        live.follow(bad)
-    live.follow(good)
-    assert_as_merged(live, good, tmp_path / "out")
+    for device in ("cpu", "cpu:0"):
+        live = LiveMerge(hold_family(good, device), good)
+        live.follow(good)
+        with pytest.raises(InputError, match="hold entries that F16 cannot hold"):
+            live.follow(bad)
+        live.follow(good)
+        assert_as_merged(live, good, tmp_path / device)
 
 
 def test_statistics_of_the_whole_model_are_found_once(made: SimpleNamespace) -> None:
     live = LiveMerge(hold_family(recipe_of(made, "ties")), recipe_of(made, "ties"))
     stages: list[str] = []
 
-    def followed(**parameters: Any) -> int:
+    def followed(method: str, **parameters: Any) -> set[str]:
         stages.clear()
-        live.follow(recipe_of(made, "ties", **parameters), lambda stage, *_: stages.append(stage))
-        return sum(stage.startswith("Magnitudes") for stage in stages)
+        live.follow(recipe_of(made, method, **parameters), lambda stage, *_: stages.append(stage))
+        return set(stages)
 
-    assert followed(density=0.3) and followed(density=0.5)
-    assert not followed(density=0.3) and "Merging" in stages
+    assert followed("ties", density=0.3) == {"Counting magnitudes", "Magnitudes", "Merging"}
+    assert followed("ties", density=0.5) == followed("neuromerging") == {"Magnitudes", "Merging"}
+    assert followed("ties", density=0.3) == {"Merging"}
 
 
 def test_recipes_of_other_models_or_dtypes_are_refused(made: SimpleNamespace) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
@@ -130,8 +131,8 @@ def test_a_merge_that_nobody_waits_for_is_left_and_the_next_is_whole(family) -> 
 def test_what_cannot_follow_says_what_to_do(family, monkeypatch: pytest.MonkeyPatch) -> None:
     _LIVE.release()
     monkeypatch.setattr(models, "choose_device", lambda: "cpu")
-    monkeypatch.setattr(models, "total_memory", lambda: 200_000)
-    with pytest.raises(InputError, match=r"these 3 models and their merge take 0\.0 GB, and 0\.0 GB of memory"):
+    monkeypatch.setattr(models, "total_memory", lambda: 20_000)
+    with pytest.raises(InputError, match=r"a merge of these 3 models takes 0\.0 GB, and 0\.0 GB of memory"):
         ask(content(family, "linear"))
 
 
@@ -156,3 +157,33 @@ def test_a_temperature_draws_by_its_seed(family) -> None:
 def test_without_a_chat_template_there_is_no_chat(family) -> None:
     with pytest.raises(InputError, match=r"base: has no chat template; ask it without one"):
         QUESTIONS["speak"](model=family.base, prompt="2 + 2", manner={"chat": True})
+
+
+def test_a_family_without_room_stays_in_its_files(family, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = content(family, "ties", density=0.3)
+    _LIVE.release()
+    held = ask(recipe)
+    assert _LIVE._live is not None and _LIVE._live[1].family.bytes > 0
+    _LIVE.release()
+    size = sum(open_checkpoint(each).bytes for each in (family.base, family.math, family.code))
+    monkeypatch.setattr(models, "choose_device", lambda: "cpu")
+    monkeypatch.setattr(models, "total_memory", lambda: 2 * size)
+    read = ask(recipe)
+    assert _LIVE._live is not None and _LIVE._live[1].family.bytes == 0
+    assert read | {"seconds": 0} == held | {"seconds": 0}
+    _LIVE.release()
+
+
+@pytest.mark.parametrize(
+    ("device", "memory", "place"),
+    [(4.0, 0.1, "device"), (2.0, 6.0, "memory"), (2.0, 5.9, "files"), (0.0, 8.0, "device"), (0.0, 7.9, "files")],
+)
+def test_weights_are_held_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, device: float, memory: float, place: str
+) -> None:
+    """Three models of 1 GB and their merge: half of what is free may be taken; a device of 0 GB is none."""
+    monkeypatch.setattr(models, "choose_device", lambda: "cuda" if device else "cpu")
+    monkeypatch.setattr(models, "total_memory", lambda: int(memory * 1e9))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(2 * device * 1e9), 0))
+    assert models._choose_place(int(3e9), 3, None) == place

@@ -1,13 +1,21 @@
 """What a method sees: the same rows of one tensor, in the base and in every model."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints.raw_bits import RawBits
 
 if TYPE_CHECKING:
     import torch
+
+Once = Callable[[Hashable, Callable[[], Any]], Any]
+
+
+def anew(question: Hashable, find: Callable[[], Any]) -> Any:
+    """Find the answer to a question about a block whose models do not stay in memory."""
+    return find()
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Block:
     entries [start, stop) are one row of columns. `layer` and `submodule` say where the tensor belongs, `position` its
     place in the model (0 the first layer, 1 the last), `neurons` the
     MLP neuron of each entry, int64 that broadcasts to (rows, columns), None where entries belong to no single neuron.
-    `group` is set where one group of these neurons is merged.
+    `group` is set where one group of these neurons is merged. `once(question, find)` is `find()`, found anew only where
+    the last question about the block was another, if its models stay in memory.
     """
 
     name: str
@@ -62,6 +71,7 @@ class Block:
     position: float
     neurons: "torch.Tensor | None"
     group: str | None = None
+    once: Once = anew
 
     @property
     def first(self) -> int:
@@ -75,13 +85,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Entries:
-    """A block as it is stored, for methods that merge every entry by itself.
+    """A block as it is stored, for methods that merge it by compiled loops.
 
-    `stored` (sources, n) holds the base first if `differences` from it are merged, then the models; `first` is as in
-    `Block`.
+    `stored` (sources, n) holds the base first if `differences` from it are merged, then the models; `first` and `once`
+    are as in `Block`, and a row has `columns` entries.
     """
 
     name: str
     first: int
     stored: RawBits
     differences: bool
+    columns: int = 1
+    once: Once = anew

@@ -52,9 +52,12 @@ def drop_entries(
     delta: NDArray[np.float32], state: np.uint64, position: np.uint64, limit: np.uint64, scale: np.float32
 ) -> None:
     """Drop entries of a chunk, the first at `position` of its tensor, and scale the rest, in place."""
+    state += position * _GAMMA
     for i in range(len(delta)):
-        z = state + (position + np.uint64(i) + np.uint64(1)) * _GAMMA
-        z = (z ^ (z >> _SHIFT_1)) * _FACTOR_1
+        state += _GAMMA
+        z = (state ^ (state >> _SHIFT_1)) * _FACTOR_1
         z = (z ^ (z >> _SHIFT_2)) * _FACTOR_2
         z = (z ^ (z >> _LAST_SHIFT)) >> _HALF
-        delta[i] = delta[i] * scale if z < limit else np.float32(0)
+        kept = np.uint32((z - limit) >> _HALF)  # all bits where z < limit, else none: both have at most 33
+        scaled = np.float32(delta[i] * scale).view(np.uint32)
+        delta[i] = np.uint32(scaled & kept).view(np.float32)

@@ -17,7 +17,7 @@ from nmerge_core.merging.compute import primitives
 from nmerge_core.merging.compute.block import Block, Entries
 from nmerge_core.merging.compute.compiler import compiled, inlined
 from nmerge_core.merging.compute.drop import Drop, drop_entries
-from nmerge_core.merging.compute.kernels import CHUNK, finite, narrow, subtract, widen
+from nmerge_core.merging.compute.kernels import CHUNK, add_weighted, finite, narrow, subtract, trim, widen
 
 if TYPE_CHECKING:
     import torch
@@ -143,10 +143,10 @@ def _merge_entries(
             if differences:
                 subtract(delta, base)
             if thresholds.size:
-                _trim(delta, thresholds[model])
+                trim(delta, thresholds[model])
             if states.size:
                 drop_entries(delta, states[model], position + np.uint64(start), limits[model], kept_scale[model])
-            _add_weighted(total, delta, weights[model])
+            add_weighted(total, delta, weights[model])
         if elect:
             _signs(total, sign)
             total[:] = 0
@@ -159,18 +159,6 @@ def _merge_entries(
         _scale_and_add(total, scale, base)
         narrow(total_bits, merged[start:stop])
     return finite(seen)
-
-
-@inlined
-def _trim(delta: NDArray[np.float32], least: np.float32) -> None:
-    for i in range(len(delta)):
-        delta[i] = delta[i] if abs(delta[i]) >= least else np.float32(0)
-
-
-@inlined
-def _add_weighted(total: NDArray[np.float32], delta: NDArray[np.float32], weight: np.float32) -> None:
-    for i in range(len(total)):
-        total[i] += delta[i] * weight
 
 
 @inlined

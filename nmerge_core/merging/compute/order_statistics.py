@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, fsum, sqrt
+from math import ceil, floor, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,44 +35,12 @@ class Ranking:
     with_torch: bool = True
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """The value of one rank, the largest being rank 1, and the sum of the values at least as large."""
-
-    value: float
-    tail: float
-
-
-@dataclass(frozen=True)
-class Order:
-    """Of one model's values: their sum, and what was found for each rank."""
-
-    total: float
-    ranked: list[Ranked]
-
-
-@dataclass(frozen=True)
-class Magnitudes:
-    """Of one model's |τ|: the threshold that keeps the asked share, and L1 norms before and after the trim."""
-
-    threshold: float
-    l1: float
-    l1_kept: float
-
-    @property
-    def sigma(self) -> float:
-        """σ: the share of the L1 norm that the trim masks out (NeuroMerging §3.4); 0 for a model equal to the base."""
-        return (self.l1 - self.l1_kept) / self.l1 if self.l1 else 0.0
-
-
-def magnitudes(
-    stream: Stream, rows: Sequence[Rows], densities: Sequence[float], progress: Progress, *, extra: int = 0
-) -> list[Magnitudes]:
-    """Find, per model, the (⌈density · d⌉ + extra)-th largest |τ| over all `rows` (d entries)."""
+def thresholds(stream: Stream, rows: Sequence[Rows], densities: Sequence[float], progress: Progress) -> list[float]:
+    """Find, per model, the ⌈density · d⌉-th largest |τ| over all `rows` (d entries)."""
     entries = count_entries(stream, rows)
-    ranks = [[min(entries, kept_entries(entries, density) + extra)] for density in densities]
+    ranks = [[kept_entries(entries, density)] for density in densities]
     found = order_statistics(stream, rows, by_magnitude(stream, rows), ranks, "Magnitudes", progress)
-    return [Magnitudes(each.ranked[0].value, each.total, each.ranked[0].tail) for each in found]
+    return [least for (least,) in found]
 
 
 def by_magnitude(stream: Stream, rows: Sequence[Rows]) -> Ranking:
@@ -108,118 +76,105 @@ def order_statistics(
     ranks: Sequence[Sequence[int]],
     stage: str,
     progress: Progress,
-) -> list[Order]:
-    """Find for each model the values of its `ranks` among all rows' values.
+) -> list[list[float]]:
+    """Find for each model the values of its `ranks`, the largest being rank 1, among all rows' values.
 
-    A pass counts, for each rank, the values inside a window and sums those above it. A sample says where the windows
-    begin, so one pass is mostly enough; where a rank lies outside, or bins are wider than one float, another follows.
-    The values are exact whatever the sample says. Sums are exact to 1e-7 (float32 over at most 64 entries, then
-    float64), and like the values independent of the order in which blocks are read.
+    A pass counts, for each rank, the values inside a window and those above it. A sample says where the windows begin,
+    so one pass is mostly enough; where a rank lies outside, or bins are wider than one float, another follows. The
+    values are exact whatever the sample says.
     """
     sample = _sample(rows, ranking)
     entries = count_entries(stream, rows)
-    searches = [
-        [_Search(rank, *_bounds(own, rank / entries)) for rank in asked]
-        for own, asked in zip(sample, ranks, strict=True)
-    ]
-    while pending := [search for own in searches for search in own if search.found is None]:
-        turn = max(search.turn for search in pending)
-        _pass(rows, ranking, searches, f"{stage}, pass {turn}", progress)
-        for search in pending:
-            search.narrow()
-    return [Order(own[0].total, [search.found for search in own if search.found is not None]) for own in searches]
+    pending = {
+        (model, rank): Window(*_bounds(own, rank / entries))
+        for model, (own, asked) in enumerate(zip(sample, ranks, strict=True))
+        for rank in asked
+    }
+    found: dict[tuple[int, int], float] = {}
+    turn = 1
+    while pending:
+        windows = [(model, window) for (model, _), window in pending.items()]
+        look_through(rows, ranking, windows, f"{stage}, pass {turn}", progress)
+        narrower = {(model, rank): window.narrower(rank) for (model, rank), window in pending.items()}
+        found |= {place: value_of(pending[place].key(place[1])) for place, window in narrower.items() if not window}
+        pending = {place: window for place, window in narrower.items() if window}
+        turn += 1
+    return [[found[model, rank] for rank in asked] for model, asked in enumerate(ranks)]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Of a block's values: the bins of those inside a window, how many lie above it, the sum of these, and of all."""
+    """Of a block's values: the bins of those inside a window, and how many lie above it."""
 
     bins: NDArray[np.int64]
     above: int
-    sum_above: float
-    sum: float
 
 
-class _Search:
-    """Looks for one rank of one model among the keys [first, last], counted in at most `_BINS` bins."""
+class Window:
+    """Counts one model's values whose keys are first, …, last, in at most `_BINS` bins, and those above."""
 
-    def __init__(self, rank: int, first: int, last: int) -> None:
-        self.rank, self.turn = rank, 1
-        self.found: Ranked | None = None
-        self._open(first, last)
-
-    def _open(self, first: int, last: int) -> None:
+    def __init__(self, first: int, last: int) -> None:
+        """Count none yet."""
         self.first, self.last = first, last
         self.shift = max(0, (last - first).bit_length() - _BINS.bit_length() + 1)
-        self.low, self.high = _value(first), _value(last)
+        self._low, self._high = value_of(first), value_of(last)
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
         self._above = 0
-        self._sums: list[float] = []
-        self._sums_above: list[float] = []
-
-    @property
-    def total(self) -> float:
-        """The sum of all values of the last pass."""
-        return fsum(self._sums)
 
     def look(self, values: "Floats | torch.Tensor") -> "_Seen":
         """Look at values (entries,) through the window."""
         if isinstance(values, np.ndarray):
             bins = np.empty(len(values), dtype=np.int64)
-            low, high = np.float32(self.low), np.float32(self.high)
-            inside, above, sum_above, sum_ = look(values, low, high, self.first, self.shift, bins)
-            return _Seen(bins[:inside].copy(), above, sum_above, sum_)
-        keys = _keys(values[(values >= self.low) & (values <= self.high)].cpu().numpy())
-        beyond = values[values > self.high]
-        return _Seen((keys - self.first) >> self.shift, len(beyond), _sum(beyond), _sum(values))
+            low, high = np.float32(self._low), np.float32(self._high)
+            inside, above = look(values, low, high, self.first, self.shift, bins)
+            return _Seen(bins[:inside].copy(), above)
+        keys = _keys(values[(values >= self._low) & (values <= self._high)].cpu().numpy())
+        return _Seen((keys - self.first) >> self.shift, int((values > self._high).sum()))
 
     def add(self, seen: "_Seen") -> None:
         """Count what `look` found in a block."""
         self._above += seen.above
-        self._sums.append(seen.sum)
-        self._sums_above.append(seen.sum_above)
         count(seen.bins, self._counts)
 
-    def narrow(self) -> None:
-        """After a pass: take the value, or open the window where it must be."""
-        self.turn += 1
+    def key(self, rank: int) -> int:
+        """Return the key of the `rank`-th largest of all values, which lies in the window, or where its bin begins."""
         below = self._above + np.cumsum(self._counts[::-1])  # entries down to the end of each bin
-        if self.rank <= self._above:
-            self._open(self.last + 1, _TOP)
-        elif self.rank > below[-1]:
-            self._open(-_TOP, self.first - 1)
-        else:
-            bin_ = len(self._counts) - 1 - int(np.searchsorted(below, self.rank))
-            key = self.first + (bin_ << self.shift)
-            if self.shift:
-                self._open(key, min(self.last, key + (1 << self.shift) - 1))
-            else:
-                kept = np.flatnonzero(self._counts[bin_:]) + bin_
-                inside = [_value(self.first + int(each)) * int(self._counts[each]) for each in kept]
-                self.found = Ranked(_value(key), fsum([*self._sums_above, *inside]))
+        return self.first + (len(self._counts) - 1 - int(np.searchsorted(below, rank)) << self.shift)
+
+    def narrower(self, rank: int) -> "Window | None":
+        """Return the window to look through next for the `rank`-th largest; none where its key is known."""
+        if rank <= self._above:
+            return Window(self.last + 1, _TOP)
+        if rank > self._above + self._counts.sum():
+            return Window(-_TOP, self.first - 1)
+        key = self.key(rank)
+        return Window(key, min(self.last, key + (1 << self.shift) - 1)) if self.shift else None
+
+    def counted(self, first: int) -> list[tuple[int, int]]:
+        """Return the keys from `first` on, and how many values have each; bins are one key wide."""
+        bins = np.flatnonzero(self._counts[first - self.first :]) + (first - self.first)
+        return [(self.first + int(each), int(self._counts[each])) for each in bins]
 
 
-def _pass(
+def look_through(
     rows: Sequence[Rows],
     ranking: Ranking,
-    searches: Sequence[Sequence[_Search]],
+    windows: Sequence[tuple[int, Window]],
     stage: str,
     progress: Progress,
 ) -> None:
-    """Let every search that goes on see all rows."""
-    pending = [[search for search in own if search.found is None] for own in searches]
+    """Let each of `windows`, (model, window), see the model's values of all rows."""
     total = sum(each.stop - each.start for each in rows)
     done = 0
     progress(stage, done, total, "rows")
 
-    def work(each: Rows) -> list[list[_Seen]]:
-        found = _on_cpu_as_array(ranking.values(each))
-        return [[search.look(own) for search in open_] for own, open_ in zip(found, pending, strict=True)]
+    def work(each: Rows) -> list[_Seen]:
+        found = [_on_cpu_as_array(own) for own in ranking.values(each)]
+        return [window.look(found[model]) for model, window in windows]
 
     for each, looked in zip(rows, in_order(work, rows, with_torch=ranking.with_torch), strict=True):
-        for open_, found in zip(pending, looked, strict=True):
-            for search, seen in zip(open_, found, strict=True):
-                search.add(seen)
+        for (_, window), seen in zip(windows, looked, strict=True):
+            window.add(seen)
         done += each.stop - each.start
         progress(stage, done, total, "rows")
 
@@ -255,14 +210,11 @@ def _bounds(sample: NDArray[np.float32], share: float) -> tuple[int, int]:
     return first, last
 
 
-def _sum(values: "torch.Tensor") -> float:
-    return float(values.double().sum())
-
-
 def _keys(values: NDArray[np.float32]) -> NDArray[np.int64]:
     bits = values.view(np.int32).astype(np.int64)
     return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
 
 
-def _value(key: int) -> float:
+def value_of(key: int) -> float:
+    """Return the float whose key this is."""
     return float(np.uint32(key if key >= 0 else -key | 0x80000000).view(np.float32))

@@ -16,7 +16,7 @@ from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
 from nmerge_core.lazy import torch
 from nmerge_core.machine import CPU
-from nmerge_core.merging.compute.block import Block, Entries
+from nmerge_core.merging.compute.block import Block, Entries, Once, anew
 
 # Entries per block and model: a few float32 copies of it stay in a core's cache, and calls still cost little beside it.
 BLOCK_ELEMENTS = 1 << 17
@@ -102,7 +102,11 @@ class Stream:
         matrix = self.donor.architecture.matrix(rows.name)
         tensors = [checkpoint.info(rows.name) for checkpoint in self.sources]
         read = raw_bits.read_bits(tensors, matrix, rows.start, rows.stop)
-        return Entries(rows.name, rows.start * matrix.columns, read, self.differences)
+        return Entries(rows.name, rows.start * matrix.columns, read, self.differences, matrix.columns, self.once(rows))
+
+    def once(self, rows: Rows) -> Once:
+        """Return who answers questions about a block."""
+        return anew
 
     def load(self, rows: Rows) -> Block:
         """Read one block of every model.
@@ -140,6 +144,7 @@ class Stream:
             submodule=architecture.submodule(rows.name),
             position=architecture.position(rows.name),
             neurons=None if neurons is None else torch.from_numpy(neurons if matrix.neuronal else neurons.T),
+            once=self.once(rows),
         )
 
     def beside(self, block: Block, checkpoint: Checkpoint) -> torch.Tensor:

@@ -60,14 +60,14 @@ def prepare(context: Context, values: Values) -> Prepared:
     # The authors' indices into the ascending order; rank 1 is the largest of all.
     tails = [entries - int(entries * clip), entries - int(entries * (1 - clip) - 1)]
     found = context.order_statistics(context.by_magnitude, [tails] * count, "Magnitudes")
-    magnitudes = [Range(*(each.value for each in order.ranked)) for order in found]
+    magnitudes = [Range(*own) for own in found]
     floor = [entries - int(entries * (1 - ratio)), 1]
 
     def scores(rows: Rows) -> torch.Tensor:
         return score(context.stream.load(rows), magnitudes).flatten(1)
 
     found = context.order_statistics(Ranking(scores), [floor] * count, "Scores")
-    return Prepared((magnitudes, [Range(*(each.value for each in order.ranked)) for order in found]))
+    return Prepared((magnitudes, [Range(*own) for own in found]))
 
 
 def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:

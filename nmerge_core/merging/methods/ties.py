@@ -28,7 +28,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     densities, rule = values.each["density"], values.shared["trim"]
     if rule == "tensor" or (rule == "auto" and _varies(values)):
         return Prepared(context.tensor_thresholds(values), solved={"trim": "tensor"})
-    thresholds = [each.threshold for each in context.magnitudes(densities)]
+    thresholds = context.thresholds(densities)
     report = {"thresholds": dict(zip(context.labels, thresholds, strict=True))}
     return Prepared(thresholds, solved={"trim": "model"}, report=report)
 

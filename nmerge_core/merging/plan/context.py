@@ -10,15 +10,14 @@ from nmerge_core.checkpoints.reference import labels
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
+from nmerge_core.merging.compute.census import Census, Magnitudes, magnitudes, take_census
 from nmerge_core.merging.compute.entrywise import total_weight
 from nmerge_core.merging.compute.order_statistics import (
-    Magnitudes,
-    Order,
     Ranking,
     by_magnitude,
     count_entries,
-    magnitudes,
     order_statistics,
+    thresholds,
 )
 from nmerge_core.merging.compute.stream import Stream, all_rows
 from nmerge_core.merging.plan.kept import Kept, Measurement, nothing_kept
@@ -63,9 +62,18 @@ class Context:
         """The format that the base runs in, where it is run on texts."""
         return choose_format(self.stream.donor, self.recipe.run_dtype, self.stream.device).name
 
+    def thresholds(self, densities: Sequence[float]) -> list[float]:
+        """Return per model the least |τ| of the share `density` that is largest in it (exact; ties are kept)."""
+        return thresholds(self.stream, all_rows(self.stream, self.names), densities, self.progress)
+
     def magnitudes(self, densities: Sequence[float], *, extra: int = 0) -> list[Magnitudes]:
-        """Return whole-model statistics of |τ| per model (exact; a tied tensor counts once)."""
-        return magnitudes(self.stream, all_rows(self.stream, self.names), densities, self.progress, extra=extra)
+        """Return thresholds of |τ| per model with the sums above them, of a census and one more pass."""
+        rows = all_rows(self.stream, self.names)
+        return magnitudes(self.stream, rows, self.census(), densities, self.progress, extra=extra)
+
+    def census(self) -> Census:
+        """Count the |τ| of every model."""
+        return take_census(self.stream, all_rows(self.stream, self.names), self.progress)
 
     @property
     def entries(self) -> int:
@@ -77,19 +85,18 @@ class Context:
         """The ranking of entries by |τ|."""
         return by_magnitude(self.stream, all_rows(self.stream, self.names))
 
-    def order_statistics(self, ranking: Ranking, ranks: Sequence[Sequence[int]], stage: str) -> list[Order]:
+    def order_statistics(self, ranking: Ranking, ranks: Sequence[Sequence[int]], stage: str) -> list[list[float]]:
         """Return, per model, the values of its ranks (1 the largest) among the values of the whole model."""
         return order_statistics(self.stream, all_rows(self.stream, self.names), ranking, ranks, stage, self.progress)
 
     def tensor_thresholds(self, values: Values) -> dict[str, list[float]]:
         """Return per tensor and model the threshold that keeps `density` of that tensor alone."""
-        thresholds = {}
+        found = {}
         for done, name in enumerate(self.names):
             self.progress("Statistics per tensor", done, len(self.names), "tensors")
             densities = self.values_of(name, values).each["density"]
-            found = magnitudes(self.stream, self.stream.rows(name), densities, silent)
-            thresholds[name] = [each.threshold for each in found]
-        return thresholds
+            found[name] = thresholds(self.stream, self.stream.rows(name), densities, silent)
+        return found
 
     def values_of(self, name: str, values: Values) -> Values:
         """Return the parameters of one tensor."""

@@ -80,8 +80,10 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     model = 4 * entries if searching else 0  # in float32 at most
     layer = max((_layer_bytes(checkpoint) for checkpoint in sources), default=0) if solving else 0
     workers = cores()
-    compiled = all(method.is_compiled(stream, layout.tensors[name]) for name in opened.merged_names)
-    entries_per_second, start_seconds, start_bytes = _COMPILED if compiled else _WITH_TORCH
+    merged = [layout.tensors[name] for name in opened.merged_names]
+    by_torch = sum(tensor.elements for tensor in merged if not method.is_compiled(stream, tensor))
+    _, start_seconds, start_bytes = _WITH_TORCH if by_torch else _COMPILED
+    core_seconds = by_torch / _WITH_TORCH[0] + (entries - by_torch) / _COMPILED[0]  # of a pass over one model
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
     largest = max((tensor.elements for tensor in layout.tensors.values()), default=0)
     block = (
@@ -97,7 +99,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
             start_bytes + workers * block + len(sources) * layer + model + matched * _TOKEN_BYTES + needs.memory
         ),
         seconds=start_seconds
-        + passes * entries * len(sources) / (entries_per_second * workers)
+        + passes * len(sources) * core_seconds / workers
         + needs.operations / (_OPERATIONS_PER_SECOND * workers),
         solving=solving or searching,
         rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),

@@ -58,7 +58,7 @@ def cost(method: Method) -> str:
         told.append("holds a whole tensor of each in memory")
     elif not method.solves(values) and not method.searches(values):
         told.append("holds a few rows of each in memory")
-    told.append("compiled loops on a CPU" if method.rule else "torch")
+    told.append("compiled loops on a CPU" if method.rule or method.rows else "torch")
     return "; ".join(told)
 
 

@@ -58,7 +58,8 @@ class Method:
     """A merge method: `merge(block, values, prepared)` returns the merged delta of a block, (rows, columns) float32.
 
     Where every entry is merged by itself, `rule(name, values, prepared)` says how for a tensor, and `merge` is made of
-    it. `check(context, values)` raises InputError for parameters that do not go together or with the models, from
+    it. `rows(name, values, prepared)` says how the rows of a matrix are merged by compiled loops, where they can be.
+    `check(context, values)` raises InputError for parameters that do not go together or with the models, from
     headers alone; then `prepare(context, values)`, where there is one, finds whole-model facts; `results` say which of
     them are worth seeing. `decides(place, values, prepared)` says what of all that decides a tensor: everything, if
     there is none. A method without base works on the weights themselves: its blocks have a zero base. `whole`
@@ -77,6 +78,7 @@ class Method:
     version: int = 1
     results: tuple[Result, ...] = ()
     rule: RuleFunction | None = None
+    rows: RuleFunction | None = None
     decides: DecideFunction | None = None
     check: CheckFunction = _accept
     prepare: PrepareFunction | None = None
@@ -96,7 +98,8 @@ class Method:
 
         Nobody else decides it: there is a rule, every source holds plain numbers on a CPU, and so will the output.
         """
-        return self.rule is not None and stream.plain(tensor.name) and tensor.dtype in raw_bits.DTYPES
+        told = self.rule or (self.rows and stream.donor.architecture.matrix(tensor.name).neuronal)
+        return bool(told) and stream.plain(tensor.name) and tensor.dtype in raw_bits.DTYPES
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -164,6 +167,7 @@ def method(
     searches: Callable[[Values], bool] = _never,
     needs: NeedsFunction = _nothing,
     entrywise: bool = False,
+    rows: RuleFunction | None = None,
 ) -> Callable[[Function], Function]:
     """Register the decorated merge function, with `entrywise` the decorated rule, as a method.
 
@@ -189,6 +193,7 @@ def method(
             version=version,
             results=tuple(results),
             rule=function if entrywise else None,
+            rows=rows,
             decides=decides,
             check=check,
             prepare=prepare,
