@@ -28,8 +28,7 @@ def test_from_the_demo_family_to_a_merged_checkpoint(app: App, tab: Callable[[],
     classify(page, app)
     knock_out(page, app)
     first = merge_with(page, app, "NeuronMerge", "samples", "Home", 1, nth=1)
-    second = merge_with(page, app, "NeuroMerging", "mask_ratio", "ArrowRight", 0.16, nth=2)
-    answers_as_written(page, second)
+    second = tune(page, app, nth=2)
     evaluate(page, app)
     for merged in (first, second):
         loads(merged, app.cache / "demo" / "base")
@@ -144,7 +143,7 @@ def knock_out(page: Page, app: App) -> None:
 
 def merge_with(page: Page, app: App, title: str, parameter: str, key: str, value: float, *, nth: int) -> Path:
     """Merge with one slider moved by a key; the recipe must say so."""
-    visit(page, app, "Merge")
+    visit(page, app, "Merge", merge_live="false")
     choose(page, "merge_method", title)
     control = keyed(page, f"merge_{parameter}")
     if not control.is_visible():
@@ -161,21 +160,33 @@ def merge_with(page: Page, app: App, title: str, parameter: str, key: str, value
     return merged
 
 
-def answers_as_written(page: Page, merged: Path) -> None:
-    """Under *Try it* the merge of the controls answers at once, as the checkpoint does that was written of them."""
+def tune(page: Page, app: App, nth: int) -> Path:
+    """A control moves, and the answer follows; the log leads back to the first; what is kept answers as it did."""
     prompt = "Question:"  # many words may come next
-    keyed(page, "merge_prompt").locator("textarea").fill(prompt)
-    page.keyboard.press("Control+Enter")
-    box = keyed(page, "merge_answer")
-    following = box.get_by_text("Next token: ")
+    visit(page, app, "Merge", merge_prompt=prompt, merge_method="neuromerging")
+    answer, following = keyed(page, "merge_answer"), keyed(page, "merge_answer").get_by_text("Next token: ")
     expect(following).to_be_visible(timeout=60_000)
     settle(page)
-    assert box.get_by_test_id("stText").inner_text().split() == generate(str(merged), prompt, 48).split()
-    before = following.inner_text()
-    keyed(page, "merge_lambda_1").get_by_role("slider").press("ArrowRight")  # and no button
-    expect(following).not_to_have_text(before)
+    said, first = answer.get_by_test_id("stText").inner_text(), following.inner_text()
+    keyed(page, "merge_lambda_2").get_by_text("λ2 auto").click()
+    settle(page)
+    keyed(page, "merge_lambda_2").get_by_role("slider").press("End")  # and no button
+    expect(following).not_to_have_text(first, timeout=60_000)
     settle(page)
     sound(page)
+    press(page, "merge_back_1")
+    expect(following).to_have_text(first, timeout=60_000)
+    assert answer.get_by_test_id("stText").inner_text() == said
+    page.get_by_text("Compare", exact=True).click()
+    expect(page.get_by_role("cell", name="λ2", exact=True)).to_be_visible(timeout=60_000)
+    settle(page)
+    sound(page)
+    page.get_by_text("Answers", exact=True).click()
+    press(page, "merge_run")
+    merged = finish(page, app, "merge", nth)[-1] / "merged"
+    assert answer.get_by_test_id("stText").inner_text().split() == generate(str(merged), prompt, 48).split()
+    expect(page.get_by_text(str(merged)).first).to_be_visible(timeout=60_000)
+    return merged
 
 
 def evaluate(page: Page, app: App) -> None:
