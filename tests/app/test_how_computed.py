@@ -100,6 +100,8 @@ class Page:
     typed: str = ""  # the key of a box for text
 
 
+LIVE = {"merge_live": "true", "merge_view": "Compare"}  # a prompt, and nothing asked of the merge
+
 PAGES = [
     Page("1_Models"),
     Page("2_Neurons", query={"neurons_k": "3", "neurons_layers": "1", "neurons_model": "math"}),
@@ -112,7 +114,7 @@ PAGES = [
         tables=("knockout.csv",),
     ),
     Page("6_Linearity", linearity, {"linearity_samples": "5"}, tables=("linearity.csv", "coefficients.csv")),
-    Page("7_Merge", merge, {"merge_method": "SubModule Linearity"}, typed="merge_prompt"),
+    Page("7_Merge", merge, LIVE | {"merge_method": "SubModule Linearity"}, typed="merge_prompt"),
     Page("8_Evaluate", scores, chosen={"evaluate_models": ["base", "math", "code"]}),
     Page("9_Runs"),
 ]
