@@ -60,6 +60,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
             required=True,
             key="merge_view",
             label_visibility="collapsed",
+            wrap=True,
             **KEPT,
         )
         with st.popover("How it answers", icon=":material/tune:", type="tertiary"):
