@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from nmerge_core import face
-from nmerge_core.face import classifications, losses, results
+from nmerge_core.face import classifications, losses, results, tuning
 from nmerge_core.family import Family, Member
 from nmerge_core.merging.mergekit.process import Plan
 from nmerge_core.merging.plan.estimate import Estimate
@@ -20,7 +20,16 @@ def document() -> str:
     for name in face.__all__:
         lines += _function(getattr(face, name))
     lines += ["## What they return", ""]
-    for found in (*_classes(classifications), *_classes(results), *_classes(losses), Family, Member, Estimate, Plan):
+    for found in (
+        *_classes(classifications),
+        *_classes(results),
+        *_classes(losses),
+        *_classes(tuning),
+        Family,
+        Member,
+        Estimate,
+        Plan,
+    ):
         lines += _class(found)
     return "\n".join(lines)
 

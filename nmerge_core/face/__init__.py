@@ -6,6 +6,7 @@ from nmerge_core.face.analysis import classify, compare, cosine, knockout, linea
 from nmerge_core.face.kept import history, open_family
 from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
 from nmerge_core.face.models import evaluate, generate, inspect, loss
+from nmerge_core.face.tuning import live
 
 # Of a library below, which would tell every notebook that its bars need ipywidgets: progress is shown without them.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -22,6 +23,7 @@ __all__ = [
     "inspect",
     "knockout",
     "linearity",
+    "live",
     "loss",
     "merge",
     "methods",
