@@ -79,8 +79,9 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     kept = int(frame["intersection"].sum())
     said = f"Of the base's {total:,} neurons **{style.percent(general / total)}** are general"
     if len(done) > 1:
+        others = "other model" if any(model.merged for model in family.models) else "fine-tune"
         rest = "" if len(done) > len(family.models) else f" of the {len(done) - 1} classified so far"
-        said += f", and **{style.percent(kept / total)}** keep their category in every fine-tune{rest}"
+        said += f", and **{style.percent(kept / total)}** keep their category in every {others}{rest}"
     with st.container():  # as for `progress` below
         st.markdown(f"{said}.")
         if open_ := undecided(str(done["base"].results), k, min(m, k)):

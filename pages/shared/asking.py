@@ -254,7 +254,7 @@ def _pinned_box(box: DeltaGenerator, candidate: Candidate, asked: Asked, merged:
 
 def marked(text: str, other: str) -> str:
     """A text as HTML, the words marked that another text does not have in their place."""
-    words, beside = (re.findall(r"\s+|\S+", each) for each in (text, other))
+    words, beside = (re.findall(r"\s+|\S+", each.lstrip(" ")) for each in (text, other))
     parts = []
     for kind, start, stop, _, _ in SequenceMatcher(None, words, beside, autojunk=False).get_opcodes():
         said = html.escape("".join(words[start:stop]))

@@ -203,7 +203,7 @@ def draw_comparison(candidate: Candidate, log: CandidateLog, family: Family) -> 
     trail = trail_of(family)
     numbers = list(reversed(known))
     first = trail.before if trail.before in known else next(each for each in numbers if each != candidate.number)
-    columns = st.columns(2)
+    columns, now = st.columns(2), candidate.number  # another candidate is compared anew
 
     def title(number: int) -> str:
         return f"#{number} {shortened(called(known[number], family), 60)}"
@@ -211,7 +211,7 @@ def draw_comparison(candidate: Candidate, log: CandidateLog, family: Family) -> 
     chosen = [
         column.selectbox(label, numbers, numbers.index(start), format_func=title, key=key)
         for column, label, start, key in zip(
-            columns, ("From", "To"), (first, candidate.number), ("merge_from", "merge_to"), strict=True
+            columns, ("From", "To"), (first, candidate.number), (f"merge_from_{now}", f"merge_to_{now}"), strict=True
         )
     ]
     one, other = (known[number] for number in chosen)
@@ -224,6 +224,7 @@ def draw_comparison(candidate: Candidate, log: CandidateLog, family: Family) -> 
         st.caption(verbatim(shortened(" ".join(key.split()), 120)))
         for column, own, beside in zip(st.columns(2), (one, other), (other, one), strict=True):
             with column.container(border=True):
+                st.markdown(f"**#{own.number}**")
                 st.html(marked(own.answers[key], beside.answers[key]))
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.places import child_environment
-from pages.shared.results import Merged, zipped
+from pages.shared.results import Merged, read_table, zipped
 from pages.shared.runs import run_button, run_panel
 from pages.shared.text import verbatim
 
@@ -50,12 +50,18 @@ def draw_carrying(merge: Merged, family: Family) -> None:
 
 
 def _draw_lora(merge: Merged, family: Family) -> None:
-    st.markdown("What the merge changed of the base, as an adapter that PEFT opens.")
+    st.markdown(
+        "As much of what the merge changed of the base as layers of this rank hold, as an adapter that PEFT opens. "
+        "Changes of embeddings, norms and biases are not in it."
+    )
     rank = st.number_input("Rank of each layer's change", 1, 1024, 16, key="merge_lora_rank")
     asked = {"base": family.base, "model": merge.reference, "rank": int(rank)}
     run = run_button("extract", asked, "Extract it", "merge_extract", f"LoRA of {merge.name}")
     if run is not None and run_panel(run):
         st.code(str(run.results / "adapter"), language=None, wrap_lines=True)
+        table = read_table(run, "changes.csv")
+        held = float((table["share"] * table["captured"]).sum())
+        st.markdown(f"It has **{style.percent(held)}** of the change's squared norm; a higher rank has more.")
 
 
 def _draw_hub(folder: Path, size: int) -> None:

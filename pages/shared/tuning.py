@@ -1,5 +1,8 @@
 """What the merge of the controls does, at once: its answers follow them, and every candidate is kept in a log."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from nmerge_core.cache import cache_root
@@ -16,6 +19,7 @@ from pages.shared.strip import draw_strip
 from pages.shared.text import verbatim
 
 AT_ONCE = 10.0  # seconds that a merge may take by the estimate and still begin without being asked to
+FOLLOWED = "merge_followed"  # the key of the recipe that was answered last
 ANSWERS, SCORES, HEALTH, TOKENS, COMPARE = "Answers", "Quick score", "Health", "Tokens", "Compare"
 
 
@@ -81,6 +85,15 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
             if found is not None:
                 if "needs" not in found:  # else it is another answer in a moment
                     log.learn(candidate.number, "answers", {asked.key: found["answer"]})
-                changed = f"{found['tensors']} of {found['of']} tensors merged anew in"
-                same = "This changes no weight: all tensors are as they were, after"
-                st.caption(f"{changed if found['tensors'] else same} {style.duration(found['seconds'])}.")
+                _tell_followed(found, recipe)
+
+
+def _tell_followed(found: Mapping[str, Any], recipe: Recipe) -> None:
+    """Say what the merge took to follow its controls, where they and not the prompt were what changed."""
+    before = st.session_state.get(FOLLOWED)
+    st.session_state[FOLLOWED] = recipe.yaml
+    if found["tensors"]:
+        took = style.duration(found["seconds"])
+        st.caption(f"{found['tensors']} of {found['of']} tensors merged anew in {took}.")
+    elif before not in (None, recipe.yaml):
+        st.caption("This changes no weight: all tensors are as they were.")

@@ -143,7 +143,7 @@ def test_two_candidates_are_compared(open_page: OpenPage, log: CandidateLog) -> 
     app.run()
     told = [text.value for text in app.markdown]
     assert any("math 10.0 % (0.0 % to 50.0 %)" in text.replace("\\", "") for text in told), told
-    assert (app.selectbox(key="merge_from").value, app.selectbox(key="merge_to").value) == (1, 2)
+    assert (app.selectbox(key="merge_from_2").value, app.selectbox(key="merge_to_2").value) == (1, 2)
     assert any(r"| λ | 1 | 0\.5 |" in text.value for text in app.markdown)
     drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
     assert drawn == [marked("a b", "a c"), marked("a c", "a b")]
@@ -181,7 +181,7 @@ def test_a_long_wait_is_not_begun_unasked(open_page: OpenPage, log, monkeypatch:
 
 
 def test_what_another_text_does_not_say_is_marked() -> None:
-    assert marked("a <b> c", "a d c") == '<div class="answer">a <mark>&lt;b&gt;</mark> c</div>'
+    assert marked(" a <b> c", "a d c") == '<div class="answer">a <mark>&lt;b&gt;</mark> c</div>'
 
 
 def test_a_setting_may_differ_over_the_layers(open_page: OpenPage, log: CandidateLog) -> None:

@@ -30,24 +30,22 @@ class Change:
 def changes(before: Recipe, after: Recipe, names: Mapping[str, str]) -> list[Change]:
     """Return the settings that two recipes say differently, in the order of the later one.
 
-    Of different methods only the parameters are compared that both have, and that one of them has not at its default.
-    `names` are the models' by reference.
+    Of different methods those are left out that each recipe has at its method's default, as far as it has them. `names`
+    are the models' by reference.
     """
     old, new = _settings(before, names), _settings(after, names)
     if before.merge_method != after.merge_method:
         old_plain, new_plain = (_settings(_at_defaults(each), names) for each in (before, after))
-        kept = {
-            name
-            for name in new.keys() & old.keys()
-            if name == "Method" or old[name] != old_plain[name] or new[name] != new_plain[name]
-        }
-        kept |= {name for name in new if name in _NOT_PARAMETERS}
-        old, new = ({name: each[name] for name in each if name in kept} for each in (old, new))
+        told = {"Method", *(name for name in new if new[name] != new_plain.get(name))}
+        told |= {name for name in old if old[name] != old_plain.get(name)} | {*_NOT_PARAMETERS}
+        old, new = ({name: each[name] for name in each if name in told} for each in (old, new))
     found = []
     for name in [*new, *(name for name in old if name not in new)]:
-        was, now = old.get(name, ("",)), new.get(name, ("",))
+        was, now = old.get(name, ""), new.get(name, "")
         if was == now:
             continue
+        if isinstance(was, dict) != isinstance(now, dict) and "" in (was, now):  # one recipe does not have it
+            was, now = was or {}, now or {}
         if isinstance(was, dict) and isinstance(now, dict):
             members = [own for own in {**now, **was} if was.get(own, "") != now.get(own, "")]
             pairs = [(was.get(own, ""), now.get(own, "")) for own in members]

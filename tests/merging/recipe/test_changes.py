@@ -35,6 +35,17 @@ def recipe(method: str = "ties", each: Any = ({}, {}), scale: Any = None, **give
             recipe("dare_ties", scale=2),
             [Change("Method", "TIES-Merging", "DARE + TIES"), Change("λ", "1", "2")],
         ),
+        # and what only one of them has
+        (
+            recipe(each=({"weight": [0, 1]}, {})),
+            recipe("neuromerging", lambda_1=0.3),
+            [
+                Change("Method", "TIES-Merging", "NeuroMerging"),
+                Change("λ1", "", "0.3"),
+                Change("Weight of math", "0, 1", ""),
+                Change("Weight of code", "1", ""),
+            ],
+        ),
         (
             recipe("neuronmerge", specific={"math": "own"}),
             recipe("neuronmerge", specific={"math": {"method": "ties", "density": 0.5}, "code": "own"}),
