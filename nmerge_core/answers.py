@@ -56,8 +56,9 @@ def go_on(asked: LanguageModel, prompt: Sequence[int], said: Sequence[int], more
     model: Any = asked.model
     seen = torch.tensor([[*prompt, *said]], device=asked.device)  # (1, prompt + said)
     drawn = {"do_sample": True, "temperature": manner.temperature, "top_k": 0, "top_p": 1.0}
-    torch.manual_seed(manner.seed * 1_000_003 + len(said))
-    with torch.inference_mode():
+    apart = [] if asked.device.type == "cpu" else [asked.device]
+    with torch.inference_mode(), torch.random.fork_rng(apart):  # a run that is going draws from the same generators
+        torch.manual_seed((manner.seed * 1_000_003 + len(said)) % 2**63)
         output = model.generate(
             input_ids=seen,
             attention_mask=torch.ones_like(seen),

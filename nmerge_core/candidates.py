@@ -1,10 +1,10 @@
 """The log of a family's candidates: every merge that was tried, numbered, with what it answered and scored."""
 
-import os
+import fcntl
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,25 @@ from nmerge_core.cache import make_private
 from nmerge_core.kept_files import Damaged, read_object, reading, remove, typed, write_json
 
 KEPT = 200  # candidates that nobody pinned, named or wrote a note on; the oldest go first
-_PROMPTS = "prompts.json"
+_PROMPTS, _LAST = "prompts.json", "last"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a candidate scored, with its 95 % interval, on so many problems."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    problems: int
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A merge that was tried: its recipe as YAML, when it was first seen, and what is known of it.
 
-    `answers` are by prompt, `scores` by what was scored.
+    `answers` are by what was asked, `scores`, the fields of `Score`, by what was scored.
     """
 
     number: int
@@ -39,7 +50,10 @@ class Candidate:
 
 
 class CandidateLog:
-    """The candidates of one family of a cache, each a file of its own, so that two pages never lose each other's."""
+    """The candidates of one family of a cache, each a file of its own.
+
+    Pages change them one after the other, under a lock. What writes raises OSError where the cache cannot be written.
+    """
 
     def __init__(self, root: Path, family: str) -> None:
         """Look at the log of a family of the cache `root`, whether or not it is there yet."""
@@ -54,24 +68,25 @@ class CandidateLog:
         return sorted(found, key=lambda candidate: candidate.number)
 
     def visit(self, recipe: str) -> Candidate:
-        """Return the candidate of this recipe, under a new number where there is none yet.
-
-        Raises:
-            OSError: the cache cannot be written.
-        """
-        known = self.all()
-        if same := next((each for each in known if each.recipe == recipe), None):
+        """Return the candidate of this recipe, under a new number where there is none yet."""
+        if same := self._same(recipe):
             return same
-        self._folder.mkdir(parents=True, exist_ok=True)
-        make_private(self._root)
-        number = known[-1].number + 1 if known else 1
-        while True:  # another page may take the number at the same moment
-            try:
-                os.close(os.open(self._file(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-                break
-            except FileExistsError:
-                number += 1
-        new = Candidate(number, recipe, time.time())
+        with self._changing():
+            if same := self._same(recipe):  # another page was quicker
+                return same
+            return self._add(recipe)
+
+    def _same(self, recipe: str) -> Candidate | None:
+        return next((each for each in self.all() if each.recipe == recipe), None)
+
+    def _add(self, recipe: str) -> Candidate:
+        known = self.all()
+        last = self._folder / _LAST  # a number stands for one merge for ever, also when that was forgotten
+        taken = [int(file.stem) for file in self._folder.glob("[0-9]*.json") if file.stem.isdecimal()]
+        with suppress(OSError, ValueError):
+            taken.append(int(last.read_text()))
+        new = Candidate(max(taken, default=0) + 1, recipe, time.time())
+        last.write_text(str(new.number))
         self._write(new)
         loose = [each for each in known if not each.cared_for]
         for old in loose[: max(0, len(loose) - KEPT + 1)]:
@@ -86,19 +101,34 @@ class CandidateLog:
 
     def change(self, number: int, **changed: Any) -> None:
         """Change what is known of a candidate; one that is gone stays gone."""
-        found = self.get(number)
-        if found is not None and replace(found, **changed) != found:
-            self._write(replace(found, **changed))
+        with self._changing():
+            found = self.get(number)
+            if found is not None and replace(found, **changed) != found:
+                self._write(replace(found, **changed))
 
     def learn(self, number: int, what: str, found: Mapping[str, Any]) -> None:
         """Add to a candidate's `answers` or `scores`."""
-        candidate = self.get(number)
-        if candidate is not None:
-            self.change(number, **{what: {**getattr(candidate, what), **found}})
+        known = self.get(number)
+        if known is None or all(getattr(known, what).get(key) == each for key, each in found.items()):
+            return
+        with self._changing():
+            candidate = self.get(number)
+            if candidate is not None:
+                more: dict[str, Any] = {what: {**getattr(candidate, what), **found}}
+                self._write(replace(candidate, **more))
 
     def forget(self, number: int) -> None:
-        """Take a candidate out of the log; its number is not given again while a later one is there."""
+        """Take a candidate out of the log; its number is not given again."""
         remove(self._file(number))
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Make the folder, and keep other pages from changing it while the block lasts."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private(self._root)
+        with open(self._folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @property
     def prompts(self) -> list[str]:
@@ -107,14 +137,21 @@ class CandidateLog:
         if not file.exists():
             return []
         with suppress(Damaged):
-            return [str(each) for each in read_object(file, {"prompts": list})["prompts"]]
+            return [each for each in read_object(file, {"prompts": list})["prompts"] if isinstance(each, str)]
         return []
 
-    def keep_prompts(self, prompts: list[str]) -> None:
-        """Keep the prompts that the family's merges are asked."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        make_private(self._root)
-        write_json(self._folder / _PROMPTS, {"prompts": prompts}, mode=0o600)
+    def keep_prompt(self, prompt: str) -> None:
+        """Keep a prompt that the family's merges are asked."""
+        self._put_prompts([prompt], [])
+
+    def forget_prompt(self, prompt: str) -> None:
+        """Keep a prompt no more."""
+        self._put_prompts([], [prompt])
+
+    def _put_prompts(self, more: list[str], fewer: list[str]) -> None:
+        with self._changing():
+            kept = [each for each in dict.fromkeys([*self.prompts, *more]) if each not in fewer]
+            write_json(self._folder / _PROMPTS, {"prompts": kept}, mode=0o600)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number}.json"
@@ -137,4 +174,9 @@ def move_log(root: Path, family: str, name: str) -> None:
 def _read(file: Path) -> Candidate:
     content = read_object(file)
     with reading(file):
-        return typed(Candidate, content, number=int(file.stem))
+        found = typed(Candidate, content, number=int(file.stem))
+        for known in found.scores.values():
+            typed(Score, known)
+        if not all(isinstance(answer, str) for answer in found.answers.values()):
+            raise TypeError("answers: found something else than text")
+        return found

@@ -16,14 +16,15 @@ def publish(folder: Path, name: str, token: str, *, private: bool = True) -> str
     Raises:
         InputError: the Hub refuses it, or cannot be reached.
     """
+    if not (token.isascii() and token.isprintable()):
+        raise InputError("the token: expected letters, digits and signs alone, as the Hub gives it; copy it again")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     hub = HfApi(token=token)
     try:
         made = hub.create_repo(name, private=private, exist_ok=True)
         hub.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Add a merge made with NMerge")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # of the client, its HTTP library and the network, each with errors of its own
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{name}: the Hub did not take it ({said}); check the name, the token and its rights"

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -87,3 +88,13 @@ def test_what_the_hub_refuses_is_said_in_a_line(hub: tuple[str, Seen], tmp_path:
     done = push(address, tmp_path, "wrong", tmp_path / "home")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "me/merge: the Hub did not take it (" in done.stderr and "check the name, the token" in done.stderr
+
+
+def test_without_a_hub_or_with_no_token_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}\n")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    for token, said in (("right", "the Hub did not take it ("), ("ключ", "the token: expected letters")):
+        done = push(address, tmp_path, token, tmp_path / "home")
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 """Scores on a few problems at a time, as a page asks for them; those of models that are on the disk are kept."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +82,7 @@ def kept_scores(
         found = {**kept, **{name: found.get(name, []) + kept[name] for name in ("values", "tokens")}}
     if not found:
         found = scores(models.get(model), source, name, start, stop)
-        file(start).parent.mkdir(parents=True, exist_ok=True)
-        write_json(file(start), found)
+        with suppress(OSError):  # the disk is full: scored again the next time
+            file(start).parent.mkdir(parents=True, exist_ok=True)
+            write_json(file(start), found)
     return found

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def accelerators() -> list[str]:
     """
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is not None:
-        return [name.strip() for name in told.split(",") if name.strip() not in ("", "-1")]
+        named = takewhile(lambda name: name != "-1", map(str.strip, told.split(",")))  # CUDA reads no further
+        return [name for name in named if name]
     here = [file for file in _DEVICES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)]
     return [str(place) for place, _ in enumerate(here)]  # CUDA counts those that are here, whatever their files say
 

@@ -1,6 +1,7 @@
 """A prompt, and how a merge that was never written answers it, beside the models it is made of and pinned ones."""
 
 import html
+import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
-from nmerge_core.inputs import model_fingerprint
+from nmerge_core.inputs import Places, model_fingerprint
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
@@ -35,6 +36,7 @@ SHOWN = 0.001  # the least probability of a next token that is told
 SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
 FAILURES = (InputError, TimeoutError, RuntimeError)  # each a sentence for the user
 PROMPT = "merge_prompt"
+UNSAVED = "merge_unsaved"  # the key of why the log could not be written, until that is said
 REREAD = "merge_reread"  # the key of why the models had to be read again, until that is said
 
 STYLE = """<style>
@@ -45,7 +47,7 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt and how it is to be answered; `manner` has the fields of `answers.Manner` that are no defaults."""
+    """A prompt, the tokens of an answer at most, and the fields of `answers.Manner` that are no defaults."""
 
     prompt: str
     length: int
@@ -53,9 +55,8 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """What the log keeps an answer under: the prompt, and how it was asked unless that is the usual way."""
-        how = ", ".join(f"{name} {value}" for name, value in self.manner)
-        return f"{self.prompt}\n[{how}]" if how else self.prompt
+        """What the log keeps an answer under."""
+        return json.dumps([self.prompt, self.length, dict(self.manner)])
 
 
 @st.cache_data(max_entries=1024, show_spinner=False)
@@ -75,9 +76,9 @@ class Unsettled(Exception):
 
 @st.cache_data(max_entries=1024, show_spinner=False)  # which remembers nothing that is raised
 def _settled(
-    recipe: str, fingerprints: list[str], _content: Mapping[str, Any], asked: dict[str, Any], said: list[int], more: int
+    recipe: str, inputs: list[str], _content: Mapping[str, Any], asked: dict[str, Any], said: list[int], more: int
 ) -> dict[str, Any]:
-    """What the merge of a recipe says next; the recipe's text and its models' content say which merge it is."""
+    """What the merge of a recipe says next; the recipe's text and the content of what it reads say which it is."""
     found: dict[str, Any] = client.ask(
         "live", timeout=SECONDS, session=visitor(), recipe=dict(_content), said=said, more=more, **asked
     )
@@ -103,8 +104,7 @@ def merge_said(*question: Any) -> dict[str, Any]:
 
 def asked_of_merge(recipe: Recipe, asked: Asked) -> Callable[[list[int], int], dict[str, Any]]:
     """What gives the next part of the answer of a recipe's merge."""
-    prints = [content_of(reference) for reference in named(recipe)]
-    return partial(merge_said, recipe.yaml, prints, recipe.content, _question(asked))
+    return partial(merge_said, recipe.yaml, inputs_of(recipe), recipe.content, _question(asked))
 
 
 def _question(asked: Asked) -> dict[str, Any]:
@@ -135,8 +135,8 @@ def draw_prompt(family: Family, log: CandidateLog) -> str:
                 key="merge_prompt_keep",
                 icon=":material/bookmark_add:",
                 type="tertiary",
-                on_click=log.keep_prompts,
-                args=([*kept, prompt],),
+                on_click=saving,
+                args=(log.keep_prompt, prompt),
                 help="Offer it for this family from now on",
             )
         elif prompt in kept:
@@ -145,10 +145,18 @@ def draw_prompt(family: Family, log: CandidateLog) -> str:
                 key="merge_prompt_forget",
                 icon=":material/bookmark_remove:",
                 type="tertiary",
-                on_click=log.keep_prompts,
-                args=([text for text in kept if text != prompt],),
+                on_click=saving,
+                args=(log.forget_prompt, prompt),
             )
     return prompt
+
+
+def saving(act: Callable[..., None], *arguments: Any) -> None:
+    """Write into the log, in a callback; why that cannot be is told when the page is drawn (`UNSAVED`)."""
+    try:
+        act(*arguments)
+    except OSError as error:
+        st.session_state[UNSAVED] = error.strerror or "it cannot be written"
 
 
 def _offer(label: str, key: str, text: str) -> None:
@@ -280,6 +288,20 @@ def examples(corpus: str) -> dict[str, str]:
         kept = "".join(words[: 1 if lines else -(-len(words) // 2)])
         found.setdefault(exemplar.category, "\n".join([*lines, kept]))
     return found
+
+
+def prompt_of(key: str) -> str:
+    """The prompt of what the log keeps an answer under."""
+    try:
+        return str(json.loads(key)[0])
+    except (ValueError, LookupError, TypeError):
+        return key
+
+
+def inputs_of(recipe: Recipe) -> list[str]:
+    """The content of all that a recipe reads, its models among it: a changed file makes another merge of it."""
+    _, found = recipe.in_full(Places(cache_root()))
+    return [f"{name} {content}" for name, content in found.items()]
 
 
 def named(recipe: Recipe) -> list[str]:

@@ -1,7 +1,7 @@
 """The log of candidates on the Merge page: what was tried, what it changed, and the way back to any of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.changes import changes, told
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import marked
+from pages.shared.asking import marked, prompt_of, saving
 from pages.shared.beside import names_of, telling
 from pages.shared.charts import dark, show
 from pages.shared.health import changes_of
@@ -40,6 +40,15 @@ class Trail:
         if self.at < 0 or self.numbers[self.at] != number:
             self.numbers = [*self.numbers[: self.at + 1], number]
             self.at += 1
+
+    def towards(self, by: int, log: CandidateLog) -> tuple[int, Candidate] | None:
+        """The next candidate that way that was not forgotten, and where in the trail it stands."""
+        at = self.at + by
+        while 0 <= at < len(self.numbers):
+            if candidate := log.get(self.numbers[at]):
+                return at, candidate
+            at += by
+        return None
 
     @property
     def before(self) -> int | None:
@@ -90,8 +99,8 @@ def rerun_if_reopened() -> None:
 def step(log: CandidateLog, family: Family, by: int) -> None:
     """Undo or redo."""
     trail = trail_of(family)
-    trail.at += by
-    if candidate := log.get(trail.numbers[trail.at]):
+    if (found := trail.towards(by, log)) is not None:
+        trail.at, candidate = found
         go_back(candidate.recipe, family)
 
 
@@ -100,10 +109,10 @@ def draw_head(candidate: Candidate, log: CandidateLog, family: Family) -> None:
     trail = trail_of(family)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         title = f"**#{candidate.number}** {verbatim(shortened(called(candidate, family), 70))}"
-        st.markdown(title, width="stretch", help=candidate.note or None)
+        st.markdown(title, width="stretch", help=verbatim(candidate.note) or None)
         for by, name, icon, keys, possible in (
-            (-1, "Undo", "undo", "Ctrl+Z", trail.at > 0),
-            (1, "Redo", "redo", "Ctrl+Shift+Z", trail.at < len(trail.numbers) - 1),
+            (-1, "Undo", "undo", "Ctrl+Z", trail.towards(-1, log) is not None),
+            (1, "Redo", "redo", "Ctrl+Shift+Z", trail.towards(1, log) is not None),
         ):
             st.button(
                 name,
@@ -124,7 +133,7 @@ def draw_head(candidate: Candidate, log: CandidateLog, family: Family) -> None:
 
 def _pin(candidate: Candidate, log: CandidateLog, key: str) -> None:
     def pin() -> None:
-        log.change(candidate.number, pinned=not candidate.pinned)
+        saving(partial(log.change, candidate.number, pinned=not candidate.pinned))
         st.session_state[REOPENED] = True
 
     st.button(
@@ -140,7 +149,8 @@ def _pin(candidate: Candidate, log: CandidateLog, key: str) -> None:
 def _name(candidate: Candidate, log: CandidateLog, key: str) -> None:
     def keep() -> None:
         state = st.session_state
-        log.change(candidate.number, name=state[f"{key}_text"].strip(), note=state[f"{key}_note"].strip())
+        named = {"name": state[f"{key}_text"].strip(), "note": state[f"{key}_note"].strip()}
+        saving(partial(log.change, candidate.number, **named))
         state[REOPENED] = True
 
     with st.popover("Name", icon=":material/edit:", type="tertiary", key=f"{key}_popover"):
@@ -171,12 +181,12 @@ def _row(each: Candidate, before: Candidate | None, shown: bool, log: CandidateL
         changed = shortened(differs(before, each, family), 90)
         told = [f"{pin}**#{each.number}** {verbatim(shortened(called(each, family), 60))}"]
         told += [f":small[{verbatim(line)}]" for line in (changed, scores_in_words(each.scores)) if line]
-        st.markdown("  \n".join(told), width="stretch", help=each.note or None)
+        st.markdown("  \n".join(told), width="stretch", help=verbatim(each.note) or None)
         if shown:
             st.badge("shown", color="blue")
         else:
             _quiet("Go back", f"merge_back_{each.number}", go_back, each.recipe, family)
-            _quiet("Forget", f"merge_forget_{each.number}", log.forget, each.number)
+            _quiet("Forget", f"merge_forget_{each.number}", saving, log.forget, each.number)
 
 
 def _quiet(label: str, key: str, act: Callable[..., None], *arguments: Any) -> None:
@@ -221,7 +231,7 @@ def draw_comparison(candidate: Candidate, log: CandidateLog, family: Family) -> 
         st.markdown(_table(("Score", f"#{one.number}", f"#{other.number}"), rows))
     _draw_weights(one, other, family)
     for key in [key for key in other.answers if key in one.answers]:
-        st.caption(verbatim(shortened(" ".join(key.split()), 120)))
+        st.caption(verbatim(shortened(" ".join(prompt_of(key).split()), 120)))
         for column, own, beside in zip(st.columns(2), (one, other), (other, one), strict=True):
             with column.container(border=True):
                 st.markdown(f"**#{own.number}**")

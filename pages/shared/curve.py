@@ -49,11 +49,22 @@ def curves() -> dict[str, Any]:
         asked = unpacked(st.query_params[CURVES]) if CURVES in st.query_params else None
         try:
             found = json.loads(asked or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             found = {}
-        st.session_state[CURVES] = found if isinstance(found, dict) else {}
+        asked_for = found.items() if isinstance(found, dict) else ()
+        st.session_state[CURVES] = {key: value for key, value in asked_for if _is_curve(value)}
     known: dict[str, Any] = st.session_state[CURVES]
     return known
+
+
+def _is_curve(value: Any) -> bool:
+    """Whether a value has the form of a gradient, or of a list of filters; the recipe's reader checks the rest."""
+    if not isinstance(value, list) or not value:
+        return False
+    if not isinstance(value[0], dict):
+        return all(isinstance(each, int | float) for each in value)
+    inside = [each.get("value") if isinstance(each, dict) else None for each in value]
+    return all(isinstance(each, int | float) or (isinstance(each, list) and _is_curve([*each])) for each in inside)
 
 
 def keep_curves() -> None:

@@ -13,7 +13,7 @@ from nmerge_core.figures import health as figures
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
-from pages.shared.asking import SECONDS, content_of
+from pages.shared.asking import SECONDS, content_of, inputs_of
 from pages.shared.beside import colours_of, fingerprints, names_of, telling
 from pages.shared.charts import dark, show
 from pages.shared.text import verbatim
@@ -118,7 +118,7 @@ def draw_health(recipe: Recipe, family: Family) -> None:
 def changes_of(recipe: Recipe, family: Family, names: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the merge and its models changed, per layer and per layer and model, the models by their names."""
     base = recipe.base_model or family.base
-    found = changes(recipe.yaml, dict(recipe.content), base, fingerprints(names))
+    found = changes(recipe.yaml, dict(recipe.content), base, (*fingerprints(names), *inputs_of(recipe)))
     models = pd.DataFrame(found["models"])
     models["model"] = [names[recipe.references[place]] for place in models["model"]]
     return pd.DataFrame(found["layers"]), models.drop_duplicates(["layer", "part", "model"])
@@ -126,7 +126,8 @@ def changes_of(recipe: Recipe, family: Family, names: Mapping[str, str]) -> tupl
 
 def states_of(recipe: Recipe, names: Mapping[str, str], texts: tuple[str, ...]) -> pd.DataFrame:
     """The spread of the hidden states of the models and of their merge: columns model, layer, rank, variance."""
-    merged = merged_spread(recipe.yaml, dict(recipe.content), texts, fingerprints(names))
+    known = (*fingerprints(names), *inputs_of(recipe))
+    merged = merged_spread(recipe.yaml, dict(recipe.content), texts, known)
     parts = {name: spread(reference, content_of(reference), texts) for reference, name in names.items()}
     return pd.concat([pd.DataFrame(rows).assign(model=name) for name, rows in {**parts, figures.MERGE: merged}.items()])
 

@@ -11,7 +11,7 @@ from nmerge_core.figures import style
 from nmerge_core.figures.intervals import points
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
-from pages.shared.asking import content_of
+from pages.shared.asking import content_of, inputs_of
 from pages.shared.charts import dark, show
 from pages.shared.family import member_colours
 from pages.shared.page import tell_lack
@@ -84,7 +84,7 @@ def _draw_controls(recipe: Recipe, family: Family) -> Sight | None:
             "Compared with", [BEST, *models], key="quick_against", help=AGAINST_HELP, width=240, persist_state="session"
         )
     content = {name: content_of(reference) for name, reference in models.items()}
-    keys = {**content, MERGE: (recipe.yaml, *content.values())}
+    keys = {**content, MERGE: (recipe.yaml, *content.values(), *inputs_of(recipe))}
     if scored_on == TEXTS:
         return Sight(recipe.content, models, keys, count, corpus=family.corpus)
     allowed = code_switch(family.tasks, "quick_code", linked=False), own_code_switch(family.tasks, "quick_own_code")

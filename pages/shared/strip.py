@@ -17,7 +17,7 @@ from nmerge_core.figures import style
 from nmerge_core.figures.health import MERGE
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
-from pages.shared.asking import SECONDS
+from pages.shared.asking import SECONDS, inputs_of
 from pages.shared.beside import colours_of, fingerprints, names_of, telling
 from pages.shared.charts import csv_button, dark, show
 from pages.shared.choice import abreast, as_option, decimals
@@ -61,7 +61,7 @@ def draw_strip(recipe: Recipe, family: Family, text: str) -> None:
     compared: dict[str, list[float]] = {}
     said = set[str]()
     with telling(said), st.spinner("Reading the text with each model", show_time=True):
-        which = (recipe.yaml, dict(recipe.content), fingerprints(names))
+        which = (recipe.yaml, dict(recipe.content), (*fingerprints(names), *inputs_of(recipe)))
         found = asked("divergence", *which, models=list(names), text=text)
         for name, answer in zip(names.values(), found["models"], strict=True):
             if "refused" in answer:

@@ -10,7 +10,7 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import STYLE, Asked, draw_answers, draw_manner, draw_prompt
+from pages.shared.asking import STYLE, UNSAVED, Asked, draw_answers, draw_manner, draw_prompt, saving
 from pages.shared.candidates import draw_comparison, draw_head, rerun_if_reopened, trail_of
 from pages.shared.health import draw_health
 from pages.shared.quick_score import draw_quick_scores
@@ -53,6 +53,8 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
     except OSError as error:
         st.warning(f"The log of candidates cannot be written: {verbatim(error.strerror)}.")
         return
+    if why := st.session_state.pop(UNSAVED, ""):
+        st.warning(f"The log of candidates cannot be written: {verbatim(why)}.")
     trail_of(family).visit(candidate.number)
     draw_head(candidate, log, family)
     prompt = draw_prompt(family, log)
@@ -72,7 +74,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
     if view == COMPARE:
         draw_comparison(candidate, log, family)
     elif view == SCORES:
-        log.learn(candidate.number, "scores", draw_quick_scores(recipe, family))
+        saving(log.learn, candidate.number, "scores", draw_quick_scores(recipe, family))
     elif view == HEALTH:
         draw_health(recipe, family)
     elif view == TOKENS:
@@ -84,7 +86,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
             found = draw_answers(recipe, family, asked, pinned)
             if found is not None:
                 if "needs" not in found:  # else it is another answer in a moment
-                    log.learn(candidate.number, "answers", {asked.key: found["answer"]})
+                    saving(log.learn, candidate.number, "answers", {asked.key: found["answer"]})
                 _tell_followed(found, recipe)
 
 

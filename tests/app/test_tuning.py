@@ -1,30 +1,35 @@
 """The Merge page as the place to tune: a candidate answers as its controls move, and the log leads back to each."""
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 import nmerge_core as nm
 from nmerge_core.candidates import CandidateLog, log_folder
 from nmerge_core.kept_files import remove
 from nmerge_core.merging.recipe.changes import told
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs import client, here, operations
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from pages.shared import measuring
-from pages.shared.asking import marked
+from pages.shared.asking import Asked, inputs_of, marked
 from pages.shared.candidates import read
 from pages.shared.curve import shapes
 from pages.shared.drafts import packed
 from tests.app.conftest import OpenPage
 from tests.app.scored import models
 from tests.app.test_merge import PAGE, recipe_shown
+from tests.tiny_family import make_family as make_tiny
 
 LAMBDA = "merge_task_arithmetic_lambda"
+ASKED = Asked("2 + 2 =", 16, ()).key
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_it_answers_as_its_controls_are_moved(tiny_cache: Path, open_page: OpenP
         drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
         assert drawn == [marked(parent, answer) for parent in parents]
         shown.append([each.value for each in app.caption if each.value.startswith("Next token: ")])
-        assert log.all()[-1].answers == {"2 + 2 =": answer}
+        assert log.all()[-1].answers == {ASKED: answer}
     assert shown[0] != shown[1]  # without a button
 
 
@@ -71,7 +76,7 @@ def test_what_a_method_measures_is_measured_by_a_run_that_is_started_where_it_is
     written = nm.merge(recipe_shown(app), tmp_path / "out", progress=False)
     answer = operations.QUESTIONS["generate"](str(written.path), "2 + 2 =", 16)
     assert answer in [text.value for text in app.text] and not app.info
-    assert log.all()[-1].answers == {"2 + 2 =": answer}
+    assert log.all()[-1].answers == {ASKED: answer}
 
     def queued(kind: str, parameters: dict[str, Any]) -> Run:
         return client.find_or_create(tiny_cache, resolve(tiny_cache, kind, parameters))
@@ -129,7 +134,7 @@ def test_a_pinned_candidate_stays_beside_and_a_name_is_kept(open_page: OpenPage,
     told = [text.value for text in app.markdown]
     assert "**#1** the \\*first\\*" in told
     drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
-    assert drawn[0] == marked(first.answers["2 + 2 ="], log.all()[1].answers["2 + 2 ="])
+    assert drawn[0] == marked(first.answers[ASKED], log.all()[1].answers[ASKED])
 
 
 def test_two_candidates_are_compared(open_page: OpenPage, log: CandidateLog) -> None:
@@ -204,3 +209,53 @@ def test_shapes_of_curves_are_made_of_the_settings_value() -> None:
     made = shapes(0.5, 5)
     assert made["Rising"] == [0, 0.125, 0.25, 0.375, 0.5] and made["Valley"] == [0.5, 0.25, 0, 0.25, 0.5]
     assert made["Flat"] == [0.5] * 5 and shapes(0.5, 1)["Rising"] == [0.0]
+
+
+def test_undo_passes_over_what_was_forgotten(open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="Task arithmetic")
+    for value in (0.5, 0.7):
+        scale(app, value)
+    app.button(key="merge_forget_2").click().run()
+    app.button(key="merge_undo").click().run()
+    assert app.slider(key=LAMBDA).value == 1.0 and app.button(key="merge_undo").disabled
+    app.button(key="merge_redo").click().run()
+    assert app.slider(key=LAMBDA).value == 0.7
+
+
+def test_a_full_disk_is_told_and_the_page_goes_on(open_page: OpenPage, log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    app = live(open_page, merge_method="Task arithmetic")
+    monkeypatch.setattr("nmerge_core.candidates.write_json", full)
+    app.text_area(key="merge_prompt").set_value("3 + 3 =").run()
+    app.button(key="merge_prompt_keep").click().run()
+    assert not app.exception
+    told = "The log of candidates cannot be written: No space left on device."
+    assert told in [warning.value for warning in app.warning]
+
+
+@pytest.mark.parametrize(
+    "curves", ["[" * 50_000, '{"merge_task_arithmetic_lambda": [{"filter": "mlp"}]}', '{"a": 5}', "7"]
+)
+def test_a_link_of_curves_that_are_none_changes_nothing(open_page: OpenPage, log, curves: str) -> None:
+    app = open_page(PAGE, merge_method="Task arithmetic", merge_curves=packed(curves) or "")
+    assert recipe_shown(app)["parameters"]["lambda"] == 1.0
+
+
+def test_a_note_is_text(open_page: OpenPage, log: CandidateLog) -> None:
+    app = live(open_page, merge_method="Task arithmetic", merge_view="Compare")
+    app.text_area(key="merge_name_note").set_value("![x](https://evil.example/p.png)").run()
+    notes = [text.proto.help for text in app.markdown if text.proto.help]
+    assert notes and not any("![x](" in note for note in notes)
+
+
+def test_a_changed_file_that_the_recipe_reads_is_another_question(tmp_path: Path, log: CandidateLog) -> None:
+    made = make_tiny(tmp_path)
+    template = tmp_path / "talk.jinja"
+    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text()) | {"chat_template": str(template)}
+    seen = []
+    for text in ("{{ messages[0]['content'] }}", "{{ messages[-1]['content'] }}!"):
+        template.write_text(text)
+        seen.append(inputs_of(load_recipe(content)))
+    assert seen[0] != seen[1] and any(made.math in each for each in seen[0])
