@@ -12,7 +12,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.paired import compare
 from nmerge_core.runs.operations import QUESTIONS
-from pages.shared.asking import content_of
+from pages.shared.asking import content_of, inputs_of
 from pages.shared.quick_asking import Memory, Sight
 from pages.shared.quick_board import BEST, MERGE, Row, Scored, finished, next_to_score, points_of, standings, table
 from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
@@ -165,7 +165,8 @@ def test_the_page_draws_what_came(made: Any, cache: Path, tmp_path: Path) -> Non
     assert not app.exception and [each.value for each in app.caption] == ["Reading the problems."]
     recipe, models = load_recipe(made.recipe), {"base": made.base, "math": made.math, "code": made.code}
     prints = {name: content_of(reference) for name, reference in models.items()}
-    sight = Sight(recipe.content, models, {**prints, MERGE: (recipe.yaml, *prints.values())}, 20, (made.task,))
+    keys = {**prints, MERGE: (recipe.yaml, *prints.values(), *inputs_of(recipe))}
+    sight = Sight(recipe.content, models, keys, 20, (made.task,))
     memory = app.session_state["quick_memory"]
     assert app.json[0].value == "{}"
     while memory.unfinished(sight):

@@ -83,14 +83,14 @@ def test_what_a_method_measures_is_measured_by_a_run_that_is_started_where_it_is
 
     monkeypatch.setattr(client, "submit", queued)
     monkeypatch.setattr(client, "ensure_worker", lambda: None)
-    app.slider(key="merge_sublin_samples").set_value(2).run()
+    app.slider(key="merge_sublin_samples").set_value(17).run()  # which no other test has measured
     assert not app.exception
     told = ":orange-badge[provisional] It goes by coefficients measured with samples 30 until this is done:"
     assert told in [caption.value for caption in app.caption] and app.button(key=cancel(tiny_cache))
     assert log.all()[-1].answers == {}  # as it is another answer in a moment
 
     monkeypatch.setattr(measuring, "SHORT", 0.0)
-    app.slider(key="merge_sublin_samples").set_value(3).run()
+    app.slider(key="merge_sublin_samples").set_value(18).run()
     app.button(key="merge_measure").click().run()
     assert app.button(key=cancel(tiny_cache))
 
