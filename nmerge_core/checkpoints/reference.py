@@ -84,7 +84,13 @@ def is_hub_id(reference: str) -> bool:
 
 def folder_here(reference: str) -> Path | None:
     """Return the folder of a model or an adapter that is here, or was fetched; asks nobody."""
-    return Path(expanduser(reference)) if isdir(expanduser(reference)) else _fetched(reference)
+    return _folder(reference) if isdir(expanduser(reference)) else _fetched(reference)
+
+
+def _folder(reference: str) -> Path:
+    """Return a local path; `//a` is `/a` here, which pathlib takes for two places."""
+    path = expanduser(reference)
+    return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)
 
 
 def on_this_machine(reference: str) -> bool:
@@ -104,7 +110,7 @@ def resolve(reference: str, config: str = "config.json") -> Path:
     """
     if not reference:
         raise InputError(f"expected the folder that holds {config}, or a Hub id, found an empty name beside a '+'")
-    folder = Path(expanduser(reference))
+    folder = _folder(reference)
     if isdir(folder):
         return folder
     if exists(folder):

@@ -46,3 +46,11 @@ def test_what_it_cannot_follow_is_said(made: SimpleNamespace) -> None:
     slices = [{"sources": [{"model": made.math, "layer_range": [0, 1]}]}]
     with pytest.raises(InputError, match="mergekit merges to disk alone|mergekit is not installed"):
         nm.live({"engine": "mergekit", "merge_method": "passthrough", "slices": slices})
+
+
+def test_a_folder_by_two_slashes_is_the_same_folder(made: SimpleNamespace, tmp_path: Path) -> None:
+    content = recipe(made, 0.5)
+    doubled = content | {"models": [{"model": f"/{each['model']}"} for each in content["models"]]}
+    written = [nm.merge(each, tmp_path / name, progress=False) for name, each in (("a", content), ("b", doubled))]
+    plain, other = ((Path(each) / "model.safetensors").read_bytes() for each in written)
+    assert plain == other
