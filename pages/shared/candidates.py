@@ -16,10 +16,11 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.changes import changes, told
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import marked, prompt_of, saving
+from pages.shared.asking import marked, prompt_of
 from pages.shared.beside import names_of, telling
 from pages.shared.charts import dark, show
 from pages.shared.health import changes_of
+from pages.shared.prompt import saving
 from pages.shared.recipe_form import open_recipe
 from pages.shared.text import shortened, verbatim
 

@@ -10,9 +10,10 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import STYLE, UNSAVED, Asked, draw_answers, draw_manner, draw_prompt, saving
+from pages.shared.asking import STYLE, Asked, draw_answers
 from pages.shared.candidates import draw_comparison, draw_head, rerun_if_reopened, trail_of
 from pages.shared.health import draw_health
+from pages.shared.prompt import UNSAVED, draw_manner, draw_prompt, saving
 from pages.shared.quick_score import draw_quick_scores
 from pages.shared.settings import KEPT
 from pages.shared.strip import draw_strip
