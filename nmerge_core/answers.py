@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
@@ -48,23 +50,37 @@ def prompt_tokens(asked: LanguageModel, prompt: str, *, chat: bool = False) -> l
     return found
 
 
-def go_on(asked: LanguageModel, prompt: Sequence[int], said: Sequence[int], more: int, manner: Manner) -> Answer:
-    """Let a model say at most `more` tokens after a prompt's and those it has `said`.
+class _Drawn(LogitsProcessor):
+    """Add to every token's logit, divided by the temperature, what makes the likeliest one a draw (Gumbel's noise).
 
-    The draws of a temperature follow from the seed and from how much was said, so an answer is the same every time.
+    The noise follows from the seed and the place in the answer alone, in however many parts that is said.
+    """
+
+    def __init__(self, manner: Manner, prompt: int) -> None:
+        self.manner, self.prompt = manner, prompt  # the prompt's tokens
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        place = input_ids.shape[1] - self.prompt
+        generator = torch.Generator().manual_seed((self.manner.seed * 1_000_003 + place) % 2**63)
+        uniform = torch.rand(scores.shape[-1], generator=generator, dtype=torch.float64)  # (vocabulary,)
+        return scores / self.manner.temperature - (-uniform.log()).log().to(scores)
+
+
+def go_on(asked: LanguageModel, prompt: Sequence[int], said: Sequence[int], more: int, manner: Manner) -> Answer:
+    """Let a model say at most `more` tokens after a prompt's and those it has `said`; said in parts or not, the same.
+
+    At a temperature, tokens are drawn from all of the vocabulary.
     """
     model: Any = asked.model
     seen = torch.tensor([[*prompt, *said]], device=asked.device)  # (1, prompt + said)
-    drawn = {"do_sample": True, "temperature": manner.temperature, "top_k": 0, "top_p": 1.0}
-    apart = [] if asked.device.type == "cpu" else [asked.device]
-    with torch.inference_mode(), torch.random.fork_rng(apart):  # a run that is going draws from the same generators
-        torch.manual_seed((manner.seed * 1_000_003 + len(said)) % 2**63)
+    with torch.inference_mode():
         output = model.generate(
             input_ids=seen,
             attention_mask=torch.ones_like(seen),
             max_new_tokens=more,
             pad_token_id=asked.tokenizer.pad_token_id or asked.tokenizer.eos_token_id,
-            **(drawn if manner.temperature else {"do_sample": False}),
+            do_sample=False,
+            logits_processor=LogitsProcessorList([_Drawn(manner, len(prompt))] if manner.temperature else []),
         )
     tokens = (*said, *output[0, seen.shape[1] :].tolist())
     text = str(asked.tokenizer.decode(list(tokens), skip_special_tokens=True))

@@ -190,11 +190,11 @@ def live(
     """Merge a recipe in memory and let the merge answer as `speak` does.
 
     Returns:
-        What `speak` returns; "next", the likeliest tokens after the prompt, {"token": text, "probability": p};
-        "tensors" that were merged anew "of" all; "seconds" that merging took; "reread", why the models had to be read
-        again for it, if they had. Where runs have to measure first what it
-        is merged by "needs" alone: the "kind", "parameters" and about the "seconds" of each. Where what another run has
-        measured stands in for that both, and "provisional" says what it is.
+        What `speak` returns; with the first part of an answer "next", the likeliest tokens after the prompt, {"token":
+        text, "probability": p}; "tensors" that were merged anew "of" all; "seconds" that merging took; "reread", why
+        the models had to be read again for it, if they had. Where runs have to measure first what it is merged by
+        "needs" alone: the "kind", "parameters" and about the "seconds" of each. Where what another run has measured
+        stands in for that both, and "provisional" says what it is.
     """
     from nmerge_core.answers import next_tokens, prompt_tokens
 
@@ -203,10 +203,12 @@ def live(
     except NotMeasured as error:
         return {"needs": needs_of(error.measurements)}
     loaded = merged.language_model
-    tokens = prompt_tokens(loaded, prompt, chat=bool((manner or {}).get("chat")))
-    following = next_tokens(loaded, tokens, likeliest)
-    return _said(loaded, prompt, said, more, manner) | {
-        "next": [{"token": token, "probability": probability} for token, probability in following],
+    following = {}
+    if not said:
+        tokens = prompt_tokens(loaded, prompt, chat=bool((manner or {}).get("chat")))
+        pairs = next_tokens(loaded, tokens, likeliest)
+        following["next"] = [{"token": token, "probability": probability} for token, probability in pairs]
+    return _said(loaded, prompt, said, more, manner) | following | {
         "tensors": followed.tensors,
         "of": followed.of,
         "seconds": followed.seconds,

@@ -27,7 +27,7 @@ from pages.shared.measuring import draw_needed, draw_provisional
 from pages.shared.runs import run_panel
 from pages.shared.text import verbatim
 
-PART = 16  # tokens that an answer grows by at once
+FIRST, PART = 1, 16  # tokens that an answer begins with, to be seen as early as can be, and that it grows by at once
 ABREAST = 2  # answers beside each other
 SHOWN = 0.001  # the least probability of a next token that is told
 SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
@@ -150,7 +150,8 @@ def listen(
     found: dict[str, Any] = {"tokens": [], "ended": False}
     first: dict[str, Any] = {}
     while not found["ended"] and len(found["tokens"]) < asked.length:
-        found = part(found["tokens"], min(PART, asked.length - len(found["tokens"])))
+        more = PART if found["tokens"] else FIRST
+        found = part(found["tokens"], min(more, asked.length - len(found["tokens"])))
         if "answer" not in found:
             return found
         if following is not None and not first:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from nmerge_core.answers import Manner, _Drawn
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
@@ -152,6 +153,22 @@ def test_a_temperature_draws_by_its_seed(family) -> None:
         return QUESTIONS["speak"](model=family.base, prompt="2 + 2", more=12, manner=manner)["tokens"]
 
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_what_is_drawn_does_not_depend_on_the_parts_it_is_said_in(family) -> None:
+    asked = {"model": family.base, "prompt": "2 + 2", "manner": {"temperature": 2.0, "seed": 1}}
+    whole, said = QUESTIONS["speak"](**asked, more=12)["tokens"], list[int]()
+    for more in (1, 4, 7):
+        said = QUESTIONS["speak"](**asked, said=said, more=more)["tokens"]
+    assert said == whole
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    """By logits ln 1, ln 9 at temperature 2 the second has √9 / (√1 + √9) = 3 / 4 of all draws."""
+    logits, drawn = torch.tensor([[1.0, 9.0]]).log(), 0
+    for seed in range(4000):
+        drawn += int(_Drawn(Manner(temperature=2.0, seed=seed), 0)(torch.zeros(1, 3), logits).argmax())
+    assert abs(drawn / 4000 - 0.75) < 0.025  # 3.7 standard errors
 
 
 def test_without_a_chat_template_there_is_no_chat(family) -> None:
