@@ -1,6 +1,8 @@
 """What stands beside a model's weights and goes by its tokens: tokenizer, chat template, how it generates."""
 
+import fnmatch
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +16,6 @@ from nmerge_core.small_file import read_small
 # nobody's to pass on.
 _PATTERNS = (
     "*tokenizer*",
-    "*tokenizer*/*",
     "*vocab*",
     "*merges*",
     "*tokens*.json",
@@ -23,7 +24,6 @@ _PATTERNS = (
     "*.spm",
     "*.tiktoken",
     "*chat_template*",
-    "additional_chat_templates/*.jinja",
     "*processor_config.json",
     "generation_config.json",
     "tekken.json",
@@ -35,6 +35,8 @@ _PATTERNS = (
     "modules.json",
     "*sentence_*.json",
 )
+_BELOW = ("*tokenizer*/*", "additional_chat_templates/*.jinja")
+_NAMED = re.compile("|".join(map(fnmatch.translate, _PATTERNS)))  # as a glob for each reads the folder for each
 _MODULES = "modules.json"  # of sentence-transformers: it names the folders of what stands behind the model
 _LARGEST = 1_000_000  # bytes of that file
 _NEVER = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
@@ -42,7 +44,8 @@ _NEVER = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgp
 
 def companions(folder: Path) -> set[Path]:
     """Return the files of a model that travel with its tokenizer: none of its weights, and no code."""
-    found = {each for pattern in _PATTERNS for each in folder.glob(pattern)}
+    found = {each for each in folder.glob("*") if _NAMED.match(each.name)}
+    found |= {each for pattern in _BELOW for each in folder.glob(pattern)}
     return {each for each in found if each.is_file() and each.suffix not in _NEVER} | set(_of_modules(folder))
 
 

@@ -1,11 +1,17 @@
 """Opening a model folder from its headers alone: what it is to transformers, and an adapter on top."""
 
+import os
+import time
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.adapter_opening import open_adapter
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.described import check_described, with_embeddings
+from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.checkpoints.parameters import parameters
@@ -16,11 +22,15 @@ from nmerge_core.checkpoints.tying import TIED
 from nmerge_core.checkpoints.weight_files import weight_files
 from nmerge_core.errors import InputError
 
+Listed = tuple[tuple[str, Stamp], ...]  # the files of a folder
+_NEW = 2 * 10**9  # nanoseconds
+
 
 def open_checkpoint(reference: str) -> Checkpoint:
     """Open a model, or MODEL+ADAPTER, from its headers (well under a second, whatever its size).
 
-    What it is are the weights that transformers loads from that folder. Where there are no safetensors, pickled weights
+    What it is are the weights that transformers loads from that folder, which is not read again while its files are as
+    they were. Where there are no safetensors, pickled weights
     are opened as `pickled` tells.
 
     Raises:
@@ -39,6 +49,39 @@ def open_checkpoint(reference: str) -> Checkpoint:
             f"{folder}: expected a model, found one (config.json) and an adapter ({ADAPTER_CONFIG}) in one folder, of "
             "which transformers loads the adapter on the model that it names; move the adapter to a folder of its own"
         )
+    listed = _listed(folder)
+    again = _just_written(listed)
+    opened, found = (_opened.__wrapped__ if again else _opened)(model, folder, listed)
+    if not again and stamps([opened]) != found:  # a shard below the folder, which the list does not show
+        _opened.cache_clear()
+        opened, _ = _opened(model, folder, listed)
+    if not adapter:
+        return opened
+    whole = replace(opened, reference=reference)
+    return replace(whole, adapter=open_adapter(adapter[0], whole))
+
+
+def _listed(folder: Path) -> Listed:
+    """Return what tells the state of a folder from an earlier one; pages open their models many times a click."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except OSError:  # a link that leads nowhere
+                continue
+            found.append((entry.name, (status.st_ino, status.st_size, status.st_mtime_ns)))
+    return tuple(sorted(found))
+
+
+def _just_written(listed: Listed) -> bool:
+    """Tell whether a file is so new that it could change once more and have the same time: in some systems' seconds."""
+    return any(modified > time.time_ns() - _NEW for _, (_, _, modified) in listed)
+
+
+@lru_cache(maxsize=64)
+def _opened(model: str, folder: Path, listed: Listed) -> tuple[Checkpoint, Mapping[Path, Stamp]]:
+    """Open a model in the state that its folder is in, and return the stamps of its weights."""
     config = read_json(folder / "config.json", "a Hugging Face model folder has one")
     tensors: dict[str, TensorInfo] = {}
     for file in weight_files(folder, config):
@@ -50,5 +93,5 @@ def open_checkpoint(reference: str) -> Checkpoint:
     check_described(folder, config, found.own)
     if found.untied:
         config[TIED] = False
-    opened = Checkpoint(reference, folder, config, found.own, found.carried)
-    return replace(opened, adapter=open_adapter(adapter[0], opened)) if adapter else opened
+    opened = Checkpoint(model, folder, config, found.own, found.carried)
+    return opened, stamps([opened])
