@@ -49,8 +49,15 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in names[:2]:
         finish(root, "classify", {"model": references[name], "corpus": corpus}, f"Classify {name}")
     yield root
+    end_worker(root)
+
+
+def end_worker(root: Path) -> None:
+    """End the worker that an earlier test may have started on a cache: it would take what is queued."""
     if pid := worker_pid(root):
         os.kill(pid, signal.SIGTERM)
+    while worker_pid(root):
+        time.sleep(0.01)
 
 
 def vary_family(root: Path, name: str, **changed: Any) -> Path:
