@@ -52,8 +52,15 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     end_worker(root)
 
 
+@pytest.fixture
+def no_worker(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See that what is queued waits: no worker is started, and one that an earlier test has started is ended."""
+    end_worker(tiny_cache)
+    monkeypatch.setattr(client, "ensure_worker", lambda: None)
+
+
 def end_worker(root: Path) -> None:
-    """End the worker that an earlier test may have started on a cache: it would take what is queued."""
+    """End the worker of a cache, if there is one."""
     if pid := worker_pid(root):
         os.kill(pid, signal.SIGTERM)
     while worker_pid(root):

@@ -37,10 +37,10 @@ def test_scores_of_models_side_by_side(tiny_cache: Path, open_page: OpenPage) ->
     assert table.iloc[0, 1].startswith(f"{figure.data[0].x[0]:.3g}"[:3])
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_only_models_without_a_score_are_scored(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)
     done(tiny_cache, "evaluate", parameters(tiny_cache, "base", limit=10))
     app = open_page(PAGE, family=FAMILY, evaluate_limit="10")
     app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
@@ -53,10 +53,10 @@ def test_only_models_without_a_score_are_scored(
     client.cancel(new[0])
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_scores_of_an_earlier_task_are_told_as_older_and_made_anew(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)
     task = Path(make_family(tiny_cache))
     for model in ("base", "math"):
         done(tiny_cache, "evaluate", parameters(tiny_cache, model))

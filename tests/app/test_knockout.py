@@ -51,10 +51,10 @@ def test_controls_start_at_the_run_the_address_names(tiny_cache: Path, open_page
     assert drawn(app).data
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_other_settings_offer_a_run_of_their_own(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)
     parameters(tiny_cache)
     app = open_page(PAGE, family=FAMILY, knockout_category="math")
     app.slider(key="knockout_layers").set_range(1, 1).run()

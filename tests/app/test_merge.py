@@ -80,10 +80,10 @@ def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open
         assert widget.value == states.get(widget.key, widget.value), widget.key
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)
     app = open_page(PAGE, merge_method="TIES-Merging")
     app.slider(key="merge_ties_density_code").set_value(0.25).run()
     app.slider(key="merge_ties_lambda").set_value(0.5).run()
@@ -117,13 +117,13 @@ def test_the_tokenizer_is_the_bases_unless_chosen(tiny_cache: Path, open_page: O
     assert not app.error and recipe_shown(app)["tokenizer"] == models(tiny_cache)["code"]
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_models_with_other_tokens_need_a_tokenizer(
     tiny_cache: Path, open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown = vocabularies.make_family(tmp_path)
     tuned = tuple(Member(model, Path(model).name) for model in grown.models)
     file = vary_family(tiny_cache, "grown", base=grown.base, models=tuned)
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)
     try:
         app = open_page(PAGE, merge_method="Task arithmetic", family="grown")
         assert any("key 'tokenizer': missing" in error.value for error in app.error)
@@ -147,6 +147,7 @@ def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: Ope
     assert "merge_run" not in [button.key for button in app.button]
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_methods_of_mergekit_are_there_where_it_is(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +156,6 @@ def test_methods_of_mergekit_are_there_where_it_is(
     assert absent.selectbox(key="merge_method").options == [method.title for method in methods().values()]
     monkeypatch.setattr(mergekit, "find_spec", lambda name: object())
     monkeypatch.setattr(mergekit, "version", lambda package: "0.1.5")
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)
     app = open_page(PAGE, merge_method="slerp (mergekit)")
     assert not app.error and not app.slider
     area = app.text_area(key="merge_yaml_slerp_tiny")

@@ -43,10 +43,10 @@ def test_the_table_follows_model_and_matrix_and_links_to_the_explorer(tiny_cache
     assert set(shown["category"]) <= {"general", "math", "code"}  # the base is classified
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_the_button_starts_the_run_that_the_page_then_watches(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)  # nobody does the run
     known = models(tiny_cache)
     vary_family(tiny_cache, "swapped", models=(Member(known["base"], "math", "math"), Member(known["code"], "code")))
     app = open_page(PAGE, family="swapped")

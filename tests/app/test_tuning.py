@@ -23,7 +23,7 @@ from pages.shared.asking import Asked, inputs_of, marked
 from pages.shared.candidates import read
 from pages.shared.curve import shapes
 from pages.shared.drafts import packed
-from tests.app.conftest import OpenPage, end_worker
+from tests.app.conftest import OpenPage
 from tests.app.scored import models
 from tests.app.test_merge import PAGE, recipe_shown
 from tests.tiny_family import make_family as make_tiny
@@ -68,6 +68,7 @@ def test_it_answers_as_its_controls_are_moved(tiny_cache: Path, open_page: OpenP
     assert shown[0] != shown[1]  # without a button
 
 
+@pytest.mark.usefixtures("no_worker")
 def test_what_a_method_measures_is_measured_by_a_run_that_is_started_where_it_is_short(
     tiny_cache: Path, open_page: OpenPage, log: CandidateLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,9 +82,7 @@ def test_what_a_method_measures_is_measured_by_a_run_that_is_started_where_it_is
     def queued(kind: str, parameters: dict[str, Any]) -> Run:
         return client.find_or_create(tiny_cache, resolve(tiny_cache, kind, parameters))
 
-    end_worker(tiny_cache)
     monkeypatch.setattr(client, "submit", queued)
-    monkeypatch.setattr(client, "ensure_worker", lambda: None)
     app.slider(key="merge_sublin_samples").set_value(17).run()  # which no other test has measured
     assert not app.exception
     told = ":orange-badge[provisional] It goes by coefficients measured with samples 30 until this is done:"
