@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import secrets
+import select
 import socket
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from nmerge_core.runs.questions import SUPERSEDED, Address, Question, Superseded
 Questions = Mapping[str, Callable[..., Any]]
 _SAYING = 5.0  # seconds in which a client has to say what it asks
 _AT_ONCE = 64  # clients that are heard
-_wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=lambda: True)
+_TELLING = 0.25  # seconds between reports of progress
 
 
 class QuestionServer:
@@ -37,7 +38,9 @@ class QuestionServer:
         """Listen, and leave the address and the key where only this user can read them."""
         self._root, self._questions, self._number = root, questions, number
         self._newest: dict[tuple[str, str], Future[bytes]] = {}  # the answer that each session waits for
+        self._clients: dict[Future[bytes], tuple[Question, socket.socket]] = {}  # who waits for each answer
         self._lock = threading.Lock()
+        self._told = 0.0  # when progress was reported last, on the machine's monotonic clock
         self._waiting: queue.Queue[tuple[Question, Future[bytes]]] = queue.Queue()
         # a socket's path may have 107 characters, a cache's may have more: the socket is in a temporary folder, which
         # is this user's alone
@@ -78,7 +81,7 @@ class QuestionServer:
                 if not hmac.compare_digest(asked.key.encode(), self._address.key.encode()):
                     return
                 answer: Future[bytes] = Future()
-                with self._newest_of(asked, answer):
+                with self._newest_of(asked, answer), self._waiting_for(answer, asked, connection):
                     self._waiting.put((asked, answer))
                     try:
                         reply = answer.result(asked.until - time.monotonic())
@@ -109,6 +112,43 @@ class QuestionServer:
                 if self._newest.get(by) is answer:
                     del self._newest[by]
 
+    @contextmanager
+    def _waiting_for(self, answer: "Future[bytes]", asked: Question, connection: socket.socket) -> Iterator[None]:
+        """Have a client hear of progress until its answer is there."""
+        with self._lock:
+            self._clients[answer] = asked, connection
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._clients.pop(answer, None)
+
+    def report(self, stage: str, done: float, total: float, unit: str) -> None:
+        """Tell everybody who waits what is being done; who hears no more waits no more."""
+        now = time.monotonic()
+        if now - self._told < _TELLING:
+            return
+        self._told = now
+        said = line({"progress": [stage, done, total, unit]})
+        with self._lock:
+            for answer, (_, connection) in [*self._clients.items()]:
+                _, hears, _ = select.select([], [connection], [], 0)
+                try:
+                    if hears:
+                        connection.sendall(said)
+                except OSError:
+                    del self._clients[answer]
+
+    def awaits(self, answer: "Future[bytes]", asked: Question) -> bool:
+        """Tell whether somebody waits for this answer, and not for a newer one in its place."""
+        newest = self._newest.get((asked.session, asked.question), answer)
+        return newest is answer and answer in self._clients and time.monotonic() < asked.until
+
+    def hears(self, session: str) -> bool:
+        """Tell whether a session waits for any answer."""
+        with self._lock:
+            return any(asked.session == session for asked, _ in self._clients.values())
+
     def answer(self, wait: float = 0.0) -> bool:
         """Answer what has waited longest, waiting up to `wait` seconds for a question; tell whether there was any.
 
@@ -124,11 +164,7 @@ class QuestionServer:
         return True
 
     def _reply(self, asked: Question, answer: "Future[bytes]") -> bytes:
-        def wanted() -> bool:
-            newest = self._newest.get((asked.session, asked.question), answer)
-            return newest is answer and time.monotonic() < asked.until
-
-        told = _wanted.set(wanted)
+        told = _asker.set(_Asker(self, asked, answer))
         try:
             return line({"answer": self._questions[asked.question](**asked.arguments)})
         except Superseded:
@@ -139,10 +175,32 @@ class QuestionServer:
             logging.exception("question %s failed", asked.question)
             return line({"failure": sentence(error)})
         finally:
-            _wanted.reset(told)
+            _asker.reset(told)
 
 
-def heed(stage: str = "", done: float = 0, total: float = 0, unit: str = "") -> None:
+@dataclass(frozen=True)
+class _Asker:
+    """Whose question is being answered."""
+
+    server: QuestionServer
+    asked: Question
+    answer: "Future[bytes]"
+
+
+_asker: ContextVar[_Asker | None] = ContextVar("asker", default=None)  # none outside of a worker
+
+
+def heed(stage: str, done: float, total: float, unit: str = "") -> None:
     """Be the progress of what a question does: raise Superseded where nobody waits for its answer any more."""
-    if not _wanted.get()():
-        raise Superseded
+    if asker := _asker.get():
+        asker.server.report(stage, done, total, unit)
+        if not asker.server.awaits(asker.answer, asker.asked):
+            raise Superseded
+
+
+def heed_session(stage: str, done: float, total: float, unit: str = "") -> None:
+    """Be the progress of what a newer question of the same session needs too, which therefore is not left for it."""
+    if asker := _asker.get():
+        asker.server.report(stage, done, total, unit)
+        if not asker.server.hears(asker.asked.session):
+            raise Superseded

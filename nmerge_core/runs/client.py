@@ -9,6 +9,7 @@ from typing import Any
 
 from nmerge_core.cache import cache_root, make_private
 from nmerge_core.errors import InputError
+from nmerge_core.progress import Progress, silent
 from nmerge_core.runs import queue
 from nmerge_core.runs.folder import Run, create, find
 from nmerge_core.runs.lock import opened, run_held, stop_marker, transitions
@@ -132,7 +133,9 @@ def _start_worker(root: Path, number: int) -> None:
         raise InputError(f"{root / 'worker.log'}: the worker cannot start ({why}); that file may say more") from error
 
 
-def ask(question: str, *, timeout: float = 60.0, session: str = "", **arguments: Any) -> Any:
+def ask(
+    question: str, *, timeout: float = 60.0, session: str = "", progress: Progress = silent, **arguments: Any
+) -> Any:
     """Ask a worker a short question of `operations.QUESTIONS`, also while a run is going, and return its answer.
 
     A worker that is lost meanwhile is started again, and asked once more.
@@ -143,6 +146,7 @@ def ask(question: str, *, timeout: float = 60.0, session: str = "", **arguments:
             "quick_scores" (source, name, start, stop, and a model or a recipe) or one of `MergeQuestions`.
         timeout: Seconds to wait; the first question about a model loads it.
         session: Who asks: a question drops the one of the same name and session that still waits for its answer.
+        progress: Hears what the worker is at meanwhile; where it raises, the question is taken back.
         arguments: The question's arguments, as JSON has them.
 
     Raises:
@@ -151,16 +155,16 @@ def ask(question: str, *, timeout: float = 60.0, session: str = "", **arguments:
         Superseded: The session has asked again meanwhile, as where its page was drawn anew.
         RuntimeError: The worker failed, or was lost twice; the message is a sentence for the user.
     """
-    once = partial(_ask_once, question, timeout, session, arguments)
+    once = partial(_ask_once, question, timeout, session, progress, arguments)
     try:
         return once()
     except WorkerLost:
         return once()
 
 
-def _ask_once(question: str, timeout: float, session: str, arguments: Mapping[str, Any]) -> Any:
+def _ask_once(question: str, timeout: float, session: str, progress: Progress, arguments: Mapping[str, Any]) -> Any:
     root = cache_root()
     number = choose(root, subject(arguments))
     _replace_outdated(root, number)
     start = partial(_start_worker, root, number)
-    return ask_worker(root, number, question, arguments, timeout, session, start)
+    return ask_worker(root, number, question, arguments, timeout, session, start, progress)

@@ -208,13 +208,17 @@ def live(
         tokens = prompt_tokens(loaded, prompt, chat=bool((manner or {}).get("chat")))
         pairs = next_tokens(loaded, tokens, likeliest)
         following["next"] = [{"token": token, "probability": probability} for token, probability in pairs]
-    return _said(loaded, prompt, said, more, manner) | following | {
-        "tensors": followed.tensors,
-        "of": followed.of,
-        "seconds": followed.seconds,
-        "reread": _LIVE.reread(),
-        **provisional(followed.stand_ins),
-    }
+    return (
+        _said(loaded, prompt, said, more, manner)
+        | following
+        | {
+            "tensors": followed.tensors,
+            "of": followed.of,
+            "seconds": followed.seconds,
+            "reread": _LIVE.reread(),
+            **provisional(followed.stand_ins),
+        }
+    )
 
 
 def problems(

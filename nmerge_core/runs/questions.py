@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import Damaged, read_object, reading, typed
 from nmerge_core.places import PACKAGE
+from nmerge_core.progress import Progress, silent
 from nmerge_core.runs.lock import worker_file, worker_pid
 from nmerge_core.version import __version__
 
@@ -87,8 +88,12 @@ def ask_worker(
     timeout: float,
     session: str,
     start: Callable[[], None],
+    progress: Progress = silent,
 ) -> Any:
     """Ask a worker of this cache and return its answer; `start` is called where it is not there.
+
+    What the worker is at meanwhile, be it another's question, is reported to `progress`; where that raises, nobody
+    waits for the answer any more.
 
     Raises:
         InputError: The question's input is wrong, as the worker found.
@@ -106,7 +111,7 @@ def ask_worker(
                 raise InputError(f"expected at most {LONGEST >> 20} MB of text, found more; shorten it")
             try:
                 send(connection, said, until)
-                reply = json.loads(received(connection, until))
+                reply = _reply(connection, until, progress)
             except (EOFError, ConnectionError) as error:
                 _wait_for_end(root, number, told.pid, until)
                 raise WorkerLost from error
@@ -121,6 +126,15 @@ def ask_worker(
     if "failure" in reply:
         raise RuntimeError(reply["failure"])
     return reply["answer"]
+
+
+def _reply(connection: socket.socket, until: float, progress: Progress) -> dict[str, Any]:
+    for said in lines(connection, until):
+        reply: dict[str, Any] = json.loads(said)
+        if "progress" not in reply:
+            return reply
+        progress(*reply["progress"])
+    raise EOFError
 
 
 def _connected(root: Path, number: int, until: float, start: Callable[[], None]) -> tuple[socket.socket, Address]:
@@ -174,13 +188,21 @@ def send(connection: socket.socket, said: bytes, until: float) -> None:
 
 def received(connection: socket.socket, until: float) -> bytes:
     """Receive a line; raises TimeoutError at `until`, EOFError where it ends early, ValueError where it is too long."""
+    return next(lines(connection, until))
+
+
+def lines(connection: socket.socket, until: float) -> Iterator[bytes]:
+    """Receive line after line; raises as `received`."""
     received = bytearray()
-    while not received.endswith(b"\n"):
+    while True:
         connection.settimeout(max(until - time.monotonic(), 0.001))
         part = connection.recv(1 << 16)
         if not part:
             raise EOFError
         received += part
+        if b"\n" in part:
+            *whole, rest = received.split(b"\n")
+            yield from map(bytes, whole)
+            received = rest
         if len(received) > LONGEST:
             raise ValueError
-    return bytes(received)

@@ -1,13 +1,17 @@
 import os
 import signal
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
 from nmerge_core.runs import client
+from nmerge_core.runs.answering import _Asker, _asker
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import worker_pid
+from nmerge_core.runs.questions import Question
 from tests.runs.counting_worker import COUNTED
 
 
@@ -29,6 +33,17 @@ def cache(forked, tmp_path):
     """An empty cache served by the counting worker, which a client starts when it needs it."""
     with counting(forked, tmp_path / "cache") as root:
         yield root
+
+
+@contextmanager
+def nobody_waits():
+    """Have the questions that are answered in this process be those of a client that has left."""
+    server = SimpleNamespace(report=lambda *said: None, awaits=lambda *asked: False, hears=lambda session: False)
+    told = _asker.set(_Asker(server, Question("live", {}, 0.0, ""), Future()))
+    try:
+        yield
+    finally:
+        _asker.reset(told)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nmerge_core.runs.answering import QuestionServer, heed
+from nmerge_core.progress import silent
+from nmerge_core.runs.answering import QuestionServer, heed, heed_session
 from nmerge_core.runs.lock import hold_worker_lock
 from nmerge_core.runs.questions import Superseded, ask_worker
 
@@ -19,7 +20,10 @@ def server(tmp_path, wait):
     def rest(name):
         begun.append(name)
         while name == "until another is asked":
-            heed()
+            heed("Resting", 1, 4, "naps")
+            time.sleep(0.01)
+        while name == "until all have left":
+            heed_session("Reading", 2, 4, "files")
             time.sleep(0.01)
         return name
 
@@ -27,11 +31,11 @@ def server(tmp_path, wait):
     with hold_worker_lock(tmp_path) as _, ThreadPoolExecutor(8) as pool:
         here = QuestionServer(tmp_path, {"rest": rest})
 
-        def ask(name, session="", timeout=20):
+        def ask(name, session="", timeout=20, progress=silent):
             """Have a question asked, and return when it waits; its answer comes as a future."""
             heard = here._waiting.qsize()
             arguments = {"name": name}
-            answer = pool.submit(ask_worker, tmp_path, 1, "rest", arguments, timeout, session, start=lambda: None)
+            answer = pool.submit(ask_worker, tmp_path, 1, "rest", arguments, timeout, session, lambda: None, progress)
             wait(lambda: here._waiting.qsize() > heard)
             return answer
 
@@ -80,3 +84,53 @@ def test_what_nobody_waits_for_any_more_is_not_answered(server, wait):
     with pytest.raises(TimeoutError):
         gone.result()
     assert server.begun == ["until another is asked"]
+
+
+def test_whoever_waits_hears_what_is_being_done(server, wait):
+    told: dict[str, set[tuple]] = {"asker": set(), "other": set()}
+    asked = server.ask("until another is asked", "one", progress=lambda *report: told["asker"].add(report))
+    other = server.ask("x", "two", progress=lambda *report: told["other"].add(report))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(server.answer)
+        wait(lambda: all(told.values()))
+        server.ask("b", "one")
+    assert told == {"asker": {("Resting", 1, 4, "naps")}, "other": {("Resting", 1, 4, "naps")}}
+    assert dropped(asked)
+    server.answer()
+    assert other.result() == "x"
+
+
+class Left(Exception):
+    """Whoever asked waits no more."""
+
+
+def leave(*report):
+    raise Left
+
+
+def test_what_is_done_for_one_who_has_left_ends(server):
+    asked = server.ask("until another is asked", "one", progress=leave)
+    assert server.answer()  # which would never return
+    with pytest.raises(Left):
+        asked.result()
+
+
+def test_what_a_session_needs_all_the_same_goes_on_until_the_session_has_left(server, wait):
+    leaving = threading.Event()
+
+    def stay(*report):
+        if leaving.is_set():
+            raise Left
+
+    first = server.ask("until all have left", "one", progress=stay)
+    with ThreadPoolExecutor(1) as pool:
+        answered = pool.submit(server.answer)
+        wait(lambda: server.begun == ["until all have left"])
+        second = server.ask("b", "one", progress=stay)
+        time.sleep(0.6)  # in which it is told twice of what goes on
+        assert not answered.done() and not second.done()
+        leaving.set()
+        assert answered.result(timeout=20)
+    for asked in (first, second):
+        with pytest.raises(Left):
+            asked.result(timeout=20)

@@ -12,9 +12,10 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.runs import answering, memory, models
+from nmerge_core.runs import memory, models
 from nmerge_core.runs.operations import _LIVE, _MODELS, OPERATIONS, QUESTIONS, spare
 from nmerge_core.runs.questions import Superseded
+from tests.runs.conftest import nobody_waits
 from tests.tiny_family import make_family
 
 
@@ -122,10 +123,8 @@ def test_a_merge_that_nobody_waits_for_is_left_and_the_next_is_whole(family) -> 
     recipe = content(family, "task_arithmetic", **{"lambda": 0.5})
     expected = ask(recipe)
     ask(content(family, "linear"))
-    told = answering._wanted.set(lambda: False)
-    with pytest.raises(Superseded):
+    with nobody_waits(), pytest.raises(Superseded):
         ask(content(family, "task_arithmetic", **{"lambda": 2.5}))
-    answering._wanted.reset(told)
     assert {**ask(recipe), "seconds": 0, "tensors": 0} == {**expected, "seconds": 0, "tensors": 0}
 
 

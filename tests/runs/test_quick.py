@@ -10,11 +10,11 @@ from nmerge_core.evaluation import evaluate
 from nmerge_core.evaluation.loss import held_out_losses
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.runs.answering import _wanted
 from nmerge_core.runs.operations import _MODELS, QUESTIONS
 from nmerge_core.runs.questions import Superseded
 from tests.evaluation.test_scores import write
 from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
+from tests.runs.conftest import nobody_waits
 from tests.runs.test_live import content
 from tests.tiny_family import make_family
 
@@ -101,10 +101,6 @@ def test_what_cannot_be_scored_says_why_and_leaves_the_rest(cache, family, tmp_p
 def test_scoring_ends_where_nobody_waits_for_it(family, cache, what) -> None:
     asked = {"tasks": [family.task]} if what == "task" else {"corpus": family.corpus}
     row, *_ = QUESTIONS["problems"](**asked)
-    told = _wanted.set(lambda: False)
-    try:
-        with pytest.raises(Superseded):
-            ask(row, 0, 1, model=family.math)
-    finally:
-        _wanted.reset(told)
+    with nobody_waits(), pytest.raises(Superseded):
+        ask(row, 0, 1, model=family.math)
     assert len(ask(row, 0, 1, model=family.math)["values"]) == 1
