@@ -14,14 +14,16 @@ from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.runs.folder import Run
-from pages.shared.candidates import REOPENED, draw_log
+from pages.shared.asking import ask_ahead
+from pages.shared.candidates import draw_log
 from pages.shared.gallery import draw_gallery, named_in_address, opening
-from pages.shared.keeping import draw_run, title_of
+from pages.shared.keeping import draw_run, not_here, title_of
 from pages.shared.merge_notebook import commands, formula, steps
 from pages.shared.merge_report import draw_report
 from pages.shared.page import begin, how_computed, tell_refused
 from pages.shared.recipe_form import (
     ADDRESS,
+    REOPENED,
     open_recipe,
     recipe_of_controls,
     recipe_of_mergekit,
@@ -73,6 +75,8 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
             try:
                 recipe = load(given)
                 st.session_state["merge_last_recipe"] = recipe.yaml
+                if isinstance(recipe, Recipe) and not not_here(recipe):
+                    ask_ahead(recipe)
                 run, seconds = draw_run(recipe, family)
             except InputError as error:
                 st.error(verbatim(error))

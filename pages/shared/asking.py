@@ -4,7 +4,7 @@ import html
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
@@ -21,18 +21,25 @@ from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
 from nmerge_core.inputs import Places, model_fingerprint
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.progress import Progress
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import list_runs
 from pages.shared.measuring import draw_needed, draw_provisional
+from pages.shared.pending import answer_to, begin_to_ask
+from pages.shared.recipe_form import REOPENED
 from pages.shared.runs import run_panel
+from pages.shared.settings import move
 from pages.shared.text import verbatim
 
 FIRST, PART = 1, 16  # tokens that an answer begins with, to be seen as early as can be, and that it grows by at once
 ABREAST = 2  # answers beside each other
 SHOWN = 0.001  # the least probability of a next token that is told
-SECONDS = 120.0  # that an answer may take: the first one reads the family, and compiles its loops once
+SECONDS = 3600.0  # that an answer may take: the first one reads the family, and says how far it is
 FAILURES = (InputError, TimeoutError, RuntimeError)  # each a sentence for the user
 REREAD = "merge_reread"  # the key of why the models had to be read again, until that is said
+ASKED = "merge_asked"  # the key of what the merge is asked, while answers are looked at
+FOLLOWED = "merge_followed"  # the key of the recipe that was answered last
+LIVE = "merge_live"  # the key of the switch that has the merge answer as its controls move
 
 STYLE = """<style>
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
@@ -60,46 +67,44 @@ def member_said(reference: str, content: str, asked: dict[str, Any], said: list[
     return client.ask("speak", timeout=SECONDS, model=reference, said=said, more=more, **asked)
 
 
-class Unsettled(Exception):
-    """An answer that needs runs, and is another when they are done."""
-
-    def __init__(self, found: dict[str, Any]) -> None:
-        """Keep the answer."""
-        super().__init__("runs are needed first")
-        self.found = found
-
-
-@st.cache_data(max_entries=1024, show_spinner=False)  # which remembers nothing that is raised
-def _settled(
-    recipe: str, inputs: list[str], _content: Mapping[str, Any], asked: dict[str, Any], said: list[int], more: int
-) -> dict[str, Any]:
-    """What the merge of a recipe says next; the recipe's text and the content of what it reads say which it is."""
-    found: dict[str, Any] = client.ask(
-        "live", timeout=SECONDS, session=visitor(), recipe=dict(_content), said=said, more=more, **asked
-    )
-    st.session_state[REREAD] = found.pop("reread", "") or st.session_state.get(REREAD, "")  # to be said once
-    if "needs" in found:
-        raise Unsettled(found)
-    return found
-
-
 def visitor() -> str:
     """Who asks: one tab of a browser, whose newer question takes the place of an older one."""
     name: str = st.session_state.setdefault("visitor", secrets.token_hex(8))
     return name
 
 
-def merge_said(*question: Any) -> dict[str, Any]:
-    """What the merge of a recipe says next, be it for the moment, or the runs that it "needs" to say anything."""
-    try:
-        return _settled(*question)
-    except Unsettled as unsettled:
-        return unsettled.found
+def ask_ahead(recipe: Recipe) -> None:
+    """Have the merge of a recipe asked what the one before was asked, while the page is drawn up to its answer."""
+    asked: Asked | None = st.session_state.get(ASKED)
+    if asked is not None and st.session_state.get(FOLLOWED) != recipe.yaml:
+        begin_to_ask(*_live(recipe, inputs_of(recipe), asked, [], min(FIRST, asked.length)))
 
 
-def asked_of_merge(recipe: Recipe, asked: Asked) -> Callable[[list[int], int], dict[str, Any]]:
-    """What gives the next part of the answer of a recipe's merge."""
-    return partial(merge_said, recipe.yaml, inputs_of(recipe), recipe.content, _question(asked))
+def _live(
+    recipe: Recipe, inputs: list[str], asked: Asked, said: list[int], more: int
+) -> tuple[str, Callable[[Progress], dict[str, Any]]]:
+    """What a merge says next: the question by all that its answer depends on, and what asks it."""
+    content = {**_question(asked), "said": said, "more": more}
+    ask = partial(client.ask, "live", timeout=SECONDS, session=visitor(), recipe=recipe.content, **content)
+    return json.dumps([recipe.yaml, inputs, content]), lambda progress: ask(progress=progress)
+
+
+def _stop_following() -> None:
+    move({LIVE: False})
+    st.session_state[REOPENED] = True
+
+
+def asked_of_merge(recipe: Recipe, asked: Asked, place: DeltaGenerator) -> Callable[[list[int], int], dict[str, Any]]:
+    """What gives the next part of the answer of a recipe's merge, or the runs that it "needs" to say anything."""
+    inputs = inputs_of(recipe)
+
+    def part(said: list[int], more: int) -> dict[str, Any]:
+        question = _live(recipe, inputs, asked, said, more)
+        found = answer_to(*question, place, _stop_following, lambda found: "needs" not in found)
+        st.session_state[REREAD] = found.pop("reread", "") or st.session_state.get(REREAD, "")  # to be said once
+        return found
+
+    return part
 
 
 def _question(asked: Asked) -> dict[str, Any]:
@@ -114,10 +119,10 @@ def draw_answers(recipe: Recipe, family: Family, asked: Asked, pinned: Sequence[
     """
     with st.container(border=True, key="merge_answer"):
         st.markdown("**The merge**")
-        text, following = st.empty(), st.empty()
+        text, following, far = st.empty(), st.empty(), st.empty()
         try:
             with st.spinner("Merging and asking", show_time=True):
-                found = listen(asked_of_merge(recipe, asked), asked, text, following)
+                found = listen(asked_of_merge(recipe, asked, far), asked, text, following)
         except FAILURES as error:
             text.info(verbatim(error))
             if going := next((run for run in list_runs(cache_root()) if run.status().state == "running"), None):

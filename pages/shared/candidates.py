@@ -21,11 +21,10 @@ from pages.shared.beside import names_of, telling
 from pages.shared.charts import dark, show
 from pages.shared.health import changes_of
 from pages.shared.prompt import saving
-from pages.shared.recipe_form import open_recipe
+from pages.shared.recipe_form import REOPENED, open_recipe, rerun_if_reopened
 from pages.shared.text import shortened, verbatim
 
 LISTED = 5  # candidates that are shown at first, pinned ones besides
-REOPENED = "merge_reopened"  # set where a callback has moved controls that are drawn outside of a fragment
 
 
 class Trail:
@@ -89,12 +88,6 @@ def go_back(text: str, family: Family) -> None:
     """Set the controls to a candidate's recipe; of callbacks, as the controls are drawn outside of the fragment."""
     open_recipe(text, family)
     st.session_state[REOPENED] = True
-
-
-def rerun_if_reopened() -> None:
-    """Draw the whole page where a callback of a fragment has changed what stands outside of it."""
-    if st.session_state.pop(REOPENED, False):
-        st.rerun()
 
 
 def step(log: CandidateLog, family: Family, by: int) -> None:

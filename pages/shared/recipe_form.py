@@ -25,6 +25,7 @@ from pages.shared.settings import KEPT, move, put
 from pages.shared.text import verbatim
 
 ADDRESS = "merge_recipe"  # the setting that a recipe as text is in the address
+REOPENED = "merge_reopened"  # set where a callback has moved controls that are drawn outside of a fragment
 DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
 
 
@@ -137,6 +138,12 @@ def open_recipe(text: str, family: Family) -> None:
         move({**control_states(recipe, family, known), "merge_source": "Controls"})
     except InputError as error:
         st.session_state["merge_untaken"] = str(error)
+
+
+def rerun_if_reopened() -> None:
+    """Draw the whole page where a callback of a fragment has changed what stands outside of it."""
+    if st.session_state.pop(REOPENED, False):
+        st.rerun()
 
 
 def turned(family: Family) -> None:

@@ -10,17 +10,17 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import STYLE, Asked, draw_answers
-from pages.shared.candidates import draw_comparison, draw_head, rerun_if_reopened, trail_of
+from pages.shared.asking import ASKED, FOLLOWED, LIVE, STYLE, Asked, draw_answers
+from pages.shared.candidates import draw_comparison, draw_head, trail_of
 from pages.shared.health import draw_health
 from pages.shared.prompt import UNSAVED, draw_manner, draw_prompt, saving
 from pages.shared.quick_score import draw_quick_scores
+from pages.shared.recipe_form import rerun_if_reopened
 from pages.shared.settings import KEPT
 from pages.shared.strip import draw_strip
 from pages.shared.text import verbatim
 
 AT_ONCE = 10.0  # seconds that a merge may take by the estimate and still begin without being asked to
-FOLLOWED = "merge_followed"  # the key of the recipe that was answered last
 ANSWERS, SCORES, HEALTH, TOKENS, COMPARE = "Answers", "Quick score", "Health", "Tokens", "Compare"
 
 
@@ -33,10 +33,11 @@ def follows(seconds: float | None) -> bool:
     on = st.toggle(
         "Answer as I change it",
         not long,
-        key="merge_live",
+        key=LIVE,
         help="The merge is made in memory, nothing is written, and what a control changes is merged anew",
         **KEPT,
     )
+    st.session_state.pop(ASKED, None)
     if not on:
         told = f" The first answer takes about {style.duration(seconds)}." if long and seconds else ""
         st.caption(f"Switch it on to see at once what each change does.{told}")
@@ -83,6 +84,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
     else:
         asked = Asked(prompt, length, manner)
         if asked.prompt.strip():
+            st.session_state[ASKED] = asked
             pinned = [each for each in log.all() if each.pinned and each.number != candidate.number]
             found = draw_answers(recipe, family, asked, pinned)
             if found is not None:

@@ -1,7 +1,9 @@
 """A family of tiny models in a cache of its own, classified for real, and pages opened on it."""
 
+import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Family, Member, load_family, save_family
+from nmerge_core.progress import Progress, silent
 from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import Run, Status, create
 from nmerge_core.runs.lock import worker_pid
@@ -50,6 +53,22 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         finish(root, "classify", {"model": references[name], "corpus": corpus}, f"Classify {name}")
     yield root
     end_worker(root)
+
+
+_ANSWERING = threading.Lock()  # a worker answers one question at a time
+
+
+@pytest.fixture
+def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have questions answered in this process, by what the worker answers them with."""
+
+    def ask(
+        question: str, *, timeout: float = 0.0, session: str = "", progress: Progress = silent, **asked: Any
+    ) -> Any:
+        with _ANSWERING:
+            return json.loads(json.dumps(operations.QUESTIONS[question](**json.loads(json.dumps(asked)))))
+
+    monkeypatch.setattr(client, "ask", ask)
 
 
 @pytest.fixture

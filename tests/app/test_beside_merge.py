@@ -1,6 +1,5 @@
 """The sections that show a merge beside its models: its health, and where it departs from them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +8,15 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Family, load_family
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.runs import client
-from nmerge_core.runs.operations import QUESTIONS
 from pages.shared.beside import names_of
 
 TEXT = "def f(x):\n    return x  # <b>$x$</b>"
 
 
 @pytest.fixture
-def family(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
-    """The tiny family; questions are answered in this process."""
-
-    def ask(question: str, *, timeout: float, **arguments: Any) -> Any:
-        return json.loads(json.dumps(QUESTIONS[question](**json.loads(json.dumps(arguments)))))
-
+def family(tiny_cache: Path, asked_here: None, monkeypatch: pytest.MonkeyPatch) -> Family:
+    """The tiny family."""
     monkeypatch.setenv("NMERGE_CACHE", str(tiny_cache))
-    monkeypatch.setattr(client, "ask", ask)
     return load_family(tiny_cache / "families" / "tiny.yaml")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import nmerge_core as nm
 from nmerge_core.family import demo_family
-from nmerge_core.runs import client, operations
+from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from pages.shared import estimates
@@ -128,18 +128,17 @@ def test_tasks_with_code_of_their_own_are_left_out_until_switched_on(tiny_cache:
     assert any("--allow-task-code" in code.value for code in app.code)
 
 
-def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(question: str, **arguments: object) -> object:
-        return operations.QUESTIONS[question](**arguments)  # as the worker answers, without its process
-
-    monkeypatch.setattr(client, "ask", ask)
+@pytest.mark.usefixtures("asked_here")
+def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage) -> None:
     make_family(tiny_cache)
     app = open_page(PAGE, family=FAMILY)
     app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
     app.text_area(key="evaluate_prompt").set_value("2 + 2 =").run()
     assert not app.exception
     known = models(tiny_cache)
-    answers = [ask("generate", model=known[name], prompt="2 + 2 =", max_new_tokens=64) for name in ("base", "math")]
+    answers = [
+        client.ask("generate", model=known[name], prompt="2 + 2 =", max_new_tokens=64) for name in ("base", "math")
+    ]
     assert [text.value for text in app.text] == answers and answers[0] != answers[1]
     python = next(code.value for code in app.code if code.language == "python")
     shown: dict[str, Any] = {"nm": nm, "models": {name: known[name] for name in ("base", "math")}}

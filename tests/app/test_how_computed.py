@@ -18,7 +18,6 @@ from nbclient import NotebookClient
 from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.testing.v1 import AppTest, app_test
 
-from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import Run, list_runs
 from tests.app.conftest import OpenPage
 from tests.app.scored import FAMILY, done, drawn, make_family, models, plain
@@ -144,6 +143,7 @@ def kernel(forked: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory, mo
     return "forked"
 
 
+@pytest.mark.usefixtures("asked_here")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.script)
 def test_commands_and_notebook_give_what_the_page_shows(
     page: Page,
@@ -155,10 +155,6 @@ def test_commands_and_notebook_give_what_the_page_shows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Questions are answered as the worker does, without its process.
-    monkeypatch.setattr(
-        client, "ask", lambda question, timeout=0.0, session="", **asked: operations.QUESTIONS[question](**asked)
-    )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run = page.prepare(tiny_cache)
     app = open_page(f"pages/{page.script}.py", family=FAMILY, **page.query)

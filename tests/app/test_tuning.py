@@ -33,11 +33,8 @@ ASKED = Asked("2 + 2 =", 16, ()).key
 
 
 @pytest.fixture
-def log(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CandidateLog]:
-    """The family's log, empty; questions are answered in this process, by what the worker answers them with."""
-    monkeypatch.setattr(
-        client, "ask", lambda question, timeout=0.0, session="", **asked: operations.QUESTIONS[question](**asked)
-    )
+def log(tiny_cache: Path, asked_here: None) -> Iterator[CandidateLog]:
+    """The family's log, empty."""
     remove(log_folder(tiny_cache, "tiny"))
     yield CandidateLog(tiny_cache, "tiny")
     remove(log_folder(tiny_cache, "tiny"))
