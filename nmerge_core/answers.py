@@ -1,8 +1,9 @@
 """How a model answers a prompt: token by token, so that what is there can be shown, and what may come next."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -66,23 +67,42 @@ class _Drawn(LogitsProcessor):
         return scores / self.manner.temperature - (-uniform.log()).log().to(scores)
 
 
+# Of each model, what it keeps of the tokens that it stopped after: read anew, they may round to another answer.
+_STOPPED: MutableMapping[torch.nn.Module, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
+_TALKS = 4  # at most, of a model
+
+
+def forget(model: torch.nn.Module) -> None:
+    """Forget where a model stopped, as its weights change."""
+    _STOPPED.pop(model, None)
+
+
 def go_on(asked: LanguageModel, prompt: Sequence[int], said: Sequence[int], more: int, manner: Manner) -> Answer:
     """Let a model say at most `more` tokens after a prompt's and those it has `said`; said in parts or not, the same.
 
     At a temperature, tokens are drawn from all of the vocabulary.
     """
     model: Any = asked.model
+    stopped = _STOPPED.setdefault(model, {})
+    past = stopped.pop((*prompt, *said), None)
     seen = torch.tensor([[*prompt, *said]], device=asked.device)  # (1, prompt + said)
     with torch.inference_mode():
         output = model.generate(
             input_ids=seen,
             attention_mask=torch.ones_like(seen),
+            **({} if past is None else {"past_key_values": past}),
+            return_dict_in_generate=True,
             max_new_tokens=more,
             pad_token_id=asked.tokenizer.pad_token_id or asked.tokenizer.eos_token_id,
             do_sample=False,
             logits_processor=LogitsProcessorList([_Drawn(manner, len(prompt))] if manner.temperature else []),
         )
-    tokens = (*said, *output[0, seen.shape[1] :].tolist())
+    whole = output.sequences[0].tolist()
+    tokens = (*said, *whole[seen.shape[1] :])
+    if output.get("past_key_values") is not None:  # a model without attention keeps it otherwise
+        stopped[tuple(whole)] = output.past_key_values
+        for talk in list(stopped)[:-_TALKS]:
+            del stopped[talk]
     text = str(asked.tokenizer.decode(list(tokens), skip_special_tokens=True))
     return Answer(tokens, text, bool(tokens) and tokens[-1] in _ends(asked))
 

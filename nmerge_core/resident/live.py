@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nmerge_core.answers import forget
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import CPU
@@ -164,6 +165,8 @@ class LiveMerge:
             put(rows, merged)
             return merged.isfinite().all()
 
+        if changed:
+            forget(self.language_model.model)
         for name in changed:
             self._made.pop(name, None)
         rows = cut(stream, changed)

@@ -40,7 +40,7 @@ class QuestionServer:
         self._newest: dict[tuple[str, str], Future[bytes]] = {}  # the answer that each session waits for
         self._clients: dict[Future[bytes], tuple[Question, socket.socket]] = {}  # who waits for each answer
         self._lock = threading.Lock()
-        self._told = 0.0  # when progress was reported last, on the machine's monotonic clock
+        self._told = "", 0.0  # the stage that was reported last and when, on the machine's monotonic clock
         self._waiting: queue.Queue[tuple[Question, Future[bytes]]] = queue.Queue()
         # a socket's path may have 107 characters, a cache's may have more: the socket is in a temporary folder, which
         # is this user's alone
@@ -126,9 +126,9 @@ class QuestionServer:
     def report(self, stage: str, done: float, total: float, unit: str) -> None:
         """Tell everybody who waits what is being done; who hears no more waits no more."""
         now = time.monotonic()
-        if now - self._told < _TELLING:
+        if stage == self._told[0] and now - self._told[1] < _TELLING:
             return
-        self._told = now
+        self._told = stage, now
         said = line({"progress": [stage, done, total, unit]})
         with self._lock:
             for answer, (_, connection) in [*self._clients.items()]:

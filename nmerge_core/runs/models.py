@@ -113,7 +113,9 @@ class LiveMerges:
             self.release("other models were merged meanwhile" if others else "")
             weights = sum(checkpoint.bytes for checkpoint in checkpoints)
             place = _choose_place(weights, len(checkpoints), self._left)
-            self._live = (key, LiveMerge(hold_family(recipe, progress=heed_session, place=place), recipe))
+            family = hold_family(recipe, progress=heed_session, place=place)
+            heed_session("Loading the model that runs", 0, 0)
+            self._live = (key, LiveMerge(family, recipe))
             self._read[key], self.lost = self._gone.pop(key, self.lost), ""
         live, kept = self._live[1], FinishedOrAlike(alike=provisional)
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmerge_core.merging.plan.kept import NotMeasured
 from nmerge_core.progress import Progress
+from nmerge_core.runs.answering import heed
 from nmerge_core.runs.kept import finished_results, needs_of, provisional
 from nmerge_core.runs.memory import free_memory, memory_needed
 from nmerge_core.runs.merge_questions import MergeQuestions
@@ -202,8 +203,8 @@ def live(
         merged, followed = _LIVE.follow(recipe, provisional=True)
     except NotMeasured as error:
         return {"needs": needs_of(error.measurements)}
-    loaded = merged.language_model
-    following = {}
+    heed("Answering", 0, 0)
+    loaded, following = merged.language_model, {}
     if not said:
         tokens = prompt_tokens(loaded, prompt, chat=bool((manner or {}).get("chat")))
         pairs = next_tokens(loaded, tokens, likeliest)

@@ -10,7 +10,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import FAILURES, content_of
+from pages.shared.asking import content_of
 from pages.shared.charts import dark
 from pages.shared.family import member_colours
 from pages.shared.text import verbatim
@@ -21,7 +21,7 @@ def telling(said: set[str]) -> Iterator[None]:
     """Tell of a question that cannot be answered, unless it was `said` before, and go on."""
     try:
         yield
-    except FAILURES as error:
+    except (InputError, TimeoutError, RuntimeError) as error:  # each a sentence for the user
         if str(error) not in said:
             said.add(str(error))
             (st.info if isinstance(error, InputError) else st.warning)(verbatim(error))

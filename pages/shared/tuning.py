@@ -1,8 +1,5 @@
 """What the merge of the controls does, at once: its answers follow them, and every candidate is kept in a log."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import streamlit as st
 
 from nmerge_core.cache import cache_root
@@ -10,7 +7,7 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import ASKED, FOLLOWED, LIVE, STYLE, Asked, draw_answers
+from pages.shared.asking import ASKED, LIVE, STYLE, Asked, draw_answers
 from pages.shared.candidates import draw_comparison, draw_head, trail_of
 from pages.shared.health import draw_health
 from pages.shared.prompt import UNSAVED, draw_manner, draw_prompt, saving
@@ -85,20 +82,4 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
         asked = Asked(prompt, length, manner)
         if asked.prompt.strip():
             st.session_state[ASKED] = asked
-            pinned = [each for each in log.all() if each.pinned and each.number != candidate.number]
-            found = draw_answers(recipe, family, asked, pinned)
-            if found is not None:
-                if "needs" not in found:  # else it is another answer in a moment
-                    saving(log.learn, candidate.number, "answers", {asked.key: found["answer"]})
-                _tell_followed(found, recipe)
-
-
-def _tell_followed(found: Mapping[str, Any], recipe: Recipe) -> None:
-    """Say what the merge took to follow its controls, where they and not the prompt were what changed."""
-    before = st.session_state.get(FOLLOWED)
-    st.session_state[FOLLOWED] = recipe.yaml
-    if found["tensors"]:
-        took = style.duration(found["seconds"])
-        st.caption(f"{found['tensors']} of {found['of']} tensors merged anew in {took}.")
-    elif before not in (None, recipe.yaml):
-        st.caption("This changes no weight: all tensors are as they were.")
+            draw_answers(recipe, family, [asked], candidate.number, log)

@@ -164,7 +164,7 @@ def tune(page: Page, app: App, nth: int) -> Path:
     """A control moves, and the answer follows; the log leads back to the first; what is kept answers as it did."""
     prompt = "Question:"  # many words may come next
     visit(page, app, "Merge", merge_prompt=prompt, merge_method="neuromerging")
-    answer, following = keyed(page, "merge_answer"), keyed(page, "merge_answer").get_by_text("Next token: ")
+    answer, following = keyed(page, "merge_answer_0"), keyed(page, "merge_answer_0").get_by_text("Next token: ")
     expect(following).to_be_visible(timeout=60_000)
     settle(page)
     said, first = answer.get_by_test_id("stText").inner_text(), following.inner_text()

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from nmerge_core.answers import Manner, _Drawn
+from nmerge_core.answers import Manner, _Drawn, forget, go_on, prompt_tokens
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
+from nmerge_core.loading import load_model
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
@@ -152,6 +153,20 @@ def test_a_temperature_draws_by_its_seed(family) -> None:
         return QUESTIONS["speak"](model=family.base, prompt="2 + 2", more=12, manner=manner)["tokens"]
 
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_what_was_said_is_not_read_again_for_the_next_part_unless_the_weights_changed(family) -> None:
+    """Read again, rounding may make another answer of it: 1 of 24 in bfloat16, seen on the demo family."""
+    asked, read = load_model(family.base), list[int]()
+    prompt, said = prompt_tokens(asked, "2 + 2 ="), tuple[int, ...]()
+    asked.model.model.register_forward_pre_hook(
+        lambda module, _, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
+    for more in (1, 2, 3):
+        said = go_on(asked, prompt, said, more, Manner()).tokens
+    assert read == [len(prompt), 1, 1, 1, 1, 1] and len(said) == 6
+    forget(asked.model)
+    assert go_on(asked, prompt, said, 1, Manner()).tokens[:6] == said and read[6:] == [len(prompt) + 6]
 
 
 def test_what_is_drawn_does_not_depend_on_the_parts_it_is_said_in(family) -> None:
