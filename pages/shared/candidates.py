@@ -16,7 +16,8 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.changes import changes, told
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import marked, prompt_of
+from pages.shared.answers import marked
+from pages.shared.asking import prompt_of
 from pages.shared.beside import names_of, telling
 from pages.shared.charts import dark, show
 from pages.shared.health import changes_of

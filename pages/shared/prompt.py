@@ -19,8 +19,8 @@ PROMPT = "merge_prompt"
 UNSAVED = "merge_unsaved"  # the key of why the log could not be written, until that is said
 
 
-def draw_prompt(family: Family, log: CandidateLog) -> str:
-    """Draw the prompt beside those that are kept and examples, and return it."""
+def draw_prompt(family: Family, log: CandidateLog) -> list[str]:
+    """Draw the prompt beside those that are kept and examples, and return it, and what else is asked."""
     kept, beginnings = log.prompts, examples_of(family)
     if PROMPT not in st.session_state and PROMPT not in st.query_params:
         st.session_state[PROMPT] = next(iter([*kept, *beginnings.values()]), "")
@@ -48,7 +48,14 @@ def draw_prompt(family: Family, log: CandidateLog) -> str:
                 args=(log.forget_prompt if known else log.keep_prompt, prompt),
                 help=None if known else "Offer it for this family from now on",
             )
-    return prompt
+        others = [each for each in kept if each != prompt]
+        every = bool(others) and st.toggle(
+            "Ask all that are kept",
+            key="merge_every_prompt",
+            help="Their answers stand below those to this one",
+            **KEPT,
+        )
+    return [prompt, *(others if every else [])]
 
 
 def saving(act: Callable[..., None], *arguments: Any) -> None:

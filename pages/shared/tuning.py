@@ -7,7 +7,8 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import ASKED, LIVE, STYLE, Asked, draw_answers
+from pages.shared.answers import STYLE, draw_answers
+from pages.shared.asking import ASKED, LIVE, Asked
 from pages.shared.candidates import draw_comparison, draw_head, trail_of
 from pages.shared.health import draw_health
 from pages.shared.prompt import UNSAVED, draw_manner, draw_prompt, saving
@@ -56,7 +57,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
         st.warning(f"The log of candidates cannot be written: {verbatim(why)}.")
     trail_of(family).visit(candidate.number)
     draw_head(candidate, log, family)
-    prompt = draw_prompt(family, log)
+    prompt, *others = draw_prompt(family, log)
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         view = st.segmented_control(
             "Look at",
@@ -79,7 +80,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
     elif view == TOKENS:
         draw_strip(recipe, family, prompt)
     else:
-        asked = Asked(prompt, length, manner)
-        if asked.prompt.strip():
-            st.session_state[ASKED] = asked
-            draw_answers(recipe, family, [asked], candidate.number, log)
+        asked = [Asked(each, length, manner) for each in (prompt, *others) if each.strip()]
+        if asked:
+            st.session_state[ASKED] = asked[0]
+            draw_answers(recipe, family, asked, candidate.number, log)

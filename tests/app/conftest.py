@@ -19,7 +19,7 @@ from nmerge_core.runs import client, operations
 from nmerge_core.runs.folder import Run, Status, create
 from nmerge_core.runs.lock import worker_pid
 from nmerge_core.runs.request import resolve
-from pages.shared import asking
+from pages.shared import answers
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
 OpenPage = Callable[..., AppTest]
@@ -70,7 +70,7 @@ def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
             return json.loads(json.dumps(operations.QUESTIONS[question](**json.loads(json.dumps(asked)))))
 
     monkeypatch.setattr(client, "ask", ask)
-    monkeypatch.setattr(asking, "AT_ONCE", 600.0)  # nobody looks again here
+    monkeypatch.setattr(answers, "AT_ONCE", 600.0)  # nobody looks again here
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from nmerge_core.runs import client, here, operations
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from pages.shared import measuring
-from pages.shared.asking import Asked, inputs_of, marked
+from pages.shared.answers import marked
+from pages.shared.asking import Asked, inputs_of
 from pages.shared.candidates import read
 from pages.shared.curve import shapes
 from pages.shared.drafts import packed
@@ -173,6 +174,19 @@ def test_prompts_are_kept_with_the_family(tiny_cache: Path, open_page: OpenPage,
     assert app.text_area(key="merge_prompt").value == "2 + 2 ="
     app.button(key="merge_prompt_forget").click().run()
     assert log.prompts == []
+
+
+def test_every_prompt_that_is_kept_is_answered_where_one_asks_for_that(open_page: OpenPage, log: CandidateLog) -> None:
+    kept = ["2 + 2 =", "def add(a", "once upon"]
+    for prompt in kept:
+        log.keep_prompt(prompt)
+    app = live(open_page, merge_method="Task arithmetic")
+    assert list(log.all()[-1].answers) == [ASKED]
+    app.toggle(key="merge_every_prompt").set_value(True).run()
+    assert not app.exception and list(log.all()[-1].answers) == [Asked(prompt, 16, ()).key for prompt in kept]
+    shown = [text.value for text in app.text]
+    assert all(prompt in shown for prompt in kept[1:]) and {*log.all()[-1].answers.values()} <= {*shown}
+    assert len(app.get("html")) >= 9  # of each of three models to each of three prompts
 
 
 def test_a_long_wait_is_not_begun_unasked(open_page: OpenPage, log, monkeypatch: pytest.MonkeyPatch) -> None:
