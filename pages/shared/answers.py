@@ -3,7 +3,8 @@
 import html
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -49,31 +50,32 @@ STYLE = """<style>
 </style>"""
 
 
-def draw_answers(recipe: Recipe, family: Family, asked: Sequence[Asked], number: int, log: CandidateLog) -> None:
-    """Draw how the merge, candidate `number` of the log, answers each prompt, then how the others do.
+@dataclass(frozen=True)
+class Box:
+    """Where an answer is drawn, and what may come after the prompt."""
 
-    What is not over within a moment is looked at again and again, so that the page can be used meanwhile.
-    """
-    try:
-        answers = Answers(recipe, inputs_of(recipe), family, asked, number, log)
-        leave_others(answers.keys)
-    except InputError as error:
-        st.info(verbatim(error))
-        return
-    place = st.empty()
-    with place.container():
-        over = _draw_all(answers, time.monotonic() + AT_ONCE, patient=False)
-    if not over:
-        with place.container():
-            _go_on_drawing(answers)
+    text: DeltaGenerator
+    following: DeltaGenerator
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Where the answers to a prompt are drawn, those of pinned candidates and of the family's models, and notes."""
+
+    asked: Asked
+    merge: Box
+    notes: DeltaGenerator
+    pinned: Sequence[tuple[Candidate, Box]]
+    members: Sequence[tuple[Member, Box]]
+    end: DeltaGenerator
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What is drawn: the merge of a recipe that reads such inputs, candidate `number` of the log, and the prompts."""
+    """What is drawn: the merge of a recipe that reads such inputs, candidate `number` of the log, and what is asked."""
 
     recipe: Recipe
-    inputs: list[str]
+    inputs: Sequence[str]
     family: Family
     asked: Sequence[Asked]
     number: int
@@ -87,115 +89,172 @@ class Answers:
     @property
     def keys(self) -> list[str]:
         """Which answers they are."""
-        merged = [merge_key(self.recipe, self.inputs, asked) for asked in self.asked]
-        return merged + [member_key(member.reference, asked) for member in self.beside for asked in self.asked]
+        keys = [merge_key(self.recipe, self.inputs, asked) for asked in self.asked]
+        for member in self.beside:
+            with suppress(InputError):  # its files are gone, which its box tells
+                keys += [member_key(member.reference, asked) for asked in self.asked]
+        return keys
+
+
+def draw_answers(recipe: Recipe, family: Family, asked: Sequence[Asked], number: int, log: CandidateLog) -> None:
+    """Draw how the merge, candidate `number` of the log, answers each prompt, then how the others do.
+
+    What is not over within a moment is looked at again and again, so that the page can be used meanwhile.
+    """
+    try:
+        answers = Answers(recipe, inputs_of(recipe), family, asked, number, log)
+    except InputError as error:
+        st.info(verbatim(error))
+        return
+    leave_others(answers.keys)
+    place = st.empty()
+    with place.container():
+        over = _draw_all(answers, time.monotonic() + AT_ONCE, again=False)
+    if not over:
+        with place.container():
+            _draw_again(answers)
 
 
 @st.fragment(run_every=LOOK_AGAIN)
-def _go_on_drawing(answers: Answers) -> None:
+def _draw_again(answers: Answers) -> None:
     rerun_if_reopened()
-    if _draw_all(answers, time.monotonic()):
+    if _draw_all(answers, time.monotonic(), again=True):
         st.rerun()  # to look no more
 
 
-def _draw_all(answers: Answers, until: float, *, patient: bool = True) -> bool:
-    """Draw what there is of all answers, as it comes until the time is; return whether they are over."""
-    for index, asked in enumerate(answers.asked):
+def _draw_all(answers: Answers, until: float, *, again: bool) -> bool:
+    """Draw what there is of all answers, as it comes until the time is; return whether they are over.
+
+    What has a name is drawn once, be it the first time or `again`: the first time where all is over.
+    """
+    far = st.container(horizontal=True, vertical_alignment="center")
+    pinned = [each for each in answers.log.all() if each.pinned and each.number != answers.number]
+    places = [_lay_out(asked, index, pinned, answers.beside, again) for index, asked in enumerate(answers.asked)]
+    begun, waiting = list[tuple[Laid, Listening]](), None
+    for laid in places:
+        spoken = said_by_merge(answers.recipe, answers.inputs, laid.asked)
+        begun.append((laid, spoken.heard))
+        waiting = _fill(answers, laid, spoken, until)
+        if waiting is not None:
+            break
+    for laid, heard in begun:
+        if heard.over.is_set() and (again or waiting is None):
+            with laid.notes.container():
+                _draw_notes(heard)
+        if waiting is None and "answer" in heard.found:
+            with laid.end.container():
+                st.caption(":material/ink_highlighter: marks the words of the others that the merge does not say.")
+                _tell_followed(heard.found, answers.recipe)
+    if waiting is not None and again:
+        with far:
+            _draw_wait(waiting)
+    return waiting is None
+
+
+def _lay_out(asked: Asked, index: int, pinned: Sequence[Candidate], beside: Sequence[Member], again: bool) -> Laid:
+    with st.container(key=None if again else f"merge_answer_{index}"):
         if index:
             st.divider()
             st.text(asked.prompt)
-        with st.container(key=None if patient else f"merge_answer_{index}"):  # a name is there once
-            if not _draw_asked(answers, asked, until, patient):
-                return False
-    return True
+        with st.container(border=True):
+            merge, notes = _box("**The merge**"), st.empty()
+        places = _abreast(len(pinned) + len(beside))
+        candidates, members = [], []
+        for candidate in pinned:
+            with next(places):
+                candidates.append((candidate, _box(f"**#{candidate.number}** {verbatim(candidate.name)}")))
+        for member in beside:
+            with next(places):
+                members.append((member, _box(f"**{verbatim(member.label)}**")))
+        return Laid(asked, merge, notes, candidates, members, st.empty())
 
 
-def _draw_asked(answers: Answers, asked: Asked, until: float, patient: bool) -> bool:
-    """Draw what the merge and the others say to a prompt; return whether all of it is there."""
-    recipe, log, number = answers.recipe, answers.log, answers.number
-    with st.container(border=True):
-        st.markdown("**The merge**")
-        spoken = said_by_merge(recipe, answers.inputs, asked)
-        over, found = draw_spoken(spoken, until, patient), spoken.heard.found
-        if over:
-            if spoken.heard.error is not None:
-                _draw_going()
-            if reread := found.pop("reread", ""):
-                st.caption(f":material/info: {verbatim(reread)}")
-            _draw_what_stands_in(found)
-    if not over or "answer" not in found:
-        return over
-    merged = found["answer"]
+def _box(title: str) -> Box:
+    st.markdown(title)
+    return Box(st.empty(), st.empty())
+
+
+def _abreast(boxes: int) -> Iterator[DeltaGenerator]:
+    while True:
+        yield from (column.container(border=True) for column in st.columns(min(ABREAST, max(1, boxes))))
+
+
+def _fill(answers: Answers, laid: Laid, spoken: Spoken, until: float) -> Listening | None:
+    """Draw what the merge and the others say to a prompt until the time is; return what is not over by then."""
+    if not fill_spoken(laid.merge, spoken, until):
+        return spoken.heard
+    found = spoken.heard.found
+    if "answer" not in found:
+        return None
     if "needs" not in found:  # else it is another answer in a moment
-        saving(log.learn, number, "answers", {asked.key: merged})
-    pinned = [each for each in log.all() if each.pinned and each.number != number]
-    beside = answers.beside
-    boxes = _abreast(len(pinned) + len(beside))
-    for candidate in pinned:
-        _pinned_box(next(boxes), candidate, asked, merged)
-    if not all(_member_box(next(boxes), member, asked, merged, until, patient) for member in beside):
-        return False
-    st.caption(":material/ink_highlighter: marks the words of the others that the merge does not say.")
-    _tell_followed(found, recipe)
-    return True
+        saving(answers.log.learn, answers.number, "answers", {laid.asked.key: found["answer"]})
+    for candidate, box in laid.pinned:
+        _fill_pinned(box, candidate, laid.asked, found["answer"])
+    for member, box in laid.members:
+        try:
+            said = said_by_member(member.reference, laid.asked)
+        except InputError as error:  # its files are gone
+            box.text.info(verbatim(error))
+            continue
+        if not fill_spoken(box, said, until, found["answer"]):
+            return said.heard
+    return None
 
 
-def _draw_going() -> None:
-    """Draw the run that is going, where there is one, whose end draws the page again."""
-    if going := next((run for run in list_runs(cache_root()) if run.status().state == "running"), None):
-        run_panel(going)
-
-
-def draw_spoken(spoken: Spoken, until: float, patient: bool, beside: str | None = None) -> bool:
+def fill_spoken(box: Box, spoken: Spoken, until: float, beside: str | None = None) -> bool:
     """Draw what is said as it comes, until that is over or the time is; return whether it is over.
 
-    A `patient` look says how far what takes long is, with a button that cancels it. Words that `beside` does not have
-    in their place are marked once it is over.
+    Words that `beside` does not have in their place are marked once it is over.
     """
-    heard, text, following = spoken.heard, st.empty(), st.empty()
-    while True:
+    heard, over = spoken.heard, False
+    while not over:
         over = heard.over.wait(LOOK)
         answer = heard.found.get("answer")
         if answer is not None and over and beside is not None:
-            text.html(marked(answer, beside))
+            box.text.html(marked(answer, beside))
         elif answer is not None:
-            text.text(answer)
+            box.text.text(answer)
         if "next" in heard.found:
             next_ones = ", ".join(likely(each) for each in heard.found["next"] if each["probability"] >= SHOWN)
-            following.caption(f"Next token: {next_ones or 'none is likely'}")
-        if over or time.monotonic() >= until:
+            box.following.caption(f"Next token: {next_ones or 'none is likely'}")
+        if time.monotonic() >= until:
             break
     if over:
         hear_out(spoken.key)
         if heard.error is not None and not isinstance(heard.error, InputError | TimeoutError | RuntimeError):
             raise heard.error
         if heard.error is not None:  # a sentence for the user
-            text.info(verbatim(heard.error))
-    else:
-        _draw_wait(heard, patient)
+            box.text.info(verbatim(heard.error))
+    elif answer is None:
+        box.text.caption(":material/progress_activity: …")
     return over
 
 
-def _draw_wait(heard: Listening, patient: bool) -> None:
+def _draw_wait(heard: Listening) -> None:
     """Say how far an answer is that takes long, beside a button that gives it up."""
+    spent = time.monotonic() - heard.began
+    if spent < PATIENCE:
+        return
     stage, done, total, unit = heard.report or ("Answering", 0, 0, "")
     far = f" · {style.count(done)} of {style.count(total)} {unit}".rstrip() if total else ""
+    told = f"{verbatim(stage)}{far} · {style.duration(spent)}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        if not patient or time.monotonic() - heard.began < PATIENCE:
-            st.caption(":material/progress_activity: Merging and asking")
-            return
-        spent = style.duration(time.monotonic() - heard.began)
-        st.progress(min(1.0, done / total) if total else 0.0, f"{verbatim(stage)}{far} · {spent}", width="stretch")
+        st.progress(min(1.0, done / total) if total else 0.0, told, width="stretch")
         st.button("Cancel", key="merge_cancel", icon=":material/close:", on_click=_stop_following)
 
 
-def _draw_what_stands_in(found: Mapping[str, Any]) -> None:
+def _draw_notes(heard: Listening) -> None:
     """Say what an answer needs first, or what stands in for it, and draw the runs that measure that."""
-    if "answer" in found:
-        draw_provisional(found)
-    elif "needs" in found:
+    if reread := heard.found.pop("reread", ""):
+        st.caption(f":material/info: {verbatim(reread)}")
+    going = (run for run in list_runs(cache_root()) if run.status().state == "running")
+    if heard.error is not None and (run := next(going, None)):
+        run_panel(run)  # whose end may leave room
+    elif "answer" in heard.found:
+        draw_provisional(heard.found)
+    elif "needs" in heard.found:
         st.info("The merge goes by what its models do on texts, which is measured once.")
-        draw_needed(found["needs"])
+        draw_needed(heard.found["needs"])
 
 
 def _tell_followed(found: Mapping[str, Any], recipe: Recipe) -> None:
@@ -209,30 +268,13 @@ def _tell_followed(found: Mapping[str, Any], recipe: Recipe) -> None:
         st.caption("This changes no weight: all tensors are as they were.")
 
 
-def _abreast(boxes: int) -> Any:
-    while True:
-        yield from (column.container(border=True) for column in st.columns(min(ABREAST, max(1, boxes))))
-
-
-def _member_box(box: DeltaGenerator, member: Member, asked: Asked, merged: str, until: float, patient: bool) -> bool:
-    """Draw what a model of the family says; return whether that is over."""
-    with box:
-        st.markdown(f"**{verbatim(member.label)}**")
-        try:
-            return draw_spoken(said_by_member(member.reference, asked), until, patient, merged)
-        except InputError as error:  # its files are gone
-            st.info(verbatim(error))
-            return True
-
-
-def _pinned_box(box: DeltaGenerator, candidate: Candidate, asked: Asked, merged: str) -> None:
+def _fill_pinned(box: Box, candidate: Candidate, asked: Asked, merged: str) -> None:
     """What a pinned candidate answered when it was tried; it is not made again unless one goes back to it."""
-    box.markdown(f"**#{candidate.number}** {verbatim(candidate.name)}")
     answer = candidate.answers.get(asked.key)
     if answer is None:
-        box.caption("Not asked this: go back to it in the log, and it answers.")
+        box.text.caption("Not asked this: go back to it in the log, and it answers.")
     else:
-        box.html(marked(answer, merged))
+        box.text.html(marked(answer, merged))
 
 
 def _stop_following() -> None:
