@@ -111,8 +111,8 @@ def draw_answers(recipe: Recipe, family: Family, asked: Sequence[Asked], number:
     with place.container():
         over = _draw_all(answers, time.monotonic() + AT_ONCE, again=False)
     if not over:
-        with place.container():
-            _draw_again(answers)
+        place.empty()
+        _draw_again(answers)
 
 
 @st.fragment(run_every=LOOK_AGAIN)
@@ -206,9 +206,9 @@ def fill_spoken(box: Box, spoken: Spoken, until: float, beside: str | None = Non
 
     Words that `beside` does not have in their place are marked once it is over.
     """
-    heard, over = spoken.heard, False
-    while not over:
-        over = heard.over.wait(LOOK)
+    heard = spoken.heard
+    while True:
+        over = heard.over.is_set()
         answer = heard.found.get("answer")
         if answer is not None and over and beside is not None:
             box.text.html(marked(answer, beside))
@@ -217,8 +217,9 @@ def fill_spoken(box: Box, spoken: Spoken, until: float, beside: str | None = Non
         if "next" in heard.found:
             next_ones = ", ".join(likely(each) for each in heard.found["next"] if each["probability"] >= SHOWN)
             box.following.caption(f"Next token: {next_ones or 'none is likely'}")
-        if time.monotonic() >= until:
+        if over or time.monotonic() >= until:
             break
+        heard.over.wait(LOOK)
     if over:
         hear_out(spoken.key)
         if heard.error is not None and not isinstance(heard.error, InputError | TimeoutError | RuntimeError):
