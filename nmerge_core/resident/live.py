@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,8 +52,8 @@ class Family:
         opened = reopen(self.opened, recipe)
         if not isinstance(opened.stream, ResidentStream):
             raise InputError(
-                "a live merge: expected a recipe of the models, tokenizer and chat template that it was opened with; "
-                "open another for these"
+                "a live merge: expected a recipe of the models and tokenizer that it was opened with; open another for "
+                "these"
             )
         return opened
 
@@ -103,6 +104,7 @@ class LiveMerge:
         opened = family.reopen(recipe)
         candidate = load_candidate(opened.stream, family.names, recipe.dtype, run_dtype)
         self._candidate = replace(candidate, language_model=speaking(candidate.language_model, opened))
+        self._spoken = _way_of_speaking(recipe)
         self._made: dict[str, Any] = {}  # what each tensor was merged by
 
     @property
@@ -120,6 +122,17 @@ class LiveMerge:
         found = as_matrix(self._candidate.weights[rows.name], matrix)[rows.start : rows.stop]
         return found.to(self._candidate.rounded[rows.name])
 
+    def _speak_as(self, recipe: Recipe) -> None:
+        """Speak by the chat template of a recipe of the same models and tokenizer, whose weights stay in memory."""
+        own, models = self.family.opened.recipe, attrgetter("base_model", "references", "tokenizer")
+        if models(recipe) != models(own) or self._spoken == _way_of_speaking(recipe):
+            return
+        held = self.family.opened.stream
+        opened = replace(open_recipe(recipe, held.device), stream=held)
+        self.family = replace(self.family, opened=opened)
+        self._candidate = replace(self._candidate, language_model=speaking(self.language_model, opened))
+        self._spoken = _way_of_speaking(recipe)
+
     def follow(self, recipe: Recipe, progress: Progress = silent, kept: Kept = nothing_kept) -> Followed:
         """Make the weights those of a recipe of the same models, by merging the tensors for which it says otherwise.
 
@@ -132,6 +145,7 @@ class LiveMerge:
         started = time.monotonic()
         if recipe.dtype != self.recipe.dtype:
             raise InputError(f"a live merge: expected the dtype {self.recipe.dtype}, found {recipe.dtype}")
+        self._speak_as(recipe)
         opened = self.family.reopen(recipe)
         method, stream, names = recipe.method, opened.stream, self.family.names
         prepared = method.facts(
@@ -186,6 +200,12 @@ class LiveMerge:
             self._made |= {name: wanted[name] for name in changed}
         self.recipe = recipe
         return Followed(len(changed), len(names), time.monotonic() - started, prepared)
+
+
+def _way_of_speaking(recipe: Recipe) -> tuple[str, str | None]:
+    """Return what a recipe says of its chat template, and the text of its file, which may be changed."""
+    choice = recipe.chat_template
+    return str(choice), choice.text(recipe.path) if choice else None
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,7 @@ class LiveMerges:
             recipe = _searched(recipe)
         references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
         checkpoints = [open_checkpoint(reference) for reference in references]
-        template = recipe.chat_template and recipe.chat_template.text(recipe.path)  # whose file may be changed
-        asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer), str(recipe.chat_template), template)
+        asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer))
         key = (tuple(references), *map(model_fingerprint, checkpoints), *asked)
         if self._live is None or self._live[0] != key:
             others = self._live is not None and self._live[0][0] != key[0]

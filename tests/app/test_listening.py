@@ -91,7 +91,7 @@ def script(asked: list[str], key: str, needs: dict[str, list[str]]) -> None:
     from pages.shared.listening import hear_out, listen
     from tests.app.test_listening import counting
 
-    def part(*question):  # type: ignore[no-untyped-def]
+    def part(*question):
         asked.append(key)
         return {**counting(*question), **needs}
 

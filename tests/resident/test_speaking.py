@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.resident import LiveMerge, hold_family
 from tests.tiny_family import make_family
 
@@ -42,3 +43,31 @@ def test_it_speaks_as_written(talkers: SimpleNamespace, tmp_path: Path, choice: 
     settings: Any = live.model.generation_config
     assert settings.to_diff_dict() == model.generation_config.to_diff_dict()
     assert settings.eos_token_id == ([5, 0] if choice == "auto" else 0)
+
+
+def test_it_takes_another_chat_template_without_reading_its_models_again(
+    talkers: SimpleNamespace, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text(TEMPLATE)
+
+    def recipe(**given: Any) -> Recipe:
+        entries = [{"model": talkers.math}, {"model": talkers.code}]
+        return load_recipe({"merge_method": "ties", "base_model": talkers.base, "models": entries, **given})
+
+    live = LiveMerge(hold_family(recipe()), recipe())
+    live.follow(recipe())
+    held, model = live.family.opened.stream, live.language_model.model
+
+    def template(choice: str) -> tuple[str | None, int | list[int] | None, int]:
+        followed = live.follow(recipe(chat_template=choice))
+        settings: Any = live.language_model.model.generation_config
+        tokenizer: Any = live.language_model.tokenizer
+        return tokenizer.chat_template, settings.eos_token_id, followed.tensors
+
+    assert template("base") == (None, 0, 0)
+    assert template(talkers.math) == (TEMPLATE, [5, 0], 0)
+    assert template(str(file))[0] == TEMPLATE
+    file.write_text(f"{TEMPLATE}!")
+    assert template(str(file))[0] == f"{TEMPLATE}!"
+    assert live.language_model.model is model and live.family.opened.stream.bits is held.bits

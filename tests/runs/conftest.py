@@ -4,11 +4,12 @@ import time
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from nmerge_core.runs import client
-from nmerge_core.runs.answering import _Asker, _asker
+from nmerge_core.runs.answering import QuestionServer, _Asker, _asker
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import worker_pid
 from nmerge_core.runs.questions import Question
@@ -39,7 +40,7 @@ def cache(forked, tmp_path):
 def nobody_waits():
     """Have the questions that are answered in this process be those of a client that has left."""
     server = SimpleNamespace(report=lambda *said: None, awaits=lambda *asked: False, hears=lambda session: False)
-    told = _asker.set(_Asker(server, Question("live", {}, 0.0, ""), Future()))
+    told = _asker.set(_Asker(cast(QuestionServer, server), Question("live", {}, 0.0, ""), Future()))
     try:
         yield
     finally:
