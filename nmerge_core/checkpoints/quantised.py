@@ -181,5 +181,9 @@ def _refusal(reference: str, config: Mapping[str, Any], tensor: TensorInfo) -> I
 def read_dequantised(tensor: Dequantised, matrix: Matrix, start: int, stop: int) -> "torch.Tensor":
     """Read rows [start, stop) of a dequantised tensor seen as `matrix`, (rows, columns) float32."""
     if matrix.transposed:
-        return tensor.read(0, matrix.columns).T[start:stop].contiguous()
+        import torch
+
+        wide = matrix.columns
+        parts = [tensor.read(i * wide, (i + 1) * wide).T[rows] for i, rows in matrix.parts(start, stop)]
+        return torch.cat(parts) if parts else torch.empty(0, wide)
     return tensor.read(start, stop).view(stop - start, matrix.columns)

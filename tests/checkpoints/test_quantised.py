@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from nmerge_core.activations.hooks import record_activations
-from nmerge_core.architecture.matrices import matrices
+from nmerge_core.architecture.matrices import Matrix, matrices
 from nmerge_core.checkpoints import fingerprint, inspect_family, open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
@@ -155,6 +155,9 @@ def test_mxfp4_is_read_as_transformers_dequantises_it(tmp_path: Path) -> None:
     matrix = matrices({"experts": (2, 64, 6)})["experts"]
     rows = checkpoint.read_matrix("model.layers.0.mlp.experts.gate_up_proj", matrix, 60, 70)
     assert torch.equal(rows, expected.flatten(0, 1)[60:70])  # across experts
+    outputs_first = Matrix(2 * 6, 64, transposed=True, stack=2)  # as gpt-oss has them: a row per expert and output
+    rows = checkpoint.read_matrix("model.layers.0.mlp.experts.gate_up_proj", outputs_first, 4, 9)
+    assert torch.equal(rows, expected.transpose(1, 2).flatten(0, 1)[4:9])
     change = {name: value.flip(0) for name, value in own.items()}  # the experts in another order, in the same file
     save_file(load_file(folder / "model.safetensors") | change, folder / "model.safetensors", {"format": "pt"})
     assert torch.equal(checkpoint.read("model.layers.0.mlp.experts.gate_up_proj"), expected.flip(0))
