@@ -124,7 +124,11 @@ def recipes(family: SimpleNamespace) -> list[dict[str, Any]]:
                 "corpus": family.corpus,
                 "lists": {"loud": [[0, 17], [1, 3]]},
                 "general": "task_arithmetic",
-                "specific": {"math": "own", "code": {"method": "ties", "density": 0.3}, "loud": "drop"},
+                "specific": {
+                    "math": "own",
+                    "code": {"method": "ties", "density": 0.3},
+                    "loud": {"method": "own", "of": "code"},
+                },
                 "others": {"method": "dare_linear", "density": 0.4},
             },
         },

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs.request import resolve
 from tests.merging.test_parts import alone, composed, merged
@@ -49,6 +52,21 @@ def test_a_file_of_either_form_is_the_list_that_stands_in_the_recipe(family, tmp
     assert all(torch.equal(again[name], value) for name, value in inline.items())
 
 
+def test_the_neurons_of_a_list_can_be_those_of_a_named_model(family, tmp_path: Path) -> None:
+    whose = {"loud": {"method": "own", "of": "code"}, "math": {"method": "own", "of": "code"}}
+    ours = merged(composed(family, **PLAIN, lists={"loud": LOUD}, specific=whose), tmp_path / "ours")
+    code = load_file(Path(family.models[1]) / "model.safetensors")
+    neurons = pd.read_parquet(tmp_path / "ours" / NEURONS_FOLDER / "neurons.parquet")
+    assert set(neurons["category"]) > {"loud", "math"}
+    for layer, neuron, category in neurons[["layer", "neuron", "category"]].itertuples(index=False):
+        for part in ("gate", "up", "down"):
+            name = f"model.layers.{layer}.mlp.{part}_proj.weight"
+            found, theirs = ((each[name].T if part == "down" else each[name])[neuron] for each in (ours, code))
+            assert (category in whose) == torch.allclose(found, theirs, atol=1e-6), (name, neuron, category)
+    again = merged(load_recipe(tmp_path / "ours" / "nmerge_recipe.yaml"), tmp_path / "again")
+    assert all(torch.equal(again[name], value) for name, value in ours.items())
+
+
 def test_what_stands_in_a_file_tells_one_run_from_another(family, tmp_path: Path) -> None:
     file = tmp_path / "loud.csv"
     asked = {"recipe": composed(family, **PLAIN, lists={"loud": str(file)}).content}
@@ -69,6 +87,11 @@ def test_what_stands_in_a_file_tells_one_run_from_another(family, tmp_path: Path
         ),
         ({"lists": {"math": [[0, 1]]}}, r"'parameters.lists' .*expected names other than .*found \['math'\]"),
         ({"lists": {"loud": [[0, 1]]}, "specific": "own"}, "expected drop or a method for the list 'loud'"),
+        (
+            {"lists": {"loud": [[0, 1]]}, "specific": {"loud": {"method": "own", "of": "law"}}},
+            "expected own of one of math, code, translation; found law",
+        ),
+        ({"specific": {"math": {"method": "own"}}}, "expected {method: own, of: a model's category}, found"),
         (
             {"lists": {"loud": [[0, 1]]}, "specific": {"quiet": "drop"}},
             "categories among math, code, translation, loud",

@@ -165,6 +165,8 @@ def test_a_choice_of_neuronmerge_touches_the_tensors_of_its_neurons_alone(
         ({"lambda": 0.7}, [name for name in live.family.names if name not in NEURONS]),
         ({"neurons": grouped(tmp_path / "others", code=9)}, NEURONS),
         ({"neurons": grouped(tmp_path / "equal")}, []),
+        ({"lists": {"loud": [[1, 4]]}}, NEURONS[3:]),
+        ({"lists": {"loud": [[0, 4]]}, "specific": {"loud": {"method": "own", "of": "code"}}}, NEURONS[:3]),
     ]
     for number, (own, expected) in enumerate(choices):
         live.follow(recipe)

@@ -45,9 +45,10 @@ _GENERAL = MethodPart(name="general", default="sublin", help="How General neuron
 _SPECIFIC = MethodPart(
     name="specific",
     default=_DROP,
-    help="What a task's own neurons become: the base's (drop), its model's (own), merged by SubLin of their group "
-    "(merge), or merged by any method.",
+    help="What a task's own neurons become: the base's (drop), its model's (own) or another's "
+    "({method: own, of: math}), merged by SubLin of their group (merge), or merged by any method.",
     words=(_DROP, _OWN),
+    of_model=(_OWN,),
     aliases=_DARE | {"merge": "sublin"},
     per_category=True,
 )
@@ -79,8 +80,8 @@ _FOR_PARTS = (
 class Plan:
     """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category what is done with it.
 
-    A choice is drop, own, or the name of one of the `parts`; `own` gives the position of the model that a category is
-    of.
+    A choice is drop, own, or the name of one of the `parts`; `own` gives the position of the model that the neurons of
+    a category chosen so are of.
     """
 
     groups: Mapping[int, torch.Tensor]
@@ -100,6 +101,9 @@ def check(context: Context, values: Values) -> None:
     groups = [*tasks, *(values.shared["lists"] or ())]
     if _SPECIFIC.is_by_category(specific) and (unknown := {*specific} - {*groups}):
         raise context.wrong("parameters.specific", f"categories among {', '.join(groups)}", sorted(unknown))
+    for each in _each_specific(specific):
+        if (whose := _SPECIFIC.whose(each)) is not None and whose not in tasks:
+            raise context.wrong("parameters.specific", f"{_OWN} of one of {', '.join(tasks)}", whose)
     check_neurons(context, values, tasks)
     _check_lists(context, values, tasks)
     for place, parameter, choice in _choices(values):
@@ -115,8 +119,11 @@ def _check_lists(context: Context, values: Values, tasks: Sequence[str]) -> None
     if strange := taken & lists.keys():
         raise context.wrong("parameters.lists", f"names other than {', '.join(sorted(taken))}", sorted(strange))
     for name in lists:
-        if _of_category(values.shared["specific"], name) == _OWN:
-            expected = f"{_DROP} or a method for the list '{name}', which is no model's own: {{{name}: {_DROP}}}"
+        if _SPECIFIC.of_category(values.shared["specific"], name) == _OWN:
+            expected = (
+                f"{_DROP} or a method for the list '{name}', or whose they are to be, as it is no model's own: "
+                f"{{{name}: {{method: {_OWN}, of: {tasks[0]}}}}}"
+            )
             raise context.wrong("parameters.specific", expected, _OWN)
     read_lists(lists, context.stream.donor.architecture)
 
@@ -141,20 +148,23 @@ def prepare(context: Context, values: Values) -> Prepared:
         for layer, each in frame.groupby("layer")
     }
     specific = values.shared["specific"]
+    chosen = {name: _SPECIFIC.of_category(specific, name) for name in categories[1:]}
+    owners = {name: whose for name, choice in chosen.items() if (whose := _owner(choice, name))}
     choices = {GENERAL: part_name(_GENERAL, values.shared["general"])}
-    choices |= {name: part_name(_SPECIFIC, _of_category(specific, name)) for name in categories[1:]}
+    choices |= {name: _OWN if name in owners else part_name(_SPECIFIC, choice) for name, choice in chosen.items()}
     others = part_name(_OTHERS, values.shared["others"])
     parts: dict[str, Part] = {}
     for place, parameter, choice in _choices(values):
         name = part_name(parameter, choice)
-        if name in (_DROP, _OWN) or name in parts:
+        if parameter.method(choice) is None or name in parts:
             continue
         part = make_part(parameter, choice, values, _FOR_PARTS)
         grouped = neurons_of(frame, [category for category in categories if choices[category] == name])
         inside = context.with_groups(grouped, {"neurons": str(folder), **voting}).inside(place, parameter.own(choice))
         prepared = part.method.facts(inside, part.values)
         parts[name] = Part(part.method, part.values, prepared)
-    plan = Plan(groups, categories, choices, others, {t: i for i, t in enumerate(tasks)}, parts)
+    own = {name: tasks.index(whose) for name, whose in owners.items()}
+    plan = Plan(groups, categories, choices, others, own, parts)
     sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
     found, results = found_by(parts)
     report = {"groups": sizes, **found}
@@ -177,13 +187,18 @@ def decides(place: Place, values: Values, prepared: Prepared) -> Any:
     by: list[Any] = []
     for category in present:
         part = plan.parts.get(plan.choices[category])
-        by.append(part.decided_by(place.for_group(category)) if part else plan.choices[category])
-    return groups.tobytes(), plan.own, by
+        unmerged = plan.choices[category], plan.own.get(category)
+        by.append(part.decided_by(place.for_group(category)) if part else unmerged)
+    return groups.tobytes(), by
 
 
-def _of_category(specific: Any, category: str) -> Any:
-    """Return what becomes of a category's neurons, of a choice for all or for each; those left out are dropped."""
-    return specific.get(category, _DROP) if _SPECIFIC.is_by_category(specific) else specific
+def _owner(choice: Any, category: str) -> str | None:
+    """Return the category whose model's neurons a category is to have; None where they are not any model's own."""
+    return category if choice == _OWN else _SPECIFIC.whose(choice)
+
+
+def _each_specific(specific: Any) -> list[Any]:
+    return [*specific.values()] if _SPECIFIC.is_by_category(specific) else [specific]
 
 
 def _choices(values: Values) -> list[tuple[str, MethodPart, Any]]:

@@ -26,10 +26,11 @@ class MethodPart(Parameter):
     """How a part is merged: a word, or a method by its name or as {method: name, and its own parameters}.
 
     `words` are no methods, `aliases` other names of methods; one that is `per_category` also takes a mapping from
-    category to any of these.
+    category to any of these. Words `of_model` may say of which model, by its category: {method: own, of: math}.
     """
 
     words: tuple[str, ...] = ()
+    of_model: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     per_category: bool = False
 
@@ -45,7 +46,8 @@ class MethodPart(Parameter):
     def expected(self) -> str:
         """The words, the methods, and the long form."""
         categories = ", or {category: any of these}" if self.per_category else ""
-        return f"one of {', '.join(self.choices)}, or {{method: ties, density: 0.3}}{categories}"
+        whose = "".join(f", or {{method: {word}, of: a model's category}}" for word in self.of_model)
+        return f"one of {', '.join(self.choices)}, or {{method: ties, density: 0.3}}{whose}{categories}"
 
     def method(self, value: Any) -> Method | None:
         """Return the method that a checked value names; None for a word."""
@@ -55,6 +57,10 @@ class MethodPart(Parameter):
     def own(self, value: Any) -> dict[str, Any]:
         """Return the parameters that stand beside the method in a checked value."""
         return {key: each for key, each in value.items() if key != "method"} if isinstance(value, Mapping) else {}
+
+    def whose(self, value: Any) -> str | None:
+        """Return the category of the model that a checked value names; None where it names none."""
+        return str(value["of"]) if isinstance(value, Mapping) and value["method"] in self.of_model else None
 
     def check(self, value: Any, where: str) -> Any:
         """Return the value with its own parameters checked.
@@ -71,6 +77,10 @@ class MethodPart(Parameter):
         """Return a word, a method, or a method with its own parameters checked."""
         if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
             return super().check(value, where)
+        if (word := value["method"]) in self.of_model:
+            if value.keys() != {"method", "of"} or value["of"] is None:
+                raise InputError(f"{where}: expected {{method: {word}, of: a model's category}}, found {shown(value)}")
+            return {"method": word, "of": str(value["of"])}
         found = self.method(super().check(value["method"], _inside(where, "method")))
         if found is None:
             raise InputError(
@@ -116,6 +126,10 @@ class MethodPart(Parameter):
                 own[parameter.name], inputs = parameter.content(own[parameter.name], places)
                 found |= inputs
         return ({"method": value["method"], **own} if isinstance(value, Mapping) else value), found
+
+    def of_category(self, value: Any, category: str) -> Any:
+        """Return the choice for one category, of a choice for all or for each; those left out have the default."""
+        return value.get(category, self.default) if self.is_by_category(value) else value
 
     def is_by_category(self, value: Any) -> bool:
         """Whether a value is a mapping from category to a word or a method."""
