@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nmerge_core.checkpoints.reference import label
-from nmerge_core.input_parameters import Input
+from nmerge_core.input_parameters import Input, NeuronLists
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
 from nmerge_core.parameters import Solved, Text
@@ -44,8 +44,10 @@ def changes(before: Recipe, after: Recipe, names: Mapping[str, str]) -> list[Cha
         was, now = old.get(name, ""), new.get(name, "")
         if was == now:
             continue
-        if isinstance(was, dict) != isinstance(now, dict) and "" in (was, now):  # one recipe does not have it
-            was, now = was or {}, now or {}
+        if isinstance(was, dict) != isinstance(now, dict):
+            several = was if isinstance(was, dict) else now
+            # One choice for all categories, where the other recipe has one for each; or it does not have it.
+            was, now = (each if isinstance(each, dict) else dict.fromkeys(several, each) for each in (was, now))
         if isinstance(was, dict) and isinstance(now, dict):
             members = [own for own in {**now, **was} if was.get(own, "") != now.get(own, "")]
             pairs = [(was.get(own, ""), now.get(own, "")) for own in members]
@@ -83,7 +85,9 @@ def _settings(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
             said[parameter.title] = dict(zip(called.values(), each, strict=True))
             continue
         value = values.shared[parameter.name]
-        if isinstance(parameter, MethodPart) and parameter.is_by_category(value):
+        if isinstance(parameter, NeuronLists):
+            said[parameter.title] = {name: _neurons(each) for name, each in (value or {}).items()}
+        elif isinstance(parameter, MethodPart) and parameter.is_by_category(value):
             said[parameter.title] = {category: in_words(own) for category, own in value.items()}
         else:
             said[parameter.title] = in_words(value)
@@ -91,6 +95,17 @@ def _settings(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
     said["Tokenizer"] = in_words(recipe.tokenizer.content() if recipe.tokenizer else None)
     said["Chat template"] = recipe.chat_template.source if recipe.chat_template else ""
     return said | {"Seed": str(recipe.seed)}
+
+
+def _neurons(value: Any) -> str:
+    """Write a list of neurons, or the file of one: 3 neurons (layer 0: 17, 204; layer 3: 5)."""
+    if isinstance(value, str):
+        return value
+    layers: dict[int, list[int]] = {}
+    for layer, neuron in value:
+        layers.setdefault(layer, []).append(neuron)
+    told = "; ".join(f"layer {layer}: {in_words(own)}" for layer, own in sorted(layers.items()))
+    return f"{len(value):,} neuron{'' if len(value) == 1 else 's'} ({told})"
 
 
 def in_words(value: Any) -> str:

@@ -51,6 +51,19 @@ def recipe(method: str = "ties", each: Any = ({}, {}), scale: Any = None, **give
             recipe("neuronmerge", specific={"math": {"method": "ties", "density": 0.5}, "code": "own"}),
             [Change("Specific of math", "own", "ties (density 0.5)"), Change("Specific of code", "", "own")],
         ),
+        (  # one choice for all is that of each
+            recipe("neuronmerge", lists={"loud": [[0, 1]]}),
+            recipe(
+                "neuronmerge",
+                lists={"loud": [[0, 1], [3, 7], [0, 4]], "own": "mine.csv"},
+                specific={"math": "drop", "loud": {"method": "own", "of": "math"}},
+            ),
+            [
+                Change("Lists of loud", "1 neuron (layer 0: 1)", "3 neurons (layer 0: 1, 4; layer 3: 7)"),
+                Change("Lists of own", "", "mine.csv"),
+                Change("Specific of loud", "drop", "own (of math)"),
+            ],
+        ),
     ],
 )
 def test_what_two_recipes_say_differently(before: Recipe, after: Recipe, expected: list[Change]) -> None:
