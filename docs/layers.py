@@ -41,6 +41,7 @@ FLOORS = (
     {"loading", "layerwise", "stored", "answers"},
     {"activations"},
     {"categories", "classification", "neuron", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
+    {"inheritance"},
     {"merging.compute"},
     {"merging.recipe"},
     {"merging.plan"},

@@ -1,12 +1,13 @@
 """How far a fine-tune turned the weights of each neuron away from the base: cosines (NeuronMerge App. A.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nmerge_core.architecture import LAYER, MlpLayer, NeuronMap
 from nmerge_core.checkpoints import Checkpoint, labels, open_checkpoint
@@ -51,18 +52,8 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
 
     Source: NeuronMerge App. A.3, Fig. 8; quantiles and lowest neurons are added.
     """
-    opened = as_family(open_checkpoint(base), [open_checkpoint(model) for model in models])
-    origin = opened[0]
-    layers = _rows(origin) if origin.architecture.unknown else origin.architecture.layers
-    matrices = [(layer, matrix) for layer in layers for matrix in layer.matrices]
-    for checkpoint in opened[1:]:
-        for name in dict.fromkeys(part.tensor for layer in layers for part in layer.maps):
-            expected, found = origin.info(name).shape, checkpoint.info(name).shape
-            if found != expected:
-                raise InputError(
-                    f"{checkpoint.reference}, {name}: expected shape {list(expected)} as in {base}, found "
-                    f"{list(found)}; name fine-tunes of this base"
-                )
+    opened = open_alike(base, models)
+    matrices = [(layer, matrix) for layer in _layers(opened[0]) for matrix in layer.matrices]
     names, summary, moved = labels(models), [], []
     progress("Cosine similarity", 0, len(matrices), "matrices")
     for done, (layer, matrix) in enumerate(matrices, start=1):
@@ -76,6 +67,29 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     return Cosines(
         pd.DataFrame(summary), ranked.groupby(["model", "matrix"], sort=False).head(lowest).reset_index(drop=True)
     )
+
+
+def open_alike(base: str, models: Sequence[str]) -> list[Checkpoint]:
+    """Open a base and what was made of it, under the base's names.
+
+    Raises:
+        InputError: a model cannot be opened, or a matrix of the base's neurons is missing or has another shape in it.
+    """
+    opened = as_family(open_checkpoint(base), [open_checkpoint(model) for model in models])
+    origin = opened[0]
+    for checkpoint in opened[1:]:
+        for name in dict.fromkeys(part.tensor for layer in _layers(origin) for part in layer.maps):
+            expected, found = origin.info(name).shape, checkpoint.info(name).shape
+            if found != expected:
+                raise InputError(
+                    f"{checkpoint.reference}, {name}: expected shape {list(expected)} as in {base}, found "
+                    f"{list(found)}; name fine-tunes of this base"
+                )
+    return opened
+
+
+def _layers(checkpoint: Checkpoint) -> Sequence[MlpLayer]:
+    return _rows(checkpoint) if checkpoint.architecture.unknown else checkpoint.architecture.layers
 
 
 def _rows(checkpoint: Checkpoint) -> list[MlpLayer]:
@@ -93,30 +107,40 @@ def _rows(checkpoint: Checkpoint) -> list[MlpLayer]:
 
 def _cosines(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> NDArray[np.float64]:
     """Return the (fine-tunes, neurons) cosines of one matrix with the first checkpoint's; NaN for zero vectors."""
-    base, *models = checkpoints
-    dots, squares = torch.zeros(2, len(models), layer.d_ffn, dtype=torch.float64)
+    models = len(checkpoints) - 1
+    dots, squares = torch.zeros(2, models, layer.d_ffn, dtype=torch.float64)
     base_squares = torch.zeros(layer.d_ffn, dtype=torch.float64)
     for part in layer.maps:
-        oriented = base.architecture.matrix(part.tensor)
-        if part.matrix != matrix or not oriented.neuronal:  # biases are no part of a neuron's vector
+        # Biases are no part of a neuron's vector.
+        if part.matrix != matrix or not checkpoints[0].architecture.matrix(part.tensor).neuronal:
             continue
-        step = max(1, _BLOCK // oriented.columns)
-        for start in range(part.start, part.stop, step):
-            stop = min(start + step, part.stop)
-            if part.axis == 0:
-                rows = part.within(start, stop)
-                first, count, own = part.neuron(rows.start), len(rows), slice(rows.start - start, None, part.step)
-            else:
-                first, count, own = part.first, oriented.columns, slice(None)
-            neurons, along = slice(first, first + count), 1 - part.axis
-            w0 = base.read_matrix(part.tensor, oriented, start, stop)[own].double()  # (rows, columns)
+        for neurons, along, (w0, *weights) in neuron_blocks(checkpoints, part):
             base_squares[neurons] += (w0 * w0).sum(along)
-            for index, model in enumerate(models):
-                w = model.read_matrix(part.tensor, oriented, start, stop)[own].double()  # (rows, columns)
+            for index, w in enumerate(weights):
                 dots[index, neurons] += (w0 * w).sum(along)
                 squares[index, neurons] += (w * w).sum(along)
     # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.
     return (dots / (base_squares * squares).sqrt()).clamp(-1, 1).numpy()  # (fine-tunes, neurons)
+
+
+def neuron_blocks(checkpoints: Sequence[Checkpoint], part: NeuronMap) -> Iterator[tuple[slice, int, list[Tensor]]]:
+    """Read what a tensor has of a layer's neurons in blocks of rows, of models under the first one's names.
+
+    Yields:
+        Which neurons, the axis along which each one's weights lie, and of every model these weights, (rows, columns)
+        float64.
+    """
+    oriented = checkpoints[0].architecture.matrix(part.tensor)
+    step = max(1, _BLOCK // oriented.columns)
+    for start in range(part.start, part.stop, step):
+        stop = min(start + step, part.stop)
+        if part.axis == 0:
+            rows = part.within(start, stop)
+            first, count, own = part.neuron(rows.start), len(rows), slice(rows.start - start, None, part.step)
+        else:
+            first, count, own = part.first, oriented.columns, slice(None)
+        weights = [each.read_matrix(part.tensor, oriented, start, stop)[own].double() for each in checkpoints]
+        yield slice(first, first + count), 1 - part.axis, weights
 
 
 def _statistics(cosines: NDArray[np.float64]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from pages.shared.charts import csv_button, dark, show
 from pages.shared.choice import choose_model, number_columns
 from pages.shared.classified import classified, classify_missing
 from pages.shared.family import member_colours
+from pages.shared.inherited import draw_categories
 from pages.shared.neurons import colours_in_order, comparison, opened, undecided
 from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.results import with_merges
@@ -108,6 +109,8 @@ def draw(family: Family, done: dict[str, Run]) -> None:
         model = choose_model("Model", list(done), "neurons_model")
         show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
 
+    merged_commands, merged_steps = draw_categories(family, done, k, min(m, k), list(by_category))
+
     st.subheader("Numbers", anchor=False)
     numbers = number_columns([*done]) | {
         "intersection": st.column_config.NumberColumn("same in all models", format="localized")
@@ -124,6 +127,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             [
                 *(command("classify", models[x], "--corpus", family.corpus, "--out", folders[x]) for x in models),
                 command("compare", *folders.values(), *voting),
+                *merged_commands,
             ]
         ),
         [
@@ -134,6 +138,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             ),
             Step("found.proportions_figure().show()", "## How much of each model is what?"),
             Step(f"found.depth_figure({literal(model)}).show()", "## Where in the depth?"),
+            *merged_steps,
             Step("found.counts()", "## Numbers"),
             Step("found.undecided()", "Neurons whose category hangs on the order of scores equal to five digits:"),
         ],

@@ -19,6 +19,7 @@ from nmerge_core.runs.folder import Run
 from pages.shared.address import forget_outside, forget_unknown
 from pages.shared.choice import choose_model, decimals, text_columns
 from pages.shared.classified import classified, classify_missing
+from pages.shared.neuron_changes import draw_neuron
 from pages.shared.neurons import colours_in_order, exemplars, layer_categories, opened
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.readings import ask_all, draw_texts
@@ -199,6 +200,8 @@ def explore(
     with st.container():
         if len(done) > BESIDE:
             draw_models([*models.values()])
+    with st.container():
+        kept = draw_neuron(family, done, layer, neuron)
     own = draw_own(ask, chosen.category, shown, colours)
     draw_table(neurons_of(layer, model, done).iloc[candidates], layer, model, list(done))
     settings = "".join([f", model={literal(model)}", f", count={count}", ", whole=True" if whole else ""])
@@ -219,6 +222,7 @@ def explore(
                 if own.strip()
                 else []
             ),
+            *kept,
             Step(
                 f'found.neurons().query("layer == {layer}").pivot(index="neuron", columns="model", values="category")',
                 f"## All neurons of layer {layer}",

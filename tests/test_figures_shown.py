@@ -15,6 +15,7 @@ from nmerge_core.figures import (
     departure,
     explorer,
     health,
+    inheritance,
     knockout,
     linearity,
     merge,
@@ -46,6 +47,8 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
     beside = {**colours, health.MERGE: style.MERGE}
     changed = layered(models, part="mlp", norm=2.0, kept=0.5)
     merged = layered(["merge"], part="mlp", norm=3.0, opposed=0.4, chance=0.5, cancelled=0.3).drop(columns="model")
+    kept = pd.DataFrame({"category": "code", "model": models, "neurons": 3, "kept": 0.5})
+    ended = kept.assign(before="code", after="code", share=1.0)
     states = layered([*models, health.MERGE], rank=9.0, variance=0.5)
     return {
         "by layer": neurons.categories_by_layer(counts, [0], colours, dark=dark),
@@ -55,6 +58,9 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
         "coefficients": merge.by_layer(layered(models, alpha=0.3), "α", colours, dark=dark),
         "history": merge.history([1.0, 2.0], "loss", dark=dark),
         "linearity": linearity.nonlinearity(parts, categories, dark=dark),
+        "became": inheritance.became(ended, dark=dark),
+        "kept of whom": inheritance.kept(kept, colours, dark=dark),
+        "kept over depth": inheritance.kept_over_depth(kept.assign(layer=0), colours, dark=dark),
         "knock-out": knockout.curves(curve.assign(metric="acc"), "acc", categories, dark=dark),
         "change": health.change(merged, changed, beside, dark=dark),
         "kept": health.kept(changed, beside, dark=dark),
@@ -186,7 +192,7 @@ def test_a_figure_says_what_it_shows() -> None:
         "Line chart: mean cosine with the base over layer; panel: gate (row); series: base, math & co"
     )
     for figure in figures.values():
-        assert describe(figure).startswith(("Line chart", "Bar chart"))
+        assert describe(figure).startswith(("Line chart", "Bar chart", "Heat map"))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ class Matrix:
             for index, rows in self.parts(start, stop):
                 yield (index * self.columns + column) * height + rows.start, rows.stop - rows.start
 
+    def across(self, height: int) -> "Matrix":
+        """Return the same tensor seen by its columns: those of every `height` rows, one group after the other."""
+        groups = self.rows // height
+        return Matrix(groups * self.columns, height, transposed=not self.transposed, stack=groups)
+
     def parts(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
         """Yield which matrices of the stack rows [start, stop) belong to, and which rows of each they are."""
         height = self.rows // self.stack

@@ -102,6 +102,16 @@ def cosine(arguments: Namespace) -> None:
         write_csv(found.moved, arguments.moved)
 
 
+def inherited(arguments: Namespace) -> None:
+    """Print what a merge kept of each fine-tune in the neurons of each layer; the CSV has every neuron."""
+    from nmerge_core import face
+
+    found = face.inherited(**_given("inherited", arguments))
+    if arguments.out:
+        write_csv(found.neurons, arguments.out)
+    _print(found.layers())
+
+
 def knockout(arguments: Namespace) -> None:
     """Print the knock-out curve and its random control."""
     from nmerge_core import face

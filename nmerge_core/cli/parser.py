@@ -94,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     _out(cosine)
     _out(cosine, "--moved", "also write the neurons of lowest cosine")
 
+    _out(add_run("inherited", commands.inherited), what="also write the table of all neurons")
+
     _out(add_run("knockout", commands.knockout))
 
     linearity = add_run("linearity", commands.linearity)

@@ -2,7 +2,7 @@
 
 import warnings
 
-from nmerge_core.face.analysis import classify, compare, cosine, knockout, linearity, statistics
+from nmerge_core.face.analysis import classify, compare, cosine, inherited, knockout, linearity, statistics
 from nmerge_core.face.kept import history, open_family
 from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
 from nmerge_core.face.models import evaluate, generate, inspect, loss
@@ -20,6 +20,7 @@ __all__ = [
     "extract",
     "generate",
     "history",
+    "inherited",
     "inspect",
     "knockout",
     "linearity",

@@ -9,6 +9,7 @@ from nmerge_core.face.classifications import Classifications
 from nmerge_core.face.results import (
     CollectedStatistics,
     Cosines,
+    Inherited,
     Knockout,
     Linearity,
 )
@@ -116,6 +117,23 @@ def cosine(base: Reference, models: Models, *, progress: bool = True) -> Cosines
     names, references = named_once(models.models if isinstance(models, Family) else models)
     run = do("cosine", progress, base=base, models=references)
     return Cosines(run.results, as_called(run, names))
+
+
+def inherited(merge: Reference, base: Reference, models: Models, *, progress: bool = True) -> Inherited:
+    """Measure what each neuron of a merge kept of what each fine-tune changed in it.
+
+    Args:
+        merge: a merge of the fine-tunes.
+        base: the base model.
+        models: the fine-tunes.
+        progress: whether it is shown.
+
+    Raises:
+        InputError: a model cannot be opened, its neurons are not known, or it is not of the base's shape.
+    """
+    names, references = named_once(models.models if isinstance(models, Family) else models)
+    run = do("inherited", progress, merge=merge, base=base, models=references)
+    return Inherited(run.results, as_called(run, names))
 
 
 def knockout(

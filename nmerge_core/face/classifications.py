@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nmerge_core.errors import InputError
-from nmerge_core.face.results import in_order, model_colours
+from nmerge_core.face.results import Inherited, in_order, merged_of, model_colours
 from nmerge_core.figures import style
 
 if TYPE_CHECKING:
@@ -34,6 +34,19 @@ class Explored:
 
     def _repr_html_(self) -> str:
         return self.html
+
+
+@dataclass(frozen=True)
+class NeuronChanged:
+    """What fine-tunes and merges changed in one neuron: in its rows of gate and up, their biases, its column of down.
+
+    `kept` has a row per merge and fine-tune: kept (⟨Δ, τ_t⟩ / ‖τ_t‖², Δ being the merge's change and τ_t the
+    fine-tune's), cosine (of the two), change (‖τ_t‖ / ‖θ_0‖) and merge_change (‖Δ‖ / ‖θ_0‖). `between` has the cosine
+    of every two fine-tunes' changes.
+    """
+
+    kept: pd.DataFrame
+    between: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,8 @@ class Classifications:
         from nmerge_core.figures.neurons import categories_by_layer
 
         chosen = self.opened[0].layers if layers is None else layers
-        return categories_by_layer(self.counts(), chosen, model_colours(self.labels, dark=dark), dark=dark)
+        colours = model_colours(self.labels, self._merged, dark=dark)
+        return categories_by_layer(self.counts(), chosen, colours, dark=dark)
 
     def proportions_figure(self, *, dark: bool = False) -> go.Figure:
         """Draw the share of each category in each model (NeuronMerge Fig. 2a)."""
@@ -153,11 +167,9 @@ class Classifications:
         from nmerge_core.neuron import see
         from nmerge_core.runs.operations import token_activations
 
-        if model is not None and model not in self.labels:
-            raise InputError(f"model {model!r}: expected one of {', '.join(self.labels)}")
         opened = dict(zip(self.labels, self.opened, strict=True))
         models = [see(each, name, layer, neuron, k=self.k, margin=self.margin) for name, each in opened.items()]
-        chosen = models[self.labels.index(model) if model else 0]
+        chosen = models[self.labels.index(self._known(model)) if model is not None else 0]
         if texts is None:
             read = opened[chosen.label].exemplars().set_index("id", drop=False).loc[chosen.ids[:count]]
         else:
@@ -184,6 +196,85 @@ class Classifications:
         ]
         columns = ["model", "text", "position", "token", "activation"]
         return Explored(read.reset_index(drop=True).assign(**scores), pd.DataFrame(tokens, columns=columns), html)
+
+    def changes(self, layer: int, neuron: int, merges: str | Sequence[str]) -> NeuronChanged:
+        """Compare what the fine-tunes and merges of them changed in one neuron, the first model being their base.
+
+        Args:
+            layer: the layer, from 0.
+            neuron: the neuron, from 0.
+            merges: which of the models are merges of the others.
+
+        Raises:
+            InputError: there is no such model, layer or neuron.
+        """
+        from nmerge_core.inheritance.measure import neuron_changes
+
+        made = [self._known(merge) for merge in ([merges] if isinstance(merges, str) else merges)]
+        tuned = self._tuned(*made)
+        of = {label: each.meta["model"] for label, each in zip(self.labels, self.opened, strict=True)}
+        found = neuron_changes(of[self.labels[0]], [of[x] for x in tuned], [of[x] for x in made], layer, neuron)
+        return NeuronChanged(found.table(tuned, made), found.between(tuned))
+
+    def became(self, merge: str) -> pd.DataFrame:
+        """Return in which category of a merge the neurons of each category of each fine-tune ended up.
+
+        Columns model, before, after, neurons, share (of those of `before`).
+
+        Raises:
+            InputError: there is no such model, or no fine-tune beside it.
+        """
+        from nmerge_core.inheritance.tables import became
+
+        neurons, tuned = dict([*self.neurons().groupby("model", sort=False)]), self._tuned(self._known(merge))
+        if not tuned:
+            raise InputError(f"expected a fine-tune beside the base and {merge}, found {', '.join(self.labels)}")
+        frames = [became(neurons[each], neurons[merge], self.categories).assign(model=each) for each in tuned]
+        return pd.concat(frames, ignore_index=True)[["model", "before", "after", "neurons", "share"]]
+
+    def became_figure(self, merge: str, *, dark: bool = False) -> go.Figure:
+        """Draw the same, a panel per model: its categories downwards, those in the merge to the right."""
+        from nmerge_core.figures.inheritance import became
+
+        return became(self.became(merge), dark=dark)
+
+    def kept(self, inherited: Inherited, *, by_layer: bool = False) -> pd.DataFrame:
+        """Return what a merge kept of each fine-tune in the neurons of each category of the first model, the base.
+
+        Columns category, perhaps layer, model, neurons, kept (of the change in these neurons taken together).
+        """
+        from nmerge_core.inheritance.tables import kept_by, with_categories
+
+        base = self.neurons().query("model == @self.labels[0]")
+        frame = with_categories(inherited.neurons, base, self.categories)
+        return kept_by(frame, ["category", "layer"] if by_layer else ["category"])
+
+    def kept_figure(self, inherited: Inherited, *, dark: bool = False) -> go.Figure:
+        """Draw the same, a bar per fine-tune."""
+        from nmerge_core.figures.inheritance import kept
+
+        return kept(self.kept(inherited), model_colours(list(inherited.names.values()), dark=dark), dark=dark)
+
+    def kept_depth_figure(self, inherited: Inherited, *, dark: bool = False) -> go.Figure:
+        """Draw the same over the layers, a panel per category."""
+        from nmerge_core.figures.inheritance import kept_over_depth
+
+        colours = model_colours(list(inherited.names.values()), dark=dark)
+        return kept_over_depth(self.kept(inherited, by_layer=True), colours, dark=dark)
+
+    def _tuned(self, *merges: str) -> list[str]:
+        """Return the fine-tunes: all but the first model, the base, and merges, these and those by NMerge."""
+        return [label for label in self.labels[1:] if label not in {*merges, *self._merged}]
+
+    @property
+    def _merged(self) -> frozenset[str]:
+        return merged_of(self.labels, [each.meta["model"] for each in self.opened])
+
+    def _known(self, model: str) -> str:
+        """Return the name of a model; raises InputError where none has it."""
+        if model not in self.labels:
+            raise InputError(f"model {model!r}: expected one of {', '.join(self.labels)}")
+        return model
 
     @property
     def _colours(self) -> dict[str, str]:

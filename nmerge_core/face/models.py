@@ -1,16 +1,9 @@
 """Models as they are: what their headers say, how they score, and what they answer."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from nmerge_core.checkpoints import inspect_family
 from nmerge_core.face.calls import Models, Reference, References, do, named, named_once
 from nmerge_core.face.losses import Losses
-from nmerge_core.face.results import (
-    REPORT,
-    Inspection,
-    Scores,
-)
+from nmerge_core.face.results import Inspection, Scores, merged_of
 from nmerge_core.runs import operations
 from nmerge_core.settings import (
     ALLOW_TASK_CODE,
@@ -75,7 +68,7 @@ def evaluate(
         )
         for model in references
     ]
-    return Scores(tuple(run.results for run in runs), tuple(names), _merged(names, references))
+    return Scores(tuple(run.results for run in runs), tuple(names), merged_of(names, references))
 
 
 def loss(
@@ -107,12 +100,7 @@ def loss(
     names, references = named(models)
     asked = {"corpus": corpus, "max_length": max_length, "device": device, "run_dtype": run_dtype}
     runs = [do("loss", progress, models=[model], **asked) for model in references]
-    return Losses(tuple(run.results for run in runs), tuple(names), _merged(names, references))
-
-
-def _merged(names: Sequence[str], references: Sequence[str]) -> frozenset[str]:
-    """Return the names of those that NMerge has merged."""
-    return frozenset(n for n, model in zip(names, references, strict=True) if (Path(model) / REPORT).is_file())
+    return Losses(tuple(run.results for run in runs), tuple(names), merged_of(names, references))
 
 
 def generate(models: Models, prompt: str, *, max_new_tokens: int = 64) -> dict[str, str]:

@@ -17,7 +17,7 @@ from nmerge_core.checkpoints import FamilyReport
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.figures.merge import history as history_figure
-from nmerge_core.kept_files import read_csv, read_object
+from nmerge_core.kept_files import read_csv, read_object, read_parquet
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -103,6 +103,27 @@ class Cosines(OfModels):
         from nmerge_core.figures.similarity import mean_cosine
 
         return mean_cosine(self.table, model_colours(list(self.table["model"].unique()), dark=dark), dark=dark)
+
+
+@dataclass(frozen=True)
+class Inherited(OfModels):
+    """What each neuron of a merge kept of what its fine-tunes changed: τ_t theirs, Δ the merge's own.
+
+    `kept` is ⟨Δ, τ_t⟩ / ‖τ_t‖²: 1 where all of it is in the merge, 0 where nothing is, negative where that goes against
+    it.
+    """
+
+    @cached_property
+    def neurons(self) -> pd.DataFrame:
+        """Columns layer, neuron, model, change (‖τ_t‖), kept, cosine (of Δ and τ_t)."""
+        frame = read_parquet(self.path / "inherited.parquet", ("layer", "neuron", "model", "change", "kept", "cosine"))
+        return frame.assign(model=frame["model"].map(self.names))
+
+    def layers(self) -> pd.DataFrame:
+        """Return layer, model, neurons, kept: of all neurons of each layer taken together."""
+        from nmerge_core.inheritance.tables import kept_by
+
+        return kept_by(self.neurons, ["layer"])
 
 
 @dataclass(frozen=True)
@@ -281,6 +302,11 @@ class Sweep(Result):
     def best(self) -> Path:
         """The resolved recipe of the best trial."""
         return self.path / "best.yaml"
+
+
+def merged_of(names: Sequence[str], references: Sequence[str]) -> frozenset[str]:
+    """Return the names of those that NMerge has merged."""
+    return frozenset(n for n, model in zip(names, references, strict=True) if (Path(model) / REPORT).is_file())
 
 
 def model_colours(labels: Sequence[str], merged: Collection[str] = (), *, dark: bool = False) -> dict[str, str]:

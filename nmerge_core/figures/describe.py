@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-KINDS = {"bar": "Bar chart", "scatter": "Line chart"}
+KINDS = {"bar": "Bar chart", "scatter": "Line chart", "heatmap": "Heat map"}
 LISTED = 12  # panels or series that are named
 
 

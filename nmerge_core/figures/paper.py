@@ -39,8 +39,8 @@ def _changed(value: Any, scale: float, key: str = "", within: str = "") -> Any:
         return {name: _changed(part, scale, name, key) for name, part in value.items()}
     if isinstance(value, list):
         return [_changed(part, scale, key, within) for part in value]
-    if key.endswith("color") and value == style.base_colour(dark=True):
-        return style.base_colour()
+    if key.endswith(("color", "colorscale")):
+        return next((each() for each in (style.base_colour, style.background) if each(dark=True) == value), value)
     if key == "size" and within.endswith("font"):
         return round(value * scale, 2)
     return value

@@ -101,6 +101,11 @@ KINDS: Mapping[str, Kind] = {
             (settings.BASE, settings.FINE_TUNES),
         ),
         Kind(
+            "inherited",
+            "what each neuron of a merge kept of what its fine-tunes changed",
+            (settings.MODEL.with_(name="merge", help="A merge of the fine-tunes."), settings.BASE, settings.FINE_TUNES),
+        ),
+        Kind(
             "knockout",
             "scores with a category's neurons silenced, against random neurons",
             (

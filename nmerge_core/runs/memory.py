@@ -15,7 +15,10 @@ from nmerge_core.runs.workers import count
 from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 # At most, of kinds of run that read models block by block, or run them layer by layer.
-_AT_MOST = {"coefficients": 4 << 30, "cosine": 1 << 30, "extract": 1 << 30, "linearity": 4 << 30, "statistics": 4 << 30}
+_AT_MOST = {
+    **dict.fromkeys(("cosine", "extract", "inherited"), 1 << 30),
+    **dict.fromkeys(("coefficients", "linearity", "statistics"), 4 << 30),
+}
 _UNKNOWN = 1 << 60  # of a search, and of mergekit's merges
 _RUNNING = 1.5  # times its weights, that a model takes
 _TOKENS, _TOKENS_ON_CPU = 16384, 2048  # of texts that it runs on at once, each with a number per token that it knows

@@ -36,6 +36,13 @@ def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
     found.moved.to_csv(results / "moved.csv", index=False)
 
 
+def inherited(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write inherited.parquet: what each neuron of a merge kept of each fine-tune's change."""
+    from nmerge_core.inheritance.measure import inherited
+
+    inherited(**parameters, progress=progress).to_parquet(results / "inherited.parquet", index=False)
+
+
 def knockout(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write knockout.csv."""
     from nmerge_core.ablation import knockout
@@ -142,7 +149,9 @@ def tell_lost() -> None:
     _LIVE.lost = "the worker process was lost (killed, or out of memory)"
 
 
-_RUNS = (classify, cosine, knockout, linearity, coefficients, statistics, merge, extract, evaluate, loss, sweep)
+_RUNS = (
+    classify, cosine, inherited, knockout, linearity, coefficients, statistics, merge, extract, evaluate, loss, sweep
+)  # fmt: skip
 OPERATIONS: dict[str, Operation] = {operation.__name__: _with_room(operation) for operation in _RUNS}
 
 
@@ -154,6 +163,16 @@ def token_activations(
 
     found = token_activations(_MODELS.get(model), texts, layer, neuron, max_length)
     return [{"tokens": list(text.tokens), "values": [float(value) for value in text.values]} for text in found]
+
+
+def neuron_changes(
+    base: str, models: Sequence[str], merges: Sequence[str], layer: int, neuron: int
+) -> dict[str, list[Any]]:
+    """Return what fine-tunes and merges changed in one neuron: `inheritance.tables.NeuronChanges` as lists."""
+    from nmerge_core.inheritance.measure import neuron_changes
+
+    found = neuron_changes(base, models, merges, layer, neuron)
+    return {"sizes": found.sizes.tolist(), "cosines": found.cosines.tolist(), "kept": found.kept.tolist()}
 
 
 def generate(model: str, prompt: str, max_new_tokens: int = 64) -> str:
@@ -273,6 +292,7 @@ def _said(
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "token_activations": token_activations,
+    "neuron_changes": neuron_changes,
     "generate": generate,
     "speak": speak,
     "live": live,

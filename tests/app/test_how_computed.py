@@ -84,6 +84,21 @@ def merge(root: Path) -> Run:
     return run
 
 
+def merge_beside(root: Path) -> None:
+    """Merge and classify the merge, for a page that shows it beside the family, and measure what it kept."""
+    known, corpus = models(root), str(root / "corpus")
+    make_family(root)
+    tuned = {"base": known["base"], "models": [known["math"]]}
+    recipe = {"merge_method": "task_arithmetic", "base_model": known["base"], "parameters": {"weight": 0.5}}
+    run = done(root, "merge", {"recipe": recipe | {"models": [{"model": known["math"]}]}}, "Half of math")
+    merged = str(run.results / "merged")
+    done(root, "classify", {"model": merged, "corpus": corpus})
+    done(root, "inherited", {"merge": merged, **tuned})
+
+
+BESIDE = {"merges": "Half of math"}
+
+
 @dataclass(frozen=True)
 class Page:
     """A page in one state: what was done before, what its address says, what is chosen and typed, and its tables.
@@ -103,8 +118,8 @@ LIVE = {"merge_live": "true", "merge_view": "Compare"}  # a prompt, and nothing 
 
 PAGES = [
     Page("1_Models"),
-    Page("2_Neurons", query={"neurons_k": "3", "neurons_layers": "1", "neurons_model": "math"}),
-    Page("3_Explorer", query={"model": "math", "layer": "1", "neuron": "7"}, typed="explorer_text"),
+    Page("2_Neurons", merge_beside, {"neurons_k": "3", "neurons_layers": "1", "neurons_model": "math"} | BESIDE),
+    Page("3_Explorer", merge_beside, {"model": "math", "layer": "1", "neuron": "7"} | BESIDE, typed="explorer_text"),
     Page("4_Similarity", cosine, tables=("cosine.csv", "moved.csv")),
     Page(
         "5_Knockout",

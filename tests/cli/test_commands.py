@@ -90,6 +90,14 @@ def test_cosine(family, tmp_path, capsys):
     assert "gate" in capsys.readouterr().out
 
 
+def test_inherited(family, tmp_path, capsys):
+    out, mine = tmp_path / "inherited.csv", tmp_path / "mine.yaml"
+    mine.write_text(f"base: {family.base}\nmodels: {{sums: {family.math}}}\n")
+    assert main(["inherited", family.code, str(mine), "--out", str(out)]) == 0
+    assert len(pd.read_csv(out)) == 2 * 48 and set(pd.read_csv(out)["model"]) == {"sums"}
+    assert capsys.readouterr().out.splitlines()[0].split() == ["layer", "model", "neurons", "kept"]
+
+
 def test_knockout(family, classified, tmp_path, capsys):
     out = tmp_path / "knockout.csv"
     category = pd.read_parquet(classified[0] / "neurons.parquet")["category"].mode()[0]

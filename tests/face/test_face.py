@@ -150,6 +150,36 @@ def test_one_neuron_up_close(found, family):
         found.explore(1, 7, model="maths")
 
 
+def test_what_became_of_the_neurons_in_a_merge(family, cache, merged):
+    models = {"base": family.base, "math": family.math, "code": family.code, "ours": merged}
+    found = nm.classify(models, family.corpus, top_k=3, progress=False)
+    table = found.became("ours")
+    assert list(table) == ["model", "before", "after", "neurons", "share"]
+    assert table.groupby("model", sort=False)["neurons"].sum().to_dict() == {"math": 96, "code": 96}
+    neurons = found.neurons().pivot(index=["layer", "neuron"], columns="model", values="category")
+    both = ((neurons["code"] == "code") & (neurons["ours"] == "math")).sum()
+    assert table.query("model == 'code' and before == 'code' and after == 'math'")["neurons"].item() == both
+    inherited = nm.inherited(merged, family.base, {"math": family.math, "code": family.code}, progress=False)
+    assert len(inherited.neurons) == 2 * 96 and set(inherited.layers()["model"]) == {"math", "code"}
+    kept = found.kept(inherited)
+    # code is math and another r as long, at right angles: half of each is all of math and half of r, 3 / 4 of code
+    assert kept.query("model == 'math'")["kept"].tolist() == pytest.approx([1.0] * (len(kept) // 2), abs=0.1)
+    assert kept.query("model == 'code'")["kept"].tolist() == pytest.approx([0.75] * (len(kept) // 2), abs=0.05)
+    assert kept.groupby("model")["neurons"].sum().eq(96).all()
+    assert len(found.kept(inherited, by_layer=True)) == 2 * len(kept)
+    assert len(found.became_figure("ours").data) == 2 == len(found.kept_figure(inherited).data)
+    assert found.kept_depth_figure(inherited).data
+    changed = found.changes(1, 7, "ours")
+    assert list(changed.kept["model"]) == ["math", "code"] and list(changed.between) == ["model", "math", "code"]
+    own = inherited.neurons.query("layer == 1 and neuron == 7")["kept"]
+    assert list(changed.kept["kept"]) == pytest.approx(list(own), rel=1e-5)
+    with pytest.raises(InputError, match="expected a fine-tune beside the base and ours, found base, ours"):
+        nm.compare({"base": found.paths[0], "ours": found.paths[3]}).became("ours")
+    for ask in (found.became, lambda merge: found.changes(0, 0, merge)):
+        with pytest.raises(InputError, match="model 'theirs': expected one of base, math, code, ours"):
+            ask("theirs")
+
+
 def test_models_are_called_as_a_mapping_says(family, cache, found):
     models = {"base": family.base, "reckoner": Path(family.math)}
     called = nm.classify(models, family.corpus, top_k=3, progress=False)
