@@ -12,6 +12,7 @@ from pages.shared.charts import csv_button, dark, show
 from pages.shared.choice import choose_model, number_columns
 from pages.shared.classified import classified, classify_missing
 from pages.shared.family import member_colours
+from pages.shared.inherited import FORMULA as OF_MERGES
 from pages.shared.inherited import draw_categories
 from pages.shared.neurons import colours_in_order, comparison, opened, undecided
 from pages.shared.page import begin, command, how_computed, link, tell_lack
@@ -122,7 +123,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     folders = {label: f"neurons/{label}" for label in models}
     voting = ["--top-k", k, "--margin", min(m, k), "--out", "compare.csv"]
     how_computed(
-        FORMULA,
+        FORMULA + (OF_MERGES if merged_steps else ""),
         "\n".join(
             [
                 *(command("classify", models[x], "--corpus", family.corpus, "--out", folders[x]) for x in models),

@@ -19,7 +19,9 @@ from nmerge_core.runs.folder import Run
 from pages.shared.address import forget_outside, forget_unknown
 from pages.shared.choice import choose_model, decimals, text_columns
 from pages.shared.classified import classified, classify_missing
+from pages.shared.inherited import FORMULA as OF_MERGES
 from pages.shared.neuron_changes import draw_neuron
+from pages.shared.neuron_lists import draw_keep
 from pages.shared.neurons import colours_in_order, exemplars, layer_categories, opened
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.readings import ask_all, draw_texts
@@ -187,7 +189,10 @@ def explore(
     models = {label: see(opened(run), label, layer, neuron) for label, run in done.items()}
     chosen, shown = models[model], [models[label] for label in beside]
     colours = colours_in_order(family, opened(done[model]))
-    st.markdown(reading(chosen, [*models.values()], layer, neuron))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(reading(chosen, [*models.values()], layer, neuron), width="stretch")
+        only = st.session_state["explorer_only"]
+        draw_keep(layer, neuron, candidates, "" if only == ALL else only)
     texts = exemplars(str(done[model].results)).set_index("id", drop=False).loc[chosen.ids[:count]]
     asked = {label: done[label] for label in beside}
     ask = partial(ask_all, asked, layer, neuron)
@@ -201,13 +206,14 @@ def explore(
         if len(done) > BESIDE:
             draw_models([*models.values()])
     with st.container():
-        kept = draw_neuron(family, done, layer, neuron)
+        merged_commands, merged_steps = draw_neuron(family, done, layer, neuron)
     own = draw_own(ask, chosen.category, shown, colours)
     draw_table(neurons_of(layer, model, done).iloc[candidates], layer, model, list(done))
+    reference, folder = done[model].parameters["model"], f"neurons/{model}"
     settings = "".join([f", model={literal(model)}", f", count={count}", ", whole=True" if whole else ""])
     how_computed(
-        FORMULA,
-        command("classify", done[model].parameters["model"], "--corpus", family.corpus, "--out", f"neurons/{model}"),
+        FORMULA + (OF_MERGES if merged_steps else ""),
+        "\n".join([command("classify", reference, "--corpus", family.corpus, "--out", folder), *merged_commands]),
         [
             Step(
                 f"models = {literal({label: run.parameters['model'] for label, run in asked.items()})}\n"
@@ -222,7 +228,7 @@ def explore(
                 if own.strip()
                 else []
             ),
-            *kept,
+            *merged_steps,
             Step(
                 f'found.neurons().query("layer == {layer}").pivot(index="neuron", columns="model", values="category")',
                 f"## All neurons of layer {layer}",

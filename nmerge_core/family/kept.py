@@ -3,14 +3,20 @@
 import os
 import re
 import secrets
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from nmerge_core.cache import DEMO
 from nmerge_core.candidates import log_folder, move_log
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short
 from nmerge_core.family.family import Family, Member
+from nmerge_core.family.read import load_family
 from nmerge_core.kept_files import remove
+
+MOST_NEURONS = 5_000  # in all lists of a family: its file is read at every click, and recipes hold lists as they are
+LONGEST_NAME = 60  # characters of a list's
 
 
 def families(root: Path) -> dict[str, Path]:
@@ -36,10 +42,18 @@ def save_family(family: Family, folder: Path) -> Path:
             f"The family's name is “{family.name}”; expected 1 to 40 letters, digits, “-” or “_”, other than “{DEMO}”. "
             "Give it such a name."
         )
+    return _write(family, folder)
+
+
+def _file(family: Family, folder: Path) -> Path:
+    return folder / f"{family.name}.yaml"
+
+
+def _write(family: Family, folder: Path) -> Path:
     family = family.in_full()
     family.check(f"family {family.name}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = folder / f"{family.name}.yaml"
+    file = _file(family, folder)
     part = folder / f".{file.name}.{secrets.token_hex(4)}"
     try:
         part.write_text(family.to_yaml(), encoding="utf-8")
@@ -72,8 +86,42 @@ def delete_family(name: str, root: Path) -> None:
 
 
 def demo_family(root: Path) -> Family:
-    """Return the family that comes with the program; its parts are `missing` until its files are in the cache."""
+    """Return the family that comes with the program; its parts are `missing` until its files are in the cache.
+
+    Of a user's own it has the lists of neurons that `keep_neurons` has kept.
+    """
     demo = root / DEMO
     tuned = ("math", "code", "translation")
     models = tuple(Member(str(demo / name), name, name) for name in tuned)
-    return Family(DEMO, str(demo / "base"), models, str(demo / "corpus"), tasks=(*tuned, "general"))
+    family = Family(DEMO, str(demo / "base"), models, str(demo / "corpus"), tasks=(*tuned, "general"))
+    with suppress(InputError):  # there is none, or it is damaged, and the next list makes it anew
+        return replace(family, neurons=load_family(_file(family, root / "families")).neurons)
+    return family
+
+
+def keep_neurons(family: str, name: str, neurons: Iterable[tuple[int, int]], root: Path) -> None:
+    """Keep a list of (layer, neuron) with a family of a cache, in the place of one of its name; an empty one goes.
+
+    Raises:
+        InputError: the list cannot be called so, the family's lists would hold too many neurons, or there is no such
+            family, or its file has a mistake.
+    """
+    known = families(root)
+    if family != DEMO and family not in known:
+        raise InputError(f"There is no family “{family}” any more.")
+    kept = demo_family(root) if family == DEMO else load_family(known[family])
+    taken = {"attention", "mlp", *kept.categories, *(model.label for model in kept.models)}
+    pairs = {(int(layer), int(neuron)) for layer, neuron in neurons}  # a page has them as numbers of numpy
+    if pairs and (not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name in taken):
+        raise InputError(
+            f"A list of neurons cannot be called “{short(name)}”; expected 1 to {LONGEST_NAME} characters, other than "
+            f"{', '.join(sorted(taken))}, which recipes call groups of neurons already."
+        )
+    lists = {**kept.neurons, name: tuple(sorted(pairs))}
+    number, before = (sum(map(len, each.values())) for each in (lists, kept.neurons))
+    if number > max(MOST_NEURONS, before):
+        raise InputError(
+            f"A family keeps at most {MOST_NEURONS:,} neurons in its lists, and these would be {number:,}. Take some "
+            "out, or name a CSV file of neurons in the recipe."
+        )
+    _write(replace(kept, neurons={each: own for each, own in lists.items() if own}), root / "families")

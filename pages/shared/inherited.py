@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -22,6 +23,13 @@ from pages.shared.page import command
 from pages.shared.runs import run_button, run_panel
 from pages.shared.text import shortened, verbatim
 
+FORMULA = r"""
+Of a merge: with $\theta_0$ a neuron's weights in the base (its rows of gate and up, their biases, its column of down),
+$\tau_t = \theta_t - \theta_0$ what fine-tune $t$ changed in it and $\Delta$ what the merge did, the merge kept
+$\langle \Delta, \tau_t \rangle / \lVert \tau_t \rVert^2$ of it, the part of $\Delta$ that points along $\tau_t$; of
+several neurons $\sum_j \langle \Delta_j, \tau_{t,j} \rangle / \sum_j \lVert \tau_{t,j} \rVert^2$. The measure is ours;
+the papers have none.
+"""
 NAMED = 4  # fine-tunes that a sentence names; figures and tables have all
 MEANING = (
     "What a model changed in a neuron is how its weights differ from the base's. *Kept* is the part of a fine-tune's "
@@ -82,7 +90,7 @@ def draw_categories(
     frame = _became({label: folders[label] for label in models}, folders[merge], k, margin, order)
     st.markdown(_kept_category(frame, merge))
     show(figures.became(frame, dark=dark()), "neurons_became", frame)
-    asked = {
+    asked: dict[str, Any] = {
         "merge": done[merge].parameters["model"],
         "base": done["base"].parameters["model"],
         "models": [done[label].parameters["model"] for label in models],
@@ -105,8 +113,12 @@ def draw_categories(
         Step(f"inherited = {called}\nfound.kept_figure(inherited).show()", "## What did it keep of whom?"),
         Step("found.kept_depth_figure(inherited).show()"),
     ]
-    line = command("inherited", asked["merge"], asked["base"], *asked["models"], "--out", "inherited.csv")
-    return [line], steps
+    return [measured_by(**asked)], steps
+
+
+def measured_by(merge: str, base: str, models: Sequence[str]) -> str:
+    """The command that measures what a merge kept in every neuron."""
+    return command("inherited", merge, base, *models, "--out", "inherited.csv")
 
 
 def _kept_category(frame: pd.DataFrame, merge: str) -> str:

@@ -15,7 +15,7 @@ from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.beside import telling
 from pages.shared.choice import number_columns
-from pages.shared.inherited import MEANING, few, parted
+from pages.shared.inherited import MEANING, few, measured_by, parted
 from pages.shared.text import shortened, verbatim
 
 SECONDS = 60.0  # for the worker to read one neuron of every model
@@ -32,28 +32,33 @@ def _asked(
     return found
 
 
-def draw_neuron(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> list[Step]:
-    """What each merge kept of what each fine-tune changed in one neuron; return the Python that gives the same."""
+def draw_neuron(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> tuple[list[str], list[Step]]:
+    """What each merge kept of what each fine-tune changed in one neuron.
+
+    Returns:
+        The commands and the Python that give the same; none without a merge.
+    """
     models, merges = parted(family, done)
     if not models or not merges:
-        return []
+        return [], []
     st.subheader("What was kept of it", anchor=False)
     if "base" not in done:
         st.caption("What a model changed is told as soon as the base is classified too.")
-        return []
+        return [], []
     runs = {label: done[label] for label in ("base", *models, *merges)}
     named = {label: run.parameters["model"] for label, run in runs.items()}
     content = [run.inputs[run.parameters["model"]] for run in runs.values()]
     with telling(set()):
-        references = [[named[label] for label in labels] for labels in (models, merges)]
-        found = _asked(named["base"], *references, content, layer, neuron)
+        tuned, merged = ([named[label] for label in labels] for labels in (models, merges))
+        found = _asked(named["base"], tuned, merged, content, layer, neuron)
         changes = NeuronChanges(**{name: np.array(value, float) for name, value in found.items()})
         table = changes.table(models, merges)
         for merge, rows in table.groupby("merge", sort=False):
             st.markdown(_told(str(merge), rows))
         st.caption(MEANING)
         _draw_tables(table, changes.between(models))
-    return [
+    commands = [measured_by(named[merge], named["base"], [named[each] for each in models]) for merge in merges]
+    return commands, [
         Step(
             f"compared = nm.classify({literal(named)}, corpus={literal(family.corpus)})\n"
             f"changed = compared.changes({layer}, {neuron}, merges={literal(merges)})",

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
+from nmerge_core.family import Family
 from nmerge_core.input_parameters import Input, NeuronLists, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
 from pages.shared.curve import Varying, curves, draw_editor, draw_told, keep_curves
 from pages.shared.model_table import MANY, model_table
-from pages.shared.recipe_controls import joined, text_key
+from pages.shared.neuron_groups import Lists, draw_lists
+from pages.shared.recipe_controls import joined, of_model, text_key
 from pages.shared.settings import KEPT
 from pages.shared.text import shortened, verbatim
 
@@ -32,8 +34,7 @@ class Drawn:
     models: Sequence[str]
     categories: Sequence[str]
     known: Mapping[str, Any]
-    family: str
-    base: str
+    family: Family
 
 
 def controls(drawn: Drawn, methods: Mapping[str, Method]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -47,7 +48,7 @@ def controls(drawn: Drawn, methods: Mapping[str, Method]) -> tuple[dict[str, Any
     own, lent = _sorted(drawn.method, methods)
     _draw(drawn, own, shared, each)
     if varying := _varying(drawn, own, shared, each):
-        draw_editor(varying, drawn.base)
+        draw_editor(varying, drawn.family.base)
     keep_curves()
     if lent:
         with st.expander("More parameters", icon=":material/tune:"):
@@ -89,23 +90,43 @@ def _draw(drawn: Drawn, parameters: Sequence[Parameter], shared: dict[str, Any],
     for start in range(0, len(single), COLUMNS):
         for column, parameter in zip(st.columns(COLUMNS), single[start : start + COLUMNS], strict=False):
             with column.container(key=f"merge_{parameter.name}"):
-                value = _control(drawn, parameter, parameter.title, f"{drawn.method.name}_{parameter.name}")
+                value = _control(drawn, parameter, parameter.title, f"merge_{drawn.method.name}_{parameter.name}")
             if value is not None:
                 shared[parameter.name] = value
     if len(drawn.models) >= MANY and (tabled := [p for p in rows if p.per_model]):
-        taken = model_table(drawn.method.name, tabled, drawn.models, drawn.known, drawn.family)
+        taken = model_table(drawn.method.name, tabled, drawn.models, drawn.known, drawn.family.name)
         for own, typed in zip(each, taken, strict=True):
             own.update(typed)
         rows = [p for p in rows if p not in tabled]
     for parameter in rows:
-        if parameter.per_model:
-            for own, value in zip(each, _row(drawn, parameter, drawn.models, ""), strict=True):
-                if value is not None:
-                    own[parameter.name] = value
-        else:
-            values = _row(drawn, parameter, drawn.categories, "neurons")
-            alike = all(value == values[0] for value in values)
-            shared[parameter.name] = values[0] if alike else dict(zip(drawn.categories, values, strict=True))
+        if isinstance(parameter, MethodPart):
+            shared |= _groups(drawn, parameter)
+            continue
+        for own, value in zip(each, _row(drawn, parameter, drawn.models, ""), strict=True):
+            if value is not None:
+                own[parameter.name] = value
+
+
+def _groups(drawn: Drawn, part: MethodPart) -> dict[str, Any]:
+    """Draw what is done with the neurons of each category, and of each list where the method takes lists of them."""
+    choices = dict(zip(drawn.categories, _row(drawn, part, drawn.categories, "neurons"), strict=True))
+    taken: dict[str, Any] = {}
+    for parameter in drawn.method.parameters:
+        if isinstance(parameter, NeuronLists):
+            lists, of_lists = _lists(drawn, part, parameter)
+            taken, choices = {parameter.name: lists} if lists else {}, choices | of_lists
+    first, *others = choices.values() or [part.default]
+    return taken | {part.name: choices if any(other != first for other in others) else first}
+
+
+def _lists(drawn: Drawn, part: MethodPart, parameter: NeuronLists) -> tuple[Lists, dict[str, Any]]:
+    """Draw the lists of neurons that are groups beside the categories, each with the choice that a category has."""
+    words = tuple(word for word in part.words if word not in part.of_model)  # a list is no model's own
+
+    def choose(label: str, key: str) -> Any:
+        return _part(drawn, part.with_(words=words), label, key, drawn.categories, labelled=True)
+
+    return draw_lists(drawn.family, f"merge_{drawn.method.name}_{parameter.name}", parameter.help, choose)
 
 
 def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) -> list[Any]:
@@ -121,17 +142,22 @@ def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) ->
                 default=told[index] if told else parameter.default,
             )
             with column:
-                key = f"{drawn.method.name}_{parameter.name}_{name}"
-                values.append(_control(drawn, mine, verbatim(f"{shortened(name)} {noun}".strip()), key, told=True))
+                key = f"merge_{drawn.method.name}_{parameter.name}_{name}"
+                title, others = verbatim(f"{shortened(name)} {noun}".strip()), [each for each in names if each != name]
+                values.append(_control(drawn, mine, title, key, told=True, others=others))
     return values
 
 
-def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: bool = False) -> Any:
-    """Draw one control and return its value; None where it is left unset. `told` has the family's value already."""
+def _control(
+    drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: bool = False, others: Sequence[str] = ()
+) -> Any:
+    """Draw one control and return its value; None where it is left unset.
+
+    One that is `told` has the family's value already; `others` are the further categories of a choice for one.
+    """
     default = parameter.default if told else drawn.known.get(parameter.name, parameter.default)
-    key = f"merge_{key}"
     if isinstance(parameter, MethodPart):
-        return _part(drawn, parameter, label, key)
+        return _part(drawn, parameter, label, key, others)
     if isinstance(parameter, Number) and parameter.varies and key in curves():
         return draw_told(key, label)
     if isinstance(parameter, Number):
@@ -150,23 +176,35 @@ def _control(drawn: Drawn, parameter: Parameter, label: str, key: str, *, told: 
         return words[chosen] if chosen is not None else None
     several = isinstance(parameter, Names | Several)
     default = joined(default) if several else default
-    key = text_key(key, drawn.family, default)
+    key = text_key(key, drawn.family.name, default)
     text = st.text_input(label, default or "", key=key, help=parameter.help, placeholder=UNSET, **KEPT).strip()
     if several:
         return [name.strip() for name in text.split(",") if name.strip()] or None
     return text or None
 
 
-def _choice(choices: Sequence[str], label: str, key: str, default: str | None, help: str) -> str | None:
+def _choice(
+    choices: Sequence[str], label: str, key: str, default: str | None, help: str, *, labelled: bool = False
+) -> str | None:
     index = choices.index(default) if default is not None else None
     words = [choice.replace("_", " ") for choice in choices]
-    chosen = st.selectbox(label, words, index, key=key, help=help, placeholder=UNSET, **KEPT)
+    seen: Literal["visible", "collapsed"] = "collapsed" if labelled else "visible"
+    chosen = st.selectbox(label, words, index, key=key, help=help, placeholder=UNSET, label_visibility=seen, **KEPT)
     return choices[words.index(chosen)] if chosen is not None else None
 
 
-def _part(drawn: Drawn, parameter: MethodPart, label: str, key: str) -> Any:
-    """Draw the choice of a method for a part, and its own parameters, which are those for all parts unless set."""
-    chosen = _choice(parameter.choices, label, key, parameter.default, parameter.help)
+def _part(
+    drawn: Drawn, parameter: MethodPart, label: str, key: str, others: Sequence[str], *, labelled: bool = False
+) -> Any:
+    """Draw the choice of a method for a part, and its own parameters, which are those for all parts unless set.
+
+    Neurons can be those of the models of `others`, told by their categories; one that is `labelled` has its label.
+    """
+    of_others = {of_model(word, each): {"method": word, "of": each} for word in parameter.of_model for each in others}
+    choices = (*parameter.words, *of_others, *parameter.choices[len(parameter.words) :])
+    chosen = _choice(choices, label, key, parameter.default, parameter.help, labelled=labelled)
+    if chosen in of_others:
+        return of_others[chosen]
     method = parameter.method(chosen) if chosen is not None else None
     shown = [p for p in method.parameters if not isinstance(p, Solved | Text)] if method else []
     if not shown:

@@ -13,6 +13,7 @@ from nmerge_core.number_format import AUTO
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved
 from pages.shared.curve import CURVES
 from pages.shared.family import full
+from pages.shared.neuron_groups import key_of
 
 State = dict[str, Any]
 
@@ -25,6 +26,11 @@ def text_key(key: str, family: str, default: object) -> str:
 def joined(names: Sequence[str] | None) -> str:
     """Names as a box for several has them."""
     return ", ".join(names or ())
+
+
+def of_model(word: str, category: str) -> str:
+    """What a choice that says of which model is called: own of math."""
+    return f"{word} of {category}"
 
 
 def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> State:
@@ -58,21 +64,30 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
         "merge_tokenizer": tokenizer and own_names.get(full(tokenizer), tokenizer),
         "merge_seed": recipe.seed,
     }
+    of_lists: dict[str, str] = {}  # the control of each list of neurons
+    for parameter in recipe.method.parameters:
+        if isinstance(parameter, NeuronLists):
+            lists = states[key_of(family.name)] = {**(recipe.parameters.get(parameter.name) or {})}
+            of_lists = {name: f"merge_{recipe.merge_method}_{parameter.name}_{name}" for name in lists}
     for parameter in recipe.method.parameters:
         key, shared = f"merge_{recipe.merge_method}_{parameter.name}", recipe.parameters.get(parameter.name)
-        if isinstance(parameter, Solved | NeuronLists):
+        if isinstance(parameter, Solved):
             if shared is not None:
-                why = ", which the method solves" if isinstance(parameter, Solved) else ""
-                raise InputError(f"The controls have no place for '{parameter.name}'{why}.")
+                raise InputError(f"The controls have no place for '{parameter.name}', which the method solves.")
+        elif isinstance(parameter, NeuronLists):
+            continue  # as above
         elif parameter.per_model:
             told = known.get(parameter.name) or [parameter.default] * len(members)
             for member, entry, default in zip(members, recipe.models, told, strict=True):
                 value = entry.parameters.get(parameter.name, shared)
                 _join(states, _state(parameter, f"{key}_{member.label}", value, family.name, default))
         elif isinstance(parameter, MethodPart) and parameter.per_category:
-            for category in (member.category or member.label for member in members):
-                value = dict(shared or {}).get(category) if parameter.is_by_category(shared) else shared
-                states |= _state(parameter, f"{key}_{category}", value, family.name, parameter.default)
+            categories = [member.category or member.label for member in members]
+            for group, own_key in ({each: f"{key}_{each}" for each in categories} | of_lists).items():
+                value = parameter.of_category(shared, group)
+                if (whose := parameter.whose(value)) and whose not in categories:
+                    raise InputError(f"The recipe has neurons of {whose}, which is no category of its models.")
+                states |= _state(parameter, own_key, value, family.name, parameter.default)
         else:
             default = known.get(parameter.name, parameter.default)
             _join(states, _state(parameter, key, shared, family.name, default))
@@ -129,6 +144,8 @@ def _state(parameter: Parameter, key: str, value: Any, family: str, default: Any
 
 def _part_state(parameter: MethodPart, key: str, value: Any, family: str) -> State:
     value = parameter.default if value is None else value
+    if (whose := parameter.whose(value)) is not None:
+        return {key: of_model(value["method"], whose).replace("_", " ")}
     chosen, own = (value["method"], parameter.own(value)) if isinstance(value, Mapping) else (value, {})
     states: State = {key: chosen and chosen.replace("_", " ")}
     method = parameter.method(chosen) if own else None

@@ -47,7 +47,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     )
     members = [labelled[label] for label in chosen]
     known = _known(family, members, method)
-    shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family.name, family.base), available)
+    shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family), available)
     for what, named in DATA.items():
         takes = [parameter.name for parameter in method.parameters if isinstance(parameter, named)]
         if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
