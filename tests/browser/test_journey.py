@@ -17,7 +17,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs.operations import generate
 from tests.browser.driver import App, choose, classify_family, fill, finish, keyed, press, settle, sound, traces, visit
 
-EXEMPLARS = 20  # of each category: the way is the same, and shorter to wait for
+EXEMPLARS = 12  # of each category: the way is the same, and shorter to wait for
 MODELS = ["base", "math", "code", "translation"]
 LIMIT = 10  # problems per task, the fewest that the pages take
 
@@ -160,22 +160,29 @@ def merge_with(page: Page, app: App, title: str, parameter: str, key: str, value
     return merged
 
 
+def heard_out(page: Page) -> None:
+    """Wait until the merge and the models beside it have said all."""
+    expect(keyed(page, "merge_answer_0").get_by_text("marks the words")).to_be_visible(timeout=60_000)
+    settle(page)
+
+
 def tune(page: Page, app: App, nth: int) -> Path:
     """A control moves, and the answer follows; the log leads back to the first; what is kept answers as it did."""
     prompt = "Question:"  # many words may come next
     visit(page, app, "Merge", merge_prompt=prompt, merge_method="neuromerging")
     answer, following = keyed(page, "merge_answer_0"), keyed(page, "merge_answer_0").get_by_text("Next token: ")
     expect(following).to_be_visible(timeout=60_000)
-    settle(page)
+    heard_out(page)
     said, first = answer.get_by_test_id("stText").inner_text(), following.inner_text()
     keyed(page, "merge_lambda_2").get_by_text("λ2 auto").click()
     settle(page)
     keyed(page, "merge_lambda_2").get_by_role("slider").press("End")  # and no button
     expect(following).not_to_have_text(first, timeout=60_000)
-    settle(page)
+    heard_out(page)
     sound(page)
     press(page, "merge_back_1")
     expect(following).to_have_text(first, timeout=60_000)
+    heard_out(page)
     assert answer.get_by_test_id("stText").inner_text() == said
     page.get_by_text("Compare", exact=True).click()
     expect(page.get_by_role("cell", name="λ2", exact=True)).to_be_visible(timeout=60_000)
@@ -184,6 +191,7 @@ def tune(page: Page, app: App, nth: int) -> Path:
     page.get_by_text("Answers", exact=True).click()
     press(page, "merge_run")
     merged = finish(page, app, "merge", nth)[-1] / "merged"
+    heard_out(page)
     assert answer.get_by_test_id("stText").inner_text().split() == generate(str(merged), prompt, 48).split()
     expect(page.get_by_text(str(merged)).first).to_be_visible(timeout=60_000)
     return merged
