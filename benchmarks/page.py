@@ -1,0 +1,72 @@
+"""How soon the Merge page shows the next tokens after a slider was moved, in a browser, on the demo family.
+
+    python -m benchmarks.page          # Chromium and the app on this machine, which they share with the worker
+
+Milliseconds from the key that moves the slider to the new text in the page, by the browser's own clock, and what of it
+the worker says that merging took; medians. The first move of each method, which reads the family, is left out.
+"""
+
+import argparse
+import re
+import statistics
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.browser.driver import ARGUMENTS, App, chromium, keyed, serve, settle, visit, write_demo
+
+SLIDERS = (("task_arithmetic", "lambda"), ("ties", "density"), ("dare_linear", "density"), ("neuromerging", "lambda_1"))
+WANTED = 300  # milliseconds
+WATCH = """() => {
+    const shown = () => [...document.querySelectorAll('.st-key-merge_answer_0 p')]
+        .map(each => each.textContent).find(text => text.startsWith('Next token: '));
+    addEventListener('keydown', () => {
+        Object.assign(window, {before: shown(), pressed: performance.now(), took: 0});
+    }, true);
+    new MutationObserver(() => {
+        const now = shown();
+        if (window.pressed && !window.took && now && now !== window.before)
+            window.took = performance.now() - window.pressed;
+    }).observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
+
+
+def moves(page: Page, app: App, method: str, parameter: str, repeats: int) -> list[float]:
+    """Move a slider again and again, each time when all has been drawn, and return the milliseconds."""
+    visit(page, app, "Merge", merge_method=method, merge_prompt="Question:")
+    page.get_by_text("Next token: ").first.wait_for(timeout=120_000)
+    slider = keyed(page, f"merge_{parameter}").get_by_role("slider").first
+    page.evaluate(WATCH)
+    found = []
+    for _ in range(repeats + 1):
+        settle(page)
+        page.wait_for_timeout(700)  # in which what comes late is drawn
+        slider.press("PageUp")
+        page.wait_for_function("() => window.took > 0", timeout=60_000)
+        found.append(float(page.evaluate("() => window.took")))
+    return found[1:]
+
+
+def main() -> None:
+    """Print a row for each slider."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=6)
+    repeats = parser.parse_args().repeats
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        work = Path(folder)
+        write_demo(work / "cache")
+        with serve(work / "cache", work / "app.log") as app:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=[*ARGUMENTS])
+            print(f"{'slider':28} {'ms':>6} {'worst':>6} {'wanted':>6}")
+            for method, parameter in SLIDERS:
+                page = browser.new_page(viewport={"width": 1440, "height": 1000})
+                found = moves(page, app, method, parameter, repeats)
+                page.close()
+                name = f"{method}, {re.sub('_', ' ', parameter)}"
+                print(f"{name:28} {statistics.median(found):6.0f} {max(found):6.0f} {WANTED:6}")
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
