@@ -26,6 +26,7 @@ FLOORS = (
         "folders",
         "kept_files",
         "paired",
+        "score_tables",
         "small_file",
         "yaml_file",
         "task_code",

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from nmerge_core.activations.hooks import knock_out
 from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.errors import InputError
-from nmerge_core.evaluation.scores import BATCH_SIZE, Evaluator
+from nmerge_core.evaluation.scores import Evaluator
 from nmerge_core.loading import load_model
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
+from nmerge_core.settings import EVALUATE_BATCH
 
 RANDOM = "random"
 COLUMNS = ["group", "proportion", "neurons", "seed", "metric", "value", "run_dtype"]
@@ -48,7 +49,7 @@ def knockout(
     repeats: int = 3,
     seed: int = 0,
     limit: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | str = EVALUATE_BATCH.default,
     device: str = "auto",
     run_dtype: str = AUTO,
     run_code: bool = False,
@@ -71,7 +72,7 @@ def knockout(
         repeats: seeds of the control: seed, seed + 1, ….
         seed: seed of the category's shuffle and of the first control.
         limit: score the first this many problems only.
-        batch_size: texts at a time.
+        batch_size: texts at a time, or "auto".
         device: as in `load_model`.
         run_dtype: as in `load_model`.
         run_code: allow a task that runs what the model writes.
@@ -111,7 +112,7 @@ def knockout(
             progress("knocking out neurons", index + min(0.99, done / max(total, 1)), measurements, "measurements")
 
         with knock_out(language_model.model, language_model.architecture, neurons):
-            return evaluator.scores(language_model, within)[["metric", "value", "run_dtype"]]
+            return evaluator.scored(language_model, within).table[["metric", "value", "run_dtype"]]
 
     intact = measure(0, {})
     tables = [

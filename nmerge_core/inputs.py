@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
 from os.path import exists, expanduser, isdir, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
 
@@ -89,14 +90,17 @@ class Places:
         return str(meta.parent), f"{digest([meta])}-{tensors[:16]}"
 
     def task(self, reference: str) -> Found:
-        """Find a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval."""
+        """Find a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval.
+
+        The version of lm-eval, which scores it, is a part of its fingerprint: the whole of that of lm-eval's own tasks.
+        """
         beside = find_path(reference, self.folder) if reference.endswith((".yaml", ".yml")) else None
         named = absolute(str(beside)) if beside else reference
-        file = task_file(named, self.root)
+        file, engine = task_file(named, self.root), f"lm-eval {version('lm_eval')}"
         if file is None:
-            return named, ""
+            return named, engine
         grouped = re.search(r"^group\s*:", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        return named, digest(task_files(file.parent.glob("*.y*ml") if grouped else [file]))
+        return named, f"{digest(task_files(file.parent.glob('*.y*ml') if grouped else [file]))} {engine}"
 
     def file(self, reference: str) -> Found:
         """Find a file: all of it counts."""

@@ -5,25 +5,27 @@ Values are a number per problem, of both models in the same order. Numbers that 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.05
 REPEATS = 10_000
-_Z_LEVEL, _Z_POWER = 1.959963984540054, 0.8416212335729143  # of 5 % on two sides, and of 80 % power
+Z_95, _Z_POWER = 1.959963984540054, 0.8416212335729143  # of 5 % on two sides, and of 80 % power
 _LEAST_DISCORDANT = 6  # all one way: 2 · 2⁻⁶ is the first below 5 %
 _DRAWN = 1 << 22  # numbers of a bootstrap that are drawn at once
 MCNEMAR, BOOTSTRAP = "exact McNemar", "paired bootstrap"
+WILSON, RESAMPLED = "Wilson", "bootstrap"  # what intervals of a mean are by
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval."""
+    """A 95 % interval, and what it is `by`."""
 
     low: float
     high: float
+    by: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,24 @@ class Comparison:
         return self.adjusted < LEVEL
 
 
-def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
-    """Return the 95 % interval of a mean: Wilson's of right or wrong, which holds near 0 and 1; else a bootstrap's."""
-    own = _numbers(values)
-    return wilson(int(own.sum()), len(own)) if _binary(own) else _percentiles(_resampled(own, None, seed))
+def mean_interval(values: ArrayLike, *, clusters: Sequence[object] | None = None, seed: int = 0) -> Interval:
+    """Return the 95 % interval of a mean: Wilson's of right or wrong, which holds near 0 and 1; else a bootstrap's.
+
+    The bootstrap is over documents where values share them; `clusters` names each one's.
+    """
+    own, shared = _numbers(values), _shared(clusters)
+    return (
+        wilson(int(own.sum()), len(own)) if _binary(own) and not shared else _percentiles(_resampled(own, shared, seed))
+    )
 
 
 def wilson(successes: int, trials: int) -> Interval:
     """Return Wilson's 95 % score interval of a share (1927): it has a length at 0 and 1 too; p ± 1.96 SE has none."""
-    share, square = successes / trials, _Z_LEVEL**2
+    share, square = successes / trials, Z_95**2
     centre = (share + square / (2 * trials)) / (1 + square / trials)
-    half = _Z_LEVEL * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
-    return Interval(max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if share < 1 else 1.0)
+    half = Z_95 * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
+    low, high = max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if share < 1 else 1.0
+    return Interval(low, high, WILSON)
 
 
 def compare(
@@ -77,27 +85,35 @@ def compare(
     if one.shape != other.shape or (clusters is not None and len(clusters) != len(one)):
         raise ValueError(f"expected as many values on both sides, found {len(one)} and {len(other)}")
     difference = one - other
-    shared = clusters is not None and len(set(clusters)) < len(clusters)
-    spread = _spread(difference, clusters if shared else None)
+    shared = _shared(clusters)
+    spread = _spread(difference, shared)
     if not _binary(one) or not _binary(other) or shared:
-        means = _resampled(difference, clusters if shared else None, seed)
+        means = _resampled(difference, shared, seed)
         # The bootstrap knows no other sign than it saw: n problems of one sign have that by chance once in 2ⁿ⁻¹.
-        units = len(set(clusters)) if shared and clusters is not None else len(difference)
+        units = len(set(shared or range(len(difference))))
         p = min(1.0, max(2 * _tail(means), 2.0 ** (1 - units)))
-        detectable = (_Z_LEVEL + _Z_POWER) * spread
+        detectable = (Z_95 + _Z_POWER) * spread
         return Comparison(len(one), float(difference.mean()), _percentiles(means), p, p, detectable, BOOTSTRAP)
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
     least = _LEAST_DISCORDANT / len(one)
-    detectable = max((_Z_LEVEL + _Z_POWER) * math.sqrt((gained + lost) / len(one) / len(one)), least)
+    detectable = max((Z_95 + _Z_POWER) * math.sqrt((gained + lost) / len(one) / len(one)), least)
     interval = newcombe(int((one * other).sum()), gained, lost, int(((1 - one) * (1 - other)).sum()))
     p = mcnemar(gained, lost)
     shown = detectable if detectable <= 1 else math.nan
     return Comparison(len(one), float(difference.mean()), interval, p, p, shown, MCNEMAR)
 
 
-def compare_all(pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, seed: int = 0) -> list[Comparison]:
+def compare_all(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]],
+    *,
+    clusters: Sequence[Sequence[object] | None] | None = None,
+    seed: int = 0,
+) -> list[Comparison]:
     """Compare both sides of each pair, their p values adjusted for one another (`holm`); see `compare`."""
-    found = [compare(ours, theirs, seed=seed) for ours, theirs in pairs]
+    documents = clusters or [None] * len(pairs)
+    found = [
+        compare(ours, theirs, clusters=own, seed=seed) for (ours, theirs), own in zip(pairs, documents, strict=True)
+    ]
     adjusted = holm([each.p for each in found])
     return [replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True)]
 
@@ -152,6 +168,11 @@ def _binary(values: NDArray[np.float64]) -> bool:
     return bool(np.isin(values, (0, 1)).all())
 
 
+def _shared(clusters: Sequence[object] | None) -> Sequence[object] | None:
+    """Return the clusters where any is of several values, else None: each value stands for itself."""
+    return clusters if clusters is not None and len(set(clusters)) < len(clusters) else None
+
+
 def _sums(values: NDArray[np.float64], clusters: Sequence[object] | None) -> tuple[NDArray[np.float64], ...]:
     """Return the sum of values and their number, per cluster: (units,) each."""
     if clusters is None:
@@ -185,7 +206,7 @@ def _resampled(values: NDArray[np.float64], clusters: Sequence[object] | None, s
 
 def _percentiles(means: NDArray[np.float64]) -> Interval:
     low, high = np.quantile(means, (LEVEL / 2, 1 - LEVEL / 2))
-    return Interval(float(low), float(high))
+    return Interval(float(low), float(high), RESAMPLED)
 
 
 def _tail(means: NDArray[np.float64]) -> float:

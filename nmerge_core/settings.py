@@ -99,13 +99,37 @@ ALLOW_TASK_CODE = Permission(
     name="allow_task_code",
     help="Let task YAMLs run code of their own, outside of any sandbox: read it first.",
 )
+SHOTS = Number(
+    name="shots",
+    low=0,
+    high=64,
+    step=1,
+    whole=True,
+    open_end=True,
+    unit="examples",
+    help="Solved examples before each problem; as many as the task says by default.",
+)
+CHAT_TEMPLATE = Flag(
+    name="chat_template",
+    help="Ask each problem as a turn of the model's chat template, the examples as turns before it.",
+)
+ALIKE, OWN = "alike", "own"
+DECODING = Choice(
+    name="decoding",
+    default=ALIKE,
+    choices=(ALIKE, OWN),
+    help="How answers are decoded: alike, greedily unless the task draws and without a checkpoint's penalties; or by "
+    "each checkpoint's own generation_config.json, as lm-eval does.",
+)
+EVALUATE_SEED = SEED.with_(default=1234, help="Decides which examples stand before problems, and what a task draws.")
 EVALUATE_BATCH = Number(
     name="batch_size",
-    default=64,
+    default="auto",
     low=1,
     step=1,
     whole=True,
+    auto=True,
     unit="texts",
-    help="Texts a batch; halved when they do not fit in the accelerator's memory.",
+    help="Texts a batch; halved when they do not fit in the accelerator's memory. auto begins with many.",
 )
 RANK = Number(name="rank", required=True, low=1, step=1, whole=True, help="The rank of each linear layer's change.")

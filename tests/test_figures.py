@@ -112,12 +112,12 @@ def test_numbers_by_layer_have_a_panel_per_part() -> None:
 
 SCORES = pd.DataFrame(
     [
-        ("base", "code", "pass@1", 0.4, 0.02, 300),
-        ("ties", "code", "pass@1", 0.55, 0.02, 300),
-        ("ties", "text", "word_perplexity", 12.34, float("nan"), 100),
-        ("ties", "text", "bits_per_byte", 1.2, float("nan"), 100),
+        ("base", "code", "pass@1", 0.4, 0.35, 0.46, 300),
+        ("ties", "code", "pass@1", 0.55, 0.49, 0.6, 300),
+        ("ties", "text", "word_perplexity", 12.34, float("nan"), float("nan"), 100),
+        ("ties", "text", "bits_per_byte", 1.2, float("nan"), float("nan"), 100),
     ],
-    columns=["model", "task", "metric", "value", "stderr", "samples"],
+    columns=["model", "task", "metric", "value", "low", "high", "samples"],
 )
 
 
@@ -129,10 +129,10 @@ def test_bars_show_the_primary_metric_with_its_interval() -> None:
         pytest.approx([40, 55]),
         ["#000000", style.MERGE],
     )
-    assert list(code.error_x.array) == pytest.approx([3.92, 3.92])  # 1.96 · 2 %
+    assert list(code.error_x.array) == pytest.approx([6, 5]) and list(code.error_x.arrayminus) == pytest.approx([5, 6])
     assert (
         code.hovertext[1]
-        == "ties · code · pass@1<br>55.0 % ± 3.9 (95 %) · 300 problems<br>+15.0 points against the base"
+        == "ties · code · pass@1<br>55.0 % [49.0, 60.0] (95 %) · 300 problems<br>+15.0 points against the base"
     )
     assert (list(text.y), list(text.x)) == (["ties"], [12.34])
     assert [title.text for title in figure.layout.annotations] == [
@@ -146,13 +146,13 @@ def test_the_table_has_every_metric_and_marks_what_is_missing() -> None:
     assert written.to_dict("records") == [
         {
             "model": "base",
-            "code · pass@1": "40.0 % ± 3.9",
+            "code · pass@1": "40.0 % [35.0, 46.0]",
             "text · perplexity per word": "–",
             "text · bits per byte": "–",
         },
         {
             "model": "ties",
-            "code · pass@1": "55.0 % ± 3.9",
+            "code · pass@1": "55.0 % [49.0, 60.0]",
             "text · perplexity per word": "12.3",
             "text · bits per byte": "1.20",
         },

@@ -23,7 +23,7 @@ def make_family(root: Path) -> SimpleNamespace:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=256,
         tie_word_embeddings=True,
         eos_token_id=0,
         pad_token_id=0,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -17,7 +18,7 @@ from nmerge_core.checkpoints.inspection import FamilyReport, inspect_family
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family, load_family
+from nmerge_core.family import Family, Member, load_family
 from nmerge_core.folders import new_folder
 from nmerge_core.machine import choose_device
 from nmerge_core.places import APP
@@ -27,6 +28,9 @@ from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nmerge_core.face.losses import Losses
+    from nmerge_core.face.scores import Scores
 
 # What takes seconds to import is imported in the command that needs it: `--help` and `inspect` answer at once.
 
@@ -200,17 +204,44 @@ def evaluate(arguments: Namespace) -> None:
     """Print the scores of each model on each task, and its loss on the held-out texts of each category of a corpus."""
     import pandas as pd
 
-    from nmerge_core import face
+    from nmerge_core import face, score_tables
 
-    given, found = _given("evaluate", arguments), []
+    given = _given("evaluate", arguments)
+    found: list[Scores | Losses] = []
     if not arguments.tasks and not arguments.loss:
         raise InputError("evaluate: expected --tasks, or --loss with a corpus, found neither")
+    names = [model.label if isinstance(model, Member) else model for model in given["models"]]
+    if arguments.compare and arguments.compare not in (known := [*names, *labels(arguments.models)]):
+        raise InputError(f"--compare: expected one of {', '.join(dict.fromkeys(known))}, found {arguments.compare!r}")
     if arguments.tasks:
-        found.append(face.evaluate(**given).scores)
+        found.append(face.evaluate(**given))
     if arguments.loss:
         runs_in = {name: given[name] for name in (DEVICE.name, RUN_DTYPE.name)}
-        found.append(face.loss(given["models"], arguments.loss, **runs_in).scores)
-    _give(pd.concat(found, ignore_index=True), arguments.out)
+        found.append(face.loss(given["models"], arguments.loss, **runs_in))
+    scores = pd.concat([each.scores for each in found], ignore_index=True)
+    samples = pd.concat([each.samples for each in found], ignore_index=True)
+    if arguments.samples:
+        _write_samples(samples, arguments.samples)
+    if arguments.out:
+        write_csv(scores, arguments.out)
+    differing = [name for name in score_tables.SETTINGS if name in scores and scores[name].astype(str).nunique() > 1]
+    shown = ["model", "task", "metric", "value", "low", "high", "samples", *differing]
+    _print(scores[list(dict.fromkeys(shown))])
+    print(f"low, high: 95 % interval ({', '.join(scores['interval'].dropna().unique())})")
+    print(f"all by {score_tables.shared_settings(scores)}")
+    if arguments.compare:
+        baseline = dict(zip([*names, *labels(arguments.models)], found[0].labels * 2, strict=False))[arguments.compare]
+        print()
+        _print(score_tables.compare(scores, samples, baseline))
+        print(f"difference from {baseline}: 95 % interval; adjusted: p by Holm; detectable: at 80 % power")
+
+
+def _write_samples(samples: "pd.DataFrame", folder: Path) -> None:
+    """Write what each model was asked and answered to FOLDER/MODEL.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for model, own in samples.groupby("model", sort=False):
+        name = re.sub(r"[^\w.+ -]+", "-", str(model)).strip(".") or "model"
+        own.to_json(folder / f"{name}.jsonl", orient="records", lines=True, force_ascii=False)
 
 
 def sweep(arguments: Namespace) -> None:

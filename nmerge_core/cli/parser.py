@@ -119,6 +119,12 @@ def build_parser() -> argparse.ArgumentParser:
         "Also the loss on the held-out texts of each category of this corpus; in place of tasks where there are none."
     )
     _argument(evaluate, CORPUS.with_(name="loss", required=False, help=about))
+    evaluate.add_argument(
+        "--compare", metavar="MODEL", help="also compare every other model with this one, by paired tests"
+    )
+    evaluate.add_argument(
+        "--samples", type=_path, metavar="DIR", help="also write DIR/MODEL.jsonl: prompt, answer, reference, verdict"
+    )
     _out(evaluate)
 
     sweep = add_run("sweep", commands.sweep)

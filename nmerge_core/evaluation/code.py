@@ -20,13 +20,13 @@ has after the last of those are the tests. They run in a process of their own an
 import secrets
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter
 
 from nmerge_core.errors import InputError
-from nmerge_core.evaluation.sandbox import Program, run_programs
+from nmerge_core.evaluation.sandbox import Outcome, Program, run_programs
 from nmerge_core.evaluation.templates import apply_template
 from nmerge_core.progress import Progress, silent
 
@@ -41,19 +41,31 @@ def function_body(completion: str) -> str:
     return "\n".join(lines[:end])
 
 
+class Verdict(int):
+    """Whether a program and its tests ran to their end, 1 or 0, and the last that they wrote."""
+
+    output: str
+
+    def __new__(cls, outcome: Outcome) -> Self:
+        """Take it from how the program ended."""
+        verdict = super().__new__(cls, outcome.passed)
+        verdict.output = outcome.output
+        return verdict
+
+
 @register_filter("run_code")
 class RunCode(Filter):
-    """Turns each completion into True or False: whether its program ran to its end."""
+    """Turns each completion into the verdict on its program."""
 
     def __init__(self, program: str) -> None:
         """Take the template of the program."""
         self._program = program
 
-    def apply(self, resps: Sequence[Sequence[str]], docs: Sequence[dict[str, Any]]) -> list[list[bool]]:
+    def apply(self, resps: Sequence[Sequence[str]], docs: Sequence[dict[str, Any]]) -> list[list[Verdict]]:
         """Run all completions (documents, repeats); see `run_programs` for what is raised."""
         programs = [self._parted(doc, text) for doc, texts in zip(docs, resps, strict=True) for text in texts]
         outcomes = iter(run_programs(programs, progress=code_progress.get()))
-        return [[next(outcomes).passed for _ in texts] for texts in resps]
+        return [[Verdict(next(outcomes)) for _ in texts] for texts in resps]
 
     def _parted(self, doc: Mapping[str, Any], text: str) -> Program:
         """Fill in the template; whatever comes after the last of the completion, which alone is foreign, are tests."""
@@ -70,6 +82,6 @@ class RunCode(Filter):
         return Program(whole[: len(whole) - len(tests)], tests)
 
 
-def pass_at_1(doc: dict[str, Any], results: Sequence[bool]) -> dict[str, float]:
+def pass_at_1(doc: dict[str, Any], results: Sequence[int]) -> dict[str, float]:
     """Return the score of one document: 1 if its first completion passed, else 0."""
     return {"pass@1": float(results[0])}

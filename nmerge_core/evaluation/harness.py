@@ -1,26 +1,89 @@
 """A loaded model as lm-evaluation-harness wants it: its HFLM, which reports progress and stops each text on its own."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
+from nmerge_core.errors import InputError
+from nmerge_core.evaluation.answer_ends import answer_ends
 from nmerge_core.loading import LanguageModel
+from nmerge_core.machine import CPU
 from nmerge_core.progress import Progress
+from nmerge_core.settings import ALIKE
+
+_BATCH, _CPU_BATCH = 256, 64  # texts that a batch found by itself begins with
+_CPU_LOGITS = 1 << 28  # numbers of a batch's logits on a CPU, where too many end the process; lm-eval has them twice
+Answer = TypeVar("Answer")
 
 
 class Harness(HFLM):
-    """lm-eval's view of a model in memory; every batch and every generated token reports, so all can be cancelled."""
+    """lm-eval's view of a model in memory; every batch and every generated token reports, so all can be cancelled.
 
-    def __init__(self, language_model: LanguageModel, batch_size: int, stage: str, progress: Progress) -> None:
-        """Wrap the model; `stage` is the name under which progress is reported."""
-        super().__init__(pretrained=language_model.model, tokenizer=language_model.tokenizer, batch_size=batch_size)
-        self._stage, self._progress = stage, progress
+    A batch that does not fit in the accelerator's memory is halved, and what was answered before stays.
+    """
+
+    batch_size_per_gpu: int  # lm-eval's name of the batch size in force
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        batch_size: int | str,
+        stage: str,
+        progress: Progress,
+        *,
+        decoding: str = ALIKE,
+        chat_template: bool = False,
+    ) -> None:
+        """Wrap the model; `stage` is the name under which progress is reported.
+
+        Raises:
+            InputError: a chat template is asked for, and the model has none.
+        """
+        self._alone = batch_size == "auto"
+        largest = _CPU_BATCH if language_model.device.type == CPU else _BATCH
+        super().__init__(
+            pretrained=language_model.model,
+            tokenizer=language_model.tokenizer,
+            batch_size=largest if self._alone else batch_size,
+        )
+        if chat_template and not self.tokenizer.chat_template:
+            raise InputError(f"{language_model.label}: has no chat template; score it without one")
+        self._language_model, self.stage, self.progress = language_model, stage, progress
+        self._alike, self._ends = decoding == ALIKE, answer_ends(language_model, chat=chat_template)
         self._done, self._total = 0.0, 0
+
+    def check_room(self, requests: Sequence[Instance]) -> None:
+        """Raise an InputError where problems with their answers are longer than the model takes: lm-eval cuts them."""
+        long, longest = set(), 0
+        for request in requests:
+            if request.request_type == "generate_until":
+                prompt, settings = request.args
+                length = (
+                    len(self.tok_encode(prompt)) + normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
+                )
+            elif request.request_type == "loglikelihood":
+                length = len(self.tok_encode("".join(request.args)))
+            else:  # whole texts, which are scored in windows
+                continue
+            if length > self.max_length:
+                long.add(request.doc_id)
+                longest = max(longest, length)
+        if long:
+            problems = len({request.doc_id for request in requests})
+            raise InputError(
+                f"{self.stage}: expected problems that fit with their answers in the {self.max_length:,} tokens that "
+                f"the model takes, found {len(long):,} of {problems:,} that do not, the longest of {longest:,} with "
+                "its answer; give fewer examples, lower max_gen_toks in the task's YAML, or leave the task or the "
+                "model out"
+            )
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Score continuations of contexts."""
@@ -35,22 +98,53 @@ class Harness(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Continue contexts."""
         self._begin(requests)
-        return super().generate_until(requests, disable_tqdm)
+        answer = super().generate_until
+        return self._halving(requests, lambda each: each.args, lambda left: answer(left, disable_tqdm))
 
     def tok_batch_encode(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Encode and pad texts; padding, which is masked, is token 0: a tokenizer's own may be unknown to the model."""
+        """Encode and pad texts; a padding token that the model does not know, as it is masked, becomes token 0."""
         tokens, mask = super().tok_batch_encode(*args, **kwargs)  # (B, T), (B, T)
-        return tokens * mask, mask
+        known = self.model.get_input_embeddings().num_embeddings
+        return torch.where((mask == 0) & (tokens >= known), 0, tokens), mask
 
     def _begin(self, requests: Sequence[Instance]) -> None:
         self._done, self._total = 0.0, len(requests)
         self._report(0)
 
     def _report(self, extra: float) -> None:
-        self._progress(self._stage, min(self._done + extra, self._total), self._total, "requests")
+        self.progress(self.stage, min(self._done + extra, self._total), self._total, "requests")
+
+    def _halving(
+        self, requests: Sequence[Any], name: Callable[[Any], Any], answer: Callable[[list[Any]], list[Answer]]
+    ) -> list[Answer]:
+        """Return the answers to requests; where memory is short the batch is halved for those without an answer yet.
+
+        lm-eval tells each answer of a batch by what `name` gives of its request, as it comes.
+        """
+        found: dict[int, Answer] = {}
+        while True:
+            left = [place for place in range(len(requests)) if place not in found]
+            self.cache_hook = told = _Told()
+            try:
+                found |= zip(left, answer([requests[place] for place in left]), strict=True)
+                return [found[place] for place in range(len(requests))]
+            except torch.OutOfMemoryError:
+                pass  # its frames hold what fills the memory until here
+            torch.cuda.empty_cache()
+            if self.batch_size_per_gpu == 1:
+                raise InputError(f"{self.stage}: a single text does not fit in the memory of {self.device}")
+            self.batch_size_per_gpu //= 2
+            for place in left:
+                if answers := told.answers[repr(name(requests[place]))]:
+                    found[place] = answers.pop(0)
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = True, override_bs: int | None = None) -> Any:
-        return super()._loglikelihood_tokens(requests, True, override_bs)
+        if self._alone and self.device.type == CPU:
+            longest = max(len(context) + len(rest) for _, context, rest in requests)
+            fits = max(1, _CPU_LOGITS // (longest * self.model.get_input_embeddings().num_embeddings))
+            self.batch_size_per_gpu = min(self.batch_size_per_gpu, fits)
+        answer = super()._loglikelihood_tokens
+        return self._halving(requests, lambda each: each[0], lambda left: answer(left, True, override_bs))
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         logits = super()._model_call(inps, attn_mask, labels)  # (B, T, vocabulary)
@@ -68,17 +162,43 @@ class Harness(HFLM):
 
         # lm-eval's own criteria let a batch end only when all its texts meet the same stop at once.
         criteria = StoppingCriteriaList([_Stop(self.tokenizer, stop, prompt, report)])
-        tokens = self.model.generate(
-            input_ids=context,
-            max_length=max_length,
-            stopping_criteria=criteria,
-            pad_token_id=self.eot_token_id,
-            use_cache=True,
-            **kwargs,
-        )
+        with self._settings():
+            tokens = self.model.generate(
+                input_ids=context,
+                max_length=max_length,
+                stopping_criteria=criteria,
+                pad_token_id=self.eot_token_id,
+                use_cache=True,
+                **kwargs,
+            )
         self._done += batch
         self._report(0)
         return tokens  # (B, T)
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        """Decode without the checkpoint's settings of generation but for its end tokens, unless they are wanted.
+
+        They stand in the model: `generate` takes from there whatever it is not told.
+        """
+        own = self.model.generation_config
+        if self._alike:
+            self.model.generation_config = GenerationConfig(eos_token_id=self._ends, bos_token_id=own.bos_token_id)
+        try:
+            yield
+        finally:
+            self.model.generation_config = own
+
+
+class _Told:
+    """What lm-eval hands to its cache of answers: each as soon as it is there."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Any]] = defaultdict(list)
+
+    def add_partial(self, kind: str, request: Any, answer: Any) -> None:
+        """Keep an answer."""
+        self.answers[repr(request)].append(answer)
 
 
 class _Stop(StoppingCriteria):

@@ -4,30 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-
-from lm_eval.api import metrics
-from lm_eval.api.metrics import mean
 
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.loss import text_losses
+from nmerge_core.evaluation.of_one import best_liked
 from nmerge_core.evaluation.scores import Evaluator
 from nmerge_core.held_out import held_out
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress
-
-# How a metric is made of its problems, the best liked first, where one problem alone has a score too. A mean of
-# perplexities is mostly that of its worst text.
-_OF_ONE = (
-    mean,
-    metrics.bits_per_byte,
-    metrics.chrf,
-    metrics.chrfpp,
-    metrics.bleu,
-    metrics.ter,
-    metrics.weighted_perplexity,
-    metrics.perplexity,
-)
 
 
 @dataclass(frozen=True)
@@ -75,13 +59,19 @@ def _of_task(source: Source) -> tuple[Problems, ...]:
 
     def problems(name: str) -> Problems:
         task = evaluator.task(name)
-        metric, of_one = _metric(name, task.aggregation())
+        aggregations = task.aggregation()
+        metric = best_liked(aggregations)
+        if metric is None:
+            raise InputError(
+                f"task '{name}': its metrics ({', '.join(aggregations)}) are of all problems together, and none of one "
+                "alone; score it on the Evaluate page"
+            )
 
         def score(
             language_model: LanguageModel, start: int, stop: int, progress: Progress
         ) -> tuple[list[float], list[int]]:
             answered = evaluator.answered(language_model, name, range(start, stop), progress)
-            values = [float(of_one([each[metric]])) for each in answered]
+            values = [float(aggregations[metric]([each[metric]])) for each in answered]
             if not all(map(math.isfinite, values)):
                 raise InputError(f"{language_model.label} on {name}: its {metric} is not finite ({values})")
             return values, []
@@ -90,18 +80,6 @@ def _of_task(source: Source) -> tuple[Problems, ...]:
         return Problems(name, metric, better, len(task.eval_docs), score)
 
     return tuple(problems(name) for name in evaluator.names)
-
-
-def _metric(name: str, aggregations: dict[str, Any]) -> tuple[str, Callable[[list[Any]], float]]:
-    """Return a task's best liked metric, the first of those equally liked, and how one problem's value follows."""
-    known = {metric: _OF_ONE.index(made) for metric, made in aggregations.items() if made in _OF_ONE}
-    if not known:
-        raise InputError(
-            f"task '{name}': its metrics ({', '.join(aggregations)}) are of all problems together, and none of one "
-            "alone; score it on the Evaluate page"
-        )
-    metric = min(known, key=known.__getitem__)
-    return metric, aggregations[metric]
 
 
 def _of_corpus(source: Source) -> tuple[Problems, ...]:

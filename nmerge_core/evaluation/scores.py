@@ -4,33 +4,56 @@ Values are as lm-eval gives them: accuracies, exact match and pass@1 in [0, 1], 
 """
 
 import dataclasses
-import math
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from lm_eval import evaluator
-from lm_eval.api.metrics import mean
 
 from nmerge_core.cache import cache_root, task_file
 from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
 from nmerge_core.evaluation.harness import Harness
+from nmerge_core.evaluation.score_rows import rows_of, samples_in
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.loading import LanguageModel, load_model
-from nmerge_core.number_format import AUTO
+from nmerge_core.machine import CPU
 from nmerge_core.progress import Progress, silent
+from nmerge_core.settings import (
+    ALLOW_TASK_CODE,
+    CHAT_TEMPLATE,
+    DECODING,
+    DEVICE,
+    EVALUATE_BATCH,
+    EVALUATE_SEED,
+    LIMIT,
+    RUN_CODE,
+    RUN_DTYPE,
+    SHOTS,
+)
 
-COLUMNS = ["model", "task", "metric", "value", "stderr", "samples", "run_dtype"]
-BATCH_SIZE = 64
-_JACKKNIFE_GROUPS = 20
+COLUMNS = [
+    "model", "task", "metric", "value", "low", "high", "interval", "stderr", "samples", "higher_is_better",
+    "shots", "chat_template", "decoding", "batch_size", "seed", "run_dtype", "task_version", "lm_eval",
+]  # fmt: skip
 # What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
-_OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, re.error)
+_OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, re.error)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model scores, and what it answered, problem by problem (`samples.samples_of`, with model and task)."""
+
+    table: pd.DataFrame
+    samples: list[dict[str, Any]]
 
 
 class Evaluator:
@@ -40,60 +63,92 @@ class Evaluator:
         self,
         tasks: Sequence[str],
         *,
-        limit: int | None = None,
-        batch_size: int = BATCH_SIZE,
-        run_code: bool = False,
-        allow_task_code: bool = False,
+        limit: int | None = LIMIT.default,
+        shots: int | None = SHOTS.default,
+        chat_template: bool = CHAT_TEMPLATE.default,
+        decoding: str = DECODING.default,
+        batch_size: int | str = EVALUATE_BATCH.default,
+        seed: int = EVALUATE_SEED.default,
+        run_code: bool = RUN_CODE.default,
+        allow_task_code: bool = ALLOW_TASK_CODE.default,
     ) -> None:
         """Load the tasks.
 
         Args:
             tasks: task references as in `load_task`.
             limit: score the first this many problems of each task; all by default.
-            batch_size: texts at a time; halved when they do not fit in the accelerator's memory.
+            shots: solved examples before each problem; as many as each task says by default.
+            chat_template: ask each problem as a turn of the model's chat template, the examples as turns before it.
+            decoding: "alike", greedily unless the task draws, without what a checkpoint says but for its end tokens; or
+                "own", by each checkpoint's own settings, as lm-eval does.
+            batch_size: texts at a time, or "auto"; halved when they do not fit in the accelerator's memory.
+            seed: decides which examples stand before problems, and what a task draws.
             run_code: allow tasks that run what the model writes, in the sandbox.
             allow_task_code: allow tasks that bring code of their own, which runs outside of it.
 
         Raises:
-            InputError: a task cannot be loaded, or a number is not at least 1.
+            InputError: a task cannot be loaded, or a parameter is out of range.
         """
         if not tasks:
             raise InputError("tasks: expected at least one task, found none")
-        for name, number in (("limit", limit), ("batch_size", batch_size)):
-            if number is not None and number < 1:
-                raise InputError(f"{name}: expected a whole number of at least 1, found {number}")
-        self._limit, self._batch_size = limit, batch_size
+        given = {"limit": limit, "shots": shots, "decoding": decoding, "batch_size": batch_size, "seed": seed}
+        for parameter in (LIMIT, SHOTS, DECODING, EVALUATE_BATCH, EVALUATE_SEED):
+            parameter.check(given[parameter.name], parameter.name)
+        self._limit, self._chat, self._decoding, self._seed = limit, chat_template, decoding, seed
+        self._batch_size = batch_size
         self._tasks = [
             (reference, load_task(reference, run_code=run_code, allow_task_code=allow_task_code))
             for reference in dict.fromkeys(tasks)
         ]
         if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise InputError(f"tasks: {', '.join(tasks)} hold '{min(repeated)}' more than once; keep one of them")
+        for name in self.names if shots is not None else ():
+            self.task(name).set_config(key="num_fewshot", value=shots)
 
-    def scores(self, language_model: LanguageModel, progress: Progress = silent) -> pd.DataFrame:
+    def scored(self, language_model: LanguageModel, progress: Progress = silent) -> Scored:
         """Score one model.
 
         Returns:
-            Columns model, task, metric, value, stderr, samples, run_dtype; a task's primary metric is its first.
-            `stderr` is the closed form for means, else a jackknife over groups of problems; NaN for a group of tasks.
+            A table with the columns `COLUMNS`, a task's primary metric its first. `low` and `high` are the ends of the
+            95 % interval that `interval` names: Wilson's of right or wrong, a bootstrap's of other means, else ± 1.96
+            `stderr`, which is the closed form for means, else a jackknife over groups of problems; NaN for a group of
+            tasks. And the samples.
+
+        Raises:
+            InputError: a problem with its answer is longer than the model takes; or a task cannot be scored.
         """
         rows: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
         for reference, task in self._tasks:
-            stage = f"{language_model.label} on {Path(reference).name.removesuffix('.yaml')}"
-            with _reporting_code(stage, progress):
-                results = self._run(language_model, reference, task, stage, progress, {"limit": self._limit})
-            rows += _rows(results, task["tasks"])
-        facts = {"model": language_model.label, "run_dtype": language_model.run_dtype}
-        return pd.DataFrame(rows).assign(**facts)[COLUMNS]
+            with _faults_of(reference, language_model):
+                self._check_room(self._harness(language_model, reference, progress), task, {"limit": self._limit})
+        for reference, task in self._tasks:
+            harness = self._harness(language_model, reference, progress)
+            results = self._run(harness, language_model, reference, task, {"limit": self._limit})
+            own_samples = samples_in(results, task["tasks"])
+            facts = {
+                "chat_template": self._chat,
+                "decoding": self._decoding,
+                "batch_size": harness.batch_size,
+                "seed": self._seed,
+                "lm_eval": version("lm_eval"),
+            }
+            rows += [each | facts for each in rows_of(results, task["tasks"], own_samples)]
+            samples += own_samples
+        model = {"model": language_model.label}
+        table = pd.DataFrame(rows).assign(**model, run_dtype=language_model.run_dtype)[COLUMNS]
+        return Scored(table, [model | each for each in samples])
 
     def answered(
         self, language_model: LanguageModel, name: str, places: Sequence[int], progress: Progress = silent
     ) -> list[dict[str, Any]]:
         """Return what lm-eval logs of some problems of one task, in order, behind the task's first filter."""
         reference, task = next((reference, task) for reference, task in self._tasks if name in task["tasks"])
-        alone, stage = {"tasks": {name: task["tasks"][name]}}, f"{language_model.label} on {name}"
-        with _reporting_code(stage, progress):
-            results = self._run(language_model, reference, alone, stage, progress, {"samples": {name: list(places)}})
+        alone, chosen = {"tasks": {name: task["tasks"][name]}}, {"samples": {name: list(places)}}
+        harness = self._harness(language_model, name, progress)
+        with _faults_of(reference, language_model):
+            self._check_room(harness, alone, chosen)
+        results = self._run(harness, language_model, reference, alone, chosen)
         logged: list[dict[str, Any]] = results["samples"][name]
         first = [each for each in logged if each["filter"] == logged[0]["filter"]]
         return sorted(first, key=lambda each: each["doc_id"])
@@ -123,75 +178,83 @@ class Evaluator:
     def _higher_is_better(self, name: str, metric: str) -> bool:
         return bool(self.task(name).higher_is_better().get(metric, True))
 
+    def _harness(self, language_model: LanguageModel, reference: str, progress: Progress) -> Harness:
+        stage = f"{language_model.label} on {Path(reference).name.removesuffix('.yaml')}"
+        return Harness(
+            language_model,
+            self._batch_size,
+            stage,
+            progress,
+            decoding=self._decoding,
+            chat_template=self._chat,
+        )
+
+    def _seeded(self, task: Any) -> None:
+        for each in task["tasks"].values():  # of which every building of problems draws
+            each.set_fewshot_seed(seed=self._seed)
+
+    def _check_room(self, harness: Harness, task: Any, chosen: Mapping[str, Any]) -> None:
+        """Raise an InputError where problems do not fit; before the first of any task is asked."""
+        self._seeded(task)
+        chat = {"apply_chat_template": self._chat, "fewshot_as_multiturn": self._chat}
+        for name, each in task["tasks"].items():
+            if getattr(each, "MULTIMODAL", False):  # which lm-eval refuses, and says why
+                continue
+            each.build_all_requests(
+                limit=chosen.get("limit"),
+                samples=chosen.get("samples", {}).get(name),
+                chat_template=harness.apply_chat_template if self._chat else None,
+                **chat,
+            )
+            harness.check_room(each.instances)
+
     def _run(
-        self,
-        language_model: LanguageModel,
-        reference: str,
-        task: Any,
-        stage: str,
-        progress: Progress,
-        chosen: Mapping[str, Any],
+        self, harness: Harness, language_model: LanguageModel, reference: str, task: Any, chosen: Mapping[str, Any]
     ) -> dict[str, Any]:
-        while True:
-            try:
-                return evaluator.evaluate(
-                    Harness(language_model, self._batch_size, stage, progress),
-                    task,
-                    **chosen,
-                    bootstrap_iters=0,
-                    confirm_run_unsafe_code=True,  # the task was checked when it was loaded
-                )
-            except torch.OutOfMemoryError:
-                if self._batch_size == 1:
-                    raise
-                self._batch_size //= 2
-                torch.cuda.empty_cache()
-            except _OF_A_TASK as error:
-                if task_file(reference, cache_root()) is None:  # lm-eval's own task, in which nobody made a mistake
-                    raise
-                found = f"{type(error).__name__}: {error}"
-                raise InputError(
-                    f"task '{reference}': lm-eval cannot score {language_model.label} on it – {found}"
-                ) from error
+        self._seeded(task)
+        devices = [] if language_model.device.type == CPU else [language_model.device]
+        with (
+            _faults_of(reference, language_model),
+            _reporting_code(harness.stage, harness.progress),
+            torch.random.fork_rng(devices),  # others draw from the same generators
+        ):
+            torch.manual_seed(self._seed)
+            return evaluator.evaluate(
+                harness,
+                task,
+                **chosen,
+                bootstrap_iters=0,
+                apply_chat_template=self._chat,
+                fewshot_as_multiturn=self._chat,
+                confirm_run_unsafe_code=True,  # the task was checked when it was loaded
+            )
 
 
 def evaluate(
     models: Sequence[str],
     tasks: Sequence[str],
     *,
-    limit: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    device: str = "auto",
-    run_dtype: str = AUTO,
-    run_code: bool = False,
-    allow_task_code: bool = False,
+    device: str = DEVICE.default,
+    run_dtype: str = RUN_DTYPE.default,
     progress: Progress = silent,
+    samples: Path | None = None,
+    **conditions: Any,
 ) -> pd.DataFrame:
-    """Score models, one after the other, on tasks; see `Evaluator` and `load_model` for the arguments."""
+    """Score models, one after the other, on tasks; see `Evaluator` and `load_model` for the arguments.
+
+    `samples` is a file that gets what was asked and answered, problem by problem, as JSON Lines.
+    """
     if not models:
         raise InputError("models: expected at least one model, found none")
-    evaluator_ = Evaluator(
-        tasks, limit=limit, batch_size=batch_size, run_code=run_code, allow_task_code=allow_task_code
-    )
-    frames = []
+    evaluator_ = Evaluator(tasks, **conditions)
+    found = []
     for reference, label in zip(models, labels(models), strict=True):
         language_model = dataclasses.replace(load_model(reference, device, run_dtype), label=label)
-        frames.append(evaluator_.scores(language_model, progress))
-    return pd.concat(frames, ignore_index=True)
-
-
-def jackknife(statistic: Callable[[list[Any]], float], items: list[Any]) -> float:
-    """Return the standard error of a statistic of the items, by leaving out one of up to 20 groups of them at a time.
-
-    SE² = (g − 1)/g · Σ (θ₍ᵢ₎ − mean θ₍·₎)² over the g groups (Efron & Tibshirani 1993, Eq. 11.5, with groups for
-    items). Unlike lm-eval's bootstrap it draws nothing at random, starts no processes and exists for every metric.
-    """
-    groups = min(_JACKKNIFE_GROUPS, len(items))
-    if groups < 2:
-        return math.nan
-    left_out = [statistic([x for i, x in enumerate(items) if i % groups != group]) for group in range(groups)]
-    centre = sum(left_out) / groups
-    return math.sqrt((groups - 1) / groups * sum((value - centre) ** 2 for value in left_out))
+        found.append(evaluator_.scored(language_model, progress))
+    if samples is not None:
+        lines = [json.dumps(each, ensure_ascii=False) + "\n" for scored in found for each in scored.samples]
+        samples.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+    return pd.concat([scored.table for scored in found], ignore_index=True)
 
 
 @contextmanager
@@ -206,30 +269,13 @@ def _reporting_code(task: str, progress: Progress) -> Iterator[None]:
         code_progress.reset(token)
 
 
-def _rows(results: dict[str, Any], tasks: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for name, values in results["results"].items():
-        keys = [key.split(",") for key in values if "," in key and "_stderr," not in key]
-        several_filters = len({chain for _, chain in keys}) > 1
-        for metric, chain in keys:
-            rows.append(
-                {
-                    "task": name,
-                    "metric": f"{metric},{chain}" if several_filters else metric,
-                    "value": float(values[f"{metric},{chain}"]),
-                    "stderr": _stderr(tasks.get(name), metric, chain, results["samples"].get(name, [])),
-                    "samples": int(values["sample_len"]),
-                }
-            )
-    return rows
-
-
-def _stderr(task: Any, metric: str, chain: str, samples: list[dict[str, Any]]) -> float:
-    items = [sample[metric] for sample in samples if sample["filter"] == chain and metric in sample]
-    if task is None or len(items) < 2:
-        return math.nan
-    aggregation = task.aggregation().get(metric, mean)
-    if aggregation is mean:
-        centre = sum(items) / len(items)
-        return math.sqrt(sum((item - centre) ** 2 for item in items) / (len(items) - 1) / len(items))
-    return jackknife(aggregation, items)
+@contextmanager
+def _faults_of(reference: str, language_model: LanguageModel) -> Iterator[None]:
+    """Tell what lm-eval meets in a task of one's own, in which anybody can make a mistake, as that task's fault."""
+    try:
+        yield
+    except _OF_A_TASK as error:
+        if task_file(reference, cache_root()) is None:
+            raise
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(f"task '{reference}': lm-eval cannot score {language_model.label} on it – {found}") from error

@@ -14,7 +14,6 @@ import datasets
 import lm_eval.api.task
 from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import Task
-from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
@@ -139,7 +138,6 @@ def _builtin() -> TaskManager:
 def _set_fewshot(task: Task) -> None:
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
 
 
 class _Factory(TaskFactory):

@@ -13,6 +13,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.face.results import BASE, model_colours
 from nmerge_core.kept_files import read_csv
 from nmerge_core.paired import compare_all, mean_interval
+from nmerge_core.score_tables import losses_as_scores
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,13 +53,13 @@ class Losses:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """The losses as scores are: model, task (the category), metric (loss), value, stderr, samples, run_dtype."""
-        rows = [
-            {"model": model, "task": category, "metric": "loss", "value": own["loss"].mean()}
-            | {"stderr": own["loss"].sem(), "samples": len(own), "run_dtype": own["run_dtype"].iloc[0]}
-            for (model, category), own in self.texts.groupby(["model", "category"], sort=False)
-        ]
-        return pd.DataFrame(rows)
+        """The losses as scores are: a category stands as the task, and loss as its metric."""
+        return losses_as_scores(self.texts)[0]
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """The losses as samples of scores are: id is the text's place in its category, value its loss."""
+        return losses_as_scores(self.texts)[1]
 
     def compare(self, baseline: str = BASE) -> pd.DataFrame:
         """Compare every model with one of them, text by text.

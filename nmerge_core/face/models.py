@@ -3,16 +3,21 @@
 from nmerge_core.checkpoints import inspect_family
 from nmerge_core.face.calls import Models, Reference, References, do, named, named_once
 from nmerge_core.face.losses import Losses
-from nmerge_core.face.results import Inspection, Scores, merged_of
+from nmerge_core.face.results import Inspection, merged_of
+from nmerge_core.face.scores import Scores
 from nmerge_core.runs import operations
 from nmerge_core.settings import (
     ALLOW_TASK_CODE,
+    CHAT_TEMPLATE,
+    DECODING,
     DEVICE,
     EVALUATE_BATCH,
+    EVALUATE_SEED,
     LIMIT,
     MAX_LENGTH,
     RUN_CODE,
     RUN_DTYPE,
+    SHOTS,
 )
 
 
@@ -31,7 +36,11 @@ def evaluate(
     tasks: References,
     *,
     limit: int | None = LIMIT.default,
-    batch_size: int = EVALUATE_BATCH.default,
+    shots: int | None = SHOTS.default,
+    chat_template: bool = CHAT_TEMPLATE.default,
+    decoding: str = DECODING.default,
+    batch_size: int | str = EVALUATE_BATCH.default,
+    seed: int = EVALUATE_SEED.default,
     run_code: bool = RUN_CODE.default,
     allow_task_code: bool = ALLOW_TASK_CODE.default,
     device: str = DEVICE.default,
@@ -44,12 +53,20 @@ def evaluate(
         models: model folders or Hub ids, or what `merge` gave.
         tasks: task YAMLs, tasks of the demo family (math, code, translation, general), or lm-eval names.
         limit: only the first so many problems of each task.
-        batch_size: texts a batch.
+        shots: solved examples before each problem; as many as the task says by default.
+        chat_template: ask each problem as a turn of the model's chat template, the examples as turns before it.
+        decoding: "alike", greedily unless the task draws and without a checkpoint's penalties; or "own", by each
+            checkpoint's own generation_config.json, as lm-eval does.
+        batch_size: texts a batch, or "auto"; halved when they do not fit in the accelerator's memory.
+        seed: decides which examples stand before problems, and what a task draws.
         run_code: let tasks run the code that a model writes, in the sandbox.
         allow_task_code: let tasks run code of their own, outside of any sandbox: read it first.
         device: "auto", "cpu", "cuda:1", ….
         run_dtype: the number format the models run in.
         progress: whether it is shown.
+
+    Raises:
+        InputError: a task cannot be loaded or scored, or its problems are longer than a model takes.
     """
     names, references = named(models)
     # A run each: a model that was scored before is not scored again beside others.
@@ -60,7 +77,11 @@ def evaluate(
             models=[model],
             tasks=tasks,
             limit=limit,
+            shots=shots,
+            chat_template=chat_template,
+            decoding=decoding,
             batch_size=batch_size,
+            seed=seed,
             run_code=run_code,
             allow_task_code=allow_task_code,
             device=device,

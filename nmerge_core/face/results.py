@@ -258,38 +258,6 @@ class Extracted(Result):
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What models score on tasks, a folder each; `merged` names those that NMerge has merged."""
-
-    paths: tuple[Path, ...]
-    labels: tuple[str, ...]
-    merged: frozenset[str] = frozenset()
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """Columns model, task, metric, value, stderr, samples, run_dtype."""
-        frames = [
-            read_csv(path / "scores.csv", ("model", "task", "metric", "value")).assign(model=label)
-            for path, label in zip(self.paths, self.labels, strict=True)
-        ]
-        return pd.concat(frames, ignore_index=True)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """A row per model, a column per task and metric, with 95 % intervals."""
-        from nmerge_core.figures.scores import table
-
-        return table(self.scores, self.labels)
-
-    def figure(self, *, dark: bool = False) -> go.Figure:
-        """Draw each task's primary metric, a bar per model, with 95 % intervals."""
-        from nmerge_core.figures.scores import bars
-
-        base = self.labels[0] if self.labels[0] == BASE else ""
-        return bars(self.scores, model_colours(self.labels, self.merged, dark=dark), self.labels, base=base, dark=dark)
-
-
-@dataclass(frozen=True)
 class Sweep(Result):
     """A search over recipe parameters, a row per trial."""
 

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 
 from nmerge_core.figures import style
 from nmerge_core.figures.panels import LEGEND, TITLE, cell, panels
+from nmerge_core.score_tables import primary
 
 # One scale for all shares, and room for values.
 SHARES = {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100], "tickformatstops": []}
-Z_95 = 1.96  # standard errors on either side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,13 @@ def metric(name: str) -> Metric:
     return replace(known, title=f"{known.title} ({behind})") if behind else known
 
 
-def primary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Keep each task's primary metric, the first one it lists."""
-    first = scores.groupby("task", sort=False)["metric"].transform("first")
-    return scores[scores["metric"] == first]
-
-
 def bars(
     scores: pd.DataFrame, colours: Mapping[str, str], models: Sequence[str], *, base: str = "", dark: bool = False
 ) -> go.Figure:
     """Draw each task's primary metric, a panel per task and a bar per model, with 95 % confidence intervals.
 
     Args:
-        scores: Columns model, task, metric, value, stderr, samples (of `evaluation.evaluate`).
+        scores: Columns model, task, metric, value, low, high, samples (of `evaluation.evaluate`).
         colours: The colour of each model.
         models: The models to draw, first on top.
         base: The model the hover compares with; none when empty.
@@ -99,13 +93,13 @@ def bars(
     for index, task in enumerate(tasks):
         rows = kept[kept["task"] == task].set_index("model").reindex(models).dropna(subset=["value"])
         known, scale = names[task], 100 if names[task].share else 1
-        interval = scale * Z_95 * rows["stderr"].fillna(0)
+        up, down = (scale * (end - rows["value"]).abs().fillna(0) for end in (rows["high"], rows["low"]))
         bars_of_task = {
             "type": "bar",
             "orientation": "h",
             "y": [short[model] for model in rows.index],
             "x": scale * rows["value"],
-            "error_x": {"array": interval, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
+            "error_x": {"array": up, "arrayminus": down, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
             "marker": {
                 "color": [colours[model] for model in rows.index],
                 "pattern": {"shape": [marks[model].pattern for model in rows.index]},
@@ -118,7 +112,7 @@ def bars(
         written = {  # the value right of its interval, where neither bar nor whisker hides it
             "type": "scatter",
             "y": [short[model] for model in rows.index],
-            "x": scale * rows["value"] + interval,
+            "x": scale * rows["value"] + up,
             "mode": "text",
             "text": ["  " + known.write(value) for value in rows["value"]],
             "textposition": "middle right",
@@ -129,7 +123,7 @@ def bars(
         }
         traces += [bars_of_task, written]
         layout[f"xaxis{index + 1}"] |= (
-            SHARES if known.share else {"range": [0, 1.2 * float((rows["value"] + interval).max())]}
+            SHARES if known.share else {"range": [0, 1.2 * float((rows["value"] + up).max())]}
         )
     return go.Figure(traces, layout)
 
@@ -141,27 +135,26 @@ def table(scores: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
         known = metric(str(name))
         cells = rows.set_index("model")
         columns[f"{task} · {known.title}"] = {
-            model: known.write(cells.at[model, "value"])
-            + _interval(cells.at[model, "value"], cells.at[model, "stderr"], known)
+            model: known.write(cells.at[model, "value"]) + _interval(cells.loc[model], known)
             for model in models
             if model in cells.index
         }
     return pd.DataFrame(columns).reindex(models).rename_axis("model").fillna("–").reset_index()
 
 
-def _interval(value: float, stderr: float, known: Metric) -> str:
-    """Write half the interval with as many decimals as the value."""
-    if pd.isna(stderr):
+def _interval(row: Mapping[str, float], known: Metric) -> str:
+    """Write the ends of the interval with as many decimals as the value."""
+    if pd.isna(row["low"]):
         return ""
     scale = 100 if known.share else 1
-    decimals = len(known.write(value).removesuffix(" %").partition(".")[2])
-    return f" ± {scale * Z_95 * stderr:,.{decimals}f}"
+    decimals = len(known.write(row["value"]).removesuffix(" %").partition(".")[2])
+    return f" [{scale * row['low']:,.{decimals}f}, {scale * row['high']:,.{decimals}f}]"
 
 
 def _fact(row: Mapping[str, float], known: Metric, base: float | None) -> str:
     fact = (
         f"{row['model']} · {row['task']} · {known.title}<br>{known.write(row['value'])}"
-        f"{_interval(row['value'], row['stderr'], known)} (95 %) · {style.count(row['samples'])} problems"
+        f"{_interval(row, known)} (95 %) · {style.count(row['samples'])} problems"
     )
     if base is None or row["value"] == base:
         return fact

@@ -123,6 +123,7 @@ KINDS: Mapping[str, Kind] = {
                 DEVICE,
                 RUN_DTYPE,
             ),
+            version=2,
         ),
         Kind(
             "linearity",
@@ -184,12 +185,17 @@ KINDS: Mapping[str, Kind] = {
                 settings.MODELS,
                 settings.TASKS,
                 settings.LIMIT,
+                settings.SHOTS,
+                settings.CHAT_TEMPLATE,
+                settings.DECODING,
                 settings.EVALUATE_BATCH,
+                settings.EVALUATE_SEED,
                 settings.RUN_CODE,
                 settings.ALLOW_TASK_CODE,
                 DEVICE,
                 RUN_DTYPE,
             ),
+            version=2,
         ),
         Kind(
             "loss",
@@ -200,6 +206,7 @@ KINDS: Mapping[str, Kind] = {
             "sweep",
             "search recipe parameters: every trial is merged and evaluated",
             (SWEEP, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
+            version=2,
             resumable=True,
         ),
     )

@@ -99,10 +99,11 @@ def extract(parameters: Mapping[str, Any], results: Path, progress: Progress) ->
 
 
 def evaluate(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write scores.csv."""
+    """Write scores.csv, and samples.jsonl with what was asked and answered."""
     from nmerge_core.evaluation import evaluate
 
-    evaluate(**parameters, progress=progress).to_csv(results / "scores.csv", index=False)
+    found = evaluate(**parameters, samples=results / "samples.jsonl", progress=progress)
+    found.to_csv(results / "scores.csv", index=False)
 
 
 def loss(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:

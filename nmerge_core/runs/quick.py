@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from nmerge_core.runs.answering import heed
 from nmerge_core.runs.models import LoadedModels
 
 STEP = 5  # problems that are scored at a time: some tenths of a second where the model is small
-VERSION = 1  # is raised when the same problems give other scores
+VERSION = 2  # is raised when the same problems give other scores
 _ANSWER = {"values": list, "tokens": list, "run_dtype": str}
 
 
@@ -65,10 +64,9 @@ def kept_scores(
     It is computed once for the model's content, that of the problems, and how the model runs.
     """
     checkpoint = open_checkpoint(model)
-    harness = version("lm_eval") if source["is_task"] else ""
     problems = source["reference"], source["content"], source["is_task"], name
     runs_in = choose_format(checkpoint).name, choose_device()
-    key = VERSION, model_fingerprint(checkpoint), *problems, *runs_in, harness
+    key = VERSION, model_fingerprint(checkpoint), *problems, *runs_in
 
     def file(first: int) -> Path:
         return cache_root() / "quick" / f"{digest([*key, first, min(first + STEP, stop)])}.json"

@@ -56,7 +56,8 @@ def sweep(
     check_keys(plan.objective or (), evaluator.names, "sweep, key 'objective'")
 
     def measure(checkpoint: Path, told: Progress) -> Measured:
-        scores = evaluator.scores(replace(load_model(str(checkpoint), device, plan.run_dtype), label="merge"), told)
+        merged = replace(load_model(str(checkpoint), device, plan.run_dtype), label="merge")
+        scores = evaluator.scored(merged, told).table
         named = {f"{row.task}/{row.metric}": float(row.value) for row in scores.itertuples()}
         return Measured(named, evaluator.objective(scores, plan.objective))
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,8 @@ def test_the_code_benchmarks_are_known_to_run_code(tiny_cache: Path, task: str, 
     asked = parameters(tiny_cache, "base", tasks=[task, "hellaswag"])
     request = resolve(empty_cache, "evaluate", asked)
     assert request.parameters["tasks"] == [task, "hellaswag"]
-    assert request.inputs[task] and not request.inputs["hellaswag"]  # its YAML is ours; the other is lm-eval's
+    by = f"lm-eval {version('lm_eval')}"
+    assert request.inputs[task].endswith(f" {by}") and request.inputs["hellaswag"] == by  # its YAML is ours
 
 
 def test_a_score_run_opens_on_exactly_its_model_and_tasks_in_its_family(tiny_cache: Path, open_page: OpenPage) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import nmerge_core as nm
 from nmerge_core.cli import main
+from nmerge_core.evaluation.scores import COLUMNS
 
 
 def test_inspect_prints_facts_and_json(family, capsys):
@@ -159,9 +160,20 @@ def test_evaluate(family, tmp_path, capsys):
     out = tmp_path / "scores.csv"
     assert main(["evaluate", family.base, family.math, "--tasks", family.task, "--limit", "3", "--out", str(out)]) == 0
     found = pd.read_csv(out)
-    assert list(found.columns) == ["model", "task", "metric", "value", "stderr", "samples", "run_dtype"]
+    assert list(found.columns) == COLUMNS
     assert list(found["model"]) == ["base", "math"] and set(found["samples"]) == {3}
-    assert "bits_per_byte" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "bits_per_byte" in printed and "all by examples 0, chat template False, decoding alike, batch" in printed
+    samples = tmp_path / "samples"
+    again = ["evaluate", family.base, family.math, "--tasks", family.task, "--limit", "3", "--samples", str(samples)]
+    assert main([*again, "--compare", family.base]) == 0
+    printed = capsys.readouterr().out
+    assert "paired bootstrap" in printed and "difference from base" in printed
+    lines = [json.loads(line) for line in (samples / "math.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [0, 1, 2] and lines[0]["reference"].startswith("some words")
+    assert sorted(file.name for file in samples.iterdir()) == ["base.jsonl", "math.jsonl"]
+    assert main([*again, "--compare", "mth"]) == 2
+    assert "--compare: expected one of" in capsys.readouterr().err
 
 
 def test_evaluate_by_held_out_texts(family, tmp_path, capsys):
@@ -174,6 +186,8 @@ def test_evaluate_by_held_out_texts(family, tmp_path, capsys):
     assert alone["stderr"][4] == pytest.approx(texts.std() / 3**0.5)
     assert main(["evaluate", family.base, "--tasks", family.task, "--loss", corpus, "--out", str(out)]) == 0
     assert list(pd.read_csv(out)["metric"]) == ["bits_per_byte", *["loss"] * 3]
+    assert main(["evaluate", family.base, family.math, "--loss", corpus, "--compare", "base"]) == 0
+    assert capsys.readouterr().out.count("paired bootstrap") == 3
     capsys.readouterr()
     assert main(["evaluate", family.base]) == 2
     assert "expected --tasks, or --loss with a corpus, found neither" in capsys.readouterr().err

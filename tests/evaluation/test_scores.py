@@ -12,7 +12,8 @@ import yaml
 
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import Evaluator, evaluate
-from nmerge_core.evaluation.scores import COLUMNS, jackknife
+from nmerge_core.evaluation.score_rows import jackknife
+from nmerge_core.evaluation.scores import COLUMNS
 from nmerge_core.loading import load_model
 from tests.evaluation.test_tasks import DOCS, SUMS, write_task
 from tests.tiny import tiny_model
@@ -176,14 +177,14 @@ def test_cancel_within_generation(model: str, tmp_path: Path) -> None:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        evaluator.scores(loaded, cancel)
-    assert len(evaluator.scores(loaded)) == 1
+        evaluator.scored(loaded, cancel)
+    assert len(evaluator.scored(loaded).table) == 1
 
 
 def test_nothing_but_the_result(model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither lm-eval nor datasets nor transformers writes on the terminal."""
     evaluator = Evaluator([write(tmp_path, "general", [{"text": text} for text in TEXTS])])
-    evaluator.scores(load_model(model, "cpu"))
+    evaluator.scored(load_model(model, "cpu"))
     assert capfd.readouterr() == ("", "")
 
 

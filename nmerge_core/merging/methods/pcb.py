@@ -135,7 +135,7 @@ def prepare_search(context: Context, values: Values) -> Prepared:
 
     def loss(coefficients: list[float], tick: Callable[[], None]) -> float:
         candidate.fill(lambda block: balanced(block, prepared, coefficients), tick)
-        return -evaluator.objective(evaluator.scores(candidate.language_model, lambda *_: tick()))
+        return -evaluator.objective(evaluator.scored(candidate.language_model, lambda *_: tick()).table)
 
     found = search(context, values, loss, start=1.0, step=_STEP, low=0.0, high=_BOUND)
     told = {"objective": -found.value, "history": [-value for value in found.history]}
@@ -159,6 +159,7 @@ def prepare_search(context: Context, values: Values) -> Prepared:
     prepare=prepare_search,
     passes=lambda values: _PASSES + searches(values) * values.shared["evaluations"],
     searches=searches,
+    version=2,
 )
 def merge_searched(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ λ_t τ̂_t ŝ_t / Σ ŝ_t (as `pcb`) with the λ_t that were found; the best candidate is what is written."""

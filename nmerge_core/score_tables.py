@@ -1,0 +1,194 @@
+"""Scores of models side by side: what else differs in how they came to be, paired tests, problems lost and gained.
+
+A table of scores is what `evaluation` writes as scores.csv, samples what it writes as samples.jsonl; `losses_as_scores`
+makes both of losses on held-out texts.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nmerge_core.kept_files import read_csv, reading
+from nmerge_core.paired import Z_95, compare_all, mean_interval
+
+# What else decides a score, by what it is called: only scores of equal ones are compared.
+SETTINGS = {
+    "samples": "problems",
+    "shots": "examples",
+    "chat_template": "chat template",
+    "decoding": "decoding",
+    "batch_size": "batch size",
+    "seed": "seed",
+    "run_dtype": "number format",
+    "task_version": "version of the task",
+    "lm_eval": "version of lm-eval",
+    "tokens": "tokens",
+}
+BETTER, WORSE, ALIKE, FEW = "better", "worse", "not told apart", "too few problems"
+LOST, GAINED, BOTH, NEITHER = "lost", "gained", "both", "neither"
+_SAMPLE = ("id", "prompt", "answer", "filtered", "reference", "metric", "value", "cluster", "error")
+
+
+def read_scores(file: Path) -> pd.DataFrame:
+    """Read scores.csv; of an earlier version its intervals are made of its standard errors."""
+    found = read_csv(file, ("model", "task", "metric", "value", "stderr", "samples"), dtype={"model": "str"})
+    if "low" not in found:
+        half = Z_95 * found["stderr"]
+        found = found.assign(low=found["value"] - half, high=found["value"] + half)
+    return found
+
+
+def read_samples(file: Path) -> pd.DataFrame:
+    """Read samples.jsonl; there are none of scores of an earlier version."""
+    if not file.is_file():
+        return pd.DataFrame(columns=["model", "task", *_SAMPLE])
+    with reading(file), file.open(encoding="utf-8") as lines:
+        return pd.DataFrame([json.loads(line) for line in lines], columns=["model", "task", *_SAMPLE])
+
+
+def losses_as_scores(losses: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return losses, a row per model and text, as a table of scores and samples: a category is a task."""
+    rows = []
+    for (model, category), own in losses.groupby(["model", "category"], sort=False):
+        interval = mean_interval(own["loss"])
+        facts = {"samples": len(own), "tokens": own["tokens"].sum(), "run_dtype": own["run_dtype"].iloc[0]}
+        score = {"value": own["loss"].mean(), "low": interval.low, "high": interval.high, "interval": interval.by}
+        named = {"model": model, "task": category, "metric": "loss"}
+        rows.append(named | score | {"stderr": own["loss"].sem(), "higher_is_better": False} | facts)
+    samples = losses.rename(columns={"category": "task", "text": "id", "loss": "value"}).assign(metric="loss")
+    return pd.DataFrame(rows), samples.reindex(columns=["model", "task", *_SAMPLE])
+
+
+def primary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Keep each task's primary metric, the first one it lists."""
+    first = scores.groupby("task", sort=False)["metric"].transform("first")
+    return scores[scores["metric"] == first]
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Say in which settings two scores differ; empty where in none."""
+    differing = []
+    for key, name in SETTINGS.items():
+        ours, theirs = (_told(each.get(key)) for each in (one, other))
+        if ours != theirs:
+            differing.append(f"{name} {ours} against {theirs}")
+    return "; ".join(differing)
+
+
+def _told(value: Any) -> str:
+    if value is None or value != value:
+        return "not told"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shared_settings(scores: pd.DataFrame) -> str:
+    """Say the settings that all of some scores have."""
+    kept = {key: name for key, name in SETTINGS.items() if key in scores and scores[key].astype(str).nunique() == 1}
+    return ", ".join(f"{name} {_told(scores[key].iloc[0])}" for key, name in kept.items() if key != "samples")
+
+
+def compare(scores: pd.DataFrame, samples: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Compare every other model with one of them by each task's primary metric, problem by problem.
+
+    Returns:
+        Columns model, task, metric, problems, difference (of the baseline's), low, high (95 % interval), p, adjusted
+        (p by Holm, over all rows), detectable (the least difference that so many problems show with 80 % power), test,
+        verdict (better, worse, not told apart, too few problems) and unlike: in which settings the two differ, where
+        they do, or why else they do not compare; there is no test then.
+    """
+    rows: list[dict[str, Any]] = []
+    pairs, clusters, tested = [], [], []
+    kept = primary(scores).drop_duplicates(["model", "task"])
+    by_name = {(row["model"], row["task"]): row for row in kept.to_dict("records")}
+    values = {
+        (str(model), str(task), str(metric)): own.drop_duplicates("id").set_index("id")
+        for (model, task, metric), own in samples.groupby(["model", "task", "metric"], sort=False)
+    }
+    for (model, task), row in by_name.items():
+        theirs = by_name.get((baseline, task))
+        if model == baseline or theirs is None:
+            continue
+        found = {"model": model, "task": task, "metric": row["metric"], "problems": int(row["samples"])}
+        found |= {"unlike": unlike(row, theirs), "better": bool(row.get("higher_is_better", True))}
+        own, other = (values.get((name, task, row["metric"])) for name in (model, baseline))
+        if not found["unlike"]:
+            found["unlike"] = _no_match(own, other)
+        if not found["unlike"]:
+            assert own is not None and other is not None
+            pairs.append((own["value"].astype(float), other.loc[own.index, "value"].astype(float)))
+            clusters.append(list(own["cluster"]) if own["cluster"].notna().all() else None)
+            tested.append(found)
+        rows.append(found)
+    for found, each in zip(tested, compare_all(pairs, clusters=clusters), strict=True):
+        few = math.isnan(each.detectable)
+        better = (each.difference > 0) == found["better"]
+        told = FEW if few else ALIKE
+        found |= {
+            "difference": each.difference,
+            "low": each.interval.low,
+            "high": each.interval.high,
+            "p": each.p,
+            "adjusted": each.adjusted,
+            "detectable": each.detectable,
+            "test": each.test,
+            "verdict": (BETTER if better else WORSE) if each.distinguishable else told,
+        }
+    columns = ["model", "task", "metric", "problems", "difference", "low", "high", "p", "adjusted", "detectable"]
+    return pd.DataFrame(rows).reindex(columns=[*columns, "test", "verdict", "unlike"])
+
+
+def _no_match(own: pd.DataFrame | None, other: pd.DataFrame | None) -> str:
+    """Say why samples of two models do not compare problem by problem; empty where they do."""
+    if own is None or other is None:
+        return "no samples were kept"
+    if set(own.index) != set(other.index):
+        return "other problems"
+    if own["value"].isna().any() or other["value"].isna().any():
+        return "the metric is of all problems together"
+    return ""
+
+
+def sides(samples: pd.DataFrame, task: str, metric: str, ours: str, theirs: str, *, better: bool) -> pd.DataFrame:
+    """Put two models' samples of a task beside each other.
+
+    Args:
+        samples: of both models.
+        task: the task.
+        metric: its primary metric, whose filter counts.
+        ours: the model that is looked at.
+        theirs: the model that it is looked at against.
+        better: whether more of the metric is better.
+
+    Returns:
+        Columns id, prompt, reference, side and, ending in _ours and _theirs, answer, filtered, value and error. The
+        side is "lost" where ours is worse, "gained" where it is better, else "both" where both are right and "neither"
+        where none is; of values that are not right or wrong "both".
+    """
+    chosen = samples[(samples["task"] == task) & (samples["metric"] == metric)]
+    one, other = (chosen[chosen["model"] == name].drop_duplicates("id") for name in (ours, theirs))
+    found = one.merge(other[["id", "answer", "filtered", "value", "error"]], on="id", suffixes=("_ours", "_theirs"))
+    binary = chosen["value"].isin([0, 1]).all()
+    gain = (found["value_ours"].astype(float) - found["value_theirs"].astype(float)) * (1 if better else -1)
+    right = found["value_ours"].astype(float) == (1 if better else 0)
+    equal = [BOTH if each or not binary else NEITHER for each in right]
+    side = [LOST if g < 0 else GAINED if g > 0 else same for g, same in zip(gain, equal, strict=True)]
+    return found.assign(side=side)
+
+
+def counts(found: pd.DataFrame) -> dict[str, int]:
+    """Count the problems of each side."""
+    return {side: int((found["side"] == side).sum()) for side in (LOST, GAINED, BOTH, NEITHER)}
+
+
+def searched(found: pd.DataFrame, words: str) -> pd.DataFrame:
+    """Keep the problems in whose prompt, reference or answers every one of some words is, in capitals or not."""
+    columns: Sequence[str] = [name for name in found if name.startswith(("prompt", "reference", "answer", "filtered"))]
+    text = found[columns].fillna("").agg(" ".join, axis=1).str.casefold() if len(found) else pd.Series(dtype=str)
+    kept = pd.Series(True, index=found.index)
+    for word in words.casefold().split():
+        kept &= text.str.contains(word, regex=False)
+    return found[kept]

@@ -1,0 +1,240 @@
+"""Under which conditions models are scored: decoding, examples, chat templates, batches, room; and what is kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+from transformers import GenerationConfig
+
+from nmerge_core.errors import InputError
+from nmerge_core.evaluation import Evaluator, evaluate
+from nmerge_core.evaluation.harness import Harness
+from nmerge_core.loading import load_model
+from tests.evaluation.test_scores import greedy
+from tests.evaluation.test_tasks import CODE, SUMS, write_task
+from tests.tiny import tiny_model
+
+PROMPTS = ["1 + 1 =", "2 + 3 =", "4 + 5 + 6 =", "7 =", "a b", "what is 9 - 2 =", "- 1", "12 ="]
+CHOICES = {
+    "task": "choices",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "data/sums.jsonl"}},
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{prompt}}",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "{{answer}}",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}~{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def penalised(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same model, whose checkpoint asks for a penalty on what was said before."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    reference = tiny_model(folder)
+    GenerationConfig(eos_token_id=0, repetition_penalty=1.3, no_repeat_ngram_size=2).save_pretrained(folder)
+    tokenizer = load_model(reference, "cpu").tokenizer
+    tokenizer.pad_token = tokenizer.eos_token  # lm-eval would make one that the model does not know
+    tokenizer.save_pretrained(folder)
+    return reference
+
+
+@pytest.fixture(scope="module")
+def own_words(model: str) -> list[dict[str, Any]]:
+    """Problems whose answers are what the model says greedily."""
+    return [{"prompt": prompt, "answer": greedy(model, prompt, 8)} for prompt in PROMPTS]
+
+
+def alone(model: str, reference: str, batch_size: int, **given: Any) -> dict[str, Any]:
+    """What lm-eval itself says of a task's YAML."""
+    file = Path(reference)
+    found = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": model, "dtype": "float32"},
+        tasks=[reference],
+        task_manager=TaskManager(include_path=file.parent, include_defaults=False),
+        batch_size=batch_size,
+        device="cpu",
+        bootstrap_iters=0,
+        **given,
+    )
+    assert found is not None
+    return found
+
+
+def test_a_penalty_of_the_checkpoint_changes_nothing_unless_its_own_settings_are_wanted(
+    model: str, penalised: str, own_words: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alike, each model says its greedy words; by its own settings, just what lm-eval alone makes it say."""
+    reference = write_task(tmp_path, SUMS, own_words)
+    monkeypatch.chdir(tmp_path)  # from where lm-eval takes the data
+    alike = evaluate([model, penalised], [reference], batch_size=3)
+    assert list(alike["value"]) == [1, 1] and set(alike["decoding"]) == {"alike"}
+    samples = tmp_path / "samples.jsonl"
+    own = evaluate([penalised], [reference], decoding="own", batch_size=3, samples=samples)
+    found = alone(penalised, reference, 3)
+    assert own.loc[0, "value"] == found["results"]["sums"]["exact_match,none"] < 1
+    answers = [json.loads(line)["answer"] for line in samples.read_text().splitlines()]
+    logged = sorted(found["samples"]["sums"], key=lambda each: each["doc_id"])
+    assert answers == [each["resps"][0][0] for each in logged]
+    assert load_model(penalised, "cpu").model.generation_config.repetition_penalty == 1.3
+
+
+@pytest.mark.parametrize("shots", [None, 2])
+def test_numbers_are_those_of_lm_eval_by_itself(
+    shots: int | None, penalised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last digit: log-likelihoods of words and of texts, without and with examples."""
+    docs = [{"prompt": p, "answer": n % 3, "choices": ["yes", "no", "or"]} for n, p in enumerate(PROMPTS)]
+    monkeypatch.chdir(tmp_path)
+    reference = write_task(tmp_path, CHOICES, docs)
+    ours = evaluate([penalised], [reference], decoding="own", batch_size=3, shots=shots, samples=tmp_path / "s.jsonl")
+    theirs = alone(penalised, reference, 3, num_fewshot=shots)
+    assert ours.loc[0, "value"] == theirs["results"]["choices"]["acc,none"]
+    assert ours.loc[0, "shots"] == theirs["n-shot"]["choices"] == (shots or 0)
+    prompts = [json.loads(line)["prompt"] for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    logged = sorted(theirs["samples"]["choices"], key=lambda each: each["doc_id"])
+    assert prompts == [each["arguments"][0][0] for each in logged]
+    rolling = {name: CHOICES[name] for name in ("dataset_path", "dataset_kwargs", "test_split")} | {
+        "task": "texts",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{prompt}}",
+        "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+    }
+    reference = write_task(tmp_path, rolling, docs)
+    ours = evaluate([penalised], [reference], decoding="own", batch_size=3)
+    assert ours.loc[0, "value"] == alone(penalised, reference, 3)["results"]["texts"]["bits_per_byte,none"]
+    assert not ours.loc[0, "higher_is_better"]
+
+
+def test_every_model_sees_the_same_examples_which_the_seed_decides(
+    model: str, penalised: str, own_words: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    reference = write_task(tmp_path, SUMS, own_words)
+    prompts: dict[int, list[str]] = {}
+    for seed in (1, 2):
+        file = tmp_path / f"{seed}.jsonl"
+        scores = evaluate([model, penalised], [reference], shots=1, seed=seed, limit=4, samples=file)
+        assert list(scores["shots"]) == [1, 1] and list(scores["seed"]) == [seed, seed]
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        prompts[seed] = [row["prompt"] for row in rows[:4]]
+        assert prompts[seed] == [row["prompt"] for row in rows[4:]]
+        assert all(row["prompt"].count("\n\n") == 1 for row in rows)
+    assert prompts[1] != prompts[2]
+
+
+def test_a_chat_template_frames_problems_and_ends_answers(
+    own_words: list[dict[str, Any]], model: str, tmp_path: Path
+) -> None:
+    """The turn's end is no end token of the checkpoint, and ends answers all the same."""
+    reference, folder = write_task(tmp_path, SUMS, own_words), tmp_path / "chat"
+    tiny_model(folder)
+    loaded = load_model(str(folder), "cpu")
+    loaded.tokenizer.chat_template = TEMPLATE
+    loaded.tokenizer.add_special_tokens({"additional_special_tokens": ["~"]})
+    loaded.tokenizer.save_pretrained(folder)
+    file = tmp_path / "samples.jsonl"
+    scores = evaluate([str(folder)], [reference], chat_template=True, shots=1, limit=2, samples=file)
+    assert scores.loc[0, "chat_template"]
+    first = json.loads(file.read_text().splitlines()[0])
+    assert first["prompt"].count("<u>") == 2 and first["prompt"].endswith("<u>1 + 1 =~<a>")
+    harness = Harness(load_model(str(folder), "cpu"), 1, "", lambda *_: None, chat_template=True)
+    assert harness._ends == [0, loaded.tokenizer.convert_tokens_to_ids("~")]
+    with pytest.raises(InputError, match="tiny: has no chat template; score it without one"):
+        evaluate([model], [reference], chat_template=True)
+
+
+@pytest.mark.parametrize("kind", ["sums", "choices", "texts"])
+def test_a_batch_that_does_not_fit_is_halved_and_no_answer_is_asked_for_twice(
+    kind: str, model: str, own_words: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory for three texts, from the second batch on: 8 become 4, then 2, and what was answered stays."""
+    docs = [
+        each | {"choices": ["yes!", "no!"], "answer": each["answer"] if kind == "sums" else 0} for each in own_words
+    ]
+    config = CHOICES if kind == "choices" else SUMS
+    if kind == "texts":
+        config = {**CHOICES, "task": "texts", "output_type": "loglikelihood_rolling", "doc_to_target": "{{prompt}}"}
+        config["metric_list"] = [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}]
+        del config["doc_to_choice"]
+    reference = write_task(tmp_path, config, docs)
+    whole = evaluate([model], [reference], batch_size=4)
+    asked: list[int] = []
+
+    def short_of_memory(of: Any, texts: torch.Tensor) -> None:
+        if len(asked) >= 1 and len(texts) > 3:
+            raise torch.OutOfMemoryError
+        asked.append(len(texts))
+
+    call, generate = Harness._model_call, Harness._model_generate
+    monkeypatch.setattr(Harness, "_model_call", lambda of, x, *r: short_of_memory(of, x) or call(of, x, *r))
+    monkeypatch.setattr(
+        Harness, "_model_generate", lambda of, context, **r: short_of_memory(of, context) or generate(of, context, **r)
+    )
+    halved = evaluate([model], [reference], batch_size=4)
+    assert halved.loc[0, "value"] == pytest.approx(whole.loc[0, "value"], rel=1e-6)
+    assert halved.loc[0, "batch_size"] == 2 and whole.loc[0, "batch_size"] == 4
+    assert sum(asked) == (16 if kind == "choices" else 8)
+    monkeypatch.setattr(torch.Tensor, "__len__", lambda of: 4)
+    with pytest.raises(InputError, match="a single text does not fit in the memory of cpu"):
+        evaluate([model], [reference], batch_size=1)
+
+
+def test_what_is_longer_than_a_model_takes_is_said_before_any_is_asked(model: str, tmp_path: Path) -> None:
+    """The model takes 64 tokens, a byte each: 60 and the 8 of an answer are 68."""
+    docs = [{"prompt": "a" * length, "answer": "", "choices": ["2"]} for length in (10, 60, 57, 56)]
+    short = write_task(tmp_path / "short", SUMS | {"task": "short"}, docs[:1])
+    reference = write_task(tmp_path, SUMS, docs)
+    asked: list[str] = []
+    with pytest.raises(InputError) as refused:
+        Evaluator([short, reference]).scored(load_model(model, "cpu"), lambda stage, *_: asked.append(stage))
+    assert str(refused.value) == (
+        "tiny on sums: expected problems that fit with their answers in the 64 tokens that the model takes, found 2 of "
+        "4 that do not, the longest of 68 with its answer; give fewer examples, lower max_gen_toks in the task's YAML, "
+        "or leave the task or the model out"
+    )
+    assert not asked
+    choices = write_task(tmp_path, CHOICES, [docs[1] | {"choices": ["yes", "nooooo"], "answer": 0}])
+    with pytest.raises(InputError, match="1 of 1 that do not, the longest of 67"):
+        evaluate([model], [choices])
+
+
+def test_samples_tell_what_was_chosen_and_what_a_program_died_of(model: str, tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    docs = [{"prompt": p, "answer": 1, "choices": ["yes", "no"], "book": n // 2} for n, p in enumerate(PROMPTS[:4])]
+    reference = write_task(tmp_path, CHOICES | {"metadata": {"version": 2, "cluster": "book"}}, docs)
+    scores = evaluate([model], [reference], samples=file)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["value"] for row in rows] == [float(row["answer"] == "no") for row in rows]
+    assert [row["cluster"] for row in rows] == ["0", "0", "1", "1"] and {row["reference"] for row in rows} == {"no"}
+    assert scores.loc[0, "interval"] == "bootstrap" and scores.loc[0, "task_version"] == 2
+    code = SUMS | CODE | {"metric_list": [{"metric": "pass@1", "aggregation": "mean", "higher_is_better": True}]}
+    filters = [
+        {"function": "run_code", "program": "{{prompt}}#{{body}}\n\nassert x == 1\n"},
+        {"function": "take_first"},
+    ]
+    code |= {"filter_list": [{"name": "sandbox", "filter": filters}]}
+    reference = write_task(tmp_path, code, [{"prompt": f"x = {n}\n", "answer": ""} for n in (1, 2)])
+    text = Path(reference).read_text() + "process_results: !function nmerge_core.evaluation.code.pass_at_1\n"
+    Path(reference).write_text(text)
+    scores = evaluate([model], [reference], run_code=True, samples=file)
+    passed, failed = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (passed["filtered"], passed["value"], passed["error"]) == ("passed", 1.0, "")
+    assert (failed["filtered"], failed["value"]) == ("failed", 0.0) and "AssertionError" in failed["error"]
+    # Wilson of 1 in 2: (0.5 + 1.92/2) / (1 + 1.92) ± …, from 9.5 % to 90.5 %.
+    assert (scores.loc[0, "low"], scores.loc[0, "high"]) == pytest.approx((0.0945, 0.9055), abs=1e-3)
+    assert scores.loc[0, "interval"] == "Wilson"

@@ -1,0 +1,134 @@
+"""Scores side by side: unlike settings, paired tests, what was lost and gained, worked out by hand."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nmerge_core.paired import BOOTSTRAP, MCNEMAR
+from nmerge_core.score_tables import (
+    ALIKE,
+    BETTER,
+    BOTH,
+    FEW,
+    GAINED,
+    LOST,
+    NEITHER,
+    WORSE,
+    compare,
+    counts,
+    losses_as_scores,
+    read_samples,
+    read_scores,
+    searched,
+    shared_settings,
+    sides,
+    unlike,
+)
+
+
+def scores(model: str, values: list[float], task: str = "sums", **changes: object) -> dict:
+    settings = {"shots": 0, "decoding": "alike", "batch_size": 64, "run_dtype": "float32", "higher_is_better": True}
+    row = {"model": model, "task": task, "metric": "exact_match", "value": sum(values) / len(values)}
+    return row | {"samples": len(values)} | settings | changes
+
+
+def samples(model: str, values: list[float], task: str = "sums", cluster: list[str] | None = None) -> list[dict]:
+    return [
+        {"model": model, "task": task, "id": id, "metric": "exact_match", "value": value, "prompt": f"What is {id}?"}
+        | {"answer": f"{model} says {id}", "filtered": "", "reference": str(id), "error": ""}
+        | {"cluster": cluster[id] if cluster else None}
+        for id, value in enumerate(values)
+    ]
+
+
+def test_models_are_compared_problem_by_problem_and_p_is_adjusted_over_all_rows() -> None:
+    """6 gained and none lost: p = 2 · 2⁻⁶ = 0.03125, the smaller of two, so doubled; 1 gained, 1 lost: p = 1."""
+    base, math_, other = [0.0] * 8, [1.0] * 6 + [0.0] * 2, [1.0] + [0.0] * 7
+    table = [scores("base", base), scores("math", math_), scores("base", other, "more"), scores("math", base, "more")]
+    table += [scores("math", base, "more") | {"metric": "chrf"}]
+    kept = (
+        samples("math", math_) + samples("base", base) + samples("base", other, "more") + samples("math", base, "more")
+    )
+    found = compare(pd.DataFrame(table), pd.DataFrame(kept[::-1]), "base").set_index("task")
+    assert list(found.index) == ["sums", "more"] and set(found["model"]) == {"math"}
+    assert found.at["sums", "difference"] == 0.75 and found.at["more", "difference"] == -0.125
+    assert found.at["sums", "p"] == 0.03125 and found.at["sums", "adjusted"] == 0.0625
+    assert list(found["verdict"]) == [ALIKE, ALIKE] and set(found["test"]) == {MCNEMAR}
+    alone = compare(pd.DataFrame(table[:2]), pd.DataFrame(kept), "base")
+    assert alone.loc[0, "adjusted"] == 0.03125 and alone.loc[0, "verdict"] == BETTER
+    worse = pd.DataFrame(table[:2]).assign(higher_is_better=False)
+    assert compare(worse, pd.DataFrame(kept), "base").loc[0, "verdict"] == WORSE
+    few = compare(pd.DataFrame([scores("a", [1.0] * 3), scores("b", [0.0] * 3)]),
+                  pd.DataFrame(samples("a", [1.0] * 3) + samples("b", [0.0] * 3)), "b")  # fmt: skip
+    assert few.loc[0, "verdict"] == FEW and math.isnan(few.loc[0, "detectable"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"shots": 3}, "examples 3 against 0"),
+        ({"decoding": "own"}, "decoding own against alike"),
+        (
+            {"batch_size": 32.0, "run_dtype": "bfloat16"},
+            "batch size 32 against 64; number format bfloat16 against float32",
+        ),
+        ({"samples": 9}, "problems 9 against 8"),
+        ({"lm_eval": "0.4"}, "version of lm-eval 0.4 against not told"),
+    ],
+)
+def test_scores_of_unlike_settings_are_not_compared_and_it_is_told_why(changes: dict, told: str) -> None:
+    values = [1.0] * 8
+    table = pd.DataFrame([scores("base", values), scores("math", values, **changes)])
+    found = compare(table, pd.DataFrame(samples("base", values) + samples("math", values)), "base")
+    assert found.loc[0, "unlike"] == told and pd.isna(found.loc[0, "p"]) and pd.isna(found.loc[0, "verdict"])
+    assert unlike(scores("a", values), scores("b", values)) == ""
+    assert shared_settings(table.drop(columns="decoding")).startswith("examples 0") is ("shots" not in changes)
+
+
+def test_problems_that_share_a_document_are_compared_by_documents() -> None:
+    """All eight differ, but they are of two documents: as sure as two problems of one sign are, p = ½."""
+    ours, theirs, books = [1.0] * 8, [0.0] * 8, ["a"] * 4 + ["b"] * 4
+    table = pd.DataFrame([scores("base", theirs), scores("math", ours)])
+    kept = pd.DataFrame(samples("base", theirs, cluster=books) + samples("math", ours, cluster=books))
+    found = compare(table, kept, "base")
+    assert found.loc[0, "test"] == BOOTSTRAP and found.loc[0, "p"] == 0.5
+
+
+def test_what_does_not_match_is_not_compared() -> None:
+    values = [1.0] * 8
+    table, kept = pd.DataFrame([scores("base", values), scores("math", values)]), samples("base", values)
+    assert compare(table, pd.DataFrame(kept), "base").loc[0, "unlike"] == "no samples were kept"
+    moved = [row | {"id": row["id"] + 1} for row in samples("math", values)]
+    assert compare(table, pd.DataFrame(kept + moved), "base").loc[0, "unlike"] == "other problems"
+    whole = [row | {"value": None} for row in samples("math", values)]
+    assert "all problems together" in compare(table, pd.DataFrame(kept + whole), "base").loc[0, "unlike"]
+
+
+def test_problems_are_lost_gained_kept_by_both_or_solved_by_neither() -> None:
+    kept = pd.DataFrame(samples("merge", [0.0, 1.0, 1.0, 0.0]) + samples("math", [1.0, 0.0, 1.0, 0.0])[::-1])
+    found = sides(kept, "sums", "exact_match", "merge", "math", better=True)
+    assert list(found["side"]) == [LOST, GAINED, BOTH, NEITHER]
+    assert counts(found) == {LOST: 1, GAINED: 1, BOTH: 1, NEITHER: 1}
+    assert found.loc[0, ["answer_ours", "answer_theirs"]].tolist() == ["merge says 0", "math says 0"]
+    assert list(searched(found, "WHAT 2?")["id"]) == [2] and len(searched(found, "")) == 4
+    assert len(searched(found, "nobody")) == 0 and len(searched(found[:0], "what")) == 0
+    losses = pd.DataFrame(samples("merge", [2.5, 1.0, 1.0]) + samples("math", [2.0, 2.0, 1.0]))
+    assert list(sides(losses, "sums", "exact_match", "merge", "math", better=False)["side"]) == [LOST, GAINED, BOTH]
+
+
+def test_losses_are_scores_of_their_categories_whose_tokens_must_be_the_same() -> None:
+    rows = [(m, "code", text, loss, 5 + (m == "b"), "float32") for m in "ab" for text, loss in enumerate((1.0, 2.0))]
+    losses = pd.DataFrame(rows, columns=["model", "category", "text", "loss", "tokens", "run_dtype"])
+    table, kept = losses_as_scores(losses)
+    assert table.loc[0, ["task", "metric", "value", "samples", "tokens"]].tolist() == ["code", "loss", 1.5, 2, 10]
+    assert compare(table, kept, "a").loc[0, "unlike"] == "tokens 12 against 10"
+
+
+def test_scores_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    old = "model,task,metric,value,stderr,samples,run_dtype\nbase,sums,exact_match,0.5,0.1,4,float32\n"
+    (tmp_path / "scores.csv").write_text(old)
+    found = read_scores(tmp_path / "scores.csv")
+    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([0.304, 0.696], abs=1e-3)
+    assert len(read_samples(tmp_path / "samples.jsonl")) == 0
