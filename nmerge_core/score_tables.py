@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from nmerge_core.kept_files import read_csv, reading
-from nmerge_core.paired import Z_95, compare_all, mean_interval
+from nmerge_core.paired import compare_all, mean_interval
 
 # What else decides a score, by what it is called: only scores of equal ones are compared.
 SETTINGS = {
@@ -34,18 +34,12 @@ _SAMPLE = ("id", "prompt", "answer", "filtered", "reference", "metric", "value",
 
 
 def read_scores(file: Path) -> pd.DataFrame:
-    """Read scores.csv; of an earlier version its intervals are made of its standard errors."""
-    found = read_csv(file, ("model", "task", "metric", "value", "stderr", "samples"), dtype={"model": "str"})
-    if "low" not in found:
-        half = Z_95 * found["stderr"]
-        found = found.assign(low=found["value"] - half, high=found["value"] + half)
-    return found
+    """Read scores.csv; raises Damaged where it is none."""
+    return read_csv(file, ("task", "metric", "value", "low", "high", "stderr", "samples"), dtype={"model": "str"})
 
 
 def read_samples(file: Path) -> pd.DataFrame:
-    """Read samples.jsonl; there are none of scores of an earlier version."""
-    if not file.is_file():
-        return pd.DataFrame(columns=["model", "task", *_SAMPLE])
+    """Read samples.jsonl; raises Damaged where it is none."""
     with reading(file), file.open(encoding="utf-8") as lines:
         return pd.DataFrame([json.loads(line) for line in lines], columns=["model", "task", *_SAMPLE])
 

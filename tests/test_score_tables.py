@@ -1,7 +1,6 @@
 """Scores side by side: unlike settings, paired tests, what was lost and gained, worked out by hand."""
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,8 +18,6 @@ from nmerge_core.score_tables import (
     compare,
     counts,
     losses_as_scores,
-    read_samples,
-    read_scores,
     searched,
     shared_settings,
     sides,
@@ -124,11 +121,3 @@ def test_losses_are_scores_of_their_categories_whose_tokens_must_be_the_same() -
     table, kept = losses_as_scores(losses)
     assert table.loc[0, ["task", "metric", "value", "samples", "tokens"]].tolist() == ["code", "loss", 1.5, 2, 10]
     assert compare(table, kept, "a").loc[0, "unlike"] == "tokens 12 against 10"
-
-
-def test_scores_of_an_earlier_version_are_read(tmp_path: Path) -> None:
-    old = "model,task,metric,value,stderr,samples,run_dtype\nbase,sums,exact_match,0.5,0.1,4,float32\n"
-    (tmp_path / "scores.csv").write_text(old)
-    found = read_scores(tmp_path / "scores.csv")
-    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([0.304, 0.696], abs=1e-3)
-    assert len(read_samples(tmp_path / "samples.jsonl")) == 0

@@ -26,6 +26,12 @@ class Metric:
         """The value with its unit."""
         return style.percent(value) if self.share else style.significant(value)
 
+    def change(self, value: float) -> str:
+        """A difference without its unit: of shares in points, of other metrics with three digits."""
+        if self.share:
+            return f"{100 * value:+.1f}"
+        return f"{'-' if value < 0 else '+'}{style.significant(abs(value))}"
+
     @property
     def axis(self) -> str:
         """The title of an axis of this metric."""
@@ -158,6 +164,5 @@ def _fact(row: Mapping[str, float], known: Metric, base: float | None) -> str:
     )
     if base is None or row["value"] == base:
         return fact
-    change = row["value"] - base
-    written = f"{100 * change:+.1f} points" if known.share else f"{change:+.3g}"
-    return f"{fact}<br>{written} against the base"
+    unit = " points" if known.share else ""
+    return f"{fact}<br>{known.change(row['value'] - base)}{unit} against the base"

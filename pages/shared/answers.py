@@ -1,12 +1,9 @@
 """How a merge that was never written answers prompts, beside the models it is made of and pinned candidates."""
 
-import html
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 import streamlit as st
@@ -37,17 +34,12 @@ from pages.shared.prompt import saving
 from pages.shared.recipe_form import REOPENED, rerun_if_reopened
 from pages.shared.runs import run_panel
 from pages.shared.settings import move
-from pages.shared.text import verbatim
+from pages.shared.text import marked, verbatim
 
 AT_ONCE, LOOK = 0.6, 0.03  # seconds that a page waits for answers while it is drawn, and between looks
 LOOK_AGAIN, PATIENCE = 0.5, 2.0  # seconds between looks later on, and until it is said how far an answer is
 ABREAST = 2  # answers beside each other
 SHOWN = 0.001  # the least probability of a next token that is told
-
-STYLE = """<style>
-.answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
-.answer mark { background: light-dark(#FFE7A3, #5C4A12); color: inherit; border-radius: 2px; padding: 0 1px; }
-</style>"""
 
 
 @dataclass(frozen=True)
@@ -283,16 +275,6 @@ def _stop_following() -> None:
         st.session_state[UNDER_WAY].pop(key).leave()
     move({LIVE: False})
     st.session_state[REOPENED] = True
-
-
-def marked(text: str, other: str) -> str:
-    """A text as HTML, the words marked that another text does not have in their place."""
-    words, beside = (re.findall(r"\s+|\S+", each.lstrip(" ")) for each in (text, other))
-    parts = []
-    for kind, start, stop, _, _ in SequenceMatcher(None, words, beside, autojunk=False).get_opcodes():
-        said = html.escape("".join(words[start:stop]))
-        parts.append(said if kind == "equal" or not said.strip() else f"<mark>{said}</mark>")
-    return f'<div class="answer">{"".join(parts)}</div>'
 
 
 def likely(following: dict[str, Any]) -> str:

@@ -16,14 +16,13 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.changes import changes, told
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.answers import marked
 from pages.shared.asking import prompt_of
 from pages.shared.beside import names_of, telling
 from pages.shared.charts import dark, show
 from pages.shared.health import changes_of
 from pages.shared.prompt import saving
 from pages.shared.recipe_form import REOPENED, open_recipe, rerun_if_reopened
-from pages.shared.text import shortened, verbatim
+from pages.shared.text import marked, shortened, verbatim
 
 LISTED = 5  # candidates that are shown at first, pinned ones besides
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from nmerge_core.figures import style
 from nmerge_core.figures.scores import Metric, metric
 from nmerge_core.paired import Comparison, Interval, compare_all, mean_interval
 
@@ -215,14 +214,7 @@ def _comparison(standing: Standing, known: Metric) -> tuple[str, ...]:
     return (
         verdict,
         standing.against,
-        _difference(found.difference, known) + unit,
-        f"{_difference(found.interval.low, known)} to {_difference(found.interval.high, known)}",
-        "–" if few else _difference(found.detectable, known).removeprefix("+") + unit,
+        known.change(found.difference) + unit,
+        f"{known.change(found.interval.low)} to {known.change(found.interval.high)}",
+        "–" if few else known.change(found.detectable).removeprefix("+") + unit,
     )
-
-
-def _difference(value: float, known: Metric) -> str:
-    """Write a difference: of shares in points, of other metrics with three digits."""
-    if known.share:
-        return f"{100 * value:+.1f}"
-    return f"{'-' if value < 0 else '+'}{style.significant(abs(value))}"

@@ -1,6 +1,13 @@
 """Text of foreign origin on a page: shown letter by letter, and never taken for Markdown."""
 
+import html
 import re
+from difflib import SequenceMatcher
+
+MARKED = """<style>
+.answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
+.answer mark { background: light-dark(#FFE7A3, #5C4A12); color: inherit; border-radius: 2px; padding: 0 1px; }
+</style>"""  # of what `marked` gives
 
 _JOINER = "\N{WORD JOINER}"  # seen by nobody; what Streamlit replaces after Markdown was read has no escape
 _REPLACED = re.compile(r":(?=\S)|(?i:www)(?=\.)|@|(?<!\S)(?:<?->|<-|--|[<>~]=)(?!\S)")  # emoji, icons, links, arrows
@@ -21,3 +28,13 @@ def verbatim(text: object) -> str:
     """
     line = _REPLACED.sub(rf"\g<0>{_JOINER}", " ".join(str(text).split()))
     return _NUMBERED.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", line))
+
+
+def marked(text: str, other: str) -> str:
+    """A text as HTML, the words marked that another text does not have in their place."""
+    words, beside = (re.findall(r"\s+|\S+", each.lstrip(" ")) for each in (text, other))
+    parts = []
+    for kind, start, stop, _, _ in SequenceMatcher(None, words, beside, autojunk=False).get_opcodes():
+        said = html.escape("".join(words[start:stop]))
+        parts.append(said if kind == "equal" or not said.strip() else f"<mark>{said}</mark>")
+    return f'<div class="answer">{"".join(parts)}</div>'

@@ -7,7 +7,7 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.answers import STYLE, draw_answers
+from pages.shared.answers import draw_answers
 from pages.shared.asking import ASKED, LIVE, Asked
 from pages.shared.candidates import draw_comparison, draw_head, trail_of
 from pages.shared.health import draw_health
@@ -16,7 +16,7 @@ from pages.shared.quick_score import draw_quick_scores
 from pages.shared.recipe_form import rerun_if_reopened
 from pages.shared.settings import KEPT
 from pages.shared.strip import draw_strip
-from pages.shared.text import verbatim
+from pages.shared.text import MARKED, verbatim
 
 AT_ONCE = 10.0  # seconds that a merge may take by the estimate and still begin without being asked to
 ANSWERS, SCORES, HEALTH, TOKENS, COMPARE = "Answers", "Quick score", "Health", "Tokens", "Compare"
@@ -46,7 +46,7 @@ def follows(seconds: float | None) -> bool:
 def draw_tuning(recipe: Recipe, family: Family) -> None:
     """The candidate that the controls make, and how it answers."""
     rerun_if_reopened()
-    st.html(STYLE)
+    st.html(MARKED)
     log = CandidateLog(cache_root(), family.name)
     try:
         candidate = log.visit(recipe.yaml)

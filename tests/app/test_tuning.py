@@ -19,11 +19,11 @@ from nmerge_core.runs import client, here, operations
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from pages.shared import measuring
-from pages.shared.answers import marked
 from pages.shared.asking import Asked, inputs_of
 from pages.shared.candidates import read
 from pages.shared.curve import shapes
 from pages.shared.drafts import packed
+from pages.shared.text import marked
 from tests.app.conftest import OpenPage
 from tests.app.scored import models
 from tests.app.test_merge import PAGE, recipe_shown
