@@ -92,7 +92,7 @@ def compare(scores: pd.DataFrame, samples: pd.DataFrame, baseline: str) -> pd.Da
         Columns model, task, metric, problems, difference (of the baseline's), low, high (95 % interval), p, adjusted
         (p by Holm, over all rows), detectable (the least difference that so many problems show with 80 % power), test,
         verdict (better, worse, not told apart, too few problems) and unlike: in which settings the two differ, where
-        they do, or why else they do not compare; there is no test then.
+        they do, or why else they do not compare; there is no test or verdict then.
     """
     rows: list[dict[str, Any]] = []
     pairs, clusters, tested = [], [], []
@@ -107,7 +107,8 @@ def compare(scores: pd.DataFrame, samples: pd.DataFrame, baseline: str) -> pd.Da
         if model == baseline or theirs is None:
             continue
         found = {"model": model, "task": task, "metric": row["metric"], "problems": int(row["samples"])}
-        found |= {"unlike": unlike(row, theirs), "better": bool(row.get("higher_is_better", True))}
+        found |= {"unlike": unlike(row, theirs), "better": bool(row["higher_is_better"])}
+        found |= {"test": "", "verdict": ""}
         own, other = (values.get((name, task, row["metric"])) for name in (model, baseline))
         if not found["unlike"]:
             found["unlike"] = _no_match(own, other)
@@ -181,7 +182,8 @@ def counts(found: pd.DataFrame) -> dict[str, int]:
 def searched(found: pd.DataFrame, words: str) -> pd.DataFrame:
     """Keep the problems in whose prompt, reference or answers every one of some words is, in capitals or not."""
     columns: Sequence[str] = [name for name in found if name.startswith(("prompt", "reference", "answer", "filtered"))]
-    text = found[columns].fillna("").agg(" ".join, axis=1).str.casefold() if len(found) else pd.Series(dtype=str)
+    texts = found[list(columns)].map(lambda text: text if isinstance(text, str) else "")
+    text = texts.agg(" ".join, axis=1).str.casefold() if len(found) else pd.Series(dtype=str)
     kept = pd.Series(True, index=found.index)
     for word in words.casefold().split():
         kept &= text.str.contains(word, regex=False)

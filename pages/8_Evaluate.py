@@ -1,29 +1,41 @@
-"""Evaluate: scores of the base, the fine-tunes and the merges on held-out tasks."""
+"""Evaluate: scores of the base, the fine-tunes and the merges on held-out tasks or texts, and where they differ."""
 
 import streamlit as st
 
 from nmerge_core.checkpoints import labels, open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
+from nmerge_core.figures.leaderboard import own_fine_tunes
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from pages.shared.charts import dark
+from pages.shared.comparisons import draw_differences, draw_leaderboard
+from pages.shared.conditions import conditions
 from pages.shared.family import full
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
-from pages.shared.scoreboard import Scoring, scoreboard
-from pages.shared.settings import KEPT, newly_named_run
+from pages.shared.samples import draw_samples
+from pages.shared.scoreboard import Scoring, Texts, scoreboard
+from pages.shared.settings import KEPT, named_run, newly_named_run
 from pages.shared.tasks import code_switch, own_code_switch, task_name
 from pages.shared.text import verbatim
 
 NEW_TOKENS = 64
 ABREAST = 3  # answers beside each other
+BASE = "base"  # what a family's base is called
+TASKS, TEXTS = "Tasks", "Held-out texts"
 FORMULA = (
-    "Scored by lm-evaluation-harness, greedily decoded. **Exact match**: share of answers that equal the reference. "
+    "Scored by lm-evaluation-harness. Models are decoded *alike*: greedily, unless the task draws, without penalties "
+    "that a checkpoint asks for, ending at its end tokens; or each by its *own* generation settings. "
+    "**Exact match**: share of answers that equal the reference. "
     "**pass@1**: share of problems whose generated function passes its tests. **chrF**: overlap of character n-grams "
     "with the reference translation, 0–100. **Perplexity**: how surprised the model is by a word of real text; lower "
-    r"is better. Intervals are $\pm 1.96$ standard errors."
+    r"is better. **Loss**: the mean of $-\ln p$ over a text's tokens, then over the texts of a category."
+    "\n\n"
+    "95 % intervals are Wilson's where each problem is right or wrong, a bootstrap's (10,000 draws) of other means, "
+    r"and $\pm 1.96$ jackknife standard errors of metrics of all problems together. Two models are compared problem by "
+    "problem: by exact McNemar where each is right or wrong, else by a paired bootstrap; p is adjusted by Holm."
 )
 
 
@@ -46,8 +58,26 @@ def draw_answers(models: dict[str, str], prompt: str) -> None:
                 st.warning(verbatim(error))
 
 
+def draw_scored(models: dict[str, str], scoring: Scoring | Texts) -> None:
+    """What the models score: figure, leaderboard, differences, and the problems behind them."""
+    try:
+        board = scoreboard(models, scoring, model_colours(family, merged, dark=dark()), "evaluate_run")
+    except InputError as error:  # the corpus is none, or what was scored is damaged
+        st.warning(verbatim(error))
+        return
+    if board is None:
+        return
+    made = {merge.name for merge in merged} | {member.label for member in family.models if member.merged}
+    tuned = {m.label: m.category or m.label for m in family.models if m.label in board.names and m.label not in made}
+    own = own_fine_tunes(board.scores, tuned)
+    base = BASE if BASE in board.names else ""
+    draw_leaderboard(board, base, own)
+    draw_differences(board)
+    draw_samples(board, own, made)
+
+
 @st.fragment  # so that a prompt draws this part of the page again, and not its figure
-def draw_end(models: dict[str, str], scoring: Scoring) -> None:
+def draw_end(models: dict[str, str], scoring: Scoring | Texts) -> None:
     """A prompt and the models' answers, and how the page is computed."""
     st.subheader("Ask them yourself", anchor=False)
     prompt = st.text_area(
@@ -60,17 +90,21 @@ def draw_end(models: dict[str, str], scoring: Scoring) -> None:
     if prompt.strip():
         draw_answers(models, prompt)
     steps = [Step(f"models = {literal(models)}")]
-    if scoring.allowed.tasks:
+    if scoring.allowed.wanted:
         steps = [
             Step(f"models = {literal(models)}\nscores = {scoring.call('models')}\nscores.figure().show()"),
-            Step("scores.table", "## Numbers\n\n± and whiskers: 95 % confidence interval over the problems."),
+            Step("scores.table", "## Numbers\n\nIn brackets and as whiskers: 95 % intervals over the problems."),
         ]
+        if len(models) > 1:
+            baseline = st.session_state.get("evaluate_baseline")
+            against = literal(baseline if baseline in models else next(iter(models)))
+            steps.append(Step(f"scores.compare({against})", "## Differences\n\nPaired tests, adjusted by Holm."))
     if prompt.strip():
         asked = f"answers = nm.generate(models, {literal(prompt)})\n"
         shown = r'print(*map(": ".join, answers.items()), sep="\n\n")'
         steps.append(Step(asked + shown, "## Ask them yourself"))
     scored = command("evaluate", *models.values(), *scoring.arguments(), "--out", "scores.csv")
-    how_computed(FORMULA, scored if scoring.allowed.tasks else "# Without a task there is nothing to score.", steps)
+    how_computed(FORMULA, scored if scoring.allowed.wanted else "# Without a task there is nothing to score.", steps)
 
 
 family = begin(
@@ -79,15 +113,20 @@ family = begin(
     "Every model answers the same held-out problems. A good merge keeps every fine-tune's gain in one model.",
 )
 merged = merges(family)
-asked = asked_parameters("evaluate")
+loss_run = named_run(Texts.kind)
+asked = asked_parameters(Texts.kind if loss_run else Scoring.kind)
 known = {member.label: member.reference for member in family.members} | {m.name: m.reference for m in merged}
 names_of = {full(reference): name for name, reference in known.items()}
 for reference in asked.get("models", ()):  # one that is not the family's is called by its folder
     known.setdefault(names_of.setdefault(reference, labels([reference])[0]), reference)
-if newly_named_run("evaluate"):
-    st.session_state["evaluate_models"] = [names_of[reference] for reference in asked["models"]]
-    st.session_state["evaluate_tasks"] = list(asked["tasks"])
-    st.session_state["evaluate_limit"], st.session_state["evaluate_code"] = asked.get("limit"), asked.get("run_code")
+state = st.session_state
+if newly_named_run(Scoring.kind):
+    state["evaluate_models"] = [names_of[reference] for reference in asked["models"]]
+    state["evaluate_tasks"], state["evaluate_on"] = list(asked["tasks"]), TASKS
+    state["evaluate_limit"], state["evaluate_code"] = asked.get("limit"), asked.get("run_code")
+elif newly_named_run(Texts.kind):
+    state["evaluate_models"] = [names_of[reference] for reference in asked["models"]]
+    state["evaluate_corpus"], state["evaluate_on"] = asked["corpus"], TEXTS
 short = style.short_names(known)
 left, right = st.columns(2, gap="large")
 with left:
@@ -100,40 +139,66 @@ with left:
         help="The family, and every checkpoint merged from it",
         **KEPT,
     )
+scoring: Scoring | Texts
 with right:
-    tasks = st.multiselect(
-        "Tasks",
-        list(dict.fromkeys([*family.tasks, *asked.get("tasks", ())])),
-        default=asked.get("tasks", family.tasks),
-        accept_new_options=True,
-        format_func=task_name,
-        key="evaluate_tasks",
+    on = st.segmented_control(
+        "Scored on",
+        [TASKS, TEXTS],
+        default=TEXTS if loss_run or (family.corpus and not family.tasks) else TASKS,
+        required=True,
+        key="evaluate_on",
+        help="Without tasks, models are judged by their loss on texts of each category that are held out of a corpus",
         **KEPT,
-        help="Tasks of the family; or type an lm-evaluation-harness task, or the path of a task's YAML",
     )
-    limit = st.number_input(
-        "Problems per task",
-        10,
-        None,
-        asked.get("limit"),
-        step=10,
-        key="evaluate_limit",
-        placeholder="all",
-        **KEPT,
-        help="The first so many of each task; empty for all. Fewer are faster and less certain",
-    )
+    if on == TASKS:
+        tasks = st.multiselect(
+            "Tasks",
+            list(dict.fromkeys([*family.tasks, *asked.get("tasks", ())])),
+            default=asked.get("tasks", family.tasks),
+            accept_new_options=True,
+            format_func=task_name,
+            key="evaluate_tasks",
+            **KEPT,
+            help="Tasks of the family; or type an lm-evaluation-harness task, or the path of a task's YAML",
+        )
+        limit = st.number_input(
+            "Problems per task",
+            10,
+            None,
+            asked.get("limit"),
+            step=10,
+            key="evaluate_limit",
+            placeholder="all",
+            **KEPT,
+            help="The first so many of each task; empty for all. Fewer are faster and less certain",
+        )
+    else:
+        corpus = st.text_input(
+            "Corpus",
+            asked.get("corpus") or family.corpus or "",
+            key="evaluate_corpus",
+            placeholder="a folder with one JSONL file per category",
+            help="Of CORPUS[:-60] the last 60 texts of each category are held out; of a whole corpus a fifth is taken",
+            **KEPT,
+        ).strip()
 with left:
-    run_code = code_switch(tasks, "evaluate_code", asked.get("run_code", False))
-    allow_task_code = own_code_switch(tasks, "evaluate_own_code", asked.get("allow_task_code", False))
-scoring = Scoring(tasks, limit, run_code, allow_task_code)
+    given = conditions(asked, Scoring.kind if on == TASKS else Texts.kind)
+    if on == TASKS:
+        run_code = code_switch(tasks, "evaluate_code", asked.get("run_code", False))
+        allow_task_code = own_code_switch(tasks, "evaluate_own_code", asked.get("allow_task_code", False))
+        scoring = Scoring(tasks, limit, run_code, allow_task_code, given)
+    else:
+        scoring = Texts(corpus, given)
 models = {name: known[name] for name in names}
 if not names:
     st.info("Choose at least one model.")
-elif tasks:
-    scoreboard(models, scoring, model_colours(family, merged, dark=dark()), "evaluate_run")
+elif scoring.wanted:
+    draw_scored(models, scoring)
+elif on == TEXTS:
+    tell_lack(family, "corpus", "Name one above: a folder with a JSONL file of texts for each category.")
 elif family.tasks:
     st.info("Choose at least one task to score the models.")
 else:
-    tell_lack(family, "tasks", "Type one above, or name those that its models are always scored on.")
+    tell_lack(family, "tasks", "Type one above, choose *Held-out texts*, or name tasks that its models are scored on.")
 if names:
     draw_end(models, scoring)

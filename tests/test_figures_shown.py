@@ -42,7 +42,9 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
     categories = style.category_colours(["general", "code"])
     cosines = layered(models, matrix="gate", neurons=8, mean=0.9, min=0.5, p01=0.6, p50=0.9, zero=0)
     curve = pd.DataFrame({"group": ["code", "random"], "proportion": 1.0, "neurons": 4, "seed": 0, "value": 0.5})
-    scored = pd.DataFrame({"model": models, "task": "t", "metric": "acc", "value": 0.5, "stderr": 0.1, "samples": 9})
+    scored = pd.DataFrame(
+        {"model": models, "task": "t", "metric": "acc", "value": 0.5, "low": 0.4, "high": 0.6, "samples": 9}
+    )
     parts = layered(models, submodule="mlp", group=None, alpha=0.1, value=0.2)
     beside = {**colours, health.MERGE: style.MERGE}
     changed = layered(models, part="mlp", norm=2.0, kept=0.5)

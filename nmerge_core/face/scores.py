@@ -75,7 +75,7 @@ class Scores:
             if name not in known:
                 raise InputError(f"{name!r}: expected one of {', '.join(known)}")
         row = kept[kept["task"] == task].iloc[0]
-        better = bool(row.get("higher_is_better", True))
+        better = bool(row["higher_is_better"])
         return score_tables.sides(self.samples, task, str(row["metric"]), model, against, better=better)
 
     def figure(self, *, dark: bool = False) -> go.Figure:

@@ -19,7 +19,7 @@ from pages.shared.neurons import classify_parameters
 from pages.shared.page import NAVIGATION, link, tell_lack
 from pages.shared.results import BESIDE, Merged, model_colours
 from pages.shared.runs import run_button, run_panel
-from pages.shared.scoreboard import Scoring, scoreboard
+from pages.shared.scoreboard import Scoring, draw_table, scoreboard
 from pages.shared.tasks import code_switch, own_code_switch
 from pages.shared.text import shortened, verbatim
 
@@ -125,7 +125,9 @@ def draw_scores(merge: Merged, family: Family) -> None:
         own_code_switch(family.tasks, "merge_own_code")
     models = {member.label: member.reference for member in family.members} | {merge.name: merge.reference}
     colours = model_colours(family, [merge], dark=dark())
-    scoreboard(models, scoring(family), colours, "merge_evaluate")
+    board = scoreboard(models, scoring(family), colours, "merge_evaluate")
+    if board is not None:
+        draw_table(board, "merge_evaluate")
 
 
 def scoring(family: Family) -> Scoring:

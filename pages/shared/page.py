@@ -121,6 +121,7 @@ RESULTS = {
     "linearity": ("pages/6_Linearity.py", "timeline"),
     "merge": ("pages/7_Merge.py", "merge"),
     "evaluate": ("pages/8_Evaluate.py", "checklist"),
+    "loss": ("pages/8_Evaluate.py", "checklist"),
 }  # where a kind of run that pages start shows its result
 
 

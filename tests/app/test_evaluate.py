@@ -1,21 +1,29 @@
+import shutil
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
 import nmerge_core as nm
+from nmerge_core.evaluation import harness
 from nmerge_core.family import demo_family
+from nmerge_core.held_out import held_out
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
+from nmerge_core.score_tables import read_samples
 from pages.shared import estimates
 from pages.shared.estimates import told_scoring
 from pages.shared.family import family_of
 from pages.shared.tasks import runs_code
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
+from tests.evaluation.test_conditions import CHOICES
+from tests.evaluation.test_tasks import write_task
 
 PAGE = "pages/8_Evaluate.py"
 
@@ -34,8 +42,8 @@ def test_scores_of_models_side_by_side(tiny_cache: Path, open_page: OpenPage) ->
     assert list(figure.data[0].y) == ["base", "math", "code"]
     assert "against the base" in figure.data[0].hovertext[1]
     table = app.dataframe[0].value
-    assert list(table["model"]) == ["base", "math", "code"]
-    assert table.iloc[0, 1].startswith(f"{figure.data[0].x[0]:.3g}"[:3])
+    assert list(table.index) == ["base", "math", "code"]
+    assert table.iloc[:, 0].tolist() == pytest.approx(figure.data[0].x)
 
 
 @pytest.mark.usefixtures("no_worker")
@@ -105,7 +113,7 @@ def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: 
     risky = tiny_cache / "risky.yaml"
     risky.write_text("task: risky\nunsafe_code: true\n")
     app = open_page(PAGE, family=FAMILY)
-    assert not app.toggle
+    assert "evaluate_code" not in [toggle.key for toggle in app.toggle]
     vary_family(tiny_cache, "risky", tasks=(str(risky),))
     app = open_page(PAGE, family="risky")
     assert any(text.value.startswith("Left out: risky,") for text in app.caption)
@@ -140,7 +148,7 @@ def test_models_continue_a_prompt(tiny_cache: Path, open_page: OpenPage) -> None
     answers = [
         client.ask("generate", model=known[name], prompt="2 + 2 =", max_new_tokens=64) for name in ("base", "math")
     ]
-    assert [text.value for text in app.text] == answers and answers[0] != answers[1]
+    assert [text.value for text in app.text][-2:] == answers and answers[0] != answers[1]
     python = next(code.value for code in app.code if code.language == "python")
     shown: dict[str, Any] = {"nm": nm, "models": {name: known[name] for name in ("base", "math")}}
     exec(python[python.index("answers = ") :], shown)
@@ -184,14 +192,116 @@ def test_a_score_run_opens_on_exactly_its_model_and_tasks_in_its_family(tiny_cac
 
 
 def test_what_an_address_asks_for_in_vain_is_said(open_page: OpenPage) -> None:
-    app = open_page(PAGE, family="tiny", evaluate_limit="-3", evaluate_models="math", evaluate_lmit="20")
+    app = open_page(PAGE, family="tiny", evaluate_on="Tasks", evaluate_limit="-3", evaluate_lmit="20")
     assert [warning.value for warning in app.warning] == [
         "The address asks for **evaluate_limit** = \\-3, which cannot be; shown is nothing.",
         "The address asks for **evaluate_lmit** = 20, which is no setting of this page as it stands.",
     ]
-    assert app.multiselect(key="evaluate_models").value == ["math"]
 
 
-def test_models_without_tasks_can_be_asked(tiny_cache: Path, open_page: OpenPage) -> None:
+def test_a_family_without_tasks_is_judged_by_held_out_texts(
+    tiny_cache: Path, open_page: OpenPage, no_worker: None
+) -> None:
+    """By each category's loss, with the same intervals, tests and samples, the largest differences first."""
     app = open_page(PAGE, family="tiny")
-    assert app.text_area(key="evaluate_prompt") and any("names no tasks" in text.value for text in app.markdown)
+    assert app.text_area(key="evaluate_prompt") and app.text_input(key="evaluate_corpus").value.endswith("corpus")
+    app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
+    button = app.button(key="evaluate_run")
+    assert button.label == "Score 2 models"
+    button.click().run()
+    started = [run for run in list_runs(tiny_cache) if run.kind == "loss"]
+    assert {run.title for run in started} == {"Loss of base", "Loss of math"}
+    for run in started:
+        client.cancel(run)
+        shutil.rmtree(run.folder)
+    corpus = str(tiny_cache / "corpus")
+    asked = {name: {"models": [models(tiny_cache)[name]], "corpus": corpus} for name in ("base", "math")}
+    runs = {name: done(tiny_cache, "loss", parameters) for name, parameters in asked.items()}
+    app = open_page(PAGE, family="tiny")
+    app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
+    assert not app.exception and list(drawn(app).data[0].y) == ["base", "math"]
+    losses = pd.read_csv(runs["math"].results / "losses.csv")
+    table = app.dataframe[0].value
+    assert table.at["math", "code · loss, nats per token (lower is better)"] == pytest.approx(
+        losses.query("category == 'code'")["loss"].mean()
+    )
+    app.selectbox(key="evaluate_task").set_value("code").run()
+    app.segmented_control(key="evaluate_which").set_value("all").run()
+    texts = [each.text for each in held_out(corpus).corpus.exemplars if each.category == "code"]
+    assert sorted(text.value for text in app.text) == sorted(texts[:10])
+    python = next(code.value for code in app.code if code.language == "python")
+    assert f"nm.loss(models, {corpus!r})" in python.replace('"', "'")
+    app = open_page(PAGE, family="tiny", run=runs["math"].id)
+    assert app.multiselect(key="evaluate_models").value == ["math"] and list(drawn(app).data[0].y) == ["math"]
+
+
+def test_a_family_with_neither_tasks_nor_corpus_says_what_can_be_done(tiny_cache: Path, open_page: OpenPage) -> None:
+    vary_family(tiny_cache, "bare", corpus=None)
+    app = open_page(PAGE, family="bare")
+    assert any("names no tasks" in text.value and "*Held-out texts*" in text.value for text in app.markdown)
+    app.segmented_control(key="evaluate_on").set_value("Held-out texts").run()
+    assert any("names no corpus" in text.value for text in app.markdown)
+    app.text_input(key="evaluate_corpus").set_value(str(tiny_cache / "nowhere")).run()
+    assert not app.exception
+    app.text_input(key="evaluate_corpus").set_value(str(tiny_cache / "corpus")).run()
+    assert app.button(key="evaluate_run")
+
+
+def choosing(root: Path) -> str:
+    """A task of which each model is right on some problems, in a family of its own."""
+    lines = [{"prompt": f"{n} or", "choices": ["yes", "no", "or"], "answer": n % 3} for n in range(12)]
+    write_task(root / "choosing", CHOICES, lines)
+    text = (root / "choosing" / "choices.yaml").read_text()
+    (root / "choosing" / "choices.yaml").write_text(text.replace("data/", f"{root}/choosing/data/"))
+    vary_family(root, "choosing", tasks=(str(root / "choosing" / "choices.yaml"),))
+    return str(root / "choosing" / "choices.yaml")
+
+
+def test_what_one_model_lost_and_gained_is_there_at_once_and_in_the_address(
+    tiny_cache: Path, open_page: OpenPage
+) -> None:
+    task, right = choosing(tiny_cache), dict[str, dict[int, float]]()
+    for name in ("base", "math", "code"):
+        run = done(tiny_cache, "evaluate", {"models": [models(tiny_cache)[name]], "tasks": [task]})
+        samples = read_samples(run.results / "samples.jsonl")
+        right[name] = dict(zip(samples["id"], samples["value"], strict=True))
+    app = open_page(PAGE, family="choosing", evaluate_model="code", evaluate_against="math")
+    lost = [id for id, value in right["math"].items() if value > right["code"][id]]
+    gained = [id for id, value in right["math"].items() if value < right["code"][id]]
+    assert lost and gained
+    told = next(text.value for text in app.markdown if "lost" in text.value)
+    assert told.startswith(f"**code** lost {len(lost)}, gained {len(gained)}, ") and "against **math**" in told
+
+    def problems(app: AppTest) -> list[str]:
+        return [text.value for text in app.caption if text.value.startswith("Problem ")]
+
+    assert problems(app) == [f"Problem {n} · lost" for n in lost]
+    linked = {"evaluate_task": "choices", "evaluate_model": "code", "evaluate_against": "math"}
+    app = open_page(PAGE, family="choosing", evaluate_which="gained", **linked)
+    assert problems(app) == [f"Problem {n} · gained" for n in gained]
+    app.segmented_control(key="evaluate_which").set_value("all").run()
+    app.text_input(key="evaluate_search").set_value("7 OR").run()
+    assert len(found := problems(app)) == 1 and found[0].startswith("Problem 7 ·")
+    differences = next(frame.value for frame in app.dataframe if "Verdict" in frame.value)
+    assert set(differences["Test"]) == {"exact McNemar"} and list(differences["Model"]) == ["math", "code"]
+    app.selectbox(key="evaluate_baseline").set_value("math").run()
+    differences = next(frame.value for frame in app.dataframe if "Verdict" in frame.value)
+    gain = (sum(right["code"].values()) - sum(right["math"].values())) / 12
+    assert differences.set_index("Model").at["code", "Difference"] == f"{100 * gain:+.1f} points"
+
+
+def test_scores_of_unlike_settings_are_told_and_not_compared(
+    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = choosing(tiny_cache)
+    for name, batch in (("base", 64), ("math", 32)):
+        monkeypatch.setattr(harness, "_CPU_BATCH", batch)  # as where memory is short
+        done(tiny_cache, "evaluate", {"models": [models(tiny_cache)[name]], "tasks": [task], "shots": 1})
+    app = open_page(PAGE, family="choosing", evaluate_shots="1")
+    app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
+    assert "evaluate_run" not in [button.key for button in app.button]  # the same runs
+    assert any("examples 1" in text.value for text in app.caption)
+    assert any("--shots 1" in code.value for code in app.code)
+    told = [info.value for info in app.info]
+    assert told == ["**math** on choices is not compared: batch size 32 against 64."]
+    assert list(next(frame.value for frame in app.dataframe if "Verdict" in frame.value)["Verdict"]) == ["not compared"]

@@ -153,7 +153,7 @@ def test_figures_draw_foreign_text_as_it_is() -> None:
     knocked = pd.DataFrame(
         {"group": [HOSTILE, "random"], "proportion": 1.0, "neurons": 3, "seed": 0, "value": 0.1, "metric": HOSTILE}
     )
-    scored = pd.DataFrame({"model": [HOSTILE], "task": HOSTILE, "stderr": 0.1, **score})
+    scored = pd.DataFrame({"model": [HOSTILE], "task": HOSTILE, "low": 0.1, "high": 0.9, **score})
     colours = {HOSTILE: "#123456"}
     for figure in (
         neurons.categories_by_layer(counts, [0], colours),
