@@ -76,7 +76,8 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def _told(value: Any) -> str:
     if value is None or value != value:
         return "not told"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return {"True": "yes", "False": "no"}.get(text, text)
 
 
 def shared_settings(scores: pd.DataFrame) -> str:

@@ -27,27 +27,27 @@ def test_a_leaderboard_has_means_of_shares_gains_and_what_is_kept_of_them() -> N
     assert own_fine_tunes(SCORES, {"math": "math", "code": "code"}) == OWN
     table = leaderboard(SCORES, list(VALUES), base="base", own=OWN)
     assert list(table) == [
-        "math · exact match, %",
-        "code · pass@1, %",
-        "text · perplexity per word (lower is better)",
         "mean, %",
         "gain over base, points",
         "own gain kept, %",
+        "math · exact match, %",
+        "code · pass@1, %",
+        "text · perplexity per word ↓",
     ]
-    assert table.loc["merge_1"].tolist() == pytest.approx([30, 60, 11.5, 45, 30, 200 / 3])
+    assert table.loc["merge_1"].tolist() == pytest.approx([45, 30, 200 / 3, 30, 60, 11.5])
     assert table.loc["base", "own gain kept, %"] == 0 and table.loc["math", "own gain kept, %"] == pytest.approx(50 / 3)
     marks = best(table)
-    assert marks.sum().tolist() == [1, 2, 1, 1, 1, 2] and marks.loc["merge_1"].tolist()[3:] == [True] * 3
-    assert marks.index[marks["text · perplexity per word (lower is better)"]].tolist() == ["code"]
+    assert marks.sum().tolist() == [1, 1, 2, 1, 2, 1] and marks.loc["merge_1"].tolist()[:3] == [True] * 3
+    assert marks.index[marks["text · perplexity per word ↓"]].tolist() == ["code"]
     partly = SCORES[(SCORES["model"] != "merge_1") | (SCORES["task"] != "code")]
     shown = written(leaderboard(partly, list(VALUES), base="base", own=OWN))
-    assert shown.loc["merge_1"].tolist() == ["30.0", "–", "11.5", "–", "–", "–"]
+    assert shown.loc["merge_1"].tolist() == ["–", "–", "–", "30.0", "–", "11.5"]
 
 
 def test_losses_of_categories_have_a_mean_of_which_less_is_better() -> None:
     losses = SCORES.assign(metric="loss", higher_is_better=False)
     table = leaderboard(losses, list(VALUES), base="base")
-    assert table.loc["merge_1", "mean (lower is better)"] == pytest.approx((0.3 + 0.6 + 11.5) / 3)
+    assert table.loc["merge_1", "mean ↓"] == pytest.approx((0.3 + 0.6 + 11.5) / 3)
     assert table.loc["code", "gain over base"] == pytest.approx((12.3 - 11.7) / 3)  # as much less
     assert "own gain kept, %" not in table and best(table).loc["code", "gain over base"]
 

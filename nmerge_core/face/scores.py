@@ -55,7 +55,8 @@ class Scores:
 
         Columns model, task, metric, problems, difference, low, high (95 % interval), p, adjusted (p by Holm, over all
         rows), detectable (the least difference that so many problems show with 80 % power), test, verdict, and unlike:
-        why two scores do not compare, such as by settings that differ.
+        why two scores do not compare, such as by settings that differ. Of a metric of all problems together, as chrF
+        of a corpus, it is each problem's own value that is compared.
 
         Raises:
             InputError: no model is called so.

@@ -10,19 +10,19 @@ from nmerge_core.score_tables import primary
 
 MEAN, GAIN, KEPT = "mean", "gain over base", "own gain kept, %"
 _UNKNOWN = "–"
-_LESS = " (lower is better)"
+_LESS = " ↓"  # of which less is better
 _LATEX = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}", "·": r"$\cdot$"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}", "·": r"$\cdot$", "↓": r"$\downarrow$"}
 )
 
 
 def leaderboard(
     scores: pd.DataFrame, models: Sequence[str], *, base: str = "", own: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """Return a row per model and a column of numbers per task, shares in percent.
+    """Return a row per model and a column of numbers per task, shares in percent; of ↓ less is better.
 
-    Behind them are the mean over the tasks whose metric is a share (or over all, where they have one metric), its
+    Before them are the mean over the tasks whose metric is a share (or over all, where they have one metric), its
     gain over the base, and, as the mean over tasks, which share of the gain of a task's own fine-tune is kept:
     (model − base) / (own − base), of tasks whose own fine-tune is better than the base.
 
@@ -36,18 +36,20 @@ def leaderboard(
     values = kept.pivot(index="model", columns="task", values="value").reindex(models)
     values = values[list(dict.fromkeys(kept["task"]))]
     metrics = _metrics(kept)
-    table = pd.DataFrame({title(task, metrics[task]): values[task] * _scale(metrics[task]) for task in values})
+    table = pd.DataFrame(index=values.index)
     alike = [task for task in values if metrics[task].share]
     alike = list(values) if len(set(metrics.values())) == 1 else alike
     if len(alike) > 1:
         known = metrics[alike[0]]
         mean = _scale(known) * values[alike].mean(axis=1, skipna=False)
-        table[MEAN + (", %" if known.share else "") + ("" if known.higher_is_better else _LESS)] = mean
+        table[MEAN + _unit(known)] = mean
         if base in values.index:
             gain = (mean - mean[base]) * (1 if known.higher_is_better else -1)
             table[GAIN + (", points" if known.share else "")] = gain
     if base in values.index and (shares := _kept(values, metrics, base, own or {})) is not None:
         table[KEPT] = shares
+    for task in values:
+        table[_title(str(task), metrics[str(task)])] = _scale(metrics[str(task)]) * values[task]
     return table.rename_axis("model")
 
 
@@ -100,11 +102,6 @@ def latex(table: pd.DataFrame) -> str:
     )
 
 
-def title(task: str, known: Metric) -> str:
-    """Return the title of a task's column."""
-    return f"{task} · {known.axis}"
-
-
 def _cells(
     table: pd.DataFrame, bold: Callable[[str], str], *, unknown: str = _UNKNOWN, minus: str = "-"
 ) -> list[list[str]]:
@@ -135,6 +132,14 @@ def _kept(values: pd.DataFrame, metrics: Mapping[str, Metric], base: str, own: M
         if gain * (1 if metrics[task].higher_is_better else -1) > 0:
             shares.append(100 * (values[task] - values.at[base, task]) / gain)
     return pd.concat(shares, axis=1).mean(axis=1, skipna=False) if shares else None
+
+
+def _title(task: str, known: Metric) -> str:
+    return f"{task} · {known.title}{_unit(known)}"
+
+
+def _unit(known: Metric) -> str:
+    return (", %" if known.share else "") + ("" if known.higher_is_better else _LESS)
 
 
 def _scale(known: Metric) -> float:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from nmerge_core.figures.leaderboard import best, latex, leaderboard, markdown
 from nmerge_core.figures.scores import metric
+from nmerge_core.paired import LEVEL
 from nmerge_core.score_tables import compare, shared_settings
 from pages.shared.charts import csv_button
 from pages.shared.scoreboard import Board, draw_table
@@ -23,7 +24,8 @@ def draw_leaderboard(board: Board, base: str, own: Mapping[str, str]) -> None:
         own: The fine-tune of each task.
     """
     st.subheader("Leaderboard", anchor=False)
-    found = leaderboard(board.scores, board.names, base=base, own=own)
+    gained = _gained(board, base, own) if base else {}
+    found = leaderboard(board.scores, board.names, base=base, own=gained)
     marks = best(found)
     bold = marks.map(lambda mark: "font-weight: 700; background-color: #E69F0033" if mark else "")
     styled = found.style.format(_formats(found), na_rep="–").apply(lambda _: bold, axis=None)
@@ -40,9 +42,12 @@ def draw_leaderboard(board: Board, base: str, own: Mapping[str, str]) -> None:
                 icon=":material/download:",
                 on_click="ignore",
             )
-    told = ", ".join(f"{verbatim(task)}: {verbatim(model)}" for task, model in own.items())
-    kept = f" Own gain kept: of what each task's own fine-tune ({told}) gained over the base." if told and base else ""
-    st.caption(f"Marked: the best of each column.{kept} All by {verbatim(shared_settings(board.scores))}.")
+    told = ", ".join(f"{verbatim(task)}: {verbatim(model)}" for task, model in gained.items())
+    kept = f" Own gain kept: of what a task's own fine-tune gained over the base by more than chance ({told})."
+    st.caption(
+        f"Marked: the best of each column; of ↓ less is better.{kept if told else ''} "
+        f"All by {verbatim(shared_settings(board.scores))}."
+    )
     with st.expander("Every metric with its interval", icon=":material/table:"):
         draw_table(board, "evaluate_run")
 
@@ -54,7 +59,8 @@ def draw_differences(board: Board) -> None:
     st.subheader("Is the difference more than chance?", anchor=False)
     baseline = st.selectbox("Compared with", board.names, key="evaluate_baseline", width=320, **KEPT)
     found = _compared(board.scores, board.samples, baseline)
-    st.dataframe(_told(found), hide_index=True, key="evaluate_differences", column_config=_COLUMNS)
+    st.dataframe(_told(found), hide_index=True, key="evaluate_differences", column_config=_COLUMNS, height="content")
+    st.caption("Compared problem by problem; of a metric of all problems together by each problem's own value.")
     unlike = found[found["unlike"] != ""]
     for task, model, why in zip(unlike["task"], unlike["model"], unlike["unlike"], strict=True):
         st.info(f"**{verbatim(model)}** on {verbatim(task)} is not compared: {verbatim(why)}.")
@@ -76,6 +82,14 @@ _COLUMNS = {
 @st.cache_data(max_entries=16, show_spinner="Comparing the models")
 def _compared(scores: pd.DataFrame, samples: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return compare(scores, samples, baseline)
+
+
+def _gained(board: Board, base: str, own: Mapping[str, str]) -> dict[str, str]:
+    """The fine-tune of each task that differs from the base by more than chance: a share of less tells nothing."""
+    found = _compared(board.scores, board.samples, base)
+    sure = found[found["p"] < LEVEL]
+    pairs = set(zip(sure["task"], sure["model"], strict=True))
+    return {task: model for task, model in own.items() if (task, model) in pairs}
 
 
 def _told(found: pd.DataFrame) -> pd.DataFrame:
@@ -102,4 +116,4 @@ def _told(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _formats(found: pd.DataFrame) -> dict[str, str]:
-    return {column: "{:.1f}" if column.endswith((", %", ", points")) else "{:.4g}" for column in found}
+    return {column: "{:.1f}" if ", %" in column or ", points" in column else "{:.4g}" for column in found}

@@ -21,7 +21,7 @@ SAID = {
     BOTH: "{number} both solve",
     NEITHER: "{number} neither",
 }
-SAID_OF_NUMBERS = SAID | {LOST: "**{ours}** is worse on {number}", GAINED: "better on {number}", BOTH: "{number} equal"}
+SAID_OF_NUMBERS = {LOST: "**{ours}** is worse on {number}", GAINED: "better on {number}", BOTH: "{number} equal"}
 
 
 def draw_samples(board: Board, own: Mapping[str, str], merged: Collection[str]) -> None:
@@ -106,13 +106,15 @@ def _draw_problem(problem: Mapping[str, object], ours: str, theirs: str, known: 
             st.markdown(f"**{verbatim(name)}** · {_value(problem, end, known)}")
             answer, beside = str(problem[f"answer_{end}"]), str(problem[f"answer_{other}"])
             st.html(marked(answer, beside))
-            if (filtered := str(problem[f"filtered_{end}"])) not in (answer, "passed", "failed", "None"):
+            if (filtered := str(problem[f"filtered_{end}"]).strip()) not in (answer.strip(), "passed", "failed"):
                 st.caption(f"Taken of it: {verbatim(filtered)}")
             if error := str(problem[f"error_{end}"] or "").strip():
                 st.code(error, language=None, wrap_lines=True)
-    if problem["reference"]:
+    if "\n" in (reference := str(problem["reference"]).strip()):
         st.caption("Reference")
-        st.text(str(problem["reference"]))
+        st.text(reference)
+    elif reference:
+        st.caption(f"Reference: {verbatim(reference)}")
 
 
 def _value(problem: Mapping[str, object], end: str, known: Metric) -> str:

@@ -43,7 +43,7 @@ def test_scores_of_models_side_by_side(tiny_cache: Path, open_page: OpenPage) ->
     assert "against the base" in figure.data[0].hovertext[1]
     table = app.dataframe[0].value
     assert list(table.index) == ["base", "math", "code"]
-    assert table.iloc[:, 0].tolist() == pytest.approx(figure.data[0].x)
+    assert table.iloc[:, -1].tolist() == pytest.approx(figure.data[0].x)
 
 
 @pytest.mark.usefixtures("no_worker")
@@ -222,7 +222,7 @@ def test_a_family_without_tasks_is_judged_by_held_out_texts(
     assert not app.exception and list(drawn(app).data[0].y) == ["base", "math"]
     losses = pd.read_csv(runs["math"].results / "losses.csv")
     table = app.dataframe[0].value
-    assert table.at["math", "code · loss, nats per token (lower is better)"] == pytest.approx(
+    assert table.at["math", "code · loss, nats per token ↓"] == pytest.approx(
         losses.query("category == 'code'")["loss"].mean()
     )
     app.selectbox(key="evaluate_task").set_value("code").run()

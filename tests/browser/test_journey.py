@@ -1,6 +1,7 @@
 """One person's way through the app: from the demo family to a merged checkpoint that loads like any other."""
 
 import filecmp
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,7 @@ def evaluate(page: Page, app: App) -> None:
     assert ((matches * LIMIT).round(6) % 1 == 0).all()  # so many of the problems
     drawn = {model for trace in traces(page, "evaluate_run_figure") for model in trace["y"]}
     assert drawn >= {*MODELS} and len(drawn) == len(MODELS) + 1
+    expect(page.get_by_text(re.compile("lost [0-9]+, gained [0-9]+, .* against math$"))).to_be_visible(timeout=60_000)
 
 
 def loads(merged: Path, base: Path) -> None:

@@ -163,7 +163,7 @@ def test_evaluate(family, tmp_path, capsys):
     assert list(found.columns) == COLUMNS
     assert list(found["model"]) == ["base", "math"] and set(found["samples"]) == {3}
     printed = capsys.readouterr().out
-    assert "bits_per_byte" in printed and "all by examples 0, chat template False, decoding alike, batch" in printed
+    assert "bits_per_byte" in printed and "all by examples 0, chat template no, decoding alike, batch" in printed
     samples = tmp_path / "samples"
     again = ["evaluate", family.base, family.math, "--tasks", family.task, "--limit", "3", "--samples", str(samples)]
     assert main([*again, "--compare", family.base]) == 0
