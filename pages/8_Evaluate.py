@@ -11,7 +11,7 @@ from nmerge_core.notebook import Step, literal
 from nmerge_core.runs import client
 from pages.shared.charts import dark
 from pages.shared.comparisons import draw_differences, draw_leaderboard
-from pages.shared.conditions import conditions
+from pages.shared.conditions import conditions, opened
 from pages.shared.family import full
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
@@ -24,6 +24,7 @@ from pages.shared.text import verbatim
 NEW_TOKENS = 64
 ABREAST = 3  # answers beside each other
 BASE = "base"  # what a family's base is called
+state = st.session_state
 TASKS, TEXTS = "Tasks", "Held-out texts"
 FORMULA = (
     "Scored by lm-evaluation-harness. Models are decoded *alike*: greedily, unless the task draws, without penalties "
@@ -93,12 +94,16 @@ def draw_end(models: dict[str, str], scoring: Scoring | Texts) -> None:
     if scoring.allowed.wanted:
         steps = [
             Step(f"models = {literal(models)}\nscores = {scoring.call('models')}\nscores.figure().show()"),
+            *([Step("scores.leaderboard", "## Leaderboard")] if isinstance(scoring, Scoring) else []),
             Step("scores.table", "## Numbers\n\nIn brackets and as whiskers: 95 % intervals over the problems."),
         ]
         if len(models) > 1:
-            baseline = st.session_state.get("evaluate_baseline")
+            baseline, *sides = (state.get(f"evaluate_{name}") for name in ("baseline", "task", "model", "against"))
             against = literal(baseline if baseline in models else next(iter(models)))
             steps.append(Step(f"scores.compare({against})", "## Differences\n\nPaired tests, adjusted by Holm."))
+            if isinstance(scoring, Scoring) and {*sides[1:]} <= {*models}:
+                shown = ", ".join(map(literal, sides))
+                steps.append(Step(f"scores.sides({shown})", "## Lost and gained\n\nProblem by problem."))
     if prompt.strip():
         asked = f"answers = nm.generate(models, {literal(prompt)})\n"
         shown = r'print(*map(": ".join, answers.items()), sep="\n\n")'
@@ -119,11 +124,11 @@ known = {member.label: member.reference for member in family.members} | {m.name:
 names_of = {full(reference): name for name, reference in known.items()}
 for reference in asked.get("models", ()):  # one that is not the family's is called by its folder
     known.setdefault(names_of.setdefault(reference, labels([reference])[0]), reference)
-state = st.session_state
 if newly_named_run(Scoring.kind):
     state["evaluate_models"] = [names_of[reference] for reference in asked["models"]]
     state["evaluate_tasks"], state["evaluate_on"] = list(asked["tasks"]), TASKS
     state["evaluate_limit"], state["evaluate_code"] = asked.get("limit"), asked.get("run_code")
+    state.update(opened(asked))
 elif newly_named_run(Texts.kind):
     state["evaluate_models"] = [names_of[reference] for reference in asked["models"]]
     state["evaluate_corpus"], state["evaluate_on"] = asked["corpus"], TEXTS

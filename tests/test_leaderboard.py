@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from nmerge_core.figures.leaderboard import best, latex, leaderboard, markdown, own_fine_tunes, written
+from nmerge_core.figures.leaderboard import best, latex, leaderboard, markdown, own_fine_tunes, sure_gains, written
 
 VALUES = {  # of math, code, text
     "base": (0.1, 0.2, 12.0),
@@ -42,6 +42,11 @@ def test_a_leaderboard_has_means_of_shares_gains_and_what_is_kept_of_them() -> N
     partly = SCORES[(SCORES["model"] != "merge_1") | (SCORES["task"] != "code")]
     shown = written(leaderboard(partly, list(VALUES), base="base", own=OWN))
     assert shown.loc["merge_1"].tolist() == ["–", "–", "–", "30.0", "–", "11.5"]
+
+
+def test_a_gain_that_may_be_chance_has_no_share_that_is_kept() -> None:
+    differences = pd.DataFrame({"task": ["math", "code"], "model": ["math", "code"], "p": [0.2, 0.01]})
+    assert sure_gains(differences, OWN) == {"code": "code"}
 
 
 def test_losses_of_categories_have_a_mean_of_which_less_is_better() -> None:

@@ -50,6 +50,20 @@ class Scores:
 
         return table(self.scores, self.labels)
 
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """A row per model and numbers per task, shares in percent; first their mean, its gain over "base" and, of what
+        each task's own fine-tune gained by more than chance, the share that is kept. A fine-tune is a task's own if it
+        is called so, else if it is the best at it.
+        """
+        from nmerge_core.figures.leaderboard import leaderboard, own_fine_tunes, sure_gains
+
+        if BASE not in self.labels:
+            return leaderboard(self.scores, self.labels)
+        tuned = {label: label for label in self.labels if label != BASE and label not in self.merged}
+        own = sure_gains(self.compare(BASE), own_fine_tunes(self.scores, tuned))
+        return leaderboard(self.scores, self.labels, base=BASE, own=own)
+
     def compare(self, baseline: str = BASE) -> pd.DataFrame:
         """Compare every model with one of them, problem by problem, by each task's primary metric.
 

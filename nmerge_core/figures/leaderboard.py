@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from nmerge_core.figures.scores import Metric, metric
+from nmerge_core.paired import LEVEL
 from nmerge_core.score_tables import primary
 
 MEAN, GAIN, KEPT = "mean", "gain over base", "own gain kept, %"
@@ -67,6 +68,18 @@ def own_fine_tunes(scores: pd.DataFrame, categories: Mapping[str, str]) -> dict[
         best = by_model.idxmax() if rows["higher_is_better"].iloc[0] else by_model.idxmin()
         found[str(task)] = own[str(task)] if own.get(str(task)) in by_model.index else str(best)
     return found
+
+
+def sure_gains(differences: pd.DataFrame, own: Mapping[str, str]) -> dict[str, str]:
+    """Keep the fine-tunes that differ from the base on their tasks by more than chance: a share of less tells nothing.
+
+    Args:
+        differences: of models from the base (`score_tables.compare`).
+        own: the fine-tune of each task.
+    """
+    sure = differences[differences["p"] < LEVEL]
+    pairs = set(zip(sure["task"], sure["model"], strict=True))
+    return {task: model for task, model in own.items() if (task, model) in pairs}
 
 
 def best(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.figures.leaderboard import best, latex, leaderboard, markdown
+from nmerge_core.figures.leaderboard import best, latex, leaderboard, markdown, sure_gains
 from nmerge_core.figures.scores import metric
-from nmerge_core.paired import LEVEL
 from nmerge_core.score_tables import compare, shared_settings
 from pages.shared.charts import csv_button
 from pages.shared.scoreboard import Board, draw_table
@@ -24,7 +23,7 @@ def draw_leaderboard(board: Board, base: str, own: Mapping[str, str]) -> None:
         own: The fine-tune of each task.
     """
     st.subheader("Leaderboard", anchor=False)
-    gained = _gained(board, base, own) if base else {}
+    gained = sure_gains(_compared(board.scores, board.samples, base), own) if base else {}
     found = leaderboard(board.scores, board.names, base=base, own=gained)
     marks = best(found)
     bold = marks.map(lambda mark: "font-weight: 700; background-color: #E69F0033" if mark else "")
@@ -82,14 +81,6 @@ _COLUMNS = {
 @st.cache_data(max_entries=16, show_spinner="Comparing the models")
 def _compared(scores: pd.DataFrame, samples: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return compare(scores, samples, baseline)
-
-
-def _gained(board: Board, base: str, own: Mapping[str, str]) -> dict[str, str]:
-    """The fine-tune of each task that differs from the base by more than chance: a share of less tells nothing."""
-    found = _compared(board.scores, board.samples, base)
-    sure = found[found["p"] < LEVEL]
-    pairs = set(zip(sure["task"], sure["model"], strict=True))
-    return {task: model for task, model in own.items() if (task, model) in pairs}
 
 
 def _told(found: pd.DataFrame) -> pd.DataFrame:

@@ -11,66 +11,50 @@ from pages.shared.scoreboard import Scoring
 from pages.shared.settings import KEPT
 
 
+def opened(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the controls are set to, by their keys, where the page opens on a run that was asked so."""
+    batch = asked.get(EVALUATE_BATCH.name)
+    return {
+        "evaluate_decoding": asked.get(DECODING.name, DECODING.default),
+        "evaluate_chat": asked.get(CHAT_TEMPLATE.name, False),
+        "evaluate_shots": asked.get(SHOTS.name),
+        "evaluate_batch": batch if isinstance(batch, int) else None,
+        "evaluate_seed": asked.get(EVALUATE_SEED.name, EVALUATE_SEED.default),
+        "evaluate_dtype": asked.get(RUN_DTYPE.name, RUN_DTYPE.default),
+    }
+
+
 def conditions(asked: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Draw how problems are asked, folded, and return what is no default."""
     given: dict[str, Any] = {}
+    began = opened(asked)
     with st.expander("How they are asked", icon=":material/tune:"):
         if kind == Scoring.kind:
             left, right = st.columns(2)
             with left:
+                key = "evaluate_decoding"
+                place = DECODING.choices.index(began[key])
                 given[DECODING.name] = st.selectbox(
-                    "Decoding",
-                    DECODING.choices,
-                    DECODING.choices.index(asked.get(DECODING.name, DECODING.default)),
-                    key="evaluate_decoding",
-                    help=DECODING.help,
-                    **KEPT,
+                    "Decoding", DECODING.choices, place, key=key, help=DECODING.help, **KEPT
                 )
+                key = "evaluate_chat"
                 given[CHAT_TEMPLATE.name] = st.toggle(
-                    "In the chat template",
-                    asked.get(CHAT_TEMPLATE.name, False),
-                    key="evaluate_chat",
-                    help=CHAT_TEMPLATE.help,
-                    **KEPT,
+                    "In the chat template", began[key], key=key, help=CHAT_TEMPLATE.help, **KEPT
                 )
             with right:
-                given[SHOTS.name] = st.number_input(
-                    "Examples",
-                    0,
-                    None,
-                    asked.get(SHOTS.name),
-                    key="evaluate_shots",
-                    placeholder="as the task says",
-                    help=SHOTS.help,
-                    **KEPT,
-                )
-                batch = asked.get(EVALUATE_BATCH.name)
-                given[EVALUATE_BATCH.name] = st.number_input(
-                    "Batch size",
-                    1,
-                    None,
-                    batch if isinstance(batch, int) else None,
-                    key="evaluate_batch",
-                    placeholder="found by itself",
-                    help=EVALUATE_BATCH.help,
-                    **KEPT,
-                )
-                given[EVALUATE_SEED.name] = st.number_input(
-                    "Seed",
-                    0,
-                    None,
-                    asked.get(EVALUATE_SEED.name, EVALUATE_SEED.default),
-                    key="evaluate_seed",
-                    help=EVALUATE_SEED.help,
-                    **KEPT,
-                )
+                for key, label, parameter, unset in (
+                    ("evaluate_shots", "Examples", SHOTS, "as the task says"),
+                    ("evaluate_batch", "Batch size", EVALUATE_BATCH, "found by itself"),
+                    ("evaluate_seed", "Seed", EVALUATE_SEED, "0"),
+                ):
+                    low = int(parameter.low or 0)
+                    given[parameter.name] = st.number_input(
+                        label, low, None, began[key], key=key, placeholder=unset, help=parameter.help, **KEPT
+                    )
+        key = "evaluate_dtype"
+        place = RUN_DTYPE.choices.index(began[key])
         given[RUN_DTYPE.name] = st.selectbox(
-            "Number format",
-            RUN_DTYPE.choices,
-            RUN_DTYPE.choices.index(asked.get(RUN_DTYPE.name, RUN_DTYPE.default)),
-            key="evaluate_dtype",
-            help=RUN_DTYPE.help,
-            **KEPT,
+            "Number format", RUN_DTYPE.choices, place, key=key, help=RUN_DTYPE.help, **KEPT
         )
     by_name = KINDS[kind].by_name
     return {name: value for name, value in given.items() if value is not None and value != by_name[name].default}

@@ -166,7 +166,7 @@ def test_the_code_benchmarks_are_known_to_run_code(tiny_cache: Path, task: str, 
 
 
 def test_a_score_run_opens_on_exactly_its_model_and_tasks_in_its_family(tiny_cache: Path, open_page: OpenPage) -> None:
-    run = done(tiny_cache, "evaluate", parameters(tiny_cache, "math", limit=20), "Scores of math")
+    run = done(tiny_cache, "evaluate", parameters(tiny_cache, "math", limit=20, decoding="own"), "Scores of math")
     merged = done(
         tiny_cache,
         "merge",
@@ -183,6 +183,7 @@ def test_a_score_run_opens_on_exactly_its_model_and_tasks_in_its_family(tiny_cac
     assert app.multiselect(key="evaluate_models").value == ["math"]
     assert app.multiselect(key="evaluate_tasks").value == run.parameters["tasks"]
     assert app.number_input(key="evaluate_limit").value == 20
+    assert app.selectbox(key="evaluate_decoding").value == "own"
     assert list(drawn(app).data[0].y) == ["math"]
     app.multiselect(key="evaluate_models").set_value(["base"]).run()
     assert app.multiselect(key="evaluate_models").value == ["base"]  # and may be moved from there

@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 from transformers import GenerationConfig
 
 from nmerge_core.errors import InputError
-from nmerge_core.evaluation import Evaluator, evaluate
+from nmerge_core.evaluation import Evaluator, evaluate, harness
 from nmerge_core.evaluation.harness import Harness
 from nmerge_core.loading import load_model
 from tests.evaluation.test_scores import greedy
@@ -192,6 +192,19 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_answer_is_asked_for_twice(
     monkeypatch.setattr(torch.Tensor, "__len__", lambda of: 4)
     with pytest.raises(InputError, match="a single text does not fit in the memory of cpu"):
         evaluate([model], [reference], batch_size=1)
+
+
+def test_on_a_cpu_a_batch_found_by_itself_has_logits_that_fit(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "12 = yes" is the longest of 8 tokens of 257 logits each: three texts of them, and some, fit."""
+    docs = [{"prompt": f"{n} =", "answer": 0, "choices": ["yes", "no"]} for n in range(10, 16)]
+    reference = write_task(tmp_path, CHOICES, docs)
+    whole = evaluate([model], [reference])
+    monkeypatch.setattr(harness, "_CPU_LOGITS", 3 * 8 * 257 + 5)
+    parted = evaluate([model], [reference])
+    assert (whole.loc[0, "batch_size"], parted.loc[0, "batch_size"]) == (64, 3)
+    assert whole.loc[0, "value"] == parted.loc[0, "value"]
 
 
 def test_what_is_longer_than_a_model_takes_is_said_before_any_is_asked(model: str, tmp_path: Path) -> None:

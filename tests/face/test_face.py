@@ -191,6 +191,16 @@ def test_models_are_called_as_a_mapping_says(family, cache, found):
     assert {line.name for line in cosines.figure().data} == {"reckoner"}
     scores = nm.evaluate(models, family.task, limit=2, progress=False)
     assert list(scores.scores["model"].unique()) == list(scores.table["model"]) == ["base", "reckoner"]
+    assert list(scores.leaderboard.index) == ["base", "reckoner"] and list(scores.leaderboard) == list(
+        scores.leaderboard.filter(like="plain · bits per byte")
+    )
+    compared = scores.compare("base")
+    assert list(compared["model"]) == ["reckoner"] and compared.loc[0, "test"] == "paired bootstrap"
+    sides = scores.sides("plain", "reckoner")
+    gain = (sides["value_ours"] - sides["value_theirs"]).mean()
+    assert len(sides) == 2 and compared.loc[0, "difference"] == pytest.approx(gain)
+    with pytest.raises(InputError, match="'sums': expected one of plain"):
+        scores.sides("sums", "reckoner")
     said = nm.generate(models, "2 + 2 =", max_new_tokens=3)
     assert list(said) == ["base", "reckoner"] and all(isinstance(text, str) for text in said.values())
 
