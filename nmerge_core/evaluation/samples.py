@@ -4,10 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nmerge_core.errors import InputError, shown
 from nmerge_core.evaluation.code import Verdict
 from nmerge_core.evaluation.of_one import OF_ONE
 
 CLUSTER = "cluster"  # the key of a task's `metadata` that names the field of a document which some of them share
+
+
+def check_cluster(task: Any) -> None:
+    """Raise an InputError where the field that a task's `metadata` names is none of its documents'."""
+    field = _cluster(task)
+    if field is not None and field not in (known := task.eval_docs[0]):
+        raise InputError(
+            f"task '{task.task_name}', metadata, key '{CLUSTER}': expected a field of its documents, one of "
+            f"{', '.join(map(str, known))}; found {shown(field)}"
+        )
 
 
 def samples_of(task: Any, logged: Sequence[Mapping[str, Any]], metrics: Mapping[str, Sequence[str]]) -> list[dict]:
@@ -23,8 +34,12 @@ def samples_of(task: Any, logged: Sequence[Mapping[str, Any]], metrics: Mapping[
         logged: what lm-eval has logged of it.
         metrics: the metrics by filter, the primary one first.
     """
-    field = (task.get_config("metadata") or {}).get(CLUSTER)
-    return [_row(task, each, metrics[each["filter"]], field) for each in logged]
+    return [_row(task, each, metrics[each["filter"]], _cluster(task)) for each in logged]
+
+
+def _cluster(task: Any) -> str | None:
+    field: str | None = (task.get_config("metadata") or {}).get(CLUSTER)
+    return field
 
 
 def _row(task: Any, logged: Mapping[str, Any], metrics: Sequence[str], field: str | None) -> dict:
@@ -46,7 +61,7 @@ def _row(task: Any, logged: Mapping[str, Any], metrics: Sequence[str], field: st
         "metric": metrics[0],
         "value": values.get(metrics[0]),
         "metrics": values,
-        "cluster": None if field is None else str(logged["doc"].get(field)),
+        "cluster": None if field is None else str(logged["doc"][field]),
         "error": verdict.output if verdict is not None and not verdict else "",
     }
 

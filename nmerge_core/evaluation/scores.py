@@ -22,6 +22,7 @@ from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
 from nmerge_core.evaluation.harness import Harness
+from nmerge_core.evaluation.samples import check_cluster
 from nmerge_core.evaluation.score_rows import rows_of, samples_in
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.loading import LanguageModel, load_model
@@ -102,8 +103,12 @@ class Evaluator:
         ]
         if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise InputError(f"tasks: {', '.join(tasks)} hold '{min(repeated)}' more than once; keep one of them")
-        for name in self.names if shots is not None else ():
-            self.task(name).set_config(key="num_fewshot", value=shots)
+        for name in self.names:
+            check_cluster(self.task(name))
+            if (
+                shots is not None and self.task(name).OUTPUT_TYPE != "loglikelihood_rolling"
+            ):  # whole texts, before which nothing stands
+                self.task(name).set_config(key="num_fewshot", value=shots)
 
     def scored(self, language_model: LanguageModel, progress: Progress = silent) -> Scored:
         """Score one model.

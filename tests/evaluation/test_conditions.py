@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lm_eval
+import lm_eval.evaluator
 import pytest
 import torch
-from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from transformers import GenerationConfig
 
@@ -58,19 +59,20 @@ def own_words(model: str) -> list[dict[str, Any]]:
     return [{"prompt": prompt, "answer": greedy(model, prompt, 8)} for prompt in PROMPTS]
 
 
-def alone(model: str, reference: str, batch_size: int, **given: Any) -> dict[str, Any]:
-    """What lm-eval itself says of a task's YAML."""
-    file = Path(reference)
-    found = simple_evaluate(
-        model="hf",
-        model_args={"pretrained": model, "dtype": "float32"},
-        tasks=[reference],
-        task_manager=TaskManager(include_path=file.parent, include_defaults=False),
-        batch_size=batch_size,
-        device="cpu",
-        bootstrap_iters=0,
-        **given,
-    )
+def alone(model: str, references: list[str], batch_size: int, **given: Any) -> dict[str, Any]:
+    """What lm-eval itself says of tasks' YAMLs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)  # of the machine: seconds
+        found = lm_eval.simple_evaluate(
+            model="hf",
+            model_args={"pretrained": model, "dtype": "float32"},
+            tasks=references,
+            task_manager=TaskManager(include_path=Path(references[0]).parent, include_defaults=False),
+            batch_size=batch_size,
+            device="cpu",
+            bootstrap_iters=0,
+            **given,
+        )
     assert found is not None
     return found
 
@@ -85,7 +87,7 @@ def test_a_penalty_of_the_checkpoint_changes_nothing_unless_its_own_settings_are
     assert list(alike["value"]) == [1, 1] and set(alike["decoding"]) == {"alike"}
     samples = tmp_path / "samples.jsonl"
     own = evaluate([penalised], [reference], decoding="own", batch_size=3, samples=samples)
-    found = alone(penalised, reference, 3)
+    found = alone(penalised, [reference], 3)
     assert own.loc[0, "value"] == found["results"]["sums"]["exact_match,none"] < 1
     answers = [json.loads(line)["answer"] for line in samples.read_text().splitlines()]
     logged = sorted(found["samples"]["sums"], key=lambda each: each["doc_id"])
@@ -93,32 +95,30 @@ def test_a_penalty_of_the_checkpoint_changes_nothing_unless_its_own_settings_are
     assert load_model(penalised, "cpu").model.generation_config.repetition_penalty == 1.3
 
 
-@pytest.mark.parametrize("shots", [None, 2])
 def test_numbers_are_those_of_lm_eval_by_itself(
-    shots: int | None, penalised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    penalised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the last digit: log-likelihoods of words and of texts, without and with examples."""
+    """To the last digit: log-likelihoods of words, behind examples, and of texts."""
     docs = [{"prompt": p, "answer": n % 3, "choices": ["yes", "no", "or"]} for n, p in enumerate(PROMPTS)]
     monkeypatch.chdir(tmp_path)
-    reference = write_task(tmp_path, CHOICES, docs)
-    ours = evaluate([penalised], [reference], decoding="own", batch_size=3, shots=shots, samples=tmp_path / "s.jsonl")
-    theirs = alone(penalised, reference, 3, num_fewshot=shots)
-    assert ours.loc[0, "value"] == theirs["results"]["choices"]["acc,none"]
-    assert ours.loc[0, "shots"] == theirs["n-shot"]["choices"] == (shots or 0)
-    prompts = [json.loads(line)["prompt"] for line in (tmp_path / "s.jsonl").read_text().splitlines()]
-    logged = sorted(theirs["samples"]["choices"], key=lambda each: each["doc_id"])
-    assert prompts == [each["arguments"][0][0] for each in logged]
-    rolling = {name: CHOICES[name] for name in ("dataset_path", "dataset_kwargs", "test_split")} | {
+    texts = {name: CHOICES[name] for name in ("dataset_path", "dataset_kwargs", "test_split")} | {
         "task": "texts",
         "output_type": "loglikelihood_rolling",
         "doc_to_text": "",
         "doc_to_target": "{{prompt}}",
         "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
     }
-    reference = write_task(tmp_path, rolling, docs)
-    ours = evaluate([penalised], [reference], decoding="own", batch_size=3)
-    assert ours.loc[0, "value"] == alone(penalised, reference, 3)["results"]["texts"]["bits_per_byte,none"]
-    assert not ours.loc[0, "higher_is_better"]
+    tasks, file = [write_task(tmp_path, CHOICES, docs), write_task(tmp_path, texts, docs)], tmp_path / "samples.jsonl"
+    ours = evaluate([penalised], tasks, decoding="own", batch_size=3, shots=2, samples=file).set_index("task")
+    theirs = alone(penalised, tasks, 3, num_fewshot=2)
+    assert ours.at["choices", "value"] == theirs["results"]["choices"]["acc,none"]
+    assert ours.at["texts", "value"] == theirs["results"]["texts"]["bits_per_byte,none"]
+    assert ours.at["choices", "shots"] == theirs["n-shot"]["choices"] == 2
+    assert ours.at["texts", "shots"] == 0  # nothing stands before them, whatever lm-eval says
+    assert ours["higher_is_better"].to_dict() == {"choices": True, "texts": False}
+    prompts = [json.loads(line)["prompt"] for line in file.read_text().splitlines()][: len(docs)]
+    logged = sorted(theirs["samples"]["choices"], key=lambda each: each["doc_id"])
+    assert prompts == [each["arguments"][0][0] for each in logged]
 
 
 def test_every_model_sees_the_same_examples_which_the_seed_decides(
@@ -235,6 +235,9 @@ def test_samples_tell_what_was_chosen_and_what_a_program_died_of(model: str, tmp
     assert [row["value"] for row in rows] == [float(row["answer"] == "no") for row in rows]
     assert [row["cluster"] for row in rows] == ["0", "0", "1", "1"] and {row["reference"] for row in rows} == {"no"}
     assert scores.loc[0, "interval"] == "bootstrap" and scores.loc[0, "task_version"] == 2
+    other = write_task(tmp_path, CHOICES | {"metadata": {"version": 2, "cluster": "author"}}, docs)
+    with pytest.raises(InputError, match="task 'choices', metadata, key 'cluster': expected a field .* book; found"):
+        evaluate([model], [other])
     code = SUMS | CODE | {"metric_list": [{"metric": "pass@1", "aggregation": "mean", "higher_is_better": True}]}
     filters = [
         {"function": "run_code", "program": "{{prompt}}#{{body}}\n\nassert x == 1\n"},
