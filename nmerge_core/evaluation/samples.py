@@ -14,7 +14,7 @@ CLUSTER = "cluster"  # the key of a task's `metadata` that names the field of a 
 def check_cluster(task: Any) -> None:
     """Raise an InputError where the field that a task's `metadata` names is none of its documents'."""
     field = _cluster(task)
-    if field is not None and field not in (known := task.eval_docs[0]):
+    if field is not None and str(field) not in (known := task.eval_docs[0]):
         raise InputError(
             f"task '{task.task_name}', metadata, key '{CLUSTER}': expected a field of its documents, one of "
             f"{', '.join(map(str, known))}; found {shown(field)}"
@@ -76,10 +76,18 @@ def _exchange(task: Any, logged: Mapping[str, Any]) -> tuple[str, str, str]:
     likelihoods = [likelihood for likelihood, _ in first]
     if task.OUTPUT_TYPE == "loglikelihood":
         return arguments[0][0], f"log-likelihood {likelihoods[0]:.4f}", arguments[0][1]
-    likeliest = arguments[likelihoods.index(max(likelihoods))]
-    target, choices = logged["target"], task.doc_to_choice(logged["doc"])
-    named = [choices[each] if isinstance(each, int) else str(each) for each in _several(target)]
+    choices = task.doc_to_choice(logged["doc"])
+    conditioned = likelihoods[: len(choices)]  # some metrics ask for each choice alone as well
+    likeliest = arguments[conditioned.index(max(conditioned))]
+    if task.multiple_input:  # choices are beginnings of one ending
+        return "", likeliest[0], _choice(choices, task.doc_to_text(logged["doc"]))
+    named = [_choice(choices, each) for each in _several(logged["target"])]
     return likeliest[0], likeliest[1].strip(), _text(named)
+
+
+def _choice(choices: Sequence[str], place: Any) -> str:
+    """Return the choice at a place; what is no place among them, which no answer meets, as it is."""
+    return choices[place] if isinstance(place, int) and 0 <= place < len(choices) else str(place)
 
 
 def _several(target: Any) -> list[Any]:

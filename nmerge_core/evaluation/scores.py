@@ -104,11 +104,11 @@ class Evaluator:
         if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise InputError(f"tasks: {', '.join(tasks)} hold '{min(repeated)}' more than once; keep one of them")
         for name in self.names:
-            check_cluster(self.task(name))
-            if (
-                shots is not None and self.task(name).OUTPUT_TYPE != "loglikelihood_rolling"
-            ):  # whole texts, before which nothing stands
-                self.task(name).set_config(key="num_fewshot", value=shots)
+            task = self.task(name)
+            check_cluster(task)
+            has_prompts = task.OUTPUT_TYPE != "loglikelihood_rolling"  # before whole texts nothing stands
+            if shots is not None and has_prompts:
+                task.set_config(key="num_fewshot", value=shots)
 
     def scored(self, language_model: LanguageModel, progress: Progress = silent) -> Scored:
         """Score one model.
@@ -130,7 +130,8 @@ class Evaluator:
         for reference, task in self._tasks:
             harness = self._harness(language_model, reference, progress)
             results = self._run(harness, language_model, reference, task, {"limit": self._limit})
-            own_samples = samples_in(results, task["tasks"])
+            with _faults_of(reference, language_model):
+                own_samples = samples_in(results, task["tasks"])
             facts = {
                 "chat_template": self._chat,
                 "decoding": self._decoding,

@@ -226,6 +226,18 @@ def test_what_is_longer_than_a_model_takes_is_said_before_any_is_asked(model: st
         evaluate([model], [choices])
 
 
+def test_samples_of_choices_that_begin_one_ending_are_the_beginnings(model: str, tmp_path: Path) -> None:
+    """As Winogrande asks: `doc_to_text` is the place of the right choice, `doc_to_target` what follows every one."""
+    config = CHOICES | {"doc_to_text": "{{answer}}", "doc_to_target": "{{rest}}"}
+    docs = [{"choices": ["Ann", "Bob"], "answer": 1, "rest": f"sat {n}"} for n in range(6)]
+    file = tmp_path / "samples.jsonl"
+    scores = evaluate([model], [write_task(tmp_path, config, docs)], samples=file)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {row["reference"] for row in rows} == {"Bob"} and {row["answer"] for row in rows} <= {"Ann", "Bob"}
+    assert [row["value"] for row in rows] == [float(row["answer"] == "Bob") for row in rows]
+    assert scores.loc[0, "value"] == sum(row["value"] for row in rows) / 6
+
+
 def test_samples_tell_what_was_chosen_and_what_a_program_died_of(model: str, tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
     docs = [{"prompt": p, "answer": 1, "choices": ["yes", "no"], "book": n // 2} for n, p in enumerate(PROMPTS[:4])]
