@@ -16,7 +16,8 @@ from pages.shared.family import full
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.samples import draw_samples
-from pages.shared.scoreboard import Scoring, Texts, scoreboard
+from pages.shared.scoreboard import scoreboard
+from pages.shared.scoring import Scoring, Texts
 from pages.shared.settings import KEPT, named_run, newly_named_run
 from pages.shared.tasks import code_switch, own_code_switch, task_name
 from pages.shared.text import verbatim

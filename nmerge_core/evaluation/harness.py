@@ -47,12 +47,12 @@ class Harness(HFLM):
         Raises:
             InputError: a chat template is asked for, and the model has none.
         """
-        self._alone = batch_size == "auto"
+        self._by_itself = batch_size == "auto"
         largest = _CPU_BATCH if language_model.device.type == CPU else _BATCH
         super().__init__(
             pretrained=language_model.model,
             tokenizer=language_model.tokenizer,
-            batch_size=largest if self._alone else batch_size,
+            batch_size=largest if self._by_itself else batch_size,
         )
         if chat_template and not self.tokenizer.chat_template:
             raise InputError(f"{language_model.label}: has no chat template; score it without one")
@@ -139,7 +139,7 @@ class Harness(HFLM):
                     found[place] = answers.pop(0)
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = True, override_bs: int | None = None) -> Any:
-        if self._alone and self.device.type == CPU:
+        if self._by_itself and self.device.type == CPU:
             longest = max(len(context) + len(rest) for _, context, rest in requests)
             fits = max(1, _CPU_LOGITS // (longest * self.model.get_input_embeddings().num_embeddings))
             self.batch_size_per_gpu = min(self.batch_size_per_gpu, fits)

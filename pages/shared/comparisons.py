@@ -9,7 +9,8 @@ from nmerge_core.figures.leaderboard import best, latex, leaderboard, markdown, 
 from nmerge_core.figures.scores import metric
 from nmerge_core.score_tables import compare, shared_settings
 from pages.shared.charts import csv_button
-from pages.shared.scoreboard import Board, draw_table
+from pages.shared.scoreboard import draw_table
+from pages.shared.scoring import Board
 from pages.shared.settings import KEPT
 from pages.shared.text import verbatim
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.settings import CHAT_TEMPLATE, DECODING, EVALUATE_BATCH, EVALUATE_SEED, RUN_DTYPE, SHOTS
-from pages.shared.scoreboard import Scoring
+from pages.shared.scoring import Scoring
 from pages.shared.settings import KEPT
 
 

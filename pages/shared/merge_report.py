@@ -19,7 +19,8 @@ from pages.shared.neurons import classify_parameters
 from pages.shared.page import NAVIGATION, link, tell_lack
 from pages.shared.results import BESIDE, Merged, model_colours
 from pages.shared.runs import run_button, run_panel
-from pages.shared.scoreboard import Scoring, draw_table, scoreboard
+from pages.shared.scoreboard import draw_table, scoreboard
+from pages.shared.scoring import Scoring
 from pages.shared.tasks import code_switch, own_code_switch
 from pages.shared.text import shortened, verbatim
 

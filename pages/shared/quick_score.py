@@ -17,7 +17,7 @@ from pages.shared.family import member_colours
 from pages.shared.page import tell_lack
 from pages.shared.quick_asking import Memory, Sight
 from pages.shared.quick_board import BEST, MERGE, Row, finished, points_of, table
-from pages.shared.scoreboard import Scoring
+from pages.shared.scoring import Scoring
 from pages.shared.settings import KEPT
 from pages.shared.tasks import code_switch, own_code_switch, task_name
 from pages.shared.text import verbatim

@@ -8,7 +8,7 @@ import streamlit as st
 from nmerge_core.figures import style
 from nmerge_core.figures.scores import Metric, metric
 from nmerge_core.score_tables import BOTH, GAINED, LOST, NEITHER, counts, primary, searched, sides
-from pages.shared.scoreboard import Board
+from pages.shared.scoring import Board
 from pages.shared.settings import KEPT
 from pages.shared.text import MARKED, marked, verbatim
 

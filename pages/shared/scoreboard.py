@@ -1,169 +1,19 @@
 """Scores of several models side by side: one run a model, so that a model scored before is not scored again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, ClassVar
 
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.errors import InputError
 from nmerge_core.figures.scores import bars, table
-from nmerge_core.held_out import held_out
-from nmerge_core.kept_files import reading
-from nmerge_core.notebook import literal
 from nmerge_core.runs.folder import Run
-from nmerge_core.score_tables import losses_as_scores, read_samples, read_scores
 from pages.shared.charts import dark, show
-from pages.shared.estimates import told_scoring
 from pages.shared.older import older_run, reasons
 from pages.shared.page import empty_state
-from pages.shared.results import read_table
 from pages.shared.runs import latest_run, run_panel, start_all
-from pages.shared.tasks import has_own_code, runs_code, task_name
+from pages.shared.scoring import Board, Scoring, Texts
+from pages.shared.tasks import task_name
 from pages.shared.text import verbatim
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What models are scored on; `conditions` are parameters of the run kind `evaluate` that are no defaults."""
-
-    tasks: Sequence[str]
-    limit: int | None
-    run_code: bool
-    allow_task_code: bool = False
-    conditions: Mapping[str, Any] = field(default_factory=dict)
-
-    kind: ClassVar[str] = "evaluate"
-    title: ClassVar[str] = "Scores"
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """The tasks that would run what is not allowed, and what that is."""
-        ours = {} if self.allow_task_code else {task: "code of its own" for task in self.tasks if has_own_code(task)}
-        return ours | (
-            {} if self.run_code else {task: "what the models write" for task in self.tasks if runs_code(task)}
-        )
-
-    @property
-    def allowed(self) -> "Scoring":
-        """The same without the tasks that are left out."""
-        left_out = self.left_out
-        return replace(self, tasks=[task for task in self.tasks if task not in left_out])
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is anything to score on."""
-        return bool(self.tasks)
-
-    @property
-    def _given(self) -> dict[str, Any]:
-        """What is no default, but for the tasks."""
-        limit = {"limit": self.limit} if self.limit else {}
-        switches = {"run_code": self.run_code, "allow_task_code": self.allow_task_code}
-        return limit | dict(self.conditions) | {name: True for name, on in switches.items() if on}
-
-    def parameters(self, reference: str) -> dict[str, Any]:
-        """The parameters of the run that scores one model."""
-        return {"models": [reference], "tasks": list(self.tasks), "limit": self.limit, **self._given}
-
-    def told_time(self, asked: Sequence[Mapping[str, Any]]) -> str:
-        """How long runs with such parameters take, as a sentence."""
-        return told_scoring(asked)
-
-    def arguments(self) -> list[str]:
-        """The options of the command that scores models on what is allowed."""
-        options = [
-            [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-            for name, value in self._given.items()
-        ]
-        return ["--tasks", ",".join(self.allowed.tasks), *(text for option in options for text in option)]
-
-    def call(self, models: str) -> str:
-        """The Python that scores `models`, an expression, on what is allowed."""
-        settings = [f"tasks={literal(self.allowed.tasks)}", *(f"{n}={literal(v)}" for n, v in self._given.items())]
-        return f"nm.evaluate({models}, {', '.join(settings)})"
-
-    def read(self, run: Run, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The scores and samples of a finished run of one model, which pages call `name`."""
-        with reading(run.results / "scores.csv"):
-            modified = (run.results / "scores.csv").stat().st_mtime_ns
-        scores, samples = _read(str(run.results), modified)
-        return scores.assign(model=name), samples.assign(model=name)
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The held-out texts of a corpus, whose loss models are judged by where there are no tasks."""
-
-    corpus: str
-    conditions: Mapping[str, Any] = field(default_factory=dict)
-
-    kind: ClassVar[str] = "loss"
-    title: ClassVar[str] = "Loss"
-    left_out: ClassVar[Mapping[str, str]] = {}
-
-    @property
-    def allowed(self) -> "Texts":
-        """The same: texts run nothing."""
-        return self
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is anything to score on."""
-        return bool(self.corpus)
-
-    def parameters(self, reference: str) -> dict[str, Any]:
-        """The parameters of the run that measures one model."""
-        return {"models": [reference], "corpus": self.corpus, **self.conditions}
-
-    def told_time(self, asked: Sequence[Mapping[str, Any]]) -> str:
-        """How long runs with such parameters take, as a sentence."""
-        return "Each text is read once."
-
-    def arguments(self) -> list[str]:
-        """The options of the command that measures models."""
-        options = [[f"--{name.replace('_', '-')}", str(value)] for name, value in self.conditions.items()]
-        return ["--loss", self.corpus, *(text for option in options for text in option)]
-
-    def call(self, models: str) -> str:
-        """The Python that measures `models`, an expression."""
-        given = "".join(f", {name}={literal(value)}" for name, value in self.conditions.items())
-        return f"nm.loss({models}, {literal(self.corpus)}{given})"
-
-    def read(self, run: Run, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The losses of a finished run of one model, called `name`, as scores, and as samples with their texts."""
-        scores, samples = losses_as_scores(read_table(run, "losses.csv", [name]))
-        texts = _held_out(self.corpus, run.inputs.get(run.parameters["corpus"], ""))
-        prompts = [texts.get((task, id), "") for task, id in zip(samples["task"], samples["id"], strict=True)]
-        return scores, samples.assign(prompt=prompts)
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _read(folder: str, modified: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read what a run wrote; `modified` is there to make the cache forget rewritten files."""
-    return read_scores(Path(folder) / "scores.csv"), read_samples(Path(folder) / "samples.jsonl")
-
-
-@st.cache_data(max_entries=4, show_spinner=False)
-def _held_out(corpus: str, content: str) -> dict[tuple[str, int], str]:
-    """The held-out texts of a corpus by category and place; none where it is there no more."""
-    try:
-        found = held_out(corpus).corpus
-    except InputError:
-        return {}
-    own = {each: [text.text for text in found.exemplars if text.category == each] for each in found.categories}
-    return {(category, place): text for category, texts in own.items() for place, text in enumerate(texts)}
-
-
-@dataclass(frozen=True)
-class Board:
-    """The scores and samples of the models that have some, in the order of `names`."""
-
-    names: list[str]
-    scores: pd.DataFrame
-    samples: pd.DataFrame
 
 
 def scoreboard(
