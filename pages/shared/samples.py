@@ -1,6 +1,7 @@
 """Two models on the same problems: what one lost and gained against the other, problem by problem."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -9,7 +10,7 @@ from nmerge_core.figures import style
 from nmerge_core.figures.scores import Metric, metric
 from nmerge_core.score_tables import BOTH, GAINED, LOST, NEITHER, counts, primary, searched, sides
 from pages.shared.scoring import Board
-from pages.shared.settings import KEPT
+from pages.shared.settings import KEPT, put
 from pages.shared.text import MARKED, marked, verbatim
 
 PAGE = 10  # problems at once
@@ -40,20 +41,19 @@ def draw_samples(board: Board, own: Mapping[str, str], merged: Collection[str]) 
         return
     st.html(MARKED)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        task = st.selectbox("Task", tasks, key="evaluate_task", width=200, **KEPT)
+
+        def follow() -> None:
+            if (likely := own.get(state["evaluate_task"])) in board.names and likely != state.get("evaluate_model"):
+                state["evaluate_against"] = likely
+
+        state = st.session_state
+        task = _linked("Task", tasks, "evaluate_task", tasks[0], on_change=follow)
         first = next((name for name in board.names if name in merged), board.names[-1])
-        ours = st.selectbox("Model", board.names, board.names.index(first), key="evaluate_model", width=240, **KEPT)
+        ours = _linked("Model", board.names, "evaluate_model", first)
         others = [name for name in board.names if name != ours]
-        likely = own.get(task, "")
-        theirs = st.selectbox(
-            "Against",
-            others,
-            others.index(likely) if likely in others else 0,
-            key="evaluate_against",
-            width=240,
-            help="At first a merge's answers stand beside those of the task's own fine-tune",
-            **KEPT,
-        )
+        own_one = own[task] if own.get(task) in others else others[0]
+        about = "At first the task's own fine-tune"
+        theirs = _linked("Against", others, "evaluate_against", own_one, help=about)
         which = st.segmented_control("Problems", SIDES, default=LOST, required=True, key="evaluate_which", **KEPT)
     words = st.text_input(
         "Search", key="evaluate_search", placeholder="Words in prompts, references and answers", **KEPT
@@ -75,6 +75,15 @@ def draw_samples(board: Board, own: Mapping[str, str], merged: Collection[str]) 
         apart = (chosen["value_ours"].astype(float) - chosen["value_theirs"].astype(float)).abs()
         chosen = chosen.loc[apart.sort_values(ascending=False, kind="stable").index]
     _draw_page(chosen, ours, theirs, known)
+
+
+def _linked(label: str, options: Sequence[str], name: str, first: str, **how: Any) -> str:
+    """A choice that always stands in the address; of a bound one the default does not, which a newer merge changes."""
+    asked = st.query_params.get(name)
+    start = options.index(asked if asked in options else first)
+    chosen: str = st.selectbox(label, options, start, key=name, width=240, persist_state="session", **how)
+    put(name, chosen)
+    return chosen
 
 
 def _draw_page(chosen: pd.DataFrame, ours: str, theirs: str, known: Metric) -> None:
