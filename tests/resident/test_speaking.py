@@ -12,6 +12,7 @@ from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.resident import LiveMerge, hold_family
+from nmerge_core.resident.stream import ResidentStream
 from tests.tiny_family import make_family
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
@@ -57,7 +58,7 @@ def test_it_takes_another_chat_template_without_reading_its_models_again(
 
     live = LiveMerge(hold_family(recipe()), recipe())
     live.follow(recipe())
-    held, model = live.family.opened.stream, live.language_model.model
+    held, model = resident(live).bits, live.language_model.model
 
     def template(choice: str) -> tuple[str | None, int | list[int] | None, int]:
         followed = live.follow(recipe(chat_template=choice))
@@ -70,4 +71,11 @@ def test_it_takes_another_chat_template_without_reading_its_models_again(
     assert template(str(file))[0] == TEMPLATE
     file.write_text(f"{TEMPLATE}!")
     assert template(str(file))[0] == f"{TEMPLATE}!"
-    assert live.language_model.model is model and live.family.opened.stream.bits is held.bits
+    assert live.language_model.model is model and resident(live).bits is held
+
+
+def resident(live: LiveMerge) -> ResidentStream:
+    """The weights that a merge in memory holds of its models."""
+    stream = live.family.opened.stream
+    assert isinstance(stream, ResidentStream)
+    return stream
