@@ -16,7 +16,13 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.driver import ARGUMENTS, App, chromium, keyed, serve, settle, visit, write_demo
 
-SLIDERS = (("task_arithmetic", "lambda"), ("ties", "density"), ("dare_linear", "density"), ("neuromerging", "lambda_1"))
+SLIDERS = (  # of methods, and the keys that move them so far that the next tokens show it
+    ("task_arithmetic", "weight", "PageUp"),
+    ("ties", "density", "PageUp"),
+    ("dare_linear", "weight", "PageUp"),
+    ("neuromerging", "lambda_1", "PageUp"),
+)
+STEPS = 4  # after which a slider is at its end, and the next one is moved
 WANTED = 300  # milliseconds
 WATCH = """() => {
     const shown = () => [...document.querySelectorAll('.st-key-merge_answer_0 p')]
@@ -32,17 +38,17 @@ WATCH = """() => {
 }"""
 
 
-def moves(page: Page, app: App, method: str, parameter: str, repeats: int) -> list[float]:
+def moves(page: Page, app: App, method: str, parameter: str, key: str, repeats: int) -> list[float]:
     """Move a slider again and again, each time when all has been drawn, and return the milliseconds."""
     visit(page, app, "Merge", merge_method=method, merge_prompt="Question:")
     page.get_by_text("Next token: ").first.wait_for(timeout=120_000)
-    slider = keyed(page, f"merge_{parameter}").get_by_role("slider").first
+    sliders = keyed(page, f"merge_{parameter}").get_by_role("slider")
     page.evaluate(WATCH)
     found = []
-    for _ in range(repeats + 1):
+    for turn in range(repeats + 1):
         settle(page)
         page.wait_for_timeout(700)  # in which what comes late is drawn
-        slider.press("PageUp")
+        sliders.nth(turn // STEPS).press(key)
         page.wait_for_function("() => window.took > 0", timeout=60_000)
         found.append(float(page.evaluate("() => window.took")))
     return found[1:]
@@ -59,9 +65,9 @@ def main() -> None:
         with serve(work / "cache", work / "app.log") as app:
             browser = playwright.chromium.launch(executable_path=chromium(), args=[*ARGUMENTS])
             print(f"{'slider':28} {'ms':>6} {'worst':>6} {'wanted':>6}")
-            for method, parameter in SLIDERS:
+            for method, parameter, key in SLIDERS:
                 page = browser.new_page(viewport={"width": 1440, "height": 1000})
-                found = moves(page, app, method, parameter, repeats)
+                found = moves(page, app, method, parameter, key, repeats)
                 page.close()
                 name = f"{method}, {re.sub('_', ' ', parameter)}"
                 print(f"{name:28} {statistics.median(found):6.0f} {max(found):6.0f} {WANTED:6}")
