@@ -48,7 +48,7 @@ def moves(page: Page, app: App, method: str, parameter: str, key: str, repeats: 
     for turn in range(repeats + 1):
         settle(page)
         page.wait_for_timeout(700)  # in which what comes late is drawn
-        sliders.nth(turn // STEPS).press(key)
+        sliders.nth(min(turn // STEPS, sliders.count() - 1)).press(key)
         page.wait_for_function("() => window.took > 0", timeout=60_000)
         found.append(float(page.evaluate("() => window.took")))
     return found[1:]
