@@ -18,6 +18,7 @@ from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs.folder import list_runs
 from pages.shared.asking import (
     FOLLOWED,
+    HEARD,
     LIVE,
     Asked,
     Spoken,
@@ -98,7 +99,8 @@ def draw_answers(recipe: Recipe, family: Family, asked: Sequence[Asked], number:
     except InputError as error:
         st.info(verbatim(error))
         return
-    leave_others(answers.keys)
+    # Drawn as all is over, what failed or is provisional is shown: asked again, that would be over again, and so on.
+    leave_others(answers.keys, anew=not st.session_state.pop(HEARD, False))
     place = st.empty()
     with place.container():
         over = _draw_all(answers, time.monotonic() + AT_ONCE, again=False)
@@ -111,6 +113,7 @@ def draw_answers(recipe: Recipe, family: Family, asked: Sequence[Asked], number:
 def _draw_again(answers: Answers) -> None:
     rerun_if_reopened()
     if _draw_all(answers, time.monotonic(), again=True):
+        st.session_state[HEARD] = True
         st.rerun()  # to look no more
 
 

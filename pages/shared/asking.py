@@ -18,6 +18,7 @@ from pages.shared.listening import Listening, leave_others, listen
 
 SECONDS = 3600.0  # that an answer may take: the first one reads the family, and says how far it is
 ASKED = "merge_asked"  # the key of what the merge is asked, while answers are looked at
+HEARD = "merge_heard"  # the key that tells a page which is drawn as all answers are over from one that somebody changed
 FOLLOWED = "merge_followed"  # the key of the recipe that was answered last
 LIVE = "merge_live"  # the key of the switch that has the merge answer as its controls move
 
@@ -64,7 +65,7 @@ def visitor() -> str:
 def ask_ahead(recipe: Recipe) -> None:
     """Have the merge of a recipe asked what the one before was asked, while the page is drawn up to its answer."""
     asked: Asked | None = st.session_state.get(ASKED)
-    if asked is not None and st.session_state.get(FOLLOWED) != recipe.yaml:
+    if asked is not None and st.session_state.get(FOLLOWED) != recipe.yaml and HEARD not in st.session_state:
         inputs = inputs_of(recipe)
         leave_others([merge_key(recipe, inputs, asked)])
         said_by_merge(recipe, inputs, asked)

@@ -104,20 +104,22 @@ def listen(key: str, part: Part, length: int) -> Listening:
 
 
 def hear_out(key: str) -> None:
-    """Remember what was listened to until it was over, if it is settled; else it is asked anew next time."""
-    heard = _under_way().pop(key, None)
+    """Remember what was listened to until it was over, if it is settled; else `leave_others` has it asked anew."""
+    heard = _under_way().get(key)
     if heard is not None and heard.settled:
+        del _under_way()[key]
         remembered = _remembered()
         remembered[key] = heard
         while len(remembered) > REMEMBERED:
             remembered.popitem(last=False)
 
 
-def leave_others(keys: Sequence[str]) -> None:
-    """Listen to nothing but these."""
+def leave_others(keys: Sequence[str], *, anew: bool = True) -> None:
+    """Listen to nothing but these, and `anew` to those that were over and not settled, such as a failure."""
     under_way = _under_way()
-    for key in [key for key in under_way if key not in keys]:
-        under_way.pop(key).leave()
+    for key, heard in [*under_way.items()]:
+        if key not in keys or (anew and heard.over.is_set() and not heard.settled):
+            under_way.pop(key).leave()
 
 
 def _under_way() -> dict[str, Listening]:

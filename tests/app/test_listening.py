@@ -88,17 +88,20 @@ def script(asked: list[str], key: str, needs: dict[str, list[str]]) -> None:
     """A page that listens to an answer."""
     import streamlit as st
 
-    from pages.shared.listening import hear_out, listen
+    from pages.shared.listening import hear_out, leave_others, listen
     from tests.app.test_listening import counting
 
     def part(*question):
         asked.append(key)
         return {**counting(*question), **needs}
 
+    leave_others([key])
     heard = listen(key, part, 1)
     assert listen(key, part, 1) is heard
     heard.over.wait(10)
     hear_out(key)
+    leave_others([key], anew=False)
+    assert listen(key, part, 1) is heard
     st.text(heard.found["answer"])
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs import client, here, operations
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
-from pages.shared import measuring
+from pages.shared import answers, measuring
 from pages.shared.asking import Asked, inputs_of
 from pages.shared.candidates import read
 from pages.shared.curve import shapes
@@ -64,6 +65,25 @@ def test_it_answers_as_its_controls_are_moved(tiny_cache: Path, open_page: OpenP
         shown.append([each.value for each in app.caption if each.value.startswith("Next token: ")])
         assert log.all()[-1].answers == {ASKED: answer}
     assert shown[0] != shown[1]  # without a button
+
+
+def test_what_cannot_be_answered_is_asked_again_when_something_changes_and_not_before(
+    open_page: OpenPage, log: CandidateLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def lost(question: str, **told: Any) -> None:
+        asked.append(question)
+        time.sleep(0.5)
+        raise RuntimeError("The worker was lost.")
+
+    monkeypatch.setattr(client, "ask", lost)
+    monkeypatch.setattr(answers, "AT_ONCE", 0.0)
+    monkeypatch.setattr(answers, "rerun_if_reopened", lambda: time.sleep(1.0))  # the page looks again when it is over
+    app = live(open_page, merge_method="Task arithmetic", merge_prompt="Nobody asked this before")
+    assert asked == ["live"] and [info.value for info in app.info] == ["The worker was lost."]
+    scale(app, 0.5)
+    assert asked == ["live"] * 2 and [info.value for info in app.info] == ["The worker was lost."]
 
 
 @pytest.mark.usefixtures("no_worker")
