@@ -241,7 +241,7 @@ def _draw_wait(heard: Listening) -> None:
 
 def _draw_notes(heard: Listening) -> None:
     """Say what an answer needs first, or what stands in for it, and draw the runs that measure that."""
-    if reread := heard.found.pop("reread", ""):
+    if reread := heard.found.get("reread"):
         st.caption(f":material/info: {verbatim(reread)}")
     going = (run for run in list_runs(cache_root()) if run.status().state == "running")
     if heard.error is not None and (run := next(going, None)):

@@ -25,8 +25,8 @@ class Listening:
     """An answer that is being said.
 
     Attributes:
-        found: The facts that came with its first part, and the "answer", its "tokens" and whether it has "ended" so
-            far; without an answer where something is needed first.
+        found: The facts that came with its first part ("reread" with any), and the "answer", its "tokens" and whether
+            it has "ended" so far; without an answer where something is needed first.
         report: What the worker is at, how much of it is done and of how much, and the unit.
         error: What asking raised.
         over: Set when there will be no more.
@@ -69,6 +69,7 @@ class Listening:
         except Superseded:  # by what this visitor has left
             return more
         said_now: dict[str, Any] = {name: part[name] for name in ("answer", "tokens", "ended") if name in part}
+        said_now |= {"reread": part["reread"]} if part.get("reread") else {}  # also in the middle of an answer
         self.report, self.found = None, {**part, **self.found, **said_now}
         if "answer" not in part or part["ended"]:
             return 0
@@ -115,8 +116,14 @@ def hear_out(key: str) -> None:
 
 
 def leave_others(keys: Sequence[str], *, anew: bool = True) -> None:
-    """Listen to nothing but these, and `anew` to those that were over and not settled, such as a failure."""
-    under_way = _under_way()
+    """Listen to nothing but these, and `anew` to those that were over and not settled, such as a failure.
+
+    Why models were read again for those that are remembered has been told by then.
+    """
+    under_way, remembered = _under_way(), _remembered()
+    for key in keys if anew else ():
+        if key in remembered:
+            remembered[key].found.pop("reread", None)
     for key, heard in [*under_way.items()]:
         if key not in keys or (anew and heard.over.is_set() and not heard.settled):
             under_way.pop(key).leave()

@@ -33,6 +33,14 @@ def test_an_answer_is_heard_in_parts_up_to_its_end_or_length(length: int, tokens
     assert heard.found["asked_after"] == 0  # facts are those that came first
 
 
+def test_that_models_were_read_again_in_the_middle_of_an_answer_is_told() -> None:
+    def part(said: Sequence[int], more: int, progress: Progress) -> dict[str, Any]:
+        return {**counting(said, more, progress), "reread": "Again: why." if len(said) == 1 else ""}
+
+    heard = Listening(part, 30)
+    assert heard.over.wait(10) and len(heard.found["tokens"]) == 30 and heard.found["reread"] == "Again: why."
+
+
 def test_parts_are_as_long_as_they_are_quick() -> None:
     asked: list[int] = []
 
@@ -93,7 +101,7 @@ def script(asked: list[str], key: str, needs: dict[str, list[str]]) -> None:
 
     def part(*question):
         asked.append(key)
-        return {**counting(*question), **needs}
+        return {**counting(*question), **needs, "reread": "Again: why."}
 
     leave_others([key])
     heard = listen(key, part, 1)
@@ -103,11 +111,14 @@ def script(asked: list[str], key: str, needs: dict[str, list[str]]) -> None:
     leave_others([key], anew=False)
     assert listen(key, part, 1) is heard
     st.text(heard.found["answer"])
+    st.caption(heard.found.get("reread", ""))
 
 
 @pytest.mark.parametrize(("needs", "times"), [({}, 1), ({"needs": ["a run"]}, 2)])
 def test_an_answer_is_remembered_where_it_is_settled(needs: dict[str, Any], times: int) -> None:
     asked: list[str] = []
     app = AppTest.from_function(script, args=(asked, f"{times}", needs)).run()
+    assert app.caption[0].value == "Again: why."
     app.run()
+    assert app.caption[0].value == ("Again: why." if needs else "")  # told once, of each time that it was asked
     assert not app.exception and [text.value for text in app.text] == ["0"] and asked == [f"{times}"] * times
