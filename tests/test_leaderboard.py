@@ -68,3 +68,5 @@ def test_documents_have_the_best_of_each_column_bold_and_names_as_they_are() -> 
         "model & math $\\cdot$ exact match, \\% & gain over base, points \\\\\n\\midrule\n"
         "base & 10.0 & 0.0 \\\\\nmerge\\_1 & \\textbf{30.0} & \\textbf{30.0} \\\\\n\\bottomrule\n\\end{tabular}\n"
     )
+    unknown = latex(pd.DataFrame({"gain over base, points": [-1.0, float("nan")]}, ["a", "b"]))
+    assert "a & \\textbf{$-$1.0} \\\\\nb & -- \\\\\n" in unknown

@@ -121,7 +121,8 @@ def _cells(
     marks, texts = best(table), written(table)
 
     def cell(model: str, column: str) -> str:
-        text = str(texts.at[model, column]).replace(_UNKNOWN, unknown).replace("-", minus)
+        said = str(texts.at[model, column])
+        text = unknown if said == _UNKNOWN else said.replace("-", minus)
         return bold(text) if marks.at[model, column] else text
 
     return [[str(model), *(cell(str(model), column) for column in table)] for model in table.index]
