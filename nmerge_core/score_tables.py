@@ -76,7 +76,7 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def _told(value: Any) -> str:
     if value is None or value != value:
         return "not told"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:.15g}" if isinstance(value, float) else str(value)
     return {"True": "yes", "False": "no"}.get(text, text)
 
 

@@ -121,3 +121,5 @@ def test_losses_are_scores_of_their_categories_whose_tokens_must_be_the_same() -
     table, kept = losses_as_scores(losses)
     assert table.loc[0, ["task", "metric", "value", "samples", "tokens"]].tolist() == ["code", "loss", 1.5, 2, 10]
     assert compare(table, kept, "a").loc[0, "unlike"] == "tokens 12 against 10"
+    many = ({"tokens": float(1_000_000 + each)} for each in (2, 1))  # as numbers are beside rows that have none
+    assert unlike(*many) == "tokens 1000002 against 1000001"
