@@ -162,7 +162,7 @@ def sides(samples: pd.DataFrame, task: str, metric: str, ours: str, theirs: str,
     Returns:
         Columns id, prompt, reference, side and, ending in _ours and _theirs, answer, filtered, value and error. The
         side is "lost" where ours is worse, "gained" where it is better, else "both" where both are right and "neither"
-        where none is; of values that are not right or wrong "both".
+        where none is; of values that are not right or wrong "both"; and empty of a metric of all problems together.
     """
     chosen = samples[(samples["task"] == task) & (samples["metric"] == metric)]
     one, other = (chosen[chosen["model"] == name].drop_duplicates("id") for name in (ours, theirs))
@@ -171,7 +171,7 @@ def sides(samples: pd.DataFrame, task: str, metric: str, ours: str, theirs: str,
     gain = (found["value_ours"].astype(float) - found["value_theirs"].astype(float)) * (1 if better else -1)
     right = found["value_ours"].astype(float) == (1 if better else 0)
     equal = [BOTH if each or not binary else NEITHER for each in right]
-    side = [LOST if g < 0 else GAINED if g > 0 else same for g, same in zip(gain, equal, strict=True)]
+    side = [LOST if g < 0 else GAINED if g > 0 else same if g == 0 else "" for g, same in zip(gain, equal, strict=True)]
     return found.assign(side=side)
 
 

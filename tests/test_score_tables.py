@@ -123,3 +123,10 @@ def test_losses_are_scores_of_their_categories_whose_tokens_must_be_the_same() -
     assert compare(table, kept, "a").loc[0, "unlike"] == "tokens 12 against 10"
     many = ({"tokens": float(1_000_000 + each)} for each in (2, 1))  # as numbers are beside rows that have none
     assert unlike(*many) == "tokens 1000002 against 1000001"
+
+
+def test_no_problem_is_lost_or_gained_by_a_metric_of_all_problems_together() -> None:
+    row = {"task": "t", "metric": "f1", "prompt": "", "answer": "x", "filtered": "x", "reference": "", "error": ""}
+    kept = pd.DataFrame([{"model": model, "id": id, "value": None} | row for model in "ab" for id in range(3)])
+    found = sides(kept, "t", "f1", "a", "b", better=True)
+    assert len(found) == 3 and set(counts(found).values()) == {0}

@@ -66,11 +66,14 @@ def draw_samples(board: Board, own: Mapping[str, str], merged: Collection[str]) 
         return
     binary = found["value_ours"].isin([0, 1]).all() and found["value_theirs"].isin([0, 1]).all()
     said, shown = SAID if binary else SAID_OF_NUMBERS, counts(found)
-    st.markdown(
+    parted = any(shown.values())
+    told = (
         ", ".join(said[side].format(ours=verbatim(ours), number=shown[side]) for side in said)
-        + f" · of {len(found)} problems, against **{verbatim(theirs)}**"
+        if parted
+        else "The metric is of all problems together, none is better or worse by itself"
     )
-    chosen = searched(found if which == ALL else found[found["side"] == which], words)
+    st.markdown(f"{told} · of {len(found)} problems, against **{verbatim(theirs)}**")
+    chosen = searched(found if which == ALL or not parted else found[found["side"] == which], words)
     if not binary:  # the largest difference first
         apart = (chosen["value_ours"].astype(float) - chosen["value_theirs"].astype(float)).abs()
         chosen = chosen.loc[apart.sort_values(ascending=False, kind="stable").index]
@@ -101,7 +104,7 @@ def _draw_page(chosen: pd.DataFrame, ours: str, theirs: str, known: Metric) -> N
 
 def _draw_problem(problem: Mapping[str, object], ours: str, theirs: str, known: Metric) -> None:
     """One problem: its prompt, what both answered with the words that differ marked, and the reference."""
-    st.caption(f"Problem {problem['id']} · {problem['side']}")
+    st.caption(" · ".join(filter(None, (f"Problem {problem['id']}", str(problem["side"])))))
     if problem["prompt"]:
         st.text(str(problem["prompt"]))
     if problem["answer_ours"] is None or problem["answer_ours"] != problem["answer_ours"]:  # a text, not a question
