@@ -45,7 +45,7 @@ def conditions(asked: Mapping[str, Any], kind: str) -> dict[str, Any]:
                 for key, label, parameter, unset in (
                     ("evaluate_shots", "Examples", SHOTS, "as the task says"),
                     ("evaluate_batch", "Batch size", EVALUATE_BATCH, "found by itself"),
-                    ("evaluate_seed", "Seed", EVALUATE_SEED, "0"),
+                    ("evaluate_seed", "Seed", EVALUATE_SEED, str(EVALUATE_SEED.default)),
                 ):
                     low = int(parameter.low or 0)
                     given[parameter.name] = st.number_input(
