@@ -64,6 +64,7 @@ class Harness(HFLM):
         """Raise an InputError where problems with their answers are longer than the model takes: lm-eval cuts them."""
         long, longest = set(), 0
         for request in requests:
+            room = self.max_length
             if request.request_type == "generate_until":
                 prompt, settings = request.args
                 length = (
@@ -71,9 +72,10 @@ class Harness(HFLM):
                 )
             elif request.request_type == "loglikelihood":
                 length = len(self.tok_encode("".join(request.args)))
+                room += bool(request.args[0])  # the last token is never read; before a text alone stands another
             else:  # whole texts, which are scored in windows
                 continue
-            if length > self.max_length:
+            if length > room:
                 long.add(request.doc_id)
                 longest = max(longest, length)
         if long:

@@ -224,6 +224,8 @@ def test_what_is_longer_than_a_model_takes_is_said_before_any_is_asked(model: st
     choices = write_task(tmp_path, CHOICES, [docs[1] | {"choices": ["yes", "nooooo"], "answer": 0}])
     with pytest.raises(InputError, match="1 of 1 that do not, the longest of 67"):
         evaluate([model], [choices])
+    choices = write_task(tmp_path, CHOICES, [{"prompt": "a" * 61, "choices": ["yes", "no"], "answer": 0}])
+    assert len(evaluate([model], [choices]))  # a space and the last of the three letters are the 65th: it is not read
 
 
 def test_samples_of_choices_that_begin_one_ending_are_the_beginnings(model: str, tmp_path: Path) -> None:
