@@ -11,6 +11,7 @@ from pages.shared.answers import draw_answers
 from pages.shared.asking import ASKED, LIVE, Asked
 from pages.shared.candidates import draw_comparison, draw_head, trail_of
 from pages.shared.health import draw_health
+from pages.shared.listening import leave_others
 from pages.shared.prompt import UNSAVED, draw_manner, draw_prompt, saving
 from pages.shared.quick_score import draw_quick_scores
 from pages.shared.recipe_form import rerun_if_reopened
@@ -37,6 +38,7 @@ def follows(seconds: float | None) -> bool:
     )
     st.session_state.pop(ASKED, None)
     if not on:
+        leave_others(())
         told = f" The first answer takes about {style.duration(seconds)}." if long and seconds else ""
         st.caption(f"Switch it on to see at once what each change does.{told}")
     return on

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from nmerge_core.candidates import CandidateLog, log_folder
 from nmerge_core.kept_files import remove
 from nmerge_core.merging.recipe.changes import told
 from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.progress import Progress
 from nmerge_core.runs import client, here, operations
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from pages.shared import answers, measuring
-from pages.shared.asking import Asked, inputs_of
+from pages.shared.asking import LIVE, Asked, inputs_of
 from pages.shared.candidates import read
 from pages.shared.curve import shapes
 from pages.shared.drafts import packed
@@ -84,6 +86,27 @@ def test_what_cannot_be_answered_is_asked_again_when_something_changes_and_not_b
     assert asked == ["live"] and [info.value for info in app.info] == ["The worker was lost."]
     scale(app, 0.5)
     assert asked == ["live"] * 2 and [info.value for info in app.info] == ["The worker was lost."]
+
+
+def test_switched_off_it_listens_no_more(
+    open_page: OpenPage, log: CandidateLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = threading.Event()
+
+    def reading(question: str, *, progress: Progress, **told: Any) -> None:
+        try:
+            while True:
+                progress("Reading the models", 1, 8, "blocks")
+                time.sleep(0.01)
+        finally:
+            left.set()
+
+    monkeypatch.setattr(client, "ask", reading)
+    monkeypatch.setattr(answers, "AT_ONCE", 0.0)
+    app = live(open_page, merge_method="Task arithmetic", merge_prompt="Nor was this asked before")
+    assert not left.is_set()
+    app.toggle(key=LIVE).set_value(False).run()
+    assert not app.exception and left.wait(10)
 
 
 @pytest.mark.usefixtures("no_worker")
