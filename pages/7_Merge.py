@@ -36,7 +36,9 @@ from pages.shared.settings import KEPT, newly_named_run, put
 from pages.shared.text import verbatim
 from pages.shared.tuning import draw_tuning, follows
 
-SHOWN, CHOSEN = "merge_shown", "merge_report"  # the keys of the run shown last by its recipe, and of the report's merge
+CHOSEN = "merge_report"  # the key of the merge whose report is drawn, by its run's id
+SHOWN = "merge_shown"  # the key of the run of the recipe that was shown last
+TO_SHOW = "merge_to_show"  # the key of the run whose report is to be drawn, until it is
 
 
 def draw_recipe(name: str, family: Family, available: dict[str, Method]) -> str | dict[str, Any]:
@@ -93,7 +95,7 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
     if run is not None and run.status().state == "done" and st.session_state.get(SHOWN) != run.id:
         st.session_state[SHOWN] = run.id
         if st.session_state.get(CHOSEN) != run.id:
-            st.session_state[CHOSEN] = run.id
+            st.session_state[TO_SHOW] = run.id
             st.rerun()
     if recipe is None:
         tell_refused()
@@ -103,8 +105,11 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
 
 def draw_checkpoints(done: Mapping[str, Merged], family: Family) -> Merged:
     """The report of a finished merge, by its run's id, that one chooses; return which."""
-    if (asked := newly_named_run("merge")) is not None:
-        st.session_state[CHOSEN] = asked.id
+    asked = newly_named_run("merge")
+    wanted = asked.id if asked is not None else st.session_state.get(TO_SHOW)
+    if wanted in done:
+        st.session_state[CHOSEN] = wanted
+        st.session_state.pop(TO_SHOW, None)
     if st.session_state.get(CHOSEN) not in done:
         st.session_state[CHOSEN] = next(iter(done))
     st.divider()
