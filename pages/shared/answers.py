@@ -37,7 +37,7 @@ from pages.shared.runs import run_panel
 from pages.shared.settings import move
 from pages.shared.text import marked, verbatim
 
-AT_ONCE, LOOK = 0.6, 0.03  # seconds that a page waits for answers while it is drawn, and between looks
+AT_ONCE, LOOK = 0.6, 0.01  # seconds that a page waits for answers while it is drawn, and between looks
 LOOK_AGAIN, PATIENCE = 0.5, 2.0  # seconds between looks later on, and until it is said how far an answer is
 ABREAST = 2  # answers beside each other
 SHOWN = 0.001  # the least probability of a next token that is told

@@ -8,10 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 from nmerge_core.cache import DEMO, cache_root
-from nmerge_core.checkpoints import inspect_family
+from nmerge_core.checkpoints import inspect_family, open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, demo_family, families, load_family
 from nmerge_core.figures import style
+from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, find
 
@@ -43,8 +44,23 @@ def family_of(run: Run, chosen: Family) -> Family:
 
 def unfit(family: Family) -> dict[str, str]:
     """The fine-tunes that do not fit the base, by label, and why: such are neither merged nor compared."""
-    reports = {model.label: inspect_family(family.base, [model.reference]) for model in family.models}
-    return {label: report.errors[0] for label, report in reports.items() if report.errors}
+    base = family.base, _content(family.base)
+    found = {model.label: _misfit(*base, model.reference, _content(model.reference)) for model in family.models}
+    return {label: why for label, why in found.items() if why}
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _misfit(base: str, base_content: str, model: str, content: str) -> str:
+    """Why a model does not fit a base, if it does not; the contents are there to make the cache forget other files."""
+    return next(iter(inspect_family(base, [model]).errors), "")
+
+
+def _content(reference: str) -> str:
+    """The fingerprint of a model, or why it has none."""
+    try:
+        return model_fingerprint(open_checkpoint(reference))
+    except InputError as error:
+        return str(error)
 
 
 def _references(family: Family) -> set[str]:
