@@ -201,17 +201,12 @@ def fill_spoken(box: Box, spoken: Spoken, until: float, beside: str | None = Non
 
     Words that `beside` does not have in their place are marked once it is over.
     """
-    heard = spoken.heard
+    heard, drawn = spoken.heard, None
     while True:
-        over = heard.over.is_set()
-        answer = heard.found.get("answer")
-        if answer is not None and over and beside is not None:
-            box.text.html(marked(answer, beside))
-        elif answer is not None:
-            box.text.text(answer)
-        if "next" in heard.found:
-            next_ones = ", ".join(likely(each) for each in heard.found["next"] if each["probability"] >= SHOWN)
-            box.following.caption(f"Next token: {next_ones or 'none is likely'}")
+        over, found = heard.over.is_set(), heard.found
+        if found is not drawn or over:  # else there is nothing new
+            _fill_box(box, found, beside if over else None)
+            drawn = found
         if over or time.monotonic() >= until:
             break
         heard.over.wait(LOOK)
@@ -221,9 +216,19 @@ def fill_spoken(box: Box, spoken: Spoken, until: float, beside: str | None = Non
             raise heard.error
         if heard.error is not None:  # a sentence for the user
             box.text.info(verbatim(heard.error))
-    elif answer is None:
+    elif "answer" not in found:
         box.text.caption(":material/progress_activity: …")
     return over
+
+
+def _fill_box(box: Box, found: Mapping[str, Any], beside: str | None) -> None:
+    if "answer" in found and beside is not None:
+        box.text.html(marked(found["answer"], beside))
+    elif "answer" in found:
+        box.text.text(found["answer"])
+    if "next" in found:
+        next_ones = ", ".join(likely(each) for each in found["next"] if each["probability"] >= SHOWN)
+        box.following.caption(f"Next token: {next_ones or 'none is likely'}")
 
 
 def _draw_wait(heard: Listening) -> None:
