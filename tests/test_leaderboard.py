@@ -45,8 +45,10 @@ def test_a_leaderboard_has_means_of_shares_gains_and_what_is_kept_of_them() -> N
 
 
 def test_a_gain_that_may_be_chance_has_no_share_that_is_kept() -> None:
-    differences = pd.DataFrame({"task": ["math", "code"], "model": ["math", "code"], "p": [0.2, 0.01]})
-    assert sure_gains(differences, OWN) == {"code": "code"}
+    own = {"math": "math", "code": "code", "text": "text", "chat": "chat"}
+    verdicts = ["not told apart", "better", "worse", ""]  # of the last, which is not compared, nothing is known
+    differences = pd.DataFrame({"task": [*own], "model": [*own], "verdict": verdicts})
+    assert sure_gains(differences, own) == {"code": "code"}
 
 
 def test_losses_of_categories_have_a_mean_of_which_less_is_better() -> None:

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from nmerge_core.figures.scores import Metric, metric
-from nmerge_core.paired import LEVEL
-from nmerge_core.score_tables import primary
+from nmerge_core.score_tables import BETTER, primary
 
 MEAN, GAIN, KEPT = "mean", "gain over base", "own gain kept, %"
 _UNKNOWN = "–"
@@ -71,13 +70,15 @@ def own_fine_tunes(scores: pd.DataFrame, categories: Mapping[str, str]) -> dict[
 
 
 def sure_gains(differences: pd.DataFrame, own: Mapping[str, str]) -> dict[str, str]:
-    """Keep the fine-tunes that differ from the base on their tasks by more than chance: a share of less tells nothing.
+    """Keep the fine-tunes that are better than the base on their tasks by more than chance, as the differences say.
+
+    A share of less tells nothing.
 
     Args:
         differences: of models from the base (`score_tables.compare`).
         own: the fine-tune of each task.
     """
-    sure = differences[differences["p"] < LEVEL]
+    sure = differences[differences["verdict"] == BETTER]
     pairs = set(zip(sure["task"], sure["model"], strict=True))
     return {task: model for task, model in own.items() if (task, model) in pairs}
 
