@@ -12,7 +12,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.kept_files import Damaged, read_object, reading, typed
 from nmerge_core.places import PACKAGE
 from nmerge_core.progress import Progress, silent
-from nmerge_core.runs.lock import worker_file, worker_pid
+from nmerge_core.runs.lock import at_work, worker_file, worker_pid
 from nmerge_core.version import __version__
 
 LONGEST = 16 << 20  # bytes of a question, or of an answer
@@ -48,6 +48,11 @@ class Address:
     version: str = __version__
     package: str = str(PACKAGE)
 
+    @property
+    def runs_this_code(self) -> bool:
+        """Whether that worker runs what this process runs."""
+        return (self.version, self.package) == (__version__, str(PACKAGE))
+
 
 @dataclass(frozen=True)
 class Question:
@@ -76,8 +81,7 @@ def address_at(root: Path, number: int = 1) -> Address | None:
 def outdated(root: Path, number: int) -> bool:
     """Tell whether a living worker of this cache runs other code than this process: it began before an update."""
     told = address_at(root, number)  # none while it is starting
-    here = (__version__, str(PACKAGE))
-    return told is not None and told.pid == worker_pid(root, number) and (told.version, told.package) != here
+    return told is not None and told.pid == worker_pid(root, number) and not told.runs_this_code
 
 
 def ask_worker(
@@ -140,17 +144,19 @@ def _reply(connection: socket.socket, until: float, progress: Progress) -> dict[
 def _connected(root: Path, number: int, until: float, start: Callable[[], None]) -> tuple[socket.socket, Address]:
     """Connect to a worker of a cache once it is there, and return what it says of itself.
 
+    One of other code is heard while it does its last run, and its successor awaited after that.
+
     Raises:
         TimeoutError: it is there, and does not hear.
         RuntimeError: it does not come, however often it is started.
     """
     started = None
     while (left := until - time.monotonic()) > 0:
-        told, pid = address_at(root, number), worker_pid(root, number)
+        told, (pid, run) = address_at(root, number), at_work(root, number) or (None, "")
         if pid is None and (started is None or time.monotonic() - started > _START_SECONDS):
             start()
             started = time.monotonic()
-        if told is not None and told.pid == pid:
+        if told is not None and told.pid == pid and (told.runs_this_code or run):
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(left)
             try:
