@@ -13,11 +13,17 @@ from nmerge_core.paired import Z_95, mean_interval
 _JACKKNIFE_GROUPS = 20
 
 
+def metrics_in(results: dict[str, Any], name: str) -> list[tuple[str, str]]:
+    """Return the metrics of a task, each with the filter that it is taken behind, the primary one first."""
+    keys = [key.split(",") for key in results["results"][name] if "," in key and "_stderr," not in key]
+    return [(metric, chain) for metric, chain in keys]
+
+
 def samples_in(results: dict[str, Any], tasks: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the samples of all tasks in what lm-eval returned: see `samples.samples_of`; with the name of the task."""
     rows = []
     for name, task in tasks.items():
-        keys, by_filter = _metrics(results, name), defaultdict[str, list[str]](list)
+        keys, by_filter = metrics_in(results, name), defaultdict[str, list[str]](list)
         for metric, chain in keys:
             by_filter[chain].append(metric)
         logged = sorted(results["samples"][name], key=lambda each: each["doc_id"])
@@ -32,7 +38,7 @@ def rows_of(
     """Return a row for each metric of each task, and of each group of them, in what lm-eval returned."""
     rows = []
     for name, values in results["results"].items():
-        keys, task = _metrics(results, name), tasks.get(name)
+        keys, task = metrics_in(results, name), tasks.get(name)
         for metric, chain in keys:
             own = [each for each in samples if each["task"] == name and each["filter"] == chain]
             value, stderr = float(values[f"{metric},{chain}"]), _stderr(task, metric, chain, results, name)
@@ -67,12 +73,6 @@ def jackknife(statistic: Callable[[list[Any]], float], items: list[Any]) -> floa
     left_out = [statistic([x for i, x in enumerate(items) if i % groups != group]) for group in range(groups)]
     centre = sum(left_out) / groups
     return math.sqrt((groups - 1) / groups * sum((value - centre) ** 2 for value in left_out))
-
-
-def _metrics(results: dict[str, Any], name: str) -> list[tuple[str, str]]:
-    """Return the metrics of a task, each with the filter that it is taken behind, the primary one first."""
-    keys = [key.split(",") for key in results["results"][name] if "," in key and "_stderr," not in key]
-    return [(metric, chain) for metric, chain in keys]
 
 
 def _named(metric: str, chain: str, keys: list[tuple[str, str]]) -> str:

@@ -149,19 +149,29 @@ class Evaluator:
         self, language_model: LanguageModel, name: str, places: Sequence[int], progress: Progress = silent
     ) -> list[dict[str, Any]]:
         """Return what lm-eval logs of some problems of one task, in order, behind the task's first filter."""
+        logged: list[dict[str, Any]] = self.part(language_model, name, places, progress)["samples"][name]
+        first = [each for each in logged if each["filter"] == logged[0]["filter"]]
+        return sorted(first, key=lambda each: each["doc_id"])
+
+    def part(
+        self, language_model: LanguageModel, name: str, places: Sequence[int], progress: Progress = silent
+    ) -> dict[str, Any]:
+        """Return lm-eval's results of some problems of one task, with what it logs of each."""
         reference, task = next((reference, task) for reference, task in self._tasks if name in task["tasks"])
         alone, chosen = {"tasks": {name: task["tasks"][name]}}, {"samples": {name: list(places)}}
         harness = self._harness(language_model, name, progress)
         with _faults_of(reference, language_model):
             self._check_room(harness, alone, chosen)
-        results = self._run(harness, language_model, reference, alone, chosen)
-        logged: list[dict[str, Any]] = results["samples"][name]
-        first = [each for each in logged if each["filter"] == logged[0]["filter"]]
-        return sorted(first, key=lambda each: each["doc_id"])
+        return self._run(harness, language_model, reference, alone, chosen)
 
     def task(self, name: str) -> Any:
         """Return lm-eval's task of a name."""
         return next(task["tasks"][name] for _, task in self._tasks if name in task["tasks"])
+
+    def count(self, name: str) -> int:
+        """Return how many problems of a task are scored."""
+        problems = len(self.task(name).eval_docs)
+        return min(problems, self._limit or problems)
 
     @property
     def names(self) -> list[str]:
@@ -178,10 +188,11 @@ class Evaluator:
         total = 0.0
         for name, weight in weights.items():
             value, metric = primary.at[name, "value"], primary.at[name, "metric"].split(",")[0]
-            total += weight * (value if self._higher_is_better(name, metric) else -value)
+            total += weight * (value if self.higher_is_better(name, metric) else -value)
         return float(total / sum(weights.values()))
 
-    def _higher_is_better(self, name: str, metric: str) -> bool:
+    def higher_is_better(self, name: str, metric: str) -> bool:
+        """Whether of a task's metric more is better."""
         return bool(self.task(name).higher_is_better().get(metric, True))
 
     def _harness(self, language_model: LanguageModel, reference: str, progress: Progress) -> Harness:
