@@ -49,7 +49,8 @@ FLOORS = (
     {"merging.write"},
     {"merging.methods", "merging.mergekit"},
     {"merging"},  # its pipeline, which goes through the rooms
-    {"search", "ablation", "resident"},
+    {"ablation", "resident"},
+    {"search"},
     {"runs"},
     {"face"},
     {""},  # the package itself, which offers the face

@@ -246,7 +246,8 @@ def _write_samples(samples: "pd.DataFrame", folder: Path) -> None:
 
 def sweep(arguments: Namespace) -> None:
     """Search recipe parameters and print a row per trial, and where the best recipe is."""
-    from nmerge_core.search.plan import load_sweep
+    from nmerge_core.runs.kept import finished_results
+    from nmerge_core.search.reading import load_sweep
     from nmerge_core.search.trials_loop import sweep
 
     found = sweep(
@@ -256,6 +257,7 @@ def sweep(arguments: Namespace) -> None:
         run_code=arguments.run_code,
         allow_task_code=arguments.allow_task_code,
         progress=TerminalProgress(),
+        kept=finished_results,
     )
     _print(found)
     print(arguments.out / "best.yaml")

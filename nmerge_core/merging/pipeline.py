@@ -86,11 +86,16 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress, k
         if group.first:
             write_beside(opened, staging, layout)
             architectures = stream.donor.config.get("architectures") or ()
-            full, _ = replace(recipe, chat_template=conversation.choice).in_full(Places(cache_root()))
-            describe(staging, full.resolved(prepared), prepared, report, architectures, conversation.summary)
+            describe(staging, resolved(opened, prepared), prepared, report, architectures, conversation.summary)
             publish(staging, out)
         group.release()
     return report
+
+
+def resolved(opened: Opened, prepared: Prepared) -> Recipe:
+    """Return the recipe of a merge as it is recorded: all named in full, with what was found out filled in."""
+    full, _ = replace(opened.recipe, chat_template=opened.conversation.choice).in_full(Places(cache_root()))
+    return full.resolved(prepared)
 
 
 def _prepare(opened: Opened, context: Context, layout: Layout, staging: Path) -> Prepared:

@@ -206,7 +206,7 @@ KINDS: Mapping[str, Kind] = {
             "sweep",
             "search recipe parameters: every trial is merged and evaluated",
             (SWEEP, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
-            version=2,
+            version=3,
             resumable=True,
         ),
     )

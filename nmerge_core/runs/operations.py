@@ -115,11 +115,12 @@ def loss(parameters: Mapping[str, Any], results: Path, progress: Progress) -> No
 
 def sweep(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write trials.csv, best.yaml and what the sweep keeps; a stopped sweep goes on after its last trial."""
-    from nmerge_core.search.plan import load_sweep
+    from nmerge_core.search.reading import load_sweep
     from nmerge_core.search.trials_loop import sweep
 
     plan = load_sweep(parameters["sweep"])
-    sweep(plan, results, **{name: value for name, value in parameters.items() if name != "sweep"}, progress=progress)
+    given = {name: value for name, value in parameters.items() if name != "sweep"}
+    sweep(plan, results, **given, progress=progress, kept=finished_results)
 
 
 # Of the questions only: a run loads its own models, so that no question meets a run's hooks.

@@ -1,1 +1,1 @@
-"""Search over recipe parameters: every trial is merged, scored and written down before the next begins."""
+"""Search over recipe parameters by Optuna: trials are merged in memory and scored, by any number of processes."""

@@ -28,15 +28,23 @@ class Axis:
     log: bool = False
     whole: bool = False
 
-    def at(self, place: float) -> Any:
-        """Return the value at a place in [0, 1] between the first (or lowest) and the last."""
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Every value of a list, or both ends of a range."""
+        return self.values or (self.value(self.low), self.value(self.high))
+
+    def value(self, drawn: float) -> Any:
+        """Return the value that stands for what was drawn: a place in the list, or a number of the range."""
         if self.values:
-            return self.values[min(int(place * len(self.values)), len(self.values) - 1)]
-        if self.log:
-            value = self.low * (self.high / self.low) ** place
-        else:
-            value = self.low + place * (self.high - self.low)
-        return round(value) if self.whole else float(f"{value:.{_DIGITS}g}")
+            return self.values[int(drawn)]
+        return round(drawn) if self.whole else float(f"{drawn:.{_DIGITS}g}")
+
+    @property
+    def rises(self) -> bool:
+        """Whether its values are numbers, each larger than the one before."""
+        numbers = [each for each in self.values if isinstance(each, int | float) and not isinstance(each, bool)]
+        pairs = zip(numbers, numbers[1:], strict=False)
+        return len(numbers) == len(self.values) and all(low < high for low, high in pairs)
 
     @property
     def written(self) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe_parameter import merged_format, run_formats
 from nmerge_core.parameters import Document
-from nmerge_core.search.plan import load_sweep
+from nmerge_core.search.reading import load_sweep
 
 
 @dataclass(frozen=True, kw_only=True)

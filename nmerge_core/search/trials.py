@@ -1,73 +1,68 @@
-"""trials.csv: a row per finished trial, on the disk before the next begins."""
+"""A finished trial, and trials.csv: a row for each, for people and for what reads tables."""
 
 import csv
 import io
 import json
-import os
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from nmerge_core.errors import InputError
-
-TRIAL, OBJECTIVE, SECONDS = "trial", "objective", "seconds"
+TRIAL, STATE, OBJECTIVE, SECONDS, MERGING = "trial", "state", "objective", "seconds", "merging"
+DONE, PRUNED = "done", "pruned"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: its number from 1, the searched values, every score by "task/metric", and its objective."""
+    """A finished trial: its number from 1, the searched values, its scores by "task/metric", and its objectives.
+
+    One that was `pruned` has neither scores nor objectives. `seconds` are of all of it, `merging` of the merge alone.
+    """
 
     number: int
     point: Mapping[str, Any]
     scores: Mapping[str, float]
-    objective: float
+    objectives: Sequence[float]
+    pruned: bool
     seconds: float
+    merging: float
 
     @property
-    def row(self) -> dict[str, str]:
-        """Its cells by column; numbers as Python writes them, so that reading gives the same bits."""
-        values = {key: text_of(value) for key, value in self.point.items()}
-        scores = {name: repr(value) for name, value in self.scores.items()}
-        last = {OBJECTIVE: repr(self.objective), SECONDS: f"{self.seconds:.3f}"}
-        return {TRIAL: str(self.number), **values, **scores, **last}
+    def value(self) -> float:
+        """The mean of its objectives, by which trials are ordered; −∞ where it is none, or no number."""
+        value = math.fsum(self.objectives) / len(self.objectives) if self.objectives else math.nan
+        return value if value == value else -math.inf
+
+
+def best_first(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have a value, the best first; of equals the earlier."""
+    return sorted((each for each in trials if each.value > -math.inf), key=lambda each: (-each.value, each.number))
+
+
+def objective_columns(count: int) -> list[str]:
+    """Return what the objectives are called in the table."""
+    return [OBJECTIVE] if count == 1 else [f"{OBJECTIVE}_{number}" for number in range(1, count + 1)]
+
+
+def table(trials: Sequence[Trial], objectives: int) -> str:
+    """Write trials as CSV, in order of their numbers; numbers in full, so that reading gives the same bits."""
+    trials = sorted(trials, key=lambda trial: trial.number)
+    scores = list(dict.fromkeys(name for trial in trials for name in trial.scores))
+    names = objective_columns(objectives)
+    points = list(trials[0].point) if trials else []
+    text = io.StringIO(newline="")
+    last = (*names, STATE, SECONDS, MERGING)
+    writer = csv.DictWriter(text, [TRIAL, *points, *scores, *last], restval="", lineterminator="\n")
+    writer.writeheader()
+    for trial in trials:
+        row = {TRIAL: str(trial.number), STATE: PRUNED if trial.pruned else DONE}
+        row |= {key: text_of(value) for key, value in trial.point.items()}
+        row |= {name: repr(value) for name, value in trial.scores.items()}
+        row |= {name: repr(value) for name, value in zip(names, trial.objectives, strict=False)}
+        writer.writerow(row | {SECONDS: f"{trial.seconds:.3f}", MERGING: f"{trial.merging:.3f}"})
+    return text.getvalue()
 
 
 def text_of(value: Any) -> str:
     """Write a searched value into a cell: text as it is, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def read_rows(file: Path) -> list[dict[str, str]]:
-    """Read the rows that were written to their end; a line that a kill cut off is removed from the file."""
-    if not file.exists():
-        return []
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with file.open("r+b") as stream:
-            stream.truncate(len(whole))
-    rows = list(csv.DictReader(io.StringIO(whole.decode(), newline="")))
-    for number, row in enumerate(rows, 1):
-        try:
-            float(row[OBJECTIVE])
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{file}, trial {number}: expected a number as its objective; the file was changed by hand, "
-                "take a new folder"
-            ) from None
-    return rows
-
-
-def append(file: Path, trial: Trial) -> None:
-    """Add a row, below a header if it is the first, and have it on the disk."""
-    row = trial.row
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(row), lineterminator="\n")
-    if not file.exists() or not file.stat().st_size:
-        writer.writeheader()
-    writer.writerow(row)
-    with file.open("ab") as stream:
-        stream.write(text.getvalue().encode())
-        stream.flush()
-        os.fsync(stream.fileno())

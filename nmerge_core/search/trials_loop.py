@@ -1,41 +1,26 @@
-"""The loop of a sweep: take a point, merge its recipe, score the merge, write the trial down, tell the strategy."""
+"""The loop of a sweep: take a trial, merge its recipe, score the merge, write it down; in the end, write the best."""
 
 import math
+import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from nmerge_core.errors import InputError, shown
-from nmerge_core.evaluation import Evaluator
-from nmerge_core.loading import load_model
-from nmerge_core.merging.pipeline import merge_opened
-from nmerge_core.merging.plan.opened import open_recipe, reopen
-from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
+from nmerge_core.errors import InputError
+from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.progress import Progress, silent
-from nmerge_core.search.plan import Point, Sweep
-from nmerge_core.search.strategies import STRATEGIES
-from nmerge_core.search.trials import OBJECTIVE, Trial, append, read_rows, text_of
-from nmerge_core.yaml_file import check_keys
+from nmerge_core.search.merging import Merges
+from nmerge_core.search.outcome import TRIALS, begin, is_there, publish, recipe_folder, wanted, write
+from nmerge_core.search.plan import Sweep
+from nmerge_core.search.scoring import Measured, Scoring, open_scoring
+from nmerge_core.search.shared_trials import SharedTrials, Taken, turn
+from nmerge_core.search.trials import text_of
 
-_RECORD, _TRIALS, _BEST = "sweep.yaml", "trials.csv", "best.yaml"
-_WORK = ".trial"  # where a trial's checkpoint lies while it is scored
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The scores of one checkpoint, by "task/metric", and the objective they make, which a sweep makes large."""
-
-    scores: Mapping[str, float]
-    objective: float
-
-
-Measure = Callable[[Path, Progress], Measured]
+_WAIT_SECONDS = 0.5  # between looks at what other processes do
 
 
 def sweep(
@@ -46,131 +31,129 @@ def sweep(
     run_code: bool = False,
     allow_task_code: bool = False,
     progress: Progress = silent,
+    kept: Kept = nothing_kept,
 ) -> pd.DataFrame:
-    """Do the trials of a sweep on its tasks, as `run_trials` does.
+    """Do the trials of a sweep on its tasks or texts, as `run_trials` does.
 
     Raises:
-        InputError: a task cannot be loaded, or the objective weighs a task that is not among them.
+        InputError: a task or a corpus cannot be loaded, or an objective weighs what is not among them.
     """
-    evaluator = Evaluator(plan.tasks, limit=plan.limit, run_code=run_code, allow_task_code=allow_task_code)
-    check_keys(plan.objective or (), evaluator.names, "sweep, key 'objective'")
-
-    def measure(checkpoint: Path, told: Progress) -> Measured:
-        merged = replace(load_model(str(checkpoint), device, plan.run_dtype), label="merge")
-        scores = evaluator.scored(merged, told).table
-        named = {f"{row.task}/{row.metric}": float(row.value) for row in scores.itertuples()}
-        return Measured(named, evaluator.objective(scores, plan.objective))
-
-    return run_trials(plan, out, measure, device=device, progress=progress)
+    scoring = open_scoring(plan, run_code=run_code, allow_task_code=allow_task_code)
+    return run_trials(plan, out, scoring, device=device, progress=progress, kept=kept)
 
 
 def run_trials(
-    plan: Sweep, out: Path, measure: Measure, *, device: str = "auto", progress: Progress = silent
+    plan: Sweep,
+    out: Path,
+    scoring: Scoring,
+    *,
+    device: str = "auto",
+    progress: Progress = silent,
+    kept: Kept = nothing_kept,
 ) -> pd.DataFrame:
-    """Do the trials of a sweep that are not in `out` yet, and return the table of all.
+    """Do the trials of a sweep that are not done in `out` yet, and return the table of all.
 
-    `out` gets trials.csv (a row a trial), best.yaml (the best trial's resolved recipe), sweep.yaml (what was asked for)
-    and, as `keep` says, best/ or trials/<number>/ (the checkpoints). Killed or interrupted, the same call goes on after
-    the last trial of trials.csv: the strategy is told the objectives that are there, so it proposes the same points as
-    if it had never stopped. A trial's row comes last, so whatever a kill leaves half done is done again.
+    `out` gets journal.log (Optuna's), trials.csv (a row a trial), recipes/<number>/ (each trial's resolved recipe),
+    best.yaml (that of the best), sweep.yaml (what was asked for) and, in the end and as `keep` says, best/ or
+    trials/<number>/ (the checkpoints). Several processes may be given the same `out`, also on several machines that
+    share it: each does what no other has in hand, takes over what one that was lost has begun, and ends when all is
+    done. Killed or interrupted, the same call goes on after the last trial that was finished, and a single process
+    tries the same points as if it had never stopped.
 
     Raises:
         InputError: the models do not fit together, a trial cannot be merged, or `out` is of another sweep.
     """
-    strategy = STRATEGIES[plan.strategy](plan.axes, plan.seed)
-    point = next(strategy)
-    opened = open_recipe(plan.recipe_at(point), device)
-    _begin(out, plan)
-    rows = read_rows(out / _TRIALS)
-    best = -math.inf
-    for number in range(1, plan.trials + 1):
-        if number <= len(rows):
-            objective = _told(rows[number - 1], number, point, out)
-        else:
-            opened = reopen(opened, plan.recipe_at(point), device)
-            told = _telling(progress, number, plan.trials)
-            started = time.monotonic()
-            with _work_folder(out, number, point) as merged:
-                merge_opened(opened, merged, told)
-                measured = measure(merged, told)
-                objective = measured.objective
-                _keep(plan, out, merged, number, better=objective > best)
-            seconds = time.monotonic() - started
-            append(out / _TRIALS, Trial(number, point, measured.scores, objective, seconds))
-        best = max(best, objective) if objective == objective else best  # NaN is never the best
-        progress("Trials", number, plan.trials, "trials")
-        if number < plan.trials:
-            point = strategy.send(objective)
-    return pd.read_csv(out / _TRIALS)
+    merges = Merges(plan.recipe_at(plan.first), device, plan.run_dtype, kept)
+    begin(out, plan)
+    until = time.monotonic() + 60 * plan.minutes if plan.minutes else math.inf
+    with SharedTrials(out, plan) as shared:
+        while True:
+            taken = shared.take(more=time.monotonic() < until)
+            if taken is None and not shared.others_at_work:
+                break
+            if taken is None:
+                progress("Waiting for other processes", len(shared.finished()), plan.trials or 0, "trials")
+                time.sleep(_WAIT_SECONDS)
+                continue
+            _do(taken, plan, out, shared, merges, scoring, _telling(progress, taken.number, plan.trials))
+            progress("Trials", len(shared.finished()), plan.trials or 0, "trials")
+        with turn(out):
+            publish(plan, out, shared)
+        kept_ones = wanted(plan, out, shared.finished())
+        while not all(is_there(place, recipe) for place, recipe in kept_ones.items()):
+            if shared.may_write():
+                write(kept_ones, merges, progress)
+                shared.written()
+            else:
+                progress("Waiting for another process to write checkpoints", 0, len(kept_ones), "checkpoints")
+                time.sleep(_WAIT_SECONDS)
+    return pd.read_csv(out / TRIALS)
 
 
-def _begin(out: Path, plan: Sweep) -> None:
-    """Make the folder, or check that the one that is there is of this very sweep."""
-    record = {**plan.identity, "sources": plan.inputs}
-    record = yaml.safe_load(yaml.safe_dump(record, sort_keys=False))  # as it will be read again
-    file = out / _RECORD
-    if not out.exists() or not any(out.iterdir()):
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8")
-    elif not file.is_file():
-        raise InputError(f"{out}: exists already; expected a new folder, or one that this sweep has begun")
-    else:
-        before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        sources = before.get("sources") or {}
-        changed = [name for name, content in record["sources"].items() if sources.get(name, content) != content]
-        if changed:
-            raise InputError(
-                f"{out}: {', '.join(changed)} was changed since this sweep was begun, its trials are of what was there "
-                "before; name another folder, or put back what was there"
-            )
-        for key, value in record.items():
-            if before.get(key) != value:
-                raise InputError(
-                    f"{file}, key '{key}': this folder is of another sweep; expected {shown(value)}, found "
-                    f"{shown(before.get(key))}; name another folder, or go on with what it was begun with"
-                )
+def _do(
+    taken: Taken,
+    plan: Sweep,
+    out: Path,
+    shared: SharedTrials,
+    merges: Merges,
+    scoring: Scoring,
+    progress: Progress,
+) -> None:
+    """Do one trial, unless another process took it over meanwhile: then nothing of it stays."""
+    work = out / f".trial-{taken.number}-{secrets.token_hex(4)}"
+    started = time.monotonic()
+    with _named(taken), _removed(work):
+        with merges.merged(plan.recipe_at(taken.point), work, progress) as language_model:
+            merging = time.monotonic() - started
+            asked = (lambda values: shared.hopeless(taken, values)) if plan.prune else None
+            measured = scoring(language_model, progress, asked)
+        _finish(taken, measured, plan, out, shared, work, time.monotonic() - started, merging)
 
 
-def _told(row: dict[str, str], number: int, point: Point, out: Path) -> float:
-    """Return the objective of a trial that is in the table; raises InputError where it is another trial's row."""
-    for key, value in point.items():
-        if row.get(key) != text_of(value):
-            raise InputError(
-                f"{out / _TRIALS}, trial {number}: expected {key} = {text_of(value)}, found {row.get(key)}; this sweep "
-                "has not written that table, take a new folder"
-            )
-    return float(row[OBJECTIVE])
+def _finish(
+    taken: Taken,
+    measured: Measured | None,
+    plan: Sweep,
+    out: Path,
+    shared: SharedTrials,
+    work: Path,
+    seconds: float,
+    merging: float,
+) -> None:
+    with turn(out):
+        if not shared.owns(taken):
+            return
+        place = recipe_folder(out, taken.number)
+        shutil.rmtree(place, ignore_errors=True)  # of whoever was killed before it was written down
+        place.parent.mkdir(exist_ok=True)
+        work.rename(place)
+        shared.finish(taken, measured, seconds=seconds, merging=merging)
+        publish(plan, out, shared)
 
 
 @contextmanager
-def _work_folder(out: Path, number: int, point: Point) -> Iterator[Path]:
-    """Give a path for a trial's checkpoint, and leave nothing there; an InputError is told with its trial."""
-    shutil.rmtree(out / _WORK, ignore_errors=True)
+def _removed(folder: Path) -> Iterator[None]:
+    """Leave nothing at a path."""
     try:
-        yield out / _WORK / "merged"
-    except InputError as error:
-        values = ", ".join(f"{key} = {text_of(value)}" for key, value in point.items())
-        raise InputError(f"trial {number} ({values}): {error}") from error
+        yield
     finally:
-        shutil.rmtree(out / _WORK, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _keep(plan: Sweep, out: Path, merged: Path, number: int, *, better: bool) -> None:
-    """Keep of a trial what is to be kept."""
-    if better:
-        shutil.copyfile(merged / "nmerge_recipe.yaml", out / _BEST)
-        if (merged / NEURONS_FOLDER).exists():  # the recipe names it
-            shutil.rmtree(out / NEURONS_FOLDER, ignore_errors=True)
-            shutil.copytree(merged / NEURONS_FOLDER, out / NEURONS_FOLDER)
-    if plan.keep == "all" or (plan.keep == "best" and better):
-        kept = out / ("best" if plan.keep == "best" else f"trials/{number}")
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.parent.mkdir(exist_ok=True)
-        merged.rename(kept)
+@contextmanager
+def _named(taken: Taken) -> Iterator[None]:
+    """Tell an InputError with its trial."""
+    try:
+        yield
+    except InputError as error:
+        values = ", ".join(f"{key} = {text_of(value)}" for key, value in taken.point.items())
+        raise InputError(f"trial {taken.number} ({values}): {error}") from error
 
 
-def _telling(progress: Progress, number: int, trials: int) -> Progress:
+def _telling(progress: Progress, number: int, trials: int | None) -> Progress:
+    of = f" of {trials}" if trials else ""
+
     def tell(stage: str, done: float, total: float, unit: str = "") -> None:
-        progress(f"Trial {number} of {trials}: {stage}", done, total, unit)
+        progress(f"Trial {number}{of}: {stage}", done, total, unit)
 
     return tell

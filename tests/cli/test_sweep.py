@@ -1,10 +1,14 @@
 """`sweep` end to end: real merges, real tasks, the table it prints and leaves."""
 
+import json
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import yaml
 
 from nmerge_core.cli import main
+from tests.tiny import write_corpus
 
 
 @pytest.fixture
@@ -27,7 +31,8 @@ def test_sweep_merges_scores_and_keeps_the_best(family, asked, tmp_path, capsys)
     assert "objective" in printed.out and printed.out.endswith(f"{out / 'best.yaml'}\n")
     assert "Trial 2 of 2: " in printed.err
     trials = pd.read_csv(out / "trials.csv")
-    assert list(trials) == ["trial", "parameters.weight", "plain/bits_per_byte", "objective", "seconds"]
+    last = ["objective", "state", "seconds", "merging"]
+    assert list(trials) == ["trial", "parameters.weight", "plain/bits_per_byte", *last]
     assert (trials["objective"] == -trials["plain/bits_per_byte"]).all()  # of bits per byte less is better
     best = trials["objective"].idxmax()
     assert main(["evaluate", family.base, str(out / "best"), "--tasks", family.task, "--limit", "2",
@@ -57,6 +62,41 @@ def test_an_objective_weighs_tasks(family, asked, tmp_path, capsys):
     assert (trials["sure/acc"] == 1).all()
     # Weights 1 and 3; of bits per byte less is better: (−1 · bits per byte + 3 · 1) / 4.
     assert trials["objective"].tolist() == pytest.approx([(3 - bits) / 4 for bits in trials["plain/bits_per_byte"]])
+
+
+def test_a_sweep_without_tasks_goes_by_the_loss_on_held_out_texts(family, asked, tmp_path, capsys):
+    corpus, losses = f"{family.corpus}[-2:]", tmp_path / "losses.csv"
+    assert main(["sweep", asked(tasks=None, limit=None, loss=corpus), str(tmp_path / "out")]) == 0
+    trials = pd.read_csv(tmp_path / "out/trials.csv")
+    assert main(["evaluate", str(tmp_path / "out/best"), "--loss", corpus, "--out", str(losses)]) == 0
+    found = pd.read_csv(losses).set_index("task")["value"]
+    best = trials.loc[trials["objective"].idxmax()]
+    assert {name: best[f"{name}/loss"] for name in found.index} == pytest.approx(dict(found), rel=1e-6)
+    assert best["objective"] == pytest.approx(-found.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("by", ["tasks", "loss"])
+def test_a_hopeless_trial_ends_before_its_last_problem(family, asked, tmp_path, capsys, by):
+    lines = [json.dumps({"text": f"some words {number} and {number * number}"}) for number in range(40)]
+    if by == "tasks":
+        (tmp_path / "many.jsonl").write_text("\n".join(lines))
+        task = Path(family.task).read_text().replace("plain", "many")
+        (tmp_path / "many.yaml").write_text(task)
+        on: dict[str, object] = {"tasks": [str(tmp_path / "many.yaml")]}
+    else:
+        write_corpus(tmp_path / "corpus", {name: [json.loads(line)["text"] for line in lines] for name in ("general",)})
+        on = {"tasks": None, "loss": f"{tmp_path / 'corpus'}[-40:]"}
+    search = {"parameters.weight": [0.001, 25.0, 0.0]}
+    found = {}
+    for prune in (True, False):
+        out = tmp_path / f"out-{prune}"
+        assert main(["sweep", asked(search=search, limit=None, prune=prune, **on), str(out)]) == 0
+        found[prune] = pd.read_csv(out / "trials.csv")
+    assert found[True]["state"].tolist() == ["done", "pruned", "done"]
+    assert found[True]["objective"].isna().tolist() == [False, True, False]
+    assert found[False]["objective"][1] < min(found[False]["objective"][[0, 2]])  # which pruning spared
+    for name in [column for column in found[True] if "/" in column]:
+        assert found[True][name][[0, 2]].tolist() == pytest.approx(found[False][name][[0, 2]].tolist(), rel=1e-5)
 
 
 def test_wrong_sweeps_are_one_line_and_status_2(asked, tmp_path, capsys):

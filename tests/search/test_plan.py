@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import yaml
 
 from nmerge_core.errors import InputError
 from nmerge_core.search.axis import Axis, read_axis
-from nmerge_core.search.plan import Sweep, load_sweep
-from nmerge_core.search.strategies import STRATEGIES, cma, grid, random
+from nmerge_core.search.plan import Sweep
+from nmerge_core.search.reading import load_sweep
+from nmerge_core.search.samplers import draw, grid, make_sampler
 
 RECIPE = {
     "merge_method": "ties",
@@ -28,7 +30,7 @@ def load(folder: Path, search: dict, recipe: object = RECIPE, **more: object) ->
 def test_a_grid_tries_every_combination_in_the_order_written(tmp_path: Path) -> None:
     plan = load(tmp_path, {"parameters.density": [0.1, 0.2], "dtype": ["float32", "bfloat16", "float16"]})
     assert plan.trials == 6
-    assert [tuple(point.values()) for point in grid(plan.axes, 0)] == [
+    assert [tuple(axis.value(place[axis.key]) for axis in plan.axes) for place in grid(plan.axes)] == [
         (0.1, "float32"), (0.1, "bfloat16"), (0.1, "float16"),
         (0.2, "float32"), (0.2, "bfloat16"), (0.2, "float16"),
     ]  # fmt: skip
@@ -81,41 +83,51 @@ def test_a_sweep_and_its_recipe_may_lie_in_the_users_folder(tmp_path: Path, monk
     assert load_sweep({"recipe": "~/recipe.yaml", "search": {"seed": [0, 1]}, "tasks": ["math"]}) == expected
 
 
-def test_places_on_an_axis() -> None:
-    assert [read_axis("a", [1, "b", None], whole=False).at(p) for p in (0, 0.33, 0.34, 0.99, 1)] == [
-        1, 1, "b", None, None,
-    ]  # fmt: skip
-    assert [read_axis("a", {"low": 1, "high": 3}, whole=False).at(p) for p in (0, 0.25, 1)] == [1.0, 1.5, 3.0]
-    assert [read_axis("a", {"low": 1, "high": 4}, whole=True).at(p) for p in (0, 0.25, 1)] == [1, 2, 4]
-    # 0.001 · 1000^(1/3) = 0.01
-    assert read_axis("a", {"low": 0.001, "high": 1, "log": True}, whole=False).at(1 / 3) == 0.01
+def test_values_of_what_is_drawn_on_an_axis() -> None:
+    assert [read_axis("a", [1, "b", None], whole=False).value(place) for place in (0, 1, 2)] == [1, "b", None]
+    assert read_axis("a", {"low": 1, "high": 3}, whole=False).value(1.23456789) == 1.23457
+    assert read_axis("a", {"low": 1, "high": 4}, whole=True).ends == (1, 4)
+    lists = ([1, 2.5], [2, 1], [1, 1], ["a", "b"], [0, True])
+    assert [read_axis("a", values, whole=False).rises for values in lists] == [True, False, False, False, False]
+
+
+def drawn(axes: list[Axis], strategy: str, count: int, seed: int = 0, value=lambda point: 0.0) -> list[dict]:
+    study, points = optuna.create_study(direction="maximize"), []
+    for number in range(count):
+        study.sampler = make_sampler(strategy, seed, number)
+        trial = study.ask()
+        points.append(draw(trial, axes, ordered=strategy == "cma"))
+        study.tell(trial, value(points[-1]))
+    return points
 
 
 def test_whole_numbers_where_the_recipe_takes_them(tmp_path: Path) -> None:
     recipe = {**RECIPE, "merge_method": "sublin", "parameters": {}, "models": [{"model": "math"}]}
     plan = load(tmp_path, {"parameters.samples": {"low": 1, "high": 9}}, recipe, strategy="random", trials=3)
-    points = random(plan.axes, 0)
-    assert all(isinstance(next(points)["parameters.samples"], int) for _ in range(5))
+    assert all(isinstance(point["parameters.samples"], int) for point in drawn(list(plan.axes), "random", 5))
 
 
 def test_random_points_depend_on_seed_and_number_alone() -> None:
     axes = [Axis("a", low=2.0, high=4.0), Axis("b", values=("x", "y"))]
-    first, again, other = ([next(points) for _ in range(20)] for points in map(lambda s: random(axes, s), (0, 0, 1)))
+    first, again, other = (drawn(axes, "random", 20, seed) for seed in (0, 0, 1))
     assert first == again != other
     assert all(2 <= point["a"] <= 4 for point in first) and {point["b"] for point in first} == {"x", "y"}
-    assert [next(random(axes[:1], 0))] != [{"a": first[1]["a"]}]
 
 
-def test_cma_goes_where_objectives_are_large() -> None:
-    points = cma([Axis("a", low=-1.0, high=3.0), Axis("b", low=0.01, high=1.0, log=True)], 3)
-    point = next(points)
-    for _ in range(200):
-        point = points.send(-((point["a"] - 2) ** 2) - (point["b"] - 0.1) ** 2)
-    assert point["a"] == pytest.approx(2, abs=0.02) and point["b"] == pytest.approx(0.1, abs=0.02)
+@pytest.mark.parametrize("strategy", ["tpe", "cma", "nsga2"])
+def test_a_search_goes_where_objectives_are_large(strategy: str) -> None:
+    axes = [
+        Axis("a", low=-1.0, high=3.0),
+        Axis("b", values=(0.01, 0.1, 1.0, 10.0)),
+        Axis("c", low=1, high=9, whole=True),
+    ]
 
+    def value(point: dict) -> float:
+        return -((point["a"] - 2) ** 2) - (point["b"] - 0.1) ** 2 - (point["c"] - 7) ** 2
 
-def test_every_strategy_is_a_choice() -> None:
-    assert list(STRATEGIES) == ["grid", "random", "cma"]
+    found, random = drawn(axes, strategy, 50, 3, value), drawn(axes, "random", 50, 3, value)
+    assert sum(map(value, found[25:])) > sum(map(value, random[25:])) / 2
+    assert max(map(value, found)) > -0.2
 
 
 @pytest.mark.parametrize(
@@ -136,8 +148,17 @@ def test_every_strategy_is_a_choice() -> None:
         ({"parameters.density": {"low": 0.1, "high": 1}}, {}, "'search': expected lists of values for strategy: grid"),
         ({}, {}, "'search': expected a path"),
         ({"seed": [1, 2]}, {"stratgy": "cma"}, "unknown key 'stratgy'; did you mean 'strategy'"),
-        ({"seed": [1, 2]}, {"strategy": "cme"}, "'strategy': expected one of grid, random, cma, found 'cme'"),
+        ({"seed": [1, 2]}, {"strategy": "cme"}, "'strategy': expected one of grid, random, tpe, cma, nsga2"),
         ({"seed": [1, 2]}, {"keep": "last"}, "'keep': expected one of best, all, none"),
+        ({"seed": [1, 2]}, {"keep": 0}, "'keep': expected one of best, all, none, or how many of the best"),
+        ({"seed": [1, 2]}, {"minutes": 0}, "'minutes': expected a number above 0"),
+        ({"seed": [1, 2]}, {"prune": 1}, "'prune': expected true or false"),
+        ({"seed": [1, 2]}, {"loss": "corpus"}, "'loss': expected a corpus .* in place of `tasks`"),
+        ({"seed": [1, 2]}, {"tasks": None}, "'tasks': expected a list of tasks .* or in their place `loss`"),
+        ({"seed": [1, 2]}, {"objectives": ["math"]}, "'objectives': expected a list of two or more"),
+        ({"seed": [1, 2]}, {"objectives": ["a", "b"], "objective": {"a": 1}}, "'objective': expected it or"),
+        ({"seed": [1, 2]}, {"objectives": ["a", "b"], "prune": True}, "'prune': expected no pruning with several"),
+        ({"seed": [1, 2]}, {"objectives": ["a", "b"], "strategy": "cma"}, "'strategy': expected nsga2, tpe, random or"),
         ({"seed": [1, 2]}, {"trials": 0}, "'trials': expected a whole number from 1"),
         ({"seed": [1, 2]}, {"limit": 0.5}, "'limit': expected a whole number from 1"),
         ({"seed": [1, 2]}, {"tasks": []}, "'tasks': expected a list of tasks"),

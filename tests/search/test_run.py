@@ -1,44 +1,32 @@
-"""Sweeps over real merges of tiny checkpoints: what is written, and what a killed one goes on with."""
+"""Sweeps over real merges of tiny models: what is written, and what a killed one goes on with."""
 
 import csv
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
 
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.progress import Progress, silent
-from nmerge_core.search.plan import Sweep, load_sweep
-from nmerge_core.search.trials_loop import Measured, run_trials
-from tests.merging import checkpoints
+from nmerge_core.progress import Progress
+from nmerge_core.search.plan import Sweep
+from nmerge_core.search.reading import load_sweep
+from nmerge_core.search.scoring import Measured
+from nmerge_core.search.trials_loop import run_trials
+from tests.search.toy import TARGET, WEIGHTS, Target, plan_of
 from tests.tiny import write_corpus
-
-WEIGHTS = ("models[0].parameters.weight", "models[1].parameters.weight")
-TARGET = (0.8, 0.3)
+from tests.tiny_family import make_family
 
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    root = tmp_path_factory.mktemp("family")
-    base = checkpoints.random_weights(0)
-    models = [checkpoints.write(root / name, checkpoints.fine_tuned(base, seed)) for name, seed in (("a", 1), ("b", 2))]
-    return SimpleNamespace(base=checkpoints.write(root / "base", base), models=models)
-
-
-def plan_of(family: SimpleNamespace, folder: Path, search: dict, **more: object) -> Sweep:
-    recipe = {
-        "merge_method": "task_arithmetic",
-        "base_model": family.base,
-        "models": [{"model": model} for model in family.models],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "sweep.yaml"
-    file.write_text(yaml.safe_dump({"recipe": recipe, "search": search, "tasks": ["t"], **more}, sort_keys=False))
-    return load_sweep(file)
+    made = make_family(tmp_path_factory.mktemp("family"))
+    made.near_target = Target(made)
+    return made
 
 
 def cma_plan(family: SimpleNamespace, folder: Path, trials: int, **more: object) -> Sweep:
@@ -46,58 +34,68 @@ def cma_plan(family: SimpleNamespace, folder: Path, trials: int, **more: object)
     return plan_of(family, folder, search, strategy="cma", trials=trials, seed=3, **more)
 
 
-def near_target(checkpoint: Path, told: Progress = silent) -> Measured:
-    """An analytic objective of the weights that the merge was made with: 0 at TARGET, smaller elsewhere."""
-    weights = load_recipe(checkpoint / "nmerge_recipe.yaml").values().each["weight"]
-    assert (checkpoint / "model.safetensors").is_file()
-    distance = sum((weight - target) ** 2 for weight, target in zip(weights, TARGET, strict=True))
-    return Measured({"t/distance": distance}, -distance)
-
-
 def rows(out: Path) -> list[dict[str, str]]:
     with (out / "trials.csv").open(newline="") as stream:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "merging")} for row in csv.DictReader(stream)]
 
 
 def left_in(out: Path) -> list[str]:
-    return sorted(path.name for path in out.iterdir())
+    return sorted(path.name for path in out.iterdir() if path.name != "importance.csv")  # of several trials alone
+
+
+WRITTEN = ["best.yaml", "journal.log", "recipes", "sweep.yaml", "trials.csv"]
 
 
 def test_a_grid_by_hand(family: SimpleNamespace, tmp_path: Path) -> None:
     plan = plan_of(family, tmp_path, {WEIGHTS[0]: [0.0, 0.8], WEIGHTS[1]: [0.3, 1.3]})
-    table = run_trials(plan, tmp_path / "out", near_target)
+    table = run_trials(plan, tmp_path / "out", family.near_target)
     # Squared distances to (0.8, 0.3): 0.64 + 0, 0.64 + 1, 0 + 0, 0 + 1.
     assert table[WEIGHTS[0]].tolist() == [0.0, 0.0, 0.8, 0.8] and table[WEIGHTS[1]].tolist() == [0.3, 1.3, 0.3, 1.3]
-    assert table["objective"].tolist() == pytest.approx([-0.64, -1.64, 0.0, -1.0])
-    assert table["t/distance"].tolist() == pytest.approx([0.64, 1.64, 0.0, 1.0])
-    assert list(table) == ["trial", *WEIGHTS, "t/distance", "objective", "seconds"]
-    assert left_in(tmp_path / "out") == ["best", "best.yaml", "sweep.yaml", "trials.csv"]
+    assert table["objective"].tolist() == pytest.approx([-0.64, -1.64, 0.0, -1.0], abs=1e-3)
+    assert table["t/distance"].tolist() == pytest.approx([0.64, 1.64, 0.0, 1.0], abs=1e-3)
+    assert list(table) == ["trial", *WEIGHTS, "t/distance", "objective", "state", "seconds", "merging"]
+    assert table["state"].tolist() == ["done"] * 4
+    assert left_in(tmp_path / "out") == sorted([*WRITTEN, "best"])
+    importance = pd.read_csv(tmp_path / "out/importance.csv").set_index("key")["importance"]
+    assert set(importance.index) == set(WEIGHTS) and importance.sum() == pytest.approx(1)
     merge(load_recipe(tmp_path / "out/best.yaml"), tmp_path / "again")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "out/best", tmp_path / "again")]
-    assert weights[0] == weights[1] and near_target(tmp_path / "out/best").objective == 0
+    assert weights[0] == weights[1]
+    assert family.near_target.weights_of(str(tmp_path / "out/best")) == pytest.approx(TARGET, abs=1e-3)
+    assert (tmp_path / "out/best.yaml").read_bytes() == (tmp_path / "out/best/nmerge_recipe.yaml").read_bytes()
+    recipe = load_recipe(tmp_path / "out/recipes/2/nmerge_recipe.yaml")
+    assert recipe.values().each["weight"] == (0.0, 1.3)
 
 
-@pytest.mark.parametrize(("keep", "expected"), [("none", []), ("all", ["trials"])])
-def test_what_is_kept(family: SimpleNamespace, tmp_path: Path, keep: str, expected: list[str]) -> None:
-    plan = plan_of(family, tmp_path, {WEIGHTS[0]: [0.8, 0.1]}, keep=keep)
-    run_trials(plan, tmp_path / "out", near_target)
-    assert left_in(tmp_path / "out") == sorted(["best.yaml", "sweep.yaml", "trials.csv", *expected])
-    if keep == "all":
-        kept = [near_target(tmp_path / f"out/trials/{number}").objective for number in (1, 2)]
-        assert kept == [float(row["objective"]) for row in rows(tmp_path / "out")]
+@pytest.mark.parametrize(("keep", "kept"), [("none", []), ("all", [1, 2, 3]), (2, [1, 3])])
+def test_what_is_kept(family: SimpleNamespace, tmp_path: Path, keep: object, kept: list[int]) -> None:
+    plan = plan_of(family, tmp_path, {WEIGHTS[0]: [0.7, 0.1, 0.6]}, keep=keep)
+    run_trials(plan, tmp_path / "out", family.near_target)
+    assert left_in(tmp_path / "out") == sorted([*WRITTEN, *(["trials"] if kept else [])])
+    for number in kept:
+        weight = family.near_target.weights_of(str(tmp_path / f"out/trials/{number}"))[0]
+        assert weight == pytest.approx(float(rows(tmp_path / "out")[number - 1][WEIGHTS[0]]), abs=1e-3)
+    assert left_in(tmp_path / "out/trials") == list(map(str, kept)) if kept else True
 
 
-def test_cma_finds_the_optimum_through_real_merges(family: SimpleNamespace, tmp_path: Path) -> None:
-    run_trials(cma_plan(family, tmp_path, 60), tmp_path / "out", near_target)
-    best = load_recipe(tmp_path / "out/best.yaml").values().each["weight"]
-    assert best == pytest.approx(TARGET, abs=0.05)
+def test_what_is_no_more_among_the_best_goes(family: SimpleNamespace, tmp_path: Path) -> None:
+    def plan(trials: int) -> Sweep:
+        search = {WEIGHTS[0]: {"low": 0.0, "high": 1.0}}
+        return plan_of(family, tmp_path, search, strategy="random", trials=trials, seed=4, keep=1)
+
+    kept = []
+    for trials in range(1, 5):
+        table = run_trials(plan(trials), tmp_path / "out", family.near_target)
+        assert left_in(tmp_path / "out/trials") == [str(table["objective"].idxmax() + 1)]
+        kept += left_in(tmp_path / "out/trials")
+    assert len(set(kept)) > 1
 
 
 class Killed(BaseException):
     """What no handler of ours expects."""
 
 
-def stop_at(trial: int, of: int = 20) -> Progress:
+def stop_at(trial: int, of: int = 13) -> Progress:
     def progress(stage: str, done: float, total: float, unit: str = "") -> None:
         if stage == f"Trial {trial} of {of}: Merging" and done > 0:
             raise Cancelled
@@ -105,108 +103,139 @@ def stop_at(trial: int, of: int = 20) -> Progress:
     return progress
 
 
-def test_a_stopped_sweep_goes_on_as_if_it_had_not_stopped(family: SimpleNamespace, tmp_path: Path) -> None:
-    plan = cma_plan(family, tmp_path, 20)
-    run_trials(plan, tmp_path / "whole", near_target)
+@pytest.mark.parametrize("strategy", ["tpe", "cma"])
+def test_a_stopped_sweep_goes_on_as_if_it_had_not_stopped(
+    family: SimpleNamespace, tmp_path: Path, strategy: str
+) -> None:
+    search = {WEIGHTS[0]: {"low": 0.0, "high": 1.0}, WEIGHTS[1]: [0.1, 0.3, 0.9]}
+    plan = plan_of(family, tmp_path, search, strategy=strategy, trials=13, seed=3)
+    run_trials(plan, tmp_path / "whole", family.near_target)
     out = tmp_path / "out"
     with pytest.raises(Cancelled):
-        run_trials(plan, out, near_target, progress=stop_at(1))
-    assert left_in(out) == ["sweep.yaml"]
+        run_trials(plan, out, family.near_target, progress=stop_at(1))
+    assert left_in(out) == ["journal.log", "sweep.yaml"]
     with pytest.raises(Cancelled):
-        run_trials(plan, out, near_target, progress=stop_at(9))
-    assert len(rows(out)) == 8 and ".trial" not in left_in(out)
+        run_trials(plan, out, family.near_target, progress=stop_at(9))
+    assert len(rows(out)) == 8 and left_in(out) == WRITTEN
 
-    def killed(checkpoint: Path, told: Progress) -> Measured:
+    def killed(*_: object) -> Measured:
         raise Killed
 
     with pytest.raises(Killed):
         run_trials(plan, out, killed)
-    # A kill that leaves everything it can: half a row, a checkpoint, a best that no row tells of.
-    with (out / "trials.csv").open("a") as stream:
-        stream.write("9,0.12")
-    (out / ".trial/merged").mkdir(parents=True)
+    # A kill that leaves everything it can: half a line of the journal, half a trial, an old table, an old best.
+    with (out / "journal.log").open("a") as stream:
+        stream.write('{"op_code":8,"tri')
+    (out / "recipes/9").mkdir()
+    (out / "trials.csv").write_text("trial\n1\n")
     (out / "best.yaml").write_text("of a trial that was not written down")
-    (out / "best").rename(out / "gone")
     counted: list[int] = []
 
-    def count(checkpoint: Path, told: Progress) -> Measured:
+    def count(*given: object) -> Measured:
         counted.append(1)
-        return near_target(checkpoint)
+        return family.near_target(*given)
 
     run_trials(plan, out, count)
-    assert len(counted) == 12
+    assert len(counted) == 5
     assert rows(out) == rows(tmp_path / "whole")
-
-
-def test_a_best_that_no_row_tells_of_is_made_again(family: SimpleNamespace, tmp_path: Path) -> None:
-    plan = plan_of(family, tmp_path, {WEIGHTS[0]: [0.1, 0.8]})
-    out = tmp_path / "out"
-    run_trials(plan, out, near_target)
-    lines = (out / "trials.csv").read_text().splitlines(keepends=True)
-    (out / "trials.csv").write_text("".join(lines[:-1]))  # killed before the row of the second trial
-    (out / "best.yaml").unlink()
-    run_trials(plan, out, near_target)
-    assert near_target(out / "best").objective == max(float(row["objective"]) for row in rows(out))
-    assert (out / "best.yaml").read_bytes() == (out / "best/nmerge_recipe.yaml").read_bytes()
+    assert (out / "best.yaml").read_bytes() == (tmp_path / "whole/best.yaml").read_bytes()
 
 
 def test_more_trials_go_on_where_fewer_ended(family: SimpleNamespace, tmp_path: Path) -> None:
-    run_trials(cma_plan(family, tmp_path, 12), tmp_path / "whole", near_target)
-    for trials in (5, 12, 7):  # the last has nothing left to do
-        run_trials(cma_plan(family, tmp_path, trials), tmp_path / "out", near_target)
+    run_trials(cma_plan(family, tmp_path, 4), tmp_path / "whole", family.near_target)
+    for trials in (2, 4, 3):  # the last has nothing left to do
+        run_trials(cma_plan(family, tmp_path, trials), tmp_path / "out", family.near_target)
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+
+
+def test_minutes_end_a_sweep_after_the_trial_they_end_in(family: SimpleNamespace, tmp_path: Path) -> None:
+    search = {WEIGHTS[0]: {"low": 0.0, "high": 1.0}}
+    plan = plan_of(family, tmp_path, search, strategy="random", minutes=1e-9)
+    assert plan.trials is None
+    table = run_trials(plan, tmp_path / "out", family.near_target)
+    assert table.empty
+    plan = plan_of(family, tmp_path, search, strategy="random", minutes=0.01)
+    first = len(run_trials(plan, tmp_path / "out", family.near_target))
+    assert first >= 1 and len(run_trials(plan, tmp_path / "out", family.near_target)) > first
+    assert (tmp_path / "out/best/model.safetensors").exists()
 
 
 def test_a_folder_of_another_sweep_is_refused(family: SimpleNamespace, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run_trials(cma_plan(family, tmp_path, 2), out, near_target)
-    before = (out / "trials.csv").read_bytes()
+    run_trials(cma_plan(family, tmp_path, 2), out, family.near_target)
     with pytest.raises(InputError, match="key 'keep': this folder is of another sweep; expected 'none', found 'best'"):
-        run_trials(cma_plan(family, tmp_path, 2, keep="none"), out, near_target)
-    text = (out / "trials.csv").read_text()
-    (out / "trials.csv").write_text(text.replace("\n1,", "\n1,9"))
-    with pytest.raises(InputError, match=r"trials.csv, trial 1: expected models\[0\].parameters.weight"):
-        run_trials(cma_plan(family, tmp_path, 2), out, near_target)
+        run_trials(cma_plan(family, tmp_path, 2, keep="none"), out, family.near_target)
+    (out / "journal.log").unlink()
+    with pytest.raises(InputError, match="out: an earlier version has begun this sweep; name another folder"):
+        run_trials(cma_plan(family, tmp_path, 2), out, family.near_target)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="full: exists already; expected a new folder"):
-        run_trials(cma_plan(family, tmp_path, 2), tmp_path / "full", near_target)
-    assert left_in(tmp_path / "full") == ["notes.txt"] and before
+        run_trials(cma_plan(family, tmp_path, 2), tmp_path / "full", family.near_target)
+    assert left_in(tmp_path / "full") == ["notes.txt"]
 
 
 def test_a_trial_that_cannot_be_merged_is_named_and_the_others_stay(family: SimpleNamespace, tmp_path: Path) -> None:
     plan = plan_of(family, tmp_path, {WEIGHTS[0]: [0.5, -1.0], "parameters.normalize": [False, True]})
-    with pytest.raises(InputError, match=r"trial 4 \(models\[0\].parameters.weight = -1.0, .* that do not sum to 0"):
-        run_trials(plan, tmp_path / "out", near_target)
-    assert len(rows(tmp_path / "out")) == 3 and ".trial" not in left_in(tmp_path / "out")
+    for _ in range(2):  # again, it is the same
+        with pytest.raises(InputError, match=r"trial 4 \(models\[0\].parameters.weight = -1.0, .* do not sum to 0"):
+            run_trials(plan, tmp_path / "out", family.near_target)
+        assert len(rows(tmp_path / "out")) == 3 and left_in(tmp_path / "out") == WRITTEN
 
 
 def test_an_objective_that_is_no_number_is_never_the_best(family: SimpleNamespace, tmp_path: Path) -> None:
-    def measure(checkpoint: Path, told: Progress) -> Measured:
-        found = near_target(checkpoint)
-        return found if found.objective > -0.5 else Measured({"t/distance": float("nan")}, float("nan"))
+    def measure(*given: object) -> Measured:
+        found = family.near_target(*given)
+        return found if found.objectives[0] > -0.3 else Measured({"t/distance": float("nan")}, (float("nan"),))
 
-    run_trials(cma_plan(family, tmp_path, 14), tmp_path / "out", measure)
+    run_trials(cma_plan(family, tmp_path, 7), tmp_path / "out", measure)
     objectives = [float(row["objective"]) for row in rows(tmp_path / "out")]
     assert any(value != value for value in objectives)
-    assert near_target(tmp_path / "out/best").objective == max(value for value in objectives if value == value)
+    best = max(range(7), key=lambda number: (objectives[number] == objectives[number], objectives[number]))
+    recipe = tmp_path / f"out/recipes/{best + 1}/nmerge_recipe.yaml"
+    assert (tmp_path / "out/best.yaml").read_bytes() == recipe.read_bytes()
+
+
+def test_two_objectives(family: SimpleNamespace, tmp_path: Path) -> None:
+    def measure(model: object, told: Progress, hopeless: object) -> Measured:
+        first, second = family.near_target.weights_of(model)
+        return Measured({"t/first": first, "u/second": second}, (first, -second))
+
+    search = {key: {"low": 0.0, "high": 1.0} for key in WEIGHTS}
+    plan = plan_of(family, tmp_path, search, strategy="nsga2", trials=12, tasks=["t", "u"], objectives=["t", {"u": 2}])
+    table = run_trials(plan, tmp_path / "out", measure)
+    assert table["objective_1"].tolist() == table["t/first"].tolist()
+    mean = (table["objective_1"] + table["objective_2"]) / 2
+    recipe = tmp_path / f"out/recipes/{mean.idxmax() + 1}/nmerge_recipe.yaml"
+    assert (tmp_path / "out/best.yaml").read_bytes() == recipe.read_bytes()
+
+
+def test_merges_that_cannot_follow_one_another_are_made_anew(family: SimpleNamespace, tmp_path: Path) -> None:
+    """Of other formats and other models; and one of other tokens, which is written and read."""
+    search = {"dtype": ["float32", "bfloat16"], "models[0].model": [family.math, family.code]}
+    table = run_trials(plan_of(family, tmp_path, search, keep="none"), tmp_path / "out", family.near_target)
+    # Weights of math and code are both 1: where code stands for math, it counts twice, and math not at all.
+    assert table["t/distance"].tolist() == pytest.approx([0.53, 3.53, 0.53, 3.53], abs=0.1)
+    plan = plan_of(family, tmp_path, {WEIGHTS[0]: [0.8]}, tokenizer="union", keep="none")
+    table = run_trials(plan, tmp_path / "union", family.near_target)
+    assert table["t/distance"].tolist() == pytest.approx([0.49], abs=1e-2)
+    assert left_in(tmp_path / "union") == WRITTEN and left_in(tmp_path / "union/recipes/1") == ["nmerge_recipe.yaml"]
 
 
 def test_the_record_is_a_sweep_that_can_be_read(family: SimpleNamespace, tmp_path: Path) -> None:
     plan = cma_plan(family, tmp_path, 1)
-    run_trials(plan, tmp_path / "out", near_target)
+    run_trials(plan, tmp_path / "out", family.near_target)
     record = yaml.safe_load((tmp_path / "out/sweep.yaml").read_text())
-    read = {"engine": "version 1", "method task_arithmetic": "version 1"}
-    assert set(record.pop("sources")) == {family.base, *family.models, "t", *read}
+    read = {"engine": "version 2", "method task_arithmetic": "version 1"}
+    assert set(record.pop("sources")) == {family.base, family.math, family.code, "t", *read}
     (tmp_path / "again.yaml").write_text(yaml.safe_dump({**record, "trials": 1}, sort_keys=False))
     assert load_sweep(tmp_path / "again.yaml").identity == {**plan.identity}
 
 
 def make_sweep(family: SimpleNamespace, folder: Path) -> Sweep:
     """Write a sweep of models, a corpus and a task with data, code and an included file, named relative to it."""
-    for name in ("base", "a", "b"):
-        shutil.copytree(Path(family.base).parent / name, folder / name)
-        (folder / name / "tokenizer_config.json").write_text("{}")
+    for name, source in (("base", family.base), ("a", family.math), ("b", family.code)):
+        shutil.copytree(source, folder / name)
     write_corpus(folder / "corpus", {"general": ["one"], "math": ["two"]})
     (folder / "own.yaml").write_text("include: common.yml\ntask: own\nprocess_docs: !function code.prepare\n")
     (folder / "common.yml").write_text("dataset_kwargs: {data_files: {test: 'rows/*.jsonl'}}\n")
@@ -241,8 +270,8 @@ def make_sweep(family: SimpleNamespace, folder: Path) -> Sweep:
 def test_a_changed_input_is_refused(family: SimpleNamespace, tmp_path: Path, file: str, named: str) -> None:
     plan = make_sweep(family, tmp_path)
 
-    def measure(checkpoint: Path, told: Progress) -> Measured:
-        return Measured({}, 0.0)
+    def measure(*_: object) -> Measured:
+        return Measured({}, (0.0,))
 
     with pytest.raises(Cancelled):
         run_trials(plan, tmp_path / "out", measure, progress=stop_at(2, of=2))

@@ -32,7 +32,6 @@ from nmerge_core.parameters import Text
 
 _BOUND = 1.5  # of |c_t| (§3.3)
 _L1 = 0.05  # weight α of the mean of |c_t| (Eq. 3, the authors' code)
-_STEP = 0.5  # standard deviation of the first draws: a third of the bound
 
 
 def check(context: Context, values: Values) -> None:
@@ -63,7 +62,7 @@ def prepare(context: Context, values: Values) -> Prepared:
         penalty = sum(map(abs, coefficients)) / len(coefficients)
         return candidate.cross_entropy(batches, tick) + _L1 * penalty
 
-    found = search(context, values, loss, start=0.0, step=_STEP, low=-_BOUND, high=_BOUND)
+    found = search(context, values, loss, low=-_BOUND, high=_BOUND)
     told = {"loss": found.value, "history": found.history, "run_dtype": candidate.language_model.run_dtype}
     return found_coefficients(context, {MODEL: found.point}, **told)
 
@@ -73,6 +72,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     title="LoraHub",
     paper="Huang et al., COLM 2024",
     summary="Add up the changes by coefficients that a search without gradients finds on a few example texts.",
+    version=2,
     parameters=[
         CALIBRATION,
         Text(name="target", help="The corpus category the merge is for; the categories of all its models if unset."),

@@ -35,9 +35,8 @@ from nmerge_core.merging.recipe.shared_parameters import (
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number
 
-# Of the search for λ_t, which starts at PCB-Merging without a search; the paper names neither.
+# Of the search for λ_t, which so starts at PCB-Merging without a search, in the middle; the paper names none.
 _BOUND = 2.0
-_STEP = 0.3  # standard deviation of the first draws
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def prepare_search(context: Context, values: Values) -> Prepared:
         candidate.fill(lambda block: balanced(block, prepared, coefficients), tick)
         return -evaluator.objective(evaluator.scored(candidate.language_model, lambda *_: tick()).table)
 
-    found = search(context, values, loss, start=1.0, step=_STEP, low=0.0, high=_BOUND)
+    found = search(context, values, loss, low=0.0, high=_BOUND)
     told = {"objective": -found.value, "history": [-value for value in found.history]}
     told["run_dtype"] = candidate.language_model.run_dtype
     searched = found_coefficients(context, {MODEL: found.point}, **told)
@@ -159,7 +158,7 @@ def prepare_search(context: Context, values: Values) -> Prepared:
     prepare=prepare_search,
     passes=lambda values: _PASSES + searches(values) * values.shared["evaluations"],
     searches=searches,
-    version=2,
+    version=3,
 )
 def merge_searched(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ λ_t τ̂_t ŝ_t / Σ ŝ_t (as `pcb`) with the λ_t that were found; the best candidate is what is written."""

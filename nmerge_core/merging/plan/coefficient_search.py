@@ -74,12 +74,12 @@ def search(
     values: Values,
     loss: Callable[[list[float], Callable[[], None]], float],
     *,
-    start: float,
-    step: float,
     low: float,
     high: float,
 ) -> Found:
     """Search a coefficient per model in [low, high] by CMA-ES, with the recipe's seed and number of `evaluations`.
+
+    It begins in the middle of the range, with a standard deviation of a sixth of it.
 
     Raises:
         InputError: the loss of every candidate is NaN or infinite.
@@ -87,8 +87,7 @@ def search(
     evaluations = values.shared["evaluations"]
     found = minimise(
         loss,
-        [start] * len(context.recipe.models),
-        step=step,
+        len(context.recipe.models),
         low=low,
         high=high,
         evaluations=evaluations,

@@ -248,7 +248,7 @@ def test_a_task_s_name_is_no_folder_beside_the_recipe(
 def test_a_search_without_a_number_is_an_error(family: SimpleNamespace) -> None:
     context = Context(searched(family, "lorahub"), None, (), silent)
     with pytest.raises(InputError, match="expected texts or tasks on which some candidate scores a number"):
-        search(context, context.recipe.values(), lambda *_: float("nan"), start=0.0, step=0.5, low=-1.0, high=1.0)
+        search(context, context.recipe.values(), lambda *_: float("nan"), low=-1.0, high=1.0)
 
 
 def test_pcb_es_starts_at_pcb(family: SimpleNamespace, tmp_path: Path) -> None:

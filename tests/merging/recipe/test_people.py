@@ -8,7 +8,7 @@ import pytest
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
-from nmerge_core.search.plan import load_sweep
+from nmerge_core.search.reading import load_sweep
 
 
 def recipe(parameters: str = "{}", beside: str = "{}", method: str = "ties", more: str = "") -> Recipe:
