@@ -21,13 +21,17 @@ from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of run: `version` is raised when its results change; a run that was killed goes on if `resumable`."""
+    """A kind of run: `version` is raised when its results change; a run that was killed goes on if `resumable`.
+
+    One that is `paused` when it is cancelled keeps what it has then, too: of a sweep, which nobody need wait for.
+    """
 
     name: str
     help: str
     parameters: tuple[Parameter, ...]
     version: int = 1
     resumable: bool = False
+    paused: bool = False
 
     @cached_property
     def by_name(self) -> Mapping[str, Parameter]:
@@ -208,6 +212,7 @@ KINDS: Mapping[str, Kind] = {
             (SWEEP, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
             version=3,
             resumable=True,
+            paused=True,
         ),
     )
 }

@@ -122,7 +122,8 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
         check_unchanged(run)
         os.replace(run.part, run.results)
     except Cancelled as error:
-        failure, state, message = error, "cancelled", "Cancelled."
+        failure, state, kept = error, "cancelled", run.kind in KINDS and KINDS[run.kind].paused
+        message = "Stopped. Start it again to continue." if kept else "Cancelled."
     except InputError as error:
         failure, state, message = error, "failed", str(error)
     except KeyboardInterrupt as error:

@@ -32,6 +32,7 @@ NAVIGATION = {
     ],
     "Merge": [
         ("pages/7_Merge.py", "Merge", "merge"),
+        ("pages/10_Sweep.py", "Sweep", "travel_explore"),
         ("pages/8_Evaluate.py", "Evaluate", "checklist"),
     ],
     "Work": [("pages/9_Runs.py", "Runs", "list_alt")],
@@ -120,6 +121,7 @@ RESULTS = {
     "knockout": ("pages/5_Knockout.py", "content_cut"),
     "linearity": ("pages/6_Linearity.py", "timeline"),
     "merge": ("pages/7_Merge.py", "merge"),
+    "sweep": ("pages/10_Sweep.py", "travel_explore"),
     "evaluate": ("pages/8_Evaluate.py", "checklist"),
     "loss": ("pages/8_Evaluate.py", "checklist"),
 }  # where a kind of run that pages start shows its result

@@ -124,6 +124,22 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
     return {name: value for name, value in data.items() if value}
 
 
+def default_recipe(family: Family, method: Method) -> dict[str, Any]:
+    """The recipe of a method with its defaults, of a family's models that fit its base, and what it tells of data."""
+    members = [model for model in family.models if model.label not in unfit(family)]
+    takes = {parameter.name: parameter for parameter in method.parameters}
+    known = {name: value for name, value in _known(family, members, method).items() if name in takes}
+    each = [
+        {name: values[index] for name, values in known.items() if takes[name].per_model}
+        for index in range(len(members))
+    ]
+    recipe: dict[str, Any] = {"merge_method": method.name}
+    if method.needs_base:
+        recipe["base_model"] = family.base
+    models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
+    return recipe | {"models": models, "parameters": {n: v for n, v in known.items() if not takes[n].per_model}}
+
+
 def open_recipe(text: str, family: Family) -> None:
     """Set the controls to a recipe, given as YAML; where they have no place, it stands as text, and why is told."""
     move({"merge_source": "YAML", "merge_yaml": text})

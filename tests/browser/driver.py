@@ -23,7 +23,19 @@ from nmerge_core.demo.family import CORPUS_SIZE, write_family
 from nmerge_core.runs.lock import worker_pid
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = ("", "Models", "Neurons", "Explorer", "Similarity", "Knockout", "Linearity", "Merge", "Evaluate", "Runs")
+PAGES = (
+    "",
+    "Models",
+    "Neurons",
+    "Explorer",
+    "Similarity",
+    "Knockout",
+    "Linearity",
+    "Merge",
+    "Sweep",
+    "Evaluate",
+    "Runs",
+)
 ARGUMENTS = (
     "--no-sandbox",  # tests run as root in containers
     "--disable-gpu",
