@@ -95,6 +95,7 @@ def read_axis(key: str, given: Any, *, whole: bool) -> Axis:
         low, high = _END.parse(given["low"]), _END.parse(given["high"])
     except ValueError:
         low = high = math.nan
-    if not low < high or not isinstance(log, bool) or (log and low <= 0):
-        raise InputError(f"{where}: expected numbers low < high (above 0 with log: true), found {shown(given)}")
+    least = "from 1" if whole else "above 0"  # of whole numbers the first with a logarithm
+    if not low < high or not isinstance(log, bool) or (log and (low < 1 if whole else low <= 0)):
+        raise InputError(f"{where}: expected numbers low < high ({least} with log: true), found {shown(given)}")
     return Axis(key, low=low, high=high, log=log, whole=whole)

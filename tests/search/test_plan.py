@@ -143,6 +143,7 @@ def test_a_search_goes_where_objectives_are_large(strategy: str) -> None:
         ({"parameters.weight": [0.1, 0.2]}, {"recipe": "both"}, "weight': 0.1 and 0.2 make the same recipe"),
         ({"parameters.density": {"low": 1, "high": 0}}, {}, "expected numbers low < high"),
         ({"parameters.density": {"low": 0, "high": 1, "log": True}}, {}, "expected numbers low < high"),
+        ({"seed": {"low": 0.4, "high": 9, "log": True}}, {"strategy": "tpe"}, r"low < high \(from 1 with log: true\)"),
         ({"parameters.density": {"low": 0, "hi": 1}}, {}, r"expected \[value, …\] or {low: …, high: …}"),
         ({"parameters.density": []}, {}, r"expected \[value, …\]"),
         ({"parameters.density": {"low": 0.1, "high": 1}}, {}, "'search': expected lists of values for strategy: grid"),
