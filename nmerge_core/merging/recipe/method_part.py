@@ -70,6 +70,9 @@ class MethodPart(Parameter):
         """
         if self.is_by_category(value):
             named = {str(category): each for category, each in value.items()}
+            for category, each in named.items():
+                if each is None:
+                    raise InputError(f"{_inside(where, category)}: expected {self.expected}, found nothing")
             return {category: self._choice(each, _inside(where, category)) for category, each in named.items()}
         return self._choice(value, where)
 
