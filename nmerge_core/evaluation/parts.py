@@ -1,4 +1,7 @@
-"""Scores that come in some problems at a time, so that scoring can end early; in the end they are those of all."""
+"""Scores that come in some problems at a time, so that scoring can end early; in the end they are those of all.
+
+A task that draws the examples before its problems draws them anew for each part.
+"""
 
 import math
 from typing import Any

@@ -154,7 +154,7 @@ def test_minutes_end_a_sweep_after_the_trial_they_end_in(family: SimpleNamespace
     assert plan.trials is None
     table = run_trials(plan, tmp_path / "out", family.near_target)
     assert table.empty
-    plan = plan_of(family, tmp_path, search, strategy="random", minutes=0.01)
+    plan = plan_of(family, tmp_path, search, strategy="random", minutes=0.005)
     first = len(run_trials(plan, tmp_path / "out", family.near_target))
     assert first >= 1 and len(run_trials(plan, tmp_path / "out", family.near_target)) > first
     assert (tmp_path / "out/best/model.safetensors").exists()
@@ -254,6 +254,20 @@ def make_sweep(family: SimpleNamespace, folder: Path) -> Sweep:
     return load_sweep(folder / "sweep.yaml")
 
 
+def equal(*_: object) -> Measured:
+    return Measured({}, (0.0,))
+
+
+@pytest.fixture(scope="module")
+def begun(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Path]:
+    """A sweep that was stopped in its second trial, and the folder of all that it reads, in which `out` is its own."""
+    folder = tmp_path_factory.mktemp("begun")
+    plan = make_sweep(family, folder)
+    with pytest.raises(Cancelled):
+        run_trials(plan, folder / "out", equal, progress=stop_at(2, of=2))
+    return plan, folder
+
+
 @pytest.mark.parametrize(
     ("file", "named"),
     [
@@ -267,23 +281,24 @@ def make_sweep(family: SimpleNamespace, folder: Path) -> Sweep:
         ("b/tokenizer_config.json", "b"),
     ],
 )
-def test_a_changed_input_is_refused(family: SimpleNamespace, tmp_path: Path, file: str, named: str) -> None:
-    plan = make_sweep(family, tmp_path)
-
-    def measure(*_: object) -> Measured:
-        return Measured({}, (0.0,))
-
-    with pytest.raises(Cancelled):
-        run_trials(plan, tmp_path / "out", measure, progress=stop_at(2, of=2))
-    trials = (tmp_path / "out/trials.csv").read_bytes()
-    edited = tmp_path / file
+def test_a_changed_input_is_refused(begun: tuple[Sweep, Path], file: str, named: str) -> None:
+    plan, folder = begun
+    trials = (folder / "out/trials.csv").read_bytes()
+    edited = folder / file
     content = edited.read_bytes()
     edited.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if file.endswith(".safetensors") else content + b"\n")
-    with pytest.raises(InputError, match=rf"out: {tmp_path / named} was changed since this sweep was begun"):
-        run_trials(plan, tmp_path / "out", measure)
-    assert (tmp_path / "out/trials.csv").read_bytes() == trials
+    with pytest.raises(InputError, match=rf"out: {folder / named} was changed since this sweep was begun"):
+        run_trials(plan, folder / "out", equal)
+    assert (folder / "out/trials.csv").read_bytes() == trials
     edited.write_bytes(content)
-    assert len(run_trials(plan, tmp_path / "out", measure)) == 2
+
+
+def test_inputs_that_were_put_back_are_those_it_was_begun_with(begun: tuple[Sweep, Path], tmp_path: Path) -> None:
+    plan, folder = begun
+    file = folder / "own.yaml"
+    file.write_bytes(file.read_bytes())
+    shutil.copytree(folder / "out", tmp_path / "out")
+    assert len(run_trials(plan, tmp_path / "out", equal)) == 2
 
 
 def test_a_changed_corpus_is_another_input(family: SimpleNamespace, tmp_path: Path) -> None:
