@@ -86,8 +86,9 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
                 with st.expander("The recipe", icon=":material/description:"):
                     st.code(recipe.yaml, language="yaml", height=300, wrap_lines=True)
     with effect:
-        if run is not None:
-            run_panel(run)
+        with st.container():  # what is below keeps its place when there is a run, to which fragments of it are drawn
+            if run is not None:
+                run_panel(run)
         if follows(seconds) and isinstance(recipe, Recipe) and seconds is not None:
             draw_tuning(recipe, family)
         if isinstance(recipe, Recipe):

@@ -104,9 +104,10 @@ def draw_answers(recipe: Recipe, family: Family, asked: Sequence[Asked], number:
     place = st.empty()
     with place.container():
         over = _draw_all(answers, time.monotonic() + AT_ONCE, again=False)
-    if not over:
-        place.empty()
-        _draw_again(answers)
+    with st.container():
+        if not over:
+            place.empty()
+            _draw_again(answers)
 
 
 @st.fragment(run_every=LOOK_AGAIN)
