@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from nmerge_core.figures.sweep import heat, importance, parallel, progress, title_of
+from nmerge_core.figures.sweep import front, heat, importance, parallel, progress, title_of
 
 TRIALS = pd.DataFrame(
     {
@@ -27,6 +27,7 @@ def test_a_heat_map_has_the_mean_of_each_pair() -> None:
     [cells] = heat(more, KEYS[0], KEYS[1], "objective").data
     assert list(cells.x) == ["0.0", "1.0"] and list(cells.y) == ["mean", "sum"]
     assert [list(row) for row in cells.z] == [[0.5, 0.375], [0.5, 0.75]]
+    assert [list(row) for row in cells.customdata] == [[6, 3], [2, 5]]  # the best trial of each
     many = pd.DataFrame({"trial": range(20), KEYS[0]: range(20), KEYS[1]: range(20), "objective": range(20)})
     [points] = heat(many, KEYS[0], KEYS[1], "objective").data
     assert points.mode == "markers" and list(points.marker.color) == list(range(20))
@@ -50,3 +51,15 @@ def test_importance_has_the_most_important_on_top() -> None:
 def test_what_keys_are_called() -> None:
     assert title_of("models[1].parameters.weight") == "weight of model 2"
     assert title_of("parameters.lambda") == "λ" and title_of("seed") == "seed"
+    assert title_of("models") == "fine-tunes" and title_of("parameters.specific.math") == "math neurons"
+    assert title_of("math/exact_match,strict.v2") == "math, exact match,strict.v2"
+
+
+def test_the_front_is_what_no_other_trial_betters_in_both() -> None:
+    trials = pd.DataFrame(
+        {"trial": [1, 2, 3, 4, 5], "objective_1": [1.0, 3.0, 2.0, 2.0, None], "objective_2": [3.0, 1.0, 2.0, 1.5, 9.0]}
+    )
+    every, best = front(trials, ["objective_1", "objective_2"]).data
+    assert list(every.customdata) == [2, 3, 4, 1]
+    assert list(best.customdata) == [2, 3, 1]  # 3 betters 4: as good in the first, better in the second
+    assert list(best.x) == [3, 2, 1] and list(best.y) == [1, 2, 3]

@@ -11,7 +11,7 @@ import pandas as pd
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.of_one import OF_ONE
 from nmerge_core.evaluation.score_rows import metrics_in, rows_of, samples_in
-from nmerge_core.evaluation.scores import Evaluator
+from nmerge_core.evaluation.scores import COLUMNS, Evaluator, Scored
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress
 
@@ -53,9 +53,10 @@ class TaskParts:
         sign = 1 if self._evaluator.higher_is_better(name, metric) else -1
         return [sign * float(of_one([each[metric]])) for each in logged if each["filter"] == chain]
 
-    def scores(self) -> pd.DataFrame:
-        """Return the scores on all problems so far: the rows of `Evaluator.scored`, without how they were asked."""
+    def scored(self) -> Scored:
+        """Return the scores on all problems so far, as `Evaluator.scored` does, without how they were asked."""
         rows: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
         for name, logged in self._logged.items():
             task, last = self._evaluator.task(name), self._results[name]
             values: dict[str, float] = {}
@@ -64,5 +65,9 @@ class TaskParts:
                 values[f"{metric},{chain}"] = task.aggregation()[metric](items) if items else math.nan
             counted = values | {"sample_len": len({each["doc_id"] for each in logged})}
             whole = last | {"results": {name: counted}, "samples": {name: logged}}
-            rows += rows_of(whole, {name: task}, samples_in(whole, {name: task}))
-        return pd.DataFrame(rows)
+            own_samples = samples_in(whole, {name: task})
+            rows += rows_of(whole, {name: task}, own_samples)
+            samples += own_samples
+        model = {"model": self._model.label}
+        table = pd.DataFrame(rows).assign(**model, run_dtype=self._model.run_dtype).reindex(columns=COLUMNS)
+        return Scored(table, [model | each for each in samples])

@@ -56,6 +56,11 @@ class Scored:
     table: pd.DataFrame
     samples: list[dict[str, Any]]
 
+    @property
+    def lines(self) -> str:
+        """The samples as JSON Lines."""
+        return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in self.samples)
+
 
 class Evaluator:
     """Tasks, loaded once, on which any number of models can be scored."""
@@ -269,8 +274,8 @@ def evaluate(
         language_model = dataclasses.replace(load_model(reference, device, run_dtype), label=label)
         found.append(evaluator_.scored(language_model, progress))
     if samples is not None:
-        lines = [json.dumps(each, ensure_ascii=False) + "\n" for scored in found for each in scored.samples]
-        samples.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+        text = "".join(scored.lines for scored in found)
+        samples.write_text(text, encoding="utf-8", errors="backslashreplace")
     return pd.concat([scored.table for scored in found], ignore_index=True)
 
 

@@ -1,5 +1,6 @@
 """A search over a recipe's parameters: how it went, where good settings are, and which parameters matter."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +16,19 @@ _CELLS = 14  # values of a parameter, above which its trials are points and no c
 
 
 def progress(trials: pd.DataFrame, objective: str, *, dark: bool = False) -> go.Figure:
-    """Draw each trial's objective, in order, and the best so far; trials without one are left out."""
+    """Draw each trial's objective, in order, and the best so far; trials without one are left out.
+
+    Here and below the `customdata` of a point is the number of its trial, the best one of a cell.
+    """
     done = trials[trials[objective].notna()]
     told = [
         f"trial {number} · {style.significant(value)}"
         for number, value in zip(done["trial"], done[objective], strict=True)
     ]
-    layout = panels([""], columns=1, x_title="trial", y_title="objective", legend=["trial", "best so far"], dark=dark)
+    named, legend = style.plain(title_of(objective)), ["trial", "best so far"]
+    layout = panels([""], columns=1, x_title="trial", y_title=named, legend=legend, dark=dark)
     points = line_trace(0, "trial", done["trial"], done[objective], style.RANDOM, told, in_legend=True)
-    points |= {"mode": "markers", "marker": {"color": style.RANDOM, "size": 8}}
+    points |= {"mode": "markers", "marker": {"color": style.RANDOM, "size": 8}, "customdata": done["trial"].tolist()}
     best = line_trace(0, "best so far", done["trial"], done[objective].cummax(), style.MERGE, told, in_legend=True)
     return go.Figure([points, best | {"line": {"color": style.MERGE, "shape": "hv"}, "mode": "lines"}], layout)
 
@@ -51,6 +56,7 @@ def parallel(trials: pd.DataFrame, keys: Sequence[str], objective: str, *, dark:
                 "text": [f"trial {trial['trial']}<br>{told}"] * len(columns),
                 "hoverinfo": "text",
                 "showlegend": False,
+                "customdata": [trial["trial"]] * len(columns),
             }
         )
     across = {"tickvals": list(range(len(columns))), "ticktext": names, "showgrid": True}
@@ -95,7 +101,7 @@ def heat(trials: pd.DataFrame, across: str, up: str, objective: str, *, dark: bo
     """Draw the objective over two keys: the mean of each pair of values, or a point a trial where there are many."""
     done = trials[trials[objective].notna()]
     axes: dict[str, Any] = {"x_title": style.plain(title_of(across)), "y_title": style.plain(title_of(up))}
-    bar = {"title": {"text": "objective"}}
+    bar = {"title": {"text": style.plain(title_of(objective))}}
     if max(done[across].nunique(), done[up].nunique()) > _CELLS:
         layout = panels([""], columns=1, height=420, dark=dark, **axes)
         told = [f"trial {n} · {style.significant(v)}" for n, v in zip(done["trial"], done[objective], strict=True)]
@@ -107,8 +113,10 @@ def heat(trials: pd.DataFrame, across: str, up: str, objective: str, *, dark: bo
             "colorbar": bar,
         }
         points = {"type": "scatter", "mode": "markers", "marker": marker, "text": told, "hoverinfo": "text"}
+        points |= {"customdata": done["trial"].tolist()}
         return go.Figure([points | {"x": done[across].tolist(), "y": done[up].tolist()}], layout)
     cells = done.pivot_table(index=up, columns=across, values=objective, aggfunc="mean")
+    best = done.sort_values(objective).pivot_table(index=up, columns=across, values="trial", aggfunc="last")
     values = cells.to_numpy()
     cell = {
         "type": "heatmap",
@@ -119,16 +127,38 @@ def heat(trials: pd.DataFrame, across: str, up: str, objective: str, *, dark: bo
         "texttemplate": "%{text}",
         "colorscale": SCALE,
         "colorbar": bar,
-        "hovertemplate": "%{x}, %{y}<br>objective %{text}<extra></extra>",
+        "customdata": best.to_numpy().tolist(),
+        "hovertemplate": "%{x}, %{y}<br>%{text}<extra></extra>",
     }
     category = {"type": "category"}
     layout = panels([""], columns=1, height=420, xaxis=category, yaxis=category, dark=dark, **axes)
     return go.Figure([cell], layout)
 
 
+def front(trials: pd.DataFrame, objectives: Sequence[str], *, dark: bool = False) -> go.Figure:
+    """Draw trials by two objectives, and the front: those that no other trial betters in both."""
+    first, second = objectives
+    done = trials.dropna(subset=[first, second]).sort_values([first, second], ascending=False)
+    best = done[done[second] > done[second].cummax().shift(fill_value=-math.inf)]
+    titles = [style.plain(title_of(each)) for each in objectives]
+    legend = ["trial", "front"]
+    layout = panels([""], columns=1, height=420, legend=legend, x_title=titles[0], y_title=titles[1], dark=dark)
+    traces = []
+    for name, rows, colour in (("trial", done, style.RANDOM), ("front", best, style.MERGE)):
+        told = [f"trial {number}" for number in rows["trial"]]
+        trace = line_trace(0, name, rows[first], rows[second], colour, told, in_legend=True)
+        drawn = {"mode": "markers" if name == "trial" else "lines+markers", "marker": {"color": colour, "size": 9}}
+        traces.append(trace | drawn | {"customdata": rows["trial"].tolist()})
+    return go.Figure(traces, layout)
+
+
 def title_of(key: str) -> str:
-    """What a searched key is called: `parameters.lambda_1` is λ1, `models[0].parameters.weight` weight of model 1."""
+    """What a column is called: `parameters.lambda_1` is λ1, `models[0].parameters.weight` weight of model 1."""
+    if "/" in key:  # a score
+        return key.replace("/", ", ").replace("_", " ")
+    if key == "models":
+        return "fine-tunes"
     name = key.rpartition(".")[2].replace("lambda_", "λ").replace("lambda", "λ").replace("_", " ")
     if key.startswith("models["):
         return f"{name} of model {int(key[7 : key.index(']')]) + 1}"
-    return name
+    return f"{name} neurons" if ".specific." in key else name

@@ -17,6 +17,7 @@ from nmerge_core.search.shared_trials import JOURNAL, SharedTrials, turn
 from nmerge_core.search.trials import Trial, best_first, table
 
 TRIALS, BEST, IMPORTANCE = "trials.csv", "best.yaml", "importance.csv"
+_FEW = 50  # trials whose keys are weighed within half a second
 _RECORD, _RECIPES = "sweep.yaml", "recipes"
 
 
@@ -65,11 +66,14 @@ def _replace(file: Path, text: str) -> None:
     os.replace(beside, file)
 
 
-def publish(plan: Sweep, out: Path, shared: SharedTrials) -> None:
-    """Write the table of the finished trials, what each key makes of their differences, and the recipe of the best."""
+def publish(plan: Sweep, out: Path, shared: SharedTrials, *, last: bool) -> None:
+    """Write the table of the finished trials, what each key makes of their differences, and the recipe of the best.
+
+    What the keys make of many trials takes seconds, and is told of the `last` ones only.
+    """
     finished = shared.finished()
     _replace(out / TRIALS, table(finished, len(plan.objectives)))
-    if found := shared.importances():
+    if (last or len(finished) <= _FEW) and (found := shared.importances()):
         rows = [f"{key},{share!r}\n" for key, share in found.items()]
         _replace(out / IMPORTANCE, "".join(["key,importance\n", *rows]))
     if best := best_first(finished)[:1]:

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import pandas as pd
 
 from nmerge_core.evaluation import Evaluator
-from nmerge_core.evaluation.loss import text_losses
+from nmerge_core.evaluation.loss import COLUMNS, TextLoss, text_losses
 from nmerge_core.evaluation.parts import TaskParts
 from nmerge_core.held_out import held_out
 from nmerge_core.loading import LanguageModel
@@ -13,16 +15,21 @@ from nmerge_core.progress import Progress
 from nmerge_core.search.plan import Sweep, Weights
 from nmerge_core.yaml_file import check_keys
 
+SCORES, SAMPLES, LOSSES = "scores.csv", "samples.jsonl", "losses.csv"
 _BLOCK = 4  # problems that are told of together: of one alone, right or wrong, most differences are ties
 _FIRST = 32  # problems of each task in the first part; each part after it is twice as large
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The scores of one merge, by "task/metric", and its objectives, which a sweep makes large."""
+    """The scores of one merge, by "task/metric", and its objectives, which a sweep makes large.
+
+    `files` are what is kept of it, problem by problem: their text, by the names that `evaluate` gives such files.
+    """
 
     scores: Mapping[str, float]
     objectives: tuple[float, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 # Told what blocks of problems scored, by their numbers; whether the rest is not worth it.
@@ -48,15 +55,17 @@ def _on_tasks(evaluator: Evaluator, objectives: Sequence[Weights]) -> Scoring:
 
     def score(language_model: LanguageModel, told: Progress, hopeless: Hopeless | None) -> Measured | None:
         if hopeless is None:
-            scores = evaluator.scored(language_model, told).table
+            scored = evaluator.scored(language_model, told)
         else:
             parts = TaskParts(evaluator, language_model, told)
             counts = {name: evaluator.count(name) for name in evaluator.names}
             if _gave_up(parts.score, counts, objectives[0], hopeless):
                 return None
-            scores = parts.scores()
+            scored = parts.scored()
+        scores = scored.table
         named = {f"{row.task}/{row.metric}": float(row.value) for row in scores.itertuples()}
-        return Measured(named, tuple(evaluator.objective(scores, weights) for weights in objectives))
+        values = tuple(evaluator.objective(scores, weights) for weights in objectives)
+        return Measured(named, values, {SCORES: scores.to_csv(index=False), SAMPLES: scored.lines})
 
     return score
 
@@ -69,28 +78,40 @@ def _by_loss(corpus: str, limit: int | None, objectives: Sequence[Weights]) -> S
     _check_names(objectives, list(texts))
 
     def score(language_model: LanguageModel, told: Progress, hopeless: Hopeless | None) -> Measured | None:
-        losses: dict[str, list[float]] = {name: [] for name in texts}
+        losses: dict[str, list[TextLoss]] = {name: [] for name in texts}
 
-        def part(start: int, stop: int) -> dict[str, list[float]]:
+        def score_part(start: int, stop: int) -> dict[str, list[float]]:
             values = {}
             for name, own in texts.items():
                 if own[start:stop]:
-                    nats = [each.nats for each in text_losses(language_model, own[start:stop], progress=told)]
-                    losses[name] += nats
-                    values[name] = [-each for each in nats]
+                    part = text_losses(language_model, own[start:stop], progress=told)
+                    losses[name] += part
+                    values[name] = [-each.nats for each in part]
             return values
 
         counts = {name: len(own) for name, own in texts.items()}
         if hopeless is None:
-            part(0, max(counts.values()))
-        elif _gave_up(part, counts, objectives[0], hopeless):
+            score_part(0, max(counts.values()))
+        elif _gave_up(score_part, counts, objectives[0], hopeless):
             return None
-        means = {name: math.fsum(nats) / len(nats) for name, nats in losses.items()}
+        means = {name: math.fsum(each.nats for each in own) / len(own) for name, own in losses.items()}
         shares = [_shares(weights, list(means)) for weights in objectives]
         values = tuple(-math.fsum(share * means[name] for name, share in own.items()) for own in shares)
-        return Measured({f"{name}/loss": mean for name, mean in means.items()}, values)
+        named = {f"{name}/loss": mean for name, mean in means.items()}
+        return Measured(named, values, {LOSSES: _written(losses, language_model)})
 
     return score
+
+
+def _written(losses: Mapping[str, Sequence[TextLoss]], language_model: LanguageModel) -> str:
+    """Write losses as `held_out_losses` has them, as CSV."""
+    model = {"model": language_model.label, "run_dtype": language_model.run_dtype}
+    rows = [
+        {"category": name, "text": place, "loss": each.nats, "tokens": each.tokens}
+        for name, own in losses.items()
+        for place, each in enumerate(own)
+    ]
+    return pd.DataFrame(rows).assign(**model)[COLUMNS].to_csv(index=False)
 
 
 def _gave_up(

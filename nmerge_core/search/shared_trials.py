@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial as Drawing
 
 JOURNAL = "journal.log"
+_TREES = 32  # of fANOVA's forest: Optuna's 64 take twice as long and tell the same
 _PROCESSES, _TURN, _STUDY = ".processes", ".turn", "sweep"
 _OWNER, _POINT, _FOUND, _WRITER = "owner", "point", "found", "writer"
 
@@ -124,16 +125,17 @@ class SharedTrials:
         return [_trial(each) for each in ended]
 
     def importances(self) -> dict[str, float]:
-        """Return how much of the objective's differences each key makes, in sum 1 (PED-ANOVA; Watanabe et al., 2023).
+        """Return how much of the objective's differences each key makes, in sum 1 (fANOVA; Hutter et al., ICML 2014).
 
         Of several objectives, or of too few trials to tell, nothing.
         """
-        import optuna
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
         done = [trial for trial in self._trials() if trial.state.name == "COMPLETE"]
         if len(self._plan.objectives) > 1 or len(self._plan.axes) < 2 or len({trial.value for trial in done}) < 4:
             return {}
-        return optuna.importance.get_param_importances(self._study)
+        found = get_param_importances(self._study, evaluator=FanovaImportanceEvaluator(n_trees=_TREES, seed=0))
+        return {key: float(share) for key, share in found.items()}
 
     def may_write(self) -> bool:
         """Whether this process is the one that writes checkpoints now; it is, where none is that is still there."""

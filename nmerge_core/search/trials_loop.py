@@ -53,12 +53,12 @@ def run_trials(
 ) -> pd.DataFrame:
     """Do the trials of a sweep that are not done in `out` yet, and return the table of all.
 
-    `out` gets journal.log (Optuna's), trials.csv (a row a trial), recipes/<number>/ (each trial's resolved recipe),
-    best.yaml (that of the best), sweep.yaml (what was asked for) and, in the end and as `keep` says, best/ or
-    trials/<number>/ (the checkpoints). Several processes may be given the same `out`, also on several machines that
-    share it: each does what no other has in hand, takes over what one that was lost has begun, and ends when all is
-    done. Killed or interrupted, the same call goes on after the last trial that was finished, and a single process
-    tries the same points as if it had never stopped.
+    `out` gets journal.log (Optuna's), trials.csv (a row a trial), recipes/<number>/ (each trial's resolved recipe, with
+    its scores.csv and samples.jsonl, or losses.csv), best.yaml (that of the best), sweep.yaml (what was asked for) and,
+    in the end and as `keep` says, best/ or trials/<number>/ (the checkpoints). Several processes may be given the same
+    `out`, also on several machines that share it: each does what no other has in hand, takes over what one that was
+    lost has begun, and ends when all is done. Killed or interrupted, the same call goes on after the last trial that
+    was finished, and a single process tries the same points as if it had never stopped.
 
     Raises:
         InputError: the models do not fit together, a trial cannot be merged, or `out` is of another sweep.
@@ -78,7 +78,7 @@ def run_trials(
             _do(taken, plan, out, shared, merges, scoring, _telling(progress, taken.number, plan.trials))
             progress("Trials", len(shared.finished()), plan.trials or 0, "trials")
         with turn(out):
-            publish(plan, out, shared)
+            publish(plan, out, shared, last=True)
         kept_ones = wanted(plan, out, shared.finished())
         while not all(is_there(place, recipe) for place, recipe in kept_ones.items()):
             if shared.may_write():
@@ -126,9 +126,11 @@ def _finish(
         place = recipe_folder(out, taken.number)
         shutil.rmtree(place, ignore_errors=True)  # of whoever was killed before it was written down
         place.parent.mkdir(exist_ok=True)
+        for name, text in (measured.files if measured else {}).items():
+            (work / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         work.rename(place)
         shared.finish(taken, measured, seconds=seconds, merging=merging)
-        publish(plan, out, shared)
+        publish(plan, out, shared, last=False)
 
 
 @contextmanager

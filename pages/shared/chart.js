@@ -75,7 +75,7 @@ function resize(chart) {
   if (!layout || (width && (width !== layout.width || height !== layout.height))) draw(chart);
 }
 
-export default async function ({ data, parentElement }) {
+export default async function ({ data, parentElement, setTriggerValue }) {
   if (!charts.has(parentElement)) charts.set(parentElement, place(parentElement));
   const chart = charts.get(parentElement);
   chart.figure = { ...JSON.parse(data.figure), config: data.config };
@@ -83,5 +83,7 @@ export default async function ({ data, parentElement }) {
   chart.graph.style.minHeight = `${laidOut(chart).height}px`; // its room, before Plotly is there
   await (library ??= fetched(data.plotly));
   await draw(chart);
+  chart.pick = (point) => point?.customdata !== undefined && setTriggerValue("picked", point.customdata);
+  chart.listens ??= chart.graph.on("plotly_click", ({ points }) => chart.pick(points[0]));
   return () => parentElement.isConnected || window.Plotly.purge(chart.graph);
 }

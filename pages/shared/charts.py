@@ -1,5 +1,6 @@
 """Showing a figure, and saving it for a document."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,23 @@ def dark() -> bool:
     return st.context.theme.type == "dark"
 
 
-def show(figure: go.Figure, key: str, frame: pd.DataFrame | None = None, name: str | None = None) -> None:
+def show(
+    figure: go.Figure,
+    key: str,
+    frame: pd.DataFrame | None = None,
+    name: str | None = None,
+    picked: Callable[[Any], None] = lambda _: None,
+) -> None:
     """Draw a figure in full width, and under it the menu that saves it, and `frame` as CSV.
 
-    `key` must be unique on the page; `name` is the file name without ending (default `key`).
+    `key` must be unique on the page; `name` is the file name without ending (default `key`). `picked` is told the
+    `customdata` of a point that is clicked.
     """
-    _draw(figure, key)
+    _draw(figure, key, picked)
     _exports(figure, key, name or key, frame)
 
 
-def _draw(figure: go.Figure, key: str) -> None:
+def _draw(figure: go.Figure, key: str, picked: Callable[[Any], None]) -> None:
     """Put a figure on the page in full width.
 
     `st.plotly_chart` throws a chart away and draws it anew, more than once, whenever its figure changes; `chart.js`
@@ -53,7 +61,7 @@ def _draw(figure: go.Figure, key: str) -> None:
     chart = st.components.v2.component("chart", js=SCRIPT, isolate_styles=False)  # told at each call: runtimes forget
     library = f"component/{LIBRARY.name}/plotly.min.js?{plotly.__version__}"
     data = {"figure": figure.to_json(validate=False), "config": CONFIG, "plotly": library, "alt": describe(figure)}
-    chart(key=key, data=data)
+    chart(key=key, data=data, on_picked_change=lambda: picked(st.session_state[key].picked))
 
 
 @st.fragment  # so that the menu opens without drawing the page again

@@ -39,7 +39,6 @@ def draw_samples(board: Board, own: Mapping[str, str], merged: Collection[str]) 
     if len(board.names) < 2:
         st.caption("Score a second model, to see on which problems the two differ.")
         return
-    st.html(MARKED)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
 
         def follow() -> None:
@@ -54,10 +53,18 @@ def draw_samples(board: Board, own: Mapping[str, str], merged: Collection[str]) 
         own_one = own[task] if own.get(task) in others else others[0]
         about = "At first the task's own fine-tune"
         theirs = _linked("Against", others, "evaluate_against", own_one, help=about)
+    draw_between(board, task, ours, theirs)
+
+
+def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
+    """Draw the problems of a task that one model lost or gained against another, those that are asked for."""
+    st.html(MARKED)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         which = st.segmented_control("Problems", SIDES, default=LOST, required=True, key="evaluate_which", **KEPT)
-    words = st.text_input(
-        "Search", key="evaluate_search", placeholder="Words in prompts, references and answers", **KEPT
-    ).strip()
+        words = st.text_input(
+            "Search", key="evaluate_search", placeholder="Words in prompts, references and answers", **KEPT
+        ).strip()
+    kept = primary(board.scores)
     row = kept[kept["task"] == task].iloc[0]
     known, better = metric(str(row["metric"])), bool(row["higher_is_better"])
     found = sides(board.samples, task, str(row["metric"]), ours, theirs, better=better)

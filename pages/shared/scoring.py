@@ -81,10 +81,7 @@ class Scoring:
 
     def read(self, run: Run, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The scores and samples of a finished run of one model, which pages call `name`."""
-        with reading(run.results / "scores.csv"):
-            modified = (run.results / "scores.csv").stat().st_mtime_ns
-        scores, samples = _read(str(run.results), modified)
-        return scores.assign(model=name), samples.assign(model=name)
+        return read_kept(run.results, name)
 
 
 @dataclass(frozen=True)
@@ -129,14 +126,27 @@ class Texts:
     def read(self, run: Run, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The losses of a finished run of one model, called `name`, as scores, and as samples with their texts."""
         scores, samples = losses_as_scores(read_table(run, "losses.csv", [name]))
-        texts = _held_out(self.corpus, run.inputs.get(run.parameters["corpus"], ""))
-        prompts = [texts.get((task, id), "") for task, id in zip(samples["task"], samples["id"], strict=True)]
-        return scores, samples.assign(prompt=prompts)
+        return scores, with_texts(samples, self.corpus, run.inputs.get(run.parameters["corpus"], ""))
+
+
+def read_kept(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The scores and samples that are kept in a folder, of one model, which pages call `name`."""
+    with reading(folder / "scores.csv"):
+        modified = (folder / "scores.csv").stat().st_mtime_ns
+    scores, samples = _read(str(folder), modified)
+    return scores.assign(model=name), samples.assign(model=name)
+
+
+def with_texts(samples: pd.DataFrame, corpus: str, content: str) -> pd.DataFrame:
+    """The same samples with the held-out texts of a corpus that they are; `content` is its fingerprint."""
+    texts = _held_out(corpus, content)
+    prompts = [texts.get((task, id), "") for task, id in zip(samples["task"], samples["id"], strict=True)]
+    return samples.assign(prompt=prompts)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _read(folder: str, modified: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read what a run wrote; `modified` is there to make the cache forget rewritten files."""
+    """Read what was written; `modified` is there to make the cache forget rewritten files."""
     return read_scores(Path(folder) / "scores.csv"), read_samples(Path(folder) / "samples.jsonl")
 
 

@@ -11,8 +11,8 @@ from nmerge_core.runs.here import do
 from nmerge_core.search.reading import load_sweep
 
 
-def only_sweep(root: Path) -> Run:
-    [folder] = (root / "runs").glob("sweep-*")
+def newest_sweep(root: Path) -> Run:
+    folder = max((root / "runs").glob("sweep-*"), key=lambda folder: folder.stat().st_ctime_ns)
     run = find(root, folder.name)
     assert run is not None
     return run
@@ -34,7 +34,7 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
     assert "4 trials." in [each.value for each in app.caption]
     app.button(key="sweep_run").click().run()
     assert not app.exception
-    run = only_sweep(tiny_cache)
+    run = newest_sweep(tiny_cache)
     plan = load_sweep(run.parameters["sweep"])
     assert [axis.values for axis in plan.axes] == [(0.0, 1.0), (1.0, 2.5)] and plan.loss and plan.limit == 2
     with pytest.raises(Cancelled):
@@ -50,6 +50,15 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
     best = trials.loc[trials["objective"].idxmax()]
     [said] = [each.value for each in app.markdown if each.value.startswith("Best of 4 trials")]
     assert f"number {int(best['trial'])} with λ1 **{best['parameters.lambda_1']}**" in said.replace("\\", "")
+    assert app.selectbox(key=f"sweep_against_{int(best['trial'])}").value == trials["objective"].idxmin() + 1
+    other = 1 if int(best["trial"]) != 1 else 2
+    app.session_state["sweep_trial"] = other  # as a click on a point does
+    app.run()
+    assert f"What trial {other} answered" in [each.value for each in app.subheader]
+    assert app.selectbox(key=f"sweep_against_{other}").value == int(best["trial"])
+    assert any("is worse on" in each.value and "against **trial" in each.value for each in app.markdown)
+    app.session_state["sweep_trial"] = int(best["trial"])
+    app.run()
     app.button(key="sweep_open").click().run()
     assert app.session_state["merge_method"] == "neuromerging"
     assert app.session_state["merge_neuromerging_lambda_2"] == best["parameters.lambda_2"]
@@ -57,10 +66,25 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
 
 def test_values_are_typed_as_lists_or_ranges(open_page, no_worker) -> None:
     app = open_page("pages/10_Sweep.py")
-    app.segmented_control(key="sweep_strategy").set_value("tpe").run()
+    app.pills(key="sweep_strategy").set_value("tpe").run()
     app.text_input[1].set_value("0.5 … 4 log").run()
     assert not app.exception and not app.error
-    app.segmented_control(key="sweep_strategy").set_value("grid").run()
+    app.pills(key="sweep_strategy").set_value("grid").run()
     assert "expected lists of values for strategy: grid" in app.error[0].value
     app.text_input[1].set_value("[").run()
     assert not app.exception and app.error
+
+
+def test_two_objectives_and_choices_that_are_no_numbers(open_page, no_worker, tiny_cache: Path) -> None:
+    app = open_page("pages/10_Sweep.py")
+    app.selectbox(key="sweep_method").set_value("neuronmerge").run()
+    [title] = [each for each in app.selectbox(key="sweep_preset_neuronmerge").options if "Tables 3 and 12" in each]
+    app.selectbox(key="sweep_preset_neuronmerge").set_value(title.partition(" (")[0]).run()
+    assert not app.exception and not app.error
+    app.pills(key="sweep_strategy").set_value("nsga2").run()
+    assert not app.exception and not app.error
+    first = app.multiselect(key="sweep_first").value
+    app.button(key="sweep_run").click().run()
+    plan = load_sweep(newest_sweep(tiny_cache).parameters["sweep"])
+    assert [axis.values for axis in plan.axes] == [("own", "merge", "drop")] * len(plan.axes)
+    assert len(plan.objectives) == 2 and list(plan.objectives[0] or ()) == first and not plan.prune

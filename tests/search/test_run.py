@@ -57,7 +57,9 @@ def test_a_grid_by_hand(family: SimpleNamespace, tmp_path: Path) -> None:
     assert table["state"].tolist() == ["done"] * 4
     assert left_in(tmp_path / "out") == sorted([*WRITTEN, "best"])
     importance = pd.read_csv(tmp_path / "out/importance.csv").set_index("key")["importance"]
-    assert set(importance.index) == set(WEIGHTS) and importance.sum() == pytest.approx(1)
+    # Of four equal cells: the first key's means differ by 1.14 − 0.5 = 0.64, the second's by 1, and nothing else does,
+    # so that their shares are as 0.64² to 1²: 0.29 and 0.71. A forest of bootstrapped trees is near that.
+    assert importance[WEIGHTS[1]] == pytest.approx(0.71, abs=0.1) and importance.sum() == pytest.approx(1)
     merge(load_recipe(tmp_path / "out/best.yaml"), tmp_path / "again")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "out/best", tmp_path / "again")]
     assert weights[0] == weights[1]
