@@ -12,7 +12,7 @@ from docs.layers import FLOOR, PACKAGE, ROOT, arrows, imported, room_of, sources
 HEAVY = {"torch", "numba", "transformers", "lm_eval", "datasets", "accelerate", "sacrebleu"}
 
 # Requirements that are used without an import: as commands, or by the libraries that are imported.
-TOOLS = {"hatchling", "ipykernel", "mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu", "cmaes"}
+TOOLS = {"hatchling", "ipykernel", "mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu", "cmaes", "scikit-learn"}
 DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval"}
 
 
