@@ -24,6 +24,7 @@ from nmerge_core.kept_files import typed, write_json
 from nmerge_core.runs.failure import sentence
 from nmerge_core.runs.lock import worker_file, worker_pid
 from nmerge_core.runs.questions import SUPERSEDED, Address, Question, Superseded, address_at, line, received, send
+from nmerge_core.runs.workers import subject
 
 Questions = Mapping[str, Callable[..., Any]]
 _SAYING = 5.0  # seconds in which a client has to say what it asks
@@ -141,13 +142,17 @@ class QuestionServer:
 
     def awaits(self, answer: "Future[bytes]", asked: Question) -> bool:
         """Tell whether somebody waits for this answer, and not for a newer one in its place."""
-        newest = self._newest.get((asked.session, asked.question), answer)
-        return newest is answer and answer in self._clients and time.monotonic() < asked.until
+        return self._is_newest(answer, asked) and answer in self._clients and time.monotonic() < asked.until
 
-    def hears(self, session: str) -> bool:
-        """Tell whether a session waits for any answer."""
+    def awaits_models(self, asked: Question) -> bool:
+        """Tell whether the session that asked this still waits for any answer about a merge of the same models."""
+        about = subject(asked.arguments)
         with self._lock:
-            return any(asked.session == session for asked, _ in self._clients.values())
+            own = [each for each in self._clients.items() if each[1][0].session == asked.session]
+        return any(subject(other.arguments) == about and self._is_newest(answer, other) for answer, (other, _) in own)
+
+    def _is_newest(self, answer: "Future[bytes]", asked: Question) -> bool:
+        return self._newest.get((asked.session, asked.question), answer) is answer
 
     def answer(self, wait: float = 0.0) -> bool:
         """Answer what has waited longest, waiting up to `wait` seconds for a question; tell whether there was any.
@@ -198,9 +203,12 @@ def heed(stage: str, done: float, total: float, unit: str = "") -> None:
             raise Superseded
 
 
-def heed_session(stage: str, done: float, total: float, unit: str = "") -> None:
-    """Be the progress of what a newer question of the same session needs too, which therefore is not left for it."""
+def heed_models(stage: str, done: float, total: float, unit: str = "") -> None:
+    """Be the progress of what a newer question of the same session about the same models needs too.
+
+    It is not left for that; for one about other models it is.
+    """
     if asker := _asker.get():
         asker.server.report(stage, done, total, unit)
-        if not asker.server.hears(asker.asked.session):
+        if not asker.server.awaits_models(asker.asked):
             raise Superseded

@@ -13,7 +13,7 @@ from nmerge_core.inputs import model_fingerprint
 from nmerge_core.machine import CPU, choose_device, release_memory, total_memory
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured
 from nmerge_core.number_format import ITEM_BYTES, choose_format
-from nmerge_core.runs.answering import heed, heed_session
+from nmerge_core.runs.answering import heed, heed_models
 from nmerge_core.runs.kept import FinishedOrAlike, finished_results
 from nmerge_core.runs.memory import free_memory, whole_memory
 from nmerge_core.runs.workers import KEPT_SECONDS, count
@@ -112,8 +112,8 @@ class LiveMerges:
             self.release("other models were merged meanwhile" if others else "")
             weights = sum(checkpoint.bytes for checkpoint in checkpoints)
             place = _choose_place(weights, len(checkpoints), self._left)
-            family = hold_family(recipe, progress=heed_session, place=place)
-            heed_session("Loading the model that runs", 0, 0)
+            family = hold_family(recipe, progress=heed_models, place=place)
+            heed_models("Loading the model that runs", 0, 0)
             self._live = (key, LiveMerge(family, recipe))
             self._read[key], self.lost = self._gone.pop(key, self.lost), ""
         live, kept = self._live[1], FinishedOrAlike(alike=provisional)

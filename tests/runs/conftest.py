@@ -39,7 +39,7 @@ def cache(forked, tmp_path):
 @contextmanager
 def nobody_waits():
     """Have the questions that are answered in this process be those of a client that has left."""
-    server = SimpleNamespace(report=lambda *said: None, awaits=lambda *asked: False, hears=lambda session: False)
+    server = SimpleNamespace(report=lambda *said: None, awaits=lambda *asked: False, awaits_models=lambda asked: False)
     told = _asker.set(_Asker(cast(QuestionServer, server), Question("live", {}, 0.0, ""), Future()))
     try:
         yield

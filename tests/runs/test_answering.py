@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from nmerge_core.progress import silent
-from nmerge_core.runs.answering import QuestionServer, heed, heed_session
+from nmerge_core.runs.answering import QuestionServer, heed, heed_models
 from nmerge_core.runs.lock import hold_worker_lock
 from nmerge_core.runs.questions import Superseded, ask_worker
 
@@ -17,13 +17,13 @@ from nmerge_core.runs.questions import Superseded, ask_worker
 def server(tmp_path, wait):
     """A question server in this process, whose main thread answers when the test says so."""
 
-    def rest(name):
+    def rest(name, recipe=None):
         begun.append(name)
         while name == "until another is asked":
             heed("Resting", 1, 4, "naps")
             time.sleep(0.01)
         while name == "until all have left":
-            heed_session("Reading", 2, 4, "files")
+            heed_models("Reading", 2, 4, "files")
             time.sleep(0.01)
         return name
 
@@ -31,10 +31,10 @@ def server(tmp_path, wait):
     with hold_worker_lock(tmp_path) as _, ThreadPoolExecutor(8) as pool:
         here = QuestionServer(tmp_path, {"rest": rest})
 
-        def ask(name, session="", timeout=20, progress=silent):
+        def ask(name, session="", timeout=20, progress=silent, models=()):
             """Have a question asked, and return when it waits; its answer comes as a future."""
             heard = here._waiting.qsize()
-            arguments = {"name": name}
+            arguments = {"name": name, "recipe": {"models": list(models)}}
             answer = pool.submit(ask_worker, tmp_path, 1, "rest", arguments, timeout, session, lambda: None, progress)
             wait(lambda: here._waiting.qsize() > heard)
             return answer
@@ -135,3 +135,16 @@ def test_what_a_session_needs_all_the_same_goes_on_until_the_session_has_left(se
     for asked in (first, second):
         with pytest.raises(Left):
             asked.result(timeout=20)
+
+
+def test_models_that_a_session_asks_about_no_more_are_read_no_further(server, wait):
+    first = server.ask("until all have left", "one", models=["math", "code"])
+    with ThreadPoolExecutor(1) as pool:
+        answered = pool.submit(server.answer)
+        wait(lambda: server.begun == ["until all have left"])
+        other = server.ask("b", "another", models=["math", "code"])
+        second = server.ask("c", "one", models=["prose"])
+        assert answered.result(timeout=20) and dropped(first)
+    while server.answer():
+        pass
+    assert [other.result(), second.result()] == ["b", "c"]
