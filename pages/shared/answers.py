@@ -29,26 +29,18 @@ from pages.shared.asking import (
     said_by_member,
     said_by_merge,
 )
-from pages.shared.listening import UNDER_WAY, Listening, hear_out, leave_others
+from pages.shared.listening import UNDER_WAY, Listening, leave_others
 from pages.shared.measuring import draw_needed, draw_provisional
 from pages.shared.prompt import saving
 from pages.shared.recipe_form import REOPENED, rerun_if_reopened
 from pages.shared.runs import run_panel
 from pages.shared.settings import move
+from pages.shared.spoken import Box, fill_spoken, lay_box
 from pages.shared.text import marked, verbatim
 
-AT_ONCE, LOOK = 0.6, 0.01  # seconds that a page waits for answers while it is drawn, and between looks
+AT_ONCE = 0.6  # seconds that a page waits for answers while it is drawn
 LOOK_AGAIN, PATIENCE = 0.5, 2.0  # seconds between looks later on, and until it is said how far an answer is
 ABREAST = 2  # answers beside each other
-SHOWN = 0.001  # the least probability of a next token that is told
-
-
-@dataclass(frozen=True)
-class Box:
-    """Where an answer is drawn, and what may come after the prompt."""
-
-    text: DeltaGenerator
-    following: DeltaGenerator
 
 
 @dataclass(frozen=True)
@@ -153,21 +145,16 @@ def _lay_out(asked: Asked, index: int, pinned: Sequence[Candidate], beside: Sequ
             st.divider()
             st.text(asked.prompt)
         with st.container(border=True):
-            merge, notes = _box("**The merge**"), st.empty()
+            merge, notes = lay_box("**The merge**"), st.empty()
         places = _abreast(len(pinned) + len(beside))
         candidates, members = [], []
         for candidate in pinned:
             with next(places):
-                candidates.append((candidate, _box(f"**#{candidate.number}** {verbatim(candidate.name)}")))
+                candidates.append((candidate, lay_box(f"**#{candidate.number}** {verbatim(candidate.name)}")))
         for member in beside:
             with next(places):
-                members.append((member, _box(f"**{verbatim(member.label)}**")))
+                members.append((member, lay_box(f"**{verbatim(member.label)}**")))
         return Laid(asked, merge, notes, candidates, members, st.empty())
-
-
-def _box(title: str) -> Box:
-    st.markdown(title)
-    return Box(st.empty(), st.empty())
 
 
 def _abreast(boxes: int) -> Iterator[DeltaGenerator]:
@@ -195,41 +182,6 @@ def _fill(answers: Answers, laid: Laid, spoken: Spoken, until: float) -> Listeni
         if not fill_spoken(box, said, until, found["answer"]):
             return said.heard
     return None
-
-
-def fill_spoken(box: Box, spoken: Spoken, until: float, beside: str | None = None) -> bool:
-    """Draw what is said as it comes, until that is over or the time is; return whether it is over.
-
-    Words that `beside` does not have in their place are marked once it is over.
-    """
-    heard, drawn = spoken.heard, None
-    while True:
-        over, found = heard.over.is_set(), heard.found
-        if found is not drawn or over:  # else there is nothing new
-            _fill_box(box, found, beside if over else None)
-            drawn = found
-        if over or time.monotonic() >= until:
-            break
-        heard.over.wait(LOOK)
-    if over:
-        hear_out(spoken.key)
-        if heard.error is not None and not isinstance(heard.error, InputError | TimeoutError | RuntimeError):
-            raise heard.error
-        if heard.error is not None:  # a sentence for the user
-            box.text.info(verbatim(heard.error))
-    elif "answer" not in found:
-        box.text.caption(":material/progress_activity: …")
-    return over
-
-
-def _fill_box(box: Box, found: Mapping[str, Any], beside: str | None) -> None:
-    if "answer" in found and beside is not None:
-        box.text.html(marked(found["answer"], beside))
-    elif "answer" in found:
-        box.text.text(found["answer"])
-    if "next" in found:
-        next_ones = ", ".join(likely(each) for each in found["next"] if each["probability"] >= SHOWN)
-        box.following.caption(f"Next token: {next_ones or 'none is likely'}")
 
 
 def _draw_wait(heard: Listening) -> None:
@@ -284,8 +236,3 @@ def _stop_following() -> None:
         st.session_state[UNDER_WAY].pop(key).leave()
     move({LIVE: False})
     st.session_state[REOPENED] = True
-
-
-def likely(following: dict[str, Any]) -> str:
-    """A token that may come next, and its probability."""
-    return f"{verbatim(repr(following['token']))} {style.percent(following['probability'])}"
