@@ -1,0 +1,87 @@
+"""What the rules have in common that merge a whole matrix by its singular values: which matrices, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nmerge_core.lazy import torch
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.registry import Needs
+from nmerge_core.merging.recipe.shared_parameters import LAMBDA, WEIGHT
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Choice, Flag
+
+MLP, LAYERS = "mlp", "layers"
+MATRICES = Choice(
+    name="matrices",
+    default=LAYERS,
+    help="The matrices that are merged by their singular values: all of the layers, or the MLPs' alone, which takes "
+    "less time; the layers' others get the mean change.",
+    choices=(LAYERS, MLP),
+)
+EMBEDDINGS = Flag(
+    name="include_embeddings",
+    help="Merge embeddings and head by their singular values too; else they stay the base's.",
+)
+SPECTRAL = (WEIGHT, LAMBDA, MATRICES, EMBEDDINGS)
+# Operations of a symmetric eigenproblem of side n with its vectors, by n³.
+_EIGEN = 9.0
+
+Rule = Callable[[torch.Tensor], torch.Tensor]
+"""Merges the deltas of one matrix, (T, rows, columns) float64, of which none is zero, to (rows, columns)."""
+
+
+def prepare(context: Context, values: Values) -> Prepared:
+    """Find the tensors that are stacks of matrices, each of which is merged by itself."""
+    matrix = context.stream.donor.architecture.matrix
+    return Prepared({name: stack for name in context.names if (stack := matrix(name).stack) > 1})
+
+
+def merge_matrices(block: Block, values: Values, prepared: Prepared, rule: Rule) -> torch.Tensor:
+    """Return λ times what `rule` makes of the weighted deltas of each matrix, and λ · mean τ_t of 1-D tensors.
+
+    Models that changed nothing in a matrix do not count there.
+    """
+    weights = torch.tensor(values.each["weight"], device=block.deltas.device)
+    deltas = block.deltas * weights[:, None, None]
+    scale = values.shared["lambda"]
+    if block.neuronal and block.layer is None and not values.shared["include_embeddings"]:
+        return torch.zeros_like(block.base)
+    decomposed = block.layer is None or block.submodule == MLP or values.shared["matrices"] == LAYERS
+    if not (block.neuronal and decomposed):
+        return scale * deltas.mean(0)
+    merged = torch.zeros_like(block.base)
+    height = len(block.base) // prepared.data.get(block.name, 1)
+    for first in range(0, len(block.base), height):
+        own = deltas[:, first : first + height].double()
+        own = own[own.flatten(1).any(1)]
+        if len(own):
+            merged[first : first + height] = rule(own) * scale
+    return merged
+
+
+def needs_of(per_matrix: Callable[[int, int, int], float]) -> Callable[[Stream, Values], Needs]:
+    """Return what counts the memory and operations of a rule that solves problems of some sides.
+
+    `per_matrix(models, rows, columns)` returns the sum of the cubes of the sides of its eigenproblems.
+    """
+
+    def needs(stream: Stream, values: Values) -> Needs:
+        architecture, models = stream.donor.architecture, len(stream.models)
+        operations, memory = 0.0, 0
+        for name in stream.donor.tensors:
+            layer, matrix = architecture.layer_of(name), architecture.matrix(name)
+            inside = values.shared["matrices"] == LAYERS or architecture.submodule(name) == MLP
+            wanted = values.shared["include_embeddings"] if layer is None else inside
+            if not (matrix.neuronal and wanted):
+                continue
+            rows, columns = matrix.rows // matrix.stack, matrix.columns
+            products = 4.0 * models * rows * columns * min(rows, columns)
+            operations += matrix.stack * (_EIGEN * per_matrix(models, rows, columns) + products)
+            memory = max(memory, 8 * (models + 2) * rows * columns)
+        return Needs(memory, operations)
+
+    return needs
