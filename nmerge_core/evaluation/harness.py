@@ -21,6 +21,8 @@ from nmerge_core.settings import ALIKE
 
 _BATCH, _CPU_BATCH = 256, 64  # texts that a batch found by itself begins with
 _CPU_LOGITS = 1 << 28  # numbers of a batch's logits on a CPU, where too many end the process; lm-eval has them twice
+SEQ2SEQ = "seq2seq"  # what lm-eval calls a model that reads the prompt by an encoder, and answers by a decoder
+_BEGINS = ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id")  # how an answer begins, as it was trained
 Answer = TypeVar("Answer")
 
 
@@ -67,12 +69,14 @@ class Harness(HFLM):
             room = self.max_length
             if request.request_type == "generate_until":
                 prompt, settings = request.args
-                length = (
-                    len(self.tok_encode(prompt)) + normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
-                )
+                answer = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
+                length = self._places(len(self.tok_encode(prompt)), answer)
             elif request.request_type == "loglikelihood":
-                length = len(self.tok_encode("".join(request.args)))
-                room += bool(request.args[0])  # the last token is never read; before a text alone stands another
+                if self.backend == SEQ2SEQ:
+                    length = self._places(*(len(self.tok_encode(text)) for text in request.args))
+                else:
+                    length = len(self.tok_encode("".join(request.args)))
+                    room += bool(request.args[0])  # the last token is never read; before a text alone stands another
             else:  # whole texts, which are scored in windows
                 continue
             if length > room:
@@ -86,6 +90,10 @@ class Harness(HFLM):
                 "its answer; give fewer examples, lower max_gen_toks in the task's YAML, or leave the task or the "
                 "model out"
             )
+
+    def _places(self, prompt: int, answer: int) -> int:
+        """Return how much of the model's length a prompt and its answer take: an encoder-decoder reads them apart."""
+        return max(prompt, answer) if self.backend == SEQ2SEQ else prompt + answer
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Score continuations of contexts."""
@@ -155,7 +163,8 @@ class Harness(HFLM):
         return logits
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **kwargs: Any) -> Tensor:
-        batch, prompt = context.shape
+        batch = len(context)
+        prompt = 1 if self.backend == SEQ2SEQ else context.shape[1]  # what a decoder begins with
         if not kwargs.get("do_sample"):
             kwargs = {**kwargs, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
@@ -185,7 +194,8 @@ class Harness(HFLM):
         """
         own = self.model.generation_config
         if self._alike:
-            self.model.generation_config = GenerationConfig(eos_token_id=self._ends, bos_token_id=own.bos_token_id)
+            begins = {name: getattr(own, name, None) for name in _BEGINS}
+            self.model.generation_config = GenerationConfig(eos_token_id=self._ends, **begins)
         try:
             yield
         finally:

@@ -25,6 +25,7 @@ from nmerge_core.evaluation.harness import Harness
 from nmerge_core.evaluation.samples import check_cluster
 from nmerge_core.evaluation.score_rows import rows_of, samples_in
 from nmerge_core.evaluation.tasks import load_task
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.machine import CPU
 from nmerge_core.progress import Progress, silent
@@ -271,7 +272,7 @@ def evaluate(
     evaluator_ = Evaluator(tasks, **conditions)
     found = []
     for reference, label in zip(models, labels(models), strict=True):
-        language_model = dataclasses.replace(load_model(reference, device, run_dtype), label=label)
+        language_model = dataclasses.replace(load_model(reference, device, run_dtype, kinds=SCORED), label=label)
         found.append(evaluator_.scored(language_model, progress))
     if samples is not None:
         text = "".join(scored.lines for scored in found)

@@ -12,6 +12,7 @@ from torch import Tensor
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.errors import InputError
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.machine import CPU
 from nmerge_core.merging.compute.block import Block
@@ -50,7 +51,12 @@ class Candidate:
             tick()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Run a batch and return its logits (B, T, vocabulary); causal attention never sees the right padding."""
+        """Run a batch and return its logits (B, T, vocabulary); causal attention never sees the right padding.
+
+        Raises:
+            InputError: it is no causal language model.
+        """
+        self.language_model.check_causal()
         tokens = batch.tokens.to(self.language_model.device)
         logits: Tensor = self.language_model.model(input_ids=tokens, use_cache=False).logits
         return logits
@@ -90,7 +96,7 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: str | None, run_
     """
     donor = stream.donor
     chosen = choose_format(donor, run_dtype, stream.device, written=dtype)
-    language_model = load_model(donor.reference, stream.device, chosen.name)
+    language_model = load_model(donor.reference, stream.device, chosen.name, kinds=SCORED)
     own = language_model.model.state_dict()
     weights = {}
     for name in names:
