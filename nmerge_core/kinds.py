@@ -1,4 +1,4 @@
-"""What kind of model a checkpoint is, decided here alone: what it reads, and the class of transformers that loads it."""
+"""What kind of model a checkpoint is, decided here alone: what it reads, and transformers' class that loads it."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -22,11 +22,13 @@ from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
 from nmerge_core.evaluation.harness import Harness
+from nmerge_core.evaluation.image_harness import ImageHarness
+from nmerge_core.evaluation.image_task import CLASSIFY_IMAGE
 from nmerge_core.evaluation.samples import check_cluster
 from nmerge_core.evaluation.score_rows import rows_of, samples_in
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.kinds import SCORED
-from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.loading import ImageModel, LanguageModel, load_model
 from nmerge_core.machine import CPU
 from nmerge_core.progress import Progress, silent
 from nmerge_core.settings import (
@@ -112,7 +114,8 @@ class Evaluator:
         for name in self.names:
             task = self.task(name)
             check_cluster(task)
-            has_prompts = task.OUTPUT_TYPE != "loglikelihood_rolling"  # before whole texts nothing stands
+            # Before whole texts, and images, nothing stands.
+            has_prompts = task.OUTPUT_TYPE not in ("loglikelihood_rolling", CLASSIFY_IMAGE)
             if shots is not None and has_prompts:
                 task.set_config(key="num_fewshot", value=shots)
 
@@ -132,9 +135,10 @@ class Evaluator:
         samples: list[dict[str, Any]] = []
         for reference, task in self._tasks:
             with _faults_of(reference, language_model):
-                self._check_room(self._harness(language_model, reference, progress), task, {"limit": self._limit})
+                harness = self._harness(language_model, reference, task, progress)
+                self._check_room(harness, task, {"limit": self._limit})
         for reference, task in self._tasks:
-            harness = self._harness(language_model, reference, progress)
+            harness = self._harness(language_model, reference, task, progress)
             results = self._run(harness, language_model, reference, task, {"limit": self._limit})
             with _faults_of(reference, language_model):
                 own_samples = samples_in(results, task["tasks"])
@@ -165,7 +169,7 @@ class Evaluator:
         """Return lm-eval's results of some problems of one task, with what it logs of each."""
         reference, task = next((reference, task) for reference, task in self._tasks if name in task["tasks"])
         alone, chosen = {"tasks": {name: task["tasks"][name]}}, {"samples": {name: list(places)}}
-        harness = self._harness(language_model, name, progress)
+        harness = self._harness(language_model, name, task, progress)
         with _faults_of(reference, language_model):
             self._check_room(harness, alone, chosen)
         return self._run(harness, language_model, reference, alone, chosen)
@@ -201,22 +205,36 @@ class Evaluator:
         """Whether of a task's metric more is better."""
         return bool(self.task(name).higher_is_better().get(metric, True))
 
-    def _harness(self, language_model: LanguageModel, reference: str, progress: Progress) -> Harness:
-        stage = f"{language_model.label} on {Path(reference).name.removesuffix('.yaml')}"
-        return Harness(
-            language_model,
-            self._batch_size,
-            stage,
-            progress,
-            decoding=self._decoding,
-            chat_template=self._chat,
-        )
+    def _harness(
+        self, language_model: LanguageModel, reference: str, task: Any, progress: Progress
+    ) -> Harness | ImageHarness:
+        """Return lm-eval's view of a model; raises InputError where the task is of what it does not see or read."""
+        label = language_model.label
+        stage = f"{label} on {Path(reference).name.removesuffix('.yaml')}"
+        of_images = any(each.OUTPUT_TYPE == CLASSIFY_IMAGE for each in task["tasks"].values())
+        if of_images != isinstance(language_model, ImageModel):
+            asks, given = ("images", "texts")[:: 1 if of_images else -1]
+            raise InputError(
+                f"{stage}: a task of {asks}, and {label} is {language_model.kind.title}; give it one of {given}"
+            )
+        if not isinstance(language_model, ImageModel):
+            return Harness(
+                language_model,
+                self._batch_size,
+                stage,
+                progress,
+                decoding=self._decoding,
+                chat_template=self._chat,
+            )
+        if self._chat:
+            raise InputError(f"{label}: sees images, for which there is no chat template; score it without one")
+        return ImageHarness(language_model, self._batch_size, stage, progress)
 
     def _seeded(self, task: Any) -> None:
         for each in task["tasks"].values():  # of which every building of problems draws
             each.set_fewshot_seed(seed=self._seed)
 
-    def _check_room(self, harness: Harness, task: Any, chosen: Mapping[str, Any]) -> None:
+    def _check_room(self, harness: Harness | ImageHarness, task: Any, chosen: Mapping[str, Any]) -> None:
         """Raise an InputError where problems do not fit; before the first of any task is asked."""
         self._seeded(task)
         chat = {"apply_chat_template": self._chat, "fewshot_as_multiturn": self._chat}
@@ -226,13 +244,18 @@ class Evaluator:
             each.build_all_requests(
                 limit=chosen.get("limit"),
                 samples=chosen.get("samples", {}).get(name),
-                chat_template=harness.apply_chat_template if self._chat else None,
+                chat_template=getattr(harness, "apply_chat_template", None) if self._chat else None,
                 **chat,
             )
             harness.check_room(each.instances)
 
     def _run(
-        self, harness: Harness, language_model: LanguageModel, reference: str, task: Any, chosen: Mapping[str, Any]
+        self,
+        harness: Any,  # one of the two, of which lm-eval knows the first alone
+        language_model: LanguageModel,
+        reference: str,
+        task: Any,
+        chosen: Mapping[str, Any],
     ) -> dict[str, Any]:
         self._seeded(task)
         devices = [] if language_model.device.type == CPU else [language_model.device]
