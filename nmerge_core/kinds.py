@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForImageTextToText,
-    AutoModelForSeq2SeqLM,
-    CLIPVisionModelWithProjection,
-)
+import transformers
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
@@ -25,21 +18,28 @@ from nmerge_core.errors import InputError
 
 @dataclass(frozen=True)
 class Kind:
-    """What messages call a model of this kind, the `auto` class that loads it, and what it reads."""
+    """What messages call a model of this kind, the class of transformers that `loads` it, and what it reads."""
 
     title: str
-    auto: Any
+    loads: str
     reads_text: bool = True
     sees_images: bool = False  # and says what is on them
 
+    @property
+    def auto(self) -> Any:
+        """The class that loads it."""
+        return getattr(transformers, self.loads)
 
-CAUSAL = Kind("a causal language model", AutoModelForCausalLM)
-SEEING = Kind(CAUSAL.title, AutoModelForImageTextToText)  # writes about images; here it is run on texts alone
-SEQ2SEQ = Kind("a sequence-to-sequence model", AutoModelForSeq2SeqLM)
-PAIR = Kind("a model of images and texts", AutoModel, sees_images=True)
-TOWER = Kind("a vision tower", AutoModel, reads_text=False, sees_images=True)
-PROJECTED = Kind("a vision tower with a projection", CLIPVisionModelWithProjection, reads_text=False, sees_images=True)
-CLASSIFIER = Kind("an image classifier", AutoModelForImageClassification, reads_text=False, sees_images=True)
+
+CAUSAL = Kind("a causal language model", "AutoModelForCausalLM")
+SEEING = Kind(CAUSAL.title, "AutoModelForImageTextToText")  # writes about images; here it is run on texts alone
+SEQ2SEQ = Kind("a sequence-to-sequence model", "AutoModelForSeq2SeqLM")
+PAIR = Kind("a model of images and texts", "AutoModel", sees_images=True)
+TOWER = Kind("a vision tower", "AutoModel", reads_text=False, sees_images=True)
+PROJECTED = Kind(
+    "a vision tower with a projection", "CLIPVisionModelWithProjection", reads_text=False, sees_images=True
+)
+CLASSIFIER = Kind("an image classifier", "AutoModelForImageClassification", reads_text=False, sees_images=True)
 CAUSAL_KINDS = (CAUSAL, SEEING)
 SCORED = (*CAUSAL_KINDS, SEQ2SEQ, PAIR, TOWER, PROJECTED, CLASSIFIER)  # what tasks can be scored on
 

@@ -7,15 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers.processors import TemplateProcessing
-from transformers import (
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    PreTrainedModel,
-    ViTConfig,
-    ViTForImageClassification,
-)
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.models.clip import CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers.models.vit import ViTConfig, ViTForImageClassification
 
 from tests.tiny import tiny_tokenizer
 

@@ -95,7 +95,7 @@ def _of_folder(folder: Path, where: str) -> tuple[list[str], list[Found]]:
     """Return the names of the folders of images, in order, and the images in them."""
     if not isdir(folder):
         raise InputError(f"{where}, key 'data': expected a folder with a folder of images per class, found no {folder}")
-    known, found = [], []
+    known, found = list[str](), list[Found]()
     for own in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
         files = [each for each in own.rglob("*") if each.suffix.lower() in _IMAGES and not each.name.startswith(".")]
         known.append(own.name)
@@ -127,10 +127,12 @@ def _of_dataset(file: Path, data: Mapping[str, Any], where: str) -> tuple[list[s
     if lacking is not None:
         raise InputError(f"{where}, key 'data': no column {shown(lacking)}; it has {', '.join(features)}")
     feature = features[label]
-    names = feature.names if isinstance(feature, ClassLabel) else None
+    names: list[str] | None = feature.names if isinstance(feature, ClassLabel) else None
     called = [str(each) if names is None else names[each] for each in labels]
     known = names or (None if all(isinstance(each, int) for each in labels) else sorted(set(called)))
-    found = [(f"image {place}", key, partial(_stored, rows, place, image)) for place, key in enumerate(called)]
+    found: list[Found] = [
+        (f"image {place}", key, partial(_stored, rows, place, image)) for place, key in enumerate(called)
+    ]
     if not found:
         raise InputError(f"{where}, key 'data': {short(path)} has no image in the split {shown(given['split'])}")
     return known, found

@@ -1,7 +1,7 @@
 """What makes classes of an image model's features: a given head, CLIP's texts, or a classifier's own outputs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ def find_head(model: ImageModel, file: ImageFile) -> Head:
         InputError: there is none, or it is of other features or classes.
     """
     if model.kind == CLASSIFIER:
-        outputs = model.model.config.num_labels
-        return Head(torch.eye(outputs, device=model.device)[_outputs(model, file)])
+        labels = {int(number): str(name) for number, name in (model.model.config.id2label or {}).items()}
+        return Head(torch.eye(len(labels), device=model.device)[_outputs(model, file, labels)])
     if file.head is not None:
         return _given(model, file)
     if file.text_model is None and model.kind != PAIR:
@@ -118,9 +118,8 @@ def _given(model: ImageModel, file: ImageFile) -> Head:
     return Head(weight.float(), None if bias is None else bias.float())
 
 
-def _outputs(model: ImageModel, file: ImageFile) -> list[int]:
+def _outputs(model: ImageModel, file: ImageFile, labels: Mapping[int, str]) -> list[int]:
     """Return which of a classifier's outputs each class is: by its name, or by its place where outputs have none."""
-    labels = {int(number): str(name) for number, name in model.model.config.id2label.items()}
     if all(re.fullmatch(r"LABEL_\d+", name) for name in labels.values()) and len(labels) == len(file.classes):
         return list(range(len(labels)))
     known = {_plain(name): number for number, name in labels.items()}

@@ -10,7 +10,8 @@ import torch
 import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, CLIPVisionModel, CLIPVisionModelWithProjection
+from transformers import AutoTokenizer
+from transformers.models.clip import CLIPVisionModel, CLIPVisionModelWithProjection
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers.models.t5 import T5Config, T5ForConditionalGeneration
 
 from nmerge_core.answers import prompt_tokens
 from nmerge_core.errors import InputError
@@ -110,7 +110,7 @@ def test_prompt_and_answer_have_room_of_their_own(model: str, tmp_path: Path) ->
     """Of 12 tokens of a length of 8 no prompt fits; 8 of the prompt and 8 of the answer do."""
     loaded = load_model(model, "cpu", kinds=SCORED)
     loaded.tokenizer.model_max_length = 8
-    docs = [{"prompt": "a prompt", "answer": 0, "choices": ["a choice", "b"]}]
+    docs: list[dict[str, Any]] = [{"prompt": "a prompt", "answer": 0, "choices": ["a choice", "b"]}]
     task = CHOICES | {"target_delimiter": ""}
     Evaluator([write_task(tmp_path, task, docs)], batch_size=1).scored(loaded)
     docs[0]["prompt"] += "ed s"
