@@ -194,7 +194,7 @@ class CollectedStatistics(Result):
 
 @dataclass(frozen=True)
 class Merged(Result):
-    """A merged checkpoint: `AutoModelForCausalLM.from_pretrained(merged.path)`."""
+    """A merged checkpoint, which the class of its models loads: `AutoModelForCausalLM.from_pretrained(merged.path)`."""
 
     @cached_property
     def report(self) -> dict[str, Any]:

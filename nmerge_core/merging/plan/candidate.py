@@ -20,6 +20,7 @@ from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
 from nmerge_core.merging.recipe.recipe import DTYPES
 from nmerge_core.number_format import choose_format
 from nmerge_core.parallel import in_order
+from nmerge_core.stored import stored_weights
 from nmerge_core.text_samples import Batch
 
 Result = TypeVar("Result")
@@ -98,9 +99,11 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: str | None, run_
     chosen = choose_format(donor, run_dtype, stream.device, written=dtype)
     language_model = load_model(donor.reference, stream.device, chosen.name, kinds=SCORED)
     own = language_model.model.state_dict()
+    stored = stored_weights(language_model.model, {name: donor.info(name).shape for name in names})
+    plain = {each.names[0]: own[each.loaded[0]] for each in stored if each.plain}
     weights = {}
     for name in names:
-        found = own.get(name, own.get(f"{language_model.model.base_model_prefix}.{name}"))
+        found = plain.get(name)
         if found is None or tuple(found.shape) != donor.info(name).shape:
             raise InputError(
                 f"{donor.reference}, tensor {name}: transformers runs this model from weights of other names or "
