@@ -66,6 +66,8 @@ def read_image_file(file: Path) -> ImageFile:
             f"{', '.join(_SOURCE)} of a data set; found {shown(data)}"
         )
     keys, classes = _named(content.get("classes"), known, where)
+    if len({*keys}) < len(keys) or len({*classes}) < len(classes):
+        raise InputError(f"{where}, key 'classes': expected each class once, found {shown(content.get('classes'))}")
     numbers = {key: number for number, key in enumerate(keys)}
     for name, key, _ in found:
         if key not in numbers:
@@ -128,7 +130,8 @@ def _of_dataset(file: Path, data: Mapping[str, Any], where: str) -> tuple[list[s
         raise InputError(f"{where}, key 'data': no column {shown(lacking)}; it has {', '.join(features)}")
     feature = features[label]
     names: list[str] | None = feature.names if isinstance(feature, ClassLabel) else None
-    called = [str(each) if names is None else names[each] for each in labels]
+    # Test sets whose answers are kept back have the label −1.
+    called = [names[each] if names and each is not None and 0 <= each < len(names) else str(each) for each in labels]
     known = names or (None if all(isinstance(each, int) for each in labels) else sorted(set(called)))
     found: list[Found] = [
         (f"image {place}", key, partial(_stored, rows, place, image)) for place, key in enumerate(called)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
+from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError, short
 from nmerge_core.evaluation.image_file import ImageFile
+from nmerge_core.inputs import model_fingerprint
 from nmerge_core.kinds import CLASSIFIER, PAIR, TOWER
 from nmerge_core.loading import ImageModel, load_model
 
@@ -50,16 +53,16 @@ def find_head(model: ImageModel, file: ImageFile) -> Head:
             f"{model.label} on {file.name}: expected what tells classes apart for {model.kind.title}, found none; name "
             "in the task's YAML a 'head' (a safetensors file), or as 'text_model' the CLIP model that it is of"
         )
-    with_texts = model if file.text_model is None else _text_model(file.text_model, str(model.device))
-    texts = text_features(with_texts, file.classes, file.templates).to(model.device)  # (classes, p)
-    width = _width(model)
+    if file.text_model is None:
+        return Head(text_features(model, file.classes, file.templates))
+    content = model_fingerprint(open_checkpoint(file.text_model))
+    texts, projection = _frozen(file.text_model, content, file.classes, file.templates, str(model.device))
     if model.kind == TOWER:  # its features are those before CLIP's projection: ⟨t, P x⟩ = ⟨Pᵀ t, x⟩
-        projection: Tensor = with_texts.model.get_parameter("visual_projection.weight").detach()  # (p, d)
-        texts = texts @ projection.float().to(model.device)  # (classes, d)
-    if texts.shape[1] != width:
+        texts = texts @ projection  # (classes, d)
+    if texts.shape[1] != _width(model):
         raise InputError(
-            f"{model.label} on {file.name}: expected texts of {width} features as the images have, found "
-            f"{texts.shape[1]} of {with_texts.label}; name the CLIP model that it is of as 'text_model'"
+            f"{model.label} on {file.name}: expected texts of {_width(model)} features as the images have, found "
+            f"{texts.shape[1]} of {file.text_model}; name the CLIP model that it is of as 'text_model'"
         )
     return Head(texts)
 
@@ -89,10 +92,18 @@ def text_features(model: ImageModel, classes: Sequence[str], templates: Sequence
     return normalize(every.mean(dim=1), dim=-1)
 
 
-def _text_model(reference: str, device: str) -> ImageModel:
+@lru_cache(maxsize=8)  # of a few tasks: trials of a sweep, and parts of a task, ask for the same again and again
+def _frozen(
+    reference: str, content: str, classes: Sequence[str], templates: Sequence[str], device: str
+) -> tuple[Tensor, Tensor]:
+    """Return what the texts of a CLIP model tell classes by, (classes, p), and its projection of images, (p, d).
+
+    Its `content` makes the cache forget a model that was changed.
+    """
     loaded = load_model(reference, device, kinds=(PAIR,))
     assert isinstance(loaded, ImageModel)
-    return loaded
+    projection: Tensor = loaded.model.get_parameter("visual_projection.weight").detach()
+    return text_features(loaded, classes, templates), projection.float().clone()
 
 
 def _width(model: ImageModel) -> int:

@@ -181,6 +181,7 @@ def test_the_content_of_images_and_of_what_tells_them_apart_tells_tasks_apart(
         ({"data": "pictures", "templates": "a photo"}, "expected texts with one {} for the class, found 'a photo'"),
         ({"data": "pictures", "classes": ["blue", "green"]}, "expected all that the data have, found no 'red'"),
         ({"data": "pictures", "classes": ["a", "b", "c"]}, "other names for all of them; write `'blue': name` each"),
+        ({"data": "pictures", "classes": ["red", "blue", "green", "red"]}, "expected each class once"),
         ({"data": "pictures", "head": "h", "text_model": "m"}, "'head' and 'text_model' both tell"),
     ],
 )

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers.models.clip import CLIPVisionModel
 
+from nmerge_core.checkpoints import inspect_family
 from nmerge_core.evaluation import Evaluator, evaluate
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
@@ -109,3 +110,9 @@ def test_a_merge_loads_by_its_class_and_scores_as_the_merge_in_memory(
     assert held["value"].tolist() == written["value"].tolist()
     in_files = load_file(tmp_path / "out/model.safetensors")
     assert all(torch.equal(live.weights(name), in_files[name]) for name in live.family.names)
+
+
+def test_a_model_that_reads_no_text_lacks_no_tokenizer(tmp_path: Path) -> None:
+    make_vit(tmp_path / "base")
+    tuned = tune(tmp_path / "base", tmp_path / "one", 0)
+    assert not inspect_family(str(tmp_path / "base"), [tuned]).warnings
