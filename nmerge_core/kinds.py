@@ -18,12 +18,16 @@ from nmerge_core.errors import InputError
 
 @dataclass(frozen=True)
 class Kind:
-    """What messages call a model of this kind, the class of transformers that `loads` it, and what it reads."""
+    """What messages call a model of this kind, the class of transformers that `loads` it, and what it reads.
+
+    Its class is loaded with these `options`.
+    """
 
     title: str
     loads: str
     reads_text: bool = True
     sees_images: bool = False  # and says what is on them
+    options: tuple[tuple[str, bool], ...] = ()
 
     @property
     def auto(self) -> Any:
@@ -35,17 +39,19 @@ CAUSAL = Kind("a causal language model", "AutoModelForCausalLM")
 SEEING = Kind(CAUSAL.title, "AutoModelForImageTextToText")  # writes about images; here it is run on texts alone
 SEQ2SEQ = Kind("a sequence-to-sequence model", "AutoModelForSeq2SeqLM")
 PAIR = Kind("a model of images and texts", "AutoModel", sees_images=True)
-TOWER = Kind("a vision tower", "AutoModel", reads_text=False, sees_images=True)
-PROJECTED = Kind(
-    "a vision tower with a projection", "CLIPVisionModelWithProjection", reads_text=False, sees_images=True
-)
-CLASSIFIER = Kind("an image classifier", "AutoModelForImageClassification", reads_text=False, sees_images=True)
+_IMAGES = {"reads_text": False, "sees_images": True}
+TOWER = Kind("a vision tower", "AutoModel", **_IMAGES)
+PROJECTED = Kind("a vision tower with a projection", "CLIPVisionModelWithProjection", **_IMAGES)
+CLASSIFIER = Kind("an image classifier", "AutoModelForImageClassification", **_IMAGES)
+# A classifier without its head; the pooling that its class would add was never trained.
+BODY = Kind("the body of an image classifier", "AutoModel", **_IMAGES, options=(("add_pooling_layer", False),))
 CAUSAL_KINDS = (CAUSAL, SEEING)
-SCORED = (*CAUSAL_KINDS, SEQ2SEQ, PAIR, TOWER, PROJECTED, CLASSIFIER)  # what tasks can be scored on
+SCORED = (*CAUSAL_KINDS, SEQ2SEQ, PAIR, TOWER, PROJECTED, CLASSIFIER, BODY)  # what tasks can be scored on
 
 _EXPECTED = "expected a causal language model"
 _PAIRS = ("clip",)
 _TOWERS = ("clip_vision_model",)
+_BODIES = ("ViTModel", "DeiTModel")
 
 
 def kind_of(checkpoint: Checkpoint) -> Kind:
@@ -59,6 +65,8 @@ def kind_of(checkpoint: Checkpoint) -> Kind:
     own = str(named[0]) if isinstance(named, list) and named else ""
     if own.endswith("ForImageClassification") and model_type in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         return CLASSIFIER
+    if own in _BODIES:
+        return BODY
     if model_type in _PAIRS:
         return PAIR
     if model_type in _TOWERS:

@@ -104,6 +104,7 @@ def load_model(
         loaded: Any = kind.auto.from_pretrained(
             checkpoint.folder,
             **({"quantization_config": plain(dequantize=True)} if plain else {}),
+            **dict(kind.options),
             dtype=getattr(torch, chosen.name),
             device_map=place,
             trust_remote_code=False,

@@ -56,6 +56,7 @@ def read_image_file(file: Path) -> ImageFile:
     where = f"task '{file}'"
     check_keys(content, _KEYS, where)
     data = content.get("data")
+    known: list[str] | None
     if isinstance(data, str):
         known, found = _of_folder(file.parent / expanduser(data), where)
     elif isinstance(data, Mapping):

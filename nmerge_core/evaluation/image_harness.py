@@ -14,7 +14,7 @@ from nmerge_core.errors import InputError, short
 from nmerge_core.evaluation.image_file import Picture
 from nmerge_core.evaluation.image_heads import Head, find_head
 from nmerge_core.evaluation.image_task import ImageTask
-from nmerge_core.kinds import CLASSIFIER, PAIR, PROJECTED
+from nmerge_core.kinds import BODY, CLASSIFIER, PAIR, PROJECTED
 from nmerge_core.loading import ImageModel
 from nmerge_core.machine import CPU
 from nmerge_core.parallel import in_order
@@ -104,6 +104,8 @@ def image_features(model: ImageModel, pixels: Tensor) -> Tensor:
         found = running(pixel_values=pixels).image_embeds
     elif model.kind == CLASSIFIER:
         found = running(pixel_values=pixels).logits
+    elif model.kind == BODY:
+        found = running(pixel_values=pixels).last_hidden_state[:, 0]  # what its classifier would read
     else:
         found = running(pixel_values=pixels).pooler_output
     features: Tensor = found

@@ -16,7 +16,7 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError, short
 from nmerge_core.evaluation.image_file import ImageFile
 from nmerge_core.inputs import model_fingerprint
-from nmerge_core.kinds import CLASSIFIER, PAIR, TOWER
+from nmerge_core.kinds import BODY, CLASSIFIER, PAIR, TOWER
 from nmerge_core.loading import ImageModel, load_model
 
 _TEXTS = 256  # that are run at once
@@ -108,7 +108,7 @@ def _frozen(
 
 def _width(model: ImageModel) -> int:
     config = model.model.config
-    return int(config.hidden_size if model.kind == TOWER else config.projection_dim)
+    return int(config.hidden_size if model.kind in (TOWER, BODY) else config.projection_dim)
 
 
 def _given(model: ImageModel, file: ImageFile) -> Head:

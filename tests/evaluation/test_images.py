@@ -122,6 +122,19 @@ def test_a_classifiers_outputs_are_found_by_their_names(made: SimpleNamespace, t
         evaluate([str(tmp_path / "other")], [reference])
 
 
+def test_a_classifier_is_its_body_with_its_head(made: SimpleNamespace, tmp_path: Path) -> None:
+    model = tiny_vit(tmp_path / "whole", NAMES)
+    with torch.no_grad():  # so that it does not answer the same to all of them
+        model.classifier.bias -= model(pixel_values=pixels_of(made.pictures)[0]).logits.mean(0)
+    save(model, tmp_path / "whole")
+    save(model.vit, tmp_path / "body")
+    save_file({n: v.detach() for n, v in model.classifier.named_parameters()}, made.root / "own.safetensors")
+    whole, _ = answers([str(tmp_path / "whole")], task(made.root, data="pictures"), tmp_path)
+    body, _ = answers([str(tmp_path / "body")], task(made.root, data="pictures", head="own.safetensors"), tmp_path)
+    told = [[each["answer"] for each in found] for found in (whole, body)]
+    assert told[0] == told[1] and len({*told[0]}) > 1
+
+
 def test_a_data_set_numbers_the_same_classes(made: SimpleNamespace, tmp_path: Path) -> None:
     """Of images in Parquet with a ClassLabel the answers are the folder's; the column may have another name."""
     files = sorted(made.pictures.rglob("*.png"))
