@@ -39,12 +39,14 @@ CAUSAL = Kind("a causal language model", "AutoModelForCausalLM")
 SEEING = Kind(CAUSAL.title, "AutoModelForImageTextToText")  # writes about images; here it is run on texts alone
 SEQ2SEQ = Kind("a sequence-to-sequence model", "AutoModelForSeq2SeqLM")
 PAIR = Kind("a model of images and texts", "AutoModel", sees_images=True)
-_IMAGES = {"reads_text": False, "sees_images": True}
-TOWER = Kind("a vision tower", "AutoModel", **_IMAGES)
-PROJECTED = Kind("a vision tower with a projection", "CLIPVisionModelWithProjection", **_IMAGES)
-CLASSIFIER = Kind("an image classifier", "AutoModelForImageClassification", **_IMAGES)
+TOWER = Kind("a vision tower", "AutoModel", reads_text=False, sees_images=True)
+PROJECTED = Kind(
+    "a vision tower with a projection", "CLIPVisionModelWithProjection", reads_text=False, sees_images=True
+)
+CLASSIFIER = Kind("an image classifier", "AutoModelForImageClassification", reads_text=False, sees_images=True)
 # A classifier without its head; the pooling that its class would add was never trained.
-BODY = Kind("the body of an image classifier", "AutoModel", **_IMAGES, options=(("add_pooling_layer", False),))
+_NO_POOLING = (("add_pooling_layer", False),)
+BODY = Kind("the body of an image classifier", "AutoModel", False, True, _NO_POOLING)
 CAUSAL_KINDS = (CAUSAL, SEEING)
 SCORED = (*CAUSAL_KINDS, SEQ2SEQ, PAIR, TOWER, PROJECTED, CLASSIFIER, BODY)  # what tasks can be scored on
 
@@ -96,5 +98,5 @@ def check_causal(reference: str, kind: Kind) -> None:
     if kind not in CAUSAL_KINDS:
         raise InputError(
             f"{reference}: {_EXPECTED}, found {kind.title}; it can be inspected, merged, compared by cosine and scored "
-            "on tasks, but not classified, knocked out or measured on texts"
+            "on tasks, but not asked by a prompt, classified, knocked out or measured on texts"
         )
