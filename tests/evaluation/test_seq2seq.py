@@ -60,39 +60,37 @@ def ranked(model: str, prompt: str, choices: list[str]) -> int:
     return max(range(len(sums)), key=sums.__getitem__)
 
 
-def test_choices_are_ranked_by_the_sum_of_their_tokens(
+def test_choices_are_ranked_by_the_sum_of_their_tokens_and_all_is_as_lm_eval_has_it(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Right where the answer is what a plain loop finds likeliest, wrong where it is the next; as lm-eval has it."""
+    """Right where the answer is what a plain loop finds likeliest, wrong where it is the next.
+
+    Words are lm-eval's too: the decoder begins as the checkpoint says, also where its other settings do not count.
+    """
     best = [ranked(model, prompt, ENDED) for prompt in PROMPTS]
     pairs = zip(PROMPTS, best, strict=True)
     docs = [{"prompt": p, "answer": (b + n % 2) % 3, "choices": ENDED} for n, (p, b) in enumerate(pairs)]
     metrics = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")]
     task: dict[str, Any] = CHOICES | {"metric_list": metrics, "target_delimiter": ""}
-    reference = write_task(tmp_path, task, docs)
-    samples = tmp_path / "samples.jsonl"
-    found = evaluate([model], [reference], batch_size=3, samples=samples, device="cpu")
-    assert found.loc[0, ["metric", "value", "samples", "interval"]].tolist() == ["acc", 0.5, 8, "Wilson"]
-    answers = [json.loads(line) for line in samples.read_text().splitlines()]
-    assert [each["answer"] for each in answers] == [ENDED[place] for place in best]
-    assert [each["value"] for each in answers] == [1, 0] * 4
-    monkeypatch.chdir(tmp_path)
-    theirs = alone(model, [reference], 3)["results"]["choices"]
-    assert found.set_index("metric")["value"].to_dict() == {n: theirs[f"{n},none"] for n in ("acc", "acc_norm")}
-
-
-def test_answers_are_those_of_lm_eval_by_itself(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Greedy words; the decoder begins as the checkpoint says, also where its other settings do not count."""
-    docs = [{"prompt": prompt, "answer": "x"} for prompt in PROMPTS]
-    reference = write_task(tmp_path, SUMS, docs)
-    answers = []
+    references = [write_task(tmp_path, each, docs) for each in (task, SUMS)]
+    found, samples = {}, {}
     for decoding in ("alike", "own"):
-        samples = tmp_path / f"{decoding}.jsonl"
-        evaluate([model], [reference], batch_size=3, decoding=decoding, samples=samples, device="cpu")
-        answers.append([json.loads(line)["answer"] for line in samples.read_text().splitlines()])
+        file = tmp_path / f"{decoding}.jsonl"
+        found[decoding] = evaluate([model], references, batch_size=3, decoding=decoding, samples=file, device="cpu")
+        samples[decoding] = [json.loads(line) for line in file.read_text().splitlines()]
+    chosen, said = ([s for s in samples["alike"] if s["task"] == name] for name in ("choices", "sums"))
+    row = found["alike"].loc[0, ["metric", "value", "samples", "interval"]]
+    assert row.tolist() == ["acc", 0.5, 8, "Wilson"]
+    assert [each["answer"] for each in chosen] == [ENDED[place] for place in best]
+    assert [each["value"] for each in chosen] == [1, 0] * 4
+    assert [each["answer"] for each in samples["own"]] == [each["answer"] for each in chosen + said]
     monkeypatch.chdir(tmp_path)
-    logged = sorted(alone(model, [reference], 3)["samples"]["sums"], key=lambda each: each["doc_id"])
-    assert answers == [[each["resps"][0][0] for each in logged]] * 2 and any(answers[0])
+    theirs = alone(model, references, 3)
+    for each in found["alike"].itertuples():
+        assert each.value == theirs["results"][each.task][f"{each.metric},none"]
+    logged = sorted(theirs["samples"]["sums"], key=lambda each: each["doc_id"])
+    assert [each["answer"] for each in said] == [each["resps"][0][0] for each in logged]
+    assert any(each["answer"] for each in said)
 
 
 def test_what_needs_to_know_what_comes_after_each_token_refuses_it(model: str) -> None:
