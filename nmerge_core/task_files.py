@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import glob
-from os.path import expanduser, isfile
+from os.path import expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,14 @@ def is_image_task(task: Path) -> bool:
 
 
 def text_model_of(task: Path) -> str | None:
-    """Return the model whose texts tell the classes of an image task apart, where its YAML names one."""
-    return _named_in(task).text_model
+    """Return the model whose texts tell the classes of an image task apart, where its YAML names one.
+
+    That is a folder beside the YAML where there is one of that name.
+    """
+    named = _named_in(task).text_model
+    if named and isdir(beside := task.parent / expanduser(named)):
+        return str(beside.absolute())
+    return named
 
 
 def task_files(tasks: Iterable[Path]) -> set[Path]:

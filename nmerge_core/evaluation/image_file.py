@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError, short, shown
+from nmerge_core.task_files import text_model_of
 from nmerge_core.yaml_file import check_keys, read_mapping
 
 TEMPLATES = ("a photo of a {}.",)  # CLIP's own
@@ -77,6 +78,8 @@ def read_image_file(file: Path) -> ImageFile:
                 f"to call a class otherwise than the data, write `{shown(key)}: name`"
             )
     head, text_model = content.get("head"), content.get("text_model")
+    if text_model is not None:
+        _text(text_model, where, "text_model")
     if head is not None and text_model is not None:
         raise InputError(f"{where}: 'head' and 'text_model' both tell the classes apart; keep one of them")
     return ImageFile(
@@ -86,7 +89,7 @@ def read_image_file(file: Path) -> ImageFile:
         classes,
         _templates(content.get("templates"), where),
         None if head is None else file.parent / expanduser(_text(head, where, "head")),
-        None if text_model is None else _text(text_model, where, "text_model"),
+        None if text_model is None else text_model_of(file),
     )
 
 

@@ -14,6 +14,7 @@ from transformers.models.clip import CLIPVisionModel
 from nmerge_core.checkpoints import inspect_family
 from nmerge_core.evaluation import Evaluator, evaluate
 from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import silent
 from nmerge_core.resident import LiveMerge, hold_family
@@ -88,9 +89,7 @@ def test_a_merge_loads_by_its_class_and_scores_as_the_merge_in_memory(
     tag: str,
     kept: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where the task's text model is named from
     make(tmp_path / "base")
     models = [{"model": tune(tmp_path / "base", tmp_path / name, seed)} for seed, name in enumerate(("one", "two"))]
     recipe = {"merge_method": "neuromerging", "base_model": str(tmp_path / "base"), "models": models}
@@ -112,7 +111,9 @@ def test_a_merge_loads_by_its_class_and_scores_as_the_merge_in_memory(
     assert all(torch.equal(live.weights(name), in_files[name]) for name in live.family.names)
 
 
-def test_a_model_that_reads_no_text_lacks_no_tokenizer(tmp_path: Path) -> None:
+def test_a_model_that_reads_no_text_lacks_no_tokenizer_and_has_no_conversation(tmp_path: Path) -> None:
     make_vit(tmp_path / "base")
     tuned = tune(tmp_path / "base", tmp_path / "one", 0)
+    recipe = {"merge_method": "ties", "base_model": str(tmp_path / "base"), "models": [{"model": tuned}]}
+    assert open_recipe(load_recipe(recipe), "cpu").conversation.summary == ""
     assert not inspect_family(str(tmp_path / "base"), [tuned]).warnings
