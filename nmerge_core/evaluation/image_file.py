@@ -58,7 +58,7 @@ def read_image_file(file: Path) -> ImageFile:
     check_keys(content, _KEYS, where)
     data = content.get("data")
     known: list[str] | None
-    if isinstance(data, str):
+    if isinstance(data, str) and data:
         known, found = _of_folder(file.parent / expanduser(data), where)
     elif isinstance(data, Mapping):
         known, found = _of_dataset(file, data, where)
