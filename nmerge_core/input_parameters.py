@@ -137,6 +137,11 @@ class NeuronLists(Input):
             raise ValueError
         return {str(name): self._list(each) for name, each in value.items()}
 
+    def from_text(self, text: str) -> Any:
+        """Read NAME=FILE,NAME=FILE."""
+        pairs = [part.partition("=") for part in text.split(",")]
+        return self.parse({name.strip(): file.strip() for name, _, file in pairs})
+
     def _list(self, value: Any) -> Any:
         return [list(pair) for pair in checked_pairs(value)] if isinstance(value, list) else super().parse(value)
 
