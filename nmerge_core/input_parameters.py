@@ -1,5 +1,6 @@
 """Parameters that name something outside: a model, a corpus, a file. Their content tells one run from another."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -138,9 +139,11 @@ class NeuronLists(Input):
         return {str(name): self._list(each) for name, each in value.items()}
 
     def from_text(self, text: str) -> Any:
-        """Read NAME=FILE,NAME=FILE."""
-        pairs = [part.partition("=") for part in text.split(",")]
-        return self.parse({name.strip(): file.strip() for name, _, file in pairs})
+        """Read a JSON object."""
+        try:
+            return self.parse(json.loads(text))
+        except RecursionError:
+            raise ValueError from None
 
     def _list(self, value: Any) -> Any:
         return [list(pair) for pair in checked_pairs(value)] if isinstance(value, list) else super().parse(value)

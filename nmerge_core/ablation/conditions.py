@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-RANDOM = "random"
+RANDOM, INTACT = "random", "intact"  # groups beside a category
 Neurons = dict[int, NDArray[np.int64]]
 """Neuron indices by layer, in order."""
 
@@ -53,6 +53,23 @@ def draws(
             if (key := (proportion, key_of(chosen))) not in seen:
                 seen.add(key)
                 yield Draw(group, proportion, seed, chosen)
+
+
+def plan(
+    members: Neurons, widths: Mapping[int, int], category: str, proportions: Sequence[float], seeds: Sequence[int]
+) -> Iterator[Draw]:
+    """Yield the draws of a knock-out curve: shares of the category, then as many of all neurons of its layers.
+
+    Args:
+        members: the category's neurons by layer.
+        widths: the number of neurons of each layer, from all of which the control is drawn.
+        category: its name, which becomes the group's.
+        proportions: shares of the category's neurons.
+        seeds: one a repeat.
+    """
+    sizes = {layer: len(indices) for layer, indices in members.items()}
+    for group, pool in ((category, members), (RANDOM, everyone({layer: widths[layer] for layer in members}))):
+        yield from draws(group, pool, sizes, proportions, seeds)
 
 
 def everyone(widths: Mapping[int, int]) -> Neurons:

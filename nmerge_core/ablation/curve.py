@@ -8,20 +8,21 @@ from typing import Any
 import pandas as pd
 
 from nmerge_core.ablation.conditions import (
+    INTACT,
     RANDOM,
     Neurons,
-    draws,
     everyone,
     others,
+    plan,
 )
 from nmerge_core.ablation.effect import Compared, effects_table
 from nmerge_core.ablation.groups import open_groups
 from nmerge_core.ablation.measuring import LOSS, Readings, measure, open_scale
+from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
 
-INTACT = "intact"
 CURVE, EFFECTS = "knockout.csv", "effects.csv"  # what is written
 COLUMNS = ["group", "proportion", "neurons", "seed", "metric", "value", "run_dtype"]
 
@@ -86,11 +87,12 @@ def knockout(
         InputError: no such category, layer or task; the category has no neuron there; a proportion, repeats or seed out
             of range; the folder is of another kind of model.
     """
+    if category in (RANDOM, INTACT):
+        raise InputError(f"category '{category}': a knock-out calls a group of its own so; give it another name")
     groups = open_groups(model, neurons, layers, lists)
     own, pool = groups.named([category])[category], everyone(groups.widths)
-    sizes = {layer: len(indices) for layer, indices in own.items()}
     seeds, shares = range(seed, seed + repeats), sorted(set(proportions))
-    drawn = [*draws(category, own, sizes, shares, seeds), *draws(RANDOM, pool, sizes, shares, seeds)]
+    drawn = list(plan(own, groups.widths, category, shares, seeds))
 
     def off(neurons: Neurons) -> Neurons:
         return others(pool, neurons) if keep_only else neurons

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nmerge_core.ablation.conditions import RANDOM, Neurons
+from nmerge_core.ablation.conditions import Neurons
 from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints import label, open_checkpoint
@@ -66,8 +66,8 @@ def _lists(lists: Mapping[str, object], categories: Sequence[str], architecture:
     """Return the neurons of each list; one may be in several, and in a category besides."""
     found: dict[str, Neurons] = {}
     for name, given in lists.items():
-        if name in (*categories, RANDOM):
-            raise InputError(f"list of neurons '{name}': expected another name than a category's or '{RANDOM}'")
+        if name in categories:
+            raise InputError(f"list of neurons '{name}': expected another name than a category's")
         pairs = sorted(read_lists({name: given}, architecture)[name])
         by_layer = {layer: [neuron for own, neuron in pairs if own == layer] for layer, _ in pairs}
         found[name] = {layer: np.array(own, np.int64) for layer, own in by_layer.items()}
