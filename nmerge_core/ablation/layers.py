@@ -69,8 +69,8 @@ def effects(
         for name, by_layer in named.items():
             if layer in by_layer:
                 own = Draw(name, 1.0, seed, {layer: by_layer[layer]})
-                random = draws(RANDOM, everyone({layer: width}), {layer: own.size}, [1.0], range(seed, seed + repeats))
-                cells.append((own, list(random)))
+                pool, seeds = everyone({layer: width}), range(seed, seed + repeats)
+                cells.append((own, list(draws(RANDOM, pool, {layer: own.size}, [1.0], seeds))))
     scale = open_scale(task, loss, limit, run_code=run_code, allow_task_code=allow_task_code)
     conditions = [draw.neurons for own, random in cells for draw in (own, *random)]
     intact, *found = measure(load_model(model, device, run_dtype), scale, [{}, *conditions], out, progress)

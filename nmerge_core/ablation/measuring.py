@@ -106,18 +106,23 @@ def measure(
     distinct = {key_of(neurons): neurons for neurons in conditions}
     journal, total = folder / JOURNAL, len(distinct)
     known = _read(journal)
-    for index, (key, neurons) in enumerate(distinct.items()):
+    for number, (key, neurons) in enumerate(distinct.items()):
         if key in known:
             continue
-
-        def within(stage: str, done: float, of: float, unit: str = "", index: int = index) -> None:
-            progress(_STAGE, index + min(0.99, done / max(of, 1)), total, "measurements")
-
         with knock_out(language_model.model, language_model.architecture, neurons):
-            known[key] = scale(language_model, within)
+            known[key] = scale(language_model, _within(number, total, progress))
         _append(journal, key, known[key])
     progress(_STAGE, total, total, "measurements")
     return [known[key_of(neurons)] for neurons in conditions]
+
+
+def _within(number: int, measurements: int, progress: Progress) -> Progress:
+    """Count what a measurement tells of itself as a part of it."""
+
+    def tell(stage: str, done: float, total: float, unit: str = "") -> None:
+        progress(_STAGE, number + min(0.99, done / max(total, 1)), measurements, "measurements")
+
+    return tell
 
 
 def _append(journal: Path, key: str, readings: Mapping[str, Reading]) -> None:

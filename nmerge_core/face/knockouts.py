@@ -156,7 +156,7 @@ def knockout(
     Raises:
         InputError: there is no such category, layer, list or task, neither task nor loss is given, or both are.
     """
-    asked = {"category": category, "layers": layers, "proportions": proportions, "keep_only": keep_only}
+    asked: dict[str, Any] = {"category": category, "layers": layers, "proportions": proportions, "keep_only": keep_only}
     asked |= {"task": task, "loss": loss, "lists": lists, "repeats": repeats, "seed": seed, "limit": limit}
     asked |= {"run_code": run_code, "allow_task_code": allow_task_code, "device": device, "run_dtype": run_dtype}
     return Knockout(*_each("knockout", model, neurons, asked, progress), category, keep_only)
@@ -202,7 +202,7 @@ def effects(
     Raises:
         InputError: there is no such category, layer, list or task, neither task nor loss is given, or both are.
     """
-    asked = {"categories": categories, "layers": layers, "task": task, "loss": loss, "lists": lists}
+    asked: dict[str, Any] = {"categories": categories, "layers": layers, "task": task, "loss": loss, "lists": lists}
     asked |= {"repeats": repeats, "seed": seed, "limit": limit, "run_code": run_code}
     asked |= {"allow_task_code": allow_task_code, "device": device, "run_dtype": run_dtype}
     return Effects(*_each("effects", model, neurons, asked, progress))
@@ -213,8 +213,7 @@ def _each(
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Do a run for each model, so that one that was measured before is not measured again beside others."""
     names, references = named(models)
-    one = isinstance(neurons, str | PathLike)
-    of_each = [neurons] * len(references) if one else list(neurons)
+    of_each = [neurons] * len(references) if isinstance(neurons, str | PathLike) else list(neurons)
     if len(of_each) != len(references):
         raise InputError(
             f"neurons: expected one classification, or one for each of {len(references)} models, found {len(of_each)}"

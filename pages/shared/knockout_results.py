@@ -94,16 +94,17 @@ def reading(frame: pd.DataFrame, effects: pd.DataFrame, category: str, *, keep_o
         f"with as many random neurons {'kept' if keep_only else 'off'}, to **{known.write(control['mean'])}**."
     )
     last = effects[effects["proportion"] == ours["proportion"]]
-    return f"{said} {_sure(last.iloc[0].to_dict(), known)}" if len(last) else said
+    return f"{said} {_sure(last.iloc[0].to_dict(), known, keep_only)}" if len(last) else said
 
 
-def _sure(effect: Mapping[str, float], known: Metric) -> str:
-    """By how much the category matters more, in a sentence."""
-    value, low, high = (known.change(effect[name]) for name in ("effect", "low", "high"))
+def _sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
+    """By how much the category matters more than random neurons, in a sentence."""
+    size, low, high = known.change(effect["effect"])[1:], known.change(effect["low"]), known.change(effect["high"])
     interval = "" if pd.isna(effect["low"]) else f"95 % interval {low} to {high}, "
-    verdict = "more than chance" if effect["adjusted"] < LEVEL else "which may be chance"
+    verdict = "this is not chance" if effect["adjusted"] < LEVEL else "this may be chance"
     unit = " points" if known.share else ""
-    return f"The category matters by {value}{unit} more ({interval}p {effect['adjusted']:.2g}): {verdict}."
+    more = f"{'more' if effect['effect'] >= 0 else 'less'} {'kept' if keep_only else 'lost'} than with random ones"
+    return f"That is {size}{unit} {more} ({interval}p {effect['adjusted']:.2g}): {verdict}."
 
 
 def _draw_map(frame: pd.DataFrame) -> str:

@@ -94,7 +94,11 @@ def test_a_category_kept_alone_is_drawn_under_the_intact_model(tiny_cache: Path,
 
 def test_a_heat_map_by_loss_of_each_category_and_list(tiny_cache: Path, open_page: OpenPage) -> None:
     vary_family(tiny_cache, "listed", neurons={"loud": ((1, 0), (1, 3))})
-    asked = {"model": models(tiny_cache)["base"], "neurons": classified(tiny_cache).id, "layers": [0, 1]}
+    asked: dict[str, object] = {
+        "model": models(tiny_cache)["base"],
+        "neurons": classified(tiny_cache).id,
+        "layers": [0, 1],
+    }
     asked |= {"loss": str(tiny_cache / "corpus"), "repeats": 1, "limit": 2, "lists": {"loud": [[1, 0], [1, 3]]}}
     done(tiny_cache, "effects", asked)
     settings = {"knockout_models": "base", "knockout_repeats": "1", "knockout_texts": "2"}
