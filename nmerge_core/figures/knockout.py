@@ -13,6 +13,7 @@ from nmerge_core.figures.scores import Metric, metric
 RANDOM, INTACT = "random", "intact"  # groups beside the category
 OFF_AXIS = "share of the category's neurons switched off, %"
 KEPT_AXIS = "share of the category's neurons kept, all others of these layers off, %"
+NARROW_OFF, NARROW_KEPT = "neurons off, % of the category", "neurons kept, % of the category"  # under one of several
 
 
 def spread(rows: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def curves(
     """
     frame, colours, name = style.plain_table(frame), style.plain_keys(colours), style.plain(name)
     known, rows = metric(name), frame[frame["metric"] == name]
-    models = style.short_names(dict.fromkeys(rows["model"]), 40) if "model" in rows else {"": ""}
+    models = style.short_names(dict.fromkeys(rows["model"]), 26) if "model" in rows else {"": ""}
     traces: list[dict[str, Any]] = []
     for index, model in enumerate(models):
         own = rows[rows["model"] == model] if model else rows
@@ -55,7 +56,7 @@ def curves(
             traces += _lines(index, group, curve, known, colour, keep_only=keep_only, named=named)
     layout = panels(
         list(models.values()),
-        x_title=KEPT_AXIS if keep_only else OFF_AXIS,
+        x_title=_x_title(len(models), keep_only),
         y_title=known.axis,
         xaxis={"range": [-3, 103]},
         yaxis={"rangemode": "tozero" if known.higher_is_better else "normal"},
@@ -64,6 +65,12 @@ def curves(
         dark=dark,
     )
     return go.Figure(traces, layout)
+
+
+def _x_title(panels: int, keep_only: bool) -> str:
+    if panels == 1:
+        return KEPT_AXIS if keep_only else OFF_AXIS
+    return NARROW_KEPT if keep_only else NARROW_OFF
 
 
 def _depth(group: str) -> int:

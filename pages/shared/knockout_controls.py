@@ -145,11 +145,11 @@ def draw_controls(
     )
     on_tasks = [] if by_loss else [scale]
     own = names not in ([], ["base"]) and st.toggle(
-        "Each model's own categories",
+        "Own categories",
         asked_own,
         key="knockout_own",
-        help="Off: the same neurons in every model, those of the base's category. On: those of its own, as each model "
-        "was classified by itself",
+        help="Off: the same neurons in every model, those of the base's category. On: each model's own, as it was "
+        "classified by itself",
         **KEPT,
     )
     lists = {name: [list(pair) for pair in pairs] for name, pairs in family.neurons.items() if category in ("", name)}

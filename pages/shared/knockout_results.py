@@ -10,7 +10,7 @@ from nmerge_core.figures import style
 from nmerge_core.figures.effects import LOSS, OWN, by_layer, metrics_of, of_metric
 from nmerge_core.figures.knockout import INTACT, RANDOM, curves, spread
 from nmerge_core.figures.scores import Metric, metric
-from nmerge_core.paired import LEVEL
+from nmerge_core.paired import LEVEL, holm
 from nmerge_core.runs.folder import Run
 from pages.shared.address import forget_unknown
 from pages.shared.charts import dark, show
@@ -22,7 +22,8 @@ from pages.shared.text import verbatim
 
 CAPTION = (
     "The line is the mean over the draws, the band reaches from the lowest to the highest; of the whole category there "
-    "is but one draw. Effects have a 95 % interval over problems and draws; p is adjusted over the shares (Holm)."
+    "is but one. What is said of the whole category has its 95 % interval over problems and draws; p is adjusted for "
+    "the number of models (Holm)."
 )
 CAPTION_MAP = (
     "How much worse a model is without a category's neurons of one layer than without as many random ones of the "
@@ -58,14 +59,15 @@ def _named(name: str) -> str:
 def _draw_curves(frame: pd.DataFrame, effects: pd.DataFrame, chosen: Chosen, family: Family) -> str:
     category, keep = chosen.category, chosen.view == KEEP
     name = _metric(list(dict.fromkeys(frame["metric"])))
-    rows, own_effects = frame[frame["metric"] == name], effects[effects["metric"] == name]
-    models = list(dict.fromkeys(frame["model"]))
-    said = [
-        reading(rows[rows["model"] == model], own_effects[own_effects["model"] == model], category, keep_only=keep)
-        for model in models
-    ]
-    named = [f"**{verbatim(model)}**: {each}" for model, each in zip(models, said, strict=True)]
-    st.markdown(said[0] if len(models) == 1 else "\n".join(f"- {each}" for each in named))
+    rows, models = frame[frame["metric"] == name], list(dict.fromkeys(frame["model"]))
+    last = effects[(effects["metric"] == name) & (effects["proportion"] == effects["proportion"].max())]
+    last = last.assign(adjusted=holm(list(last["p"]))).set_index("model")
+    said = []
+    for model in models:
+        sure = _sure(last.loc[model].to_dict(), metric(name), keep) if model in last.index else ""
+        said.append(f"{reading(rows[rows['model'] == model], category, keep_only=keep)} {sure}")
+    named = [f"- **{verbatim(model)}**: {each}" for model, each in zip(models, said, strict=True)]
+    st.markdown(said[0] if len(models) == 1 else "\n".join(named))
     colours = category_colours(family, [category])
     figure = curves(frame, name, colours, keep_only=keep, dark=dark())
     show(figure, "knockout_figure", frame, f"knockout-{category}")
@@ -82,29 +84,27 @@ def _draw_curves(frame: pd.DataFrame, effects: pd.DataFrame, chosen: Chosen, fam
     return name
 
 
-def reading(frame: pd.DataFrame, effects: pd.DataFrame, category: str, *, keep_only: bool = False) -> str:
-    """The end of a model's curve in words: what is left, against random neurons, and how sure the difference is."""
+def reading(frame: pd.DataFrame, category: str, *, keep_only: bool = False) -> str:
+    """The end of a model's curve in words: what is left, and what is left with random neurons."""
     known = metric(frame["metric"].iloc[0])
     ours, control = (spread(frame[frame["group"] == group]).iloc[-1] for group in (category, RANDOM))
     intact = frame.loc[(frame["group"] == INTACT) if keep_only else (frame["proportion"] == 0), "value"].mean()
     number, group = style.count(ours["neurons"]), verbatim(category)
     done = f"With these {number} {group} neurons alone kept" if keep_only else f"With all {number} {group} neurons off"
-    said = (
+    return (
         f"{done}, {verbatim(known.title)} goes from {known.write(intact)} to **{known.write(ours['mean'])}**; "
         f"with as many random neurons {'kept' if keep_only else 'off'}, to **{known.write(control['mean'])}**."
     )
-    last = effects[effects["proportion"] == ours["proportion"]]
-    return f"{said} {_sure(last.iloc[0].to_dict(), known, keep_only)}" if len(last) else said
 
 
 def _sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
     """By how much the category matters more than random neurons, in a sentence."""
     size, low, high = known.change(effect["effect"])[1:], known.change(effect["low"]), known.change(effect["high"])
     interval = "" if pd.isna(effect["low"]) else f"95 % interval {low} to {high}, "
-    verdict = "this is not chance" if effect["adjusted"] < LEVEL else "this may be chance"
+    verdict = "more than chance" if effect["adjusted"] < LEVEL else "it may be chance"
     unit = " points" if known.share else ""
-    more = f"{'more' if effect['effect'] >= 0 else 'less'} {'kept' if keep_only else 'lost'} than with random ones"
-    return f"That is {size}{unit} {more} ({interval}p {effect['adjusted']:.2g}): {verdict}."
+    more = f"{'more' if effect['effect'] >= 0 else 'less'} is {'kept' if keep_only else 'lost'} than with random ones"
+    return f"Problem by problem {size}{unit} {more} ({interval}p {effect['adjusted']:.2g}): {verdict}."
 
 
 def _draw_map(frame: pd.DataFrame) -> str:
