@@ -14,7 +14,7 @@ from nmerge_core.paired import LEVEL
 LOSS, OWN = "loss", "own texts"  # the loss on all texts, and for each category on its own
 _WRITTEN = 12  # layers up to which the cells hold their numbers
 _PALE = 0.25  # opacity of what may be chance
-_ROW, _FRAME = 38, 120  # pixels of a category, and of a panel around its categories
+_ROW, _FRAME = 44, 90  # pixels of a category, and of a panel around its categories
 
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:
@@ -64,7 +64,7 @@ def by_layer(frame: pd.DataFrame, name: str, *, dark: bool = False) -> go.Figure
         dark=dark,
     )
     largest = _scale(known) * float(rows["effect"].abs().max()) or 1.0
-    bar = {"title": {"text": _axis(known)}, "thickness": 14}
+    bar = {"title": {"text": _axis(known), "font": {"size": 13}}, "thickness": 14}
     shared = {"cmin": -largest, "cmax": largest, "colorbar": bar}
     layout["coloraxis"] = {"colorscale": _colours(1.0, dark), **shared}
     layout["coloraxis2"] = {"colorscale": _colours(_PALE, dark), "showscale": False, **shared}
@@ -85,6 +85,7 @@ def _cells(
         "z": [[_scale(known) * row["effect"] if row else None for row in line] for line in grid],
         "text": text,
         "texttemplate": "%{text}",
+        "textfont": {"size": 12},
         "hovertext": [[_told(row, known) if row else "" for row in line] for line in grid],
         "hoverinfo": "text",
         "hoverongaps": False,
@@ -95,7 +96,12 @@ def _cells(
 
 
 def _number(row: Mapping[str, Any], known: Metric) -> str:
-    return f"{known.change(row['effect'])} ± {_plain(row['stderr'], known)}"
+    """The effect over its standard error, with as many decimals in all cells."""
+    decimals = 1 if known.share else 2
+    return "<br>± ".join(
+        "?" if value != value else f"{_scale(known) * value:{sign}.{decimals}f}"
+        for value, sign in ((row["effect"], "+"), (row["stderr"], ""))
+    )
 
 
 def _told(row: Mapping[str, Any], known: Metric) -> str:

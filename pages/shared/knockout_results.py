@@ -47,9 +47,7 @@ def _metric(names: list[str]) -> str:
     if len(names) == 1:
         return names[0]
     forget_unknown("knockout_metric", names)
-    return st.segmented_control(
-        "Metric", names, default=names[0], required=True, format_func=_named, key="knockout_metric", **KEPT
-    )
+    return st.selectbox("Metric", names, format_func=_named, key="knockout_metric", width=320, **KEPT)
 
 
 def _named(name: str) -> str:

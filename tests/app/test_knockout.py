@@ -110,7 +110,7 @@ def test_a_heat_map_by_loss_of_each_category_and_list(tiny_cache: Path, open_pag
     )
     filled = [sum(value is not None for line in trace.z for value in line) for trace in (sure, pale)]
     assert sum(filled) == len(app.dataframe[0].value) == 7  # three categories in two layers, a list in one
-    assert app.segmented_control(key="knockout_metric").value == "own texts"
+    assert app.selectbox(key="knockout_metric").value == "own texts"
 
 
 def test_controls_start_at_the_run_the_address_names(tiny_cache: Path, open_page: OpenPage) -> None:
