@@ -95,7 +95,7 @@ REPEATS = Number(name="repeats", default=3, low=1, step=1, whole=True, help="Dra
 LIMIT = Number(
     name="limit", low=1, step=10, whole=True, unit="problems", help="Only the first so many problems of a task; or all."
 )
-LIMIT_EACH = LIMIT.with_(help=f"{LIMIT.help[:-1]}; of texts, the first so many of each category.")
+LIMIT_EACH = LIMIT.with_(help="Only the first so many problems of a task, or texts of each category; or all.")
 LOSS = CORPUS.with_(
     name="loss",
     required=False,

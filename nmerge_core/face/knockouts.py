@@ -146,7 +146,7 @@ def knockout(
         keep_only: switch off all neurons of these layers but the shares of the category's, or as many random ones.
         repeats: draws of each share.
         seed: of the draws.
-        limit: only the first so many problems; of texts, of each category.
+        limit: only the first so many problems, or texts of each category.
         run_code: let the task run the code that the model writes, in the sandbox.
         allow_task_code: let the task run code of its own, outside of any sandbox: read it first.
         device: "auto", "cpu", "cuda:1", ….
@@ -192,7 +192,7 @@ def effects(
         lists: lists of neurons by name, [[layer, neuron], …] or a CSV or JSON file of them.
         repeats: random draws for each.
         seed: of the draws.
-        limit: only the first so many problems; of texts, of each category.
+        limit: only the first so many problems, or texts of each category.
         run_code: let the task run the code that the model writes, in the sandbox.
         allow_task_code: let the task run code of its own, outside of any sandbox: read it first.
         device: "auto", "cpu", "cuda:1", ….

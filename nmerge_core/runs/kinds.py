@@ -80,7 +80,9 @@ RECIPE = RecipeParameter(name="recipe", required=True, help="A YAML file, as mer
 SWEEP = SweepParameter(name="sweep", required=True, help="A YAML file: recipe, search, tasks and strategy.")
 _SHARED = (settings.SEED, DEVICE)
 _MEASURED = (  # of kinds that measure a model with neurons off
-    settings.LISTS,
+    settings.LISTS.with_(
+        help='Lists of neurons beside the categories: {"NAME": [[layer, neuron], …]}, or a file each.'
+    ),
     settings.TASK.with_(required=False),
     settings.LOSS,
     settings.REPEATS,
