@@ -13,7 +13,8 @@ from nmerge_core.paired import LEVEL
 
 LOSS, OWN = "loss", "own texts"  # the loss on all texts, and for each category on its own
 _WRITTEN = 12  # layers up to which the cells hold their numbers
-_PALE = 0.25  # opacity of what may be chance
+_PALE = 0.3  # opacity of what may be chance
+_FONT = 12  # pixels of the numbers
 _ROW, _FRAME = 44, 90  # pixels of a category, and of a panel around its categories
 
 
@@ -47,9 +48,10 @@ def by_layer(frame: pd.DataFrame, name: str, *, dark: bool = False) -> go.Figure
     known = metric(LOSS if name == OWN else name)
     models, layers = style.short_names(dict.fromkeys(rows["model"]), 40), sorted(map(int, rows["layer"].unique()))
     categories = list(dict.fromkeys(rows["category"]))
+    pale_text = {"size": _FONT, "color": style.base_colour(dark)}  # Plotly's own is for the ground in full colour
     cells = [
         _cells(panel, rows[(rows["model"] == model) & ((rows["adjusted"] < LEVEL) == sure)], layers, categories, known)
-        | {"coloraxis": "coloraxis" if sure else "coloraxis2"}
+        | ({"coloraxis": "coloraxis"} if sure else {"coloraxis": "coloraxis2", "textfont": pale_text})
         for panel, model in enumerate(models)
         for sure in (True, False)
     ]
@@ -58,7 +60,7 @@ def by_layer(frame: pd.DataFrame, name: str, *, dark: bool = False) -> go.Figure
         columns=1,
         x_title="layer",
         y_title="category",
-        xaxis={"showgrid": False, **layer_axis(layers)},
+        xaxis={"showgrid": False, "zeroline": False, **layer_axis(layers)},
         yaxis={"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
         height=_FRAME + _ROW * len(categories),
         dark=dark,
@@ -66,8 +68,8 @@ def by_layer(frame: pd.DataFrame, name: str, *, dark: bool = False) -> go.Figure
     largest = _scale(known) * float(rows["effect"].abs().max()) or 1.0
     bar = {"title": {"text": _axis(known), "font": {"size": 13}}, "thickness": 14}
     shared = {"cmin": -largest, "cmax": largest, "colorbar": bar}
-    layout["coloraxis"] = {"colorscale": _colours(1.0, dark), **shared}
-    layout["coloraxis2"] = {"colorscale": _colours(_PALE, dark), "showscale": False, **shared}
+    layout["coloraxis"] = {"colorscale": _colours(dark), **shared}
+    layout["coloraxis2"] = {"colorscale": _pale_colours(), "showscale": False, **shared}
     return go.Figure(cells, layout)
 
 
@@ -85,7 +87,7 @@ def _cells(
         "z": [[_scale(known) * row["effect"] if row else None for row in line] for line in grid],
         "text": text,
         "texttemplate": "%{text}",
-        "textfont": {"size": 12},
+        "textfont": {"size": _FONT},
         "hovertext": [[_told(row, known) if row else "" for row in line] for line in grid],
         "hoverinfo": "text",
         "hoverongaps": False,
@@ -127,8 +129,15 @@ def _axis(known: Metric) -> str:
     return f"lost beyond<br>random, {'points' if known.share else known.title.partition(', ')[2] or known.title}"
 
 
-def _colours(opacity: float, dark: bool) -> list[list[Any]]:
+def _colours(dark: bool) -> list[list[Any]]:
     """The colours from where random neurons matter more to where the category's do."""
-    ground = style.background(dark)
-    low, high = (style.over(colour, opacity, ground) for colour in (style.RANDOM, style.MERGE))
-    return [[0, low], [0.5, ground], [1, high]]
+    return [[0, style.RANDOM], [0.5, style.background(dark)], [1, style.MERGE]]
+
+
+def _pale_colours() -> list[list[Any]]:
+    """The same of what may be chance, which lets the background through."""
+    (low, none), (nil, high) = (
+        [style.translucent(colour, opacity) for opacity in opacities]
+        for colour, opacities in ((style.RANDOM, (_PALE, 0)), (style.MERGE, (0, _PALE)))
+    )
+    return [[0, low], [0.5, none], [0.5, nil], [1, high]]
