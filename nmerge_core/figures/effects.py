@@ -45,7 +45,7 @@ def by_layer(frame: pd.DataFrame, name: str, *, dark: bool = False) -> go.Figure
         dark: The reader's theme.
     """
     rows = style.plain_table(of_metric(frame, name))
-    known = metric(LOSS if name == OWN else name)
+    known = metric(LOSS if name == OWN else style.plain(name))
     models, layers = style.short_names(dict.fromkeys(rows["model"]), 40), sorted(map(int, rows["layer"].unique()))
     categories = list(dict.fromkeys(rows["category"]))
     pale_text = {"size": _FONT, "color": style.base_colour(dark)}  # Plotly's own is for the ground in full colour

@@ -104,8 +104,10 @@ def _lines(
         mark={RANDOM: style.Mark("dash", "circle", ""), INTACT: style.Mark("dot", "circle", "")}.get(
             group, style.PLAIN
         ),
-        marker=0 if group == INTACT else 7,
+        marker=7,
     )
+    if group == INTACT:
+        line["mode"] = "lines"
     if curve["repeats"].max() == 1:
         return [line]
     band = {

@@ -18,7 +18,7 @@ from pages.shared.text import shortened, verbatim
 OFF, KEEP, MAP = "Switch off", "Keep alone", "Layer by layer"
 KIND = {OFF: "knockout", KEEP: "knockout", MAP: "effects"}
 PROPORTIONS = [0.2, 0.4, 0.6, 0.8, 1.0]
-HELD_OUT = "loss on held-out texts"  # in place of a task
+HELD_OUT = "held-out loss"  # in place of a task
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,9 @@ def reading(frame: pd.DataFrame, category: str, *, keep_only: bool = False) -> s
     intact = frame.loc[(frame["group"] == INTACT) if keep_only else (frame["proportion"] == 0), "value"].mean()
     number, group = style.count(ours["neurons"]), verbatim(category)
     done = f"With these {number} {group} neurons alone kept" if keep_only else f"With all {number} {group} neurons off"
+    what = verbatim(known.title.partition(", nats")[0])
     return (
-        f"{done}, {verbatim(known.title)} goes from {known.write(intact)} to **{known.write(ours['mean'])}**; "
+        f"{done}, {what} goes from {known.write(intact)} to **{known.write(ours['mean'])}**; "
         f"with as many random neurons {'kept' if keep_only else 'off'}, to **{known.write(control['mean'])}**."
     )
 
@@ -101,8 +102,8 @@ def _sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
     interval = "" if pd.isna(effect["low"]) else f"95 % interval {low} to {high}, "
     verdict = "more than chance" if effect["adjusted"] < LEVEL else "it may be chance"
     unit = " points" if known.share else ""
-    more = f"{'more' if effect['effect'] >= 0 else 'less'} is {'kept' if keep_only else 'lost'} than with random ones"
-    return f"Problem by problem {size}{unit} {more} ({interval}p {effect['adjusted']:.2g}): {verdict}."
+    than = f"{'better' if keep_only == (effect['effect'] >= 0) else 'worse'} than with random ones"
+    return f"Problem by problem that is {size}{unit} {than} ({interval}p {effect['adjusted']:.2g}): {verdict}."
 
 
 def _draw_map(frame: pd.DataFrame) -> str:
@@ -115,8 +116,8 @@ def _draw_map(frame: pd.DataFrame) -> str:
         **{
             "intact": rows["intact"].map(known.write),
             "without them": rows["own"].map(known.write),
-            "without random ones": rows["random"].map(known.write),
-            "lost beyond random": effect,
+            "without random": rows["random"].map(known.write),
+            "beyond random": effect,
             "p": rows["adjusted"].map("{:.2g}".format),
         }
     )

@@ -37,7 +37,7 @@ def by_loss(root: Path, model: str = "base", **changed: object) -> dict[str, obj
 
 
 def on_loss(root: Path, open_page: OpenPage, **query: Any) -> AppTest:
-    asked = {"knockout_task": "loss on held-out texts", "knockout_repeats": "1", "knockout_texts": "1"}
+    asked = {"knockout_task": "held-out loss", "knockout_repeats": "1", "knockout_texts": "1"}
     return on_task(root, open_page, **asked, **query)
 
 
@@ -140,7 +140,7 @@ def test_other_settings_offer_a_run_of_their_own(tiny_cache: Path, open_page: Op
 
 def test_without_tasks_the_loss_of_the_category_is_offered(tiny_cache: Path, open_page: OpenPage) -> None:
     app = open_page(PAGE)  # the family "tiny" has no tasks
-    assert app.selectbox(key="knockout_task").value == "loss on held-out texts"
+    assert app.selectbox(key="knockout_task").value == "held-out loss"
     assert app.button(key="knockout_run") and "texts of each category" in said(app) and not app.error
 
 

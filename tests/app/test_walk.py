@@ -132,7 +132,7 @@ def test_knockout_opens_on_what_needs_no_switch(tiny_cache: Path, open_page: Ope
     )
     app = open_page(KNOCKOUT, family=vary("coding", tasks=(str(code), plain)))
     chosen = [app.selectbox(key=f"knockout_{name}").value for name in ("category", "task")]
-    assert chosen == ["math", "loss on held-out texts"]  # no task is called so
+    assert chosen == ["math", "held-out loss"]  # no task is called so
     app.number_input(key="knockout_repeats").set_value(9).run()  # as in no run that there is
     assert app.button(key="knockout_run") and any("each category, " in text.value for text in app.caption)
     app.selectbox(key="knockout_task").select(plain).run()
