@@ -44,13 +44,26 @@ def open_groups(model: str, neurons: str, layers: Sequence[int] | None, lists: M
     """
     classification, architecture = open_classification(neurons), open_checkpoint(model).architecture
     classification.check_neurons_of(label(model), architecture)
+    return _chosen(classification, layers, _lists(lists or {}, classification.categories, architecture))
+
+
+def category_neurons(classification: Classification, category: str, layers: Sequence[int]) -> Neurons:
+    """Return a category's neurons in some layers.
+
+    Raises:
+        InputError: no such category or layer, or no neuron of the category in any of the layers.
+    """
+    return _chosen(classification, layers, {}).named([category])[category]
+
+
+def _chosen(classification: Classification, layers: Sequence[int] | None, lists: Mapping[str, Neurons]) -> Groups:
     known = classification.widths
     if unknown := sorted(set(layers or ()) - set(known)):
-        raise InputError(f"{neurons}: no layer {unknown[0]}; it has layers {min(known)} to {max(known)}")
+        raise InputError(f"{classification.folder}: no layer {unknown[0]}; it has layers {min(known)} to {max(known)}")
     widths = {layer: width for layer, width in known.items() if layers is None or layer in layers}
-    every = _categories(classification) | _lists(lists or {}, classification.categories, architecture)
     chosen = {
-        name: {layer: own for layer, own in by_layer.items() if layer in widths} for name, by_layer in every.items()
+        name: {layer: own for layer, own in by_layer.items() if layer in widths}
+        for name, by_layer in (_categories(classification) | dict(lists)).items()
     }
     return Groups(classification.folder, widths, chosen)
 

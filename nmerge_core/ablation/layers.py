@@ -72,14 +72,15 @@ def effects(
                 pool, seeds = everyone({layer: width}), range(seed, seed + repeats)
                 cells.append((own, list(draws(RANDOM, pool, {layer: own.size}, [1.0], seeds))))
     scale = open_scale(task, loss, limit, run_code=run_code, allow_task_code=allow_task_code)
+    language_model = load_model(model, device, run_dtype)
+    (intact,) = measure(language_model, scale, [{}], out, progress)
+    if not any(reading.problems for reading in intact.values()):
+        raise InputError(f"task '{task}': its metrics are of all problems together, and of none alone; take another")
     conditions = [draw.neurons for own, random in cells for draw in (own, *random)]
-    intact, *found = measure(load_model(model, device, run_dtype), scale, [{}, *conditions], out, progress)
-    read, compared = iter(found), []
+    read, compared = iter(measure(language_model, scale, conditions, out, progress)), []
     for own, random in cells:
         facts = {"layer": next(iter(own.neurons)), "category": own.group, "neurons": own.size}
         compared.append(Compared(facts, [next(read)], [next(read) for _ in random]))
     table = effects_table(intact, compared)
-    if table.empty:
-        raise InputError(f"task '{task}': its metrics are of all problems together, and of none alone; take another")
     table.to_csv(out / EFFECTS, index=False)
     return table

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nmerge_core.ablation import effects, knockout
+from nmerge_core.ablation import category_neurons, effects, knockout
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify
 from nmerge_core.errors import Cancelled, InputError
@@ -33,9 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def members(place: Path, category: str) -> dict[int, np.ndarray]:
-    table = open_classification(place / "neurons").neurons()
-    rows = table[table["category"] == category]
-    return {int(layer): own["neuron"].to_numpy(np.int64, copy=True) for layer, own in rows.groupby("layer")}
+    return category_neurons(open_classification(place / "neurons"), category, [0, 1])
 
 
 def knock(place: Path, out: Path, **changes: Any) -> pd.DataFrame:
@@ -71,6 +69,11 @@ def test_curve_and_control(place: Path, tmp_path: Path) -> None:
         *[("random", seed, share) for seed in (5, 6) for share in (0.5, 1.0)],
     ]
     neurons = members(place, "code")
+    table = open_classification(place / "neurons").neurons()
+    own_rows = table[table["category"] == "code"]
+    assert {layer: own.tolist() for layer, own in neurons.items()} == own_rows.groupby("layer")["neuron"].apply(
+        list
+    ).to_dict()
     total = sum(len(indices) for indices in neurons.values())
     assert 0 < total < 2 * D_FFN and set(own.loc[own["proportion"] == 1.0, "neurons"]) == {total}
     value = own.set_index(["group", "seed", "proportion"])["value"]
@@ -80,8 +83,8 @@ def test_curve_and_control(place: Path, tmp_path: Path) -> None:
     assert value["code", 5, 1.0] != pytest.approx(intact, rel=1e-4)
     assert len({value["random", 5, 1.0], value["random", 6, 1.0], value["code", 5, 0.5], value["code", 6, 0.5]}) == 4
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "knockout.csv"), found)
-    table = pd.read_csv(tmp_path / "effects.csv")
-    assert list(table["proportion"]) == [0.5, 0.5, 1, 1] and set(table["problems"]) == {
+    of_shares = pd.read_csv(tmp_path / "effects.csv")
+    assert list(of_shares["proportion"]) == [0.5, 0.5, 1, 1] and set(of_shares["problems"]) == {
         len(TEXTS["code"] + TEXTS["math"])
     }
 

@@ -5,9 +5,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.family import Member
+from nmerge_core.family import Member, load_family
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
+from pages.shared.knockout_controls import usual_models
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 
@@ -152,3 +153,9 @@ def test_each_model_s_own_categories_are_made_first(tiny_cache: Path, open_page:
     app = open_page(PAGE, family="turned", knockout_models="code", knockout_own="true")
     assert app.button(key="knockout_classify_code").label == "Classify 1 model"
     assert "knockout_run" not in [button.key for button in app.button]
+
+
+def test_a_merge_is_knocked_out_beside_those_it_should_do_as_well_as(tiny_cache: Path) -> None:
+    family = load_family(vary_family(tiny_cache, "merging"))
+    assert usual_models(family, {}, "math") == ["base"]
+    assert usual_models(family, {"newest": "here", "older": "there"}, "math") == ["base", "math", "newest"]
