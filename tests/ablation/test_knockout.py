@@ -70,10 +70,8 @@ def test_curve_and_control(place: Path, tmp_path: Path) -> None:
     ]
     neurons = members(place, "code")
     table = open_classification(place / "neurons").neurons()
-    own_rows = table[table["category"] == "code"]
-    assert {layer: own.tolist() for layer, own in neurons.items()} == own_rows.groupby("layer")["neuron"].apply(
-        list
-    ).to_dict()
+    by_layer = table[table["category"] == "code"].groupby("layer")["neuron"].apply(list)
+    assert {layer: own.tolist() for layer, own in neurons.items()} == by_layer.to_dict()
     total = sum(len(indices) for indices in neurons.values())
     assert 0 < total < 2 * D_FFN and set(own.loc[own["proportion"] == 1.0, "neurons"]) == {total}
     value = own.set_index(["group", "seed", "proportion"])["value"]
