@@ -29,12 +29,11 @@ FORMULA = (
 
 def neurons_of(family: Family, chosen: Chosen) -> dict[str, Run]:
     """The classification whose neurons are knocked out in each model, while they are there; else how to get them."""
-    members = [member.label for member in family.members if member.label in chosen.models]
-    found = classified(family)
-    for label in members if chosen.own else ["base"]:
-        classify_missing(family, found.only(label), f"knockout_classify_{label}")
-    there = found.there
-    return {name: run for name in chosen.models if (run := there.get(name if chosen.own else "base"))}
+    needed = replace(family, models=tuple(each for each in family.models if chosen.own and each.label in chosen.models))
+    found = classified(needed)
+    for name in chosen.models if chosen.own else ["base"]:
+        classify_missing(needed, found.only(name), f"knockout_classify_{name}")
+    return {name: run for name in chosen.models if (run := found.there.get(name if chosen.own else "base"))}
 
 
 family = begin(
@@ -57,7 +56,7 @@ if "base" not in base.there:
     st.caption("What can be switched off is known when the neurons of the base have their categories.")
     st.stop()
 found = opened(base.there["base"])
-view = draw_view(asked if asked else {})
+view = draw_view(asked)
 left, right = st.columns([1, 3], gap="large")
 with left:
     chosen = draw_controls(
@@ -69,7 +68,9 @@ with left:
         named.get(asked.get("model", ""), ""),
         asked_own=bool(asked) and asked["neurons"] != str(found.folder),
     )
-if chosen is None or not chosen.models:
+if chosen is None:
+    st.stop()
+if not chosen.models:
     right.info("Choose at least one model.")
     st.stop()
 with right:
