@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nmerge_core.errors import InputError
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.machine import CPU, total_memory
 from nmerge_core.merging.pipeline import merge_opened, resolved
@@ -59,7 +60,7 @@ class Merges:
         try:
             merge_opened(self._opened, checkpoint, progress, self._kept)
             copy_recipe(checkpoint, folder)
-            yield replace(load_model(str(checkpoint), self._device, self._run_dtype), label="merge")
+            yield replace(load_model(str(checkpoint), self._device, self._run_dtype, kinds=SCORED), label="merge")
         finally:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
