@@ -57,10 +57,10 @@ def losses_as_scores(losses: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), samples.reindex(columns=["model", "task", *_SAMPLE])
 
 
-def primary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Keep each task's primary metric, the first one it lists."""
-    first = scores.groupby("task", sort=False)["metric"].transform("first")
-    return scores[scores["metric"] == first]
+def primary(scores: pd.DataFrame, *, group: bool = False) -> pd.DataFrame:
+    """Keep each task's primary metric, the first one it lists; or each group's of tasks, which has theirs again."""
+    kept = scores[scores.get("group", pd.Series(False, scores.index)).eq(True) == group]  # losses have no groups
+    return kept[kept["metric"] == kept.groupby("task", sort=False)["metric"].transform("first")]
 
 
 def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -35,7 +35,10 @@ def samples_in(results: dict[str, Any], tasks: dict[str, Any]) -> list[dict[str,
 def rows_of(
     results: dict[str, Any], tasks: dict[str, Any], samples: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return a row for each metric of each task, and of each group of them, in what lm-eval returned."""
+    """Return a row for each metric of each task, and of each group of them, in what lm-eval returned.
+
+    A `group` has what its tasks have, once more.
+    """
     rows = []
     for name, values in results["results"].items():
         keys, task = metrics_in(results, name), tasks.get(name)
@@ -46,6 +49,7 @@ def rows_of(
             rows.append(
                 {
                     "task": name,
+                    "group": task is None,
                     "metric": _named(metric, chain, keys),
                     "value": value,
                     "low": low,

@@ -42,8 +42,8 @@ from nmerge_core.settings import (
 )
 
 COLUMNS = [
-    "model", "task", "metric", "value", "low", "high", "interval", "stderr", "samples", "higher_is_better",
-    "shots", "chat_template", "decoding", "batch_size", "seed", "run_dtype", "task_version", "lm_eval",
+    "model", "task", "group", "metric", "value", "low", "high", "interval", "stderr", "samples", "higher_is_better",
+    "shots", "chat_template", "decoding", "batch_size", "batch_used", "seed", "run_dtype", "task_version", "lm_eval",
 ]  # fmt: skip
 # What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
 _OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, re.error)
@@ -122,7 +122,8 @@ class Evaluator:
             A table with the columns `COLUMNS`, a task's primary metric its first. `low` and `high` are the ends of the
             95 % interval that `interval` names: Wilson's of right or wrong, a bootstrap's of other means, else ± 1.96
             `stderr`, which is the closed form for means, else a jackknife over groups of problems; NaN for a group of
-            tasks. And the samples.
+            tasks, which `group` marks. `batch_size` is what was asked for, `batch_used` what fitted in memory. And the
+            samples.
 
         Raises:
             InputError: a problem with its answer is longer than the model takes; or a task cannot be scored.
@@ -140,7 +141,8 @@ class Evaluator:
             facts = {
                 "chat_template": self._chat,
                 "decoding": self._decoding,
-                "batch_size": harness.batch_size,
+                "batch_size": self._batch_size,
+                "batch_used": harness.batch_size,
                 "seed": self._seed,
                 "lm_eval": version("lm_eval"),
             }

@@ -29,8 +29,9 @@ class Scores:
     def scores(self) -> pd.DataFrame:
         """A row per model, task and metric: value, its 95 % interval (low, high, and what it is by), stderr, samples.
 
-        Then whether higher_is_better, and the conditions: shots, chat_template, decoding, batch_size, seed, run_dtype,
-        task_version and lm_eval, the version that scored it.
+        A `group` of tasks has rows too. Then whether higher_is_better, and the conditions: shots, chat_template,
+        decoding, batch_size (asked for; batch_used fitted in memory), seed, run_dtype, task_version and lm_eval, the
+        version that scored it.
         """
         named = zip(self.paths, self.labels, strict=True)
         found = [score_tables.read_scores(path / "scores.csv").assign(model=label) for path, label in named]

@@ -22,9 +22,10 @@ def leaderboard(
 ) -> pd.DataFrame:
     """Return a row per model and a column of numbers per task, shares in percent; of ↓ less is better.
 
-    Before them are the mean over the tasks whose metric is a share (or over all, where they have one metric), its
-    gain over the base, and, as the mean over tasks, which share of the gain of a task's own fine-tune is kept:
-    (model − base) / (own − base), of tasks whose own fine-tune is better than the base.
+    A group of tasks has a column before theirs, and counts in nothing else. First are the mean over the tasks whose
+    metric is a share (or over all, where they have one metric), its gain over the base, and, as the mean over tasks,
+    which share of the gain of a task's own fine-tune is kept: (model − base) / (own − base), of tasks whose own
+    fine-tune is better than the base.
 
     Args:
         scores: a table of scores.
@@ -48,8 +49,11 @@ def leaderboard(
             table[GAIN + (", points" if known.share else "")] = gain
     if base in values.index and (shares := _kept(values, metrics, base, own or {})) is not None:
         table[KEPT] = shares
-    for task in values:
-        table[_title(str(task), metrics[str(task)])] = _scale(metrics[str(task)]) * values[task]
+    groups = primary(scores, group=True).drop_duplicates(["model", "task"])
+    for rows, called in ((groups, "{} (group)"), (kept, "{}")):
+        for task, known in _metrics(rows).items():
+            own = rows[rows["task"].astype(str) == task].set_index("model")["value"].reindex(models)
+            table[_title(called.format(task), known)] = _scale(known) * own
     return table.rename_axis("model")
 
 

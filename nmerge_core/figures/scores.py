@@ -140,7 +140,8 @@ def table(scores: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     for (task, name), rows in scores.groupby(["task", "metric"], sort=False):
         known = metric(str(name))
         cells = rows.set_index("model")
-        columns[f"{task} · {known.title}"] = {
+        group = " (group)" if rows.get("group", pd.Series(dtype=bool)).eq(True).any() else ""
+        columns[f"{task}{group} · {known.title}"] = {
             model: known.write(cells.at[model, "value"]) + _interval(cells.loc[model], known)
             for model in models
             if model in cells.index

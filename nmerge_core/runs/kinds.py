@@ -199,7 +199,7 @@ KINDS: Mapping[str, Kind] = {
                 DEVICE,
                 RUN_DTYPE,
             ),
-            version=2,
+            version=3,
         ),
         Kind(
             "loss",

@@ -13,6 +13,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.machine import cores
 from nmerge_core.runs.folder import list_runs
+from nmerge_core.score_tables import primary
 from pages.shared.results import read_table
 from pages.shared.tasks import task_name
 
@@ -66,14 +67,17 @@ def _scored() -> list[_Score]:
         limit = run.parameters["limit"]
         try:
             entries = sum(map(_entries, run.parameters["models"]))
-            rows = read_table(run, "scores.csv").groupby("task")["samples"].max()
+            scores = read_table(run, "scores.csv")
         except InputError:  # what it has read is gone, or its scores are
             continue
+        rows = scores.groupby("task")["samples"].max()
         names = {task_name(task): task for task in run.parameters["tasks"]}
         tasks = {names[name]: int(number) for name, number in rows.items() if name in names}
         whole = {task: limit is None or number < limit for task, number in tasks.items()}
         if tasks:
-            found.append(_Score(tasks, whole, status.seconds / (entries * int(rows.sum()))))
+            found.append(
+                _Score(tasks, whole, status.seconds / (entries * int(rows[primary(scores)["task"].unique()].sum())))
+            )
     return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.figures import style
 from nmerge_core.figures.scores import bars, table
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
@@ -65,7 +66,10 @@ def draw_table(board: Board, key: str) -> None:
     right = {name: st.column_config.TextColumn(alignment="right") for name in told.columns[1:]}
     st.dataframe(told, hide_index=True, key=f"{key}_table", column_config=right)
     by = ", ".join(board.scores["interval"].dropna().unique())
-    st.caption(f"In brackets, and as whiskers: 95 % intervals ({by}).")
+    batches = board.scores.get("batch_used", pd.Series(dtype=float)).dropna()
+    used = " to ".join(style.count(each) for each in sorted({*batches.agg(["min", "max"]).dropna()}))
+    told = f" Batches of {used} texts." if used else ""
+    st.caption(f"In brackets, and as whiskers: 95 % intervals ({by}).{told}")
 
 
 def _panels(
