@@ -86,6 +86,16 @@ def shared_settings(scores: pd.DataFrame) -> str:
     return ", ".join(f"{name} {_told(scores[key].iloc[0])}" for key, name in kept.items() if key != "samples")
 
 
+def differing(scores: pd.DataFrame) -> dict[str, str]:
+    """Return in words the settings by which models were scored otherwise on a task; tasks without such are left out."""
+    found = {}
+    for task, rows in scores.groupby("task", sort=False):
+        names = [name for key, name in SETTINGS.items() if key in rows and rows[key].map(_told).nunique() > 1]
+        if names:
+            found[str(task)] = ", ".join(names)
+    return found
+
+
 def compare(scores: pd.DataFrame, samples: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Compare every other model with one of them by each task's primary metric, problem by problem.
 

@@ -108,7 +108,11 @@ def bars(
             "error_x": {"array": up, "arrayminus": down, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
             "marker": {
                 "color": [colours[model] for model in rows.index],
-                "pattern": {"shape": [marks[model].pattern for model in rows.index]},
+                "pattern": {
+                    "shape": [marks[model].pattern for model in rows.index],
+                    "fillmode": "overlay",
+                    "solidity": 0.15,
+                },
             },
             "hovertext": [_fact(row, known, rows["value"].get(base)) for row in rows.reset_index().to_dict("records")],
             "hoverinfo": "text",
