@@ -1,5 +1,6 @@
 """The parameters of runs, each described once for the command line, Python, the pages and the keys of runs."""
 
+from nmerge_core.cache import own_tasks
 from nmerge_core.input_parameters import Classification, Corpus, Model, Models, NeuronLists, Task, Tasks
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Permission, Text
@@ -17,7 +18,8 @@ CORPUS = Corpus(
 TASK = Task(
     name="task",
     required=True,
-    help="A task YAML, a task of the demo family (math, code, translation, general), or an lm-eval name.",
+    help="A task YAML, a task of the demo family (math, code, translation, general), an lm-eval name, or NAME=FILE "
+    f"with the problems of a file, of {', '.join(own_tasks())}.",
 )
 TASKS = Tasks(
     name="tasks", required=True, help=f"Tasks, separated by commas: each {TASK.help[0].lower()}{TASK.help[1:]}"

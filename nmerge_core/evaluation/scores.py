@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from lm_eval import evaluator
 
-from nmerge_core.cache import cache_root, task_file
+from nmerge_core.cache import cache_root, task_data, task_file
 from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
@@ -43,7 +43,8 @@ from nmerge_core.settings import (
 
 COLUMNS = [
     "model", "task", "group", "metric", "value", "low", "high", "interval", "stderr", "samples", "higher_is_better",
-    "shots", "chat_template", "decoding", "batch_size", "batch_used", "seed", "run_dtype", "task_version", "lm_eval",
+    "signature", "shots", "chat_template", "decoding", "batch_size", "batch_used", "seed", "run_dtype", "task_version",
+    "lm_eval",
 ]  # fmt: skip
 # What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
 _OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, re.error)
@@ -122,8 +123,8 @@ class Evaluator:
             A table with the columns `COLUMNS`, a task's primary metric its first. `low` and `high` are the ends of the
             95 % interval that `interval` names: Wilson's of right or wrong, a bootstrap's of other means, else ± 1.96
             `stderr`, which is the closed form for means, else a jackknife over groups of problems; NaN for a group of
-            tasks, which `group` marks. `batch_size` is what was asked for, `batch_used` what fitted in memory. And the
-            samples.
+            tasks, which `group` marks. `signature` is sacrebleu's, of its metrics; `batch_size` is what was asked for,
+            `batch_used` what fitted in memory. And the samples.
 
         Raises:
             InputError: a problem with its answer is longer than the model takes; or a task cannot be scored.
@@ -203,7 +204,8 @@ class Evaluator:
         return bool(self.task(name).higher_is_better().get(metric, True))
 
     def _harness(self, language_model: LanguageModel, reference: str, progress: Progress) -> Harness:
-        stage = f"{language_model.label} on {Path(reference).name.removesuffix('.yaml')}"
+        name, _ = task_data(reference)
+        stage = f"{language_model.label} on {Path(name).name.removesuffix('.yaml')}"
         return Harness(
             language_model,
             self._batch_size,
