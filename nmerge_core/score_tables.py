@@ -24,6 +24,7 @@ SETTINGS = {
     "batch_size": "batch size",
     "seed": "seed",
     "run_dtype": "number format",
+    "backend": "backend",
     "signature": "signature of sacrebleu",
     "task_version": "version of the task",
     "lm_eval": "version of lm-eval",

@@ -123,6 +123,13 @@ DECODING = Choice(
     help="How answers are decoded: alike, greedily unless the task draws and without a checkpoint's penalties; or by "
     "each checkpoint's own generation_config.json, as lm-eval does.",
 )
+TRANSFORMERS, VLLM = "transformers", "vllm"
+BACKEND = Choice(
+    name="backend",
+    default=TRANSFORMERS,
+    choices=(TRANSFORMERS, VLLM),
+    help="What runs the models: transformers; or, where it is installed, vLLM on an accelerator, as lm-eval has it.",
+)
 EVALUATE_SEED = SEED.with_(default=1234, help="Decides which examples stand before problems, and what a task draws.")
 EVALUATE_BATCH = Number(
     name="batch_size",

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
@@ -59,33 +58,6 @@ class Harness(HFLM):
         self._language_model, self.stage, self.progress = language_model, stage, progress
         self._alike, self._ends = decoding == ALIKE, answer_ends(language_model, chat=chat_template)
         self._done, self._total = 0.0, 0
-
-    def check_room(self, requests: Sequence[Instance]) -> None:
-        """Raise an InputError where problems with their answers are longer than the model takes: lm-eval cuts them."""
-        long, longest = set(), 0
-        for request in requests:
-            room = self.max_length
-            if request.request_type == "generate_until":
-                prompt, settings = request.args
-                length = (
-                    len(self.tok_encode(prompt)) + normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
-                )
-            elif request.request_type == "loglikelihood":
-                length = len(self.tok_encode("".join(request.args)))
-                room += bool(request.args[0])  # the last token is never read; before a text alone stands another
-            else:  # whole texts, which are scored in windows
-                continue
-            if length > room:
-                long.add(request.doc_id)
-                longest = max(longest, length)
-        if long:
-            problems = len({request.doc_id for request in requests})
-            raise InputError(
-                f"{self.stage}: expected problems that fit with their answers in the {self.max_length:,} tokens that "
-                f"the model takes, found {len(long):,} of {problems:,} that do not, the longest of {longest:,} with "
-                "its answer; give fewer examples, lower max_gen_toks in the task's YAML, or leave the task or the "
-                "model out"
-            )
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Score continuations of contexts."""

@@ -3,8 +3,6 @@
 Values are as lm-eval gives them: accuracies, exact match and pass@1 in [0, 1], chrF and BLEU in [0, 100].
 """
 
-import dataclasses
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,33 +16,35 @@ import torch
 from lm_eval import evaluator
 
 from nmerge_core.cache import cache_root, task_data, task_file
-from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
 from nmerge_core.evaluation.harness import Harness
+from nmerge_core.evaluation.room import check_room
 from nmerge_core.evaluation.samples import check_cluster
 from nmerge_core.evaluation.score_rows import rows_of, samples_in
+from nmerge_core.evaluation.served import Served
 from nmerge_core.evaluation.tasks import load_task
-from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import CPU
 from nmerge_core.progress import Progress, silent
 from nmerge_core.settings import (
     ALLOW_TASK_CODE,
     CHAT_TEMPLATE,
     DECODING,
-    DEVICE,
     EVALUATE_BATCH,
     EVALUATE_SEED,
     LIMIT,
     RUN_CODE,
-    RUN_DTYPE,
     SHOTS,
+    TRANSFORMERS,
 )
+
+Model = LanguageModel | Served
 
 COLUMNS = [
     "model", "task", "group", "metric", "value", "low", "high", "interval", "stderr", "samples", "higher_is_better",
-    "signature", "shots", "chat_template", "decoding", "batch_size", "batch_used", "seed", "run_dtype", "task_version",
-    "lm_eval",
+    "signature", "shots", "chat_template", "decoding", "batch_size", "batch_used", "seed", "run_dtype", "backend",
+    "task_version", "lm_eval",
 ]  # fmt: skip
 # What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
 _OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, re.error)
@@ -101,8 +101,8 @@ class Evaluator:
         given = {"limit": limit, "shots": shots, "decoding": decoding, "batch_size": batch_size, "seed": seed}
         for parameter in (LIMIT, SHOTS, DECODING, EVALUATE_BATCH, EVALUATE_SEED):
             parameter.check(given[parameter.name], parameter.name)
-        self._limit, self._chat, self._decoding, self._seed = limit, chat_template, decoding, seed
-        self._batch_size = batch_size
+        self._limit, self._chat = limit, chat_template
+        self.decoding, self.seed, self.batch_size = decoding, seed, batch_size
         self._tasks = [
             (reference, load_task(reference, run_code=run_code, allow_task_code=allow_task_code))
             for reference in dict.fromkeys(tasks)
@@ -116,8 +116,8 @@ class Evaluator:
             if shots is not None and has_prompts:
                 task.set_config(key="num_fewshot", value=shots)
 
-    def scored(self, language_model: LanguageModel, progress: Progress = silent) -> Scored:
-        """Score one model.
+    def scored(self, language_model: Model, progress: Progress = silent) -> Scored:
+        """Score one model, in memory or served.
 
         Returns:
             A table with the columns `COLUMNS`, a task's primary metric its first. `low` and `high` are the ends of the
@@ -131,20 +131,23 @@ class Evaluator:
         """
         rows: list[dict[str, Any]] = []
         samples: list[dict[str, Any]] = []
+        chosen = {"limit": self._limit}
         for reference, task in self._tasks:
             with _faults_of(reference, language_model):
-                self._check_room(self._harness(language_model, reference, progress), task, {"limit": self._limit})
+                harness = self._harness(language_model, reference, progress)
+                self._check_room(harness, language_model, reference, task, chosen)
         for reference, task in self._tasks:
             harness = self._harness(language_model, reference, progress)
-            results = self._run(harness, language_model, reference, task, {"limit": self._limit})
+            results = self._run(harness, language_model, reference, task, chosen, progress)
             with _faults_of(reference, language_model):
                 own_samples = samples_in(results, task["tasks"])
             facts = {
                 "chat_template": self._chat,
-                "decoding": self._decoding,
-                "batch_size": self._batch_size,
-                "batch_used": harness.batch_size,
-                "seed": self._seed,
+                "decoding": self.decoding,
+                "batch_size": self.batch_size,
+                "batch_used": harness.batch_size if isinstance(harness, Harness) else None,
+                "backend": language_model.backend if isinstance(language_model, Served) else TRANSFORMERS,
+                "seed": self.seed,
                 "lm_eval": version("lm_eval"),
             }
             rows += [each | facts for each in rows_of(results, task["tasks"], own_samples)]
@@ -169,8 +172,8 @@ class Evaluator:
         alone, chosen = {"tasks": {name: task["tasks"][name]}}, {"samples": {name: list(places)}}
         harness = self._harness(language_model, name, progress)
         with _faults_of(reference, language_model):
-            self._check_room(harness, alone, chosen)
-        return self._run(harness, language_model, reference, alone, chosen)
+            self._check_room(harness, language_model, name, alone, chosen)
+        return self._run(harness, language_model, reference, alone, chosen, progress)
 
     def task(self, name: str) -> Any:
         """Return lm-eval's task of a name."""
@@ -203,23 +206,26 @@ class Evaluator:
         """Whether of a task's metric more is better."""
         return bool(self.task(name).higher_is_better().get(metric, True))
 
-    def _harness(self, language_model: LanguageModel, reference: str, progress: Progress) -> Harness:
-        name, _ = task_data(reference)
-        stage = f"{language_model.label} on {Path(name).name.removesuffix('.yaml')}"
+    def _harness(self, language_model: Model, reference: str, progress: Progress) -> Any:
+        """Return lm-eval's view of a model."""
+        if isinstance(language_model, Served):
+            return language_model.lm
         return Harness(
             language_model,
-            self._batch_size,
-            stage,
+            self.batch_size,
+            _stage(language_model, reference),
             progress,
-            decoding=self._decoding,
+            decoding=self.decoding,
             chat_template=self._chat,
         )
 
     def _seeded(self, task: Any) -> None:
         for each in task["tasks"].values():  # of which every building of problems draws
-            each.set_fewshot_seed(seed=self._seed)
+            each.set_fewshot_seed(seed=self.seed)
 
-    def _check_room(self, harness: Harness, task: Any, chosen: Mapping[str, Any]) -> None:
+    def _check_room(
+        self, harness: Any, language_model: Model, reference: str, task: Any, chosen: Mapping[str, Any]
+    ) -> None:
         """Raise an InputError where problems do not fit; before the first of any task is asked."""
         self._seeded(task)
         chat = {"apply_chat_template": self._chat, "fewshot_as_multiturn": self._chat}
@@ -232,19 +238,25 @@ class Evaluator:
                 chat_template=harness.apply_chat_template if self._chat else None,
                 **chat,
             )
-            harness.check_room(each.instances)
+            check_room(harness, _stage(language_model, reference), each.instances)
 
     def _run(
-        self, harness: Harness, language_model: LanguageModel, reference: str, task: Any, chosen: Mapping[str, Any]
+        self,
+        harness: Any,
+        language_model: Model,
+        reference: str,
+        task: Any,
+        chosen: Mapping[str, Any],
+        progress: Progress,
     ) -> dict[str, Any]:
         self._seeded(task)
         devices = [] if language_model.device.type == CPU else [language_model.device]
         with (
             _faults_of(reference, language_model),
-            _reporting_code(harness.stage, harness.progress),
+            _reporting_code(_stage(language_model, reference), progress),
             torch.random.fork_rng(devices),  # others draw from the same generators
         ):
-            torch.manual_seed(self._seed)
+            torch.manual_seed(self.seed)
             return evaluator.evaluate(
                 harness,
                 task,
@@ -256,31 +268,9 @@ class Evaluator:
             )
 
 
-def evaluate(
-    models: Sequence[str],
-    tasks: Sequence[str],
-    *,
-    device: str = DEVICE.default,
-    run_dtype: str = RUN_DTYPE.default,
-    progress: Progress = silent,
-    samples: Path | None = None,
-    **conditions: Any,
-) -> pd.DataFrame:
-    """Score models, one after the other, on tasks; see `Evaluator` and `load_model` for the arguments.
-
-    `samples` is a file that gets what was asked and answered, problem by problem, as JSON Lines.
-    """
-    if not models:
-        raise InputError("models: expected at least one model, found none")
-    evaluator_ = Evaluator(tasks, **conditions)
-    found = []
-    for reference, label in zip(models, labels(models), strict=True):
-        language_model = dataclasses.replace(load_model(reference, device, run_dtype), label=label)
-        found.append(evaluator_.scored(language_model, progress))
-    if samples is not None:
-        text = "".join(scored.lines for scored in found)
-        samples.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return pd.concat([scored.table for scored in found], ignore_index=True)
+def _stage(language_model: Model, reference: str) -> str:
+    name, _ = task_data(reference)
+    return f"{language_model.label} on {Path(name).name.removesuffix('.yaml')}"
 
 
 @contextmanager
@@ -296,7 +286,7 @@ def _reporting_code(task: str, progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def _faults_of(reference: str, language_model: LanguageModel) -> Iterator[None]:
+def _faults_of(reference: str, language_model: Model) -> Iterator[None]:
     """Tell what lm-eval meets in a task of one's own, in which anybody can make a mistake, as that task's fault."""
     try:
         yield

@@ -52,8 +52,8 @@ def leaderboard(
     groups = primary(scores, group=True).drop_duplicates(["model", "task"])
     for rows, called in ((groups, "{} (group)"), (kept, "{}")):
         for task, known in _metrics(rows).items():
-            own = rows[rows["task"].astype(str) == task].set_index("model")["value"].reindex(models)
-            table[_title(called.format(task), known)] = _scale(known) * own
+            numbers = rows[rows["task"].astype(str) == task].set_index("model")["value"].reindex(models)
+            table[_title(called.format(task), known)] = _scale(known) * numbers
     return table.rename_axis("model")
 
 

@@ -12,8 +12,13 @@ from nmerge_core.figures.panels import legend_room, panels
 
 _HEIGHT = 460  # pixels of either figure
 _WIDE, _LETTER, _LINE = 900, 6.6, 17  # pixels that labels are placed in: of the figure, of a letter, of a line
-_PLACES = ("top center", "bottom center", "middle right", "middle left")
-_PLACES += ("top right", "bottom right", "top left", "bottom left")
+_PLACES = tuple(
+    f"{upright} {aside}"
+    for upright, aside in (
+        ("top", "center"), ("bottom", "center"), ("middle", "right"), ("middle", "left"),
+        ("top", "right"), ("bottom", "right"), ("top", "left"), ("bottom", "left"),
+    )
+)  # fmt: skip
 
 
 def front(table: pd.DataFrame, across: str, up: str) -> list[str]:
@@ -158,5 +163,5 @@ def radar(table: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False
         "angularaxis": {"gridcolor": grid, "linecolor": grid, "rotation": 90, "direction": "clockwise"},
     }
     kept = {name: value for name, value in layout.items() if not name.startswith(("xaxis", "yaxis", "meta"))}
-    margin = {"t": legend_room(list(names.values())) + 30, "b": 40, "l": 60, "r": 60}
+    margin = {"t": legend_room(list(names.values())) + 30, "b": 40, "l": 190, "r": 190}
     return go.Figure(traces, kept | {"polar": polar, "margin": margin})

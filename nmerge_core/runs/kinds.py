@@ -198,6 +198,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.ALLOW_TASK_CODE,
                 DEVICE,
                 RUN_DTYPE,
+                settings.BACKEND,
             ),
             version=3,
         ),

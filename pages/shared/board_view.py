@@ -46,11 +46,15 @@ def draw_view(board: Board, kinds: Mapping[str, str]) -> View:
         "Show", key="evaluate_words", placeholder="all, or words of names and methods", **KEPT
     ).strip()
 
-    def several(place: st.delta_generator.DeltaGenerator, label: str, options: Sequence[str], key: str, none: str):
+    def several(
+        place: st.delta_generator.DeltaGenerator, label: str, options: Sequence[str], key: str, none: str
+    ) -> list[str]:
         forget_unknown(key, options)
-        return place.multiselect(
-            label, options, key=key, placeholder=none, format_func=lambda name: short.get(name, name), **KEPT
+        called = {each: short.get(each, each) for each in options}
+        found: list[str] = place.multiselect(
+            label, options, key=key, placeholder=none, format_func=called.__getitem__, **KEPT
         )
+        return found
 
     chosen = several(second, "Kinds and methods", list(dict.fromkeys(kinds.values())), "evaluate_kinds", "all")
     only = several(third, "Tasks shown", tasks, "evaluate_only", "all")

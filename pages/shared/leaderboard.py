@@ -1,6 +1,6 @@
 """Models × tasks as numbers that sort, with the parameters of merges; the trade-off of any two columns, and a radar."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -30,7 +30,7 @@ def numbers_of(board: Board, base: str, own: Mapping[str, str], view: View) -> t
     return leaderboard(chosen.scores, board.names, base=base, own=gained), gained
 
 
-def in_order(found: pd.DataFrame, names: list[str], pinned: list[str]) -> list[str]:
+def in_order(found: pd.DataFrame, names: list[str], pinned: Sequence[str]) -> list[str]:
     """Draw by what models are sorted, and return those that are shown, the best first, pinned ones before them."""
     columns = [AS_CHOSEN, *found]
     forget_unknown("evaluate_sorted", columns)

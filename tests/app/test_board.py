@@ -38,8 +38,8 @@ def merged(root: Path, weight: float, title: str) -> str:
     """The folder of a merge of the tiny models, by task arithmetic."""
     known = models(root)
     asked = {"merge_method": "task_arithmetic", "base_model": known["base"], "parameters": {"lambda": weight}}
-    asked["models"] = [{"model": known[name]} for name in ("math", "code")]
-    run = done(root, "merge", {"recipe": asked}, title)
+    of = {"models": [{"model": known[name]} for name in ("math", "code")]}
+    run = done(root, "merge", {"recipe": asked | of}, title)
     return str(run.results / "merged")
 
 
