@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from nmerge_core.figures import style
 from nmerge_core.score_tables import primary
@@ -46,9 +47,7 @@ def draw_view(board: Board, kinds: Mapping[str, str]) -> View:
         "Show", key="evaluate_words", placeholder="all, or words of names and methods", **KEPT
     ).strip()
 
-    def several(
-        place: st.delta_generator.DeltaGenerator, label: str, options: Sequence[str], key: str, none: str
-    ) -> list[str]:
+    def several(place: DeltaGenerator, label: str, options: Sequence[str], key: str, none: str) -> list[str]:
         forget_unknown(key, options)
         called = {each: short.get(each, each) for each in options}
         found: list[str] = place.multiselect(
