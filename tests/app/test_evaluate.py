@@ -96,7 +96,7 @@ def test_how_long_scoring_takes_is_told_from_scores_before_it(
     runs: list[Run] = []
     monkeypatch.setattr(estimates, "list_runs", lambda root: runs)
     asked = [parameters(tiny_cache, model, limit=2) for model in ("math", "code")]
-    assert told_scoring(asked) == "How long that takes is known after the first time."
+    assert told_scoring(asked) == "It may take some seconds in all, which is known better after the first time."
     runs.append(done(tiny_cache, "evaluate", parameters(tiny_cache, "base")))
     runs[0].write_status(replace(runs[0].status(), seconds=400.0))
     # 4 problems took 400 seconds, the models are of one size: 2 problems of 2 models take as long.
@@ -106,6 +106,11 @@ def test_how_long_scoring_takes_is_told_from_scores_before_it(
     other = {"models": [models(tiny_cache)["math"]], "tasks": ["never scored"], "limit": None}
     assert told_scoring([other]) == "How long that takes is known after the first time."
     assert told_scoring([other | {"limit": 8}]) == "It takes about 15 min."  # 800 seconds
+    file = tiny_cache / "two.jsonl"
+    file.write_text('{"text": "a"}\n{"text": "b"}')
+    for task in (f"perplexity={file}", str(tiny_cache / "two.yaml")):  # of two problems, as the file tells
+        (tiny_cache / "two.yaml").write_text("task: two\ndataset_kwargs: {data_files: {test: two.jsonl}}\n")
+        assert told_scoring([other | {"tasks": [task]}]) == "It takes about 3 min."  # 200 seconds
 
 
 def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: OpenPage) -> None:
