@@ -32,6 +32,7 @@ SETTINGS = {
 }
 BETTER, WORSE, ALIKE, FEW = "better", "worse", "not told apart", "too few problems"
 LOST, GAINED, BOTH, NEITHER = "lost", "gained", "both", "neither"
+_SEARCHED = ("prompt", "reference", "answer", "filtered", "error")
 _SAMPLE = ("id", "prompt", "answer", "filtered", "reference", "metric", "value", "cluster", "error")
 
 
@@ -84,14 +85,15 @@ def _told(value: Any) -> str:
 
 def shared_settings(scores: pd.DataFrame) -> str:
     """Say the settings that all of some scores have."""
-    kept = {key: name for key, name in SETTINGS.items() if key in scores and scores[key].astype(str).nunique() == 1}
+    there = {key: name for key, name in SETTINGS.items() if key in scores and scores[key].notna().any()}
+    kept = {key: name for key, name in there.items() if scores[key].map(_told).nunique() == 1}
     return ", ".join(f"{name} {_told(scores[key].iloc[0])}" for key, name in kept.items() if key != "samples")
 
 
 def differing(scores: pd.DataFrame) -> dict[str, str]:
     """Return in words the settings by which models were scored otherwise on a task; tasks without such are left out."""
-    found = {}
-    for task, rows in scores.groupby("task", sort=False):
+    found: dict[str, str] = {}
+    for task, rows in primary(scores).groupby("task", sort=False):
         names = [name for key, name in SETTINGS.items() if key in rows and rows[key].map(_told).nunique() > 1]
         if names:
             found[str(task)] = ", ".join(names)
@@ -193,8 +195,8 @@ def counts(found: pd.DataFrame) -> dict[str, int]:
 
 
 def searched(found: pd.DataFrame, words: str) -> pd.DataFrame:
-    """Keep the problems in whose prompt, reference or answers every one of some words is, in capitals or not."""
-    columns: Sequence[str] = [name for name in found if name.startswith(("prompt", "reference", "answer", "filtered"))]
+    """Keep the problems whose prompt, reference, answers or errors have every one of some words, in capitals or not."""
+    columns: Sequence[str] = [name for name in found if name.startswith(_SEARCHED)]
     texts = found[list(columns)].map(lambda text: text if isinstance(text, str) else "")
     text = texts.agg(" ".join, axis=1).str.casefold() if len(found) else pd.Series(dtype=str)
     kept = pd.Series(True, index=found.index)

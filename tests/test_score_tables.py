@@ -17,6 +17,7 @@ from nmerge_core.score_tables import (
     WORSE,
     compare,
     counts,
+    differing,
     losses_as_scores,
     primary,
     searched,
@@ -85,6 +86,16 @@ def test_scores_of_unlike_settings_are_not_compared_and_it_is_told_why(changes: 
     assert shared_settings(table.drop(columns="decoding")).startswith("examples 0") is ("shots" not in changes)
 
 
+def test_a_setting_differs_where_models_were_scored_otherwise_on_one_task() -> None:
+    """Not where tasks, or the metrics of one, have others; what none of them tells is no setting that they share."""
+    rows = [scores(model, [1.0] * 8, signature=None) for model in "ab"]
+    rows += [row | {"metric": "chrf", "signature": "nrefs:1"} for row in rows]
+    rows += [scores(model, [1.0] * 4, "more", shots=shots) for model, shots in zip("ab", (0, 2), strict=True)]
+    table = pd.DataFrame(rows)
+    assert differing(table) == {"more": "examples"} and differing(table[:4]) == {}
+    assert "signature" not in shared_settings(table[:2]) and "signature" not in shared_settings(table)
+
+
 def test_problems_that_share_a_document_are_compared_by_documents() -> None:
     """All eight differ, but they are of two documents: as sure as two problems of one sign are, p = ½."""
     ours, theirs, books = [1.0] * 8, [0.0] * 8, ["a"] * 4 + ["b"] * 4
@@ -121,6 +132,7 @@ def test_problems_are_lost_gained_kept_by_both_or_solved_by_neither() -> None:
     assert counts(found) == {LOST: 1, GAINED: 1, BOTH: 1, NEITHER: 1}
     assert found.loc[0, ["answer_ours", "answer_theirs"]].tolist() == ["merge says 0", "math says 0"]
     assert list(searched(found, "WHAT 2?")["id"]) == [2] and len(searched(found, "")) == 4
+    assert list(searched(found.assign(error_ours=["", "SyntaxError", "", ""]), "syntaxerror")["id"]) == [1]
     assert len(searched(found, "nobody")) == 0 and len(searched(found[:0], "what")) == 0
     losses = pd.DataFrame(samples("merge", [2.5, 1.0, 1.0]) + samples("math", [2.0, 2.0, 1.0]))
     assert list(sides(losses, "sums", "exact_match", "merge", "math", better=False)["side"]) == [LOST, GAINED, BOTH]

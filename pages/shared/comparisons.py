@@ -26,7 +26,7 @@ def draw_differences(board: Board, shown: Board) -> None:
     tasks = shown.scores["task"].unique()
     found = every[every["model"].isin(shown.names) & every["task"].isin(tasks)]
     st.markdown(_summary(found, baseline))
-    height = ROW * (min(SEEN, len(found)) + 1) + 3
+    height = "content" if len(found) <= SEEN else ROW * (SEEN + 1) + 3
     st.dataframe(_told(found), hide_index=True, key="evaluate_differences", column_config=_COLUMNS, height=height)
     more = f" Adjusted over all {len(every)} comparisons, also those that are not shown."
     st.caption(

@@ -272,6 +272,7 @@ def test_samples_tell_what_was_chosen_and_what_a_program_died_of(model: str, tmp
     passed, failed = [json.loads(line) for line in file.read_text().splitlines()]
     assert (passed["filtered"], passed["value"], passed["error"]) == ("passed", 1.0, "")
     assert (failed["filtered"], failed["value"]) == ("failed", 0.0) and "AssertionError" in failed["error"]
+    assert "assert x == 1" in failed["error"] and "bridge.py" not in failed["error"]  # where, in the tests
     # Wilson of 1 in 2: (0.5 + 1.92/2) / (1 + 1.92) ± …, from 9.5 % to 90.5 %.
     assert (scores.loc[0, "low"], scores.loc[0, "high"]) == pytest.approx((0.0945, 0.9055), abs=1e-3)
     assert scores.loc[0, "interval"] == "Wilson"
