@@ -3,6 +3,7 @@
 Values are as lm-eval gives them: accuracies, exact match and pass@1 in [0, 1], chrF and BLEU in [0, 100].
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

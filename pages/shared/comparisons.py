@@ -26,8 +26,13 @@ def draw_differences(board: Board, shown: Board) -> None:
     tasks = shown.scores["task"].unique()
     found = every[every["model"].isin(shown.names) & every["task"].isin(tasks)]
     st.markdown(_summary(found, baseline))
-    height = "content" if len(found) <= SEEN else ROW * (SEEN + 1) + 3
-    st.dataframe(_told(found), hide_index=True, key="evaluate_differences", column_config=_COLUMNS, height=height)
+    st.dataframe(
+        _told(found),
+        hide_index=True,
+        key="evaluate_differences",
+        column_config=_COLUMNS,
+        height="content" if len(found) <= SEEN else ROW * (SEEN + 1) + 3,
+    )
     more = f" Adjusted over all {len(every)} comparisons, also those that are not shown."
     st.caption(
         "Compared problem by problem; of a metric of all problems together by each problem's own value."

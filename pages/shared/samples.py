@@ -63,7 +63,7 @@ def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         which = st.segmented_control("Problems", SIDES, default=LOST, required=True, key="evaluate_which", **KEPT)
         words = st.text_input(
-            "Search", key="evaluate_search", placeholder="Words in prompts, references and answers", **KEPT
+            "Search", key="evaluate_search", placeholder="Words in prompts, references, answers and errors", **KEPT
         ).strip()
     kept = primary(board.scores)
     row = kept[kept["task"] == task].iloc[0]

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 
 MARKED = """<style>
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
-.code .answer { font-family: var(--st-code-font); font-size: .85rem; }
+.code .answer { font-family: "Source Code Pro", ui-monospace, monospace; font-size: .85rem; }
 .answer mark { background: light-dark(#FFE7A3, #5C4A12); color: inherit; border-radius: 2px; padding: 0 1px; }
 </style>"""  # of what `marked` gives
 
