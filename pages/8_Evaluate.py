@@ -13,7 +13,7 @@ from pages.shared.charts import dark
 from pages.shared.comparisons import draw_differences
 from pages.shared.conditions import conditions, opened
 from pages.shared.continuing import draw_continued
-from pages.shared.elsewhere import draw_elsewhere, elsewhere
+from pages.shared.elsewhere import draw_elsewhere
 from pages.shared.family import full
 from pages.shared.leaderboard import draw_charts, draw_leaderboard, in_order, numbers_of
 from pages.shared.merge_facts import BASE, FINE_TUNE, kinds_of, parameters_of
@@ -49,33 +49,28 @@ def draw_scored(models: dict[str, str], scoring: Scoring | Texts) -> None:
     except InputError as error:  # the corpus is none, or what was scored is damaged
         st.warning(verbatim(error))
         return
-    names_of_tasks = [task_name(each) for each in scoring.tasks] if isinstance(scoring, Scoring) else []
+    tasks = [task_name(each) for each in scoring.tasks] if isinstance(scoring, Scoring) else []
     if board is None:
-        draw_elsewhere(elsewhere(models, family, names_of_tasks, None, ()), "")
+        draw_elsewhere(models, family, tasks)
         return
-    made = {merge.name: merge.reference for merge in merged}
-    kinds = {name: kind for name, kind in kinds_of(models, family, made).items() if name in board.names}
+    kinds = kinds_of({name: models[name] for name in board.names}, family, [merge.name for merge in merged])
     view = draw_view(board, kinds)
-    names = view.names(kinds)
-    if not names:
+    if not (names := view.names(kinds)):
         st.info("No model is so called or of that kind.")
         return
     tuned = {m.label: m.category or m.label for m in family.models if kinds.get(m.label) == FINE_TUNE}
     own = own_fine_tunes(board.scores, tuned)
     found, gained = numbers_of(board, BASE if BASE in board.names else "", own, view)
     colours = model_colours(family, merged, dark=dark())
-    with st.container():  # above the board, sorted as it is
-        bars, leaderboard = st.container(), st.container()
+    bars, leaderboard = st.container(), st.container()  # the bars as the board below them is sorted
     with leaderboard:
-        st.subheader("Leaderboard", anchor=False)
         shown = board.only(in_order(found, names, view.pinned), view.tasks)
         found = found.loc[shown.names]
         draw_leaderboard(shown, found, parameters_of({n: models[n] for n in shown.names}, family), gained, "evaluate")
     with bars:
         draw_bars(shown, colours, "evaluate_run")
-    tasks = [name for name in names_of_tasks if not view.tasks or name in view.tasks]
-    wanted = {name: models[name] for name in shown.names}
-    draw_elsewhere(elsewhere(wanted, family, tasks, board, board.runs), view.words)
+    if tasks:
+        draw_elsewhere({name: models[name] for name in shown.names}, family, (), shown, view.words)
     draw_charts(found, len(primary(shown.scores)["task"].unique()), colours)
     draw_differences(board, shown)
     draw_samples(shown, own, {name for name, kind in kinds.items() if kind not in (BASE, FINE_TUNE)})

@@ -17,7 +17,7 @@ from nmerge_core.family import Family
 from nmerge_core.figures.scores import metric
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
-from nmerge_core.score_tables import primary, read_scores, unlike
+from nmerge_core.score_tables import primary, unlike
 from pages.shared.candidates import called
 from pages.shared.family import full
 from pages.shared.leaderboard import draw_downloads
@@ -54,9 +54,7 @@ class Found:
         return line | {"Problems": problems, "Scored by": self.made, "Not compared": self.otherwise}
 
 
-def elsewhere(
-    models: Mapping[str, str], family: Family, tasks: Sequence[str], board: Board | None, shown: Sequence[str]
-) -> list[Found]:
+def elsewhere(models: Mapping[str, str], family: Family, tasks: Sequence[str], board: Board | None) -> list[Found]:
     """Return what was scored elsewhere, or otherwise, on tasks of these names.
 
     Args:
@@ -64,8 +62,8 @@ def elsewhere(
         family: Of which candidates and sweeps are looked at.
         tasks: The names of tasks.
         board: What is compared, where there is something.
-        shown: The runs whose scores the board has, by their ids.
     """
+    shown = board.runs if board else ()
     names = {full(reference): name for name, reference in models.items()}
     found: list[Found] = []
     for run in list_runs(cache_root()):
@@ -82,8 +80,8 @@ def _evaluated(run: Run, names: Mapping[str, str], family: Family, board: Board 
     if not names.keys() & {*asked}:
         return
     by_label = dict(zip(labels(run.parameters["models"]), asked, strict=True))
-    for row in primary(read_scores(run.results / "scores.csv")).to_dict("records"):
-        if (name := names.get(by_label.get(row["model"], ""))) is not None:
+    for row in primary(read_table(run, "scores.csv")).to_dict("records"):
+        if (name := names.get(by_label.get(str(row["model"]), ""))) is not None:
             score = (name, str(row["task"]), row["metric"], row["value"], f"Evaluate: {run.title}")
             differs = _unlike(row, name, board) or "a run of its own, by the same settings"
             yield Found(*score, differs, row["samples"], row["low"], row["high"])
@@ -138,10 +136,15 @@ def _references(family: Family) -> list[str]:
     return [member.reference for member in family.members]
 
 
-def draw_elsewhere(found: Sequence[Found], words: str) -> None:
-    """A table of scores that were made elsewhere, of those whose model or origin has all the words."""
+def draw_elsewhere(
+    models: Mapping[str, str], family: Family, tasks: Sequence[str], board: Board | None = None, words: str = ""
+) -> None:
+    """A table of scores that were made elsewhere on tasks, or on those of a board, as far as words of them say."""
+    named = tasks if board is None else [*board.scores["task"].astype(str).unique()]
     wanted = words.casefold().split()
-    shown = [each for each in found if all(word in f"{each.model} {each.made}".casefold() for word in wanted)]
+    found = elsewhere(models, family, named, board)
+    told = {each: f"{each.model} {each.made}".casefold() for each in found}
+    shown = [each for each in found if each.model in models or all(word in told[each] for word in wanted)]
     if not shown:
         return
     with st.expander(f"Scored elsewhere, or otherwise: {len(shown)}", icon=":material/history:"):

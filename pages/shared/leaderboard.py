@@ -32,6 +32,7 @@ def numbers_of(board: Board, base: str, own: Mapping[str, str], view: View) -> t
 
 def in_order(found: pd.DataFrame, names: list[str], pinned: Sequence[str]) -> list[str]:
     """Draw by what models are sorted, and return those that are shown, the best first, pinned ones before them."""
+    st.subheader("Leaderboard", anchor=False)
     columns = [AS_CHOSEN, *found]
     forget_unknown("evaluate_sorted", columns)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):

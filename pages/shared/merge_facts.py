@@ -1,6 +1,6 @@
 """What each model on a page is: base, fine-tune, or a merge by a method with its parameters, as its folder tells."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,13 +35,13 @@ def _read(file: Path, modified: int) -> Recipe | None:
     return recipe if isinstance(recipe, Recipe) else None
 
 
-def kinds_of(models: Mapping[str, str], family: Family, merges: Mapping[str, str]) -> dict[str, str]:
+def kinds_of(models: Mapping[str, str], family: Family, merges: Sequence[str]) -> dict[str, str]:
     """What each model is, by name: base, fine-tune, or the title of the method of a merge.
 
     Args:
         models: Name → folder or Hub id.
         family: Whose models they are.
-        merges: The names and folders of merges of them.
+        merges: The names of merges of them.
     """
     made = {each.label for each in family.models if each.merged} | {*merges}
     return {name: _kind(reference, family, name in made) for name, reference in models.items()}

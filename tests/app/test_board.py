@@ -89,10 +89,10 @@ def test_scores_of_other_pages_are_found_and_labelled(tiny_cache: Path, monkeypa
     log = CandidateLog(tiny_cache, FAMILY)
     score = {"metric": "bits_per_byte", "value": 2.5, "low": 2.0, "high": 3.0, "problems": 2}
     log.learn(log.visit(load(recipe).yaml).number, "scores", {"plain · bits_per_byte": score})
-    found = elsewhere({"base": known["base"]}, family, ["plain"], None, ())
+    found = elsewhere({"base": known["base"]}, family, ["plain"], None)
     by_page = {each.made.split(":")[0]: each for each in found}
     assert by_page["Knock-out, intact"].model == "base" and by_page["Knock-out, intact"].problems == 2
     assert by_page["Sweep"].problems == 3 and sum(each.made == "Sweep: Swept" for each in found) == 2
     assert by_page["Merge"].row["Score"] == "2.50 [2.00, 3.00]" and by_page["Merge"].model.startswith("#")
     assert all(each.otherwise for each in found)
-    assert elsewhere({"base": known["base"]}, family, ["another"], None, ()) == []
+    assert elsewhere({"base": known["base"]}, family, ["another"], None) == []
