@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """What models score on tasks, a folder each; `merged` names those that NMerge has merged."""
+    """What models score on tasks, a folder each; `merged` has the colours of those that NMerge has merged."""
 
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
-    merged: frozenset[str] = frozenset()
+    merged: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> pd.DataFrame:

@@ -14,7 +14,8 @@ from nmerge_core.family import Family, demo_family, families, load_family
 from nmerge_core.figures import style
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
-from nmerge_core.runs.folder import Run, find, list_runs
+from nmerge_core.runs.folder import Run, find
+from nmerge_core.runs.tints import merge_tints
 
 
 def chosen_family() -> Family:
@@ -92,12 +93,6 @@ def member_colours(family: Family, dark: bool = False) -> dict[str, str]:
         each.label: tints.get(each.reference, style.MERGE) if each.merged else by_category[each.category or each.label]
         for each in family.models
     }
-
-
-def merge_tints() -> dict[str, str]:
-    """The colour of each checkpoint that a merge run makes, by its folder, on every page: a newer one changes none."""
-    runs = [run for run in reversed(list_runs(cache_root())) if run.kind == "merge"]
-    return style.merge_colours([str(run.results / "merged") for run in runs])
 
 
 def category_colours(family: Family, corpus: Sequence[str] = ()) -> dict[str, str]:

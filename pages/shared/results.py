@@ -16,7 +16,8 @@ from nmerge_core.family import Family, Member
 from nmerge_core.kept_files import reading
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
-from pages.shared.family import full, member_colours, merge_tints
+from nmerge_core.runs.tints import merge_tints
+from pages.shared.family import full, member_colours
 from pages.shared.settings import KEPT, named_run
 from pages.shared.text import shortened
 

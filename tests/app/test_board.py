@@ -7,10 +7,10 @@ import pytest
 from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import load_family
 from nmerge_core.merging.engine import load
+from nmerge_core.runs.tints import merge_tints
 from nmerge_core.score_tables import read_scores
 from pages.shared.board_view import View
 from pages.shared.elsewhere import elsewhere
-from pages.shared.family import merge_tints
 from tests.app.conftest import OpenPage
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 from tests.app.test_evaluate import PAGE, choosing
@@ -90,9 +90,10 @@ def test_scores_of_other_pages_are_found_and_labelled(tiny_cache: Path, monkeypa
     score = {"metric": "bits_per_byte", "value": 2.5, "low": 2.0, "high": 3.0, "problems": 2}
     log.learn(log.visit(load(recipe).yaml).number, "scores", {"plain · bits_per_byte": score})
     found = elsewhere({"base": known["base"]}, family, ["plain"], None)
-    by_page = {each.made.split(":")[0]: each for each in found}
-    assert by_page["Knock-out, intact"].model == "base" and by_page["Knock-out, intact"].problems == 2
-    assert by_page["Sweep"].problems == 3 and sum(each.made == "Sweep: Swept" for each in found) == 2
-    assert by_page["Merge"].row["Score"] == "2.50 [2.00, 3.00]" and by_page["Merge"].model.startswith("#")
+    made = {each.made: each for each in found}
+    knocked, quick = made["Knock-out, intact: Knocked"], made["Merge: quick score"]
+    assert (knocked.model, knocked.problems) == ("base", 2)
+    assert made["Sweep: Swept"].problems == 3 and sum(each.made == "Sweep: Swept" for each in found) == 2
+    assert quick.row["Score"] == "2.50 [2.00, 3.00]" and quick.model.startswith("#")
     assert all(each.otherwise for each in found)
     assert elsewhere({"base": known["base"]}, family, ["another"], None) == []
