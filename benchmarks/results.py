@@ -28,6 +28,7 @@ METRICS = {  # task and metric → how a column calls it, and what its numbers a
 }
 PRIMARY = [("math", "exact_match"), ("code", "pass@1"), ("translation", "exact_match")]
 KNOCKOUT_PROBLEMS = 150
+KNOCKOUT_TEXTS = 20  # of each category
 Z_95 = 1.96
 
 
@@ -59,6 +60,8 @@ def main() -> None:
     neurons = nm.classify([base, *tuned], demo / "corpus")
     print_categories(neurons)
     print_knockout(nm.knockout(base, neurons, "code", range(4), "code", limit=KNOCKOUT_PROBLEMS, run_code=True).curve)
+
+    print_effects(nm.effects(base, neurons, loss=f"{demo / 'corpus'}[:-60]", limit=KNOCKOUT_TEXTS).table)
 
     tasks = [*TUNED, "general"]
     scored = {folder.name: scores(folder, tasks) for folder in (base, *tuned)}
@@ -120,6 +123,20 @@ def print_knockout(curve: pd.DataFrame) -> None:
     first, second = (sum(each) / len(means) for each in zip(*means, strict=True))
     rows.append(["mean of 20 to 100 %", "", f"{first:.1f}", f"{second:.1f}"])
     print_table(["code neurons off", "neurons", "code, pass@1 %", "as many random neurons off"], rows)
+
+
+def print_effects(table: pd.DataFrame) -> None:
+    """Print by how much each category's neurons of each layer matter more than random ones on the category's texts."""
+    own = table[table["metric"] == table["category"] + "/loss"]
+    layers = sorted(own["layer"].unique())
+    rows = []
+    for category, cells in own.groupby("category", sort=False):
+        by_layer = cells.set_index("layer")
+        found = [by_layer.loc[layer] for layer in layers]
+        bold = ["**" if cell["adjusted"] < 0.05 else "" for cell in found]
+        told = [f"{b}{c['effect']:.3f} ± {c['stderr']:.3f}{b}" for b, c in zip(bold, found, strict=True)]
+        rows.append([str(category), *told])
+    print_table(["neurons off", *(f"layer {layer}" for layer in layers)], rows)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -35,7 +35,7 @@ FLOORS = (
     {"distributed"},
     {"architecture"},
     {"checkpoints"},
-    {"inputs", "number_format", "corpus", "held_out", "text_samples", "family"},
+    {"inputs", "kinds", "number_format", "corpus", "held_out", "text_samples", "family"},
     {"parameters"},
     {"input_parameters"},
     {"settings"},

@@ -35,8 +35,9 @@ def prompt_tokens(asked: LanguageModel, prompt: str, *, chat: bool = False) -> l
     """Return the tokens that a model sees of a prompt: as its tokenizer has it, or as a turn of its chat template.
 
     Raises:
-        InputError: the prompt has no tokens, or the model has no chat template.
+        InputError: it is no causal language model, the prompt has no tokens, or the model has no chat template.
     """
+    asked.check_causal()
     tokenizer: Any = asked.tokenizer
     if chat and not tokenizer.chat_template:
         raise InputError(f"{asked.label}: has no chat template; ask it without one")

@@ -1,5 +1,6 @@
 """Parameters that name something outside: a model, a corpus, a file. Their content tells one run from another."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -136,6 +137,13 @@ class NeuronLists(Input):
         if not isinstance(value, Mapping) or "" in value:
             raise ValueError
         return {str(name): self._list(each) for name, each in value.items()}
+
+    def from_text(self, text: str) -> Any:
+        """Read a JSON object."""
+        try:
+            return self.parse(json.loads(text))
+        except RecursionError:
+            raise ValueError from None
 
     def _list(self, value: Any) -> Any:
         return [list(pair) for pair in checked_pairs(value)] if isinstance(value, list) else super().parse(value)

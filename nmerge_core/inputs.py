@@ -23,7 +23,7 @@ from nmerge_core.checkpoints.companions import companions
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.corpus import corpus_files, whole_and_slice
 from nmerge_core.errors import InputError, short
-from nmerge_core.task_files import files_in, task_files
+from nmerge_core.task_files import files_in, task_files, text_model_of
 
 # Of a classification's meta.json; its top.safetensors tells the rest. `d_ffn` is there up to version 0.2.
 _VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")
@@ -104,6 +104,8 @@ class Places:
         file, engine = task_file(named, self.root), f"lm-eval {version('lm_eval')}"
         if file is None:
             return named, engine
+        if text_model := text_model_of(file):
+            engine += f" {self.model(text_model)[1]}"
         grouped = re.search(r"^group\s*:", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
         return named, f"{digest(task_files(file.parent.glob('*.y*ml') if grouped else [file]))} {engine}"
 

@@ -15,7 +15,7 @@ from nmerge_core.architecture import LAYER
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.parameters import head_of
 from nmerge_core.errors import InputError
-from nmerge_core.loading import auto_class
+from nmerge_core.kinds import check_causal, kind_of
 from nmerge_core.machine import choose_device
 from nmerge_core.stored import Stored, stored_weights
 
@@ -56,13 +56,14 @@ class LayerwiseModel:
         self.device = choose_device(device)
         self._checkpoint = checkpoint
         self._shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-        kind = auto_class(checkpoint)
+        kind = kind_of(checkpoint)
+        check_causal(checkpoint.reference, kind)
         try:
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
             if head_of(checkpoint.tensors):  # a head of its own, whatever the configuration says (transformers 5)
                 config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
             with init_empty_weights(include_buffers=False):
-                self._model = kind.from_config(config, dtype=torch.float32).eval()
+                self._model = kind.auto.from_config(config, dtype=torch.float32).eval()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"{checkpoint.reference}: transformers has no causal model for it ({reason})") from error

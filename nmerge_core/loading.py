@@ -2,21 +2,12 @@
 
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
+from transformers import AutoImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
@@ -27,10 +18,12 @@ from nmerge_core.checkpoints.adapter_opening import find_tensor
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.errors import InputError
+from nmerge_core.kinds import CAUSAL, CAUSAL_KINDS, Kind, check_causal, kind_of
 from nmerge_core.machine import choose_device
 from nmerge_core.number_format import AUTO, ITEM_BYTES, choose_format
 
 _BLOCK_ELEMENTS = 1 << 22  # of a weight that an adapter is added to at once, in float32
+_PROCESSOR = "preprocessor_config.json"
 _DEVICE_SHARE = 0.8  # of a device's free memory that weights may fill; the rest is for activations
 
 
@@ -43,6 +36,7 @@ class LanguageModel:
     architecture: Architecture
     label: str
     device: torch.device
+    kind: Kind = CAUSAL
 
     @property
     def run_dtype(self) -> str:
@@ -59,8 +53,25 @@ class LanguageModel:
             raise InputError(f"max_length must be at least 1, found {max_length}")
         return min(max_length, getattr(self.model.config, "max_position_embeddings", max_length))
 
+    def check_causal(self) -> None:
+        """Raise an InputError where it is no causal language model, which alone tell what comes after each token."""
+        check_causal(self.label, self.kind)
 
-def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> LanguageModel:
+
+@dataclass(frozen=True, kw_only=True)
+class ImageModel(LanguageModel):
+    """A model that says what is on images, which its checkpoint's `processor` prepares for it.
+
+    CLIP reads texts by its `tokenizer`; others have none.
+    """
+
+    tokenizer: Any
+    processor: Any
+
+
+def load_model(
+    reference: str, device: str = "auto", run_dtype: str = AUTO, *, kinds: Collection[Kind] = CAUSAL_KINDS
+) -> LanguageModel:
     """Load a model in the number format it is to run in; code that comes with a model is never run.
 
     An adapter is added to the weights: summed in float32 by blocks of rows, then rounded to the checkpoint's dtype, as
@@ -71,24 +82,29 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
         device: "auto", or a torch device. "auto" is this process's GPU (by LOCAL_RANK) if there is one, all GPUs and
             the CPU together if the model is larger than one GPU, else the CPU.
         run_dtype: as in `number_format.choose_format`.
+        kinds: those that are wanted; `kinds.SCORED` where it is only to be scored on tasks.
 
     Raises:
-        InputError: the model is no causal language model; it, its tokenizer or its adapter cannot be loaded; weights
-            are missing; or there is no such device.
+        InputError: the model is of no such kind; it, its tokenizer, its image processor or its adapter cannot be
+            loaded; weights are missing; or there is no such device.
     """
     checkpoint = open_checkpoint(reference)
-    kind = auto_class(checkpoint)
+    kind = kind_of(checkpoint)
+    if kind not in kinds:
+        check_causal(reference, kind)
     disable_progress_bar()
     chosen = choose_format(checkpoint, run_dtype, device)
     if chosen.remark:
         logging.warning(chosen.remark)
     place = _place(device, checkpoint.parameters * ITEM_BYTES[chosen.name])
     plain = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}.get(checkpoint.quantised)
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint) if kind.reads_text else None
+    seeing = {"processor": _load_processor(checkpoint)} if kind.sees_images else {}
     try:
-        loaded: Any = kind.from_pretrained(
+        loaded: Any = kind.auto.from_pretrained(
             checkpoint.folder,
             **({"quantization_config": plain(dequantize=True)} if plain else {}),
+            **dict(kind.options),
             dtype=getattr(torch, chosen.name),
             device_map=place,
             trust_remote_code=False,
@@ -99,8 +115,7 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
     except Exception as error:  # a configuration can hold anything, so anything can go wrong
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{reference}: transformers cannot load the model ({reason})") from error
+        raise InputError(f"{reference}: transformers cannot load the model ({_first_line(error)})") from error
     model, found = loaded  # as `output_loading_info` asks; its types do not tell
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
@@ -109,7 +124,31 @@ def load_model(reference: str, device: str = "auto", run_dtype: str = AUTO) -> L
         model.to(getattr(torch, chosen.name))  # transformers leaves some of them in bfloat16
     if checkpoint.adapter:
         _add_adapter(model, checkpoint, checkpoint.adapter)
-    return LanguageModel(model.eval(), tokenizer, checkpoint.architecture, label(reference), model.device)
+    made: Any = ImageModel if seeing else LanguageModel
+    own = {"architecture": checkpoint.architecture, "label": label(reference), "kind": kind}
+    return made(model=model.eval(), tokenizer=tokenizer, device=model.device, **own, **seeing)
+
+
+def _load_processor(checkpoint: Checkpoint) -> Any:
+    """Load what prepares images for a model, in Pillow's arithmetic wherever it runs.
+
+    Raises:
+        InputError: there is none, or transformers cannot load it.
+    """
+    file = checkpoint.folder / _PROCESSOR
+    if not file.exists():
+        raise InputError(
+            f"{checkpoint.reference}: no {_PROCESSOR}, which says how images are prepared for the model; copy the base "
+            "model's beside its weights"
+        )
+    try:
+        return AutoImageProcessor.from_pretrained(checkpoint.folder, trust_remote_code=False, backend="pil")
+    except Exception as error:  # the file can hold anything, so anything can go wrong
+        raise InputError(f"{file}: transformers cannot load the image processor ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 @torch.no_grad()
@@ -127,26 +166,6 @@ def _add_adapter(model: PreTrainedModel, checkpoint: Checkpoint, adapter: Adapte
         for start in range(0, tensor.rows, step):
             stop = min(start + step, tensor.rows)
             parameters[own][start:stop].copy_(checkpoint.read(name, start, stop).to(torch_dtype(tensor.dtype)))
-
-
-def auto_class(checkpoint: Checkpoint) -> type[AutoModelForCausalLM] | type[AutoModelForImageTextToText]:
-    """Return the class of transformers that loads a causal language model, one that sees images too among them.
-
-    Raises:
-        InputError: it is no causal language model: what runs a model on texts is for these alone.
-    """
-    found, config = checkpoint.architecture.model_type, checkpoint.config
-    # Families of encoders load as causal models too, whose every token sees those after it: no score of it means any.
-    reads_ahead = found in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (config.get("is_decoder") or config.get("causal"))
-    if found in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not reads_ahead:
-        return AutoModelForCausalLM
-    if found in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return AutoModelForImageTextToText
-    what = f"a masked language model ('{found}' without 'is_decoder')" if reads_ahead else f"model type '{found}'"
-    raise InputError(
-        f"{checkpoint.reference}: expected a causal language model, found {what}; it can be inspected, merged and "
-        "compared by cosine, but not classified, knocked out, scored or measured"
-    )
 
 
 def _place(device: str, size: int) -> str:

@@ -86,7 +86,7 @@ def compare(
         raise ValueError(f"expected as many values on both sides, found {len(one)} and {len(other)}")
     difference = one - other
     shared = _shared(clusters)
-    spread = _spread(difference, shared)
+    spread = standard_error(difference, clusters)
     if not _binary(one) or not _binary(other) or shared:
         means = _resampled(difference, shared, seed)
         # The bootstrap knows no other sign than it saw: n problems of one sign have that by chance once in 2ⁿ⁻¹.
@@ -116,6 +116,16 @@ def compare_all(
     ]
     adjusted = holm([each.p for each in found])
     return [replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True)]
+
+
+def standard_error(values: ArrayLike, clusters: Sequence[object] | None = None) -> float:
+    """Return the standard error of a mean of values, which may come in clusters; NaN of a single one."""
+    own = _numbers(values)
+    sums, sizes = _sums(own, _shared(clusters))
+    if len(sums) < 2:
+        return math.nan
+    residuals = sums - sizes * own.mean()
+    return math.sqrt(len(sums) / (len(sums) - 1) * float((residuals**2).sum())) / len(own)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -180,15 +190,6 @@ def _sums(values: NDArray[np.float64], clusters: Sequence[object] | None) -> tup
     place = {name: index for index, name in enumerate(dict.fromkeys(clusters))}
     index = np.array([place[name] for name in clusters])
     return np.bincount(index, values).astype(np.float64), np.bincount(index).astype(np.float64)
-
-
-def _spread(values: NDArray[np.float64], clusters: Sequence[object] | None) -> float:
-    """Return the standard error of a mean of values that come in clusters; NaN of a single one."""
-    sums, sizes = _sums(values, clusters)
-    if len(sums) < 2:
-        return math.nan
-    residuals = sums - sizes * values.mean()
-    return math.sqrt(len(sums) / (len(sums) - 1) * float((residuals**2).sum())) / len(values)
 
 
 def _resampled(values: NDArray[np.float64], clusters: Sequence[object] | None, seed: int) -> NDArray[np.float64]:

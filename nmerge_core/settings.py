@@ -80,8 +80,8 @@ STATISTICS_KIND = Choice(
     help="Fisher information, for the method fisher, or Gram matrices, for regmean.",
 )
 SEED = Number(name="seed", default=0, low=0, step=1, whole=True, help="Decides every draw.")
-CATEGORY = Text(name="category", required=True, help="The category whose neurons are silenced.")
-LAYERS = Numbers(name="layers", required=True, low=0, whole=True, help="Layers, from 0, such as 1,3-5.")
+CATEGORY = Text(name="category", required=True, help="The category, or the name of a list, whose neurons are silenced.")
+LAYERS = Numbers(name="layers", low=0, whole=True, help="Layers, from 0, such as 1,3-5; all by default.")
 PROPORTIONS = Numbers(
     name="proportions",
     default=(0.2, 0.4, 0.6, 0.8, 1.0),
@@ -90,11 +90,18 @@ PROPORTIONS = Numbers(
     above_low=True,
     help="Shares of the category's neurons; 20 % is 0.2.",
 )
-REPEATS = Number(
-    name="repeats", default=3, low=1, step=1, whole=True, help="Random draws of as many neurons, averaged."
+KEEP_ONLY = Flag(
+    name="keep_only", help="Switch off all neurons of these layers but the category's, or as many random ones."
 )
+REPEATS = Number(name="repeats", default=3, low=1, step=1, whole=True, help="Draws of each share, averaged.")
 LIMIT = Number(
     name="limit", low=1, step=10, whole=True, unit="problems", help="Only the first so many problems of a task; or all."
+)
+LIMIT_EACH = LIMIT.with_(help="Only the first so many problems of a task, or texts of each category; or all.")
+LOSS = CORPUS.with_(
+    name="loss",
+    required=False,
+    help="In place of a task: a corpus, on whose held-out texts the loss is taken, of each category.",
 )
 RUN_CODE = Flag(name="run_code", help="Let tasks run the code that a model writes, in a locked-down process.")
 ALLOW_TASK_CODE = Permission(

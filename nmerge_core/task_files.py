@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import glob
-from os.path import expanduser, isfile
+from os.path import expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from nmerge_core.errors import InputError
 from nmerge_core.yaml_file import Loader, load
 
+IMAGES = "image_classification"  # the `kind` of a task that is ours, of images, and not lm-eval's
 _YAML = (".yaml", ".yml")
 _WORD = re.compile(r"[^\s,\[\]{}'\"]{1,200}")
 _MODULE = re.compile(r"!function\s+([\w.]+)\.\w")
@@ -36,6 +37,24 @@ class _Named:
     modules: tuple[str, ...]
     data: tuple[str, ...]
     datasets: tuple[str, ...]
+    of_images: bool = False
+    text_model: str | None = None
+
+
+def is_image_task(task: Path) -> bool:
+    """Whether a task's YAML is one of images."""
+    return _named_in(task).of_images
+
+
+def text_model_of(task: Path) -> str | None:
+    """Return the model whose texts tell the classes of an image task apart, where its YAML names one.
+
+    That is a folder beside the YAML where there is one of that name.
+    """
+    named = _named_in(task).text_model
+    if named and isdir(beside := task.parent / expanduser(named)):
+        return str(beside.absolute())
+    return named
 
 
 def task_files(tasks: Iterable[Path]) -> set[Path]:
@@ -79,14 +98,18 @@ def files_in(path: Path) -> list[Path]:
 
 def _files(file: Path, folder: Path) -> set[Path]:
     """Return the files that a YAML names, relative ones counted from `folder`."""
-    status = file.stat()
-    named = _read(file, status.st_size, status.st_mtime_ns)
+    named = _named_in(file)
     names = {*named.names, *_matching(folder, filter(_PATTERN.fullmatch, named.names))}
     found = {path for name in names if isfile(path := folder / expanduser(name))}  # also text too long for a name
     modules = [folder / f"{module.replace('.', '/')}.py" for module in named.modules]
     found |= {each for module in modules if isfile(module) for each in module.parent.glob("*.py")}
     data = [folder / expanduser(name) for name in (*named.data, *_matching(folder, named.data))]
     return found | {each for path in (*data, *map(Path, named.datasets)) for each in files_in(path)}
+
+
+def _named_in(file: Path) -> _Named:
+    status = file.stat()
+    return _read(file, status.st_size, status.st_mtime_ns)
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[str]:
@@ -103,10 +126,15 @@ def _read(file: Path, size: int, modified: int) -> _Named:
     except yaml.YAMLError:  # lm-eval will say so
         content = None
     task = content if isinstance(content, Mapping) else {}
+    names = frozenset([*_WORD.findall(text), *_strings(content)])
+    if task.get("kind") == IMAGES:
+        data, text_model = task.get("data"), task.get("text_model")
+        folder = data.get("path") if isinstance(data, Mapping) else data
+        return _Named(names, (), tuple(_strings(folder)), (), True, text_model if isinstance(text_model, str) else None)
     given = task.get("dataset_kwargs")
     settings = given if isinstance(given, Mapping) else {}
     return _Named(
-        frozenset([*_WORD.findall(text), *_strings(content)]),
+        names,
         tuple(_MODULE.findall(text)),
         tuple(_strings(settings.get("data_files"))),
         tuple(map(os.path.abspath, _strings([task.get("dataset_path"), settings.get("data_dir")]))),

@@ -2,7 +2,18 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from nmerge_core.figures import departure, intervals, knockout, linearity, merge, panels, scores, similarity, style
+from nmerge_core.figures import (
+    departure,
+    effects,
+    intervals,
+    knockout,
+    linearity,
+    merge,
+    panels,
+    scores,
+    similarity,
+    style,
+)
 
 COLOURS = {"base": "#000000", "math": style.COLOURS["math"], "code": style.COLOURS["code"], "ties": style.MERGE}
 
@@ -63,6 +74,54 @@ def test_knockout_draws_the_category_over_its_dashed_control_with_a_band() -> No
     assert control.hovertext[1] == (
         "40 random neurons off (100.0 % of the category)<br>pass@1 40.0 % · 30.0 % to 50.0 % over 3 repeats"
     )
+
+
+def test_several_models_have_a_panel_each_on_one_scale_and_one_legend() -> None:
+    frame = pd.concat([knocked_out().assign(model=model) for model in ("base", "merge")])
+    figure = knockout.curves(frame, "pass@1", COLOURS)
+    assert [title.text for title in figure.layout.annotations] == ["<b>base</b>", "<b>merge</b>"]
+    shown = [(trace.name, trace.xaxis) for trace in figure.data if trace.showlegend]
+    assert shown == [("as many random neurons", "x"), ("code neurons", "x")]
+    assert figure.layout.yaxis2.matches == "y" and figure.layout.xaxis.title.text == knockout.NARROW_OFF
+
+
+def test_what_is_kept_alone_is_drawn_under_the_level_of_the_intact_model() -> None:
+    intact = pd.DataFrame([("intact", 1.0, 90, 0, 0.6, "pass@1")], columns=list(knocked_out().columns))
+    figure = knockout.curves(pd.concat([intact, knocked_out()]), "pass@1", COLOURS, keep_only=True)
+    level, curve = figure.data[0], figure.data[-1]
+    assert (level.name, list(level.x), list(level.y)) == ("intact model", [0, 100], [60, 60])
+    assert curve.hovertext[0] == "no neuron of these layers kept<br>pass@1 50.0 %"
+    assert curve.hovertext[1] == "40 code neurons kept (100.0 % of the category)<br>pass@1 10.0 %"
+
+
+EFFECTS = pd.DataFrame(
+    {"model": "base", "layer": [0, 1, 0, 0], "category": ["code", "code", "loud", "code"], "neurons": 40}
+    | {"metric": ["code/loss", "code/loss", "loss", "loss"], "intact": 0.5, "own": 1.5, "random": 1.0}
+    | {"effect": [0.5, -0.1, 0.2, 9.0], "stderr": 0.1, "adjusted": [0.01, 0.05, 0.9, 0.001], "draws": 3}
+)
+
+
+def test_effects_are_pale_where_they_may_be_chance() -> None:
+    """A category is drawn on its own texts, a list, which has none, on all."""
+    assert effects.metrics_of(EFFECTS) == ["own texts", "code/loss", "loss"]
+    sure, pale = effects.by_layer(EFFECTS, effects.OWN).data
+    assert (sure.coloraxis, pale.coloraxis, list(sure.x), list(sure.y)) == (
+        *("coloraxis", "coloraxis2"),
+        *([0, 1], ["code", "loud"]),
+    )
+    assert [list(line) for line in sure.z] == [[0.5, None], [None, None]]
+    assert [list(line) for line in pale.z] == [[None, -0.1], [0.2, None]]
+    assert sure.text[0][0] == "+0.50<br>± 0.10" and pale.text[0][1] == "-0.10<br>± 0.10"
+    assert sure.hovertext[0][0] == (
+        "layer 0 · 40 code neurons · base<br>loss, nats per token: 0.500 intact, 1.50 without them, 1.00 without as "
+        "many random ones (3 draws)<br>+0.500 ± 0.100 lost beyond random · p 0.01, distinguishable from chance"
+    )
+
+
+def test_effects_on_a_share_are_in_points_of_one_scale() -> None:
+    figure = effects.by_layer(EFFECTS.assign(metric="exact_match"), "exact_match")
+    assert figure.data[0].z[0][0] == 900 and figure.layout.coloraxis.cmax == -figure.layout.coloraxis.cmin == 900
+    assert figure.layout.coloraxis.colorbar.title.text == "lost beyond<br>random, points"
 
 
 def test_a_metric_that_is_no_share_is_drawn_as_it_is() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nmerge_core.figures import (
     departure,
+    effects,
     explorer,
     health,
     inheritance,
@@ -42,6 +43,9 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
     categories = style.category_colours(["general", "code"])
     cosines = layered(models, matrix="gate", neurons=8, mean=0.9, min=0.5, p01=0.6, p50=0.9, zero=0)
     curve = pd.DataFrame({"group": ["code", "random"], "proportion": 1.0, "neurons": 4, "seed": 0, "value": 0.5})
+    knocked = pd.concat([curve.assign(model=model, metric="acc") for model in models])
+    effect = layered(models, category="code", neurons=4, metric="acc", effect=0.1, stderr=0.05, adjusted=0.5, draws=3)
+    effect = effect.assign(intact=0.5, own=0.3, random=0.4)
     scored = pd.DataFrame(
         {"model": models, "task": "t", "metric": "acc", "value": 0.5, "low": 0.4, "high": 0.6, "samples": 9}
     )
@@ -63,7 +67,8 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
         "became": inheritance.became(ended, dark=dark),
         "kept of whom": inheritance.kept(kept, colours, dark=dark),
         "kept over depth": inheritance.kept_over_depth(kept.assign(layer=0), colours, dark=dark),
-        "knock-out": knockout.curves(curve.assign(metric="acc"), "acc", categories, dark=dark),
+        "knock-out": knockout.curves(knocked, "acc", categories, dark=dark),
+        "effects": effects.by_layer(effect, "acc", dark=dark),
         "change": health.change(merged, changed, beside, dark=dark),
         "kept": health.kept(changed, beside, dark=dark),
         "contradictions": health.contradictions(merged, dark=dark),

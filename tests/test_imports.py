@@ -13,7 +13,7 @@ HEAVY = {"torch", "numba", "transformers", "lm_eval", "datasets", "accelerate", 
 
 # Requirements that are used without an import: as commands, or by the libraries that are imported.
 TOOLS = {"hatchling", "ipykernel", "mypy", "pytest-xdist", "ruff", "pyarrow", "sacrebleu", "cmaes", "scikit-learn"}
-DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval"}
+DISTRIBUTION = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval", "PIL": "pillow"}
 
 
 def test_imports_go_one_way() -> None:

@@ -163,8 +163,8 @@ def test_a_run_takes_arrays_and_asks_for_what_is_missing():
     assert found["layers"] == [0, 1] and found["proportions"] == [0.5, 1.0]
     nothing: tuple[object, ...] = (None, "", [], ())
     for missing in nothing:
-        with pytest.raises(InputError, match="the parameter 'layers' is missing"):
-            KINDS["knockout"].check({**given, "layers": missing})
+        with pytest.raises(InputError, match="the parameter 'models' is missing"):
+            KINDS["cosine"].check({"base": "b", "models": missing})
 
 
 def test_every_kind_of_run_describes_its_parameters():

@@ -41,13 +41,14 @@ def tiny_model(
     return str(folder)
 
 
-def tiny_tokenizer(folder: Path) -> None:
-    """Save a tokenizer of 257 tokens: the end of a text, and one a byte."""
+def tiny_tokenizer(folder: Path, *, pad: bool = False) -> None:
+    """Save a tokenizer of 257 tokens: the end of a text, which may pad as well, and one a byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({"<eos>": 0} | {token: id for id, token in enumerate(alphabet, start=1)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+    padding = {"pad_token": "<eos>"} if pad else {}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", **padding).save_pretrained(folder)
 
 
 def write_corpus(folder: Path, texts: dict[str, list[str]]) -> str:

@@ -156,7 +156,12 @@ def token_activations(
 
 
 def read_text(language_model: LanguageModel, text: str, max_length: int = 512) -> Tokens:
-    """Return the tokens of a text, at most `max_length`, or as many as the model reads."""
+    """Return the tokens of a text, at most `max_length`, or as many as the model reads.
+
+    Raises:
+        InputError: it is no causal language model.
+    """
+    language_model.check_causal()
     limit = language_model.longest(max_length)
     encoded = language_model.tokenizer(text, truncation=True, max_length=limit, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])

@@ -152,7 +152,7 @@ def _warnings(base: Checkpoint, model: Checkpoint) -> list[str]:
         theirs, known = read_vocabulary(model), vocabulary_of(model, ours)
     except InputError as error:
         return [*found, str(error)]
-    if ours is None or theirs is None:
+    if (ours is None or theirs is None) and base.architecture.vocabulary:  # else it reads no text
         found.append(f"{name if theirs is None else label(base.reference)}: no tokenizer.json to compare tokens by")
     if ours and known and (difference := compare(ours, known)):
         found.append(difference.describe(name))

@@ -120,7 +120,23 @@ def knockout(arguments: Namespace) -> None:
     """Print the knock-out curve and its random control."""
     from nmerge_core import face
 
-    _give(face.knockout(**_given("knockout", arguments)).curve, arguments.out)
+    found = face.knockout(**_given("knockout", arguments))
+    if arguments.effects:
+        write_csv(found.effects, arguments.effects)
+    _give(found.curve, arguments.out)
+
+
+def effects(arguments: Namespace) -> None:
+    """Print what each category's neurons of each layer do, by one metric; the CSV has all."""
+    from nmerge_core import face
+    from nmerge_core.figures.effects import metrics_of, of_metric
+
+    found = face.effects(**_given("effects", arguments)).table
+    if arguments.out:
+        write_csv(found, arguments.out)
+    shown = ["layer", "category", "neurons", "metric", "intact", "own", "random", "effect", "stderr", "adjusted"]
+    _print(of_metric(found, metrics_of(found)[0])[shown])
+    print("effect: how much worse without these neurons than without as many random ones; adjusted: p by Holm")
 
 
 def linearity(arguments: Namespace) -> None:

@@ -96,7 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     _out(add_run("inherited", commands.inherited), what="also write the table of all neurons")
 
-    _out(add_run("knockout", commands.knockout))
+    knockout = add_run("knockout", commands.knockout)
+    _out(knockout)
+    _out(knockout, "--effects", "also write how much more the category's neurons matter than random ones")
+
+    _out(add_run("effects", commands.effects))
 
     linearity = add_run("linearity", commands.linearity)
     _out(linearity)

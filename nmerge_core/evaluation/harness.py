@@ -20,6 +20,8 @@ from nmerge_core.settings import ALIKE
 
 _BATCH, _CPU_BATCH = 256, 64  # texts that a batch found by itself begins with
 _CPU_LOGITS = 1 << 28  # numbers of a batch's logits on a CPU, where too many end the process; lm-eval has them twice
+SEQ2SEQ = "seq2seq"  # what lm-eval calls a model that reads the prompt by an encoder, and answers by a decoder
+_BEGINS = ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id")  # how an answer begins, as it was trained
 Answer = TypeVar("Answer")
 
 
@@ -127,7 +129,8 @@ class Harness(HFLM):
         return logits
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **kwargs: Any) -> Tensor:
-        batch, prompt = context.shape
+        batch = len(context)
+        prompt = 1 if self.backend == SEQ2SEQ else context.shape[1]  # what a decoder begins with
         if not kwargs.get("do_sample"):
             kwargs = {**kwargs, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
@@ -157,7 +160,8 @@ class Harness(HFLM):
         """
         own = self.model.generation_config
         if self._alike:
-            self.model.generation_config = GenerationConfig(eos_token_id=self._ends, bos_token_id=own.bos_token_id)
+            begins = {name: getattr(own, name, None) for name in _BEGINS}
+            self.model.generation_config = GenerationConfig(eos_token_id=self._ends, **begins)
         try:
             yield
         finally:

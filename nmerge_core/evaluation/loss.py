@@ -47,9 +47,10 @@ def text_losses(
     sees it, and run longest first. The result does not depend on the batches, to the format's rounding.
 
     Raises:
-        InputError: a text without tokens, a tokenizer without either of those tokens, a loss that is not finite, or a
-            text that does not fit in memory.
+        InputError: it is no causal language model, a text without tokens, a tokenizer without either of those tokens, a
+            loss that is not finite, or a text that does not fit in memory.
     """
+    language_model.check_causal()
     tokens = _encode(language_model, texts, max_length)
     vocabulary = language_model.model.config.get_text_config().vocab_size
     budget = min(batch_tokens, max(1, _LOGITS // vocabulary))

@@ -7,6 +7,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from nmerge_core.errors import InputError
+from nmerge_core.evaluation.harness import SEQ2SEQ
 
 
 def check_room(model: Any, stage: str, requests: Sequence[Instance]) -> None:
@@ -19,7 +20,10 @@ def check_room(model: Any, stage: str, requests: Sequence[Instance]) -> None:
         room = model.max_length
         if request.request_type == "generate_until":
             prompt, settings = request.args
-            length = len(model.tok_encode(prompt)) + normalize_gen_kwargs(settings, model.max_gen_toks)["max_gen_toks"]
+            answer = normalize_gen_kwargs(settings, model.max_gen_toks)["max_gen_toks"]
+            length = _places(model, len(model.tok_encode(prompt)), answer)
+        elif request.request_type == "loglikelihood" and _apart(model):
+            length = _places(model, *(len(model.tok_encode(text)) for text in request.args))
         elif request.request_type == "loglikelihood":
             length = len(model.tok_encode("".join(request.args)))
             room += bool(request.args[0])  # the last token is never read; before a text alone stands another
@@ -35,3 +39,12 @@ def check_room(model: Any, stage: str, requests: Sequence[Instance]) -> None:
             f"takes, found {len(long):,} of {problems:,} that do not, the longest of {longest:,} with its answer; give "
             "fewer examples, lower max_gen_toks in the task's YAML, or leave the task or the model out"
         )
+
+
+def _apart(model: Any) -> bool:
+    return getattr(model, "backend", "") == SEQ2SEQ
+
+
+def _places(model: Any, prompt: int, answer: int) -> int:
+    """Return how much of a model's length a prompt and its answer take: an encoder-decoder reads them apart."""
+    return max(prompt, answer) if _apart(model) else prompt + answer

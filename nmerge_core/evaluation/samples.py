@@ -6,6 +6,7 @@ from typing import Any
 
 from nmerge_core.errors import InputError, shown
 from nmerge_core.evaluation.code import Verdict
+from nmerge_core.evaluation.image_task import CLASSIFY_IMAGE
 from nmerge_core.evaluation.of_one import OF_ONE
 
 CLUSTER = "cluster"  # the key of a task's `metadata` that names the field of a document which some of them share
@@ -68,6 +69,8 @@ def _row(task: Any, logged: Mapping[str, Any], metrics: Sequence[str], field: st
 
 def _exchange(task: Any, logged: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the prompt, the answer and the reference of a problem as text."""
+    if task.OUTPUT_TYPE == CLASSIFY_IMAGE:
+        return logged["doc"]["image"], task.file.classes[logged["resps"][0][0]], logged["target"]
     arguments, first = logged["arguments"], [answers[0] for answers in logged["resps"]]
     if task.OUTPUT_TYPE == "generate_until":
         return arguments[0][0], str(first[0]), _text(logged["target"])

@@ -20,12 +20,14 @@ from nmerge_core.cache import cache_root, task_data, task_file
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
 from nmerge_core.evaluation.harness import Harness
+from nmerge_core.evaluation.image_harness import ImageHarness
+from nmerge_core.evaluation.image_task import CLASSIFY_IMAGE
 from nmerge_core.evaluation.room import check_room
 from nmerge_core.evaluation.samples import check_cluster
 from nmerge_core.evaluation.score_rows import rows_of, samples_in
 from nmerge_core.evaluation.served import Served
 from nmerge_core.evaluation.tasks import load_task
-from nmerge_core.loading import LanguageModel
+from nmerge_core.loading import ImageModel, LanguageModel
 from nmerge_core.machine import CPU
 from nmerge_core.progress import Progress, silent
 from nmerge_core.settings import (
@@ -113,7 +115,8 @@ class Evaluator:
         for name in self.names:
             task = self.task(name)
             check_cluster(task)
-            has_prompts = task.OUTPUT_TYPE != "loglikelihood_rolling"  # before whole texts nothing stands
+            # Before whole texts, and images, nothing stands.
+            has_prompts = task.OUTPUT_TYPE not in ("loglikelihood_rolling", CLASSIFY_IMAGE)
             if shots is not None and has_prompts:
                 task.set_config(key="num_fewshot", value=shots)
 
@@ -135,10 +138,10 @@ class Evaluator:
         chosen = {"limit": self._limit}
         for reference, task in self._tasks:
             with _faults_of(reference, language_model):
-                harness = self._harness(language_model, reference, progress)
+                harness = self._harness(language_model, reference, task, progress)
                 self._check_room(harness, language_model, reference, task, chosen)
         for reference, task in self._tasks:
-            harness = self._harness(language_model, reference, progress)
+            harness = self._harness(language_model, reference, task, progress)
             results = self._run(harness, language_model, reference, task, chosen, progress)
             with _faults_of(reference, language_model):
                 own_samples = samples_in(results, task["tasks"])
@@ -146,7 +149,7 @@ class Evaluator:
                 "chat_template": self._chat,
                 "decoding": self.decoding,
                 "batch_size": self.batch_size,
-                "batch_used": harness.batch_size if isinstance(harness, Harness) else None,
+                "batch_used": None if isinstance(language_model, Served) else harness.batch_size,
                 "backend": language_model.backend if isinstance(language_model, Served) else TRANSFORMERS,
                 "seed": self.seed,
                 "lm_eval": version("lm_eval"),
@@ -171,7 +174,7 @@ class Evaluator:
         """Return lm-eval's results of some problems of one task, with what it logs of each."""
         reference, task = next((reference, task) for reference, task in self._tasks if name in task["tasks"])
         alone, chosen = {"tasks": {name: task["tasks"][name]}}, {"samples": {name: list(places)}}
-        harness = self._harness(language_model, name, progress)
+        harness = self._harness(language_model, name, task, progress)
         with _faults_of(reference, language_model):
             self._check_room(harness, language_model, name, alone, chosen)
         return self._run(harness, language_model, reference, alone, chosen, progress)
@@ -207,18 +210,22 @@ class Evaluator:
         """Whether of a task's metric more is better."""
         return bool(self.task(name).higher_is_better().get(metric, True))
 
-    def _harness(self, language_model: Model, reference: str, progress: Progress) -> Any:
-        """Return lm-eval's view of a model."""
+    def _harness(self, language_model: Model, reference: str, task: Any, progress: Progress) -> Any:
+        """Return lm-eval's view of a model; raises InputError where the task is of what it does not see or read."""
+        label, stage = language_model.label, _stage(language_model, reference)
+        of_images = any(each.OUTPUT_TYPE == CLASSIFY_IMAGE for each in task["tasks"].values())
+        if of_images != isinstance(language_model, ImageModel):
+            asks, given = ("images", "texts")[:: 1 if of_images else -1]
+            title = "served by vLLM" if isinstance(language_model, Served) else language_model.kind.title
+            raise InputError(f"{stage}: a task of {asks}, and {label} is {title}; give it one of {given}")
         if isinstance(language_model, Served):
             return language_model.lm
-        return Harness(
-            language_model,
-            self.batch_size,
-            _stage(language_model, reference),
-            progress,
-            decoding=self.decoding,
-            chat_template=self._chat,
-        )
+        if not isinstance(language_model, ImageModel):
+            how: dict[str, Any] = {"decoding": self.decoding, "chat_template": self._chat}
+            return Harness(language_model, self.batch_size, stage, progress, **how)
+        if self._chat:
+            raise InputError(f"{label}: sees images, for which there is no chat template; score it without one")
+        return ImageHarness(language_model, self.batch_size, stage, progress)
 
     def _seeded(self, task: Any) -> None:
         for each in task["tasks"].values():  # of which every building of problems draws
@@ -236,10 +243,13 @@ class Evaluator:
             each.build_all_requests(
                 limit=chosen.get("limit"),
                 samples=chosen.get("samples", {}).get(name),
-                chat_template=harness.apply_chat_template if self._chat else None,
+                chat_template=getattr(harness, "apply_chat_template", None) if self._chat else None,
                 **chat,
             )
-            check_room(harness, _stage(language_model, reference), each.instances)
+            if isinstance(harness, ImageHarness):
+                harness.check_room(each.instances)
+            else:
+                check_room(harness, _stage(language_model, reference), each.instances)
 
     def _run(
         self,

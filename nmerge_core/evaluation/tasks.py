@@ -23,9 +23,11 @@ import nmerge_core.evaluation.code  # noqa: F401 — registers the filter run_co
 import nmerge_core.evaluation.translation  # noqa: F401 — registers the aggregation bleu_zh
 from nmerge_core.cache import DEMO, cache_root, own_tasks, task_data, task_file
 from nmerge_core.errors import InputError
+from nmerge_core.evaluation.image_file import read_image_file
+from nmerge_core.evaluation.image_task import ImageTask
 from nmerge_core.evaluation.templates import UnsafeTemplate
 from nmerge_core.task_code import own_code, place_of
-from nmerge_core.task_files import task_files
+from nmerge_core.task_files import is_image_task, task_files
 
 # lm-eval writes bars and remarks on the terminal that belongs to our progress, and datasets counts its uses online.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -53,9 +55,9 @@ def load_task(reference: str, *, run_code: bool, allow_task_code: bool = False) 
     """Load a task, or a group of tasks, with its documents.
 
     Args:
-        reference: the path of a task YAML; the name of a task of the demo family; NAME=FILE, one of our tasks on the
-            problems of a file (JSON Lines, CSV or Parquet); or one of lm-eval's own. `data_files` in a YAML count from
-            the YAML's folder.
+        reference: the path of a task YAML, of lm-eval or of images; the name of a task of the demo family; NAME=FILE,
+            one of our tasks on the problems of a file (JSON Lines, CSV or Parquet); or one of lm-eval's own. Data in a
+            YAML count from the YAML's folder.
         run_code: whether tasks that run generated code may be loaded.
         allow_task_code: whether the task may bring code of its own, which runs here with the rights of this process.
 
@@ -67,6 +69,9 @@ def load_task(reference: str, *, run_code: bool, allow_task_code: bool = False) 
             `run_code`), or it brings code of its own without `allow_task_code`.
     """
     file = task_file(reference, cache_root())
+    if file and is_image_task(file):
+        task = ImageTask(read_image_file(file))
+        return {"tasks": {task.task_name: task}}
     wanted = own_code(file) if file else []
     if wanted and not allow_task_code:
         more = f" (and {len(wanted) - 1} more)" if len(wanted) > 1 else ""

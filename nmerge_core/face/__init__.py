@@ -2,8 +2,9 @@
 
 import warnings
 
-from nmerge_core.face.analysis import classify, compare, cosine, inherited, knockout, linearity, statistics
+from nmerge_core.face.analysis import classify, compare, cosine, inherited, linearity, statistics
 from nmerge_core.face.kept import history, open_family
+from nmerge_core.face.knockouts import effects, knockout
 from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
 from nmerge_core.face.models import evaluate, generate, inspect, loss
 from nmerge_core.face.tuning import live
@@ -15,6 +16,7 @@ __all__ = [
     "classify",
     "compare",
     "cosine",
+    "effects",
     "estimate",
     "evaluate",
     "extract",

@@ -6,24 +6,13 @@ from pathlib import Path
 from nmerge_core.checkpoints import labels
 from nmerge_core.face.calls import Models, Reference, as_called, do, named, named_once
 from nmerge_core.face.classifications import Classifications
-from nmerge_core.face.results import (
-    CollectedStatistics,
-    Cosines,
-    Inherited,
-    Knockout,
-    Linearity,
-)
+from nmerge_core.face.results import CollectedStatistics, Cosines, Inherited, Linearity
 from nmerge_core.family import Family
 from nmerge_core.settings import (
-    ALLOW_TASK_CODE,
     COLLECT_BATCH,
     DEVICE,
-    LIMIT,
     MARGIN,
     MAX_LENGTH,
-    PROPORTIONS,
-    REPEATS,
-    RUN_CODE,
     RUN_DTYPE,
     SAMPLES,
     SEED,
@@ -134,61 +123,6 @@ def inherited(merge: Reference, base: Reference, models: Models, *, progress: bo
     names, references = named_once(models.models if isinstance(models, Family) else models)
     run = do("inherited", progress, merge=merge, base=base, models=references)
     return Inherited(run.results, as_called(run, names))
-
-
-def knockout(
-    model: Reference,
-    neurons: Reference,
-    category: str,
-    layers: int | Sequence[int],
-    task: Reference,
-    *,
-    proportions: float | Sequence[float] = PROPORTIONS.default,
-    repeats: int = REPEATS.default,
-    seed: int = SEED.default,
-    limit: int | None = LIMIT.default,
-    run_code: bool = RUN_CODE.default,
-    allow_task_code: bool = ALLOW_TASK_CODE.default,
-    device: str = DEVICE.default,
-    run_dtype: str = RUN_DTYPE.default,
-    progress: bool = True,
-) -> Knockout:
-    """Score a model with growing shares of a category's neurons off, and with as many random ones off (§2.3).
-
-    Args:
-        model: a model folder or Hub id.
-        neurons: what `classify` gave for this model or its base.
-        category: the category whose neurons are silenced.
-        layers: the layers they are silenced in, from 0.
-        task: a task YAML, a task of the demo family, or an lm-eval name.
-        proportions: shares of the category's neurons, in (0, 1].
-        repeats: random draws of as many neurons.
-        seed: of the draws.
-        limit: only the first so many problems.
-        run_code: let the task run the code that the model writes, in the sandbox.
-        allow_task_code: let the task run code of its own, outside of any sandbox: read it first.
-        device: "auto", "cpu", "cuda:1", ….
-        run_dtype: the number format the model runs in.
-        progress: whether it is shown.
-    """
-    run = do(
-        "knockout",
-        progress,
-        model=model,
-        neurons=neurons,
-        category=category,
-        layers=layers,
-        task=task,
-        proportions=proportions,
-        repeats=repeats,
-        seed=seed,
-        limit=limit,
-        run_code=run_code,
-        allow_task_code=allow_task_code,
-        device=device,
-        run_dtype=run_dtype,
-    )
-    return Knockout(run.results)
 
 
 def linearity(

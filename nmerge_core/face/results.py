@@ -128,24 +128,6 @@ class Inherited(OfModels):
 
 
 @dataclass(frozen=True)
-class Knockout(Result):
-    """What a model scores with growing shares of a category's neurons off, and with as many random ones off."""
-
-    @cached_property
-    def curve(self) -> pd.DataFrame:
-        """Columns group, proportion, neurons, seed, metric, value, run_dtype."""
-        return self._table("knockout.csv")
-
-    def figure(self, metric: str | None = None, *, dark: bool = False) -> go.Figure:
-        """Draw the curve and its control by one metric, the task's primary one by default (NeuronMerge Figs 4, 7)."""
-        from nmerge_core.figures.knockout import RANDOM, curves
-
-        groups = [group for group in self.curve["group"].unique() if group != RANDOM]
-        chosen = metric or str(self.curve["metric"].iloc[0])
-        return curves(self.curve, chosen, style.category_colours(groups), dark=dark)
-
-
-@dataclass(frozen=True)
 class Linearity(OfModels):
     """How far submodules and neuron groups are from linear in their task vector, and the coefficients that follow."""
 
@@ -195,7 +177,7 @@ class CollectedStatistics(Result):
 
 @dataclass(frozen=True)
 class Merged(Result):
-    """A merged checkpoint: `AutoModelForCausalLM.from_pretrained(merged.path)`."""
+    """A merged checkpoint, which the class of its models loads: `AutoModelForCausalLM.from_pretrained(merged.path)`."""
 
     @cached_property
     def report(self) -> dict[str, Any]:

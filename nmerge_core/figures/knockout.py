@@ -1,15 +1,19 @@
 """What is lost when a category's neurons are switched off, against as many random ones (NeuronMerge, Figs 4 and 7)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import LEGEND
+from nmerge_core.figures.panels import cell, line_trace, panels
 from nmerge_core.figures.scores import Metric, metric
 
-RANDOM = "random"
+RANDOM, INTACT = "random", "intact"  # groups beside the category
+OFF_AXIS = "share of the category's neurons switched off, %"
+KEPT_AXIS = "share of the category's neurons kept, all others of these layers off, %"
+NARROW_OFF, NARROW_KEPT = "neurons off, % of the category", "neurons kept, % of the category"  # under one of several
 
 
 def spread(rows: pd.DataFrame) -> pd.DataFrame:
@@ -24,61 +28,112 @@ def spread(rows: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def curves(frame: pd.DataFrame, name: str, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
-    """Draw a metric over the share of neurons knocked out: the category's curve and its random control.
+def curves(
+    frame: pd.DataFrame, name: str, colours: Mapping[str, str], *, keep_only: bool = False, dark: bool = False
+) -> go.Figure:
+    """Draw a metric over the share of neurons that are off, or kept: the category's curve and its random control.
 
-    The lines are means over repeats, the bands reach from the lowest to the highest repeat.
+    A panel for each model. The lines are means over draws, the bands reach from the lowest draw to the highest; of the
+    whole category there is but one.
 
     Args:
-        frame: Columns group (category or `random`), proportion, neurons, seed, metric, value (of `knockout.knockout`).
+        frame: Columns model, group (category, `random` or `intact`), proportion, neurons, seed, metric, value.
         name: The metric to draw.
         colours: The colour of each category.
+        keep_only: Whether the neurons are kept, and all others off.
         dark: The reader's theme.
     """
     frame, colours, name = style.plain_table(frame), style.plain_keys(colours), style.plain(name)
-    known = metric(name)
+    known, rows = metric(name), frame[frame["metric"] == name]
+    models = style.short_names(dict.fromkeys(rows["model"]), 26) if "model" in rows else {"": ""}
+    traces: list[dict[str, Any]] = []
+    for index, model in enumerate(models):
+        own = rows[rows["model"] == model] if model else rows
+        for group in sorted(own["group"].unique(), key=_depth):
+            curve = spread(own[own["group"] == group])
+            colour = style.RANDOM if group == RANDOM else style.base_colour(dark) if group == INTACT else colours[group]
+            named = {trace["name"] for trace in traces}
+            traces += _lines(index, group, curve, known, colour, keep_only=keep_only, named=named)
+    layout = panels(
+        list(models.values()),
+        x_title=_x_title(len(models), keep_only),
+        y_title=known.axis,
+        xaxis={"range": [-3, 103]},
+        yaxis={"rangemode": "tozero" if known.higher_is_better else "normal"},
+        height=380 if len(models) == 1 else 320,
+        legend=[trace["name"] for trace in traces if trace["showlegend"]],
+        dark=dark,
+    )
+    return go.Figure(traces, layout)
+
+
+def _x_title(panels: int, keep_only: bool) -> str:
+    if panels == 1:
+        return KEPT_AXIS if keep_only else OFF_AXIS
+    return NARROW_KEPT if keep_only else NARROW_OFF
+
+
+def _depth(group: str) -> int:
+    """Sort the groups as they lie upon each other."""
+    return {INTACT: 0, RANDOM: 1}.get(group, 2)
+
+
+def _lines(
+    panel: int,
+    group: str,
+    curve: pd.DataFrame,
+    known: Metric,
+    colour: str,
+    *,
+    keep_only: bool,
+    named: Collection[str | None],
+) -> list[dict[str, Any]]:
+    """A group's band, where there are several draws, and its line; that of the intact model is level."""
     scale = 100 if known.share else 1
-    rows = frame[frame["metric"] == name]
-    figure = go.Figure(layout={"template": style.template(dark), "height": 420, "meta": {"legend": LEGEND}})
-    groups = sorted(rows["group"].unique(), key=lambda group: group != RANDOM)  # the control lies behind
-    for group in groups:
-        curve = spread(rows[rows["group"] == group])
-        colour = style.RANDOM if group == RANDOM else colours[group]
-        title = "as many random neurons" if group == RANDOM else f"{group} neurons"
-        if curve["repeats"].max() > 1:
-            figure.add_scatter(
-                x=100 * pd.concat([curve["proportion"], curve["proportion"][::-1]]),
-                y=scale * pd.concat([curve["high"], curve["low"][::-1]]),
-                mode="lines",
-                fill="toself",
-                fillcolor=style.translucent(colour, 0.18),
-                line={"width": 0},
-                hoverinfo="skip",
-                legendgroup=group,
-                showlegend=False,
-            )
-        figure.add_scatter(
-            x=100 * curve["proportion"],
-            y=scale * curve["mean"],
-            name=title,
-            legendgroup=group,
-            mode="lines+markers",
-            line={"color": colour, "width": 2.5, "dash": "dash" if group == RANDOM else "solid"},
-            marker={"size": 7},
-            hovertext=[_fact(group, row, known) for row in curve.to_dict("records")],
-            hoverinfo="text",
-        )
-    figure.update_xaxes(title_text="neurons knocked out, % of the category's", range=[-3, 103])
-    figure.update_yaxes(title_text=known.axis, rangemode="tozero" if known.higher_is_better else "normal")
-    return figure
+    title = {RANDOM: "as many random neurons", INTACT: "intact model"}.get(group, f"{group} neurons")
+    if group == INTACT:
+        curve = pd.concat([curve.assign(proportion=0.0), curve])
+    line = line_trace(
+        panel,
+        title,
+        100 * curve["proportion"],
+        scale * curve["mean"],
+        colour,
+        [_fact(group, row, known, keep_only) for row in curve.to_dict("records")],
+        in_legend=title not in named,
+        mark={RANDOM: style.Mark("dash", "circle", ""), INTACT: style.Mark("dot", "circle", "")}.get(
+            group, style.PLAIN
+        ),
+        marker=7,
+    )
+    if group == INTACT:
+        line["mode"] = "lines"
+    if curve["repeats"].max() == 1:
+        return [line]
+    band = {
+        "type": "scatter",
+        "x": 100 * pd.concat([curve["proportion"], curve["proportion"][::-1]]),
+        "y": scale * pd.concat([curve["high"], curve["low"][::-1]]),
+        "mode": "lines",
+        "fill": "toself",
+        "fillcolor": style.translucent(colour, 0.18),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "legendgroup": title,
+        "name": None,
+        "showlegend": False,
+        **cell(panel),
+    }
+    return [band, line]
 
 
-def _fact(group: str, row: Mapping[str, float], known: Metric) -> str:
+def _fact(group: str, row: Mapping[str, float], known: Metric, keep_only: bool) -> str:
+    value = f"{known.title} {known.write(row['mean'])}"
+    if group == INTACT or (row["proportion"] == 0 and not keep_only):
+        return f"nothing knocked out<br>{value}"
     if row["proportion"] == 0:
-        return f"nothing knocked out<br>{known.title} {known.write(row['mean'])}"
+        return f"no neuron of these layers kept<br>{value}"
     repeats = int(row["repeats"])
     span = f" · {known.write(row['low'])} to {known.write(row['high'])} over {repeats} repeats" if repeats > 1 else ""
-    return (
-        f"{style.count(round(row['neurons']))} {group} neurons off ({style.percent(row['proportion'])} of the category)"
-        f"<br>{known.title} {known.write(row['mean'])}{span}"
-    )
+    what = f"{style.count(round(row['neurons']))} {group} neurons {'kept' if keep_only else 'off'}"
+    return f"{what} ({style.percent(row['proportion'])} of the category)<br>{value}{span}"

@@ -57,9 +57,13 @@ _METRICS = {
 def metric(name: str) -> Metric:
     """Look up how a metric is written; one we do not know is a plain number, more of it better.
 
-    `name` may end in the filter it was taken behind, as lm-eval writes it: `exact_match,strict-match`.
+    `name` may end in the filter it was taken behind, as lm-eval writes it: `exact_match,strict-match`; and of what it
+    is may stand before it: `math/loss`, of texts of that category.
     """
     kind, _, behind = name.partition(",")
+    texts, of, loss = kind.rpartition("/")
+    if of and loss == "loss":
+        return replace(_METRICS[loss], title=f"loss on {texts}, nats per token")
     known = _METRICS.get(kind, Metric(kind, share=False))
     return replace(known, title=f"{known.title} ({behind})") if behind else known
 

@@ -23,7 +23,7 @@ from nmerge_core.settings import DEVICE, RUN_DTYPE
 class Kind:
     """A kind of run: `version` is raised when its results change; a run that was killed goes on if `resumable`.
 
-    One that is `paused` when it is cancelled keeps what it has then, too: of a sweep, which nobody need wait for.
+    One that is `paused` when it is cancelled keeps what it has then, too.
     """
 
     name: str
@@ -79,6 +79,20 @@ class Kind:
 RECIPE = RecipeParameter(name="recipe", required=True, help="A YAML file, as mergekit has them and more.")
 SWEEP = SweepParameter(name="sweep", required=True, help="A YAML file: recipe, search, tasks and strategy.")
 _SHARED = (settings.SEED, DEVICE)
+_MEASURED = (  # of kinds that measure a model with neurons off
+    settings.LISTS.with_(
+        help='Lists of neurons beside the categories: {"NAME": [[layer, neuron], …]}, or a file each.'
+    ),
+    settings.TASK.with_(required=False),
+    settings.LOSS,
+    settings.REPEATS,
+    settings.SEED,
+    settings.LIMIT_EACH,
+    settings.RUN_CODE,
+    settings.ALLOW_TASK_CODE,
+    DEVICE,
+    RUN_DTYPE,
+)
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
@@ -111,23 +125,32 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "knockout",
-            "scores with a category's neurons silenced, against random neurons",
+            "scores with a category's neurons silenced, or kept alone, against random neurons",
             (
                 settings.MODEL,
                 settings.CLASSIFICATION.with_(required=True),
                 settings.CATEGORY,
                 settings.LAYERS,
                 settings.PROPORTIONS,
-                settings.TASK,
-                settings.REPEATS,
-                settings.SEED,
-                settings.LIMIT,
-                settings.RUN_CODE,
-                settings.ALLOW_TASK_CODE,
-                DEVICE,
-                RUN_DTYPE,
+                settings.KEEP_ONLY,
+                *_MEASURED,
             ),
-            version=2,
+            version=3,
+            resumable=True,
+            paused=True,
+        ),
+        Kind(
+            "effects",
+            "what each category's neurons of each layer do: silenced, against random ones",
+            (
+                settings.MODEL,
+                settings.CLASSIFICATION.with_(required=True),
+                settings.CATEGORIES.with_(help="Categories, and names of lists, to knock out; all by default."),
+                settings.LAYERS,
+                *_MEASURED,
+            ),
+            resumable=True,
+            paused=True,
         ),
         Kind(
             "linearity",

@@ -38,6 +38,7 @@ class LoadedModels:
 
     def get(self, reference: str) -> "LanguageModel":
         """Return the model, loading it if none with its weights, configuration and tokenizer is loaded."""
+        from nmerge_core.kinds import SCORED
         from nmerge_core.loading import load_model
 
         checkpoint = open_checkpoint(reference)
@@ -45,7 +46,7 @@ class LoadedModels:
         if key not in self._models:
             size = checkpoint.parameters * ITEM_BYTES[choose_format(checkpoint).name]
             self._make_room(size)
-            self._models[key] = (size, load_model(reference))
+            self._models[key] = (size, load_model(reference, kinds=SCORED))
         self._models.move_to_end(key)
         self._asked = time.monotonic()
         return self._models[key][1]

@@ -44,11 +44,17 @@ def inherited(parameters: Mapping[str, Any], results: Path, progress: Progress) 
 
 
 def knockout(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write knockout.csv."""
+    """Write knockout.csv and effects.csv; a stopped knock-out goes on after what it has measured last."""
     from nmerge_core.ablation import knockout
 
-    found = knockout(**{**parameters, "neurons": Path(parameters["neurons"])}, progress=progress)
-    found.to_csv(results / "knockout.csv", index=False)
+    knockout(**parameters, out=results, progress=progress)
+
+
+def effects(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write effects.csv; goes on as a knock-out does."""
+    from nmerge_core.ablation import effects
+
+    effects(**parameters, out=results, progress=progress)
 
 
 def linearity(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
@@ -152,7 +158,8 @@ def tell_lost() -> None:
 
 
 _RUNS = (
-    classify, cosine, inherited, knockout, linearity, coefficients, statistics, merge, extract, evaluate, loss, sweep
+    classify, cosine, inherited, knockout, effects, linearity, coefficients, statistics, merge, extract, evaluate, loss,
+    sweep
 )  # fmt: skip
 OPERATIONS: dict[str, Operation] = {operation.__name__: _with_room(operation) for operation in _RUNS}
 

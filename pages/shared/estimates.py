@@ -6,11 +6,13 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.activations.store import open_classification
 from nmerge_core.cache import cache_root, task_data, task_file
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.corpus import corpus_files, whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
+from nmerge_core.held_out import held_out
 from nmerge_core.machine import cores
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.score_tables import primary
@@ -31,7 +33,7 @@ def told_time(kind: str, asked: Sequence[Mapping[str, Any]]) -> str:
         operations = sum(_operations(kind, parameters) for parameters in asked)
     except InputError:
         return ""
-    told = style.roughly(START + operations / _speed())
+    told = style.roughly(START + operations / _speed(asked[0]))
     return f", {told} in all" if len(asked) > 1 else f", {told}"
 
 
@@ -108,17 +110,25 @@ def _lines(task: str) -> int:
     return sum(len(each.read_bytes().splitlines()) for each in files if each.suffix == ".jsonl" and each.is_file())
 
 
-def _speed() -> float:
-    """Operations a second, as the newest run that was long enough has shown; else as a processor has."""
-    for run in list_runs(cache_root()):
+def _speed(parameters: Mapping[str, Any]) -> float:
+    """Operations a second, as the newest run has shown that was long enough: of those on the same, if there is one.
+
+    Where there is no such run, as a processor has.
+    """
+    runs = [run for run in list_runs(cache_root()) if run.kind in _OPERATIONS and run.status().state == "done"]
+    for run in sorted(runs, key=lambda run: _read_by(run.parameters) != _read_by(parameters)):
         status = run.status()
-        if run.kind in _OPERATIONS and status.state == "done" and status.started:
-            if (seconds := status.updated - status.started) > TELLING:
-                try:
-                    return _operations(run.kind, run.parameters) / seconds
-                except InputError:  # what it has read is gone
-                    continue
+        if (seconds := status.updated - (status.started or status.updated)) > TELLING:
+            try:
+                return _operations(run.kind, run.parameters) / seconds
+            except InputError:  # what it has read is gone
+                continue
     return OPERATIONS_PER_SECOND * cores()
+
+
+def _read_by(parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a model reads in a run: a problem of a task may take many times as long as a text of as many tokens."""
+    return tuple(parameters.get(name) for name in ("corpus", "task", "loss"))
 
 
 def _operations(kind: str, parameters: Mapping[str, Any]) -> float:
@@ -139,12 +149,33 @@ def _classify_tokens(parameters: Mapping[str, Any]) -> float:
 
 
 def _knockout_tokens(parameters: Mapping[str, Any]) -> float:
-    return measurements(parameters) * (parameters["limit"] or 0) * TOKENS_PER_PROBLEM
+    limit = parameters["limit"]
+    if corpus := parameters.get("loss"):
+        return measurements(parameters) * _held_out_tokens(corpus, limit)
+    if limit is None:
+        raise InputError("the number of a task's problems is not known")
+    return measurements(parameters) * limit * TOKENS_PER_PROBLEM
+
+
+def _held_out_tokens(corpus: str, limit: int | None) -> float:
+    held = held_out(corpus).corpus
+    texts = [[e.text for e in held.exemplars if e.category == name][:limit] for name in held.categories]
+    return sum(len(text.encode()) for own in texts for text in own) / BYTES_PER_TOKEN
 
 
 def measurements(parameters: Mapping[str, Any]) -> int:
-    """How often a knock-out scores its model: intact, then with each share of the category and of each control off."""
-    return 1 + len(parameters["proportions"]) * (1 + parameters["repeats"])
+    """How often a knock-out scores its model at most: intact, and with each draw of own and of random neurons off."""
+    repeats = parameters["repeats"]
+    if "proportions" not in parameters:  # of each category of each layer
+        table = open_classification(parameters["neurons"]).neurons()
+        rows = table[table["layer"].isin(parameters["layers"])]
+        lists = [{layer for layer, _ in pairs} for pairs in (parameters.get("lists") or {}).values()]
+        cells = len(rows[["layer", "category"]].drop_duplicates())
+        return 1 + (1 + repeats) * (cells + sum(len(layers & {*parameters["layers"]}) for layers in lists))
+    shares = len(parameters["proportions"])
+    whole = 1 if 1.0 in parameters["proportions"] else 0  # the whole category is the same each time
+    none = 1 if parameters.get("keep_only") else 0
+    return 1 + none + repeats * (2 * shares - whole) + whole
 
 
-_OPERATIONS = {"classify": _classify_tokens, "knockout": _knockout_tokens}
+_OPERATIONS = {"classify": _classify_tokens, "knockout": _knockout_tokens, "effects": _knockout_tokens}

@@ -64,7 +64,8 @@ def draw_cost(recipe: Recipe) -> float:
         whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
         metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
-    st.text(f"Conversation: {cost.conversation}")
+    if cost.conversation:
+        st.text(f"Conversation: {cost.conversation}")
     if cost.warnings:
         with st.expander(f"What to know first ({len(cost.warnings)})", icon=":material/info:"):
             st.text("\n".join(cost.warnings))

@@ -14,7 +14,7 @@ from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status, delete
 from nmerge_core.runs.workers import who_does
-from pages.shared.older import older_run, tell_older
+from pages.shared.older import older_run, reasons, tell_older
 from pages.shared.text import verbatim
 
 BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
@@ -65,6 +65,45 @@ def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, titl
     if tell_older(older, parameters, key) if older else st.button(label, type="primary", key=key):
         start_all(kind, {title: parameters})
     return older or run
+
+
+def run_each(
+    kind: str,
+    asked: Mapping[str, dict[str, Any]],
+    titles: Mapping[str, str],
+    label: str,
+    key: str,
+    told: Callable[[list[str]], str],
+) -> dict[str, Run]:
+    """A run for each of several models: a button that starts those missing, and the runs to show, older ones too.
+
+    Args:
+        kind: The kind of run.
+        asked: The parameters of each model's run.
+        titles: What each is called.
+        label: The button's.
+        key: The button's.
+        told: What the runs of some models will do, as a sentence.
+    """
+    runs = {name: latest_run(kind, parameters) for name, parameters in asked.items()}
+    states = {name: run.status().state if run else "" for name, run in runs.items()}
+    earlier = {name: older_run(kind, asked[name]) for name, state in states.items() if state != "done"}
+    older = {name: run for name, run in earlier.items() if run is not None}
+    if rest := [name for name, state in states.items() if state not in ("done", "queued", "running")]:
+        if old := [name for name in rest if name in older]:
+            st.markdown(f":material/history: {reasons(old, older, asked, '')}")
+        if st.button(label, type="primary", key=key):
+            start_all(kind, {titles[name]: asked[name] for name in rest})
+        st.caption(told(rest))
+    going = sorted(
+        (name for name in runs if states[name] in ("queued", "running")), key=lambda n: states[n] == "queued"
+    )
+    for name in [*going[:1], *rest]:
+        if (run := runs[name]) is not None:
+            run_panel(run)
+    if len(going) > 1:
+        st.caption(f"Then {verbatim(', '.join(going[1:]))}.")
+    return {name: run for name in asked if (run := runs[name] if states[name] == "done" else older.get(name))}
 
 
 def start_all(kind: str, asked: Mapping[str, dict[str, Any]]) -> None:

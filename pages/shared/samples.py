@@ -1,6 +1,6 @@
 """Two models on the same problems: what one lost and gained against the other, problem by problem."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -88,11 +88,27 @@ def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
     _draw_page(chosen, ours, theirs, known)
 
 
-def _linked(label: str, options: Sequence[str], name: str, first: str, **how: Any) -> str:
-    """A choice that always stands in the address; of a bound one the default does not, which a newer merge changes."""
-    asked = st.query_params.get(name)
-    start = options.index(asked if asked in options else first)
-    chosen: str = st.selectbox(label, options, start, key=name, width=240, persist_state="session", **how)
+def _linked(
+    label: str,
+    options: Sequence[str],
+    name: str,
+    first: str,
+    on_change: Callable[[], None] = lambda: None,
+    **how: Any,
+) -> str:
+    """A choice that always stands in the address; it is `first`, which a newer merge changes, until one is made."""
+    state, made = st.session_state, f"{name}_made"
+    if name not in state:
+        state[made] = st.query_params.get(name) in options
+        state[name] = st.query_params[name] if state[made] else first
+    elif not state[made]:
+        state[name] = first
+
+    def make() -> None:
+        state[made] = True
+        on_change()
+
+    chosen: str = st.selectbox(label, options, key=name, width=240, persist_state="session", on_change=make, **how)
     put(name, chosen)
     return chosen
 

@@ -17,6 +17,7 @@ PAGES = {
     "classify": "2_Neurons 3_Explorer",
     "cosine": "4_Similarity",
     "knockout": "5_Knockout",
+    "effects": "5_Knockout",
     "linearity": "6_Linearity",
     "merge": "7_Merge 8_Evaluate",
     "evaluate": "8_Evaluate",

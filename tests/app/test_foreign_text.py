@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member, save_family
-from nmerge_core.figures import knockout, linearity, merge, neurons, scores, similarity, style
+from nmerge_core.figures import effects, knockout, linearity, merge, neurons, scores, similarity, style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Status, create, delete, list_runs
 from pages.shared.page import NAVIGATION
@@ -153,6 +153,8 @@ def test_figures_draw_foreign_text_as_it_is() -> None:
     knocked = pd.DataFrame(
         {"group": [HOSTILE, "random"], "proportion": 1.0, "neurons": 3, "seed": 0, "value": 0.1, "metric": HOSTILE}
     )
+    cell = dict.fromkeys(("intact", "own", "random", "effect", "stderr", "adjusted"), 0.1)
+    effect = pd.DataFrame(layer | cell | {"category": HOSTILE, "metric": HOSTILE, "neurons": 3, "draws": 1})
     scored = pd.DataFrame({"model": [HOSTILE], "task": HOSTILE, "low": 0.1, "high": 0.9, **score})
     colours = {HOSTILE: "#123456"}
     for figure in (
@@ -163,6 +165,7 @@ def test_figures_draw_foreign_text_as_it_is() -> None:
         linearity.nonlinearity(line, colours),
         merge.by_layer(pd.DataFrame({**layer, "part": HOSTILE, "α": 0.1}), "α", colours),
         knockout.curves(knocked, HOSTILE, colours),
+        effects.by_layer(effect, HOSTILE),
         scores.bars(scored, colours, [HOSTILE]),
     ):
         sent = str(figure.to_dict())

@@ -124,7 +124,8 @@ PAGES = [
     Page(
         "5_Knockout",
         knockout,
-        {"knockout_category": "math", "knockout_repeats": "2", "knockout_limit": "10"},
+        {"knockout_models": "base", "knockout_category": "math", "knockout_task": "plain"}
+        | {"knockout_repeats": "2", "knockout_limit": "10"},
         tables=("knockout.csv",),
     ),
     Page("6_Linearity", linearity, {"linearity_samples": "5"}, tables=("linearity.csv", "coefficients.csv")),

@@ -124,15 +124,18 @@ def test_a_result_of_an_earlier_model_is_shown_as_older(tiny_cache: Path, open_p
     assert len(drawn(app).data) and run.results.exists()
 
 
-def test_knockout_opens_on_a_task_that_needs_no_switch(tiny_cache: Path, open_page: OpenPage, vary: Vary) -> None:
+def test_knockout_opens_on_what_needs_no_switch(tiny_cache: Path, open_page: OpenPage, vary: Vary) -> None:
     plain, code = make_family(tiny_cache), tiny_cache / "code.yaml"
     code.write_text(
         Path(plain).read_text().replace("task: plain", "task: code") + "unsafe_code: true\n"
         "filter_list: [{name: run, filter: [{function: run_code, program: '{{text}}'}]}]\n"
     )
     app = open_page(KNOCKOUT, family=vary("coding", tasks=(str(code), plain)))
-    assert (app.selectbox(key="knockout_category").value, app.selectbox(key="knockout_task").value) == ("math", plain)
+    chosen = [app.selectbox(key=f"knockout_{name}").value for name in ("category", "task")]
+    assert chosen == ["math", "held-out loss"]  # no task is called so
     app.number_input(key="knockout_repeats").set_value(9).run()  # as in no run that there is
+    assert app.button(key="knockout_run") and any("each category, " in text.value for text in app.caption)
+    app.selectbox(key="knockout_task").select(plain).run()
     assert app.button(key="knockout_run") and any("problems each, " in text.value for text in app.caption)
     app.selectbox(key="knockout_category").select("code").run()  # whose own task it is
     assert app.selectbox(key="knockout_task").value == str(code)

@@ -72,7 +72,6 @@ def test_data_typed_for_a_merge_is_not_asked_for(bare: str, tiny_cache: Path, op
 
 
 def test_tasks_are_asked_for_where_a_model_is_scored(tiny_cache: Path, open_page: OpenPage) -> None:
-    assert told(open_page("pages/5_Knockout.py")) == (NO_TASKS,)  # the family "tiny" has a corpus
     sources = [{"model": models(tiny_cache)[name]} for name in ("math", "code")]
     run = done(tiny_cache, "merge", {"recipe": {"merge_method": "linear", "models": sources}}, "A mean")
     assert told(open_page("pages/7_Merge.py", run=run.id)) == (NO_TASKS,)

@@ -112,6 +112,26 @@ def test_knockout(family, classified, tmp_path, capsys):
     assert "random" in capsys.readouterr().out
 
 
+def test_effects_and_a_list_kept_alone_by_loss(family, classified, tmp_path, capsys):
+    out, effects = tmp_path / "out.csv", tmp_path / "effects.csv"
+    asked = [family.base, "--neurons", str(classified[0]), "--loss", family.corpus, "--repeats", "1", "--limit", "2"]
+    asked += ["--lists", '{"loud": [[0, 1], [1, 2]]}']
+    assert main(["effects", *asked, "--categories", "loud", "--out", str(out)]) == 0
+    found = pd.read_csv(out)
+    assert set(zip(found["category"], found["layer"], found["neurons"], strict=True)) == {
+        ("loud", 0, 1),
+        ("loud", 1, 1),
+    }
+    assert set(found["metric"]) == {"loss", "general/loss", "math/loss", "code/loss"}
+    assert capsys.readouterr().out.splitlines()[0].split()[:4] == ["layer", "category", "neurons", "metric"]
+    kept = ["--keep-only", "--category", "loud", "--proportions", "1", "--out", str(out), "--effects", str(effects)]
+    assert main(["knockout", *asked, *kept]) == 0
+    assert set(pd.read_csv(out)["group"]) == {"intact", "loud", "random"}
+    assert list(pd.read_csv(effects)["neurons"]) == [2] * 4
+    assert main(["knockout", *asked, *kept, "--task", family.task]) == 2
+    assert "expected a task, or by `loss` a corpus whose held-out texts are read; found both" in capsys.readouterr().err
+
+
 def test_linearity_with_coefficients(family, tmp_path, capsys):
     out, coefficients = tmp_path / "linearity.csv", tmp_path / "coefficients.csv"
     assert main(
@@ -236,6 +256,7 @@ def test_wrong_input_is_one_line_and_status_2(arguments, expected, capsys, tmp_p
         (["evaluate", "m", "--tasks", "t", "--limit", "0"], "whole number from 1"),
         (["linearity", "a", "b", "--corpus", "c", "--samples", "-1"], "--samples: expected a whole number from 1"),
         (["linearity", "a", "b", "--corpus", "c", "--seed", "-1"], "--seed: expected a whole number from 0"),
+        (["knockout", "m", "--lists", "loud.csv"], "--lists: expected {name: [[layer, neuron], …]}"),
         (["knockout", "m", "--repeats", "0"], "--repeats: expected a whole number from 1"),
         (["knockout", "m", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["statistics", "m", "--corpus", "c", "--out", "o", "--kind", "hessian"], "invalid choice: 'hessian'"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.errors import InputError
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.machine import CPU
 from nmerge_core.merging.compute.block import Block
@@ -19,6 +20,7 @@ from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
 from nmerge_core.merging.recipe.recipe import DTYPES
 from nmerge_core.number_format import choose_format
 from nmerge_core.parallel import in_order
+from nmerge_core.stored import stored_weights
 from nmerge_core.text_samples import Batch
 
 Result = TypeVar("Result")
@@ -50,7 +52,12 @@ class Candidate:
             tick()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Run a batch and return its logits (B, T, vocabulary); causal attention never sees the right padding."""
+        """Run a batch and return its logits (B, T, vocabulary); causal attention never sees the right padding.
+
+        Raises:
+            InputError: it is no causal language model.
+        """
+        self.language_model.check_causal()
         tokens = batch.tokens.to(self.language_model.device)
         logits: Tensor = self.language_model.model(input_ids=tokens, use_cache=False).logits
         return logits
@@ -90,11 +97,13 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: str | None, run_
     """
     donor = stream.donor
     chosen = choose_format(donor, run_dtype, stream.device, written=dtype)
-    language_model = load_model(donor.reference, stream.device, chosen.name)
+    language_model = load_model(donor.reference, stream.device, chosen.name, kinds=SCORED)
     own = language_model.model.state_dict()
+    stored = stored_weights(language_model.model, {name: donor.info(name).shape for name in names})
+    plain = {each.names[0]: own[each.loaded[0]] for each in stored if each.plain}
     weights = {}
     for name in names:
-        found = own.get(name, own.get(f"{language_model.model.base_model_prefix}.{name}"))
+        found = plain.get(name)
         if found is None or tuple(found.shape) != donor.info(name).shape:
             raise InputError(
                 f"{donor.reference}, tensor {name}: transformers runs this model from weights of other names or "

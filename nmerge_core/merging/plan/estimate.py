@@ -57,7 +57,7 @@ class Estimate:
             f"disk free     {self.disk_free / 1e6:>10,.1f} MB",
             f"peak memory   {self.peak_memory / 1e6:>10,.1f} MB",
             f"about         {self.seconds:>10,.1f} s" + (" and running the models on texts" if self.solving else ""),
-            f"conversation  {self.conversation}",
+            *([f"conversation  {self.conversation}"] if self.conversation else []),
         ]
 
 

@@ -39,7 +39,9 @@ class MergedConversation:
 
     @property
     def summary(self) -> str:
-        """Whose template, end tokens and settings these are."""
+        """Whose template, end tokens and settings these are; empty where a merge knows no tokens."""
+        if not self.owner.architecture.vocabulary:
+            return ""
         rest = f"end tokens ({', '.join(self.conversation.end_tokens) or 'none'}) and generation settings"
         if self.choice.kind in ("file", "text"):
             template = self.choice.source if self.choice.kind == "file" or "{" not in self.choice.source else "own"

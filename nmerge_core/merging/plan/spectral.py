@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
@@ -30,7 +31,7 @@ SPECTRAL = (WEIGHT, LAMBDA, MATRICES, EMBEDDINGS)
 # Operations of a symmetric eigenproblem of side n with its vectors, by n³.
 _EIGEN = 9.0
 
-Rule = Callable[[torch.Tensor], torch.Tensor]
+Rule: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # as text: torch is imported when it is used
 """Merges the deltas of one matrix, (T, rows, columns) float64, of which none is zero, to (rows, columns)."""
 
 
