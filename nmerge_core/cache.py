@@ -1,6 +1,7 @@
 """Where runs, artefacts, the demo family and task YAMLs are kept."""
 
 import os
+import re
 import stat
 from contextlib import suppress
 from os.path import expanduser, isfile  # which raise of no name, where pathlib's do
@@ -10,6 +11,8 @@ from nmerge_core.places import PACKAGE, default_cache
 
 DEMO = "demo"  # the demo family's folder in the cache
 BENCHMARKS = PACKAGE / "evaluation" / "benchmarks"  # tasks we have a YAML of our own for
+LOCAL = PACKAGE / "evaluation" / "local"  # those that ask the problems of a file of one's own
+_OF_A_FILE = re.compile(r"([A-Za-z]\w*)=(.+)")
 
 _PRIVATE = ("runs", "families", "statistics", "drafts", "candidates")
 
@@ -31,13 +34,30 @@ def make_private(root: Path) -> None:
                 folder.chmod(0o700)
 
 
+def task_data(reference: str) -> tuple[str, str]:
+    """Return the task and the file of NAME=FILE, where NAME is one of ours; any other reference, and an empty text."""
+    found = _OF_A_FILE.fullmatch(reference)
+    if found is None or not any(isfile(folder / f"{found[1]}.yaml") for folder in (LOCAL, BENCHMARKS)):
+        return reference, ""
+    return found[1], found[2]
+
+
+def own_tasks() -> list[str]:
+    """Return the names of our tasks that take a file."""
+    return sorted(file.stem for folder in (LOCAL, BENCHMARKS) for file in folder.glob("*.yaml"))
+
+
 def task_file(reference: str, root: Path) -> Path | None:
     """Return the YAML file of a task; none where there is no such file, or where the task may be one of lm-eval's own.
 
     Args:
-        reference: The path of a YAML, the name of a task of the demo family, or that of one of our benchmarks.
+        reference: The path of a YAML, the name of a task of the demo family, that of one of our benchmarks, or
+            NAME=FILE with one of our tasks and its problems.
         root: The cache that holds the demo family.
     """
+    name, data = task_data(reference)
+    if data:
+        return next(folder / f"{name}.yaml" for folder in (LOCAL, BENCHMARKS) if isfile(folder / f"{name}.yaml"))
     path = Path(expanduser(reference))
     if path.suffix in (".yaml", ".yml"):
         return path if isfile(path) else None

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from os.path import exists, expanduser, isdir, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
 
-from nmerge_core.cache import task_file
+from nmerge_core.cache import task_data, task_file
 from nmerge_core.checkpoints import (
     Checkpoint,
     absolute,
@@ -90,10 +90,15 @@ class Places:
         return str(meta.parent), f"{digest([meta])}-{tensors[:16]}"
 
     def task(self, reference: str) -> Found:
-        """Find a task: a YAML file, or the name of a task of the demo family, of our benchmarks or of lm-eval.
+        """Find a task: a YAML file, NAME=FILE, or the name of a task of the demo family, of ours or of lm-eval.
 
         The version of lm-eval, which scores it, is a part of its fingerprint: the whole of that of lm-eval's own tasks.
         """
+        name, data = task_data(reference)
+        if data:
+            problems, content = self.file(data)
+            _, template = self.task(str(task_file(reference, self.root)))
+            return f"{name}={problems}", f"{content} {template}"
         beside = find_path(reference, self.folder) if reference.endswith((".yaml", ".yml")) else None
         named = absolute(str(beside)) if beside else reference
         file, engine = task_file(named, self.root), f"lm-eval {version('lm_eval')}"

@@ -24,12 +24,15 @@ SETTINGS = {
     "batch_size": "batch size",
     "seed": "seed",
     "run_dtype": "number format",
+    "backend": "backend",
+    "signature": "signature of sacrebleu",
     "task_version": "version of the task",
     "lm_eval": "version of lm-eval",
     "tokens": "tokens",
 }
 BETTER, WORSE, ALIKE, FEW = "better", "worse", "not told apart", "too few problems"
 LOST, GAINED, BOTH, NEITHER = "lost", "gained", "both", "neither"
+_SEARCHED = ("prompt", "reference", "answer", "filtered", "error")
 _SAMPLE = ("id", "prompt", "answer", "filtered", "reference", "metric", "value", "cluster", "error")
 
 
@@ -57,10 +60,10 @@ def losses_as_scores(losses: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), samples.reindex(columns=["model", "task", *_SAMPLE])
 
 
-def primary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Keep each task's primary metric, the first one it lists."""
-    first = scores.groupby("task", sort=False)["metric"].transform("first")
-    return scores[scores["metric"] == first]
+def primary(scores: pd.DataFrame, *, group: bool = False) -> pd.DataFrame:
+    """Keep each task's primary metric, the first one it lists; or each group's of tasks, which has theirs again."""
+    kept = scores[scores.get("group", pd.Series(False, scores.index)).eq(True) == group]  # losses have no groups
+    return kept[kept["metric"] == kept.groupby("task", sort=False)["metric"].transform("first")]
 
 
 def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -82,8 +85,19 @@ def _told(value: Any) -> str:
 
 def shared_settings(scores: pd.DataFrame) -> str:
     """Say the settings that all of some scores have."""
-    kept = {key: name for key, name in SETTINGS.items() if key in scores and scores[key].astype(str).nunique() == 1}
+    there = {key: name for key, name in SETTINGS.items() if key in scores and scores[key].notna().any()}
+    kept = {key: name for key, name in there.items() if scores[key].map(_told).nunique() == 1}
     return ", ".join(f"{name} {_told(scores[key].iloc[0])}" for key, name in kept.items() if key != "samples")
+
+
+def differing(scores: pd.DataFrame) -> dict[str, str]:
+    """Return in words the settings by which models were scored otherwise on a task; tasks without such are left out."""
+    found: dict[str, str] = {}
+    for task, rows in primary(scores).groupby("task", sort=False):
+        names = [name for key, name in SETTINGS.items() if key in rows and rows[key].map(_told).nunique() > 1]
+        if names:
+            found[str(task)] = ", ".join(names)
+    return found
 
 
 def compare(scores: pd.DataFrame, samples: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -181,8 +195,8 @@ def counts(found: pd.DataFrame) -> dict[str, int]:
 
 
 def searched(found: pd.DataFrame, words: str) -> pd.DataFrame:
-    """Keep the problems in whose prompt, reference or answers every one of some words is, in capitals or not."""
-    columns: Sequence[str] = [name for name in found if name.startswith(("prompt", "reference", "answer", "filtered"))]
+    """Keep the problems whose prompt, reference, answers or errors have every one of some words, in capitals or not."""
+    columns: Sequence[str] = [name for name in found if name.startswith(_SEARCHED)]
     texts = found[list(columns)].map(lambda text: text if isinstance(text, str) else "")
     text = texts.agg(" ".join, axis=1).str.casefold() if len(found) else pd.Series(dtype=str)
     kept = pd.Series(True, index=found.index)

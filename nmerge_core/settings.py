@@ -1,5 +1,6 @@
 """The parameters of runs, each described once for the command line, Python, the pages and the keys of runs."""
 
+from nmerge_core.cache import own_tasks
 from nmerge_core.input_parameters import Classification, Corpus, Model, Models, NeuronLists, Task, Tasks
 from nmerge_core.number_format import AUTO, RUN_DTYPES
 from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Permission, Text
@@ -17,7 +18,8 @@ CORPUS = Corpus(
 TASK = Task(
     name="task",
     required=True,
-    help="A task YAML, a task of the demo family (math, code, translation, general), or an lm-eval name.",
+    help="A task YAML, a task of the demo family (math, code, translation, general), an lm-eval name, or NAME=FILE "
+    f"with the problems of a file, of {', '.join(own_tasks())}.",
 )
 TASKS = Tasks(
     name="tasks", required=True, help=f"Tasks, separated by commas: each {TASK.help[0].lower()}{TASK.help[1:]}"
@@ -127,6 +129,13 @@ DECODING = Choice(
     choices=(ALIKE, OWN),
     help="How answers are decoded: alike, greedily unless the task draws and without a checkpoint's penalties; or by "
     "each checkpoint's own generation_config.json, as lm-eval does.",
+)
+TRANSFORMERS, VLLM = "transformers", "vllm"
+BACKEND = Choice(
+    name="backend",
+    default=TRANSFORMERS,
+    choices=(TRANSFORMERS, VLLM),
+    help="What runs the models: transformers; or, where it is installed, vLLM on an accelerator, as lm-eval has it.",
 )
 EVALUATE_SEED = SEED.with_(default=1234, help="Decides which examples stand before problems, and what a task draws.")
 EVALUATE_BATCH = Number(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from nmerge_core.cache import BENCHMARKS
+from nmerge_core.cache import BENCHMARKS, LOCAL
 from nmerge_core.places import PACKAGE
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # lm-eval's own, or one that reads the same
@@ -82,7 +82,7 @@ def _trusted(file: Path) -> bool:
 def _trusted_folders() -> tuple[Path, ...]:
     lm_eval = find_spec("lm_eval")  # not imported: pages ask too
     places = lm_eval.submodule_search_locations if lm_eval else None
-    return (BENCHMARKS, PACKAGE / "demo", *(Path(place).resolve() / "tasks" for place in places or ()))
+    return (BENCHMARKS, LOCAL, PACKAGE / "demo", *(Path(place).resolve() / "tasks" for place in places or ()))
 
 
 def _with_includes(files: list[Path]) -> dict[Path, _Read]:

@@ -2,29 +2,30 @@
 
 import streamlit as st
 
-from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.figures.leaderboard import own_fine_tunes
-from nmerge_core.inputs import model_fingerprint
 from nmerge_core.notebook import Step, literal
-from nmerge_core.runs import client
+from nmerge_core.score_tables import primary
+from pages.shared.board_view import draw_view
 from pages.shared.charts import dark
-from pages.shared.comparisons import draw_differences, draw_leaderboard
+from pages.shared.comparisons import draw_differences
 from pages.shared.conditions import conditions, opened
+from pages.shared.continuing import draw_continued
+from pages.shared.elsewhere import draw_elsewhere
 from pages.shared.family import full
+from pages.shared.leaderboard import draw_charts, draw_leaderboard, in_order, numbers_of
+from pages.shared.merge_facts import BASE, FINE_TUNE, kinds_of, parameters_of
 from pages.shared.page import begin, command, how_computed, tell_lack
 from pages.shared.results import asked_parameters, merges, model_colours
 from pages.shared.samples import draw_samples
-from pages.shared.scoreboard import scoreboard
+from pages.shared.scoreboard import draw_bars, scoreboard
 from pages.shared.scoring import Scoring, Texts
 from pages.shared.settings import KEPT, named_run, newly_named_run
 from pages.shared.tasks import code_switch, own_code_switch, task_name
 from pages.shared.text import verbatim
 
-NEW_TOKENS = 64
-ABREAST = 3  # answers beside each other
-BASE = "base"  # what a family's base is called
 state = st.session_state
 TASKS, TEXTS = "Tasks", "Held-out texts"
 FORMULA = (
@@ -41,56 +42,44 @@ FORMULA = (
 )
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def answer(reference: str, content: str, prompt: str) -> str:
-    """How a model continues a prompt, asked of the worker; `content` is its fingerprint."""
-    return client.ask("generate", model=reference, prompt=prompt, max_new_tokens=NEW_TOKENS)
-
-
-def draw_answers(models: dict[str, str], prompt: str) -> None:
-    """How each model continues a prompt, its most likely token at a time."""
-    columns = st.columns(min(ABREAST, len(models)))
-    for index, (name, reference) in enumerate(models.items()):
-        with columns[index % len(columns)].container(border=True):
-            st.markdown(f"**{verbatim(name)}**")
-            try:
-                with st.spinner("Asking the model", show_time=True):
-                    st.text(answer(reference, model_fingerprint(open_checkpoint(reference)), prompt))
-            except (InputError, TimeoutError, RuntimeError) as error:
-                st.warning(verbatim(error))
-
-
 def draw_scored(models: dict[str, str], scoring: Scoring | Texts) -> None:
-    """What the models score: figure, leaderboard, differences, and the problems behind them."""
+    """What the models score: figure, leaderboard, trade-offs, differences, and the problems behind them."""
     try:
-        board = scoreboard(models, scoring, model_colours(family, merged, dark=dark()), "evaluate_run")
+        board = scoreboard(models, scoring, "evaluate_run")
     except InputError as error:  # the corpus is none, or what was scored is damaged
         st.warning(verbatim(error))
         return
+    tasks = [task_name(each) for each in scoring.tasks] if isinstance(scoring, Scoring) else []
     if board is None:
+        draw_elsewhere(models, family, tasks)
         return
-    made = {merge.name for merge in merged} | {member.label for member in family.models if member.merged}
-    tuned = {m.label: m.category or m.label for m in family.models if m.label in board.names and m.label not in made}
+    kinds = kinds_of({name: models[name] for name in board.names}, family, [merge.name for merge in merged])
+    view = draw_view(board, kinds)
+    if not (names := view.names(kinds)):
+        st.info("No model is so called or of that kind.")
+        return
+    tuned = {m.label: m.category or m.label for m in family.models if kinds.get(m.label) == FINE_TUNE}
     own = own_fine_tunes(board.scores, tuned)
-    base = BASE if BASE in board.names else ""
-    draw_leaderboard(board, base, own)
-    draw_differences(board)
-    draw_samples(board, own, made)
+    found, gained = numbers_of(board, BASE if BASE in board.names else "", own, view)
+    colours = model_colours(family, merged, dark=dark())
+    bars, leaderboard = st.container(), st.container()  # the bars as the board below them is sorted
+    with leaderboard:
+        shown = board.only(in_order(found, names, view.pinned), view.tasks)
+        found = found.loc[shown.names]
+        draw_leaderboard(shown, found, parameters_of({n: models[n] for n in shown.names}, family), gained, "evaluate")
+    with bars:
+        draw_bars(shown, colours, "evaluate_run")
+    if tasks:
+        draw_elsewhere({name: models[name] for name in shown.names}, family, (), shown, view.words)
+    draw_charts(found, len(primary(shown.scores)["task"].unique()), colours)
+    draw_differences(board, shown)
+    draw_samples(shown, own, {name for name, kind in kinds.items() if kind not in (BASE, FINE_TUNE)})
 
 
 @st.fragment  # so that a prompt draws this part of the page again, and not its figure
 def draw_end(models: dict[str, str], scoring: Scoring | Texts) -> None:
     """A prompt and the models' answers, and how the page is computed."""
-    st.subheader("Ask them yourself", anchor=False)
-    prompt = st.text_area(
-        "Prompt",
-        key="evaluate_prompt",
-        label_visibility="collapsed",
-        placeholder="Type the beginning of a text; every chosen model continues it",
-        **KEPT,
-    )
-    if prompt.strip():
-        draw_answers(models, prompt)
+    prompt = draw_continued(models)
     steps = [Step(f"models = {literal(models)}")]
     if scoring.allowed.wanted:
         steps = [
@@ -105,7 +94,7 @@ def draw_end(models: dict[str, str], scoring: Scoring | Texts) -> None:
             if isinstance(scoring, Scoring) and {*sides[1:]} <= {*models}:
                 shown = ", ".join(map(literal, sides))
                 steps.append(Step(f"scores.sides({shown})", "## Lost and gained\n\nProblem by problem."))
-    if prompt.strip():
+    if prompt:
         asked = f"answers = nm.generate(models, {literal(prompt)})\n"
         shown = r'print(*map(": ".join, answers.items()), sep="\n\n")'
         steps.append(Step(asked + shown, "## Ask them yourself"))

@@ -156,6 +156,9 @@ def test_more_of_a_colour_differ_by_dash_marker_and_pattern() -> None:
     merged = style.merge_colours(["first", "second", "third"])
     assert merged["first"] == style.MERGE and len(set(merged.values())) == 3
     assert len(set(style.marks(merged).values())) == 3
+    many = style.merge_colours([f"merge {i}" for i in range(50)])
+    assert len(set(zip(many.values(), style.marks(many).values(), strict=True))) == 50
+    assert style.marks({"third": merged["third"]})["third"] == style.marks(merged)["third"]  # alone too
 
 
 @pytest.mark.parametrize("dark", [False, True])

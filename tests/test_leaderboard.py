@@ -41,7 +41,18 @@ def test_a_leaderboard_has_means_of_shares_gains_and_what_is_kept_of_them() -> N
     assert marks.index[marks["text · perplexity per word ↓"]].tolist() == ["code"]
     partly = SCORES[(SCORES["model"] != "merge_1") | (SCORES["task"] != "code")]
     shown = written(leaderboard(partly, list(VALUES), base="base", own=OWN))
-    assert shown.loc["merge_1"].tolist() == ["–", "–", "–", "30.0", "–", "11.5"]
+    assert shown.loc["merge_1"].tolist() == ["–", "–", "–", "30.0", "–", "11.50"]
+
+
+def test_a_group_of_tasks_has_a_column_of_its_own_and_counts_in_nothing_else() -> None:
+    """Of math (10, 50, 10, 30 %) and code (20, 20, 60, 60 %) the means are 15, 35, 35, 45, whatever the group's are."""
+    scores = pd.concat([SCORES[SCORES["task"] == "math"].assign(task="both", value=0.9, group=True), SCORES])
+    table = leaderboard(scores, list(VALUES), base="base", own=OWN)
+    alone = leaderboard(SCORES, list(VALUES), base="base", own=OWN)
+    pd.testing.assert_frame_equal(table.drop(columns="both (group) · exact match, %"), alone)
+    assert list(table).index("both (group) · exact match, %") == 3  # before its tasks
+    assert table["mean, %"].tolist() == pytest.approx([15, 35, 35, 45])
+    assert own_fine_tunes(scores, {"math": "math", "code": "code"}) == OWN
 
 
 def test_a_gain_that_may_be_chance_has_no_share_that_is_kept() -> None:
@@ -72,3 +83,6 @@ def test_documents_have_the_best_of_each_column_bold_and_names_as_they_are() -> 
     )
     unknown = latex(pd.DataFrame({"gain over base, points": [-1.0, float("nan")]}, ["a", "b"]))
     assert "a & \\textbf{$-$1.0} \\\\\nb & -- \\\\\n" in unknown
+    both = pd.DataFrame({"mean, %": [1.0, 2.0], "Method": ["TIES_2", "-"]}, ["a", "a"])  # with texts, which stay
+    assert markdown(both).splitlines()[2:] == ["| a | 1.0 | TIES_2 |", "| a | **2.0** | - |"]
+    assert "a & 1.0 & TIES\\_2 \\\\\na & \\textbf{2.0} & - \\\\\n" in latex(both)

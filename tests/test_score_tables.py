@@ -17,7 +17,9 @@ from nmerge_core.score_tables import (
     WORSE,
     compare,
     counts,
+    differing,
     losses_as_scores,
+    primary,
     searched,
     shared_settings,
     sides,
@@ -26,7 +28,7 @@ from nmerge_core.score_tables import (
 
 
 def scores(model: str, values: list[float], task: str = "sums", **changes: object) -> dict:
-    settings = {"shots": 0, "decoding": "alike", "batch_size": 64, "run_dtype": "float32", "higher_is_better": True}
+    settings = {"shots": 0, "decoding": "alike", "batch_size": "auto", "run_dtype": "float32", "higher_is_better": True}
     row = {"model": model, "task": task, "metric": "exact_match", "value": sum(values) / len(values)}
     return row | {"samples": len(values)} | settings | changes
 
@@ -69,7 +71,7 @@ def test_models_are_compared_problem_by_problem_and_p_is_adjusted_over_all_rows(
         ({"decoding": "own"}, "decoding own against alike"),
         (
             {"batch_size": 32.0, "run_dtype": "bfloat16"},
-            "batch size 32 against 64; number format bfloat16 against float32",
+            "batch size 32 against auto; number format bfloat16 against float32",
         ),
         ({"samples": 9}, "problems 9 against 8"),
         ({"lm_eval": "0.4"}, "version of lm-eval 0.4 against not told"),
@@ -80,8 +82,18 @@ def test_scores_of_unlike_settings_are_not_compared_and_it_is_told_why(changes: 
     table = pd.DataFrame([scores("base", values), scores("math", values, **changes)])
     found = compare(table, pd.DataFrame(samples("base", values) + samples("math", values)), "base")
     assert found.loc[0, "unlike"] == told and pd.isna(found.loc[0, "p"]) and found.loc[0, "verdict"] == ""
-    assert unlike(scores("a", values), scores("b", values)) == ""
+    assert unlike(scores("a", values, batch_used=64), scores("b", values, batch_used=8)) == ""  # as memory was short
     assert shared_settings(table.drop(columns="decoding")).startswith("examples 0") is ("shots" not in changes)
+
+
+def test_a_setting_differs_where_models_were_scored_otherwise_on_one_task() -> None:
+    """Not where tasks, or the metrics of one, have others; what none of them tells is no setting that they share."""
+    rows = [scores(model, [1.0] * 8, signature=None) for model in "ab"]
+    rows += [row | {"metric": "chrf", "signature": "nrefs:1"} for row in rows]
+    rows += [scores(model, [1.0] * 4, "more", shots=shots) for model, shots in zip("ab", (0, 2), strict=True)]
+    table = pd.DataFrame(rows)
+    assert differing(table) == {"more": "examples"} and differing(table[:4]) == {}
+    assert "signature" not in shared_settings(table[:2]) and "signature" not in shared_settings(table)
 
 
 def test_problems_that_share_a_document_are_compared_by_documents() -> None:
@@ -91,6 +103,16 @@ def test_problems_that_share_a_document_are_compared_by_documents() -> None:
     kept = pd.DataFrame(samples("base", theirs, cluster=books) + samples("math", ours, cluster=books))
     found = compare(table, kept, "base")
     assert found.loc[0, "test"] == BOOTSTRAP and found.loc[0, "p"] == 0.5
+
+
+def test_a_group_of_tasks_is_not_compared_again_beside_its_tasks() -> None:
+    """The group has its tasks' problems once more: Holm would count a comparison too many."""
+    table = [scores("base", [0.0] * 8), scores("math", [1.0] * 8)]
+    table += [row | {"task": "all", "group": True} for row in table]
+    kept = pd.DataFrame(samples("base", [0.0] * 8) + samples("math", [1.0] * 8))
+    frame = pd.DataFrame(table)  # of tasks the mark is unknown, as beside losses
+    assert list(compare(frame, kept, "base")["task"]) == ["sums"]
+    assert list(primary(frame, group=True)["task"]) == ["all", "all"]
 
 
 def test_what_does_not_match_is_not_compared() -> None:
@@ -110,6 +132,7 @@ def test_problems_are_lost_gained_kept_by_both_or_solved_by_neither() -> None:
     assert counts(found) == {LOST: 1, GAINED: 1, BOTH: 1, NEITHER: 1}
     assert found.loc[0, ["answer_ours", "answer_theirs"]].tolist() == ["merge says 0", "math says 0"]
     assert list(searched(found, "WHAT 2?")["id"]) == [2] and len(searched(found, "")) == 4
+    assert list(searched(found.assign(error_ours=["", "SyntaxError", "", ""]), "syntaxerror")["id"]) == [1]
     assert len(searched(found, "nobody")) == 0 and len(searched(found[:0], "what")) == 0
     losses = pd.DataFrame(samples("merge", [2.5, 1.0, 1.0]) + samples("math", [2.0, 2.0, 1.0]))
     assert list(sides(losses, "sums", "exact_match", "merge", "math", better=False)["side"]) == [LOST, GAINED, BOTH]

@@ -14,6 +14,7 @@ import builtins
 import contextlib
 import importlib
 import io
+import linecache
 import operator
 import os
 import pickle
@@ -299,11 +300,11 @@ def run_program(code: str, reader: int, writer: int) -> NoReturn:
     sys.modules["__main__"] = module
     link = ProgramLink(reader, writer)
     try:
-        exec(compile(code, "<program>", "exec"), module.__dict__)
+        exec(_compiled(code, code, "<program>"), module.__dict__)
     except SystemExit as stopped:
         print(f"the program left early: SystemExit({stopped.code})", file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        _tell(error)
     else:
         sys.stdout.flush()
         with contextlib.suppress(Ended):  # the tests are over
@@ -319,11 +320,25 @@ def passes(tests: str, reader: int, writer: int) -> bool:
         if link.receive()[0] != VALUE:
             return False
         parsed = ast.parse(tests)
-        exec(compile(parsed, "<tests>", "exec"), _Names(link, parsed))
+        exec(_compiled(parsed, tests, "<tests>"), _Names(link, parsed))
     except Ended:
         print("the program ended before its tests did", file=sys.stderr)
         return False
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        _tell(error)
         return False
     return True
+
+
+def _compiled(source: str | ast.Module, text: str, name: str) -> types.CodeType:
+    """Compile what has a text, whose lines errors are then told with."""
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    return compile(source, name, "exec")
+
+
+def _tell(error: BaseException) -> None:
+    """Write an error and where it arose, without the lines of this file, which are not the program's."""
+    told = traceback.TracebackException.from_exception(error)
+    ours = _tell.__code__.co_filename
+    told.stack = traceback.StackSummary.from_list([each for each in told.stack if each.filename != ours])
+    print("".join(told.format()), end="", file=sys.stderr)

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
@@ -61,39 +60,6 @@ class Harness(HFLM):
         self._language_model, self.stage, self.progress = language_model, stage, progress
         self._alike, self._ends = decoding == ALIKE, answer_ends(language_model, chat=chat_template)
         self._done, self._total = 0.0, 0
-
-    def check_room(self, requests: Sequence[Instance]) -> None:
-        """Raise an InputError where problems with their answers are longer than the model takes: lm-eval cuts them."""
-        long, longest = set(), 0
-        for request in requests:
-            room = self.max_length
-            if request.request_type == "generate_until":
-                prompt, settings = request.args
-                answer = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
-                length = self._places(len(self.tok_encode(prompt)), answer)
-            elif request.request_type == "loglikelihood":
-                if self.backend == SEQ2SEQ:
-                    length = self._places(*(len(self.tok_encode(text)) for text in request.args))
-                else:
-                    length = len(self.tok_encode("".join(request.args)))
-                    room += bool(request.args[0])  # the last token is never read; before a text alone stands another
-            else:  # whole texts, which are scored in windows
-                continue
-            if length > room:
-                long.add(request.doc_id)
-                longest = max(longest, length)
-        if long:
-            problems = len({request.doc_id for request in requests})
-            raise InputError(
-                f"{self.stage}: expected problems that fit with their answers in the {self.max_length:,} tokens that "
-                f"the model takes, found {len(long):,} of {problems:,} that do not, the longest of {longest:,} with "
-                "its answer; give fewer examples, lower max_gen_toks in the task's YAML, or leave the task or the "
-                "model out"
-            )
-
-    def _places(self, prompt: int, answer: int) -> int:
-        """Return how much of the model's length a prompt and its answer take: an encoder-decoder reads them apart."""
-        return max(prompt, answer) if self.backend == SEQ2SEQ else prompt + answer
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Score continuations of contexts."""

@@ -6,6 +6,8 @@ from typing import Any
 from lm_eval.api import metrics
 from lm_eval.api.metrics import mean
 
+from nmerge_core.evaluation.translation import bleu_zh
+
 # How a metric is made of its problems, the best liked first, where one problem alone has a score too. A mean of
 # perplexities is mostly that of its worst text.
 OF_ONE = (
@@ -14,6 +16,7 @@ OF_ONE = (
     metrics.chrf,
     metrics.chrfpp,
     metrics.bleu,
+    bleu_zh,
     metrics.ter,
     metrics.weighted_perplexity,
     metrics.perplexity,

@@ -8,6 +8,7 @@ from typing import Any
 from lm_eval.api.metrics import mean
 
 from nmerge_core.evaluation.samples import samples_of
+from nmerge_core.evaluation.translation import signature
 from nmerge_core.paired import Z_95, mean_interval
 
 _JACKKNIFE_GROUPS = 20
@@ -35,17 +36,22 @@ def samples_in(results: dict[str, Any], tasks: dict[str, Any]) -> list[dict[str,
 def rows_of(
     results: dict[str, Any], tasks: dict[str, Any], samples: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return a row for each metric of each task, and of each group of them, in what lm-eval returned."""
+    """Return a row for each metric of each task, and of each group of them, in what lm-eval returned.
+
+    A `group` has what its tasks have, once more.
+    """
     rows = []
     for name, values in results["results"].items():
         keys, task = metrics_in(results, name), tasks.get(name)
         for metric, chain in keys:
             own = [each for each in samples if each["task"] == name and each["filter"] == chain]
-            value, stderr = float(values[f"{metric},{chain}"]), _stderr(task, metric, chain, results, name)
+            aggregation, items = _made_of(task, metric, chain, results, name)
+            value, stderr = float(values[f"{metric},{chain}"]), _stderr(aggregation, items)
             low, high, interval = _interval(task, metric, own, value, stderr)
             rows.append(
                 {
                     "task": name,
+                    "group": task is None,
                     "metric": _named(metric, chain, keys),
                     "value": value,
                     "low": low,
@@ -54,6 +60,7 @@ def rows_of(
                     "stderr": stderr,
                     "samples": int(values["sample_len"]),
                     "higher_is_better": bool(results["higher_is_better"].get(name, {}).get(metric, True)),
+                    "signature": signature(aggregation, items),
                     "shots": results["n-shot"].get(name),
                     "task_version": results["versions"].get(name),
                 }
@@ -92,12 +99,20 @@ def _interval(
     return found.low, found.high, found.by
 
 
-def _stderr(task: Any, metric: str, chain: str, results: dict[str, Any], name: str) -> float:
+def _made_of(
+    task: Any, metric: str, chain: str, results: dict[str, Any], name: str
+) -> tuple[Callable[[list[Any]], float], list[Any]]:
+    """Return how a metric is made of its problems, and what it is made of; of a group that is nothing."""
+    if task is None:
+        return mean, []
     logged = results["samples"].get(name, [])
     items = [sample[metric] for sample in logged if sample["filter"] == chain and metric in sample]
-    if task is None or len(items) < 2:
+    return task.aggregation().get(metric, mean), items
+
+
+def _stderr(aggregation: Callable[[list[Any]], float], items: list[Any]) -> float:
+    if len(items) < 2:
         return math.nan
-    aggregation = task.aggregation().get(metric, mean)
     if aggregation is mean:
         centre = sum(items) / len(items)
         return math.sqrt(sum((item - centre) ** 2 for item in items) / (len(items) - 1) / len(items))

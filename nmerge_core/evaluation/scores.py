@@ -3,7 +3,6 @@
 Values are as lm-eval gives them: accuracies, exact match and pass@1 in [0, 1], chrF and BLEU in [0, 100].
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,36 +16,38 @@ import pandas as pd
 import torch
 from lm_eval import evaluator
 
-from nmerge_core.cache import cache_root, task_file
-from nmerge_core.checkpoints import labels
+from nmerge_core.cache import cache_root, task_data, task_file
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
 from nmerge_core.evaluation.harness import Harness
 from nmerge_core.evaluation.image_harness import ImageHarness
 from nmerge_core.evaluation.image_task import CLASSIFY_IMAGE
+from nmerge_core.evaluation.room import check_room
 from nmerge_core.evaluation.samples import check_cluster
 from nmerge_core.evaluation.score_rows import rows_of, samples_in
+from nmerge_core.evaluation.served import Served
 from nmerge_core.evaluation.tasks import load_task
-from nmerge_core.kinds import SCORED
-from nmerge_core.loading import ImageModel, LanguageModel, load_model
+from nmerge_core.loading import ImageModel, LanguageModel
 from nmerge_core.machine import CPU
 from nmerge_core.progress import Progress, silent
 from nmerge_core.settings import (
     ALLOW_TASK_CODE,
     CHAT_TEMPLATE,
     DECODING,
-    DEVICE,
     EVALUATE_BATCH,
     EVALUATE_SEED,
     LIMIT,
     RUN_CODE,
-    RUN_DTYPE,
     SHOTS,
+    TRANSFORMERS,
 )
 
+Model = LanguageModel | Served
+
 COLUMNS = [
-    "model", "task", "metric", "value", "low", "high", "interval", "stderr", "samples", "higher_is_better",
-    "shots", "chat_template", "decoding", "batch_size", "seed", "run_dtype", "task_version", "lm_eval",
+    "model", "task", "group", "metric", "value", "low", "high", "interval", "stderr", "samples", "higher_is_better",
+    "signature", "shots", "chat_template", "decoding", "batch_size", "batch_used", "seed", "run_dtype", "backend",
+    "task_version", "lm_eval",
 ]  # fmt: skip
 # What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
 _OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, re.error)
@@ -103,8 +104,8 @@ class Evaluator:
         given = {"limit": limit, "shots": shots, "decoding": decoding, "batch_size": batch_size, "seed": seed}
         for parameter in (LIMIT, SHOTS, DECODING, EVALUATE_BATCH, EVALUATE_SEED):
             parameter.check(given[parameter.name], parameter.name)
-        self._limit, self._chat, self._decoding, self._seed = limit, chat_template, decoding, seed
-        self._batch_size = batch_size
+        self._limit, self._chat = limit, chat_template
+        self.decoding, self.seed, self.batch_size = decoding, seed, batch_size
         self._tasks = [
             (reference, load_task(reference, run_code=run_code, allow_task_code=allow_task_code))
             for reference in dict.fromkeys(tasks)
@@ -119,34 +120,38 @@ class Evaluator:
             if shots is not None and has_prompts:
                 task.set_config(key="num_fewshot", value=shots)
 
-    def scored(self, language_model: LanguageModel, progress: Progress = silent) -> Scored:
-        """Score one model.
+    def scored(self, language_model: Model, progress: Progress = silent) -> Scored:
+        """Score one model, in memory or served.
 
         Returns:
             A table with the columns `COLUMNS`, a task's primary metric its first. `low` and `high` are the ends of the
             95 % interval that `interval` names: Wilson's of right or wrong, a bootstrap's of other means, else ± 1.96
             `stderr`, which is the closed form for means, else a jackknife over groups of problems; NaN for a group of
-            tasks. And the samples.
+            tasks, which `group` marks. `signature` is sacrebleu's, of its metrics; `batch_size` is what was asked for,
+            `batch_used` what fitted in memory. And the samples.
 
         Raises:
             InputError: a problem with its answer is longer than the model takes; or a task cannot be scored.
         """
         rows: list[dict[str, Any]] = []
         samples: list[dict[str, Any]] = []
+        chosen = {"limit": self._limit}
         for reference, task in self._tasks:
             with _faults_of(reference, language_model):
                 harness = self._harness(language_model, reference, task, progress)
-                self._check_room(harness, task, {"limit": self._limit})
+                self._check_room(harness, language_model, reference, task, chosen)
         for reference, task in self._tasks:
             harness = self._harness(language_model, reference, task, progress)
-            results = self._run(harness, language_model, reference, task, {"limit": self._limit})
+            results = self._run(harness, language_model, reference, task, chosen, progress)
             with _faults_of(reference, language_model):
                 own_samples = samples_in(results, task["tasks"])
             facts = {
                 "chat_template": self._chat,
-                "decoding": self._decoding,
-                "batch_size": harness.batch_size,
-                "seed": self._seed,
+                "decoding": self.decoding,
+                "batch_size": self.batch_size,
+                "batch_used": None if isinstance(language_model, Served) else harness.batch_size,
+                "backend": language_model.backend if isinstance(language_model, Served) else TRANSFORMERS,
+                "seed": self.seed,
                 "lm_eval": version("lm_eval"),
             }
             rows += [each | facts for each in rows_of(results, task["tasks"], own_samples)]
@@ -171,8 +176,8 @@ class Evaluator:
         alone, chosen = {"tasks": {name: task["tasks"][name]}}, {"samples": {name: list(places)}}
         harness = self._harness(language_model, name, task, progress)
         with _faults_of(reference, language_model):
-            self._check_room(harness, alone, chosen)
-        return self._run(harness, language_model, reference, alone, chosen)
+            self._check_room(harness, language_model, name, alone, chosen)
+        return self._run(harness, language_model, reference, alone, chosen, progress)
 
     def task(self, name: str) -> Any:
         """Return lm-eval's task of a name."""
@@ -205,36 +210,30 @@ class Evaluator:
         """Whether of a task's metric more is better."""
         return bool(self.task(name).higher_is_better().get(metric, True))
 
-    def _harness(
-        self, language_model: LanguageModel, reference: str, task: Any, progress: Progress
-    ) -> Harness | ImageHarness:
+    def _harness(self, language_model: Model, reference: str, task: Any, progress: Progress) -> Any:
         """Return lm-eval's view of a model; raises InputError where the task is of what it does not see or read."""
-        label = language_model.label
-        stage = f"{label} on {Path(reference).name.removesuffix('.yaml')}"
+        label, stage = language_model.label, _stage(language_model, reference)
         of_images = any(each.OUTPUT_TYPE == CLASSIFY_IMAGE for each in task["tasks"].values())
         if of_images != isinstance(language_model, ImageModel):
             asks, given = ("images", "texts")[:: 1 if of_images else -1]
-            raise InputError(
-                f"{stage}: a task of {asks}, and {label} is {language_model.kind.title}; give it one of {given}"
-            )
+            title = "served by vLLM" if isinstance(language_model, Served) else language_model.kind.title
+            raise InputError(f"{stage}: a task of {asks}, and {label} is {title}; give it one of {given}")
+        if isinstance(language_model, Served):
+            return language_model.lm
         if not isinstance(language_model, ImageModel):
-            return Harness(
-                language_model,
-                self._batch_size,
-                stage,
-                progress,
-                decoding=self._decoding,
-                chat_template=self._chat,
-            )
+            how: dict[str, Any] = {"decoding": self.decoding, "chat_template": self._chat}
+            return Harness(language_model, self.batch_size, stage, progress, **how)
         if self._chat:
             raise InputError(f"{label}: sees images, for which there is no chat template; score it without one")
-        return ImageHarness(language_model, self._batch_size, stage, progress)
+        return ImageHarness(language_model, self.batch_size, stage, progress)
 
     def _seeded(self, task: Any) -> None:
         for each in task["tasks"].values():  # of which every building of problems draws
-            each.set_fewshot_seed(seed=self._seed)
+            each.set_fewshot_seed(seed=self.seed)
 
-    def _check_room(self, harness: Harness | ImageHarness, task: Any, chosen: Mapping[str, Any]) -> None:
+    def _check_room(
+        self, harness: Any, language_model: Model, reference: str, task: Any, chosen: Mapping[str, Any]
+    ) -> None:
         """Raise an InputError where problems do not fit; before the first of any task is asked."""
         self._seeded(task)
         chat = {"apply_chat_template": self._chat, "fewshot_as_multiturn": self._chat}
@@ -247,24 +246,28 @@ class Evaluator:
                 chat_template=getattr(harness, "apply_chat_template", None) if self._chat else None,
                 **chat,
             )
-            harness.check_room(each.instances)
+            if isinstance(harness, ImageHarness):
+                harness.check_room(each.instances)
+            else:
+                check_room(harness, _stage(language_model, reference), each.instances)
 
     def _run(
         self,
-        harness: Any,  # one of the two, of which lm-eval knows the first alone
-        language_model: LanguageModel,
+        harness: Any,
+        language_model: Model,
         reference: str,
         task: Any,
         chosen: Mapping[str, Any],
+        progress: Progress,
     ) -> dict[str, Any]:
         self._seeded(task)
         devices = [] if language_model.device.type == CPU else [language_model.device]
         with (
             _faults_of(reference, language_model),
-            _reporting_code(harness.stage, harness.progress),
+            _reporting_code(_stage(language_model, reference), progress),
             torch.random.fork_rng(devices),  # others draw from the same generators
         ):
-            torch.manual_seed(self._seed)
+            torch.manual_seed(self.seed)
             return evaluator.evaluate(
                 harness,
                 task,
@@ -276,31 +279,9 @@ class Evaluator:
             )
 
 
-def evaluate(
-    models: Sequence[str],
-    tasks: Sequence[str],
-    *,
-    device: str = DEVICE.default,
-    run_dtype: str = RUN_DTYPE.default,
-    progress: Progress = silent,
-    samples: Path | None = None,
-    **conditions: Any,
-) -> pd.DataFrame:
-    """Score models, one after the other, on tasks; see `Evaluator` and `load_model` for the arguments.
-
-    `samples` is a file that gets what was asked and answered, problem by problem, as JSON Lines.
-    """
-    if not models:
-        raise InputError("models: expected at least one model, found none")
-    evaluator_ = Evaluator(tasks, **conditions)
-    found = []
-    for reference, label in zip(models, labels(models), strict=True):
-        language_model = dataclasses.replace(load_model(reference, device, run_dtype, kinds=SCORED), label=label)
-        found.append(evaluator_.scored(language_model, progress))
-    if samples is not None:
-        text = "".join(scored.lines for scored in found)
-        samples.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return pd.concat([scored.table for scored in found], ignore_index=True)
+def _stage(language_model: Model, reference: str) -> str:
+    name, _ = task_data(reference)
+    return f"{language_model.label} on {Path(name).name.removesuffix('.yaml')}"
 
 
 @contextmanager
@@ -316,7 +297,7 @@ def _reporting_code(task: str, progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def _faults_of(reference: str, language_model: LanguageModel) -> Iterator[None]:
+def _faults_of(reference: str, language_model: Model) -> Iterator[None]:
     """Tell what lm-eval meets in a task of one's own, in which anybody can make a mistake, as that task's fault."""
     try:
         yield

@@ -20,7 +20,8 @@ from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
 import nmerge_core.evaluation.code  # noqa: F401 — registers the filter run_code
-from nmerge_core.cache import DEMO, cache_root, task_file
+import nmerge_core.evaluation.translation  # noqa: F401 — registers the aggregation bleu_zh
+from nmerge_core.cache import DEMO, cache_root, own_tasks, task_data, task_file
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.image_file import read_image_file
 from nmerge_core.evaluation.image_task import ImageTask
@@ -54,8 +55,9 @@ def load_task(reference: str, *, run_code: bool, allow_task_code: bool = False) 
     """Load a task, or a group of tasks, with its documents.
 
     Args:
-        reference: the path of a task YAML, of lm-eval or of images; the name of a task of the demo family; or of one of
-            lm-eval's own. Data in a YAML count from the YAML's folder.
+        reference: the path of a task YAML, of lm-eval or of images; the name of a task of the demo family; NAME=FILE,
+            one of our tasks on the problems of a file (JSON Lines, CSV or Parquet); or one of lm-eval's own. Data in a
+            YAML count from the YAML's folder.
         run_code: whether tasks that run generated code may be loaded.
         allow_task_code: whether the task may bring code of its own, which runs here with the rights of this process.
 
@@ -74,11 +76,14 @@ def load_task(reference: str, *, run_code: bool, allow_task_code: bool = False) 
     if wanted and not allow_task_code:
         more = f" (and {len(wanted) - 1} more)" if len(wanted) > 1 else ""
         raise InputError(_refused(f"task '{reference}': it brings code of its own: {wanted[0]}{more}"))
+    _, data = task_data(reference)
+    if data and not Path(expanduser(data)).is_file():
+        raise InputError(f"task '{reference}': no file {data}")
     manager, name = _find(reference, file)
     token = _scripts_allowed.set(allow_task_code or file is None)
     try:
         with tempfile.TemporaryDirectory(prefix="nmerge-tasks-") as cache:
-            manager._factory = _Factory(cache, run_code)
+            manager._factory = _Factory(cache, run_code, data)
             loaded = manager.load([name])
     except UnsafeTemplate as error:
         raise InputError(f"task '{reference}': {place_of(file, error.template) if file else name}: {error}") from error
@@ -117,8 +122,8 @@ def _find(reference: str, file: Path | None) -> tuple[TaskManager, str]:
         close = difflib.get_close_matches(reference, [*demo, *manager.all_tasks], n=3)
         raise InputError(
             f"task '{reference}': expected the path of a task YAML, the name of a task of lm-eval, or one that comes "
-            f"with NMerge ({', '.join(demo) or 'none here; `nmerge demo` writes them'}); found no such task"
-            + (f" – did you mean {', '.join(close)}?" if close else "")
+            f"with NMerge ({', '.join(demo) or 'none here; `nmerge demo` writes them'}), or NAME=FILE with one of "
+            f"{', '.join(own_tasks())}; found no such task" + (f" – did you mean {', '.join(close)}?" if close else "")
         )
     return manager, reference
 
@@ -148,20 +153,36 @@ def _set_fewshot(task: Task) -> None:
 class _Factory(TaskFactory):
     """lm-eval's factory, with local data read afresh from beside the YAML, and generated code kept in the sandbox."""
 
-    def __init__(self, cache: str, run_code: bool) -> None:
+    def __init__(self, cache: str, run_code: bool, data: str) -> None:
         super().__init__()
         self._cache = cache
+        self._data = data  # the file of problems, where the task is asked of one
         self._run_code = run_code
 
     def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
         if entry.yaml_path:
             self._check_code(entry.name, load_yaml(entry.yaml_path, resolve_func=False))
         config = super()._load_full_config(entry, overrides)
+        if self._data:
+            config |= self._asked_of_file(config)
         files = (config.get("dataset_kwargs") or {}).get("data_files")
         if files and entry.yaml_path:
             local = {"data_files": _beside(entry.yaml_path, files), "cache_dir": self._cache, "keep_in_memory": True}
             config["dataset_kwargs"] = {**config["dataset_kwargs"], **local}
         return config
+
+    def _asked_of_file(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings by which one of our tasks reads a file; raises InputError where that lacks a field."""
+        file, split = str(Path(expanduser(self._data)).absolute()), config["test_split"]
+        format_ = {".csv": "csv", ".parquet": "parquet"}.get(Path(file).suffix, "json")
+        problems = datasets.load_dataset(format_, data_files={split: file}, split=split, cache_dir=self._cache)
+        fields, known = config["metadata"]["fields"], problems.column_names
+        if lacking := [name for name in fields if name not in known]:
+            raise InputError(
+                f"{file}: expected problems with the fields {', '.join(fields)}; found {', '.join(known)}, without "
+                f"{', '.join(lacking)}"
+            )
+        return {"dataset_path": format_, "dataset_name": None, "dataset_kwargs": {"data_files": {split: file}}}
 
     def _check_code(self, name: str, config: Mapping[str, Any]) -> None:
         if not config.get("unsafe_code"):

@@ -253,13 +253,13 @@ class Classifications:
         """Draw the same, a bar per fine-tune."""
         from nmerge_core.figures.inheritance import kept
 
-        return kept(self.kept(inherited), model_colours(list(inherited.names.values()), dark=dark), dark=dark)
+        return kept(self.kept(inherited), model_colours(list(inherited.names.values()), {}, dark=dark), dark=dark)
 
     def kept_depth_figure(self, inherited: Inherited, *, dark: bool = False) -> go.Figure:
         """Draw the same over the layers, a panel per category."""
         from nmerge_core.figures.inheritance import kept_over_depth
 
-        colours = model_colours(list(inherited.names.values()), dark=dark)
+        colours = model_colours(list(inherited.names.values()), {}, dark=dark)
         return kept_over_depth(self.kept(inherited, by_layer=True), colours, dark=dark)
 
     def _tuned(self, *merges: str) -> list[str]:
@@ -267,7 +267,7 @@ class Classifications:
         return [label for label in self.labels[1:] if label not in {*merges, *self._merged}]
 
     @property
-    def _merged(self) -> frozenset[str]:
+    def _merged(self) -> dict[str, str]:
         return merged_of(self.labels, [each.meta["model"] for each in self.opened])
 
     def _known(self, model: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 class Losses:
     """What models lose on the held-out texts of a corpus, in nats a token, a folder each; less is better.
 
-    `merged` names those that NMerge has merged. A category's loss is the mean over its texts, each counted once.
+    `merged` has the colours of those that NMerge has merged. A category's loss is the mean over its texts, each counted
+    once.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
-    merged: frozenset[str] = frozenset()
+    merged: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def texts(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from nmerge_core.face.scores import Scores
 from nmerge_core.runs import operations
 from nmerge_core.settings import (
     ALLOW_TASK_CODE,
+    BACKEND,
     CHAT_TEMPLATE,
     DECODING,
     DEVICE,
@@ -45,6 +46,7 @@ def evaluate(
     allow_task_code: bool = ALLOW_TASK_CODE.default,
     device: str = DEVICE.default,
     run_dtype: str = RUN_DTYPE.default,
+    backend: str = BACKEND.default,
     progress: bool = True,
 ) -> Scores:
     """Score models on tasks by lm-evaluation-harness.
@@ -63,6 +65,7 @@ def evaluate(
         allow_task_code: let tasks run code of their own, outside of any sandbox: read it first.
         device: "auto", "cpu", "cuda:1", ….
         run_dtype: the number format the models run in.
+        backend: "transformers", or "vllm" where it is installed, which serves written checkpoints on an accelerator.
         progress: whether it is shown.
 
     Raises:
@@ -86,6 +89,7 @@ def evaluate(
             allow_task_code=allow_task_code,
             device=device,
             run_dtype=run_dtype,
+            backend=backend,
         )
         for model in references
     ]

@@ -5,7 +5,7 @@ A result stands for its folder wherever a path is taken: `nm.evaluate(nm.merge(â
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from nmerge_core.kept_files import read_csv, read_object, read_parquet
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.runs.tints import merge_tints
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -102,7 +103,7 @@ class Cosines(OfModels):
         """Draw the mean cosine over the layers, a panel per matrix (NeuronMerge Fig. 8)."""
         from nmerge_core.figures.similarity import mean_cosine
 
-        return mean_cosine(self.table, model_colours(list(self.table["model"].unique()), dark=dark), dark=dark)
+        return mean_cosine(self.table, model_colours(list(self.table["model"].unique()), {}, dark=dark), dark=dark)
 
 
 @dataclass(frozen=True)
@@ -254,15 +255,18 @@ class Sweep(Result):
         return self.path / "best.yaml"
 
 
-def merged_of(names: Sequence[str], references: Sequence[str]) -> frozenset[str]:
-    """Return the names of those that NMerge has merged."""
-    return frozenset(n for n, model in zip(names, references, strict=True) if (Path(model) / REPORT).is_file())
+def merged_of(names: Sequence[str], references: Sequence[str]) -> dict[str, str]:
+    """Return the colour of each model that NMerge has merged, by its name: that of the pages, where a run did it."""
+    pairs = zip(names, map(Path, references), strict=True)
+    made = {name: model.resolve() for name, model in pairs if (model / REPORT).is_file()}
+    tints = merge_tints()
+    return {name: tints.get(str(made[name]), other) for name, other in style.merge_colours([*made]).items()}
 
 
-def model_colours(labels: Sequence[str], merged: Collection[str] = (), *, dark: bool = False) -> dict[str, str]:
+def model_colours(labels: Sequence[str], merged: Mapping[str, str], *, dark: bool = False) -> dict[str, str]:
     """Return the colour of each model: the base's own, a merge's, that of the category a fine-tune is called after."""
     tuned = style.category_colours([label for label in labels if label != BASE and label not in merged])
-    own = tuned | style.merge_colours([label for label in labels if label in merged])
+    own = tuned | dict(merged)
     return {label: own.get(label, style.base_colour(dark)) for label in labels}
 
 
@@ -272,4 +276,4 @@ def in_order(categories: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 
 def _by_layer(frame: pd.DataFrame, title: str, dark: bool) -> go.Figure:
-    return by_layer(frame, title, model_colours(list(frame["model"].unique()), dark=dark), dark=dark)
+    return by_layer(frame, title, model_colours(list(frame["model"].unique()), {}, dark=dark), dark=dark)

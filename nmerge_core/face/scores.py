@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,18 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """What models score on tasks, a folder each; `merged` names those that NMerge has merged."""
+    """What models score on tasks, a folder each; `merged` has the colours of those that NMerge has merged."""
 
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
-    merged: frozenset[str] = frozenset()
+    merged: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """A row per model, task and metric: value, its 95 % interval (low, high, and what it is by), stderr, samples.
 
-        Then whether higher_is_better, and the conditions: shots, chat_template, decoding, batch_size, seed, run_dtype,
-        task_version and lm_eval, the version that scored it.
+        A `group` of tasks has rows too. Then whether higher_is_better, and the conditions: shots, chat_template,
+        decoding, batch_size (asked for; batch_used fitted in memory), seed, run_dtype, task_version and lm_eval, the
+        version that scored it.
         """
         named = zip(self.paths, self.labels, strict=True)
         found = [score_tables.read_scores(path / "scores.csv").assign(model=label) for path, label in named]

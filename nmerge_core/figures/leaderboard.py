@@ -22,9 +22,10 @@ def leaderboard(
 ) -> pd.DataFrame:
     """Return a row per model and a column of numbers per task, shares in percent; of ↓ less is better.
 
-    Before them are the mean over the tasks whose metric is a share (or over all, where they have one metric), its
-    gain over the base, and, as the mean over tasks, which share of the gain of a task's own fine-tune is kept:
-    (model − base) / (own − base), of tasks whose own fine-tune is better than the base.
+    A group of tasks has a column before theirs, and counts in nothing else. First are the mean over the tasks whose
+    metric is a share (or over all, where they have one metric), its gain over the base, and, as the mean over tasks,
+    which share of the gain of a task's own fine-tune is kept: (model − base) / (own − base), of tasks whose own
+    fine-tune is better than the base.
 
     Args:
         scores: a table of scores.
@@ -48,8 +49,11 @@ def leaderboard(
             table[GAIN + (", points" if known.share else "")] = gain
     if base in values.index and (shares := _kept(values, metrics, base, own or {})) is not None:
         table[KEPT] = shares
-    for task in values:
-        table[_title(str(task), metrics[str(task)])] = _scale(metrics[str(task)]) * values[task]
+    groups = primary(scores, group=True).drop_duplicates(["model", "task"])
+    for rows, called in ((groups, "{} (group)"), (kept, "{}")):
+        for task, known in _metrics(rows).items():
+            numbers = rows[rows["task"].astype(str) == task].set_index("model")["value"].reindex(models)
+            table[_title(called.format(task), known)] = _scale(known) * numbers
     return table.rename_axis("model")
 
 
@@ -84,13 +88,15 @@ def sure_gains(differences: pd.DataFrame, own: Mapping[str, str]) -> dict[str, s
 
 
 def best(table: pd.DataFrame) -> pd.DataFrame:
-    """Return where the best number of each column stands: the least where less is better."""
-    ends = {column: table[column].min() if _less(column) else table[column].max() for column in table}
-    return pd.DataFrame({column: table[column] == end for column, end in ends.items()})
+    """Return where the best number of each column stands: the least where less is better; of texts none is."""
+    numbers = table.select_dtypes("number")
+    ends = {column: numbers[column].min() if less(column) else numbers[column].max() for column in numbers}
+    marks = pd.DataFrame({column: numbers[column] == end for column, end in ends.items()}, table.index)
+    return marks.reindex(columns=table.columns, fill_value=False)
 
 
 def written(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers as text: shares and points with one decimal, others with four digits."""
+    """Return the numbers as text: shares and points with one decimal, others with four digits; texts as they are."""
     return pd.DataFrame({column: [_write(value, column) for value in table[column]] for column in table}, table.index)
 
 
@@ -104,10 +110,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 def latex(table: pd.DataFrame) -> str:
     """Write a table in LaTeX, for the package booktabs, the best of each column bold."""
-    rows = [
-        [_escaped(name), *cells]
-        for name, *cells in _cells(table, lambda text: rf"\textbf{{{text}}}", unknown="--", minus="$-$")
-    ]
+    bold = r"\textbf{{{}}}".format
+    cells = _cells(table, bold, unknown="--", minus="$-$", escape=_escaped)
+    rows = [[_escaped(name), *own] for name, *own in cells]
     head = ["model", *map(_escaped, table.columns)]
     body = "".join(f"{' & '.join(line)} \\\\\n" for line in rows)
     return (
@@ -117,16 +122,23 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def _cells(
-    table: pd.DataFrame, bold: Callable[[str], str], *, unknown: str = _UNKNOWN, minus: str = "-"
+    table: pd.DataFrame,
+    bold: Callable[[str], str],
+    *,
+    unknown: str = _UNKNOWN,
+    minus: str = "-",
+    escape: Callable[[str], str] = str,
 ) -> list[list[str]]:
-    marks, texts = best(table), written(table)
+    marks, texts = best(table).to_numpy(), written(table).to_numpy()  # by place: a model may have several rows
 
-    def cell(model: str, column: str) -> str:
-        said = str(texts.at[model, column])
-        text = unknown if said == _UNKNOWN else said.replace("-", minus)
-        return bold(text) if marks.at[model, column] else text
+    def cell(row: int, column: int) -> str:
+        said, number = str(texts[row, column]), pd.api.types.is_number(table.iat[row, column])
+        text = unknown if said == _UNKNOWN else said.replace("-", minus) if number else escape(said)
+        return bold(text) if marks[row, column] else text
 
-    return [[str(model), *(cell(str(model), column) for column in table)] for model in table.index]
+    return [
+        [str(name), *(cell(row, column) for column in range(table.shape[1]))] for row, name in enumerate(table.index)
+    ]
 
 
 def _metrics(kept: pd.DataFrame) -> dict[str, Metric]:
@@ -161,16 +173,19 @@ def _scale(known: Metric) -> float:
     return 100.0 if known.share else 1.0
 
 
-def _less(column: str) -> bool:
+def less(column: str) -> bool:
+    """Whether of a column's numbers less is better."""
     return column.endswith(_LESS)
 
 
-def _write(value: float, column: str) -> str:
+def _write(value: float | str, column: str) -> str:
+    if isinstance(value, str):
+        return value
     if pd.isna(value):
         return _UNKNOWN
     if column.removesuffix(_LESS).endswith((", %", ", points")):
         return f"{value:.1f}"
-    return f"{value:.4g}"
+    return f"{value:#.4g}"
 
 
 def _escaped(text: str) -> str:

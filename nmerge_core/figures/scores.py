@@ -112,7 +112,11 @@ def bars(
             "error_x": {"array": up, "arrayminus": down, "thickness": 1.5, "width": 3, "color": "#8A8F98"},
             "marker": {
                 "color": [colours[model] for model in rows.index],
-                "pattern": {"shape": [marks[model].pattern for model in rows.index]},
+                "pattern": {
+                    "shape": [marks[model].pattern for model in rows.index],
+                    "fillmode": "overlay",
+                    "solidity": 0.15,
+                },
             },
             "hovertext": [_fact(row, known, rows["value"].get(base)) for row in rows.reset_index().to_dict("records")],
             "hoverinfo": "text",
@@ -144,7 +148,8 @@ def table(scores: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     for (task, name), rows in scores.groupby(["task", "metric"], sort=False):
         known = metric(str(name))
         cells = rows.set_index("model")
-        columns[f"{task} · {known.title}"] = {
+        group = " (group)" if rows.get("group", pd.Series(dtype=bool)).eq(True).any() else ""
+        columns[f"{task}{group} · {known.title}"] = {
             model: known.write(cells.at[model, "value"]) + _interval(cells.loc[model], known)
             for model in models
             if model in cells.index

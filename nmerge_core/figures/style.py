@@ -16,7 +16,8 @@ COLOURS = {"general": "#7F7F7F", "math": "#0072B2", "code": "#009E73", "translat
 FURTHER = ("#CC79A7", "#208EEE", "#825E02", "#C61156", "#196F62", "#5455E6", "#B33096", "#169211")
 INTERSECTION = "#8E6BBF"
 MERGE = "#D55E00"
-MERGES = (MERGE, "#BF8560", "#A84A00", "#F06A00", "#94623F")  # several merges: tints of the one colour
+# Several merges: warm tints of the one colour, which a mark of its own tells apart where one does not see them so.
+MERGES = (MERGE, "#BF8560", "#A84A00", "#E66F66", "#F06A00", "#765E44", "#CE4A4A", "#B98182", "#94623F", "#BD853F")
 RANDOM = "#909090"  # drawn dashed, with its band
 LIGHT_INK, DARK_INK = "#FFFFFF", "#000000"  # one of them has a contrast of 4.5 on any ground
 FONT = "Source Sans, Source Sans Pro, system-ui, sans-serif"
@@ -61,14 +62,14 @@ _MARKS = (
 def marks(colours: Mapping[str, str]) -> dict[str, Mark]:
     """The mark of each thing: the plain one for the first of its colour, others for those that share it.
 
-    Merges, whose tints are hard to tell apart, count as of one colour.
+    The tints of merges, which are hard to tell apart, begin each with a mark of its own.
     """
     seen: dict[str, int] = {}
     found = {}
     for name, colour in colours.items():
-        shared = MERGE if colour in MERGES else colour
-        found[name] = _MARKS[seen.get(shared, 0) % len(_MARKS)]
-        seen[shared] = seen.get(shared, 0) + 1
+        first = MERGES.index(colour) if colour in MERGES else 0
+        found[name] = _MARKS[(first + seen.get(colour, 0)) % len(_MARKS)]
+        seen[colour] = seen.get(colour, 0) + 1
     return found
 
 

@@ -221,8 +221,9 @@ KINDS: Mapping[str, Kind] = {
                 settings.ALLOW_TASK_CODE,
                 DEVICE,
                 RUN_DTYPE,
+                settings.BACKEND,
             ),
-            version=2,
+            version=3,
         ),
         Kind(
             "loss",

@@ -1,12 +1,13 @@
 """How models are asked what they are scored on: the parameters of the run that are the same for every task."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import streamlit as st
 
 from nmerge_core.runs.kinds import KINDS
-from nmerge_core.settings import CHAT_TEMPLATE, DECODING, EVALUATE_BATCH, EVALUATE_SEED, RUN_DTYPE, SHOTS
+from nmerge_core.settings import BACKEND, CHAT_TEMPLATE, DECODING, EVALUATE_BATCH, EVALUATE_SEED, RUN_DTYPE, SHOTS, VLLM
 from pages.shared.scoring import Scoring
 from pages.shared.settings import KEPT
 
@@ -21,6 +22,7 @@ def opened(asked: Mapping[str, Any]) -> dict[str, Any]:
         "evaluate_batch": batch if isinstance(batch, int) else None,
         "evaluate_seed": asked.get(EVALUATE_SEED.name, EVALUATE_SEED.default),
         "evaluate_dtype": asked.get(RUN_DTYPE.name, RUN_DTYPE.default),
+        "evaluate_backend": asked.get(BACKEND.name, BACKEND.default),
     }
 
 
@@ -56,5 +58,9 @@ def conditions(asked: Mapping[str, Any], kind: str) -> dict[str, Any]:
         given[RUN_DTYPE.name] = st.selectbox(
             "Number format", RUN_DTYPE.choices, place, key=key, help=RUN_DTYPE.help, **KEPT
         )
+        if kind == Scoring.kind and (find_spec(VLLM) or began["evaluate_backend"] == VLLM):
+            key = "evaluate_backend"
+            place = BACKEND.choices.index(began[key])
+            given[BACKEND.name] = st.selectbox("Run by", BACKEND.choices, place, key=key, help=BACKEND.help, **KEPT)
     by_name = KINDS[kind].by_name
     return {name: value for name, value in given.items() if value is not None and value != by_name[name].default}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import cache_root, task_data, task_file
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.corpus import corpus_files, whole_and_slice
 from nmerge_core.errors import InputError
@@ -15,6 +15,8 @@ from nmerge_core.figures import style
 from nmerge_core.held_out import held_out
 from nmerge_core.machine import cores
 from nmerge_core.runs.folder import list_runs
+from nmerge_core.score_tables import primary
+from nmerge_core.task_files import task_files
 from pages.shared.results import read_table
 from pages.shared.tasks import task_name
 
@@ -36,17 +38,23 @@ def told_time(kind: str, asked: Sequence[Mapping[str, Any]]) -> str:
 
 
 def told_scoring(asked: Sequence[Mapping[str, Any]]) -> str:
-    """How long it takes to score models, as a sentence: told from the last scores that were made on this machine."""
-    known = _scored()
+    """How long it takes to score models, as a sentence: told from the last scores that were made on this machine.
+
+    Where there are none, from what a processor does in a second; not where it is unknown how many problems there are.
+    """
+    known, in_all = _scored(), " in all" if len(asked) > 1 else ""
     try:
         problems = [_problems(parameters, known) for parameters in asked]
         work = [_entries(p["models"][0]) * number for p, number in zip(asked, problems, strict=True) if number]
     except InputError:
         work = []
-    if not known or len(work) < len(asked):
+    if len(work) < len(asked):
         return "How long that takes is known after the first time."
+    if not known:
+        guessed = START + sum(work) * 2.0 * TOKENS_PER_PROBLEM / (OPERATIONS_PER_SECOND * cores())
+        return f"It may take {style.roughly(guessed)}{in_all}, which is known better after the first time."
     last = next((score for score in known if score.tasks.keys() == set(asked[0]["tasks"])), known[0])
-    return f"It takes {style.roughly(sum(work) * last.seconds_per_work)}{' in all' if len(asked) > 1 else ''}."
+    return f"It takes {style.roughly(sum(work) * last.seconds_per_work)}{in_all}."
 
 
 @dataclass(frozen=True)
@@ -68,27 +76,38 @@ def _scored() -> list[_Score]:
         limit = run.parameters["limit"]
         try:
             entries = sum(map(_entries, run.parameters["models"]))
-            rows = read_table(run, "scores.csv").groupby("task")["samples"].max()
+            scores = read_table(run, "scores.csv")
         except InputError:  # what it has read is gone, or its scores are
             continue
+        rows = scores.groupby("task")["samples"].max()
         names = {task_name(task): task for task in run.parameters["tasks"]}
         tasks = {names[name]: int(number) for name, number in rows.items() if name in names}
         whole = {task: limit is None or number < limit for task, number in tasks.items()}
         if tasks:
-            found.append(_Score(tasks, whole, status.seconds / (entries * int(rows.sum()))))
+            found.append(
+                _Score(tasks, whole, status.seconds / (entries * int(rows[primary(scores)["task"].unique()].sum())))
+            )
     return found
 
 
 def _problems(parameters: Mapping[str, Any], known: Sequence[_Score]) -> int | None:
-    """How many problems a model is scored on; None where no score tells how many a task has."""
+    """How many problems a model is scored on; None where neither a score nor a file tells how many a task has."""
     total = 0
     for task in parameters["tasks"]:
         whole = next((score.tasks[task] for score in known if score.whole.get(task)), None)
-        counts = [number for number in (whole, parameters["limit"]) if number is not None]
+        counts = [number for number in (whole or _lines(task), parameters["limit"]) if number]
         if not counts:
             return None
         total += min(counts)
     return total
+
+
+def _lines(task: str) -> int:
+    """How many problems the JSON Lines have that a task reads; 0 where it reads none on this machine."""
+    _, data = task_data(task)
+    file = task_file(task, cache_root())
+    files = [Path(expanduser(data))] if data else task_files([file]) if file else []
+    return sum(len(each.read_bytes().splitlines()) for each in files if each.suffix == ".jsonl" and each.is_file())
 
 
 def _speed(parameters: Mapping[str, Any]) -> float:

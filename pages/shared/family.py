@@ -15,6 +15,7 @@ from nmerge_core.figures import style
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, find
+from nmerge_core.runs.tints import merge_tints
 
 
 def chosen_family() -> Family:
@@ -87,10 +88,11 @@ def full(reference: str) -> str:
 
 def member_colours(family: Family, dark: bool = False) -> dict[str, str]:
     """The colour of each model by its short name: the base's own, a fine-tune that of its category, a merge a tint."""
-    by_category = category_colours(family)
-    merged = style.merge_colours([model.label for model in family.models if model.merged])
-    tuned = {m.label: merged.get(m.label) or by_category[m.category or m.label] for m in family.models}
-    return {"base": style.base_colour(dark), **tuned}
+    by_category, tints = category_colours(family), merge_tints()
+    return {"base": style.base_colour(dark)} | {
+        each.label: tints.get(each.reference, style.MERGE) if each.merged else by_category[each.category or each.label]
+        for each in family.models
+    }
 
 
 def category_colours(family: Family, corpus: Sequence[str] = ()) -> dict[str, str]:

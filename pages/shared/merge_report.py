@@ -19,7 +19,7 @@ from pages.shared.neurons import classify_parameters
 from pages.shared.page import NAVIGATION, link, tell_lack
 from pages.shared.results import BESIDE, Merged, model_colours
 from pages.shared.runs import run_button, run_panel
-from pages.shared.scoreboard import draw_table, scoreboard
+from pages.shared.scoreboard import draw_bars, draw_table, scoreboard
 from pages.shared.scoring import Scoring
 from pages.shared.tasks import code_switch, own_code_switch
 from pages.shared.text import shortened, verbatim
@@ -125,9 +125,9 @@ def draw_scores(merge: Merged, family: Family) -> None:
         code_switch(family.tasks, "merge_code")
         own_code_switch(family.tasks, "merge_own_code")
     models = {member.label: member.reference for member in family.members} | {merge.name: merge.reference}
-    colours = model_colours(family, [merge], dark=dark())
-    board = scoreboard(models, scoring(family), colours, "merge_evaluate")
+    board = scoreboard(models, scoring(family), "merge_evaluate")
     if board is not None:
+        draw_bars(board, model_colours(family, [merge], dark=dark()), "merge_evaluate")
         draw_table(board, "merge_evaluate")
 
 

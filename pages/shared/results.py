@@ -13,10 +13,10 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family, Member
-from nmerge_core.figures import style
 from nmerge_core.kept_files import reading
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
+from nmerge_core.runs.tints import merge_tints
 from pages.shared.family import full, member_colours
 from pages.shared.settings import KEPT, named_run
 from pages.shared.text import shortened
@@ -101,7 +101,8 @@ def with_merges(family: Family) -> Family:
 
 def model_colours(family: Family, merged: Sequence[Merged], *, dark: bool) -> dict[str, str]:
     """The colour of each model of a family and of each merge, a tint of the merges' own, by name."""
-    return member_colours(family, dark) | style.merge_colours([merge.name for merge in merged])
+    tints = merge_tints()
+    return member_colours(family, dark) | {merge.name: tints[merge.reference] for merge in merged}
 
 
 def zipped(folder: Path) -> bytes:

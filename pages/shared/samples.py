@@ -15,6 +15,7 @@ from pages.shared.text import MARKED, marked, verbatim
 
 PAGE = 10  # problems at once
 ALL = "all"
+CODE = "pass@1"  # the metric of tasks whose answers are programs
 SIDES = (LOST, GAINED, BOTH, NEITHER, ALL)
 SAID = {
     LOST: "**{ours}** lost {number}",
@@ -62,7 +63,7 @@ def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         which = st.segmented_control("Problems", SIDES, default=LOST, required=True, key="evaluate_which", **KEPT)
         words = st.text_input(
-            "Search", key="evaluate_search", placeholder="Words in prompts, references and answers", **KEPT
+            "Search", key="evaluate_search", placeholder="Words in prompts, references, answers and errors", **KEPT
         ).strip()
     kept = primary(board.scores)
     row = kept[kept["task"] == task].iloc[0]
@@ -122,14 +123,21 @@ def _draw_page(chosen: pd.DataFrame, ours: str, theirs: str, known: Metric) -> N
         page = st.number_input(f"Page, of {pages}", 1, pages, 1, key="evaluate_page", width=160)
     for problem in chosen.iloc[(page - 1) * PAGE : page * PAGE].to_dict("records"):
         with st.container(border=True):
-            _draw_problem(problem, ours, theirs, known)
+            _draw_problem(problem, ours, theirs, known, metric(CODE) == known)
 
 
-def _draw_problem(problem: Mapping[str, object], ours: str, theirs: str, known: Metric) -> None:
-    """One problem: its prompt, what both answered with the words that differ marked, and the reference."""
+def _draw_problem(problem: Mapping[str, object], ours: str, theirs: str, known: Metric, code: bool) -> None:
+    """One problem: its prompt, what both answered, the words that differ marked, and the reference; `code` or not."""
+
+    def draw(text: str) -> None:
+        if code:
+            st.code(text, "python", wrap_lines=True)
+        else:
+            st.text(text)
+
     st.caption(" · ".join(filter(None, (f"Problem {problem['id']}", str(problem["side"])))))
     if problem["prompt"]:
-        st.text(str(problem["prompt"]))
+        draw(str(problem["prompt"]))
     if problem["answer_ours"] is None or problem["answer_ours"] != problem["answer_ours"]:  # a text, not a question
         ends = ((ours, "ours"), (theirs, "theirs"))
         st.markdown(" · ".join(f"**{verbatim(name)}** {_value(problem, end, known)}" for name, end in ends))
@@ -140,14 +148,14 @@ def _draw_problem(problem: Mapping[str, object], ours: str, theirs: str, known: 
         with column:
             st.markdown(f"**{verbatim(name)}** · {_value(problem, end, known)}")
             answer, beside = str(problem[f"answer_{end}"]), str(problem[f"answer_{other}"])
-            st.html(marked(answer, beside))
+            st.html(f'<div class="code">{marked(answer, beside)}</div>' if code else marked(answer, beside))
             if (filtered := str(problem[f"filtered_{end}"]).strip()) not in (answer.strip(), "passed", "failed"):
                 st.caption(f"Taken of it: {verbatim(filtered)}")
             if error := str(problem[f"error_{end}"] or "").strip():
                 st.code(error, language=None, wrap_lines=True)
     if "\n" in (reference := str(problem["reference"]).strip()):
         st.caption("Reference")
-        st.text(reference)
+        draw(reference)
     elif reference:
         st.caption(f"Reference: {verbatim(reference)}")
 

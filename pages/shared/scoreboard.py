@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.figures import style
 from nmerge_core.figures.scores import bars, table
 from nmerge_core.runs.folder import Run
 from pages.shared.charts import dark, show
@@ -16,19 +17,16 @@ from pages.shared.tasks import task_name
 from pages.shared.text import verbatim
 
 
-def scoreboard(
-    models: Mapping[str, str], scoring: Scoring | Texts, colours: Mapping[str, str], key: str
-) -> Board | None:
-    """Score models that were not yet, show how far that is, and draw the scores that are there, or older ones.
+def scoreboard(models: Mapping[str, str], scoring: Scoring | Texts, key: str) -> Board | None:
+    """Score models that were not yet, show how far that is, and return the scores that are there, or older ones.
 
     Args:
         models: Name → folder or Hub id, in the order to draw them.
         scoring: The tasks, and how much of them; or the texts.
-        colours: The colour of each name.
-        key: Of the button; the figure derives its own from it.
+        key: Of the button.
 
     Returns:
-        What was drawn; None where no model has a score.
+        What is there; None where no model has a score.
     """
     if scoring.left_out:
         names = "; ".join(f"{task_name(task)}, which would run {what}" for task, what in scoring.left_out.items())
@@ -55,8 +53,12 @@ def scoreboard(
         return None
     found = [scoring.read(run, name) for name, run in there.items()]
     scores, samples = (pd.concat(parts, ignore_index=True) for parts in zip(*found, strict=True))
-    show(bars(scores, colours, list(there), base="base", dark=dark()), f"{key}_figure", scores, "scores")
-    return Board(list(there), scores, samples)
+    return Board(list(there), scores, samples, [run.id for run in there.values()])
+
+
+def draw_bars(board: Board, colours: Mapping[str, str], key: str) -> None:
+    """The scores of models by task, with their intervals."""
+    show(bars(board.scores, colours, board.names, base="base", dark=dark()), f"{key}_figure", board.scores, "scores")
 
 
 def draw_table(board: Board, key: str) -> None:
@@ -65,7 +67,10 @@ def draw_table(board: Board, key: str) -> None:
     right = {name: st.column_config.TextColumn(alignment="right") for name in told.columns[1:]}
     st.dataframe(told, hide_index=True, key=f"{key}_table", column_config=right)
     by = ", ".join(board.scores["interval"].dropna().unique())
-    st.caption(f"In brackets, and as whiskers: 95 % intervals ({by}).")
+    batches = board.scores.get("batch_used", pd.Series(dtype=float)).dropna()
+    used = " to ".join(style.count(each) for each in sorted({*batches.agg(["min", "max"]).dropna()}))
+    told = f" Batches of {used} texts." if used else ""
+    st.caption(f"In brackets, and as whiskers: 95 % intervals ({by}).{told}")
 
 
 def _panels(

@@ -163,8 +163,17 @@ def _held_out(corpus: str, content: str) -> dict[tuple[str, int], str]:
 
 @dataclass(frozen=True)
 class Board:
-    """The scores and samples of the models that have some, in the order of `names`."""
+    """The scores and samples of the models that have some, in the order of `names`, and the ids of their runs."""
 
     names: list[str]
     scores: pd.DataFrame
     samples: pd.DataFrame
+    runs: Sequence[str] = ()
+
+    def only(self, names: Sequence[str], tasks: Sequence[str]) -> "Board":
+        """Some of the models, in this order, and some of the tasks; all where none are named."""
+        scores, samples = (
+            frame[frame["model"].isin(names) & (frame["task"].astype(str).isin(tasks) | (not tasks))]
+            for frame in (self.scores, self.samples)
+        )
+        return Board([name for name in names if name in self.names], scores, samples, self.runs)

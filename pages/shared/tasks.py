@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from nmerge_core.cache import cache_root, task_file
+from nmerge_core.cache import cache_root, task_data, task_file
 from nmerge_core.task_code import own_code
 
 _SHOWN = 5  # places in task files
@@ -28,7 +28,8 @@ def has_own_code(task: str) -> bool:
 
 def task_name(task: str) -> str:
     """What pages call a task: its name, or that of its YAML."""
-    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
+    name, _ = task_data(task)
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
 
 
 def code_switch(tasks: Sequence[str], key: str, default: bool = False, *, linked: bool = True) -> bool:

@@ -6,12 +6,14 @@ from difflib import SequenceMatcher
 
 MARKED = """<style>
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
+.code .answer { font-family: "Source Code Pro", ui-monospace, monospace; font-size: .85rem; }
 .answer mark { background: light-dark(#FFE7A3, #5C4A12); color: inherit; border-radius: 2px; padding: 0 1px; }
 </style>"""  # of what `marked` gives
 
 _JOINER = "\N{WORD JOINER}"  # seen by nobody; what Streamlit replaces after Markdown was read has no escape
 _REPLACED = re.compile(r":(?=\S)|(?i:www)(?=\.)|@|(?<!\S)(?:<?->|<-|--|[<>~]=)(?!\S)")  # emoji, icons, links, arrows
 _MARKUP = re.compile(r"[\\`*\[\]<>$~&|#]|(?<![^\W_])_|_(?![^\W_])|^[-+=]")
+_WORD = re.compile(r"\s+|[\u3040-\u9fff]|[^\W\u3040-\u9fff]+|[^\w\s]")  # of Chinese each character
 _NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
@@ -32,7 +34,7 @@ def verbatim(text: object) -> str:
 
 def marked(text: str, other: str) -> str:
     """A text as HTML, the words marked that another text does not have in their place."""
-    words, beside = (re.findall(r"\s+|\S+", each.lstrip(" ")) for each in (text, other))
+    words, beside = (_WORD.findall(each.lstrip(" ")) for each in (text, other))
     parts = []
     for kind, start, stop, _, _ in SequenceMatcher(None, words, beside, autojunk=False).get_opcodes():
         said = html.escape("".join(words[start:stop]))

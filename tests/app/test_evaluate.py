@@ -96,7 +96,7 @@ def test_how_long_scoring_takes_is_told_from_scores_before_it(
     runs: list[Run] = []
     monkeypatch.setattr(estimates, "list_runs", lambda root: runs)
     asked = [parameters(tiny_cache, model, limit=2) for model in ("math", "code")]
-    assert told_scoring(asked) == "How long that takes is known after the first time."
+    assert told_scoring(asked) == "It may take some seconds in all, which is known better after the first time."
     runs.append(done(tiny_cache, "evaluate", parameters(tiny_cache, "base")))
     runs[0].write_status(replace(runs[0].status(), seconds=400.0))
     # 4 problems took 400 seconds, the models are of one size: 2 problems of 2 models take as long.
@@ -106,6 +106,11 @@ def test_how_long_scoring_takes_is_told_from_scores_before_it(
     other = {"models": [models(tiny_cache)["math"]], "tasks": ["never scored"], "limit": None}
     assert told_scoring([other]) == "How long that takes is known after the first time."
     assert told_scoring([other | {"limit": 8}]) == "It takes about 15 min."  # 800 seconds
+    file = tiny_cache / "two.jsonl"
+    file.write_text('{"text": "a"}\n{"text": "b"}')
+    for task in (f"perplexity={file}", str(tiny_cache / "two.yaml")):  # of two problems, as the file tells
+        (tiny_cache / "two.yaml").write_text("task: two\ndataset_kwargs: {data_files: {test: two.jsonl}}\n")
+        assert told_scoring([other | {"tasks": [task]}]) == "It takes about 3 min."  # 200 seconds
 
 
 def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: OpenPage) -> None:
@@ -294,15 +299,21 @@ def test_what_one_model_lost_and_gained_is_there_at_once_and_in_the_address(
 def test_scores_of_unlike_settings_are_told_and_not_compared(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = choosing(tiny_cache)
-    for name, batch in (("base", 64), ("math", 32)):
-        monkeypatch.setattr(harness, "_CPU_BATCH", batch)  # as where memory is short
-        done(tiny_cache, "evaluate", {"models": [models(tiny_cache)[name]], "tasks": [task], "shots": 1})
+    task = Path(choosing(tiny_cache))
+    kept = task.read_text()
+    for name, batch, state in (("base", 64, 1), ("code", 64, 2), ("math", 32, 2)):
+        monkeypatch.setattr(harness, "_CPU_BATCH", batch)  # as where memory is short, which changes nothing
+        task.write_text(f"{kept}metadata: {{version: {state}}}\n")
+        done(tiny_cache, "evaluate", {"models": [models(tiny_cache)[name]], "tasks": [str(task)], "shots": 1})
     app = open_page(PAGE, family="choosing", evaluate_shots="1")
-    app.multiselect(key="evaluate_models").set_value(["base", "math"]).run()
-    assert "evaluate_run" not in [button.key for button in app.button]  # the same runs
+    app.multiselect(key="evaluate_models").set_value(["base", "code", "math"]).run()
+    app.selectbox(key="evaluate_baseline").set_value("math").run()
+    assert app.button(key="evaluate_run").label == "Score base"  # whose score is of an earlier task
+    assert any("Batches of 32 to 64 texts." in text.value for text in app.caption)
     assert any("examples 1" in text.value for text in app.caption)
     assert any("--shots 1" in code.value for code in app.code)
     told = [info.value for info in app.info]
-    assert told == ["**math** on choices is not compared: batch size 32 against 64."]
-    assert list(next(frame.value for frame in app.dataframe if "Verdict" in frame.value)["Verdict"]) == ["not compared"]
+    assert told == ["**base** on choices is not compared: version of the task 1 against 2."]
+    found = next(frame.value for frame in app.dataframe if "Verdict" in frame.value)
+    assert found.set_index("Model")["Verdict"].eq("not compared").to_dict() == {"code": False, "base": True}
+    task.write_text(kept)

@@ -160,9 +160,9 @@ def test_a_chat_template_frames_problems_and_ends_answers(
 
 @pytest.mark.parametrize("kind", ["sums", "choices", "texts"])
 def test_a_batch_that_does_not_fit_is_halved_and_no_answer_is_asked_for_twice(
-    kind: str, model: str, own_words: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, model: str, own_words: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Memory for three texts, from the second batch on: 8 become 4, then 2, and what was answered stays."""
+    """Memory for three texts, after some passes of the model itself: 4 become 2, and what was answered stays."""
     docs = [
         each | {"choices": ["yes!", "no!"], "answer": each["answer"] if kind == "sums" else 0} for each in own_words
     ]
@@ -172,26 +172,32 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_answer_is_asked_for_twice(
         config["metric_list"] = [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}]
         del config["doc_to_choice"]
     reference = write_task(tmp_path, config, docs)
-    whole = evaluate([model], [reference], batch_size=4)
-    asked: list[int] = []
+    evaluator, loaded = Evaluator([reference], batch_size=4), load_model(model, "cpu")
+    whole = evaluator.scored(loaded)
+    passes: list[int] = []
+    room = 3
 
-    def short_of_memory(of: Any, texts: torch.Tensor) -> None:
-        if len(asked) >= 1 and len(texts) > 3:
+    def short_of_memory(of: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        texts = len(inputs[0])
+        if texts > room and len(passes) >= (10 if kind == "sums" else 1):  # of an answer 8, then into the second batch
             raise torch.OutOfMemoryError
-        asked.append(len(texts))
+        passes.append(texts)
 
-    call, generate = Harness._model_call, Harness._model_generate
-    monkeypatch.setattr(Harness, "_model_call", lambda of, x, *r: short_of_memory(of, x) or call(of, x, *r))
-    monkeypatch.setattr(
-        Harness, "_model_generate", lambda of, context, **r: short_of_memory(of, context) or generate(of, context, **r)
-    )
-    halved = evaluate([model], [reference], batch_size=4)
-    assert halved.loc[0, "value"] == pytest.approx(whole.loc[0, "value"], rel=1e-6)
-    assert halved.loc[0, "batch_size"] == 2 and whole.loc[0, "batch_size"] == 4
-    assert sum(asked) == (16 if kind == "choices" else 8)
-    monkeypatch.setattr(torch.Tensor, "__len__", lambda of: 4)
-    with pytest.raises(InputError, match="a single text does not fit in the memory of cpu"):
-        evaluate([model], [reference], batch_size=1)
+    embeddings = loaded.model.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Module)
+    with embeddings.register_forward_pre_hook(short_of_memory):
+        halved = evaluator.scored(loaded)
+        assert [each["answer"] for each in halved.samples] == [each["answer"] for each in whole.samples]
+        assert halved.table.loc[0, "value"] == pytest.approx(whole.table.loc[0, "value"], rel=1e-6)
+        assert halved.table.loc[0, ["batch_size", "batch_used"]].tolist() == [4, 2]
+        assert whole.table.loc[0, ["batch_size", "batch_used"]].tolist() == [4, 4]
+        if kind != "sums":
+            assert sum(passes) == (16 if kind == "choices" else 8)
+        else:  # the second batch was cut after some of its tokens, and only it is asked again
+            assert passes[0] == 4 and passes[-1] == 2 and passes.count(4) == 10
+        room = 0
+        with pytest.raises(InputError, match="a single text does not fit in the memory of cpu"):
+            evaluator.scored(loaded)
 
 
 def test_on_a_cpu_a_batch_found_by_itself_has_logits_that_fit(
@@ -203,7 +209,8 @@ def test_on_a_cpu_a_batch_found_by_itself_has_logits_that_fit(
     whole = evaluate([model], [reference])
     monkeypatch.setattr(harness, "_CPU_LOGITS", 3 * 8 * 257 + 5)
     parted = evaluate([model], [reference])
-    assert (whole.loc[0, "batch_size"], parted.loc[0, "batch_size"]) == (64, 3)
+    assert (whole.loc[0, "batch_used"], parted.loc[0, "batch_used"]) == (64, 3)
+    assert (whole.loc[0, "batch_size"], parted.loc[0, "batch_size"]) == ("auto", "auto")
     assert whole.loc[0, "value"] == parted.loc[0, "value"]
 
 
@@ -265,6 +272,7 @@ def test_samples_tell_what_was_chosen_and_what_a_program_died_of(model: str, tmp
     passed, failed = [json.loads(line) for line in file.read_text().splitlines()]
     assert (passed["filtered"], passed["value"], passed["error"]) == ("passed", 1.0, "")
     assert (failed["filtered"], failed["value"]) == ("failed", 0.0) and "AssertionError" in failed["error"]
+    assert "assert x == 1" in failed["error"] and "bridge.py" not in failed["error"]  # where, in the tests
     # Wilson of 1 in 2: (0.5 + 1.92/2) / (1 + 1.92) ± …, from 9.5 % to 90.5 %.
     assert (scores.loc[0, "low"], scores.loc[0, "high"]) == pytest.approx((0.0945, 0.9055), abs=1e-3)
     assert scores.loc[0, "interval"] == "Wilson"

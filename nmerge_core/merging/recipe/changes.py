@@ -1,6 +1,6 @@
 """What two recipes say differently, and what one says that is no default, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,6 +65,24 @@ def told(recipe: Recipe, names: Mapping[str, str]) -> str:
     reads = {parameter.title for parameter in recipe.method.parameters if isinstance(parameter, Input | Text)}
     own = [each for each in changes(_at_defaults(recipe), recipe, names) if each.what.partition(" of ")[0] not in reads]
     return ", ".join([recipe.method.title, *(f"{each.what} {each.after}" for each in own)])
+
+
+def side_by_side(recipes: Sequence[Recipe], names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return what each of some recipes says of every setting, those first that they say differently.
+
+    A setting that a recipe does not have is empty; what all of its models have alike is said once.
+    """
+    said = [{name: _in_a_cell(value) for name, value in _settings(each, names).items()} for each in recipes]
+    columns = {name: [own.get(name, "") for own in said] for each in said for name in each}
+    return dict(sorted(columns.items(), key=lambda column: len(set(column[1])) == 1))
+
+
+def _in_a_cell(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    if len(set(value.values())) == 1:
+        return str(next(iter(value.values())))
+    return ", ".join(f"{name} {own}" for name, own in value.items())
 
 
 def _at_defaults(recipe: Recipe) -> Recipe:
