@@ -28,6 +28,7 @@ from pages.shared.text import shortened
 
 BEST = 3  # trials of a sweep
 NOT_KEPT = "its problems were not kept one by one"
+IN_A_SWEEP = "a trial, which its sweep compares"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _swept(run: Run, names: Mapping[str, str], family: Family, board: Board | No
         for column in (each for each in trials if "/" in each):
             task, _, named = column.partition("/")
             model, made = f"trial {trial['trial']}", f"Sweep: {run.title}"
-            yield Found(model, task, named, trial[column], made, NOT_KEPT, sweep.get("limit") or math.nan)
+            yield Found(model, task, named, trial[column], made, IN_A_SWEEP, sweep.get("limit") or math.nan)
 
 
 _READERS = {"evaluate": _evaluated, "knockout": _knocked_out, "sweep": _swept}
