@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from nmerge_core.cache import BENCHMARKS, LOCAL
+from nmerge_core.cache import BENCHMARKS, LOCAL, cache_root, task_file
 from nmerge_core.places import PACKAGE
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # lm-eval's own, or one that reads the same
@@ -48,6 +48,12 @@ class _Read:
     includes: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
     grouped: bool = False
+
+
+def runs_code(task: str) -> bool:
+    """Whether a task runs what a model writes, as its YAML says."""
+    file = task_file(task, cache_root())
+    return file is not None and re.search(r"^unsafe_code:\s*true\b", file.read_text(), re.MULTILINE) is not None
 
 
 def own_code(task: Path) -> list[Wanted]:

@@ -16,7 +16,7 @@ Only `base` and `models` are needed. Relative paths count from the file's folder
 from nmerge_core.family.contents import check_readable
 from nmerge_core.family.family import Family, Member
 from nmerge_core.family.kept import delete_family, demo_family, families, keep_neurons, rename_family, save_family
-from nmerge_core.family.read import load_family
+from nmerge_core.family.read import load_family, read_family
 
 __all__ = [
     "Family",
@@ -27,6 +27,7 @@ __all__ = [
     "families",
     "keep_neurons",
     "load_family",
+    "read_family",
     "rename_family",
     "save_family",
 ]

@@ -29,13 +29,23 @@ def load_family(source: str | Path) -> Family:
     if file.suffix == ".json":
         with reading(file):
             content = _from_json(content)
+    return read_family(content, file.stem, file.parent, where)
+
+
+def read_family(content: Mapping[str, Any], name: str, folder: Path, where: str) -> Family:
+    """Read what stands in a family's YAML, whose relative paths count from `folder`; errors name `where` it stands.
+
+    Raises:
+        InputError: a key is unknown (the nearest known one is named), one is missing, or a value is not what its key
+            takes.
+    """
     check_keys(content, _KEYS, where)
     content = {key: value for key, value in content.items() if value is not None}  # a key left blank is a key left out
     notes = content.get("notes", "")
     if not isinstance(notes, str):
         raise _wrong(where, "notes", "a text", notes)
     family = Family(
-        name=file.stem,
+        name=name,
         base=_text(content.get("base"), where, "base", _MODEL),
         models=_members(content.get("models"), where),
         corpus=_text(content["corpus"], where, "corpus", _CORPUS) if "corpus" in content else None,
@@ -43,7 +53,7 @@ def load_family(source: str | Path) -> Family:
         prompts=_texts(content.get("prompts", []), where, "prompts"),
         neurons=_neurons(content.get("neurons", {}), where),
         notes=notes,
-    ).in_full(file.parent)
+    ).in_full(folder)
     family.check(where)
     return family
 

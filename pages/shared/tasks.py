@@ -1,23 +1,16 @@
 """Which tasks run what a model writes or code of their own, and the switches that allow it."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 
 from nmerge_core.cache import cache_root, task_data, task_file
-from nmerge_core.task_code import own_code
+from nmerge_core.task_code import own_code, runs_code
 
 _SHOWN = 5  # places in task files
 
 CODE_SWITCH = "Run generated code"  # as the message of a task that needs it calls it
-
-
-def runs_code(task: str) -> bool:
-    """Whether a task runs generated code, as its YAML says."""
-    file = task_file(task, cache_root())
-    return file is not None and re.search(r"^unsafe_code:\s*true\b", file.read_text(), re.MULTILINE) is not None
 
 
 def has_own_code(task: str) -> bool:

@@ -1,0 +1,270 @@
+"""The six findings of the papers that decide whether their methods are of use, each tested on a family."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nmerge_core.paired import compare_all, wilson
+from nmerge_core.report import reasons
+from nmerge_core.report.compared import HARDLY, compare_points, hardly, judged, probability
+from nmerge_core.report.findings import BASE, Findings, Lacking
+from nmerge_core.report.intervals import Estimate, combined, ratio
+from nmerge_core.report.variants import DARE, Variant
+from nmerge_core.report.verdicts import (
+    DIFFERS,
+    UNCLEAR,
+    Verdict,
+    above,
+    interval,
+    nothing,
+    number,
+    together,
+)
+
+ALMOST_ALL, ALMOST_NOTHING = 0.75, 0.25  # of a fine-tune's gain
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A finding, where the papers have it, how it is tested, and why it may fail on a family."""
+
+    id: str
+    title: str
+    source: str
+    method: str
+    test: Callable[[Findings], Verdict]
+    reason: Callable[[Findings], str]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A claim, what a family says to it, and where that is no agreement, why."""
+
+    claim: Claim
+    verdict: Verdict
+    reason: str = ""
+
+
+def test_claims(found: Findings) -> list[Tested]:
+    """Test all claims; one that cannot be tested says why."""
+    tested = []
+    for claim in CLAIMS:
+        try:
+            verdict = claim.test(found)
+        except Lacking as lacking:
+            verdict = nothing(str(lacking))
+        reason = claim.reason(found) if verdict.verdict in (DIFFERS, UNCLEAR) else ""
+        tested.append(Tested(claim, verdict, reason))
+    return tested
+
+
+def claims_table(tested: Sequence[Tested]) -> pd.DataFrame:
+    """Return claims as a table: claim, source, verdict, estimate, low, high, told, reason."""
+    return pd.DataFrame(
+        [
+            {
+                "claim": each.claim.title,
+                "source": each.claim.source,
+                "verdict": each.verdict.verdict,
+                **{
+                    name: getattr(each.verdict.estimate, name) if each.verdict.estimate else np.nan
+                    for name in ("value", "low", "high")
+                },
+                "told": each.verdict.told,
+                "reason": each.reason,
+            }
+            for each in tested
+        ]
+    )
+
+
+def knocked_out(found: Findings, categories: Sequence[str] | None = None) -> Verdict:
+    """Compare a task's score without its own neurons and without as many random ones, all of a category being off."""
+    frame = found.table("knockout")
+    whole = frame[frame["proportion"] == frame["proportion"].max()]
+    names = [name for name in dict.fromkeys(whole["category"]) if categories is None or name in categories]
+    if not names:
+        raise Lacking("No category of the paper's is among the family's.")
+    subjects = {subject.name: subject for subject in found.subjects}
+    pairs, told = [], []
+    for name in names:
+        own = whole[whole["category"] == name]
+        subject = subjects[own["subject"].iloc[0]]
+        at = own[own["group"] == name].sort_values("problem")["value"]
+        random = own[own["group"] != name].groupby("problem")["value"].mean().sort_index()
+        pairs.append((subject.points(random.tolist()), subject.points(at.tolist())))
+    compared = compare_all(pairs)
+    for name, each in zip(names, compared, strict=True):
+        ends = Estimate(each.difference, each.interval.low, each.interval.high)
+        told.append(f"{name} {interval(ends, found.write)} {found.unit}, {probability(each)}")
+    pooled = combined([[random for random, _ in pairs], [own for _, own in pairs]], [1.0, -1.0])
+    lost = f"What a task loses more without its own neurons than without as many random ones: {interval(pooled, found.write)}"
+    return above(pooled, 0.0, f"{lost} {found.unit}. By task, {'; '.join(told)}.")
+
+
+def kept_category(found: Findings) -> Verdict:
+    """Count the neurons that have the same category in the base and in every fine-tune."""
+    counts = found.table("counts")
+    total, kept = int(counts[BASE].sum()), int(counts["intersection"].sum())
+    ends = wilson(kept, total)
+    estimate = Estimate(100 * kept / total, 100 * ends.low, 100 * ends.high)
+    names = [name for name in counts if name not in ("layer", "category", "intersection")]
+    share = counts[names] / counts.groupby("layer")[names].transform("sum")
+    layers = counts.groupby("layer")[BASE].sum()
+    chance = 100 * float((share.prod(axis=1) * counts["layer"].map(layers)).sum() / total)
+    told = f"{interval(estimate, number)} % of {total:,} neurons; by chance it were {number(chance)} %."
+    return above(estimate, 50.0, told)
+
+
+def less_nonlinear(found: Findings) -> Verdict:
+    """Compare the non-linearity of functional groups with that of the whole MLP, and of random groups."""
+    frame = found.table("linearity")
+    mean = frame.groupby(["grouping", "model", "layer", "submodule", "group"])["value"].mean().reset_index()
+    sizes = found.table("neurons").query("model == @BASE").groupby(["layer", "category"]).size()
+    weight = [sizes.get((layer, group), 0) for layer, group in zip(mean["layer"], mean["group"], strict=True)]
+    mean = mean.assign(weight=weight).dropna(subset=["value"])
+    groups = mean[mean["submodule"] == "group"]
+    weighted = (groups["value"] * groups["weight"]).groupby([groups[x] for x in ("grouping", "model", "layer")]).sum()
+    weighted /= groups.groupby(["grouping", "model", "layer"])["weight"].sum()
+    if weighted.empty:
+        raise Lacking("No fine-tune changed an MLP.")
+    whole = mean[(mean["submodule"] == "mlp") & (mean["grouping"] == "functional")]
+    own = whole.set_index(["model", "layer"])["value"]
+    functional, random = weighted["functional"].reindex(own.index), weighted["random"].reindex(own.index)
+    against_whole = _relative(functional, own)
+    against_random = _relative(functional, random)
+    told = (
+        f"The non-linearity of functional groups is {interval(against_whole)} % of the whole MLP's above it, and "
+        f"{interval(against_random)} % against random groups of the same sizes ({len(own)} layers of fine-tunes)."
+    )
+    return above(Estimate(-against_whole.value, -against_whole.high, -against_whole.low), 0.0, told)
+
+
+def _relative(one: pd.Series, other: pd.Series) -> Estimate:
+    """Estimate how much larger one is than another in percent, over layers of fine-tunes."""
+    columns = [[one.to_numpy()], [other.to_numpy()]]
+    found = ratio(columns, [1.0, 0.0], [0.0, 1.0])
+    return Estimate(*(100 * (each - 1) for each in (found.value, found.low, found.high)))
+
+
+def neuronmerge_gains(found: Findings, settings: Sequence[tuple[str, ...]] | None = None) -> Verdict:
+    """Compare NeuronMerge₁ with DARE and NeuronMerge₂ with SubModule Linearity, in all settings at once."""
+    plan = found.plan
+    chosen = plan.settings if settings is None else settings
+    if not chosen:
+        raise Lacking("There is one fine-tune alone, and nothing to merge.")
+    if not plan.texts:
+        raise Lacking(found.lacks.get("neurons", "NeuronMerge needs a corpus with the category of each fine-tune."))
+    ours, theirs = list[list[np.ndarray]](), list[list[np.ndarray]]()
+    subjects = [found.owned(models) for models in chosen]
+    problems = [f"{each.name} {place}" for own in subjects for each in own for place in range(each.count)]
+    names = {"NeuronMerge₁ against DARE": [], "NeuronMerge₂ against SubModule Linearity": []}  # type: dict[str, list]
+    for models in chosen:
+        dare = found.best(plan.search(models, DARE))
+        names["NeuronMerge₁ against DARE"].append((plan.neuronmerge_1(dare), dare))
+        names["NeuronMerge₂ against SubModule Linearity"].append((plan.neuronmerge(models), plan.sublin(models)))
+    for pairs in names.values():
+        for values, place in ((ours, 0), (theirs, 1)):
+            values.append([each for pair, own in zip(pairs, subjects, strict=True) for each in found.values(pair[place], own)])
+    joined = [(np.concatenate(one), np.concatenate(other)) for one, other in zip(ours, theirs, strict=True)]
+    compared = compare_points(found, joined, [problems, problems])
+    return together([judged(found, name, each) for name, each in zip(names, compared, strict=True)])
+
+
+def subspaces(found: Findings) -> Verdict:
+    """Measure the share of a fine-tune's gain that either part of its change keeps, over all fine-tunes at once."""
+    labels = found.plan.labels
+    subjects = found.owned(labels)
+
+    def of_all(keys: Sequence[str | Variant]) -> list[np.ndarray]:
+        return [found.values(key, [own])[0] for key, own in zip(keys, subjects, strict=True)]
+
+    cut = found.plan.subspaces()
+    base, tuned = of_all([BASE] * len(labels)), of_all(labels)
+    shares = {}
+    for keep in ("orthogonal", "parallel"):
+        kept = of_all([cut[label, keep] for label in labels])
+        shares[keep] = ratio([kept, base, tuned], [1.0, -1.0, 0.0], [0.0, -1.0, 1.0])
+    across, along = shares["orthogonal"], shares["parallel"]
+    told_across = f"Of what fine-tunes gain on the base, the part across keeps {interval(_percent(across), number)} %,"
+    told_along = f"the part along {interval(_percent(along), number)} %."
+    opposite = Estimate(-along.value, -along.high, -along.low)
+    joined = together([above(across, ALMOST_ALL, told_across), above(opposite, -ALMOST_NOTHING, told_along)])
+    return Verdict(joined.verdict, joined.told, _percent(across))
+
+
+def _percent(found: Estimate) -> Estimate:
+    return Estimate(100 * found.value, 100 * found.low, 100 * found.high)
+
+
+def lambda_1(found: Findings) -> Verdict:
+    """Measure what λ1 changes from its lowest to its highest value, over all λ2, as a share of the merges' gain."""
+    plan = found.plan
+    if not plan.settings:
+        raise Lacking("There is one fine-tune alone, and nothing to merge.")
+    subjects, merges, twos = found.owned(plan.labels), plan.lambdas(), found.budget.lambdas_2
+    first, last = min(found.budget.lambdas_1), max(found.budget.lambdas_1)
+    columns = [found.values(each, subjects) for each in (BASE, *(merges[one, two] for two in twos for one in (first, last)))]
+    effect, gain = [0.0, *[-1 / len(twos), 1 / len(twos)] * len(twos)], [-1.0, *[0.5 / len(twos)] * 2 * len(twos)]
+    return hardly(found, f"From λ1 = {first:g} to {last:g}, over all λ2", columns, effect, gain)
+
+
+CLAIMS = (
+    Claim(
+        "knockout",
+        "Silencing a task's neurons hurts the task more than silencing as many random ones",
+        "NeuronMerge §2.3, Figs 4 and 7",
+        "All neurons of a category, in all layers of the base, against random draws of as many in the same layers; "
+        "paired over problems. It agrees where the interval of the mean difference is above 0.",
+        knocked_out,
+        reasons.knockout,
+    ),
+    Claim(
+        "categories",
+        "Most neurons keep their category through fine-tuning",
+        "NeuronMerge §2.3, Figs 3 and 6",
+        "The share of neurons with one category in the base and in every fine-tune, with Wilson's interval, taking "
+        "neurons as independent. It agrees where the interval is above 50 %.",
+        kept_category,
+        reasons.categories,
+    ),
+    Claim(
+        "linearity",
+        "Grouping neurons by function lowers non-linearity",
+        "NeuronMerge §2.4 and App. B",
+        "The mean non-linearity over groups, by their sizes, relative to the whole MLP's; the interval is a bootstrap "
+        "over layers of fine-tunes. It agrees where groups are lower; random groups tell whether function matters.",
+        less_nonlinear,
+        reasons.linearity,
+    ),
+    Claim(
+        "neuronmerge",
+        "NeuronMerge improves on SubModule Linearity and on DARE",
+        "NeuronMerge Tables 1, 2, 5 to 7",
+        "NeuronMerge₁ against DARE and NeuronMerge₂ against SubModule Linearity, over all sets of fine-tunes that were "
+        "merged, paired over problems, by Holm. DARE's density is the best on the same problems, as in the paper, "
+        "which favours it. It agrees where both improve, and does not where either is worse.",
+        neuronmerge_gains,
+        reasons.neuronmerge,
+    ),
+    Claim(
+        "subspaces",
+        "The part of a change across the base's neurons keeps almost all, the part along them almost nothing",
+        "NeuroMerging Fig. 1, Tables 6 and 12",
+        f"The share of the fine-tunes' gain on their own tasks that either part alone keeps. It agrees where the "
+        f"interval of the one is above {ALMOST_ALL:.0%} and that of the other below {ALMOST_NOTHING:.0%}.",
+        subspaces,
+        reasons.subspaces,
+    ),
+    Claim(
+        "lambda",
+        "λ1 hardly matters",
+        "NeuroMerging §6.4, Fig. 4",
+        f"What λ1 from its lowest to its highest value changes, over all λ2, as a share of what the merges gain on the "
+        f"base. It agrees where the interval lies within ±{HARDLY:.0%}.",
+        lambda_1,
+        reasons.lambda_1,
+    ),
+)

@@ -1,0 +1,142 @@
+"""What was measured for a report, as tables, and what is asked of them again and again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nmerge_core.family import Family
+from nmerge_core.report.budget import Budget
+from nmerge_core.report.intervals import Values, combined, mean
+from nmerge_core.report.subjects import Subject
+from nmerge_core.report.variants import Plan, Variant
+from nmerge_core.report.verdicts import signed
+
+BASE = "base"
+
+
+class Lacking(Exception):
+    """Something of a report cannot be made; the message says why."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The tables of a report; one that cannot be made, or is not there yet, is None, and `lacks` says why by its name.
+
+    `scores` has columns variant, subject, problem, value; `times` variant, merging, scoring (seconds), and
+    `classifying` are the seconds of the base's classification. `neurons` has model, layer, neuron, category; `knockout`
+    category, group, proportion, seed, neurons, subject, problem, value; `linearity` what `nonlinearity.measure` gives
+    and grouping (functional or random); `steps` model, part, change (‖τ‖), weight (‖θ0‖), parameters; `changes` model,
+    layer, neuron, change; `exemplars` category, layer, neuron, text.
+    """
+
+    family: Family
+    budget: Budget
+    texts: bool
+    subjects: tuple[Subject, ...] = ()
+    scores: pd.DataFrame | None = None
+    times: pd.DataFrame | None = None
+    classifying: float = float("nan")
+    neurons: pd.DataFrame | None = None
+    counts: pd.DataFrame | None = None
+    cosine: pd.DataFrame | None = None
+    knockout: pd.DataFrame | None = None
+    linearity: pd.DataFrame | None = None
+    steps: pd.DataFrame | None = None
+    changes: pd.DataFrame | None = None
+    exemplars: pd.DataFrame | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """The merges."""
+        return Plan(self.family, self.budget, self.texts)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table; raises Lacking, with why, where there is none."""
+        found: pd.DataFrame | None = getattr(self, name)
+        if found is None:
+            raise Lacking(self.lacks.get(name, "It is not measured yet: the report was stopped before."))
+        return found
+
+    def owned(self, models: Sequence[str]) -> list[Subject]:
+        """Return what fine-tunes were made for, in their order; raises Lacking where one of them has nothing."""
+        owners = {subject.owner: subject for subject in self.subjects}
+        if missing := [model for model in models if model not in owners]:
+            raise Lacking(
+                f"The family names no task, and no corpus, that tells what {missing[0]} was made for."
+                if not self.subjects
+                else f"No task is that of {missing[0]}: none has its name, and on none does it gain on the base."
+            )
+        return [owners[model] for model in models]
+
+    @property
+    def foreign(self) -> list[Subject]:
+        """What no fine-tune was made for."""
+        return [subject for subject in self.subjects if not subject.owner]
+
+    def values(self, variant: str | Variant, subjects: Sequence[Subject]) -> Values:
+        """Return the points of a variant, of the base or of a fine-tune, problem by problem.
+
+        Raises:
+            Lacking: it was not scored on one of the subjects.
+        """
+        key = variant if isinstance(variant, str) else variant.key
+        frame = self.table("scores")
+        own = {name: rows for name, rows in frame[frame["variant"] == key].groupby("subject")}
+        if missing := [subject.name for subject in subjects if subject.name not in own]:
+            raise Lacking(f"Not measured: {key} on {missing[0]}.")
+        return [subject.points(own[subject.name].sort_values("problem")["value"].tolist()) for subject in subjects]
+
+    def mean(self, variant: str | Variant, subjects: Sequence[Subject]) -> float:
+        """Return a variant's mean points over subjects."""
+        return mean(self.values(variant, subjects))
+
+    def best(self, variants: Sequence[Variant]) -> Variant:
+        """Return the setting of the highest mean over what its models were made for, as the papers choose it."""
+        return max(variants, key=lambda variant: self.mean(variant, self.owned(variant.models)))
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether all is judged by something of which less is better, such as loss: numbers are shown as that."""
+        return all(not subject.higher_is_better for subject in self.subjects if subject.owner)
+
+    @property
+    def unit(self) -> str:
+        """What points are shown in."""
+        own = [subject for subject in self.subjects if subject.owner] or list(self.subjects)
+        if all(subject.share for subject in own):
+            return "%"
+        return "nats per token" if all(subject.metric == "loss" for subject in own) else "points"
+
+    @property
+    def digits(self) -> int:
+        """Decimals that scores are told with: losses differ in their third."""
+        return 1 if self.unit == "%" else 3
+
+    def write(self, points: float) -> str:
+        """Write a difference in points, more being better, with its sign."""
+        return signed(points, self.digits)
+
+    def shown(self, points: float) -> float:
+        """Return points as they are shown."""
+        return -points if self.lower_is_better else points
+
+    def score_table(self, rows: Mapping[str, str | Variant], subjects: Sequence[Subject]) -> pd.DataFrame:
+        """Return a row per variant: its score on each subject and their mean, with the mean's interval."""
+        table = []
+        for title, variant in rows.items():
+            values = self.values(variant, subjects)
+            found = combined([values], [1.0])
+            ends = sorted((self.shown(found.low), self.shown(found.high)))
+            scores = {subject.name: self._of_subject(subject, own) for subject, own in zip(subjects, values, strict=True)}
+            table.append({"method": title, **scores, "mean": self.shown(found.value), "low": ends[0], "high": ends[1]})
+        return pd.DataFrame(table)
+
+    @staticmethod
+    def _of_subject(subject: Subject, points: NDArray[np.float64]) -> float:
+        value = float(points.mean())
+        return value if subject.higher_is_better else -value

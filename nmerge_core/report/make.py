@@ -1,0 +1,80 @@
+"""Making a report: measure what the family allows, then write what was found, also where it was stopped."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.family import Family
+from nmerge_core.inputs import Places
+from nmerge_core.merging.plan.kept import Kept, nothing_kept
+from nmerge_core.number_format import choose_format
+from nmerge_core.progress import Progress, silent
+from nmerge_core.report.budget import BUDGETS
+from nmerge_core.report.findings import Findings
+from nmerge_core.report.measure import Measuring
+from nmerge_core.report.parameter import content_of, fingerprints
+from nmerge_core.report.parts import Parts, begin
+from nmerge_core.report.subjects import Score, Subject, open_subjects
+from nmerge_core.report.write import call_of, write
+from nmerge_core.task_code import runs_code
+
+
+def make_report(
+    family: Family,
+    out: Path,
+    *,
+    budget: str = "quick",
+    run_code: bool = False,
+    allow_task_code: bool = False,
+    device: str = "auto",
+    in_cache: bool = False,
+    progress: Progress = silent,
+    kept: Kept = nothing_kept,
+) -> None:
+    """Write index.html, report.ipynb and tables/*.csv into a folder, and keep what was measured in its parts.
+
+    The same call goes on where it was stopped, and measures anew what reads an input that was changed since. Stopped,
+    it leaves a report of what there is. One that lies `in_cache` is a run's, which its notebook finds again by itself.
+
+    Raises:
+        InputError: a model, the corpus or a task cannot be read, or `out` holds something else.
+    """
+    places = Places(cache_root())
+    prints = fingerprints(family, places)
+    changed = begin(out, content_of(family), BUDGETS[budget], prints)
+    notes = [f"{name} was changed since this report was begun: what reads it was measured anew." for name in changed]
+    for note in notes:
+        logging.warning(note)
+    chosen = BUDGETS[budget]
+    scores, lack = _subjects(family, chosen.problems, places, run_code, allow_task_code)
+    notes += [lack] if lack else []
+    texts = bool(family.corpus) and all(model.category for model in family.models)
+    found = Findings(family, chosen, texts, notes=tuple(notes))
+    runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
+    measuring = Measuring(found, scores, Parts(out / "parts", prints, runs_in), places, device, kept, progress)
+    try:
+        measuring.run()
+    finally:
+        call = call_of(family, budget, run_code, allow_task_code, None if in_cache else out)
+        write(measuring.found, out, call)
+
+
+def _subjects(
+    family: Family, problems: int, places: Places, run_code: bool, allow_task_code: bool
+) -> tuple[Sequence[tuple[Subject, Score]], str]:
+    """Return what models are judged by, and what has to be said of the choice.
+
+    Where a task runs what models write and that is not allowed, that is the loss on the corpus's held-out texts.
+    """
+    running = [task for task in family.tasks if runs_code(task)]
+    if running and not run_code and family.corpus:
+        family = replace(family, tasks=())
+        lack = (
+            f"The task {', '.join(running)} runs what models write, which was not switched on (--run-code): models are "
+            "judged by their loss on held-out texts of the corpus in place of tasks."
+        )
+        return open_subjects(family, problems, places, run_code=False, allow_task_code=False), lack
+    return open_subjects(family, problems, places, run_code=run_code, allow_task_code=allow_task_code), ""

@@ -1,0 +1,91 @@
+"""What models are judged by in a report: problems of tasks or held-out texts, and which fine-tune each is the task of.
+
+Statistics are in points, of which more is better: percent of a share, another metric as it is, the negative of one of
+which less is better.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmerge_core.evaluation.problems import Problems, Source, open_problems
+from nmerge_core.family import Family
+from nmerge_core.figures.scores import metric
+from nmerge_core.inputs import Places
+from nmerge_core.loading import LanguageModel
+from nmerge_core.progress import Progress
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One kind of problems: a task, or the held-out texts of a category; `owner` is the fine-tune that was made for it.
+
+    `said` tells which texts are held out.
+    """
+
+    name: str
+    metric: str
+    higher_is_better: bool
+    count: int
+    owner: str = ""
+    said: str = ""
+
+    @property
+    def share(self) -> bool:
+        """Whether its values are shares."""
+        return metric(self.metric).share
+
+    def points(self, values: Sequence[float]) -> NDArray[np.float64]:
+        """Return values as points."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        return sign * (100.0 if self.share else 1.0) * np.asarray(values, np.float64)
+
+
+Score = Callable[[LanguageModel, Progress], list[float]]
+
+
+def open_subjects(
+    family: Family, problems: int, places: Places, *, run_code: bool, allow_task_code: bool
+) -> list[tuple[Subject, Score]]:
+    """Return what a family's models are judged by: its tasks or, where it has none, its corpus's held-out texts.
+
+    Raises:
+        InputError: a task or the corpus cannot be read, or the tasks give single problems no value.
+    """
+    if family.tasks:
+        sources = [Source(task, places.task(task)[1], True, run_code, allow_task_code) for task in family.tasks]
+    elif family.corpus:
+        sources = [Source(family.corpus, places.corpus(family.corpus)[1], is_task=False)]
+    else:
+        return []
+    found = [_subject(each, problems) for source in sources for each in open_problems(source)]
+    named = {subject.name: subject for subject, _ in found}
+    owned = {model.category or model.label: model.label for model in family.models}
+    owned |= {model.label: model.label for model in family.models}
+    return [(replace(named[each.name], owner=owned.get(each.name, "")), score) for each, score in found]
+
+
+def _subject(problems: Problems, limit: int) -> tuple[Subject, Score]:
+    count = min(problems.count, limit)
+    subject = Subject(problems.name, problems.metric, problems.higher_is_better, count, said=problems.said)
+
+    def score(language_model: LanguageModel, progress: Progress) -> list[float]:
+        return problems.score(language_model, 0, count, progress)[0]
+
+    return subject, score
+
+
+def owned_by_gain(subjects: Sequence[Subject], gains: Mapping[tuple[str, str], float]) -> list[Subject]:
+    """Give each fine-tune without a task of its name the one that nobody owns and on which it gains most.
+
+    Args:
+        subjects: the tasks.
+        gains: in points, by fine-tune and task.
+    """
+    owners = {subject.name: subject.owner for subject in subjects}
+    for (model, name), gain in sorted(gains.items(), key=lambda item: -item[1]):
+        if gain > 0 and not owners[name] and model not in owners.values():
+            owners[name] = model
+    return [replace(subject, owner=owners[subject.name]) for subject in subjects]
