@@ -51,6 +51,7 @@ FLOORS = (
     {"merging"},  # its pipeline, which goes through the rooms
     {"ablation", "resident"},
     {"search"},
+    {"reports"},
     {"runs"},
     {"face"},
     {""},  # the package itself, which offers the face

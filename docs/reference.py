@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from nmerge_core import face
-from nmerge_core.face import classifications, knockouts, losses, results, scores, tuning
+from nmerge_core.face import classifications, knockouts, losses, reports, results, scores, tuning
 from nmerge_core.family import Family, Member
 from nmerge_core.merging.mergekit.process import Plan
 from nmerge_core.merging.plan.estimate import Estimate
@@ -26,6 +26,7 @@ def document() -> str:
         *_classes(knockouts),
         *_classes(scores),
         *_classes(losses),
+        *_classes(reports),
         *_classes(tuning),
         Family,
         Member,

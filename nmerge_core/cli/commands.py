@@ -279,6 +279,16 @@ def sweep(arguments: Namespace) -> None:
     print(arguments.out / "best.yaml")
 
 
+def report(arguments: Namespace) -> None:
+    """Make a report and print what the family says to the six claims, and where the page is."""
+    from nmerge_core import face
+
+    found = face.report(**_given("report", arguments), out=arguments.out)
+    for claim in found.claims.itertuples():
+        print(f"{claim.claim}: {claim.verdict}\n    {claim.told}")
+    print(found.page)
+
+
 def app(arguments: Namespace) -> None:
     """Become the app's server; the app's own .streamlit overrules that of the user and of the working directory."""
     port = arguments.port or os.environ.get("PORT") or "8501"

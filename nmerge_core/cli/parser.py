@@ -13,7 +13,7 @@ from nmerge_core.cli import commands
 from nmerge_core.errors import shown
 from nmerge_core.input_parameters import Model, Several
 from nmerge_core.parameters import Choice, Flag, Numbers, Parameter
-from nmerge_core.runs.kinds import KINDS, RECIPE, SWEEP
+from nmerge_core.runs.kinds import FAMILY, KINDS, RECIPE, SWEEP
 from nmerge_core.settings import CORPUS, DEVICE, FINE_TUNES, MARGIN, MODEL, MODELS, TASKS, TOP_K
 from nmerge_core.version import __version__
 
@@ -134,6 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
     sweep = add_run("sweep", commands.sweep)
     sweep.add_argument("out", type=_path, metavar="OUT", help="the folder to write, or one to go on with")
 
+    report = add_run("report", commands.report)
+    report.add_argument("--out", required=True, type=_path, metavar="DIR", help="the folder to write, or to go on with")
+
     app = add("app", commands.app, "serve the app")
     app.add_argument("--port", type=int, help="default: $PORT, or 8501")
     return parser
@@ -147,7 +150,7 @@ def _argument(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
     if isinstance(parameter, Flag):
         parser.add_argument(_option(parameter), action="store_true", **options)
         return
-    if isinstance(parameter, Model) or parameter in (RECIPE, SWEEP):
+    if isinstance(parameter, Model) or parameter in (RECIPE, SWEEP, FAMILY):
         name = "model" if parameter.name == MODELS.name else parameter.name
         several = "*" if parameter == FINE_TUNES else "+"  # none beside a family's YAML, which stands for base and them
         options |= {"nargs": several} if isinstance(parameter, Several) else {"type": _reader(parameter)}

@@ -7,6 +7,7 @@ from nmerge_core.face.kept import history, open_family
 from nmerge_core.face.knockouts import effects, knockout
 from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
 from nmerge_core.face.models import evaluate, generate, inspect, loss
+from nmerge_core.face.reports import report
 from nmerge_core.face.tuning import live
 
 # Of a library below, which would tell every notebook that its bars need ipywidgets: progress is shown without them.
@@ -31,6 +32,7 @@ __all__ = [
     "merge",
     "methods",
     "open_family",
+    "report",
     "statistics",
     "sweep",
 ]

@@ -67,7 +67,9 @@ def course(table: pd.DataFrame, parameter: str, unit: str, *, dark: bool = False
         dark: The reader's theme.
     """
     x = table[parameter].tolist()
-    told = [f"{parameter} = {at:g} · {style.significant(mean)} {unit}" for at, mean in zip(x, table["mean"], strict=True)]
+    told = [
+        f"{parameter} = {at:g} · {style.significant(mean)} {unit}" for at, mean in zip(x, table["mean"], strict=True)
+    ]
     layout = panels([""], x_title=parameter, y_title=f"mean, {unit}", height=320, dark=dark)
     band = _band(0, x, table["low"].tolist(), table["high"].tolist(), style.MERGE)
     line = line_trace(0, "mean", x, table["mean"].tolist(), style.MERGE, told, in_legend=False, marker=7)

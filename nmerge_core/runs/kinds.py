@@ -15,6 +15,8 @@ from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe_parameter import RecipeParameter
 from nmerge_core.number_format import choose_format
 from nmerge_core.parameters import Parameter
+from nmerge_core.reports.budget import BUDGET
+from nmerge_core.reports.parameter import FamilyParameter
 from nmerge_core.search.parameter import SweepParameter
 from nmerge_core.settings import DEVICE, RUN_DTYPE
 
@@ -78,6 +80,7 @@ class Kind:
 
 RECIPE = RecipeParameter(name="recipe", required=True, help="A YAML file, as mergekit has them and more.")
 SWEEP = SweepParameter(name="sweep", required=True, help="A YAML file: recipe, search, tasks and strategy.")
+FAMILY = FamilyParameter(name="family", required=True, help="A family's YAML file, or demo.")
 _SHARED = (settings.SEED, DEVICE)
 _MEASURED = (  # of kinds that measure a model with neurons off
     settings.LISTS.with_(
@@ -235,6 +238,13 @@ KINDS: Mapping[str, Kind] = {
             "search recipe parameters: every trial is merged and evaluated",
             (SWEEP, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
             version=3,
+            resumable=True,
+            paused=True,
+        ),
+        Kind(
+            "report",
+            "every figure and table of both papers of a family, beside the papers' own",
+            (FAMILY, BUDGET, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
             resumable=True,
             paused=True,
         ),

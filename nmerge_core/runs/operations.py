@@ -129,6 +129,16 @@ def sweep(parameters: Mapping[str, Any], results: Path, progress: Progress) -> N
     sweep(plan, results, **given, progress=progress, kept=finished_results)
 
 
+def report(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write index.html, report.ipynb, tables, figures and what was measured; a stopped report goes on where it was."""
+    from nmerge_core.reports.make import make_report
+    from nmerge_core.reports.parameter import open_family
+
+    given = {name: value for name, value in parameters.items() if name != "family"}
+    family = open_family(parameters["family"])
+    make_report(family, results, **given, in_cache=True, progress=progress, kept=finished_results)
+
+
 # Of the questions only: a run loads its own models, so that no question meets a run's hooks.
 _MODELS, _LIVE = LoadedModels(), LiveMerges()
 
@@ -159,7 +169,7 @@ def tell_lost() -> None:
 
 _RUNS = (
     classify, cosine, inherited, knockout, effects, linearity, coefficients, statistics, merge, extract, evaluate, loss,
-    sweep
+    sweep, report,
 )  # fmt: skip
 OPERATIONS: dict[str, Operation] = {operation.__name__: _with_room(operation) for operation in _RUNS}
 

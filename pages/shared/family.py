@@ -14,6 +14,7 @@ from nmerge_core.family import Family, demo_family, families, load_family
 from nmerge_core.figures import style
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
+from nmerge_core.reports.parameter import open_family
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.tints import merge_tints
 
@@ -73,6 +74,8 @@ def _models_of(run: Run) -> set[str]:
     asked = run.parameters
     named = {asked.get("model"), asked.get("base"), *(asked.get("models") or ())} - {None}
     named |= set(named_models(asked["recipe"])) if run.kind == "merge" else set()
+    if run.kind == "report":
+        named |= {member.reference for member in open_family(asked["family"]).members}
     found: set[str] = set()
     for reference in named:
         merge = find(cache_root(), Path(reference).parts[-3] if reference.endswith("/results/merged") else "")

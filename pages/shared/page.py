@@ -34,6 +34,7 @@ NAVIGATION = {
         ("pages/7_Merge.py", "Merge", "merge"),
         ("pages/10_Sweep.py", "Sweep", "travel_explore"),
         ("pages/8_Evaluate.py", "Evaluate", "checklist"),
+        ("pages/11_Report.py", "Report", "article"),
     ],
     "Work": [("pages/9_Runs.py", "Runs", "list_alt")],
 }
@@ -123,6 +124,7 @@ RESULTS = {
     "linearity": ("pages/6_Linearity.py", "timeline"),
     "merge": ("pages/7_Merge.py", "merge"),
     "sweep": ("pages/10_Sweep.py", "travel_explore"),
+    "report": ("pages/11_Report.py", "article"),
     "evaluate": ("pages/8_Evaluate.py", "checklist"),
     "loss": ("pages/8_Evaluate.py", "checklist"),
 }  # where a kind of run that pages start shows its result

@@ -1,6 +1,6 @@
 """NeuroMerging (EMNLP 2025): its numbers by figure and table."""
 
-from nmerge_core.report.published import table
+from nmerge_core.reports.published import table
 
 TABLE_1 = table("""
 method | scale | granularity

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from nmerge_core.report.compared import better
-from nmerge_core.report.findings import Findings, Lacking
-from nmerge_core.report.item import NEURONMERGE, Item
-from nmerge_core.report.merging import main_methods
-from nmerge_core.report.published import neuronmerge as published
-from nmerge_core.report.variants import DARE, NEURONMERGE_1, NEURONMERGE_2, SUBLIN, TASK_ARITHMETIC, TIES, Variant
-from nmerge_core.report.verdicts import Verdict
+from nmerge_core.reports.compared import better
+from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.item import NEURONMERGE, Item
+from nmerge_core.reports.merging import main_methods
+from nmerge_core.reports.published import neuronmerge as published
+from nmerge_core.reports.variants import DARE, NEURONMERGE_1, NEURONMERGE_2, SUBLIN, TASK_ARITHMETIC, TIES, Variant
+from nmerge_core.reports.verdicts import Verdict
 
 
 def _setting(found: Findings, place: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Every figure and table of both papers, in the order in which the papers have them, NeuronMerge first."""
 
-from nmerge_core.report import ablations, cost, functionality, merging, subspaces
-from nmerge_core.report.item import NEUROMERGING, NEURONMERGE, Item
+from nmerge_core.reports import ablations, cost, functionality, merging, subspaces
+from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE, Item
 
 _ORDER = {
     NEURONMERGE: "F1 F2 F3 F4 F5 T1 T2 T3 T4 F6 F7 F8 F9 T5 F10 T6 T7 T8 T9 T10 T11 F11 T12 T13 T14 T15 T16 T17 F12",

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from nmerge_core.paired import Comparison, compare_all
-from nmerge_core.report.findings import BASE, Findings
-from nmerge_core.report.intervals import Estimate, Values, combined, ratio
-from nmerge_core.report.subjects import Subject
-from nmerge_core.report.variants import Variant
-from nmerge_core.report.verdicts import AGREES, DIFFERS, UNCLEAR, Verdict, above, interval, number, together
+from nmerge_core.reports.findings import BASE, Findings
+from nmerge_core.reports.intervals import Estimate, Values, combined, ratio
+from nmerge_core.reports.subjects import Subject
+from nmerge_core.reports.variants import Variant
+from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR, Verdict, above, interval, number, together
 
 HARDLY = 0.1  # of what a merge gains on the base: an effect up to that share "hardly matters"
 
@@ -19,8 +19,9 @@ def better(found: Findings, pairs: Sequence[tuple[Variant, Variant]], subjects: 
 
     It agrees where all do, and does not where one scores less.
     """
-    values = [(found.values(one, subjects), found.values(other, subjects)) for one, other in pairs]
-    compared = compare_points(found, [(np.concatenate(one), np.concatenate(other)) for one, other in values])
+    compared = compare_points(
+        found, [(found.joined(one, subjects), found.joined(other, subjects)) for one, other in pairs]
+    )
     names = [f"{one.title} against {other.title}" for one, other in pairs]
     return together([judged(found, name, each) for name, each in zip(names, compared, strict=True)])
 
@@ -59,7 +60,9 @@ def best_of(found: Findings, chosen: Variant, others: Sequence[Variant], subject
     return above(difference, 0.0, told)
 
 
-def hardly(found: Findings, name: str, columns: Sequence[Values], effect: Sequence[float], gain: Sequence[float]) -> Verdict:
+def hardly(
+    found: Findings, name: str, columns: Sequence[Values], effect: Sequence[float], gain: Sequence[float]
+) -> Verdict:
     """Judge whether an effect is small beside what merges gain on the base: within a tenth of it.
 
     Args:
@@ -72,8 +75,8 @@ def hardly(found: Findings, name: str, columns: Sequence[Values], effect: Sequen
     changed, gained, share = combined(columns, effect), combined(columns, gain), ratio(columns, effect, gain)
     percent = Estimate(*(100 * each for each in (share.value, share.low, share.high)))
     told = (
-        f"{name}: {interval(changed, found.write)} {found.unit}, {interval(percent)} % of what these merges gain on the "
-        f"base ({interval(gained, found.write)} {found.unit})."
+        f"{name}: {interval(changed, found.write)} {found.unit}, {interval(percent)} % of what these merges gain on "
+        f"the base ({interval(gained, found.write)} {found.unit})."
     )
     if gained.low <= 0:
         return Verdict(UNCLEAR, f"{told} That gain may be none.", percent)

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from nmerge_core.family import Family, Member
-from nmerge_core.report.budget import Budget
+from nmerge_core.reports.budget import Budget
 
 TASK_ARITHMETIC, DARE, SUBLIN = "task arithmetic", "DARE", "SubModule Linearity"
 NEURONMERGE_1, NEURONMERGE_2 = "NeuronMerge₁", "NeuronMerge₂"
@@ -75,7 +75,7 @@ class Plan:
     @property
     def settings(self) -> list[tuple[str, ...]]:
         """The sets of fine-tunes that Tables 1 and 2 merge: pairs of the first three, and all."""
-        pairs = list(combinations(self.labels[:3], 2))[: self.budget.pairs]
+        pairs: list[tuple[str, ...]] = list(combinations(self.labels[:3], 2))[: self.budget.pairs]
         return [*pairs, self.labels] if len(self.labels) > 2 else pairs
 
     @property

@@ -37,7 +37,7 @@ class Subject:
         """Whether its values are shares."""
         return metric(self.metric).share
 
-    def points(self, values: Sequence[float]) -> NDArray[np.float64]:
+    def points(self, values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
         """Return values as points."""
         sign = 1.0 if self.higher_is_better else -1.0
         return sign * (100.0 if self.share else 1.0) * np.asarray(values, np.float64)

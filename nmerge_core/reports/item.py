@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nmerge_core.report.findings import Findings, Lacking
-from nmerge_core.report.verdicts import Verdict, nothing
+from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.verdicts import Verdict, nothing
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -9,12 +9,13 @@ from nmerge_core.figures import style
 from nmerge_core.figures.neurons import categories_by_layer, over_depth, proportions
 from nmerge_core.figures.report import knocked_out as draw_knocked_out
 from nmerge_core.figures.similarity import mean_cosine
-from nmerge_core.report.claims import kept_category, knocked_out
-from nmerge_core.report.findings import BASE, Findings, Lacking
-from nmerge_core.report.intervals import Estimate
-from nmerge_core.report.item import NEURONMERGE, Item, cannot
-from nmerge_core.report.published import neuronmerge as published
-from nmerge_core.report.verdicts import AGREES, DIFFERS, Verdict, nothing, number
+from nmerge_core.reports.claims import kept_category, knocked_out
+from nmerge_core.reports.findings import BASE, Findings, Lacking
+from nmerge_core.reports.intervals import Estimate
+from nmerge_core.reports.item import NEURONMERGE, Item, cannot
+from nmerge_core.reports.published import neuronmerge as published
+from nmerge_core.reports.subjects import Subject
+from nmerge_core.reports.verdicts import AGREES, DIFFERS, Verdict, nothing, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,7 +64,9 @@ def _layers(found: Findings) -> list[int]:
 
 def _every_fifth(found: Findings) -> list[int]:
     layers = _layers(found)
-    return [*layers[:: 5 if len(layers) > 6 else 1]] + ([layers[-1]] if (len(layers) - 1) % 5 and len(layers) > 6 else [])
+    return [*layers[:: 5 if len(layers) > 6 else 1]] + (
+        [layers[-1]] if (len(layers) - 1) % 5 and len(layers) > 6 else []
+    )
 
 
 def _first_layer(found: Findings) -> pd.DataFrame:
@@ -96,7 +99,7 @@ def _knockouts(found: Findings, only: Sequence[str] | None = None) -> pd.DataFra
     return pd.DataFrame(rows).sort_values(["category", "group", "proportion"], ignore_index=True)
 
 
-def _of_category(found: Findings, category: str):
+def _of_category(found: Findings, category: str) -> Subject:
     label = next(model.label for model in found.family.models if model.category == category)
     return found.owned([label])[0]
 
@@ -109,7 +112,9 @@ def _draw_knockouts(found: Findings, dark: bool, only: Sequence[str] | None = No
 
 def _cosines(found: Findings) -> pd.DataFrame:
     table = found.table("cosine")
-    return table.groupby(["model", "matrix"], sort=False).agg(mean=("mean", "mean"), lowest=("min", "min")).reset_index()
+    return (
+        table.groupby(["model", "matrix"], sort=False).agg(mean=("mean", "mean"), lowest=("min", "min")).reset_index()
+    )
 
 
 def _draw_cosines(found: Findings, dark: bool) -> "go.Figure":
@@ -134,7 +139,10 @@ def _depth(found: Findings) -> pd.DataFrame:
     return found.table("counts").pivot(index="layer", columns="category", values=BASE)[_categories(found)].reset_index()
 
 
-_SILENCED = "All layers of the base are silenced, where the paper silences layer 13 of 28: one layer of a small model does little."
+_SILENCED = (
+    "All layers of the base are silenced, where the paper silences layer 13 of 28: "
+    "one layer of a small model does little."
+)
 
 ITEMS = [
     Item(NEURONMERGE, "Figure 1", "Functional neuron groups", "A drawing of the idea.",
@@ -176,8 +184,8 @@ ITEMS = [
     Item(NEURONMERGE, "Figure 11", "Cases of neurons of each category",
          "Neurons react to what their category is about.", _exemplars,
          judge=lambda found: nothing("Cases are to be read; judge them yourself."),
-         note="The neuron of each category that most of its ten texts agree on, in the first and in the last layer, with "
-         "the text that excites it most."),
+         note="The neuron of each category that most of its ten texts agree on, in the first and last layer, with the "
+         "text that excites it most."),
     Item(NEURONMERGE, "Figure 12", "The prompt for classifying by a language model", "A prompt, with no numbers.",
          cannot("It is a prompt, with nothing to measure.")),
 ]  # fmt: skip

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from nmerge_core.family import Family
-from nmerge_core.report.budget import Budget
-from nmerge_core.report.intervals import Values, combined, mean
-from nmerge_core.report.subjects import Subject
-from nmerge_core.report.variants import Plan, Variant
-from nmerge_core.report.verdicts import signed
+from nmerge_core.figures.scores import metric
+from nmerge_core.reports.budget import Budget
+from nmerge_core.reports.intervals import Values, combined, mean
+from nmerge_core.reports.subjects import Subject
+from nmerge_core.reports.variants import Plan, Variant
+from nmerge_core.reports.verdicts import signed
 
 BASE = "base"
 
@@ -84,12 +86,23 @@ class Findings:
         Raises:
             Lacking: it was not scored on one of the subjects.
         """
-        key = variant if isinstance(variant, str) else variant.key
-        frame = self.table("scores")
-        own = {name: rows for name, rows in frame[frame["variant"] == key].groupby("subject")}
-        if missing := [subject.name for subject in subjects if subject.name not in own]:
-            raise Lacking(f"Not measured: {key} on {missing[0]}.")
-        return [subject.points(own[subject.name].sort_values("problem")["value"].tolist()) for subject in subjects]
+        key, scored = variant if isinstance(variant, str) else variant.key, self._scored
+        if missing := [subject.name for subject in subjects if (key, subject.name) not in scored]:
+            raise Lacking(f"{key} is not scored on {missing[0]}: the report was stopped before.")
+        return [subject.points(scored[key, subject.name]) for subject in subjects]
+
+    def joined(self, variant: str | Variant, subjects: Sequence[Subject]) -> NDArray[np.float64]:
+        """Return the points of all problems of several subjects, one subject after the other."""
+        return np.concatenate(self.values(variant, subjects))
+
+    @cached_property
+    def _scored(self) -> dict[tuple[str, str], NDArray[np.float64]]:
+        """What was scored problem by problem, by variant and subject."""
+        frame = self.table("scores").sort_values("problem")
+        return {
+            (str(variant), str(subject)): own["value"].to_numpy(np.float64)
+            for (variant, subject), own in frame.groupby(["variant", "subject"])
+        }
 
     def mean(self, variant: str | Variant, subjects: Sequence[Subject]) -> float:
         """Return a variant's mean points over subjects."""
@@ -110,7 +123,8 @@ class Findings:
         own = [subject for subject in self.subjects if subject.owner] or list(self.subjects)
         if all(subject.share for subject in own):
             return "%"
-        return "nats per token" if all(subject.metric == "loss" for subject in own) else "points"
+        metrics = {subject.metric for subject in own}
+        return metric(metrics.pop()).title if len(metrics) == 1 else "points"
 
     @property
     def digits(self) -> int:
@@ -132,7 +146,9 @@ class Findings:
             values = self.values(variant, subjects)
             found = combined([values], [1.0])
             ends = sorted((self.shown(found.low), self.shown(found.high)))
-            scores = {subject.name: self._of_subject(subject, own) for subject, own in zip(subjects, values, strict=True)}
+            scores = {
+                subject.name: self._of_subject(subject, own) for subject, own in zip(subjects, values, strict=True)
+            }
             table.append({"method": title, **scores, "mean": self.shown(found.value), "low": ends[0], "high": ends[1]})
         return pd.DataFrame(table)
 

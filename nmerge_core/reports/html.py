@@ -1,6 +1,7 @@
 """A report as one HTML file that needs no server and no network: plotly.js is in it once, tables read without it."""
 
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -10,10 +11,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from nmerge_core.report.claims import Tested
-from nmerge_core.report.entries import Entry
-from nmerge_core.report.findings import Findings
-from nmerge_core.report.verdicts import AGREES, DIFFERS, UNCLEAR
+from nmerge_core.reports.claims import Tested
+from nmerge_core.reports.entries import Entry
+from nmerge_core.reports.findings import Findings
+from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR
 from nmerge_core.version import __version__
 
 _CLASS = {AGREES: "yes", DIFFERS: "no", UNCLEAR: "open"}
@@ -23,7 +24,7 @@ _LONG = 14  # rows of a table from which on it is folded
 
 def page(found: Findings, tested: Sequence[Tested], made: Sequence[Entry], facts: pd.DataFrame | None) -> str:
     """Return the report as HTML."""
-    own = files("nmerge_core.report")
+    own = files("nmerge_core.reports")
     title = f"Both papers on {found.family.name}"
     body = "\n".join(
         [
@@ -34,7 +35,7 @@ def page(found: Findings, tested: Sequence[Tested], made: Sequence[Entry], facts
             _claims(tested),
             *_facts(facts),
             *_papers(made),
-            f'<footer>Made by NMerge {__version__}, budget “{found.budget.name}”.</footer>',
+            f"<footer>Made by NMerge {__version__}, budget “{found.budget.name}”.</footer>",
         ]
     )
     return f"""<!doctype html>
@@ -54,10 +55,14 @@ def _lead(found: Findings) -> str:
     judged = "; ".join(f"{subject.owner}: {subject.name}, {subject.count} problems" for subject in own) or "nothing"
     held = f" The texts are {own[0].said}." if own and own[0].said else ""
     return (
-        f"<p>Every figure and table of NeuronMerge and NeuroMerging that this family allows, each beside what the paper "
+        "<p>Every figure and table of NeuronMerge and NeuroMerging that this family allows, each beside what the paper "
         f"reports and whether the two agree. Base and fine-tunes: {escape(models)}. What each is judged by – "
         f"{escape(judged)}; numbers are in {escape(found.unit)}.{escape(held)} Intervals are of 95 %.</p>"
     )
+
+
+def _kind(entry: Entry) -> str:
+    return _CLASS.get(entry.verdict.verdict, "none")
 
 
 def _badge(verdict: str) -> str:
@@ -81,8 +86,8 @@ def _facts(facts: pd.DataFrame | None) -> list[str]:
         return []
     text = (
         "What may tell this family from the papers', in percent: the length of the change against that of the base's "
-        "weights, ‖τ‖/‖θ0‖, whole and in MLPs (the paper's cosine of 0.999 means 4.5); the share of ‖τ‖² in MLPs and of "
-        "parameters there; and the share of ‖τ‖² in the tasks' own neurons, which NeuronMerge drops."
+        "weights, ‖τ‖/‖θ0‖, whole and in MLPs (the paper's cosine of 0.999 means 4.5); the share of ‖τ‖² in MLPs and "
+        "of parameters there; and the share of ‖τ‖² in the tasks' own neurons, which NeuronMerge drops."
     )
     return ['<h2 id="facts">Tuning</h2>', f"<p>{text}</p>", table(facts)]
 
@@ -91,8 +96,7 @@ def _contents(made: Sequence[Entry]) -> str:
     lists = []
     for paper, group in groupby(made, key=lambda entry: entry.item.paper):
         links = "".join(
-            f'<li><a href="#{entry.item.id}" class="{_CLASS.get(entry.verdict.verdict, "none")}">{entry.item.number}</a></li>'
-            for entry in group
+            f'<li><a href="#{entry.item.id}" class="{_kind(entry)}">{entry.item.number}</a></li>' for entry in group
         )
         lists.append(f"<h3>{paper}</h3><ol>{links}</ol>")
     return f'<a href="#claims">The six claims</a>{"".join(lists)}'
@@ -145,6 +149,8 @@ def written(value: object) -> str:
     if value is None or value != value:
         return ""
     number = float(value)  # type: ignore[arg-type]
+    if math.isinf(number):
+        return "unbounded"
     text = f"{number:,.0f}" if number == int(number) and abs(number) < 1e15 else f"{number:.4g}"
     return text.replace("-", "−")
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nmerge_core.report.intervals import Estimate
+from nmerge_core.reports.intervals import Estimate
 
 AGREES, DIFFERS, UNCLEAR, NOTHING = "agrees", "does not agree", "cannot tell", "nothing to test"
 
@@ -53,6 +53,7 @@ def number(value: float, digits: int = 1) -> str:
 
 def signed(value: float, digits: int = 1) -> str:
     """Write a difference."""
+    value = round(value, digits) + 0.0  # no −0
     return f"{'+' if value >= 0 else ''}{number(value, digits)}"
 
 

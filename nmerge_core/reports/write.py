@@ -9,12 +9,12 @@ import pandas as pd
 
 from nmerge_core.kept_files import write_json
 from nmerge_core.notebook import Notebook, Step, literal
-from nmerge_core.report import reasons
-from nmerge_core.report.claims import CLAIMS, claims_table, test_claims
-from nmerge_core.report.entries import Entry, entries
-from nmerge_core.report.findings import Findings, Lacking
-from nmerge_core.report.html import PAPERS, page
-from nmerge_core.report.parameter import content_of
+from nmerge_core.reports import reasons
+from nmerge_core.reports.claims import CLAIMS, claims_table, test_claims
+from nmerge_core.reports.entries import Entry, entries
+from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.html import PAPERS, page
+from nmerge_core.reports.parameter import content_of
 
 PAGE, NOTEBOOK, TABLES, FIGURES, VERDICTS = "index.html", "report.ipynb", "tables", "figures", "verdicts.json"
 CLAIMS_TABLE, FACTS_TABLE = "claims", "tuning"
@@ -37,7 +37,9 @@ def write(found: Findings, out: Path, call: str) -> None:
     for entry in made:
         for theme, figure in (("light", entry.light), ("dark", entry.dark)):
             if figure is not None:
-                (out / FIGURES / f"{entry.item.id}-{theme}.json").write_text(figure.to_json(validate=False), encoding="utf-8")
+                (out / FIGURES / f"{entry.item.id}-{theme}.json").write_text(
+                    figure.to_json(validate=False), encoding="utf-8"
+                )
     verdicts = {entry.item.id: {"verdict": entry.verdict.verdict, "told": entry.verdict.told} for entry in made}
     write_json(out / VERDICTS, {"notes": list(found.notes), "unit": found.unit, "items": verdicts})
     _replace(out / NOTEBOOK, notebook(found, made, call).to_json())
@@ -55,15 +57,20 @@ def notebook(found: Findings, made: list[Entry], call: str) -> Notebook:
         title = f"## {PAPERS[item.paper]}, {item.number}\n\n**{item.title}.** {item.trend}\n\n"
         said = f"*{entry.verdict.verdict}*: {entry.verdict.told}"
         if entry.table is None:
-            steps.append(Step(f"report.papers[{literal(item.id)}]", title + said) if item.published is not None else
-                         Step("", title + said))
+            steps.append(
+                Step(f"report.papers[{literal(item.id)}]", title + said)
+                if item.published is not None
+                else Step("", title + said)
+            )
             continue
         code = [f"report.papers[{literal(item.id)}]"] if item.published is not None else []
         steps.append(Step(f"report.tables[{literal(item.id)}]", title + said))
         steps += [Step(code[0], "The paper's own:")] if code else []
         steps += [Step(f"report.figure({literal(item.id)})")] if entry.light is not None else []
     context = "Every figure and table of both papers that this family allows, beside the papers' own."
-    return Notebook(f"Both papers on {found.family.name}", context, formula, [step for step in steps if step.code or step.text])
+    return Notebook(
+        f"Both papers on {found.family.name}", context, formula, [step for step in steps if step.code or step.text]
+    )
 
 
 def call_of(found_family: object, budget: str, run_code: bool, allow_task_code: bool, out: Path | None) -> str:

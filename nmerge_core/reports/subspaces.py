@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nmerge_core.figures.report import shares
-from nmerge_core.report.claims import subspaces
-from nmerge_core.report.findings import BASE, Findings, Lacking
-from nmerge_core.report.intervals import Estimate
-from nmerge_core.report.item import NEUROMERGING, Item
-from nmerge_core.report.published import neuromerging
-from nmerge_core.report.steps import POINT
-from nmerge_core.report.variants import Variant
-from nmerge_core.report.verdicts import AGREES, DIFFERS, Verdict, number
+from nmerge_core.reports.claims import subspaces
+from nmerge_core.reports.findings import BASE, Findings, Lacking
+from nmerge_core.reports.intervals import Estimate
+from nmerge_core.reports.item import NEUROMERGING, Item
+from nmerge_core.reports.published import neuromerging
+from nmerge_core.reports.steps import POINT
+from nmerge_core.reports.variants import Variant
+from nmerge_core.reports.verdicts import AGREES, DIFFERS, Verdict, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -92,8 +92,8 @@ ITEMS = [
     Item(NEUROMERGING, "Figure 5", "Neuronal and point parameters", "Almost all parameters are neuronal.", _parameters,
          neuromerging.FIGURE_5, None, _few_points),
     Item(NEUROMERGING, "Table 6", "Parts of a change in and out of domain",
-         "The part across is as good as the fine-tune in its domain and out of it.", _domains, neuromerging.TABLE_6, None,
-         subspaces, "Out of domain are the other fine-tunes' tasks."),
+         "The part across is as good as the fine-tune in its domain and out of it.", _domains, neuromerging.TABLE_6,
+         judge=subspaces, note="Out of domain are the other fine-tunes' tasks."),
     Item(NEUROMERGING, "Table 12", "Parts of a change, task by task",
          "The part across scores as the fine-tune does, the part along as the base.", _by_task, neuromerging.TABLE_12,
          None, subspaces),

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nmerge_core.report.findings import Findings, Lacking
-from nmerge_core.report.item import Item
-from nmerge_core.report.items import ITEMS
-from nmerge_core.report.verdicts import Verdict, nothing
+from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.item import Item
+from nmerge_core.reports.items import ITEMS
+from nmerge_core.reports.verdicts import Verdict, nothing
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

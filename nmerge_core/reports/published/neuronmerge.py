@@ -1,6 +1,6 @@
 """NeuronMerge (Gu et al., ACL 2025): its numbers by figure and table; scores are of GSM8K, HumanEval and WMT."""
 
-from nmerge_core.report.published import table
+from nmerge_core.reports.published import table
 
 FIGURE_8 = table("""
 models | mean cosine with the base

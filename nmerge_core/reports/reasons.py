@@ -4,10 +4,10 @@ import math
 
 import pandas as pd
 
-from nmerge_core.report.findings import BASE, Findings, Lacking
-from nmerge_core.report.verdicts import number
+from nmerge_core.reports.findings import BASE, Findings, Lacking
+from nmerge_core.reports.verdicts import number
 
-# The paper's mean cosine of tuned neurons with the base's, 0.999 (Fig. 8): ‖τ‖/‖θ0‖ = √(2 − 2 · 0.999) at equal lengths.
+# The paper's mean cosine of neurons with the base's is 0.999 (Fig. 8): at equal lengths ‖τ‖/‖θ0‖ = √(2 − 2 · 0.999).
 PAPER_STEP = math.sqrt(2 - 2 * 0.999)
 
 
@@ -78,7 +78,9 @@ def _redundancy(found: Findings) -> str:
         subject = subjects[str(name)]
         intact = found.mean(BASE, [subject])
         lost = intact - float(subject.points(own["value"].tolist()).mean())
-        told.append(f"{own['neurons'].iloc[0]} random neurons cost {category} {number(lost, found.digits)} {found.unit}")
+        told.append(
+            f"{own['neurons'].iloc[0]} random neurons cost {category} {number(lost, found.digits)} {found.unit}"
+        )
     total = len(found.neurons[found.neurons["model"] == BASE]) if found.neurons is not None else 0
     return f"Of {total:,} neurons {', '.join(told)}: the more they cost, the fewer of them are redundant."
 
@@ -117,8 +119,8 @@ def _kept_instead(found: Findings) -> str:
     choices, subjects = plan.choices(), found.owned(plan.pair)
     own, drop = (found.shown(found.mean(choices[each, each], subjects)) for each in ("own", "drop"))
     return (
-        f"With each task's neurons taken from its own model, {' and '.join(plan.pair)} score {number(own, found.digits)} "
-        f"{found.unit} in place of {number(drop, found.digits)}."
+        f"With each task's neurons taken from its own model, {' and '.join(plan.pair)} score "
+        f"{number(own, found.digits)} {found.unit} in place of {number(drop, found.digits)}."
     )
 
 

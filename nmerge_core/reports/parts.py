@@ -10,7 +10,7 @@ import pandas as pd
 
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import digest, read_object, read_parquet, write_json
-from nmerge_core.report.budget import Budget
+from nmerge_core.reports.budget import Budget
 
 _RECORD = "report.json"
 _VERSION = 1  # raised when what is measured changes: parts of an older one are made anew

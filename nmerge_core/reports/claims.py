@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nmerge_core.paired import compare_all, wilson
-from nmerge_core.report import reasons
-from nmerge_core.report.compared import HARDLY, compare_points, hardly, judged, probability
-from nmerge_core.report.findings import BASE, Findings, Lacking
-from nmerge_core.report.intervals import Estimate, combined, ratio
-from nmerge_core.report.variants import DARE, Variant
-from nmerge_core.report.verdicts import (
+from nmerge_core.reports import reasons
+from nmerge_core.reports.compared import HARDLY, compare_points, hardly, judged, probability
+from nmerge_core.reports.findings import BASE, Findings, Lacking
+from nmerge_core.reports.intervals import Estimate, combined, ratio
+from nmerge_core.reports.variants import DARE, Variant
+from nmerge_core.reports.verdicts import (
     DIFFERS,
     UNCLEAR,
     Verdict,
@@ -100,8 +101,9 @@ def knocked_out(found: Findings, categories: Sequence[str] | None = None) -> Ver
         ends = Estimate(each.difference, each.interval.low, each.interval.high)
         told.append(f"{name} {interval(ends, found.write)} {found.unit}, {probability(each)}")
     pooled = combined([[random for random, _ in pairs], [own for _, own in pairs]], [1.0, -1.0])
-    lost = f"What a task loses more without its own neurons than without as many random ones: {interval(pooled, found.write)}"
-    return above(pooled, 0.0, f"{lost} {found.unit}. By task, {'; '.join(told)}.")
+    more = interval(pooled, found.write)
+    lost = f"What a task loses more without its own neurons than without as many random ones: {more} {found.unit}."
+    return above(pooled, 0.0, f"{lost} By task, {'; '.join(told)}.")
 
 
 def kept_category(found: Findings) -> Verdict:
@@ -136,8 +138,8 @@ def less_nonlinear(found: Findings) -> Verdict:
     against_whole = _relative(functional, own)
     against_random = _relative(functional, random)
     told = (
-        f"The non-linearity of functional groups is {interval(against_whole)} % of the whole MLP's above it, and "
-        f"{interval(against_random)} % against random groups of the same sizes ({len(own)} layers of fine-tunes)."
+        f"The non-linearity of functional groups differs by {interval(against_whole)} % from the whole MLP's, and by "
+        f"{interval(against_random)} % from that of random groups of the same sizes ({len(own)} layers of fine-tunes)."
     )
     return above(Estimate(-against_whole.value, -against_whole.high, -against_whole.low), 0.0, told)
 
@@ -157,20 +159,23 @@ def neuronmerge_gains(found: Findings, settings: Sequence[tuple[str, ...]] | Non
         raise Lacking("There is one fine-tune alone, and nothing to merge.")
     if not plan.texts:
         raise Lacking(found.lacks.get("neurons", "NeuronMerge needs a corpus with the category of each fine-tune."))
-    ours, theirs = list[list[np.ndarray]](), list[list[np.ndarray]]()
-    subjects = [found.owned(models) for models in chosen]
-    problems = [f"{each.name} {place}" for own in subjects for each in own for place in range(each.count)]
-    names = {"NeuronMerge₁ against DARE": [], "NeuronMerge₂ against SubModule Linearity": []}  # type: dict[str, list]
-    for models in chosen:
-        dare = found.best(plan.search(models, DARE))
-        names["NeuronMerge₁ against DARE"].append((plan.neuronmerge_1(dare), dare))
-        names["NeuronMerge₂ against SubModule Linearity"].append((plan.neuronmerge(models), plan.sublin(models)))
-    for pairs in names.values():
-        for values, place in ((ours, 0), (theirs, 1)):
-            values.append([each for pair, own in zip(pairs, subjects, strict=True) for each in found.values(pair[place], own)])
-    joined = [(np.concatenate(one), np.concatenate(other)) for one, other in zip(ours, theirs, strict=True)]
+    owned = [found.owned(models) for models in chosen]
+    problems = [f"{each.name} {place}" for own in owned for each in own for place in range(each.count)]
+    dare = [found.best(plan.search(models, DARE)) for models in chosen]
+    sets = {
+        "NeuronMerge₁ against DARE": ([plan.neuronmerge_1(each) for each in dare], dare),
+        "NeuronMerge₂ against SubModule Linearity": (
+            [plan.neuronmerge(models) for models in chosen],
+            [plan.sublin(models) for models in chosen],
+        ),
+    }
+
+    def points(variants: Sequence[Variant]) -> NDArray[np.float64]:
+        return np.concatenate([found.joined(each, own) for each, own in zip(variants, owned, strict=True)])
+
+    joined = [(points(ours), points(theirs)) for ours, theirs in sets.values()]
     compared = compare_points(found, joined, [problems, problems])
-    return together([judged(found, name, each) for name, each in zip(names, compared, strict=True)])
+    return together([judged(found, name, each) for name, each in zip(sets, compared, strict=True)])
 
 
 def subspaces(found: Findings) -> Verdict:
@@ -206,7 +211,9 @@ def lambda_1(found: Findings) -> Verdict:
         raise Lacking("There is one fine-tune alone, and nothing to merge.")
     subjects, merges, twos = found.owned(plan.labels), plan.lambdas(), found.budget.lambdas_2
     first, last = min(found.budget.lambdas_1), max(found.budget.lambdas_1)
-    columns = [found.values(each, subjects) for each in (BASE, *(merges[one, two] for two in twos for one in (first, last)))]
+    columns = [
+        found.values(each, subjects) for each in (BASE, *(merges[one, two] for two in twos for one in (first, last)))
+    ]
     effect, gain = [0.0, *[-1 / len(twos), 1 / len(twos)] * len(twos)], [-1.0, *[0.5 / len(twos)] * 2 * len(twos)]
     return hardly(found, f"From λ1 = {first:g} to {last:g}, over all λ2", columns, effect, gain)
 

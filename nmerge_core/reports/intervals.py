@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nmerge_core.paired import LEVEL, REPEATS
 
+_LEAST = 6  # problems of a subject from which on draws of them tell what others would be
 Values = Sequence[NDArray[np.float64]]  # of one model: a number per problem, an array per subject
 
 
@@ -47,7 +48,8 @@ def mean(values: Values) -> float:
 
 def combined(columns: Sequence[Values], weights: Sequence[float]) -> Estimate:
     """Estimate a weighted sum of means: of two, weighted 1 and −1, their difference."""
-    return _of_draws(drawn_means(columns) @ np.array(weights), float(np.dot([mean(each) for each in columns], weights)))
+    draws = drawn_means(columns) @ np.array(weights)
+    return _of_draws(columns, draws, float(np.dot([mean(each) for each in columns], weights)))
 
 
 def ratio(columns: Sequence[Values], above: Sequence[float], below: Sequence[float]) -> Estimate:
@@ -60,9 +62,11 @@ def ratio(columns: Sequence[Values], above: Sequence[float], below: Sequence[flo
         low, high = np.quantile(under, (LEVEL / 2, 1 - LEVEL / 2))
         if low <= 0 <= high:
             return Estimate(value, -np.inf, np.inf)
-        return _of_draws(over / under, value)
+        return _of_draws(columns, over / under, value)
 
 
-def _of_draws(draws: NDArray[np.float64], value: float) -> Estimate:
+def _of_draws(columns: Sequence[Values], draws: NDArray[np.float64], value: float) -> Estimate:
+    if min(len(each) for each in columns[0]) < _LEAST:
+        return Estimate(value, -np.inf, np.inf)
     low, high = np.quantile(draws, (LEVEL / 2, 1 - LEVEL / 2))
     return Estimate(value, float(low), float(high))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from nmerge_core.merging.plan.kept import Kept, Measurement
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.nonlinearity import measure as measure_nonlinearity
 from nmerge_core.progress import Progress
-from nmerge_core.report.budget import Budget
-from nmerge_core.report.findings import BASE, Findings
-from nmerge_core.report.parts import Parts
-from nmerge_core.report.steps import steps
-from nmerge_core.report.subjects import Score, Subject, owned_by_gain
-from nmerge_core.report.variants import Plan, Variant
+from nmerge_core.reports.budget import Budget
+from nmerge_core.reports.findings import BASE, Findings
+from nmerge_core.reports.parts import Parts
+from nmerge_core.reports.steps import steps
+from nmerge_core.reports.subjects import Score, Subject, owned_by_gain
+from nmerge_core.reports.variants import Plan, Variant
 from nmerge_core.search.merging import Merges
 from nmerge_core.similarity import cosine
 
@@ -170,16 +171,21 @@ class Measuring:
 
     def _nonlinearity(self, neurons: Path, grouping: str, told: Progress) -> pd.DataFrame:
         family, budget = self.family, self.budget
-        assert family.corpus is not None
-        asked = {"samples": budget.samples, "alphas": budget.alphas, "device": self.device}
-        models = {"base": family.base, "models": family.references, "corpus": family.corpus}
         if grouping == RANDOM:
             shuffled = {"neurons": self.print_of(neurons)}
-            neurons = self.parts.folder_of("shuffled", shuffled, lambda out, whole=neurons: _shuffle(whole, out))
+            neurons = self.parts.folder_of("shuffled", shuffled, partial(_shuffle, neurons))
+        asked: dict[str, Any] = {
+            "base": family.base,
+            "models": family.references,
+            "corpus": family.corpus,
+            "samples": budget.samples,
+            "alphas": budget.alphas,
+            "device": self.device,
+        }
         frame = self.parts.frame(
             "linearity",
-            asked | models | {"neurons": self.print_of(neurons)},
-            lambda: measure_nonlinearity(**models, **asked, neurons=str(neurons), progress=told),
+            asked | {"neurons": self.print_of(neurons)},
+            lambda: measure_nonlinearity(**asked, neurons=str(neurons), progress=told),
         )
         return frame.assign(model=_called(frame["model"], [model.label for model in family.models]))
 
@@ -196,7 +202,8 @@ class Measuring:
         for member in self.family.members:
             with self.step(f"scores of {member.label}") as told:
                 asked = self._asked(subjects) | {"model": member.reference}
-                frame = self.parts.frame("scores", asked, lambda: self._scored(self._load(member.reference), told))
+                make = partial(self._scored_alone, member.reference, told)
+                frame = self.parts.frame("scores", asked, make)
                 self._keep_scores(member.label, frame)
         labels = [model.label for model in self.family.models]
         gains = {
@@ -266,6 +273,9 @@ class Measuring:
 
     def _load(self, reference: str) -> LanguageModel:
         return load_model(reference, self.device)
+
+    def _scored_alone(self, reference: str, told: Progress) -> pd.DataFrame:
+        return self._scored(self._load(reference), told)
 
     def _scored(
         self, language_model: LanguageModel, told: Progress, only: Sequence[Subject] | None = None

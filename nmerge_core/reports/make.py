@@ -12,13 +12,13 @@ from nmerge_core.inputs import Places
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.number_format import choose_format
 from nmerge_core.progress import Progress, silent
-from nmerge_core.report.budget import BUDGETS
-from nmerge_core.report.findings import Findings
-from nmerge_core.report.measure import Measuring
-from nmerge_core.report.parameter import content_of, fingerprints
-from nmerge_core.report.parts import Parts, begin
-from nmerge_core.report.subjects import Score, Subject, open_subjects
-from nmerge_core.report.write import call_of, write
+from nmerge_core.reports.budget import BUDGETS
+from nmerge_core.reports.findings import Findings
+from nmerge_core.reports.measure import Measuring
+from nmerge_core.reports.parameter import content_of, fingerprints
+from nmerge_core.reports.parts import Parts, begin
+from nmerge_core.reports.subjects import Score, Subject, open_subjects
+from nmerge_core.reports.write import call_of, write
 from nmerge_core.task_code import runs_code
 
 
@@ -49,7 +49,7 @@ def make_report(
     for note in notes:
         logging.warning(note)
     chosen = BUDGETS[budget]
-    scores, lack = _subjects(family, chosen.problems, places, run_code, allow_task_code)
+    scores, lack = subjects_of(family, chosen.problems, places, run_code, allow_task_code)
     notes += [lack] if lack else []
     texts = bool(family.corpus) and all(model.category for model in family.models)
     found = Findings(family, chosen, texts, notes=tuple(notes))
@@ -62,7 +62,7 @@ def make_report(
         write(measuring.found, out, call)
 
 
-def _subjects(
+def subjects_of(
     family: Family, problems: int, places: Places, run_code: bool, allow_task_code: bool
 ) -> tuple[Sequence[tuple[Subject, Score]], str]:
     """Return what models are judged by, and what has to be said of the choice.

@@ -1,0 +1,201 @@
+"""Report: do the papers' figures and tables hold for these models? All of them, beside the papers' own."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+from plotly.io import from_json
+
+from nmerge_core.cache import cache_root
+from nmerge_core.errors import InputError
+from nmerge_core.family import Family
+from nmerge_core.kept_files import read_object, reading
+from nmerge_core.notebook import Step, literal
+from nmerge_core.reports.budget import BUDGETS, QUICK
+from nmerge_core.reports.parameter import content_of
+from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR
+from nmerge_core.runs.folder import Run, list_runs
+from pages.shared.charts import dark, show
+from pages.shared.page import begin, command, how_computed, link
+from pages.shared.runs import run_button, run_panel, took
+from pages.shared.settings import KEPT, named_run
+from pages.shared.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code
+from pages.shared.text import verbatim
+
+BADGES = {AGREES: "green", DIFFERS: "orange", UNCLEAR: "gray"}
+PAPERS = {"neuronmerge": "NeuronMerge", "neuromerging": "NeuroMerging"}
+LEAST = {"quick": "about 10 minutes on two quiet cores", "full": "all points of the papers; an hour or more"}
+FORMULA = """
+Each merge is made in memory and scored once, on the same problems of what its fine-tunes were made for: the task that
+is called as the fine-tune or its category, else the one on which it gains most; without tasks, the loss on the corpus's
+held-out texts. Verdicts go by 95 % intervals: exact McNemar or a paired bootstrap over problems, Holm's adjustment over
+what is compared at once. **Agrees** and **does not agree** mean that the interval lies wholly on one side; else one
+**cannot tell**. What is chosen by a search, task arithmetic's α and DARE's density, is chosen on the same problems, as
+in the papers.
+"""
+
+
+def badge(verdict: str) -> str:
+    """A verdict in its colour, as Markdown."""
+    return f":{BADGES.get(verdict, 'gray')}-badge[{verdict}]"
+
+
+def settings(family: Family) -> dict[str, object]:
+    """Draw the controls; return the run's parameters."""
+    budget = st.segmented_control(
+        "Budget", list(BUDGETS), default=QUICK.name, required=True, key="report_budget", **KEPT
+    )
+    st.caption(f"{LEAST[budget].capitalize()}, for the demo.")
+    run_code = code_switch(family.tasks, "report_code")
+    own_code = own_code_switch(family.tasks, "report_own_code")
+    if not run_code and any(map(runs_code, family.tasks)):
+        st.caption(f"Without “{CODE_SWITCH}” models are judged by their loss on held-out texts in place of tasks.")
+    given = {"family": content_of(family), "budget": budget, "run_code": run_code, "allow_task_code": own_code}
+    return given | {"device": "auto"}
+
+
+def folder_of(run: Run) -> Path:
+    """Where a run's report is, finished or stopped."""
+    return run.results if run.status().state == "done" else run.part
+
+
+def draw_claims(folder: Path) -> None:
+    """The six findings, each with its verdict."""
+    st.subheader("The six claims", anchor=False)
+    for claim in pd.read_csv(folder / "tables" / "claims.csv").fillna("").itertuples():
+        said, told = st.columns([2, 3], gap="medium")
+        said.markdown(f"**{verbatim(claim.claim)}** {badge(claim.verdict)}")
+        said.caption(verbatim(claim.source))
+        told.markdown(verbatim(claim.told))
+        if claim.reason:
+            told.caption(verbatim(claim.reason))
+
+
+def draw_downloads(run: Run, folder: Path) -> None:
+    """The report as files."""
+    with st.container(horizontal=True):
+        for name, label, icon, kind in (
+            ("index.html", "The report, one file", "description", "text/html"),
+            ("report.ipynb", "Its notebook", "book_5", "application/x-ipynb+json"),
+        ):
+            st.download_button(
+                label,
+                (folder / name).read_bytes,
+                f"{run.id}-{name}" if name == "report.ipynb" else f"{run.id}.html",
+                kind,
+                key=f"report_{name}",
+                icon=f":material/{icon}:",
+                on_click="ignore",
+            )
+
+
+def draw_entries(folder: Path) -> None:
+    """The entries of one paper, in its order."""
+    from nmerge_core.reports.items import ITEMS
+
+    verdicts = read_object(folder / "verdicts.json", {"items": dict})["items"]
+    paper = st.segmented_control(
+        "Paper",
+        list(PAPERS),
+        default="neuronmerge",
+        format_func=PAPERS.__getitem__,
+        required=True,
+        key="report_paper",
+        **KEPT,
+    )
+    for item in ITEMS:
+        if item.paper.lower() != paper or item.id not in verdicts:
+            continue
+        found = verdicts[item.id]
+        st.markdown(f"##### {item.number}. {item.title} {badge(found['verdict'])}")
+        st.markdown(f"The paper: {item.trend}  \nThis family: {verbatim(found['told'])}")
+        if item.note:
+            st.caption(item.note)
+        figure = folder / "figures" / f"{item.id}-{'dark' if dark() else 'light'}.json"
+        if figure.exists():
+            with reading(figure):
+                show(from_json(figure.read_text(encoding="utf-8"), skip_invalid=True), f"report_{item.id}")
+        ours = folder / "tables" / f"{item.id}.csv"
+        columns = [*([("This family", pd.read_csv(ours))] if ours.exists() else [])]
+        columns += [("The paper", item.published)] if item.published is not None else []
+        for place, (title, table) in zip(st.columns(max(1, len(columns))), columns, strict=False):
+            place.caption(title)
+            place.dataframe(table, hide_index=True, key=f"report_table_{item.id}_{title}")
+
+
+def draw_older(family: Family, shown: Run | None) -> None:
+    """Links to the other reports of this family."""
+    others = [
+        run
+        for run in list_runs(cache_root())
+        if run.kind == "report"
+        and run.parameters["family"]["name"] == family.name
+        and (shown is None or run.id != shown.id)
+    ]
+    done = [run for run in others if run.status().state == "done"]
+    if not done:
+        return
+    with st.expander("Other reports of this family", icon=":material/history:"):
+        for run in done:
+            made = time.strftime("%d %b, %H:%M", time.localtime(run.created))
+            lasted = f", took {seconds}" if (seconds := took(run.status())) else ""
+            link("pages/11_Report.py", f"{run.parameters['budget']}, {made}{lasted}", "description", family, run=run.id)
+
+
+family = begin(
+    "Report",
+    "Do the papers' findings hold for these models?",
+    "A report makes every figure and table of NeuronMerge and NeuroMerging that this family allows, sets each beside "
+    "the paper's own, and says whether the two agree.",
+)
+controls, view = st.columns([1, 3], gap="large")
+named = named_run("report")
+with controls:
+    if named is None:
+        given = settings(family)
+    else:
+        given = dict(named.parameters)
+        st.markdown(f"Budget: **{given['budget']}**")
+        link("pages/11_Report.py", "Another report", "arrow_forward", family)
+with view:
+    run = named or run_button("report", given, "Make the report", "report_run", f"Report of {family.name}")
+    if run is None:
+        st.caption("It goes on where it was when it is stopped, and leaves what it has measured.")
+    else:
+        run_panel(run)
+draw_older(family, run)
+if run is not None and not run.status().active and (folder := folder_of(run)).joinpath("index.html").exists():
+    try:
+        for note in read_object(folder / "verdicts.json", {"notes": list})["notes"]:
+            st.info(verbatim(note))
+        draw_downloads(run, folder)
+        draw_claims(folder)
+        st.subheader("Every figure and table", anchor=False)
+        draw_entries(folder)
+    except InputError as error:
+        st.error(verbatim(error))
+written = {name: value for name, value in given.items() if name not in ("family", "device")}
+switches = [f"--{name.replace('_', '-')}" for name in ("run_code", "allow_task_code") if given[name]]
+content = given["family"]
+name = content["name"] if isinstance(content, dict) else "family"
+arguments = ", ".join(
+    f"{key}={literal(value) if isinstance(value, str) else value!r}" for key, value in written.items()
+)
+how_computed(
+    FORMULA,
+    command(
+        "report",
+        "demo" if name == "demo" else f"{name}.yaml",
+        "--out",
+        "report",
+        "--budget",
+        given["budget"],
+        *switches,
+    ),
+    [
+        Step(f"report = nm.report({literal(content)}, {arguments})\nreport.claims"),
+        Step("report.verdicts", "## Every figure and table"),
+        Step("print(report.page)", "## The page that needs no server"),
+    ],
+)

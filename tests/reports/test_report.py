@@ -1,0 +1,177 @@
+"""A report end to end on tiny models: stopped and gone on with, edited inputs, what it leaves, and what it refuses."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from nmerge_core.cli import main
+from nmerge_core.errors import Cancelled
+from nmerge_core.face.reports import Report
+from nmerge_core.family import load_family
+from nmerge_core.inputs import Places
+from nmerge_core.reports.budget import BUDGETS
+from nmerge_core.reports.make import make_report, subjects_of
+from nmerge_core.reports.subjects import Subject, owned_by_gain
+from tests.reports.findings import LEAST
+from tests.tiny_family import make_family
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A base with two fine-tunes and a corpus, and its file."""
+    made = make_family(tmp_path_factory.mktemp("report"))
+    made.file = made.root / "family.yaml"
+    made.file.write_text("base: base\nmodels: {math: math, code: code}\ncorpus: corpus\n")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def least(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest budget in the place of the quick one."""
+    monkeypatch.setitem(BUDGETS, "quick", LEAST)
+
+
+@pytest.fixture(scope="module")
+def done(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A report that was stopped among its merges, and then made to its end by the command."""
+    out = tmp_path_factory.mktemp("reports") / "report"
+    told: list[str] = []
+
+    def stop(stage: str, done: float, total: float, unit: str = "") -> None:
+        told.append(unit)
+        if "DARE" in unit:
+            raise Cancelled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BUDGETS, "quick", LEAST)
+        with pytest.raises(Cancelled):
+            make_report(load_family(family.file), out, progress=stop)
+        stopped = json.loads((out / "verdicts.json").read_text())["items"]
+        before = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+        assert main(["report", str(family.file), "--out", str(out)]) == 0
+    return SimpleNamespace(out=out, told=told, stopped=stopped, before=before)
+
+
+def test_a_stopped_report_shows_what_there_is_and_goes_on(done: SimpleNamespace) -> None:
+    assert done.stopped["neuronmerge-figure-8"]["verdict"] == "does not agree"  # was measured before
+    assert done.stopped["neuronmerge-table-1"]["verdict"] == "cannot be made"
+    assert "stopped" in done.stopped["neuronmerge-table-1"]["told"]
+    assert all(path.stat().st_mtime_ns == time for path, time in done.before.items())  # nothing was made anew
+    found = json.loads((done.out / "verdicts.json").read_text())["items"]
+    assert not [name for name, each in found.items() if "stopped" in each["told"]]
+    assert "knock" not in "".join(done.told) and any("code neurons off" in unit for unit in done.told)
+
+
+def test_the_page_has_all_and_asks_for_nothing_from_elsewhere(done: SimpleNamespace) -> None:
+    html = (done.out / "index.html").read_text(encoding="utf-8")
+    own = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)  # without plotly.js
+    assert not re.search(r"""(src|href)=["'](?!#)|url\(|@import""", own)
+    assert html.count("<section id=") == 48 and len(re.findall('class="figure"', own)) > 15
+    assert "Made by NMerge" in own and "The six claims" in own
+    assert set(re.findall('href="#([^"]+)"', own)) <= set(re.findall('id="([^"]+)"', own))
+    table = pd.read_csv(done.out / "tables" / "neuronmerge-table-4.csv")
+    assert list(table["method"]) == ["task arithmetic", "random groups, draw 1", "NeuronMerge₂"]
+    assert f"{table['mean'][2]:.4g}" in own
+
+
+def test_the_notebook_makes_the_same_tables(done: SimpleNamespace) -> None:
+    cells = json.loads((done.out / "report.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert "nm.report(" in code[1]
+    names: dict[str, object] = {}
+    shown = []
+    for cell in code:
+        *lines, last = cell.split("\n")
+        exec("\n".join(lines), names)
+        shown.append(eval(last, names) if not last.startswith("import") and " = " not in last else exec(last, names))
+    report = names["report"]
+    assert isinstance(report, Report) and report.path == done.out
+    for file in (done.out / "tables").glob("neuro*.csv"):
+        assert any(isinstance(each, pd.DataFrame) and each.equals(pd.read_csv(file)) for each in shown), file
+
+
+def test_an_edited_input_is_noticed_and_only_what_reads_it_is_measured_anew(
+    family: SimpleNamespace, done: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = family.root / "corpus" / "code.jsonl"
+    text = file.read_text()
+    file.write_text(text.replace("code text 3", "code lines 3"))
+    measured: list[str] = []
+
+    def stop(stage: str, done: float, total: float, unit: str = "") -> None:
+        measured.append(unit)
+        if "of code" in unit:
+            raise Cancelled
+
+    parts = {path.name for path in (done.out / "parts").iterdir()}
+    try:
+        with pytest.raises(Cancelled):
+            make_report(load_family(family.file), done.out, progress=stop)
+    finally:
+        file.write_text(text)
+    assert f"{family.corpus} was changed since this report was begun" in caplog.text
+    new = {path.name.rpartition("-")[0] for path in (done.out / "parts").iterdir() if path.name not in parts}
+    assert new == {"neurons"}  # of the base and math; cosines read no corpus
+    make_report(load_family(family.file), done.out)  # as it was
+    assert parts <= {path.name for path in (done.out / "parts").iterdir()}
+
+
+def test_a_folder_of_something_else_is_refused(family: SimpleNamespace, done: SimpleNamespace, capsys) -> None:
+    (family.root / "other.yaml").write_text("base: math\nmodels: {code: code}\n")
+    assert main(["report", str(family.root / "other.yaml"), "--out", str(done.out)]) == 2
+    assert "holds the report of another family; name another folder" in capsys.readouterr().err
+    assert main(["report", str(family.file), "--out", str(family.root)]) == 2
+    assert "exists already; expected a new folder, or one that a report has begun" in capsys.readouterr().err
+
+
+def test_a_family_with_nothing_but_models_says_what_it_lacks(
+    family: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bare = family.root / "bare.yaml"
+    bare.write_text("base: base\nmodels: {math: math, code: code}\n")
+    assert main(["report", str(bare), "--out", str(tmp_path / "out")]) == 0
+    assert "nothing to judge models by" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "verdicts.json").read_text())["items"]
+    assert found["neuronmerge-figure-3"]["told"].startswith("This family names no corpus")
+    assert found["neuronmerge-figure-8"]["verdict"] == "does not agree"  # cosines need no texts
+    assert found["neuromerging-figure-5"]["verdict"] == "does not agree"
+
+
+def test_tasks_are_those_of_the_fine_tunes_of_their_names_and_less_may_be_better(
+    family: SimpleNamespace, tmp_path: Path
+) -> None:
+    for name in ("math", "code"):
+        text = (family.root / "plain.yaml").read_text().replace("task: plain", f"task: {name}")
+        (family.root / f"{name}-task.yaml").write_text(text)
+    file = family.root / "tasks.yaml"
+    file.write_text("base: base\nmodels: {math: math, code: code}\ntasks: [math-task.yaml, code-task.yaml]\n")
+
+    def stop(stage: str, done: float, total: float, unit: str = "") -> None:
+        if "task arithmetic" in unit:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        make_report(load_family(file), tmp_path / "out", progress=stop)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "math: math, 2 problems; code: code, 2 problems; numbers are in bits per byte." in page
+
+
+def test_without_tasks_of_their_names_fine_tunes_own_what_they_gain_most_on() -> None:
+    subjects = [Subject(name, "acc", True, 9) for name in ("gsm8k", "humaneval", "general")]
+    gains = {("a", "gsm8k"): 5.0, ("a", "humaneval"): 9.0, ("b", "humaneval"): 20.0, ("b", "gsm8k"): 1.0}
+    owned = owned_by_gain(subjects, gains | {("a", "general"): -1.0, ("c", "general"): 0.0})
+    assert {each.name: each.owner for each in owned} == {"gsm8k": "a", "humaneval": "b", "general": ""}
+
+
+def test_code_that_models_write_is_not_run_unless_that_is_switched_on(family: SimpleNamespace) -> None:
+    task = family.root / "running.yaml"
+    task.write_text((family.root / "plain.yaml").read_text() + "unsafe_code: true\n")
+    chosen = replace(load_family(family.file), tasks=(str(task),))
+    subjects, said = subjects_of(chosen, 2, Places(family.root), False, False)
+    assert {each.name for each, _ in subjects} == {"general", "math", "code"}
+    assert "--run-code" in said and "loss on held-out texts" in said
