@@ -140,17 +140,17 @@ def knocked_out(
     return go.Figure(traces, layout)
 
 
-def shares(table: pd.DataFrame, unit: str, *, dark: bool = False) -> go.Figure:
+def shares(table: pd.DataFrame, unit: str, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
     """Draw bars per row: what each column of numbers says of it.
 
     Args:
-        table: What each row is called, and columns of numbers, each a bar of its own colour.
+        table: What each row is called, and columns of numbers.
         unit: What they are in.
+        colours: The colour of each column.
         dark: The reader's theme.
     """
-    table = style.plain_table(table)
+    table, colours = style.plain_table(table), style.plain_keys(colours)
     first, *columns = table.columns
-    colours = dict(zip(columns, (style.base_colour(dark), style.INTERSECTION, style.RANDOM), strict=False))
     traces = [
         {
             "type": "bar",

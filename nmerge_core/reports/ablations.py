@@ -87,7 +87,7 @@ def _function_matters(found: Findings) -> Verdict:
     random = found.plan.random_groups()
     columns = [found.values(each, subjects) for each in (found.plan.neuronmerge(models), *random)]
     difference = combined(columns, [1.0, *[-1 / len(random)] * len(random)])
-    told = f"Functional less random groups, {len(random)} draws: {interval(difference, found.write)} {found.unit}."
+    told = f"Functional less random groups, {len(random)} draws: {interval(difference, found.write)} {found.of_change}."
     return above(difference, 0.0, told)
 
 
@@ -164,7 +164,7 @@ def _above_baselines(found: Findings) -> Verdict:
     ours = [found.values(rows[name], subjects) for name in _EXPERIMENTS]
     weights = [*[1 / len(ours)] * len(ours), *[-1 / len(base)] * len(base)]
     difference = combined([*ours, *base], weights)
-    told = f"Four experiments less three baselines, by means: {interval(difference, found.write)} {found.unit}."
+    told = f"Four experiments less three baselines, by means: {interval(difference, found.write)} {found.of_change}."
     return above(difference, 0.0, told)
 
 

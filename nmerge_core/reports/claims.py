@@ -19,7 +19,6 @@ from nmerge_core.reports.verdicts import (
     Verdict,
     above,
     interval,
-    nothing,
     number,
     together,
 )
@@ -52,10 +51,7 @@ def test_claims(found: Findings) -> list[Tested]:
     """Test all claims; one that cannot be tested says why."""
     tested = []
     for claim in CLAIMS:
-        try:
-            verdict = claim.test(found)
-        except Lacking as lacking:
-            verdict = nothing(str(lacking))
+        verdict = found.judged(claim.test)
         reason = claim.reason(found) if verdict.verdict in (DIFFERS, UNCLEAR) else ""
         tested.append(Tested(claim, verdict, reason))
     return tested
@@ -99,10 +95,10 @@ def knocked_out(found: Findings, categories: Sequence[str] | None = None) -> Ver
     compared = compare_all(pairs)
     for name, each in zip(names, compared, strict=True):
         ends = Estimate(each.difference, each.interval.low, each.interval.high)
-        told.append(f"{name} {interval(ends, found.write)} {found.unit}, {probability(each)}")
+        told.append(f"{name} {interval(ends, found.write)} {found.of_change}, {probability(each)}")
     pooled = combined([[random for random, _ in pairs], [own for _, own in pairs]], [1.0, -1.0])
     more = interval(pooled, found.write)
-    lost = f"What a task loses more without its own neurons than without as many random ones: {more} {found.unit}."
+    lost = f"What a task loses more without its own neurons than without as many random ones: {more} {found.of_change}."
     return above(pooled, 0.0, f"{lost} By task, {'; '.join(told)}.")
 
 

@@ -42,7 +42,7 @@ def judged(found: Findings, name: str, each: Comparison) -> Verdict:
     estimate = Estimate(*(scale * value for value in (each.difference, each.interval.low, each.interval.high)))
     verdict = UNCLEAR if not each.distinguishable else AGREES if each.difference > 0 else DIFFERS
     least = f", the smallest that could be seen {number(each.detectable * scale, found.digits)}"
-    told = f"{name}: {interval(estimate, found.write)} {found.unit}, {probability(each)}{least}."
+    told = f"{name}: {interval(estimate, found.write)} {found.of_change}, {probability(each)}{least}."
     return Verdict(verdict, told, estimate)
 
 
@@ -56,7 +56,7 @@ def best_of(found: Findings, chosen: Variant, others: Sequence[Variant], subject
     """Judge whether a merge scores more than others do on the mean."""
     columns = [found.values(variant, subjects) for variant in (chosen, *others)]
     difference = combined(columns, [1.0, *[-1 / len(others)] * len(others)])
-    told = f"{chosen.title} less the mean of the others: {interval(difference, found.write)} {found.unit}."
+    told = f"{chosen.title} less the mean of the others: {interval(difference, found.write)} {found.of_change}."
     return above(difference, 0.0, told)
 
 
@@ -75,8 +75,8 @@ def hardly(
     changed, gained, share = combined(columns, effect), combined(columns, gain), ratio(columns, effect, gain)
     percent = Estimate(*(100 * each for each in (share.value, share.low, share.high)))
     told = (
-        f"{name}: {interval(changed, found.write)} {found.unit}, {interval(percent)} % of what these merges gain on "
-        f"the base ({interval(gained, found.write)} {found.unit})."
+        f"{name}: {interval(changed, found.write)} {found.of_change}, {interval(percent)} % of what these merges gain "
+        f"on the base ({interval(gained, found.write)} {found.of_change})."
     )
     if gained.low <= 0:
         return Verdict(UNCLEAR, f"{told} That gain may be none.", percent)

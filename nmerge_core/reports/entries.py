@@ -9,7 +9,7 @@ import pandas as pd
 from nmerge_core.reports.findings import Findings, Lacking
 from nmerge_core.reports.item import Item
 from nmerge_core.reports.items import ITEMS
-from nmerge_core.reports.verdicts import Verdict, nothing
+from nmerge_core.reports.verdicts import Verdict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -37,8 +37,4 @@ def entries(found: Findings) -> Iterator[Entry]:
             yield Entry(item, Verdict(NOT_MADE, str(lacking)))
             continue
         figures = [item.figure(found, dark) for dark in (False, True)] if item.figure else [None, None]
-        try:
-            verdict = item.judge(found)
-        except Lacking as lacking:
-            verdict = nothing(str(lacking))
-        yield Entry(item, verdict, table, *figures)
+        yield Entry(item, found.judged(item.judge), table, *figures)

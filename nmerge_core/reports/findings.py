@@ -1,6 +1,6 @@
 """What was measured for a report, as tables, and what is asked of them again and again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from nmerge_core.reports.budget import Budget
 from nmerge_core.reports.intervals import Values, combined, mean
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Plan, Variant
-from nmerge_core.reports.verdicts import signed
+from nmerge_core.reports.verdicts import Verdict, nothing, signed
 
 BASE = "base"
 
@@ -63,6 +63,19 @@ class Findings:
         if found is None:
             raise Lacking(self.lacks.get(name, "It is not measured yet: the report was stopped before."))
         return found
+
+    def judged(self, judge: Callable[["Findings"], Verdict]) -> Verdict:
+        """Return a verdict, which several entries may share; nothing to test, and why, where something lacks."""
+        if judge not in self._verdicts:
+            try:
+                self._verdicts[judge] = judge(self)
+            except Lacking as lacking:
+                self._verdicts[judge] = nothing(str(lacking))
+        return self._verdicts[judge]
+
+    @cached_property
+    def _verdicts(self) -> dict[Callable[["Findings"], Verdict], Verdict]:
+        return {}
 
     def owned(self, models: Sequence[str]) -> list[Subject]:
         """Return what fine-tunes were made for, in their order; raises Lacking where one of them has nothing."""
@@ -125,6 +138,11 @@ class Findings:
             return "%"
         metrics = {subject.metric for subject in own}
         return metric(metrics.pop()).title if len(metrics) == 1 else "points"
+
+    @property
+    def of_change(self) -> str:
+        """What differences are shown in."""
+        return "points" if self.unit == "%" else self.unit
 
     @property
     def digits(self) -> int:

@@ -19,6 +19,13 @@ from nmerge_core.version import __version__
 
 _CLASS = {AGREES: "yes", DIFFERS: "no", UNCLEAR: "open"}
 PAPERS = {"NeuronMerge": "NeuronMerge (Gu et al., ACL 2025)", "NeuroMerging": "NeuroMerging (EMNLP 2025)"}
+_FACTS = {
+    "step": "‖τ‖/‖θ0‖",
+    "mlp_step": "‖τ‖/‖θ0‖ of MLPs",
+    "mlp_change": "‖τ‖² in MLPs",
+    "mlp_parameters": "parameters in MLPs",
+    "dropped": "‖τ‖² in tasks' neurons",
+}
 _LONG = 14  # rows of a table from which on it is folded
 
 
@@ -42,7 +49,8 @@ def page(found: Findings, tested: Sequence[Tested], made: Sequence[Entry], facts
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>{own.joinpath("report.css").read_text(encoding="utf-8")}</style></head>
-<body><nav aria-label="Contents"><button id="theme" type="button">Light / dark</button>{_contents(made)}</nav>
+<body><nav aria-label="Contents"><button id="theme" type="button">Light / dark</button>
+{_contents(made)}</nav>
 <main>{body}</main>
 <script>{get_plotlyjs()}</script>
 <script>{own.joinpath("report.js").read_text(encoding="utf-8")}</script></body></html>
@@ -89,7 +97,7 @@ def _facts(facts: pd.DataFrame | None) -> list[str]:
         "weights, ‖τ‖/‖θ0‖, whole and in MLPs (the paper's cosine of 0.999 means 4.5); the share of ‖τ‖² in MLPs and "
         "of parameters there; and the share of ‖τ‖² in the tasks' own neurons, which NeuronMerge drops."
     )
-    return ['<h2 id="facts">Tuning</h2>', f"<p>{text}</p>", table(facts)]
+    return ['<h2 id="facts">Tuning</h2>', f"<p>{text}</p>", table(facts.rename(columns=_FACTS))]
 
 
 def _contents(made: Sequence[Entry]) -> str:

@@ -18,7 +18,7 @@ from nmerge_core.reports.measure import Measuring
 from nmerge_core.reports.parameter import content_of, fingerprints
 from nmerge_core.reports.parts import Parts, begin
 from nmerge_core.reports.subjects import Score, Subject, open_subjects
-from nmerge_core.reports.write import call_of, write
+from nmerge_core.reports.write import call_of, is_written, write
 from nmerge_core.task_code import runs_code
 
 
@@ -44,7 +44,7 @@ def make_report(
     """
     places = Places(cache_root())
     prints = fingerprints(family, places)
-    changed = begin(out, content_of(family), BUDGETS[budget], prints)
+    changed = begin(out, content_of(family), prints)
     notes = [f"{name} was changed since this report was begun: what reads it was measured anew." for name in changed]
     for note in notes:
         logging.warning(note)
@@ -54,12 +54,16 @@ def make_report(
     texts = bool(family.corpus) and all(model.category for model in family.models)
     found = Findings(family, chosen, texts, notes=tuple(notes))
     runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
-    measuring = Measuring(found, scores, Parts(out / "parts", prints, runs_in), places, device, kept, progress)
+    parts = Parts(out / "parts", prints, runs_in)
+    measuring = Measuring(found, scores, parts, places, device, kept, progress)
+    call = call_of(family, budget, run_code, allow_task_code, None if in_cache else out)
+    complete = False
     try:
         measuring.run()
+        complete = True
     finally:
-        call = call_of(family, budget, run_code, allow_task_code, None if in_cache else out)
-        write(measuring.found, out, call)
+        if parts.made or not complete or not is_written(out, call):
+            write(measuring.found, out, call, complete=complete)
 
 
 def subjects_of(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nmerge_core.figures import style
 from nmerge_core.figures.report import methods, shares
 from nmerge_core.reports.claims import neuronmerge_gains
 from nmerge_core.reports.compared import better
@@ -177,9 +178,10 @@ def _beyond(found: Findings) -> Verdict:
 
 def _panel(found: Findings, dark: bool) -> "go.Figure":
     labels = _settings(found)[-1]
-    table = found.score_table({each.title: each for each in found.plan.data_free(labels)[1:]}, found.owned(labels))
+    rows = {each.title: each for each in reversed(found.plan.data_free(labels))}
+    table, colours = found.score_table(rows, found.owned(labels)), style.merge_colours(list(rows))
     wide = table.set_index("method")[[subject.name for subject in found.owned(labels)]].T
-    return shares(wide.rename_axis("task").reset_index(), found.unit, dark=dark)
+    return shares(wide.rename_axis("task").reset_index(), found.unit, colours, dark=dark)
 
 
 def _needs(models: str, instead: str) -> Callable[[Findings], pd.DataFrame]:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import digest, read_object, read_parquet, write_json
-from nmerge_core.reports.budget import Budget
 
 _RECORD = "report.json"
 _VERSION = 1  # raised when what is measured changes: parts of an older one are made anew
@@ -20,8 +19,8 @@ class Parts:
     """The parts of one folder; a part that is there is read, another one is made and kept in one step."""
 
     def __init__(self, folder: Path, prints: Mapping[str, str], *more: Any) -> None:
-        """Begin with the fingerprint of each input, and what else decides every part."""
-        self.folder = folder
+        """Begin with the fingerprint of each input, and what else decides every part; `made` counts those made now."""
+        self.folder, self.made = folder, 0
         self._prints, self._more = prints, more
 
     def name(self, kind: str, inputs: Mapping[str, Any]) -> str:
@@ -34,6 +33,7 @@ class Parts:
         file = self.folder / f"{self.name(kind, inputs)}.parquet"
         if not file.exists():
             made = make()
+            self.made += 1
             temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
             try:
                 made.to_parquet(temporary, index=False)
@@ -47,6 +47,7 @@ class Parts:
         folder = self.folder / self.name(kind, inputs)
         if not folder.exists():
             make(folder)
+            self.made += 1
         return folder
 
     def _content(self, value: Any) -> Any:
@@ -57,13 +58,13 @@ class Parts:
         return [self._content(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def begin(out: Path, family: Mapping[str, Any], budget: Budget, prints: Mapping[str, str]) -> list[str]:
+def begin(out: Path, family: Mapping[str, Any], prints: Mapping[str, str]) -> list[str]:
     """Make a report's folder, or check that the one that is there is of this family; return what was changed since.
 
     Raises:
         InputError: the folder holds something else, or the report of another family.
     """
-    file, record = out / _RECORD, {"family": family, "budget": budget.name, "sources": dict(prints)}
+    file, record = out / _RECORD, {"family": family, "sources": dict(prints)}
     before: dict[str, Any] = {}
     if file.exists():
         before = read_object(file, {"family": dict, "sources": dict})

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nmerge_core.figures import style
 from nmerge_core.figures.report import shares
 from nmerge_core.reports.claims import subspaces
 from nmerge_core.reports.findings import BASE, Findings, Lacking
@@ -65,7 +66,8 @@ def _draw(found: Findings, dark: bool) -> "go.Figure":
         | {title: found.shown(found.mean(_key(found, label, keep), [subjects[label]])) for title, keep in _KEPT.items()}
         for label in labels
     ]
-    return shares(pd.DataFrame(rows), found.unit, dark=dark)
+    colours = dict(zip(_KEPT, (style.base_colour(dark), style.MERGE, style.RANDOM), strict=True))
+    return shares(pd.DataFrame(rows), found.unit, colours, dark=dark)
 
 
 def _parameters(found: Findings) -> pd.DataFrame:

@@ -5,9 +5,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-import pandas as pd
-
-from nmerge_core.kept_files import write_json
+from nmerge_core.family import Family
+from nmerge_core.kept_files import Damaged, read_object, write_json
 from nmerge_core.notebook import Notebook, Step, literal
 from nmerge_core.reports import reasons
 from nmerge_core.reports.claims import CLAIMS, claims_table, test_claims
@@ -15,13 +14,27 @@ from nmerge_core.reports.entries import Entry, entries
 from nmerge_core.reports.findings import Findings, Lacking
 from nmerge_core.reports.html import PAPERS, page
 from nmerge_core.reports.parameter import content_of
+from nmerge_core.version import __version__
 
 PAGE, NOTEBOOK, TABLES, FIGURES, VERDICTS = "index.html", "report.ipynb", "tables", "figures", "verdicts.json"
 CLAIMS_TABLE, FACTS_TABLE = "claims", "tuning"
 
 
-def write(found: Findings, out: Path, call: str) -> None:
+def is_written(out: Path, call: str) -> bool:
+    """Whether a report's page, as this version writes it, is there to the end."""
+    try:
+        return read_object(out / VERDICTS)["made"] == _made(call) and (out / PAGE).is_file()
+    except (Damaged, KeyError):
+        return False
+
+
+def _made(call: str) -> dict[str, str]:
+    return {"by": __version__, "call": call}
+
+
+def write(found: Findings, out: Path, call: str, *, complete: bool = True) -> None:
     """Write everything anew; `call` is the Python that makes the report, for its notebook."""
+    (out / VERDICTS).unlink(missing_ok=True)
     made, tested = list(entries(found)), test_claims(found)
     try:
         facts = reasons.facts(found)
@@ -41,51 +54,42 @@ def write(found: Findings, out: Path, call: str) -> None:
                     figure.to_json(validate=False), encoding="utf-8"
                 )
     verdicts = {entry.item.id: {"verdict": entry.verdict.verdict, "told": entry.verdict.told} for entry in made}
-    write_json(out / VERDICTS, {"notes": list(found.notes), "unit": found.unit, "items": verdicts})
     _replace(out / NOTEBOOK, notebook(found, made, call).to_json())
     _replace(out / PAGE, page(found, tested, made, facts))
+    told = {"notes": list(found.notes), "unit": found.unit, "items": verdicts}
+    write_json(out / VERDICTS, told | ({"made": _made(call)} if complete else {}))
 
 
 def notebook(found: Findings, made: list[Entry], call: str) -> Notebook:
     """Return the notebook that makes the same tables and figures."""
     formula = "\n\n".join(f"**{claim.title}** ({claim.source}). {claim.method}" for claim in CLAIMS)
     steps = [
-        Step(f"report = {call}\nreport.claims", "## The six claims\n\nWhat was measured before is not measured again."),
+        Step(f"report = {call}\nreport.claims", "## The six claims\n\nWhat was measured before is not measured anew.")
     ]
     for entry in made:
         item = entry.item
-        title = f"## {PAPERS[item.paper]}, {item.number}\n\n**{item.title}.** {item.trend}\n\n"
-        said = f"*{entry.verdict.verdict}*: {entry.verdict.told}"
-        if entry.table is None:
-            steps.append(
-                Step(f"report.papers[{literal(item.id)}]", title + said)
-                if item.published is not None
-                else Step("", title + said)
-            )
-            continue
-        code = [f"report.papers[{literal(item.id)}]"] if item.published is not None else []
-        steps.append(Step(f"report.tables[{literal(item.id)}]", title + said))
-        steps += [Step(code[0], "The paper's own:")] if code else []
-        steps += [Step(f"report.figure({literal(item.id)})")] if entry.light is not None else []
+        head = f"## {PAPERS[item.paper]}, {item.number}\n\n**{item.title}.** {item.trend}\n\n"
+        said = f"{head}*{entry.verdict.verdict}*: {entry.verdict.told}"
+        name = literal(item.id)
+        own = [Step(f"report.tables[{name}]")] if entry.table is not None else []
+        own += [Step(f"report.figure({name})")] if entry.light is not None else []
+        theirs = [Step(f"report.papers[{name}]", "The paper's own:")] if item.published is not None else []
+        first, *rest = [*own, *theirs] or [Step(f"report.verdicts.set_index('id').loc[{name}]")]
+        steps += [Step(first.code, said), *rest]
     context = "Every figure and table of both papers that this family allows, beside the papers' own."
     return Notebook(
         f"Both papers on {found.family.name}", context, formula, [step for step in steps if step.code or step.text]
     )
 
 
-def call_of(found_family: object, budget: str, run_code: bool, allow_task_code: bool, out: Path | None) -> str:
+def call_of(family: Family, budget: str, run_code: bool, allow_task_code: bool, out: Path | None) -> str:
     """Return the Python that makes a report, or finds it where it was made."""
     more = [f"budget={literal(budget)}", f"run_code={run_code!r}", f"allow_task_code={allow_task_code!r}"]
     more += [f"out={literal(str(out.resolve()))}"] if out else []
-    return f"nm.report({literal(content_of(found_family))}, {', '.join(more)})"  # type: ignore[arg-type]
+    return f"nm.report({literal(content_of(family))}, {', '.join(more)})"
 
 
 def _replace(file: Path, text: str) -> None:
     beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(beside, file)
-
-
-def read_table(out: Path, name: str) -> pd.DataFrame:
-    """Read a table of a report by its name."""
-    return pd.read_csv(out / TABLES / f"{name}.csv")

@@ -1,5 +1,6 @@
 """A report end to end on tiny models: stopped and gone on with, edited inputs, what it leaves, and what it refuses."""
 
+import ast
 import json
 import re
 from dataclasses import replace
@@ -86,9 +87,9 @@ def test_the_notebook_makes_the_same_tables(done: SimpleNamespace) -> None:
     names: dict[str, object] = {}
     shown = []
     for cell in code:
-        *lines, last = cell.split("\n")
-        exec("\n".join(lines), names)
-        shown.append(eval(last, names) if not last.startswith("import") and " = " not in last else exec(last, names))
+        *before, last = ast.parse(cell).body
+        exec(compile(ast.Module(before, []), "cell", "exec"), names)
+        shown.append(eval(ast.unparse(last), names) if isinstance(last, ast.Expr) else exec(ast.unparse(last), names))
     report = names["report"]
     assert isinstance(report, Report) and report.path == done.out
     for file in (done.out / "tables").glob("neuro*.csv"):
@@ -135,7 +136,7 @@ def test_a_family_with_nothing_but_models_says_what_it_lacks(
     bare = family.root / "bare.yaml"
     bare.write_text("base: base\nmodels: {math: math, code: code}\n")
     assert main(["report", str(bare), "--out", str(tmp_path / "out")]) == 0
-    assert "nothing to judge models by" in capsys.readouterr().out
+    assert "names no task, and no corpus, that tells what math was made for" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "verdicts.json").read_text())["items"]
     assert found["neuronmerge-figure-3"]["told"].startswith("This family names no corpus")
     assert found["neuronmerge-figure-8"]["verdict"] == "does not agree"  # cosines need no texts

@@ -1,0 +1,43 @@
+"""The page Report: what it starts, what it shows of a report, finished or stopped, and where its files are."""
+
+from pathlib import Path
+
+import pytest
+
+from nmerge_core.errors import Cancelled
+from nmerge_core.runs.folder import Run, find
+from nmerge_core.runs.here import do
+
+
+def only_report(root: Path) -> Run:
+    [folder] = (root / "runs").glob("report-*")
+    run = find(root, folder.name)
+    assert run is not None
+    return run
+
+
+def stop_before_scores(stage: str, done: float, total: float, unit: str = "") -> None:
+    if "scores of" in unit:
+        raise Cancelled
+
+
+def test_a_stopped_report_is_shown_as_far_as_it_is(open_page, no_worker, tiny_cache: Path) -> None:
+    app = open_page("pages/11_Report.py")
+    assert any("goes on where it was" in each.value for each in app.caption)
+    app.button(key="report_run").click().run()
+    assert not app.exception
+    run = only_report(tiny_cache)
+    assert run.title == "Report of tiny" and run.parameters["budget"] == "quick"
+    with pytest.raises(Cancelled):
+        do("report", run.parameters, stop_before_scores)
+    app = open_page("pages/11_Report.py", run=run.id)
+    said = " ".join(each.value for each in app.markdown)
+    assert "Most neurons keep their category through fine-tuning" in said
+    assert "Figure 3. Categories in the first layer" in said and "the report was stopped before" in said
+    assert app.button(key=f"run_restart_{run.id}")  # it goes on
+    assert not app.exception and not app.error
+    app.segmented_control(key="report_paper").set_value("neuromerging").run()
+    said = " ".join(each.value for each in app.markdown)
+    assert "Table 12. Parts of a change, task by task" in said and "Figure 8" not in said
+    [paper] = [each.value for each in app.dataframe if "CMMLU" in each.value]
+    assert paper["mean"].iloc[-1] == 36.0
