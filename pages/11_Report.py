@@ -63,7 +63,7 @@ def folder_of(run: Run) -> Path:
 def draw_claims(folder: Path) -> None:
     """The six findings, each with its verdict."""
     st.subheader("The six claims", anchor=False)
-    for claim in pd.read_csv(folder / "tables" / "claims.csv").fillna("").itertuples():
+    for claim in pd.read_csv(folder / "tables" / "claims.csv", keep_default_na=False).itertuples():
         said, told = st.columns([2, 3], gap="medium")
         said.markdown(f"**{verbatim(claim.claim)}** {badge(claim.verdict)}")
         said.caption(verbatim(claim.source))
