@@ -92,8 +92,6 @@ def draw_downloads(run: Run, folder: Path) -> None:
 
 def draw_entries(folder: Path) -> None:
     """The entries of one paper, in its order."""
-    from nmerge_core.reports.items import ITEMS
-
     verdicts = read_object(folder / "verdicts.json", {"items": dict})["items"]
     paper = st.segmented_control(
         "Paper",
@@ -104,24 +102,22 @@ def draw_entries(folder: Path) -> None:
         key="report_paper",
         **KEPT,
     )
-    for item in ITEMS:
-        if item.paper.lower() != paper or item.id not in verdicts:
+    for name, found in verdicts.items():
+        if not name.startswith(paper):
             continue
-        found = verdicts[item.id]
-        st.markdown(f"##### {item.number}. {item.title} {badge(found['verdict'])}")
-        st.markdown(f"The paper: {item.trend}  \nThis family: {verbatim(found['told'])}")
-        if item.note:
-            st.caption(item.note)
-        figure = folder / "figures" / f"{item.id}-{'dark' if dark() else 'light'}.json"
+        st.markdown(f"##### {found['number']}. {verbatim(found['title'])} {badge(found['verdict'])}")
+        st.markdown(f"The paper: {verbatim(found['trend'])}  \nThis family: {verbatim(found['told'])}")
+        if found["note"]:
+            st.caption(verbatim(found["note"]))
+        figure = folder / "figures" / f"{name}-{'dark' if dark() else 'light'}.json"
         if figure.exists():
             with reading(figure):
-                show(from_json(figure.read_text(encoding="utf-8"), skip_invalid=True), f"report_{item.id}")
-        ours = folder / "tables" / f"{item.id}.csv"
-        columns = [*([("This family", pd.read_csv(ours))] if ours.exists() else [])]
-        columns += [("The paper", item.published)] if item.published is not None else []
+                show(from_json(figure.read_text(encoding="utf-8"), skip_invalid=True), f"report_{name}")
+        files = {"This family": folder / "tables" / f"{name}.csv", "The paper": folder / "papers" / f"{name}.csv"}
+        columns = [(title, pd.read_csv(file)) for title, file in files.items() if file.exists()]
         for place, (title, table) in zip(st.columns(max(1, len(columns))), columns, strict=False):
             place.caption(title)
-            place.dataframe(table, hide_index=True, key=f"report_table_{item.id}_{title}")
+            place.dataframe(table, hide_index=True, key=f"report_table_{name}_{title}")
 
 
 def draw_older(family: Family, shown: Run | None) -> None:

@@ -41,7 +41,7 @@ class Report(Result):
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """What the family says to each figure and table: id, verdict, told."""
+        """What the family says to each figure and table: id, paper, number, title, trend, note, verdict, told."""
         found = read_object(self.path / "verdicts.json", {"items": dict})["items"]
         return pd.DataFrame([{"id": name, **each} for name, each in found.items()])
 
@@ -50,12 +50,10 @@ class Report(Result):
         """The family's own tables by the entry's name, those that could be made."""
         return {file.stem: pd.read_csv(file) for file in sorted((self.path / "tables").glob("*.csv"))}
 
-    @property
+    @cached_property
     def papers(self) -> dict[str, pd.DataFrame]:
         """What the papers report, by the entry's name."""
-        from nmerge_core.reports.items import ITEMS
-
-        return {item.id: item.published for item in ITEMS if item.published is not None}
+        return {file.stem: pd.read_csv(file) for file in sorted((self.path / "papers").glob("*.csv"))}
 
     def figure(self, entry: str, *, dark: bool = False) -> go.Figure:
         """Draw an entry.

@@ -1,15 +1,16 @@
 """How far tuning went: the length of each fine-tune's change against the base's weights, by part of the model."""
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
-import torch
 
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.lazy import torch
 from nmerge_core.progress import Progress, silent
-from nmerge_core.similarity import open_alike
 
 _BLOCK = 1 << 22  # numbers read at a time
 POINT = "vectors"  # 1-D tensors: NeuroMerging's point parameters
@@ -31,6 +32,8 @@ def steps(base: str, models: Mapping[str, str], progress: Progress = silent) -> 
     Raises:
         InputError: a model cannot be opened, or is not of the base's shape.
     """
+    from nmerge_core.similarity import open_alike  # which imports torch
+
     opened = open_alike(base, list(models.values()))
     origin = opened[0]
     sizes, weights = defaultdict[str, int](int), defaultdict[str, float](float)

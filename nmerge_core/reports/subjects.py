@@ -4,18 +4,23 @@ Statistics are in points, of which more is better: percent of a share, another m
 which less is better.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.evaluation.problems import Problems, Source, open_problems
 from nmerge_core.family import Family
 from nmerge_core.figures.scores import metric
 from nmerge_core.inputs import Places
-from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress
+
+if TYPE_CHECKING:
+    from nmerge_core.evaluation.problems import Problems
+    from nmerge_core.loading import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Subject:
         return sign * (100.0 if self.share else 1.0) * np.asarray(values, np.float64)
 
 
-Score = Callable[[LanguageModel, Progress], list[float]]
+Score = Callable[["LanguageModel", Progress], list[float]]
 
 
 def open_subjects(
@@ -54,6 +59,9 @@ def open_subjects(
     Raises:
         InputError: a task or the corpus cannot be read, or the tasks give single problems no value.
     """
+    # Imported here: it brings lm-evaluation-harness along, which the entries of a report do not need.
+    from nmerge_core.evaluation.problems import Source, open_problems
+
     if family.tasks:
         sources = [Source(task, places.task(task)[1], True, run_code, allow_task_code) for task in family.tasks]
     elif family.corpus:

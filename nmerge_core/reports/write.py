@@ -16,7 +16,8 @@ from nmerge_core.reports.html import PAPERS, page
 from nmerge_core.reports.parameter import content_of
 from nmerge_core.version import __version__
 
-PAGE, NOTEBOOK, TABLES, FIGURES, VERDICTS = "index.html", "report.ipynb", "tables", "figures", "verdicts.json"
+PAGE, NOTEBOOK, VERDICTS = "index.html", "report.ipynb", "verdicts.json"
+TABLES, PUBLISHED, FIGURES = "tables", "papers", "figures"
 CLAIMS_TABLE, FACTS_TABLE = "claims", "tuning"
 
 
@@ -42,22 +43,30 @@ def write(found: Findings, out: Path, call: str, *, complete: bool = True) -> No
         facts = None
     tables = {CLAIMS_TABLE: claims_table(tested)} | ({} if facts is None else {FACTS_TABLE: facts})
     tables |= {entry.item.id: entry.table for entry in made if entry.table is not None}
-    for name in (TABLES, FIGURES):
+    published = {entry.item.id: entry.item.published for entry in made if entry.item.published is not None}
+    for name, own in ((TABLES, tables), (PUBLISHED, published), (FIGURES, {})):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir()
-    for name, table in tables.items():
-        table.to_csv(out / TABLES / f"{name}.csv", index=False)
+        for entry_id, table in own.items():
+            table.to_csv(out / name / f"{entry_id}.csv", index=False)
     for entry in made:
         for theme, figure in (("light", entry.light), ("dark", entry.dark)):
             if figure is not None:
                 (out / FIGURES / f"{entry.item.id}-{theme}.json").write_text(
                     figure.to_json(validate=False), encoding="utf-8"
                 )
-    verdicts = {entry.item.id: {"verdict": entry.verdict.verdict, "told": entry.verdict.told} for entry in made}
+    verdicts = {entry.item.id: _said(entry) for entry in made}
     _replace(out / NOTEBOOK, notebook(found, made, call).to_json())
     _replace(out / PAGE, page(found, tested, made, facts))
     told = {"notes": list(found.notes), "unit": found.unit, "items": verdicts}
     write_json(out / VERDICTS, told | ({"made": _made(call)} if complete else {}))
+
+
+def _said(entry: Entry) -> dict[str, str]:
+    """Return what is said of an entry in words."""
+    item = entry.item
+    words = {name: getattr(item, name) for name in ("paper", "number", "title", "trend", "note")}
+    return words | {"verdict": entry.verdict.verdict, "told": entry.verdict.told}
 
 
 def notebook(found: Findings, made: list[Entry], call: str) -> Notebook:
