@@ -89,8 +89,9 @@ def knocked_out(found: Findings, categories: Sequence[str] | None = None) -> Ver
     for name in names:
         own = whole[whole["category"] == name]
         subject = subjects[own["subject"].iloc[0]]
-        at = own[own["group"] == name].sort_values("problem")["value"]
-        random = own[own["group"] != name].groupby("problem")["value"].mean().sort_index()
+        at, random = (
+            own[(own["group"] == name) == is_own].groupby("problem")["value"].mean() for is_own in (True, False)
+        )
         pairs.append((subject.points(random.tolist()), subject.points(at.tolist())))
     compared = compare_all(pairs)
     for name, each in zip(names, compared, strict=True):

@@ -34,6 +34,7 @@ PAGES = (
     "Merge",
     "Sweep",
     "Evaluate",
+    "Report",
     "Runs",
 )
 ARGUMENTS = (
