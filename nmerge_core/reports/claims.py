@@ -208,9 +208,8 @@ def lambda_1(found: Findings) -> Verdict:
         raise Lacking("There is one fine-tune alone, and nothing to merge.")
     subjects, merges, twos = found.owned(plan.labels), plan.lambdas(), found.budget.lambdas_2
     first, last = min(found.budget.lambdas_1), max(found.budget.lambdas_1)
-    columns = [
-        found.values(each, subjects) for each in (BASE, *(merges[one, two] for two in twos for one in (first, last)))
-    ]
+    compared: list[str | Variant] = [BASE, *(merges[one, two] for two in twos for one in (first, last))]
+    columns = [found.values(each, subjects) for each in compared]
     effect, gain = [0.0, *[-1 / len(twos), 1 / len(twos)] * len(twos)], [-1.0, *[0.5 / len(twos)] * 2 * len(twos)]
     return hardly(found, f"From λ1 = {first:g} to {last:g}, over all λ2", columns, effect, gain)
 

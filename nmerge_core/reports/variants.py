@@ -75,7 +75,7 @@ class Plan:
     @property
     def settings(self) -> list[tuple[str, ...]]:
         """The sets of fine-tunes that Tables 1 and 2 merge: pairs of the first three, and all."""
-        pairs: list[tuple[str, ...]] = list(combinations(self.labels[:3], 2))[: self.budget.pairs]
+        pairs = [tuple[str, ...](each) for each in combinations(self.labels[:3], 2)][: self.budget.pairs]
         return [*pairs, self.labels] if len(self.labels) > 2 else pairs
 
     @property
