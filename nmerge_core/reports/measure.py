@@ -93,7 +93,9 @@ class Measuring:
     def _count(self) -> int:
         found = self.found
         members = len(self.family.members)
-        knocked = len(self._knocked()) * len(self.budget.proportions) * (1 + self.budget.repeats)
+        proportions, repeats = self.budget.proportions, self.budget.repeats
+        draws = 2 * len(proportions) * repeats - (repeats - 1) * (1.0 in proportions)  # a whole category is drawn once
+        knocked = len(self._knocked()) * draws
         merges = len(list(found.plan.merges(lambda several: several[0])))
         texts = (members + 2) if self.family.corpus else 0
         return 3 + texts + (members + merges + knocked if self.scores else 0)
