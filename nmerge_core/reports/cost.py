@@ -38,10 +38,10 @@ def _costs(found: Findings, place: int) -> pd.DataFrame:
     start = found.mean(rows[TASK_ARITHMETIC], subjects)
     table = []
     for title, variant in rows.items():
+        gain = found.mean(variant, subjects) - start
         merging, settings = float(times.at[variant.key, "merging"]), searched.get(title, 1)
         classifying = found.classifying if title in (NEURONMERGE_1, NEURONMERGE_2) else 0.0
         seconds = classifying + merging * settings
-        gain = found.mean(variant, subjects) - start
         table.append(
             {
                 "method": title,

@@ -1,6 +1,8 @@
 """The registry: every figure and table of both papers once, in their order, with the papers' own numbers."""
 
 import re
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 from nmerge_core.reports.findings import Findings, Lacking
 from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE
 from nmerge_core.reports.items import ITEMS
+from nmerge_core.reports.variants import Variant
 from tests.reports.findings import FAMILY, LABELS, LEAST, made, right
 
 BY_ID = {item.id: item for item in ITEMS}
@@ -100,9 +103,20 @@ def test_costs_are_of_measured_times() -> None:
     assert table.at["task arithmetic", "all, s"] == 2 and table.at["DARE", "classifying, s"] == 0
 
 
-def test_one_fine_tune_alone_is_not_merged_and_says_so() -> None:
-    from dataclasses import replace
+def test_costs_of_merges_that_are_not_made_yet_are_told_as_lacking() -> None:
+    plan = Findings(FAMILY, LEAST, True).plan
+    variants: list[Variant] = []
+    for variant in plan.merges(lambda several: several[0]):  # stopped before each of them
+        scores = {each.key: dict.fromkeys(LABELS, right(5)) for each in variants}
+        scores |= {name: dict.fromkeys(LABELS, right(5)) for name in ("base", *LABELS)}
+        times = pd.DataFrame([{"variant": each.key, "merging": 2.0, "scoring": 9.0} for each in variants])
+        found = made(scores, times=times if variants else None, classifying=3.0)
+        with suppress(Lacking):  # and no other error
+            BY_ID["neuronmerge-table-17"].table(found)
+        variants.append(variant)
 
+
+def test_one_fine_tune_alone_is_not_merged_and_says_so() -> None:
     found = replace(made({}), family=replace(FAMILY, models=FAMILY.models[:1]))
     with pytest.raises(Lacking, match="one fine-tune alone"):
         BY_ID["neuronmerge-table-1"].table(found)
