@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.findings import Findings, Lacking, NotYet
 from nmerge_core.reports.item import Item
 from nmerge_core.reports.items import ITEMS
-from nmerge_core.reports.verdicts import Verdict
+from nmerge_core.reports.verdicts import NOT_MADE, NOT_YET, Verdict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-NOT_MADE = "cannot be made"
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ def entries(found: Findings) -> Iterator[Entry]:
         try:
             table = item.table(found)
         except Lacking as lacking:
-            yield Entry(item, Verdict(NOT_MADE, str(lacking)))
+            yield Entry(item, Verdict(NOT_YET if isinstance(lacking, NotYet) else NOT_MADE, str(lacking)))
             continue
         figures = [item.figure(found, dark) for dark in (False, True)] if item.figure else [None, None]
         yield Entry(item, found.judged(item.judge), table, *figures)

@@ -14,13 +14,22 @@ from nmerge_core.reports.budget import Budget
 from nmerge_core.reports.intervals import Values, combined, mean
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Plan, Variant
-from nmerge_core.reports.verdicts import Verdict, nothing, signed
+from nmerge_core.reports.verdicts import NOT_YET, Verdict, nothing, signed
 
 BASE = "base"
 
 
 class Lacking(Exception):
     """Something of a report cannot be made; the message says why."""
+
+
+def untested(lacking: Lacking) -> Verdict:
+    """Return the verdict where something lacks."""
+    return Verdict(NOT_YET, str(lacking)) if isinstance(lacking, NotYet) else nothing(str(lacking))
+
+
+class NotYet(Lacking):
+    """It was not measured before the report was stopped."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,9 @@ class Findings:
         """Return a table; raises Lacking, with why, where there is none."""
         found: pd.DataFrame | None = getattr(self, name)
         if found is None:
-            raise Lacking(self.lacks.get(name, "It is not measured yet: the report was stopped before."))
+            if name in self.lacks:
+                raise Lacking(self.lacks[name])
+            raise NotYet("It is not measured yet: the report was stopped before.")
         return found
 
     def judged(self, judge: Callable[["Findings"], Verdict]) -> Verdict:
@@ -70,7 +81,7 @@ class Findings:
             try:
                 self._verdicts[judge] = judge(self)
             except Lacking as lacking:
-                self._verdicts[judge] = nothing(str(lacking))
+                self._verdicts[judge] = untested(lacking)
         return self._verdicts[judge]
 
     @cached_property
@@ -101,7 +112,7 @@ class Findings:
         """
         key, scored = variant if isinstance(variant, str) else variant.key, self._scored
         if missing := [subject.name for subject in subjects if (key, subject.name) not in scored]:
-            raise Lacking(f"{key} is not scored on {missing[0]}: the report was stopped before.")
+            raise NotYet(f"{key} is not scored on {missing[0]}: the report was stopped before.")
         return [subject.points(scored[key, subject.name]) for subject in subjects]
 
     def joined(self, variant: str | Variant, subjects: Sequence[Subject]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nmerge_core.reports.intervals import Estimate
 
 AGREES, DIFFERS, UNCLEAR, NOTHING = "agrees", "does not agree", "cannot tell", "nothing to test"
+NOT_MADE, NOT_YET = "cannot be made", "not made yet"
 
 
 @dataclass(frozen=True)

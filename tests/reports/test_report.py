@@ -60,7 +60,7 @@ def done(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> S
 
 def test_a_stopped_report_shows_what_there_is_and_goes_on(done: SimpleNamespace) -> None:
     assert done.stopped["neuronmerge-figure-8"]["verdict"] == "does not agree"  # was measured before
-    assert done.stopped["neuronmerge-table-1"]["verdict"] == "cannot be made"
+    assert done.stopped["neuronmerge-table-1"]["verdict"] == "not made yet"
     assert "stopped" in done.stopped["neuronmerge-table-1"]["told"]
     assert all(path.stat().st_mtime_ns == time for path, time in done.before.items())  # nothing was made anew
     found = json.loads((done.out / "verdicts.json").read_text())["items"]
