@@ -148,9 +148,9 @@ def test_without_tasks_the_loss_of_the_category_is_offered(tiny_cache: Path, ope
 def test_each_model_s_own_categories_are_made_first(tiny_cache: Path, open_page: OpenPage) -> None:
     known = models(tiny_cache)
     make_family(tiny_cache)
-    vary_family(tiny_cache, "turned", base=known["math"], models=(Member(known["code"], "code", "code"),))
+    vary_family(tiny_cache, "exchanged", base=known["math"], models=(Member(known["code"], "code", "code"),))
     classified(tiny_cache, "math")
-    app = open_page(PAGE, family="turned", knockout_models="code", knockout_own="true")
+    app = open_page(PAGE, family="exchanged", knockout_models="code", knockout_own="true")
     assert app.button(key="knockout_classify_code").label == "Classify 1 model"
     assert "knockout_run" not in [button.key for button in app.button]
 
