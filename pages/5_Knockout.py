@@ -22,7 +22,8 @@ FORMULA = (
     "zeroing its weights. Which neurons make up 20 % is a seeded random draw, each share containing the smaller ones "
     "of its draw; the control takes the same number from all neurons of the same layers (NeuronMerge, §2.3, Figs 4 "
     "and 7). All is measured on the same problems or texts, and an effect is the mean difference between both: "
-    r"$\mathrm{SE}^2 = s^2_{\text{problems}}/n + s^2_{\text{draws}}/r$, for the draws of both; its interval and p are "
+    r"$\mathrm{SE}^2 = s^2_{\text{problems}}/n + s^2_{\text{draws}}/r$, for the draws of both; where the category is "
+    r"one draw, whole, the spread of the random ones counts for it too: $s^2 (1 + 1/r)$. Interval and p are "
     "Student's, p adjusted by Holm."
 )
 

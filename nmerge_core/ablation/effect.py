@@ -37,9 +37,10 @@ def effect(intact: Reading, own: Sequence[Reading], random: Sequence[Reading], *
     """Compare draws of the own neurons with random ones on the same problems; None for a metric of all together.
 
     SE² = SE² of the mean difference over problems + SE² of the own draws' mean + SE² of the random draws' mean, each
-    from its spread. What problem and draw have together is in two of them, so that the sum errs on the safe side; of a
-    single draw there is no spread: the whole category has none, and of one random draw it is not known. Interval and p
-    are Student's, their degrees of freedom by Welch and Satterthwaite; n problems that all go one way do so by chance
+    from its spread; what problem and draw have together is in two of them. A single own draw, as the whole category is,
+    has no spread: were its neurons no other than random ones, it would be one more random draw, of variance s² too;
+    together they count s² (1 + 1/r) for r random draws. Of one random draw the spread is not known. Interval and p are
+    Student's, their degrees of freedom by Welch and Satterthwaite; n problems that all go one way do so by chance
     once in 2ⁿ⁻¹, so that p is no less.
     """
     if not all(reading.problems for reading in (intact, *own, *random)):
@@ -49,7 +50,12 @@ def effect(intact: Reading, own: Sequence[Reading], random: Sequence[Reading], *
     more = sign * (ours.mean(0) - theirs.mean(0))  # (n,)
     units = len(set(intact.clusters or range(len(more))))
     parts = [(standard_error(more, intact.clusters), units - 1)]
-    parts += [(standard_error(draws.mean(1)), len(draws) - 1) for draws in (ours, theirs) if len(draws) > 1]
+    alone = math.sqrt(1 + len(theirs)) if len(ours) == 1 else 1.0  # s √(1 + 1/r) is √(r + 1) times s / √r
+    parts += [
+        (times * standard_error(draws.mean(1)), len(draws) - 1)
+        for draws, times in ((ours, 1.0), (theirs, alone))
+        if len(draws) > 1
+    ]
     difference, stderr = float(more.mean()), math.hypot(*(part for part, _ in parts))
     half, p = _student(difference, stderr, sum(part**4 / freedom for part, freedom in parts if part > 0))
     return Effect(

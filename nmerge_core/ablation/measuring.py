@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from nmerge_core.ablation.conditions import Neurons, key_of
 from nmerge_core.activations.hooks import knock_out
 from nmerge_core.errors import InputError
@@ -57,14 +59,13 @@ def _on_task(evaluator: Evaluator) -> Scale:
     def score(language_model: LanguageModel, told: Progress) -> Readings:
         found = evaluator.scored(language_model, told)
         readings: Readings = {}
-        for name, rows in found.table.groupby("metric", sort=False):  # of a group of tasks several rows
-            metric, _, chain = str(name).partition(
-                ","
-            )  # with the filter that it is taken behind, where there are several
+        alone = found.table[~found.table["group"]]  # of a group of tasks its members, and not the group once more
+        for name, rows in alone.groupby("metric", sort=False):
+            metric, _, chain = str(name).partition(",")  # with the filter that it is taken behind, of several
             own = [each for each in found.samples if metric in each["metrics"] and chain in ("", each["filter"])]
             values, clusters = [each["metrics"][metric] for each in own], [each["cluster"] for each in own]
             readings[str(name)] = Reading(
-                float(rows["value"].mean()),
+                float(np.average(rows["value"], weights=rows["samples"])),  # over their problems
                 bool(rows["higher_is_better"].all()),
                 [] if None in values else values,
                 None if None in clusters else clusters,

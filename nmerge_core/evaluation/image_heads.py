@@ -133,9 +133,15 @@ def _outputs(model: ImageModel, file: ImageFile, labels: Mapping[int, str]) -> l
     """Return which of a classifier's outputs each class is: by its name, or by its place where outputs have none."""
     if all(re.fullmatch(r"LABEL_\d+", name) for name in labels.values()) and len(labels) == len(file.classes):
         return list(range(len(labels)))
-    known = {_plain(name): number for number, name in labels.items()}
+    exact = {name: number for number, name in labels.items()}
+    plain = [_plain(name) for name in labels.values()]  # which tells no two apart that differ by signs alone
+    known = {_plain(name): number for number, name in labels.items() if plain.count(_plain(name)) == 1}
     names = [(key, name) for key, name in zip(file.keys, file.classes, strict=True)]
-    found = [known.get(_plain(key), known.get(_plain(name))) for key, name in names]
+    of_classes = [_plain(name) for name in file.classes]
+    found = [
+        exact.get(key, exact.get(name, known.get(_plain(key), known.get(_plain(name))) if alone else None))
+        for (key, name), alone in zip(names, (of_classes.count(each) == 1 for each in of_classes), strict=True)
+    ]
     lacking = [name for (_, name), output in zip(names, found, strict=True) if output is None]
     if lacking:
         raise InputError(

@@ -104,5 +104,8 @@ def _text(target: Any) -> str:
 def _value(aggregation: Any, item: Any) -> float | None:
     if aggregation not in OF_ONE:
         return None
-    value = float(aggregation([item]))
+    try:
+        value = float(aggregation([item]))
+    except OverflowError:  # the perplexity of one word that was not to be expected
+        return None
     return value if math.isfinite(value) else None

@@ -50,7 +50,7 @@ COLUMNS = [
     "task_version", "lm_eval",
 ]  # fmt: skip
 # What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
-_OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, re.error)
+_OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, OverflowError, re.error)
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,20 @@ class Evaluator:
             has_prompts = task.OUTPUT_TYPE not in ("loglikelihood_rolling", CLASSIFY_IMAGE)
             if shots is not None and has_prompts:
                 task.set_config(key="num_fewshot", value=shots)
+            self._check_examples(name)
+
+    def _check_examples(self, name: str) -> None:
+        """Raise an InputError where a task draws examples from its own problems and has too few."""
+        task = self.task(name)
+        if getattr(task, "MULTIMODAL", False) or task.OUTPUT_TYPE == "loglikelihood_rolling":
+            return
+        shots, settings = int(task.get_config("num_fewshot") or 0), task.config
+        own = settings.fewshot_split == settings.test_split and not getattr(settings.fewshot_config, "samples", None)
+        if shots and own and len(task.eval_docs) <= shots:
+            raise InputError(
+                f"task '{name}': expected at least {shots + 1} problems, as the {shots} examples before each are drawn "
+                f"from the others, found {len(task.eval_docs)}; give fewer (--shots 0)"
+            )
 
     def scored(self, language_model: Model, progress: Progress = silent) -> Scored:
         """Score one model, in memory or served.
@@ -187,6 +201,10 @@ class Evaluator:
         """Return how many problems of a task are scored."""
         problems = len(self.task(name).eval_docs)
         return min(problems, self._limit or problems)
+
+    def names_of(self, reference: str) -> list[str]:
+        """Return the names of the tasks that a reference stands for: of a group its members, of a name itself."""
+        return next((list(task["tasks"]) for own, task in self._tasks if own == reference), [reference])
 
     @property
     def names(self) -> list[str]:

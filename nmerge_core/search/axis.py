@@ -9,7 +9,9 @@ from typing import Any
 from nmerge_core.errors import InputError, shown
 from nmerge_core.parameters import Number
 
-_KEY = re.compile(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*")
+# Names between dots, each with places in a list behind it; a category may have spaces and other signs in its name.
+_PART = re.compile(r"([^.\[\]]+)((?:\[\d+\])*)")
+_KEY = re.compile(rf"{_PART.pattern}(\.{_PART.pattern})*")
 _END = Number(name="end", help="One end of a range.")
 _DIGITS = 6  # significant ones of a value drawn from a range, so that a recipe shows what was merged
 
@@ -59,9 +61,13 @@ class Axis:
         Raises:
             InputError: a list on the way is too short, or something on the way is neither list nor mapping.
         """
-        parts = [int(part) if part.isdigit() else part for part in re.findall(r"\w+", self.key)]
+        parts: list[str | int] = []
+        for name, places in _PART.findall(self.key):
+            parts += [name, *map(int, re.findall(r"\d+", places))]
         place: Any = recipe
         for depth, part in enumerate(parts):
+            if isinstance(part, str) and part.isdigit() and isinstance(place, list):  # models.0, as some write it
+                part = int(part)
             if isinstance(part, int):
                 if not isinstance(place, list) or part >= len(place):
                     there = f"{len(place)} entries" if isinstance(place, list) else f"{shown(place)}"

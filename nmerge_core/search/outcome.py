@@ -66,20 +66,24 @@ def _replace(file: Path, text: str) -> None:
     os.replace(beside, file)
 
 
-def publish(plan: Sweep, out: Path, shared: SharedTrials, *, last: bool) -> None:
-    """Write the table of the finished trials, what each key makes of their differences, and the recipe of the best.
-
-    What the keys make of many trials takes seconds, and is told of the `last` ones only.
-    """
+def publish(plan: Sweep, out: Path, shared: SharedTrials) -> None:
+    """Write the table of the finished trials and the recipe of the best."""
     finished = shared.finished()
     _replace(out / TRIALS, table(finished, len(plan.objectives)))
-    if (last or len(finished) <= _FEW) and (found := shared.importances()):
-        rows = [f"{key},{share!r}\n" for key, share in found.items()]
-        _replace(out / IMPORTANCE, "".join(["key,importance\n", *rows]))
     if best := best_first(finished)[:1]:
         folder = recipe_folder(out, best[0].number)
         copy_neurons(folder, out)
         _replace(out / BEST, (folder / RECIPE).read_text(encoding="utf-8"))
+
+
+def weigh(out: Path, shared: SharedTrials, *, last: bool) -> None:
+    """Write what each key makes of the trials' differences; it takes long of many, and is told of the `last` only then.
+
+    It is found out in nobody's turn, as others may wait for theirs.
+    """
+    if (last or len(shared.finished()) <= _FEW) and (found := shared.importances()):
+        rows = [f"{key},{share!r}\n" for key, share in found.items()]
+        _replace(out / IMPORTANCE, "".join(["key,importance\n", *rows]))
 
 
 def wanted(plan: Sweep, out: Path, finished: list[Trial]) -> dict[Path, Path]:

@@ -6,6 +6,7 @@ from os.path import exists, expanduser, isfile  # which raise of no name, where 
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.cache import task_data
 from nmerge_core.checkpoints.reference import found_from
 from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError, shown
@@ -67,7 +68,7 @@ def load_sweep(source: Source) -> Sweep:
         content["seed"],
         tuple(_beside(file, task) for task in _list(content["tasks"] or [])),
         content["loss"] and _corpus(file, content["loss"]),
-        _objectives(content),
+        _objectives(file, content),
         content["prune"],
         content["limit"],
         content["run_dtype"],
@@ -118,9 +119,10 @@ def _check(file: Path, content: Mapping[str, Any]) -> None:
 _LOSS = "a corpus whose held-out texts trials are scored on, in place of `tasks`"
 
 
-def _objectives(content: Mapping[str, Any]) -> tuple[Weights, ...]:
+def _objectives(file: Path, content: Mapping[str, Any]) -> tuple[Weights, ...]:
     several = content["objectives"] or [content["objective"]]
-    return tuple({each: 1.0} if isinstance(each, str) else each for each in several)
+    named = [{each: 1.0} if isinstance(each, str) else each for each in several]
+    return tuple(each and {_beside(file, name): weight for name, weight in each.items()} for each in named)
 
 
 def _objective(given: Any) -> bool:
@@ -154,7 +156,10 @@ def _recipe(file: Path, given: Any) -> tuple[Mapping[str, Any], Path]:
 
 
 def _beside(file: Path, task: str) -> str:
-    """Return a task as it is written, or the file of that name beside the sweep's."""
+    """Return a task as it is written, or the file of that name beside the sweep's; NAME=FILE too."""
+    name, data = task_data(task)
+    if data:
+        return f"{name}={_beside(file, data)}"
     return str(path) if isfile(path := file.parent / task) and not exists(expanduser(task)) else task
 
 

@@ -51,6 +51,7 @@ def open_scoring(plan: Sweep, *, run_code: bool = False, allow_task_code: bool =
 
 
 def _on_tasks(evaluator: Evaluator, objectives: Sequence[Weights]) -> Scoring:
+    objectives = [weights and _by_name(weights, evaluator) for weights in objectives]
     _check_names(objectives, evaluator.names)
 
     def score(language_model: LanguageModel, told: Progress, hopeless: Hopeless | None) -> Measured | None:
@@ -68,6 +69,15 @@ def _on_tasks(evaluator: Evaluator, objectives: Sequence[Weights]) -> Scoring:
         return Measured(named, values, {SCORES: scores.to_csv(index=False), SAMPLES: scored.lines})
 
     return score
+
+
+def _by_name(weights: Mapping[str, float], evaluator: Evaluator) -> dict[str, float]:
+    """Return the weights of tasks by their names, where they are by how the sweep refers to them; a group's shared."""
+    found: dict[str, float] = {}
+    for reference, weight in weights.items():
+        names = evaluator.names_of(reference)
+        found |= {name: found.get(name, 0.0) + weight / len(names) for name in names}
+    return found
 
 
 def _by_loss(corpus: str, limit: int | None, objectives: Sequence[Weights]) -> Scoring:

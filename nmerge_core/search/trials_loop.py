@@ -14,7 +14,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.progress import Progress, silent
 from nmerge_core.search.merging import Merges
-from nmerge_core.search.outcome import TRIALS, begin, is_there, publish, recipe_folder, wanted, write
+from nmerge_core.search.outcome import TRIALS, begin, is_there, publish, recipe_folder, wanted, weigh, write
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.scoring import Measured, Scoring, open_scoring
 from nmerge_core.search.shared_trials import SharedTrials, Taken, turn
@@ -78,7 +78,8 @@ def run_trials(
             _do(taken, plan, out, shared, merges, scoring, _telling(progress, taken.number, plan.trials))
             progress("Trials", len(shared.finished()), plan.trials or 0, "trials")
         with turn(out):
-            publish(plan, out, shared, last=True)
+            publish(plan, out, shared)
+        weigh(out, shared, last=True)
         kept_ones = wanted(plan, out, shared.finished())
         while not all(is_there(place, recipe) for place, recipe in kept_ones.items()):
             if shared.may_write():
@@ -130,7 +131,8 @@ def _finish(
             (work / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         work.rename(place)
         shared.finish(taken, measured, seconds=seconds, merging=merging)
-        publish(plan, out, shared, last=False)
+        publish(plan, out, shared)
+    weigh(out, shared, last=False)
 
 
 @contextmanager

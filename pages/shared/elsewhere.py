@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.ablation.conditions import INTACT
 from nmerge_core.cache import cache_root
 from nmerge_core.candidates import CandidateLog
 from nmerge_core.checkpoints import labels
@@ -100,7 +101,8 @@ def _knocked_out(run: Run, names: Mapping[str, str], family: Family, board: Boar
     if name is None or not run.parameters.get("task"):
         return
     table = read_table(run, "knockout.csv")
-    for row in table[table["proportion"] == 0].drop_duplicates("metric").head(1).to_dict("records"):
+    intact = table[table["group"] == INTACT] if INTACT in set(table["group"]) else table[table["proportion"] == 0]
+    for row in intact.drop_duplicates("metric").head(1).to_dict("records"):
         problems = run.parameters["limit"] or math.nan
         made = f"Knock-out, intact: {run.title}"
         yield Found(name, task_name(run.parameters["task"]), row["metric"], row["value"], made, NOT_KEPT, problems)

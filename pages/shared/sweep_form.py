@@ -137,7 +137,7 @@ def read_values(text: str) -> Any:
 
 
 def _read_values(text: str) -> Any:
-    if ends := re.fullmatch(r"\s*(\S+)\s*(?:…|\.\.+)\s*(\S+?)\s*(log)?\s*", text):
+    if ends := re.fullmatch(r"\s*(\S+?)\s*(?:…|\.\.+)\s*(\S+?)\s*(log)?\s*", text):
         low, high = (yaml.safe_load(end) for end in ends.groups()[:2])
         return {"low": low, "high": high, **({"log": True} if ends[3] else {})}
     return [yaml.safe_load(part) for part in text.split(",") if part.strip()]
@@ -153,12 +153,12 @@ def _scored_on(family: Family) -> tuple[dict[str, Any], list[str], bool, bool]:
     allowed = [task for task in tasks if run_code or not runs_code(task)]
     if len(allowed) < len(tasks):
         st.caption(f"Without “{CODE_SWITCH}” tasks that run code are left out.")
-    return {"tasks": allowed}, [task_name(task) for task in allowed], run_code, own_code
+    return {"tasks": allowed}, allowed, run_code, own_code
 
 
 def _objectives(names: Sequence[str]) -> list[Mapping[str, float]]:
     """Draw two objectives, each the mean of some tasks or categories."""
     left, right = st.columns(2)
-    first = left.multiselect("First objective", names, list(names)[:1], key="sweep_first")
-    second = right.multiselect("Second objective", names, list(names)[1:], key="sweep_second")
+    first = left.multiselect("First objective", names, list(names)[:1], format_func=task_name, key="sweep_first")
+    second = right.multiselect("Second objective", names, list(names)[1:], format_func=task_name, key="sweep_second")
     return [dict.fromkeys(some, 1.0) for some in (first, second)]

@@ -27,13 +27,16 @@ def test_one_random_draw_is_a_paired_t_test_over_the_problems() -> None:
 
 
 def test_the_spread_of_the_random_draws_is_in_the_error() -> None:
-    """Means of the draws 0.5, 1.0 have SE √(0.125 / 2) = 0.25; over the problems all differences are 0.75 or 0.75."""
+    """Means of the draws 0.5, 1.0 have s² = 0.125, and one own draw counts as one more: s² (1 + 1/2) = 0.1875.
+
+    Over the problems all differences are 0.75.
+    """
     intact = score(1, 1)
     found = effect(intact, [score(0, 0)], [score(0.5, 0.5), score(1, 1)])
     assert found is not None
-    assert (found.effect, found.stderr) == pytest.approx((0.75, 0.25))
-    # one degree of freedom: p = 1 − 2/π · atan(3), no less than 2⁻¹ for two problems that go one way
-    assert found.p == 0.5 > 1 - 2 / math.pi * math.atan(3)
+    assert (found.effect, found.stderr) == pytest.approx((0.75, math.sqrt(0.1875)))
+    # one degree of freedom: p = 1 − 2/π · atan(√3) = 1/3, but no less than 2⁻¹ for two problems that go one way
+    assert found.p == 0.5 > 1 - 2 / math.pi * math.atan(math.sqrt(3))
 
 
 def test_draws_of_the_category_count_as_well_and_both_errors_add_up() -> None:

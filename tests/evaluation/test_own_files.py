@@ -36,7 +36,7 @@ METRICS = {
     "zh_en": ["bleu", "chrf"],
     "en_zh": ["bleu", "chrf"],
     "cmmlu": ["acc"],
-    "perplexity": ["word_perplexity", "bits_per_byte"],
+    "perplexity": ["bits_per_byte"],
 }
 
 
