@@ -105,15 +105,18 @@ class SharedTrials:
         """Whether a trial is still this process's: another may have taken it over from one that seemed to be gone."""
         return self._storage.get_trial(taken.id).user_attrs.get(_OWNER) == self._presence.name
 
-    def finish(self, taken: Taken, measured: Measured | None, *, seconds: float, merging: float) -> None:
-        """Write down what a trial measured, in this process's turn; nothing where it was pruned."""
+    def finish(
+        self, taken: Taken, measured: Measured | None, failure: str = "", *, seconds: float, merging: float
+    ) -> None:
+        """Write down what a trial measured, in this process's turn; nothing where it was pruned, or why it failed."""
         from optuna.trial import TrialState
 
         found: dict[str, Any] = {"seconds": seconds, "merging": merging, "pruned": measured is None}
+        found |= {"failure": failure} if failure else {}
         found |= {"scores": dict(measured.scores), "objectives": list(measured.objectives)} if measured else {}
         self._storage.set_trial_user_attr(taken.id, _FOUND, found)
         if measured is None:
-            self._study.tell(taken.number - 1, state=TrialState.PRUNED)
+            self._study.tell(taken.number - 1, state=TrialState.FAIL if failure else TrialState.PRUNED)
         elif all(value == value for value in measured.objectives):
             self._study.tell(taken.number - 1, list(measured.objectives))
         else:
@@ -184,6 +187,7 @@ def _trial(ended: "FrozenTrial") -> Trial:
         found["pruned"],
         found["seconds"],
         found["merging"],
+        found.get("failure", ""),
     )
 
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 TRIAL, STATE, OBJECTIVE, SECONDS, MERGING = "trial", "state", "objective", "seconds", "merging"
-DONE, PRUNED = "done", "pruned"
+FAILURE = "failure"  # a column where a trial failed
+DONE, PRUNED, FAILED = "done", "pruned", "failed"
 
 
 @dataclass(frozen=True)
 class Trial:
     """A finished trial: its number from 1, the searched values, its scores by "task/metric", and its objectives.
 
-    One that was `pruned` has neither scores nor objectives. `seconds` are of all of it, `merging` of the merge alone.
+    One that was `pruned`, or failed for what `failure` says, has neither scores nor objectives. `seconds` are of all of
+    it, `merging` of the merge alone.
     """
 
     number: int
@@ -26,6 +28,12 @@ class Trial:
     pruned: bool
     seconds: float
     merging: float
+    failure: str = ""
+
+    @property
+    def state(self) -> str:
+        """How it ended."""
+        return FAILED if self.failure else PRUNED if self.pruned else DONE
 
     @property
     def value(self) -> float:
@@ -51,11 +59,11 @@ def table(trials: Sequence[Trial], objectives: int) -> str:
     names = objective_columns(objectives)
     points = list(trials[0].point) if trials else []
     text = io.StringIO(newline="")
-    last = (*names, STATE, SECONDS, MERGING)
+    last = (*names, STATE, SECONDS, MERGING, *[FAILURE] * any(trial.failure for trial in trials))
     writer = csv.DictWriter(text, [TRIAL, *points, *scores, *last], restval="", lineterminator="\n")
     writer.writeheader()
     for trial in trials:
-        row = {TRIAL: str(trial.number), STATE: PRUNED if trial.pruned else DONE}
+        row = {TRIAL: str(trial.number), STATE: trial.state} | ({FAILURE: trial.failure} if trial.failure else {})
         row |= {key: text_of(value) for key, value in trial.point.items()}
         row |= {name: repr(value) for name, value in trial.scores.items()}
         row |= {name: repr(value) for name, value in zip(names, trial.objectives, strict=False)}

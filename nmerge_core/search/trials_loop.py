@@ -18,7 +18,7 @@ from nmerge_core.search.outcome import TRIALS, begin, is_there, publish, recipe_
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.scoring import Measured, Scoring, open_scoring
 from nmerge_core.search.shared_trials import SharedTrials, Taken, turn
-from nmerge_core.search.trials import text_of
+from nmerge_core.search.trials import best_first, text_of
 
 _WAIT_SECONDS = 0.5  # between looks at what other processes do
 
@@ -61,7 +61,7 @@ def run_trials(
     was finished, and a single process tries the same points as if it had never stopped.
 
     Raises:
-        InputError: the models do not fit together, a trial cannot be merged, or `out` is of another sweep.
+        InputError: the models do not fit together, the first trial cannot be merged, or `out` is of another sweep.
     """
     merges = Merges(plan.recipe_at(plan.first), device, plan.run_dtype, kept)
     begin(out, plan)
@@ -100,20 +100,32 @@ def _do(
     scoring: Scoring,
     progress: Progress,
 ) -> None:
-    """Do one trial, unless another process took it over meanwhile: then nothing of it stays."""
+    """Do one trial, unless another process took it over meanwhile: then nothing of it stays.
+
+    One that cannot be merged or scored is written down as failed, unless none before it has an objective: then most
+    likely none can.
+    """
     work = out / f".trial-{taken.number}-{secrets.token_hex(4)}"
-    started = time.monotonic()
-    with _named(taken), _removed(work):
-        with merges.merged(plan.recipe_at(taken.point), work, progress) as language_model:
-            merging = time.monotonic() - started
-            asked = (lambda values: shared.hopeless(taken, values)) if plan.prune else None
-            measured = scoring(language_model, progress, asked)
-        _finish(taken, measured, plan, out, shared, work, time.monotonic() - started, merging)
+    started, merging, failure = time.monotonic(), 0.0, ""
+    measured: Measured | None = None
+    with _removed(work):
+        try:
+            with _named(taken), merges.merged(plan.recipe_at(taken.point), work, progress) as language_model:
+                merging = time.monotonic() - started
+                asked = (lambda values: shared.hopeless(taken, values)) if plan.prune else None
+                measured = scoring(language_model, progress, asked)
+        except InputError as error:
+            if not best_first(shared.finished()):
+                raise
+            failure = str(error)
+            work.mkdir(parents=True, exist_ok=True)
+        _finish(taken, measured, failure, plan, out, shared, work, time.monotonic() - started, merging)
 
 
 def _finish(
     taken: Taken,
     measured: Measured | None,
+    failure: str,
     plan: Sweep,
     out: Path,
     shared: SharedTrials,
@@ -130,7 +142,7 @@ def _finish(
         for name, text in (measured.files if measured else {}).items():
             (work / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         work.rename(place)
-        shared.finish(taken, measured, seconds=seconds, merging=merging)
+        shared.finish(taken, measured, failure, seconds=seconds, merging=merging)
         publish(plan, out, shared)
     weigh(out, shared, last=False)
 

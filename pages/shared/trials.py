@@ -116,7 +116,9 @@ def _pick(number: Any) -> None:
 def _picked(found: Found) -> int:
     """Draw the trials as a table; return the number of the one that is picked there or in a figure, else the best."""
     trials = found.trials
-    shown = trials[["trial", *found.keys, *found.objectives, *(n for n in trials if "/" in n), "state", "seconds"]]
+    scores = [name for name in trials if "/" in name]
+    last = [name for name in ("state", "seconds", "failure") if name in trials]
+    shown = trials[["trial", *found.keys, *found.objectives, *scores, *last]]
     numbers = [int(number) for number in trials["trial"]]
 
     def pick() -> None:

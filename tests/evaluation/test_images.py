@@ -16,6 +16,7 @@ from transformers.models.clip import CLIPVisionModel, CLIPVisionModelWithProject
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import Evaluator, evaluate
+from nmerge_core.evaluation.image_heads import _outputs
 from nmerge_core.evaluation.problems import Source, open_problems
 from nmerge_core.inputs import Places
 from nmerge_core.kinds import SCORED
@@ -221,3 +222,16 @@ def test_a_model_of_another_kind_and_what_is_missing_are_told(made: SimpleNamesp
     (tmp_path / "bare" / "preprocessor_config.json").unlink()
     with pytest.raises(InputError, match=r"bare: no preprocessor_config.json, which says how images are prepared"):
         load_model(str(tmp_path / "bare"), "cpu", kinds=SCORED)
+
+
+def test_classes_that_differ_by_signs_alone_are_told_apart() -> None:
+    model: Any = SimpleNamespace(label="vit")
+
+    def outputs(classes: list[str], *labels: str) -> list[int]:
+        file: Any = SimpleNamespace(name="task", classes=classes, keys=classes)
+        return _outputs(model, file, dict(enumerate(labels)))
+
+    assert outputs(["C", "C++", "C#"], "C#", "C", "C++") == [1, 2, 0]
+    assert outputs(["sea lion", "Tabby-Cat"], "tabby cat", "Sea_Lion") == [1, 0]  # one of a name, however it is written
+    with pytest.raises(InputError, match="found none of its 2 outputs for c, c"):
+        outputs(["c", "c++"], "C", "C++")

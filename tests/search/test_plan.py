@@ -185,3 +185,17 @@ def test_a_missing_key_and_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(InputError, match="expected a mapping with recipe, search"):
         load_sweep(tmp_path / "list.yaml")
+
+
+def test_keys_have_names_as_people_write_them(tmp_path: Path) -> None:
+    content: dict = {"models": [{"model": "a"}], "parameters": {"specific": None}}
+    read_axis("parameters.specific.math word-problems", ["own"], whole=False).put(content, "own")
+    read_axis("models[0].parameters.weight", [1], whole=False).put(content, 1)
+    read_axis("models.0.parameters.density", [0.5], whole=False).put(content, 0.5)  # as some write it
+    assert content["parameters"] == {"specific": {"math word-problems": "own"}}
+    assert content["models"] == [{"model": "a", "parameters": {"weight": 1, "density": 0.5}}]
+    (tmp_path / "problems.jsonl").touch()
+    own = {"gsm8k=problems.jsonl": 2.0}
+    plan = load(tmp_path, {"seed": [1, 2]}, tasks=["gsm8k=problems.jsonl"], objective=own)
+    assert plan.tasks == (f"gsm8k={tmp_path / 'problems.jsonl'}",)
+    assert plan.objectives == ({plan.tasks[0]: 2.0},)

@@ -177,12 +177,20 @@ def test_a_folder_of_another_sweep_is_refused(family: SimpleNamespace, tmp_path:
     assert left_in(tmp_path / "full") == ["notes.txt"]
 
 
-def test_a_trial_that_cannot_be_merged_is_named_and_the_others_stay(family: SimpleNamespace, tmp_path: Path) -> None:
-    plan = plan_of(family, tmp_path, {WEIGHTS[0]: [0.5, -1.0], "parameters.normalize": [False, True]})
-    for _ in range(2):  # again, it is the same
-        with pytest.raises(InputError, match=r"trial 4 \(models\[0\].parameters.weight = -1.0, .* do not sum to 0"):
-            run_trials(plan, tmp_path / "out", family.near_target)
-        assert len(rows(tmp_path / "out")) == 3 and left_in(tmp_path / "out") == WRITTEN
+def test_a_trial_that_cannot_be_merged_is_told_of_and_the_others_are_done(
+    family: SimpleNamespace, tmp_path: Path
+) -> None:
+    def plan(*weights: float) -> Sweep:
+        return plan_of(family, tmp_path, {WEIGHTS[0]: list(weights)} | {"parameters.normalize": [True]})
+
+    table = run_trials(plan(0.5, -1.0, 0.8), tmp_path / "out", family.near_target)
+    assert table["state"].tolist() == ["done", "failed", "done"] and table["objective"].isna().tolist() == [0, 1, 0]
+    assert "trial 2 (models[0].parameters.weight = -1.0, " in table["failure"][1]
+    assert "do not sum to 0" in table["failure"][1] and left_in(tmp_path / "out") == sorted([*WRITTEN, "best"])
+    for _ in range(2):  # the first one ends it, as none may be possible; again, it is the same
+        with pytest.raises(InputError, match=r"trial 1 \(models\[0\].parameters.weight = -1.0, .* do not sum to 0"):
+            run_trials(plan(-1.0, 0.5), tmp_path / "first", family.near_target)
+    assert left_in(tmp_path / "first") == ["journal.log", "sweep.yaml"]
 
 
 def test_an_objective_that_is_no_number_is_never_the_best(family: SimpleNamespace, tmp_path: Path) -> None:
