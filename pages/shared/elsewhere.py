@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.ablation.conditions import INTACT
 from nmerge_core.cache import cache_root
 from nmerge_core.candidates import CandidateLog
 from nmerge_core.checkpoints import labels
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
+from nmerge_core.figures.knockout import INTACT
 from nmerge_core.figures.scores import metric
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
