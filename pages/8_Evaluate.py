@@ -88,7 +88,8 @@ def draw_end(models: dict[str, str], scoring: Scoring | Texts) -> None:
             Step("scores.table", "## Numbers\n\nIn brackets and as whiskers: 95 % intervals over the problems."),
         ]
         if len(models) > 1:
-            baseline, *sides = (state.get(f"evaluate_{name}") for name in ("baseline", "task", "model", "against"))
+            baseline = state.get("evaluate_baseline")
+            sides = [st.query_params.get(f"evaluate_{name}") for name in ("task", "model", "against")]
             against = literal(baseline if baseline in models else next(iter(models)))
             steps.append(Step(f"scores.compare({against})", "## Differences\n\nPaired tests, adjusted by Holm."))
             if isinstance(scoring, Scoring) and {*sides[1:]} <= {*models}:

@@ -1,6 +1,6 @@
 """Two models on the same problems: what one lost and gained against the other, problem by problem."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,10 +43,8 @@ def draw_samples(board: Board, own: Mapping[str, str], merged: Collection[str]) 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
 
         def follow() -> None:
-            if (likely := own.get(state["evaluate_task"])) in board.names and likely != state.get("evaluate_model"):
-                state["evaluate_against"] = likely
+            st.session_state["evaluate_against"] = None
 
-        state = st.session_state
         task = _linked("Task", tasks, "evaluate_task", tasks[0], on_change=follow)
         first = next((name for name in board.names if name in merged), board.names[-1])
         ours = _linked("Model", board.names, "evaluate_model", first)
@@ -88,28 +86,18 @@ def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
     _draw_page(chosen, ours, theirs, known)
 
 
-def _linked(
-    label: str,
-    options: Sequence[str],
-    name: str,
-    first: str,
-    on_change: Callable[[], None] = lambda: None,
-    **how: Any,
-) -> str:
-    """A choice that always stands in the address; it is `first`, which a newer merge changes, until one is made."""
-    state, made = st.session_state, f"{name}_made"
-    if name not in state:
-        state[made] = st.query_params.get(name) in options
-        state[name] = st.query_params[name] if state[made] else first
-    elif not state[made]:
-        state[name] = first
+def _linked(label: str, options: Sequence[str], name: str, first: str, **how: Any) -> str:
+    """A choice that always stands in the address; while none is made it is `first`, which a newer merge changes.
 
-    def make() -> None:
-        state[made] = True
-        on_change()
-
-    chosen: str = st.selectbox(label, options, key=name, width=240, persist_state="session", on_change=make, **how)
-    put(name, chosen)
+    What stands for no choice is not set by the page: a browser that answers late would seem to have chosen it.
+    """
+    if name not in st.session_state:
+        asked = st.query_params.get(name)
+        st.session_state[name] = asked if asked in options else None
+    made: str | None = st.selectbox(
+        label, options, None, key=name, width=240, placeholder=first, persist_state="session", **how
+    )
+    put(name, chosen := made or first)
     return chosen
 
 
