@@ -1,10 +1,7 @@
-import io
+"""The Merge page's controls: methods, parameters, tokenizer, chat template, and many models as a table."""
+
 import json
 import shutil
-import time
-import zipfile
-import zlib
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,35 +11,18 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Member, load_family
-from nmerge_core.figures.style import significant
 from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
 from nmerge_core.runs import client
-from pages.shared.drafts import LONGEST, packed, unpacked
 from pages.shared.gallery import PICTURES
 from pages.shared.recipe_controls import control_states
-from pages.shared.results import zipped
-from pages.shared.text import verbatim
 from tests.app.conftest import OpenPage, vary_family
-from tests.app.scored import FAMILY, done, drawn, make_family, models
+from tests.app.recipes import PAGE, recipe_shown, written_as_yaml
+from tests.app.scored import FAMILY, make_family, models
 from tests.merging import vocabularies
-from tests.test_yaml_file import BOMB
-
-PAGE = "pages/7_Merge.py"
-
-
-def recipe_shown(app: AppTest) -> dict[str, Any]:
-    """The recipe that the page shows as YAML."""
-    return yaml.safe_load(next(code.value for code in app.code if code.value.startswith("merge_method")))
-
-
-def written_as_yaml(app: AppTest) -> None:
-    """Have the recipe as text, not as controls."""
-    way: Any = app.get("button_group")[0]
-    way.set_value("YAML").run()
 
 
 def test_without_a_method_all_are_told_and_a_click_takes_one(tiny_cache: Path, open_page: OpenPage) -> None:
@@ -137,16 +117,6 @@ def test_models_with_other_tokens_need_a_tokenizer(
         file.unlink()
 
 
-def test_a_recipe_as_text_is_checked_and_merged(tiny_cache: Path, open_page: OpenPage) -> None:
-    app = open_page(PAGE, merge_method="TIES-Merging")
-    written_as_yaml(app)
-    area = app.text_area(key="merge_yaml")
-    assert yaml.safe_load(area.value)["merge_method"] == "ties"  # it starts at what the controls made
-    area.set_value(area.value.replace("lambda", "lamda")).run()
-    assert any("unknown key 'lamda'" in error.value and "'lambda'" in error.value for error in app.error)
-    assert "merge_run" not in [button.key for button in app.button]
-
-
 @pytest.mark.usefixtures("no_worker")
 def test_methods_of_mergekit_are_there_where_it_is(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
@@ -172,41 +142,6 @@ def test_methods_of_mergekit_are_there_where_it_is(
     client.cancel(run)
 
 
-@pytest.mark.mergekit
-@pytest.mark.usefixtures("forked_mergekit")
-def test_the_report_of_a_merge_by_mergekit(tiny_cache: Path, open_page: OpenPage) -> None:
-    slices = [{"sources": [{"model": models(tiny_cache)[name], "layer_range": [0, 1]}]} for name in ("math", "code")]
-    recipe = {"engine": "mergekit", "merge_method": "passthrough", "slices": slices}
-    run = done(tiny_cache, "merge", {"recipe": recipe}, "Stacked")
-    app = open_page(PAGE, run=run.id)
-    assert app.selectbox(key="merge_report").value == run.id
-    assert any(code.value == str(run.results / "merged") for code in app.code)
-
-
-def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -> None:
-    known = models(tiny_cache)
-    make_family(tiny_cache)
-    recipe = load_recipe(
-        {
-            "merge_method": "sublin",
-            "base_model": known["base"],
-            "models": [{"model": known[name], "parameters": {"category": name}} for name in ("math", "code")],
-            "parameters": {"calibration": str(tiny_cache / "corpus"), "samples": 2},
-        }
-    )
-    run = done(tiny_cache, "merge", {"recipe": yaml.safe_load(recipe.yaml)}, "A merge by SubLin")
-    app = open_page(PAGE, family=FAMILY, run=run.id)
-    assert app.selectbox(key="merge_report").value == run.id
-    assert any(code.value == str(run.results / "merged") for code in app.code)
-    figure = drawn(app)
-    solved = json.loads((run.results / "merged" / "nmerge_report.json").read_text())["facts"]["coefficients"]
-    assert sum(len(line.y) for line in figure.data) == len(solved)
-    assert {line.name for line in figure.data} == {"math", "code"}
-    assert app.button(key="merge_evaluate").label.startswith("Score ")
-    app.button(key="merge_open").click().run()
-    assert not app.exception and recipe_shown(app) == yaml.safe_load(recipe.yaml)
-
-
 def test_a_family_s_tasks_are_what_a_search_scores(tiny_cache: Path, open_page: OpenPage) -> None:
     task = make_family(tiny_cache)
     app = open_page(PAGE, family=FAMILY, merge_method=methods()["pcb_es"].title)
@@ -215,82 +150,6 @@ def test_a_family_s_tasks_are_what_a_search_scores(tiny_cache: Path, open_page: 
     box = next(box for box in app.text_input if (box.key or "").startswith("merge_pcb_es_tasks"))
     box.set_value(f"{task}, math").run()
     assert recipe_shown(app)["parameters"]["tasks"] == [task, "math"]
-
-
-def test_the_report_of_a_search(tiny_cache: Path, open_page: OpenPage) -> None:
-    known = models(tiny_cache)
-    task = make_family(tiny_cache)
-    recipe = {
-        "merge_method": "pcb_es",
-        "base_model": known["base"],
-        "models": [{"model": known[name]} for name in ("math", "code")],
-        "parameters": {"tasks": [task], "limit": 1, "evaluations": 2},
-    }
-    run = done(tiny_cache, "merge", {"recipe": recipe}, "A merge by search")
-    assert task in run.inputs  # a changed task makes another run
-    app = open_page(PAGE, family=FAMILY, run=run.id)
-    scales = json.loads((run.results / "merged" / "nmerge_report.json").read_text())["facts"]["scales"]
-    told = next(caption.value for caption in app.caption if caption.value.startswith("Taken of each model"))
-    assert all(f"{name} **{significant(scale)}**" in told for name, scale in scales.items())
-
-
-def test_the_report_of_coefficients_by_layer(tiny_cache: Path, open_page: OpenPage) -> None:
-    known = models(tiny_cache)
-    make_family(tiny_cache)
-    coefficients = {"embedding": [0.1, 0.2], "0": [0.3, 0.4], "1": [0.5, 0.6], "norm": [0.7, 0.8]}
-    recipe = {
-        "merge_method": "adamerging",
-        "base_model": known["base"],
-        "models": [{"model": known[name]} for name in ("math", "code")],
-        "parameters": {"coefficients": coefficients},
-    }
-    run = done(tiny_cache, "merge", {"recipe": recipe}, "A merge by layers")
-    figure = drawn(open_page(PAGE, family=FAMILY, run=run.id))
-    assert {line.name: list(line.y) for line in figure.data} == {"math": [0.3, 0.5], "code": [0.4, 0.6]}
-    assert "<b>whole layer</b>" in {note.text for note in figure.layout.annotations}
-
-
-@pytest.mark.parametrize("name", ["fisher", "regmean"])
-def test_a_method_that_measures_the_models_is_filled_in_and_merges(
-    tiny_cache: Path, open_page: OpenPage, name: str
-) -> None:
-    app = open_page(PAGE, merge_method=methods()[name].title)
-    recipe = recipe_shown(app)
-    assert recipe["parameters"]["corpus"] == str(tiny_cache / "corpus")
-    assert [model["parameters"] for model in recipe["models"]] == [{"category": "math"}, {"category": "code"}]
-    assert any(metric.label == "Time" and metric.value.startswith("≥ ") for metric in app.metric)
-    run = done(tiny_cache, "merge", {"recipe": recipe}, f"A merge by {name}")
-    resolved = load_recipe(run.results / "merged" / "nmerge_recipe.yaml")
-    assert resolved.values().shared["corpus"] == str(tiny_cache / "corpus")
-    assert resolved.values().each["statistics"] == (None, None)
-    kind = {"fisher": "fisher", "regmean": "gram"}[name]
-    collected = {
-        json.loads(meta.read_text())["label"]: str(meta.parent)
-        for meta in tiny_cache.glob(f"statistics/{kind}-*/*.json")
-    }
-    folders = [collected["math"], collected["code"]]
-    app = open_page(PAGE, run=run.id, merge_method=methods()[name].title)
-    assert any(code.value == str(run.results / "merged") for code in app.code)
-    for model, folder in zip(("math", "code"), folders, strict=True):
-        key = next(box.key for box in app.text_input if box.key.startswith(f"merge_{name}_statistics_{model}"))
-        app.text_input(key=key).set_value(folder)
-    app.run()
-    assert not app.error
-    assert [model["parameters"]["statistics"] for model in recipe_shown(app)["models"]] == list(folders)
-    key = next(box.key for box in app.text_input if box.key.startswith(f"merge_{name}_statistics_math"))
-    app.text_input(key=key).set_value("nowhere").run()
-    assert any("key 'statistics': nowhere: expected a folder that" in error.value for error in app.error)
-
-
-def test_the_download_holds_the_whole_checkpoint(tiny_cache: Path) -> None:
-    known = models(tiny_cache)
-    run = done(
-        tiny_cache,
-        "merge",
-        {"recipe": {"merge_method": "linear", "models": [{"model": known["math"]}, {"model": known["code"]}]}},
-    )
-    names = zipfile.ZipFile(io.BytesIO(zipped(run.results / "merged"))).namelist()
-    assert {"merged/model.safetensors", "merged/config.json", "merged/tokenizer.json"} <= set(names)
 
 
 def test_paths_follow_the_family(tiny_cache: Path, open_page: OpenPage) -> None:
@@ -302,105 +161,6 @@ def test_paths_follow_the_family(tiny_cache: Path, open_page: OpenPage) -> None:
         app.selectbox(key="family").set_value(family).run()
         assert recipe_shown(app)["parameters"]["calibration"] == calibration[family]
     file.unlink()
-
-
-def test_a_recipe_of_a_model_that_is_not_here_fetches_nothing(
-    tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr("socket.getaddrinfo", lambda *name, **_: asked.append(name))
-    app = open_page(PAGE, merge_method="TIES-Merging")
-    written_as_yaml(app)
-    area = app.text_area(key="merge_yaml")
-    area.set_value(area.value.replace(models(tiny_cache)["math"], "nobody/has-this")).run()
-    assert not app.error and any(
-        f"Not on this machine yet: {verbatim('nobody/has-this')}." in text.value for text in app.markdown
-    )
-    assert not asked
-    assert "merge_run" not in [button.key for button in app.button]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (BOMB, "expected at most 100,000 values, found more"),
-        ("# comment\n" * 2_000_000, "expected YAML of at most 1,000,000 bytes, found 20,000,000"),
-        ("merge_method: ties\nseed: " + "9" * 5_000, "found a whole number beyond 64 bits"),
-        ("merge_method: ties\nbase_model: ~nobody/x\nmodels: [{model: 2024-13-45}]", "no such folder"),
-        ("merge_method: ties\nbase_model: " + "x/" * 3_000 + "\nmodels: [{model: [1]}]", "found [1]"),
-        ("merge_method: ties\nbase_model: b\nmodels: [{model: m}]\ntokenizer: {1: a, b: c}", "unknown key 1"),
-    ],
-)
-def test_what_is_no_recipe_is_said_on_the_page_at_once(
-    tiny_cache: Path, open_page: OpenPage, text: str, expected: str
-) -> None:
-    app = open_page(PAGE, merge_method="TIES-Merging")
-    written_as_yaml(app)
-    started = time.process_time()
-    app.text_area(key="merge_yaml").set_value(text).run()
-    assert time.process_time() - started < 5
-    assert not app.exception and verbatim(expected) in app.error[0].value and len(app.error[0].value) < 700
-
-
-def test_a_recipe_goes_from_controls_to_text_and_back_and_nothing_is_lost(
-    tiny_cache: Path, open_page: OpenPage
-) -> None:
-    app = open_page(PAGE, merge_method="TIES-Merging")
-    app.slider(key="merge_ties_lambda").set_value(0.5).run()
-    written_as_yaml(app)
-    area = app.text_area(key="merge_yaml")
-    assert yaml.safe_load(area.value)["parameters"]["lambda"] == 0.5
-    edited = yaml.safe_load(area.value)
-    edited["models"][1]["parameters"] = {"density": 0.75}
-    edited |= {"seed": 7, "dtype": "float16", "merge_method": "dare_ties"}
-    del edited["parameters"]["trim"]
-    wanted = load_recipe(edited)
-    area.set_value(yaml.safe_dump(edited)).run()
-    way: Any = app.get("button_group")[0]
-    way.set_value("Controls").run()
-    assert not app.exception and app.selectbox(key="merge_method").value == "dare_ties"
-    assert load_recipe(recipe_shown(app)).content == wanted.content
-    for kept in (True, False):
-        written_as_yaml(app)
-        edited = yaml.safe_load(app.text_area(key="merge_yaml").value)
-        if kept:
-            edited["parameters"]["lambda"] = [0.1, 0.5]  # a curve over the layers
-        else:
-            edited["run_dtype"] = "float32"  # what has no control
-        app.text_area(key="merge_yaml").set_value(yaml.safe_dump(edited)).run()
-        back: Any = app.get("button_group")[0]
-        back.set_value("Controls").run()
-        assert load_recipe(recipe_shown(app)).content == load_recipe(edited).content
-        assert kept != any("no place for 'run_dtype: float32'" in info.value for info in app.info)
-
-
-@pytest.mark.parametrize("comment", ["", "".join(f"# {n**19}\n" for n in range(200))], ids=["short", "long"])
-def test_a_recipe_that_has_no_controls_is_in_the_link(comment: str, tiny_cache: Path, open_page: OpenPage) -> None:
-    """Compressed in the address itself, or as a draft in the cache where it is too long for that."""
-    app = open_page(PAGE, merge_method="TIES-Merging")
-    written_as_yaml(app)
-    text = comment + app.text_area(key="merge_yaml").value.replace("lambda: 1.0", "lambda: [0.1, 0.5]")
-    assert "[0.1, 0.5]" in text
-    app.text_area(key="merge_yaml").set_value(text).run()
-    assert not app.error
-    # What a control binds, the browser writes into the address.
-    address = {name: str(value) for name, value in app.query_params.items()} | {"merge_source": "YAML"}
-    assert len(address["merge_recipe"]) <= LONGEST
-    assert bool(comment) == address["merge_recipe"].startswith("draft-")
-    again = open_page(PAGE, **address)
-    assert again.text_area(key="merge_yaml").value == text and not again.warning
-    assert recipe_shown(again)["parameters"]["lambda"] == [0.1, 0.5]
-    cut = open_page(PAGE, **address | {"merge_recipe": address["merge_recipe"][:-3]})
-    assert [warning.value for warning in cut.warning] == [
-        "The recipe in the address is cut off, or its draft is gone: it cannot be shown."
-    ]
-
-
-def test_a_small_address_stands_for_no_more_than_a_recipe_may_have() -> None:
-    bomb = urlsafe_b64encode(zlib.compress(b"0" * 10**8)).decode()
-    assert unpacked(bomb) is None
-    assert unpacked(packed("a: 1 # ü\n") or "") == "a: 1 # ü\n"
-    assert unpacked("draft-../../etc") is None and unpacked("") is None
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nmerge_core.family import load_family
 from nmerge_core.merging.recipe.reading import load_recipe
 from pages.shared.drafts import packed
 from tests.app.conftest import OpenPage, vary_family
-from tests.app.test_merge import recipe_shown, written_as_yaml
+from tests.app.recipes import recipe_shown, written_as_yaml
 
 LISTS = {"loud": ((0, 1), (1, 5)), "soft": ((0, 1), (0, 2))}
 NAME, METHOD = "listed", "NeuronMerge"

@@ -28,8 +28,8 @@ from pages.shared.curve import shapes
 from pages.shared.drafts import packed
 from pages.shared.text import marked
 from tests.app.conftest import OpenPage
+from tests.app.recipes import PAGE, recipe_shown
 from tests.app.scored import models
-from tests.app.test_merge import PAGE, recipe_shown
 from tests.tiny_family import make_family as make_tiny
 
 LAMBDA = "merge_task_arithmetic_lambda"
