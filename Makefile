@@ -31,10 +31,11 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# Files are started in the order of their names, as the browser's, which wait for others, must not come last.
+# Three processes for two cores, as the browser's tests mostly wait. Files are started in the order of their names: the
+# browser's must not come last.
 FEEL := tests/browser/test_feel.py
 tests: browser
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 -m "not mergekit" --ignore $(FEEL)
 
 feel: browser
 	$(BIN)/pytest $(FEEL)
