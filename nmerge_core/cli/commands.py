@@ -2,33 +2,25 @@
 
 import json
 import os
-import re
-import secrets
-import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.cache import DEMO, cache_root, make_private
-from nmerge_core.checkpoints.inspection import FamilyReport, inspect_family
+from nmerge_core.checkpoints.inspection import inspect_family
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.distributed import processes
+from nmerge_core.cli.given import family_of, given_to, make
+from nmerge_core.cli.output import give, print_facts, print_table, warn, write_csv, write_samples
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family, Member, load_family
-from nmerge_core.folders import new_folder
+from nmerge_core.family import Member
 from nmerge_core.machine import choose_device
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
-from nmerge_core.runs.kinds import KINDS
 from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from nmerge_core.face.losses import Losses
     from nmerge_core.face.scores import Scores
 
@@ -52,14 +44,14 @@ def demo(arguments: Namespace) -> None:
 
 def inspect(arguments: Namespace) -> None:
     """Print the facts of each model; wrong input if they cannot be merged."""
-    family = _family(arguments.models)
+    family = family_of(arguments.models)
     base, *models = [member.reference for member in family.members] if family else arguments.models
     report = inspect_family(base, models)
     if arguments.json:
         print(json.dumps({**asdict(report), "mergeable": report.mergeable}, indent=1))
     elif report.models:
-        _print_facts(report)
-        _warn(report.warnings)
+        print_facts(report)
+        warn(report.warnings)
     if report.errors:
         raise InputError("; ".join(report.errors))
 
@@ -80,7 +72,7 @@ def classify(arguments: Namespace) -> None:
     """Write a classification folder and print its neurons per category."""
     from nmerge_core.classification import classify
 
-    _make("classify", arguments, classify)
+    make("classify", arguments, classify)
     import pandas as pd
 
     summary = pd.read_csv(arguments.out / "summary.csv")
@@ -93,15 +85,15 @@ def compare(arguments: Namespace) -> None:
     """Print neurons per layer and category in each model, and in all."""
     from nmerge_core.classification import compare
 
-    _give(compare(arguments.folders, k=arguments.top_k, margin=arguments.margin), arguments.out)
+    give(compare(arguments.folders, k=arguments.top_k, margin=arguments.margin), arguments.out)
 
 
 def cosine(arguments: Namespace) -> None:
     """Print cosine similarity per model, layer and matrix."""
     from nmerge_core import face
 
-    found = face.cosine(**_given("cosine", arguments))
-    _give(found.table, arguments.out)
+    found = face.cosine(**given_to("cosine", arguments))
+    give(found.table, arguments.out)
     if arguments.moved:
         write_csv(found.moved, arguments.moved)
 
@@ -110,20 +102,20 @@ def inherited(arguments: Namespace) -> None:
     """Print what a merge kept of each fine-tune in the neurons of each layer; the CSV has every neuron."""
     from nmerge_core import face
 
-    found = face.inherited(**_given("inherited", arguments))
+    found = face.inherited(**given_to("inherited", arguments))
     if arguments.out:
         write_csv(found.neurons, arguments.out)
-    _print(found.layers())
+    print_table(found.layers())
 
 
 def knockout(arguments: Namespace) -> None:
     """Print the knock-out curve and its random control."""
     from nmerge_core import face
 
-    found = face.knockout(**_given("knockout", arguments))
+    found = face.knockout(**given_to("knockout", arguments))
     if arguments.effects:
         write_csv(found.effects, arguments.effects)
-    _give(found.curve, arguments.out)
+    give(found.curve, arguments.out)
 
 
 def effects(arguments: Namespace) -> None:
@@ -131,11 +123,11 @@ def effects(arguments: Namespace) -> None:
     from nmerge_core import face
     from nmerge_core.figures.effects import metrics_of, of_metric
 
-    found = face.effects(**_given("effects", arguments)).table
+    found = face.effects(**given_to("effects", arguments)).table
     if arguments.out:
         write_csv(found, arguments.out)
     shown = ["layer", "category", "neurons", "metric", "intact", "own", "random", "effect", "stderr", "adjusted"]
-    _print(of_metric(found, metrics_of(found)[0])[shown])
+    print_table(of_metric(found, metrics_of(found)[0])[shown])
     print("effect: how much worse without these neurons than without as many random ones; adjusted: p by Holm")
 
 
@@ -143,26 +135,26 @@ def linearity(arguments: Namespace) -> None:
     """Print non-linearity (the mean over α; the CSV has every α) per model, layer and submodule."""
     from nmerge_core import face
 
-    given = _given("linearity", arguments)
+    given = given_to("linearity", arguments)
     if arguments.coefficients and not arguments.categories:
-        family = _family([arguments.base, *arguments.models])
+        family = family_of([arguments.base, *arguments.models])
         own = [member.category or member.label for member in family.models] if family else labels(arguments.models)
         given["categories"] = own
     found = face.linearity(**given)
     if arguments.out:
         write_csv(found.table, arguments.out)
     keys = ["model", "layer", "submodule", "group"]
-    _print(found.table.groupby(keys, sort=False)["value"].mean().reset_index())
+    print_table(found.table.groupby(keys, sort=False)["value"].mean().reset_index())
     if arguments.coefficients and found.coefficients is not None:
         print()
-        _give(found.coefficients, arguments.coefficients)
+        give(found.coefficients, arguments.coefficients)
 
 
 def statistics(arguments: Namespace) -> None:
     """Write a statistics folder and print what it is of."""
     from nmerge_core.calibration import collect
 
-    _make("statistics", arguments, collect)
+    make("statistics", arguments, collect)
     meta = json.loads((arguments.out / "meta.json").read_text(encoding="utf-8"))
     size = sum((arguments.out / name).stat().st_size for name in meta["files"])
     print(f"categories    {', '.join(meta['categories'])}")
@@ -181,14 +173,14 @@ def merge(arguments: Namespace) -> None:
         choose_device(arguments.device)  # an error where there is none such
         cost = engine.estimate(recipe, arguments.out, TerminalProgress())
         print("\n".join(cost.lines))
-        _warn(cost.warnings)
+        warn(cost.warnings)
         return
 
     def work(recipe: Any, device: str, out: Path, progress: TerminalProgress) -> None:
         report = engine.merge(engine.load(recipe), out, device=device, progress=progress, kept=finished_results)
-        _warn(report.facts["warnings"])
+        warn(report.facts["warnings"])
 
-    _make("merge", arguments, work, "merged")
+    make("merge", arguments, work, "merged")
     from nmerge_core import distributed
 
     if distributed.join()[0] == 0:
@@ -202,10 +194,10 @@ def extract(arguments: Namespace) -> None:
     from nmerge_core.lora.adapter_files import by_kind, captured
     from nmerge_core.lora.extract import extract
 
-    _make("extract", arguments, extract, "adapter")
+    make("extract", arguments, extract, "adapter")
     report = json.loads((arguments.out / "nmerge_report.json").read_text(encoding="utf-8"))
     found = pd.DataFrame(report["tensors"])
-    _print(by_kind(found))
+    print_table(by_kind(found))
     left = found[found["rank"] == 0]["share"].sum()
     print(f"{arguments.out} has {captured(found):.2%} of the change (its squared norm)")
     if left:
@@ -222,7 +214,7 @@ def evaluate(arguments: Namespace) -> None:
 
     from nmerge_core import face, score_tables
 
-    given = _given("evaluate", arguments)
+    given = given_to("evaluate", arguments)
     found: list[Scores | Losses] = []
     if not arguments.tasks and not arguments.loss:
         raise InputError("evaluate: expected --tasks, or --loss with a corpus, found neither")
@@ -237,27 +229,19 @@ def evaluate(arguments: Namespace) -> None:
     scores = pd.concat([each.scores for each in found], ignore_index=True)
     samples = pd.concat([each.samples for each in found], ignore_index=True)
     if arguments.samples:
-        _write_samples(samples, arguments.samples)
+        write_samples(samples, arguments.samples)
     if arguments.out:
         write_csv(scores, arguments.out)
     differing = [name for name in score_tables.SETTINGS if name in scores and scores[name].astype(str).nunique() > 1]
     shown = ["model", "task", "metric", "value", "low", "high", "samples", *differing]
-    _print(scores[list(dict.fromkeys(shown))])
+    print_table(scores[list(dict.fromkeys(shown))])
     print(f"low, high: 95 % interval ({', '.join(scores['interval'].dropna().unique())})")
     print(f"all by {score_tables.shared_settings(scores)}")
     if arguments.compare:
         baseline = dict(zip([*names, *labels(arguments.models)], found[0].labels * 2, strict=False))[arguments.compare]
         print()
-        _print(score_tables.compare(scores, samples, baseline))
+        print_table(score_tables.compare(scores, samples, baseline))
         print(f"difference from {baseline}: 95 % interval; adjusted: p by Holm; detectable: at 80 % power")
-
-
-def _write_samples(samples: "pd.DataFrame", folder: Path) -> None:
-    """Write what each model was asked and answered to FOLDER/MODEL.jsonl."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for model, own in samples.groupby("model", sort=False):
-        name = re.sub(r"[^\w.+ -]+", "-", str(model)).strip(".") or "model"
-        own.to_json(folder / f"{name}.jsonl", orient="records", lines=True, force_ascii=False)
 
 
 def sweep(arguments: Namespace) -> None:
@@ -275,7 +259,7 @@ def sweep(arguments: Namespace) -> None:
         progress=TerminalProgress(),
         kept=finished_results,
     )
-    _print(found)
+    print_table(found)
     print(arguments.out / "best.yaml")
 
 
@@ -283,7 +267,7 @@ def report(arguments: Namespace) -> None:
     """Make a report and print what the family says to the six claims, and where the page is."""
     from nmerge_core import face
 
-    found = face.report(**_given("report", arguments), out=arguments.out)
+    found = face.report(**given_to("report", arguments), out=arguments.out)
     for claim in found.claims.itertuples():
         print(f"{claim.claim}: {claim.verdict}\n    {claim.told}")
     print(found.page)
@@ -294,102 +278,3 @@ def app(arguments: Namespace) -> None:
     port = arguments.port or os.environ.get("PORT") or "8501"
     script = str(APP / "server.py")
     os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", "run", script, "--server.port", str(port)])
-
-
-def _given(kind: str, arguments: Namespace) -> dict[str, Any]:
-    """Return the parameters of a kind of run as they stand on the command line, the models of a family if one does."""
-    given = {name: getattr(arguments, name) for name in KINDS[kind].by_name}
-    if "base" in given and "models" in given:
-        if family := _family([given["base"], *given["models"]]):
-            given |= {"base": family.base, "models": family.models}
-        elif not given["models"]:
-            raise InputError(f"{kind}: expected fine-tunes after the base, or a family's YAML in place of them all")
-    elif "models" in given and (family := _family(given["models"])):
-        given["models"] = family.members
-    return given
-
-
-def _family(references: Sequence[str]) -> Family | None:
-    """Return the family whose YAML stands alone where models do."""
-    alone = references[0] if len(references) == 1 else ""
-    return load_family(alone) if alone.endswith((".yaml", ".yml")) else None
-
-
-def _make(kind: str, arguments: Namespace, work: Callable[..., object], part: str = "") -> None:
-    """Leave in OUT the results of a run of the cache where it is done, or the `part` of them; else make them there.
-
-    Among several processes each does its share of the work, and none takes anything.
-    """
-    from nmerge_core.runs import here
-
-    given, out = _given(kind, arguments), arguments.out
-    run = None
-    if processes() == 1 and not out.exists():
-        with suppress(InputError):  # the work itself tells what is wrong, all of it at once
-            run = here.finished(kind, given)
-    if run is None:
-        work(**KINDS[kind].check(given), out=out, progress=TerminalProgress())
-        return
-    print(f"nmerge: taken from {run.results}, where it was done before", file=sys.stderr)
-    with new_folder(out) as folder:
-        try:
-            shutil.copytree(run.results / part, folder, dirs_exist_ok=True)
-        except shutil.Error as error:  # of each file that could not be copied: where from, where to, and why
-            raise InputError(
-                f"{out}: {error.args[0][0][2]}; check that the disk has room and can be written"
-            ) from error
-
-
-def write_csv(frame: "pd.DataFrame", path: Path) -> None:
-    """Write a table to a temporary file beside `path`, then rename it to `path`; into a pipe or a device at once."""
-    if path.exists() and not path.is_file():
-        frame.to_csv(path, index=False)
-        return
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        frame.to_csv(temporary, index=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _warn(warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        print(f"nmerge: warning: {warning}", file=sys.stderr)
-
-
-def _give(frame: "pd.DataFrame", out: Path | None) -> None:
-    if out:
-        write_csv(frame, out)
-    _print(frame)
-
-
-def _print(frame: "pd.DataFrame") -> None:
-    print(frame.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep="–"))
-
-
-def _print_facts(report: FamilyReport) -> None:
-    """Print a column per model and a row per fact."""
-    rows = [
-        ("", [model.label for model in report.models]),
-        ("type", [model.model_type for model in report.models]),
-        ("layers", [str(model.layers) for model in report.models]),
-        ("d_model", [f"{model.d_model:,}" for model in report.models]),
-        ("d_ffn", [model.neurons for model in report.models]),
-        ("heads (key-value)", [f"{model.heads} ({model.kv_heads})" for model in report.models]),
-        ("vocabulary", [f"{model.vocabulary:,}" for model in report.models]),
-        ("tied embedding", ["yes" if model.tied else "no" for model in report.models]),
-        ("parameters", [f"{model.parameters:,}" for model in report.models]),
-        ("  neuronal (2-D)", [_share(model.neuronal, model.parameters) for model in report.models]),
-        ("  point (1-D)", [_share(model.point, model.parameters) for model in report.models]),
-        ("dtype", [model.dtype for model in report.models]),
-        ("files", [str(model.shards) for model in report.models]),
-        ("size", [f"{model.bytes / 1e6:,.1f} MB" for model in report.models]),
-    ]
-    widths = [max(len(cells[column]) for _, cells in rows) for column in range(len(rows[0][1]))]
-    for name, cells in rows:
-        print(f"{name:<18}" + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} ({part / whole:.2%})"

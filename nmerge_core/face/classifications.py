@@ -165,7 +165,7 @@ class Classifications:
         """
         from nmerge_core.figures import explorer
         from nmerge_core.neuron import see
-        from nmerge_core.runs.operations import token_activations
+        from nmerge_core.runs.short_questions import token_activations
 
         opened = dict(zip(self.labels, self.opened, strict=True))
         models = [see(each, name, layer, neuron, k=self.k, margin=self.margin) for name, each in opened.items()]

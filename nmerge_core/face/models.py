@@ -5,7 +5,7 @@ from nmerge_core.face.calls import Models, Reference, References, do, named, nam
 from nmerge_core.face.losses import Losses
 from nmerge_core.face.results import Inspection, merged_of
 from nmerge_core.face.scores import Scores
-from nmerge_core.runs import operations
+from nmerge_core.runs import short_questions
 from nmerge_core.settings import (
     ALLOW_TASK_CODE,
     BACKEND,
@@ -138,5 +138,6 @@ def generate(models: Models, prompt: str, *, max_new_tokens: int = 64) -> dict[s
     """
     names, references = named(models)
     return {
-        name: operations.generate(model, prompt, max_new_tokens) for name, model in zip(names, references, strict=True)
+        name: short_questions.generate(model, prompt, max_new_tokens)
+        for name, model in zip(names, references, strict=True)
     }

@@ -133,7 +133,9 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     os.nice(5)  # pages stay quick while a run has the cores
     logging.captureWarnings(True)
-    from nmerge_core.runs.operations import OPERATIONS, QUESTIONS, spare, tell_lost
+    from nmerge_core.runs.held import spare, tell_lost
+    from nmerge_core.runs.operations import OPERATIONS
+    from nmerge_core.runs.short_questions import QUESTIONS
 
     if killed and worker_at(root, number).about:
         tell_lost()

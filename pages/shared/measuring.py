@@ -21,7 +21,7 @@ WHAT = {
 
 
 def draw_needed(needs: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the runs that an answer needs (`operations.live`), and start those that are short."""
+    """Draw the runs that an answer needs (`short_questions.live`), and start those that are short."""
     runs = [latest_run(need["kind"], need["parameters"]) for need in needs]
     waiting = [need for need, run in zip(needs, runs, strict=True) if run is None]
     seconds = sum(need["seconds"] for need in waiting)

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Family, Member, load_family, save_family
 from nmerge_core.progress import Progress, silent
-from nmerge_core.runs import client, operations
+from nmerge_core.runs import client, operations, short_questions
 from nmerge_core.runs.folder import Run, Status, create
 from nmerge_core.runs.lock import worker_pid
 from nmerge_core.runs.request import resolve
@@ -67,7 +67,7 @@ def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
         question: str, *, timeout: float = 0.0, session: str = "", progress: Progress = silent, **asked: Any
     ) -> Any:
         with _ANSWERING:
-            return json.loads(json.dumps(operations.QUESTIONS[question](**json.loads(json.dumps(asked)))))
+            return json.loads(json.dumps(short_questions.QUESTIONS[question](**json.loads(json.dumps(asked)))))
 
     monkeypatch.setattr(client, "ask", ask)
     monkeypatch.setattr(answers, "AT_ONCE", 600.0)  # nobody looks again here

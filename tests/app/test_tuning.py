@@ -18,9 +18,10 @@ from nmerge_core.kept_files import remove
 from nmerge_core.merging.recipe.changes import told
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import Progress
-from nmerge_core.runs import client, here, operations
+from nmerge_core.runs import client, here
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
+from nmerge_core.runs.short_questions import generate
 from pages.shared import answers, measuring
 from pages.shared.asking import LIVE, Asked, inputs_of
 from pages.shared.candidates import read
@@ -59,9 +60,9 @@ def test_it_answers_as_its_controls_are_moved(tiny_cache: Path, open_page: OpenP
     for number, value in enumerate((0.5, 1.5)):
         scale(app, value)
         written = nm.merge(recipe_shown(app), tmp_path / str(number), progress=False)
-        answer = operations.QUESTIONS["generate"](str(written.path), "2 + 2 =", 16)
+        answer = generate(str(written.path), "2 + 2 =", 16)
         assert answer in [text.value for text in app.text]
-        parents = [operations.QUESTIONS["generate"](known[name], "2 + 2 =", 16) for name in ("base", "math", "code")]
+        parents = [generate(known[name], "2 + 2 =", 16) for name in ("base", "math", "code")]
         drawn = [each.proto.body for each in app.get("html") if 'class="answer"' in each.proto.body]
         assert drawn == [marked(parent, answer) for parent in parents]
         shown.append([each.value for each in app.caption if each.value.startswith("Next token: ")])
@@ -124,7 +125,7 @@ def test_what_a_method_measures_is_measured_by_a_run_that_is_started_where_it_is
     monkeypatch.setattr(client, "submit", here.do)
     app = live(open_page, merge_method="SubModule Linearity")
     written = nm.merge(recipe_shown(app), tmp_path / "out", progress=False)
-    answer = operations.QUESTIONS["generate"](str(written.path), "2 + 2 =", 16)
+    answer = generate(str(written.path), "2 + 2 =", 16)
     assert answer in [text.value for text in app.text] and not app.info
     assert log.all()[-1].answers == {ASKED: answer}
 

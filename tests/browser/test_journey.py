@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nmerge_core.classification import compare
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.runs.operations import generate
+from nmerge_core.runs.short_questions import generate
 from tests.browser.driver import App, choose, classify_family, fill, finish, keyed, press, settle, sound, traces, visit
 
 EXEMPLARS = 12  # of each category: the way is the same, and shorter to wait for

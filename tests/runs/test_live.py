@@ -14,8 +14,10 @@ from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs import memory, models
-from nmerge_core.runs.operations import _LIVE, _MODELS, OPERATIONS, QUESTIONS, spare
+from nmerge_core.runs.held import LIVE, MODELS, spare
+from nmerge_core.runs.operations import OPERATIONS
 from nmerge_core.runs.questions import Superseded
+from nmerge_core.runs.short_questions import QUESTIONS
 from tests.runs.conftest import nobody_waits
 from tests.tiny_family import make_family
 
@@ -70,17 +72,17 @@ def test_only_a_run_that_does_not_fit_beside_it_ends_a_live_merge_which_comes_ba
     monkeypatch.setattr(memory, "choose_device", lambda *_: "cpu")
     recipe, during = content(family, "linear"), list[str]()
     ask(recipe)
-    loaded = _MODELS.get(family.base)
+    loaded = MODELS.get(family.base)
     cosine()
-    assert {*during} == {""} and _MODELS.get(family.base) is loaded  # all is held as before
+    assert {*during} == {""} and MODELS.get(family.base) is loaded  # all is held as before
     monkeypatch.setattr(memory, "available_memory", lambda: 100_000)  # less than the run takes
     during.clear()
     cosine()
     expected = "a run is going, and these 3 models and their merge take 0.0 GB, of which it leaves 0.0 GB free; "
     assert {each.removesuffix("answers follow the controls again when it has ended") for each in during} == {expected}
-    _LIVE.follow(recipe)  # as another question does
+    LIVE.follow(recipe)  # as another question does
     assert asked() == "The models were read again: a run needed the memory."
-    assert _MODELS.get(family.base) is not loaded
+    assert MODELS.get(family.base) is not loaded
     assert asked() == ""
 
 
@@ -109,14 +111,14 @@ def test_what_nobody_asks_about_is_freed_and_a_change_of_families_is_told(
     recipe = content(family, "linear")
     other = {**recipe, "models": recipe["models"][:1]}
     assert [ask(each)["reread"] for each in (recipe, recipe)][1] == ""
-    loaded = _MODELS.get(family.base)
+    loaded = MODELS.get(family.base)
     spare()
-    assert _LIVE._live is not None and _MODELS.get(family.base) is loaded
+    assert LIVE._live is not None and MODELS.get(family.base) is loaded
     ask(other)
     assert ask(recipe)["reread"] == "The models were read again: other models were merged meanwhile."
     monkeypatch.setattr(models, "KEPT_SECONDS", 0.0)
     spare()
-    assert _LIVE._live is None and _MODELS.get(family.base) is not loaded
+    assert LIVE._live is None and MODELS.get(family.base) is not loaded
     assert ask(recipe)["reread"] == "The models were read again: nobody had asked for 0 minutes."
 
 
@@ -130,7 +132,7 @@ def test_a_merge_that_nobody_waits_for_is_left_and_the_next_is_whole(family) -> 
 
 
 def test_what_cannot_follow_says_what_to_do(family, monkeypatch: pytest.MonkeyPatch) -> None:
-    _LIVE.release()
+    LIVE.release()
     monkeypatch.setattr(models, "choose_device", lambda: "cpu")
     monkeypatch.setattr(models, "total_memory", lambda: 20_000)
     with pytest.raises(InputError, match=r"a merge of these 3 models takes 0\.0 GB, and 0\.0 GB of memory"):
@@ -192,17 +194,17 @@ def test_without_a_chat_template_there_is_no_chat(family) -> None:
 
 def test_a_family_without_room_stays_in_its_files(family, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = content(family, "ties", density=0.3)
-    _LIVE.release()
+    LIVE.release()
     held = ask(recipe)
-    assert _LIVE._live is not None and _LIVE._live[1].family.bytes > 0
-    _LIVE.release()
+    assert LIVE._live is not None and LIVE._live[1].family.bytes > 0
+    LIVE.release()
     size = sum(open_checkpoint(each).bytes for each in (family.base, family.math, family.code))
     monkeypatch.setattr(models, "choose_device", lambda: "cpu")
     monkeypatch.setattr(models, "total_memory", lambda: 2 * size)
     read = ask(recipe)
-    assert _LIVE._live is not None and _LIVE._live[1].family.bytes == 0
+    assert LIVE._live is not None and LIVE._live[1].family.bytes == 0
     assert read | {"seconds": 0} == held | {"seconds": 0}
-    _LIVE.release()
+    LIVE.release()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.kept import NotMeasured
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs import here
-from nmerge_core.runs.operations import _LIVE, QUESTIONS
+from nmerge_core.runs.held import LIVE
+from nmerge_core.runs.short_questions import QUESTIONS
 from tests.tiny_family import make_family
 
 
@@ -22,7 +23,7 @@ def family(tmp_path_factory):
         patch.setenv("NMERGE_CACHE", str(made.root / "cache"))
         made.neurons = str(here.do("classify", {"model": made.base, "corpus": made.corpus, "top_k": 5}).results)
         yield made
-    _LIVE.release()
+    LIVE.release()
 
 
 def content(family, method: str, **parameters: Any) -> dict[str, Any]:
@@ -48,9 +49,9 @@ def measured(needs: list[dict[str, Any]]) -> list[str]:
 def assert_as_merged(recipe: dict[str, Any], out: Path) -> None:
     """Compare with a merge that measures by itself, and takes nothing of any run."""
     merge(load_recipe(recipe), out)
-    assert _LIVE._live is not None
+    assert LIVE._live is not None
     for name, weights in load_file(out / "model.safetensors").items():
-        assert torch.equal(_LIVE._live[1].weights(name), weights), name
+        assert torch.equal(LIVE._live[1].weights(name), weights), name
 
 
 def test_coefficients_are_solved_by_a_run_and_those_of_other_groups_stand_in_meanwhile(family, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.runs.operations import QUESTIONS
+from nmerge_core.runs.short_questions import QUESTIONS
 from tests.tiny_family import make_family
 
 TEXT = "def f(x):\n    return x"

@@ -10,8 +10,9 @@ from nmerge_core.evaluation import evaluate
 from nmerge_core.evaluation.loss import held_out_losses
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.runs.operations import _MODELS, QUESTIONS
+from nmerge_core.runs.held import MODELS
 from nmerge_core.runs.questions import Superseded
+from nmerge_core.runs.short_questions import QUESTIONS
 from tests.evaluation.test_scores import write
 from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
 from tests.runs.conftest import nobody_waits
@@ -64,7 +65,7 @@ def test_a_models_scores_are_computed_once_for_its_content(family, cache, monkey
     [row, *_] = QUESTIONS["problems"](corpus=family.corpus)
     first = ask(row, 0, 1, model=family.code)
     [file] = (cache_root() / "quick").iterdir()
-    monkeypatch.setattr(_MODELS, "get", lambda reference: pytest.fail("it was loaded again"))
+    monkeypatch.setattr(MODELS, "get", lambda reference: pytest.fail("it was loaded again"))
     assert ask(row, 0, 1, model=family.code) == first
     monkeypatch.undo()
     monkeypatch.setenv("NMERGE_CACHE", str(file.parents[1]))

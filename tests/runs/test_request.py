@@ -325,7 +325,7 @@ def test_folders_that_are_not_runs_are_passed_over(tmp_path):
 
 def test_the_page_s_side_imports_no_torch():
     program = (
-        "import sys, nmerge_core.runs.client, nmerge_core.runs.operations\n"
+        "import sys, nmerge_core.runs.client, nmerge_core.runs.operations, nmerge_core.runs.short_questions\n"
         "assert not {'torch', 'transformers', 'streamlit'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
