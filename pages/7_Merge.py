@@ -14,7 +14,7 @@ from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.runs.folder import Run
-from pages.shared.asking import ask_ahead
+from pages.shared.asking import HEARD, ask_ahead
 from pages.shared.candidates import draw_log
 from pages.shared.gallery import draw_gallery, named_in_address, opening
 from pages.shared.keeping import draw_run, not_here, title_of
@@ -97,6 +97,7 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
         st.session_state[SHOWN] = run.id
         if st.session_state.get(CHOSEN) != run.id:
             st.session_state[TO_SHOW] = run.id
+            st.session_state[HEARD] = True  # nothing has changed: what was asked is not asked anew
             st.rerun()
     if recipe is None:
         tell_refused()

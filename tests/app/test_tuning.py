@@ -30,7 +30,7 @@ from pages.shared.drafts import packed
 from pages.shared.text import marked
 from tests.app.conftest import OpenPage
 from tests.app.recipes import PAGE, recipe_shown
-from tests.app.scored import models
+from tests.app.scored import done, models
 from tests.tiny_family import make_family as make_tiny
 
 LAMBDA = "merge_task_arithmetic_lambda"
@@ -71,8 +71,10 @@ def test_it_answers_as_its_controls_are_moved(tiny_cache: Path, open_page: OpenP
 
 
 def test_what_cannot_be_answered_is_asked_again_when_something_changes_and_not_before(
-    open_page: OpenPage, log: CandidateLog, monkeypatch: pytest.MonkeyPatch
+    tiny_cache: Path, open_page: OpenPage, log: CandidateLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = recipe_shown(open_page(PAGE, merge_method="Task arithmetic"))
+    done(tiny_cache, "merge", {"recipe": made})  # the page shows a finished merge by being drawn once more
     asked: list[str] = []
     prompt, looked = "Nobody asked this before", threading.Event()
 
