@@ -1,6 +1,5 @@
 """The log of a family's candidates: every merge that was tried, numbered, with what it answered and scored."""
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import make_private
-from nmerge_core.kept_files import Damaged, read_object, reading, remove, typed, write_json
+from nmerge_core.kept_files import Damaged, changing, read_object, reading, remove, typed, write_json
 
 KEPT = 200  # candidates that nobody pinned, named or wrote a note on; the oldest go first
 _PROMPTS, _LAST = "prompts.json", "last"
@@ -123,11 +122,9 @@ class CandidateLog:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Make the folder, and keep other pages from changing it while the block lasts."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        make_private(self._root)
-        with open(self._folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Keep other pages from changing the log while the block lasts."""
+        with changing(self._folder):
+            make_private(self._root)
             yield
 
     @property

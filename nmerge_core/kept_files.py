@@ -1,5 +1,6 @@
 """Files that NMerge wrote and reads again: made in one step, and told of as damaged where they are not as written."""
 
+import fcntl
 import json
 import math
 import os
@@ -125,6 +126,15 @@ def write_json(path: Path, content: Any, mode: int = 0o666) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes and pages from changing its files while the block lasts."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def remove(path: Path) -> None:

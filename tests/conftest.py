@@ -24,6 +24,8 @@ from typing import Any
 
 import pytest
 
+from tests.hub import Seen, serve_hub
+
 gc.set_threshold(50_000, 20, 100)  # imports make a million objects that stay, and tests few circles
 # What commands, notebooks, workers and launchers import sooner or later.
 IMPORTS = (
@@ -108,3 +110,10 @@ def forking(path: Path, *modules: str, **environment: str) -> Iterator[tuple[str
         assert server.stdout and server.stdout.readline() == "ready\n"
         yield sys.executable, "-S", forked.__file__, str(path)
         server.communicate()  # ends with its stdin
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, Seen]]:
+    """A server that takes what the Hub does, its address, and what it was asked."""
+    with serve_hub() as serving:
+        yield serving

@@ -13,7 +13,7 @@ from nmerge_core.candidates import log_folder, move_log
 from nmerge_core.errors import InputError, short
 from nmerge_core.family.family import Family, Member
 from nmerge_core.family.read import load_family
-from nmerge_core.kept_files import remove
+from nmerge_core.kept_files import changing, remove
 
 MOST_NEURONS = 5_000  # in all lists of a family: its file is read at every click, and recipes hold lists as they are
 LONGEST_NAME = 60  # characters of a list's
@@ -106,10 +106,15 @@ def keep_neurons(family: str, name: str, neurons: Iterable[tuple[int, int]], roo
         InputError: the list cannot be called so, the family's lists would hold too many neurons, or there is no such
             family, or its file has a mistake.
     """
-    known = families(root)
-    if family != DEMO and family not in known:
-        raise InputError(f"There is no family “{family}” any more.")
-    kept = demo_family(root) if family == DEMO else load_family(known[family])
+    with changing(root / "families"):
+        known = families(root)
+        if family != DEMO and family not in known:
+            raise InputError(f"There is no family “{family}” any more.")
+        kept = demo_family(root) if family == DEMO else load_family(known[family])
+        _write(_with_list(kept, name, neurons), root / "families")
+
+
+def _with_list(kept: Family, name: str, neurons: Iterable[tuple[int, int]]) -> Family:
     taken = {"attention", "mlp", *kept.categories, *(model.label for model in kept.models)}
     pairs = {(int(layer), int(neuron)) for layer, neuron in neurons}  # a page has them as numbers of numpy
     if pairs and (not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name in taken):
@@ -124,4 +129,4 @@ def keep_neurons(family: str, name: str, neurons: Iterable[tuple[int, int]], roo
             f"A family keeps at most {MOST_NEURONS:,} neurons in its lists, and these would be {number:,}. Take some "
             "out, or name a CSV file of neurons in the recipe."
         )
-    _write(replace(kept, neurons={each: own for each, own in lists.items() if own}), root / "families")
+    return replace(kept, neurons={each: own for each, own in lists.items() if own})

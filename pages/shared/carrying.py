@@ -1,9 +1,13 @@
 """Taking a merge away: its files, the Hub, a LoRA of it, and the command that makes a GGUF."""
 
+import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import streamlit as st
 
@@ -15,7 +19,25 @@ from pages.shared.runs import run_button, run_panel
 from pages.shared.text import verbatim
 
 DOWNLOAD_LIMIT = 64e6  # bytes of a checkpoint that is offered as a zip
-PUBLISHING = "merge_publishing"  # the key of the process that publishes, and of what
+PUSHES = "merge_pushes"  # the key of this visitor's pushes to the Hub, by folder
+LONGEST = 4096  # bytes of what a push has said last
+
+
+@dataclass(frozen=True)
+class Push:
+    """A process that pushes a folder to a repository, what it says, and when it began."""
+
+    process: "subprocess.Popen[bytes]"
+    said: IO[bytes]
+    name: str
+    began: float
+
+    @property
+    def last(self) -> str:
+        """The last line that it has said: how far it is, the address, or what is wrong."""
+        self.said.seek(max(0, self.said.seek(0, 2) - LONGEST))
+        lines = re.split(r"[\r\n]+", self.said.read().decode(errors="replace").strip())
+        return lines[-1].strip()
 
 
 def draw_carrying(merge: Merged, family: Family) -> None:
@@ -38,7 +60,7 @@ def draw_carrying(merge: Merged, family: Family) -> None:
         gguf = st.popover("GGUF", icon=":material/terminal:", key="merge_gguf", on_change="rerun")
     if hub.open:
         with hub:
-            _draw_hub(folder, size)
+            draw_hub(folder, size)
     if lora.open:
         with lora:
             _draw_lora(merge, family)
@@ -64,10 +86,11 @@ def _draw_lora(merge: Merged, family: Family) -> None:
         st.markdown(f"It has **{style.percent(held)}** of the change's squared norm; a higher rank has more.")
 
 
-def _draw_hub(folder: Path, size: int) -> None:
-    going: tuple[subprocess.Popen[str], str, float] | None = st.session_state.get(PUBLISHING)
-    if going is not None:
-        _draw_publishing(*going)
+def draw_hub(folder: Path, size: int) -> None:
+    """A push of a checkpoint to the Hub: what it takes, and from then on how far it is."""
+    pushes: dict[Path, Push] = st.session_state.setdefault(PUSHES, {})
+    if folder in pushes:
+        _draw_push(folder, pushes[folder])
         return
     name = st.text_input("Repository", key="merge_hub_name", placeholder="you/name-of-the-merge")
     token = st.text_input(
@@ -75,38 +98,42 @@ def _draw_hub(folder: Path, size: int) -> None:
     )
     public = st.toggle("Public", key="merge_hub_public", help="Else only you see it, and those you let")
     if st.button(f"Push {style.size(size)}", type="primary", key="merge_hub_push", disabled=not (name and token)):
-        command = [sys.executable, "-P", "-m", "nmerge_core.publishing", str(folder), name.strip()]
-        process = subprocess.Popen(
-            [*command, *(["--public"] if public else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=child_environment(),
-        )
-        assert process.stdin is not None
-        process.stdin.write(f"{token.strip()}\n")
-        process.stdin.close()
-        st.session_state[PUBLISHING] = (process, name.strip(), time.monotonic())
+        pushes[folder] = _push(folder, name.strip(), token.strip(), public=public)
         st.rerun()
 
 
+def _push(folder: Path, name: str, token: str, *, public: bool) -> Push:
+    """Start a process that pushes a folder; what it says goes to a file, as a pipe that nobody reads would stop it."""
+    command = [sys.executable, "-P", "-m", "nmerge_core.publishing", str(folder), name]
+    said = TemporaryFile("a+b")
+    process = subprocess.Popen(
+        [*command, *(["--public"] if public else [])],
+        stdin=subprocess.PIPE,
+        stdout=said,
+        stderr=subprocess.STDOUT,
+        env=child_environment(),
+    )
+    assert process.stdin is not None
+    process.stdin.write(f"{token}\n".encode())
+    process.stdin.close()
+    return Push(process, said, name, time.monotonic())
+
+
 @st.fragment(run_every=1)
-def _draw_publishing(process: "subprocess.Popen[str]", name: str, began: float) -> None:
+def _draw_push(folder: Path, push: Push) -> None:
     """How far a push is, with the way to stop it; what it said at its end."""
-    if process.poll() is None:
-        st.markdown(f"Pushing to {verbatim(name)} for {style.duration(time.monotonic() - began)}")
+    if push.process.poll() is None:
+        st.markdown(f"Pushing to {verbatim(push.name)} for {style.duration(time.monotonic() - push.began)}")
+        if push.last:
+            st.caption(verbatim(push.last))
         if st.button("Stop", key="merge_hub_stop", icon=":material/close:"):
-            process.terminate()
+            push.process.terminate()
         return
-    assert process.stdout is not None
-    if "merge_hub_said" not in st.session_state:
-        st.session_state["merge_hub_said"] = process.stdout.read().strip().splitlines()[-1:] or ["Stopped."]
-    [said] = st.session_state["merge_hub_said"]
-    if process.returncode == 0:
-        st.success(f"It is at {verbatim(said)}")
+    if push.process.returncode == 0:
+        st.success(f"It is at {verbatim(push.last)}")
     else:
-        st.error(verbatim(said))
+        st.error("Stopped." if push.process.returncode < 0 else verbatim(push.last))
     if st.button("Push again", key="merge_hub_again"):
-        del st.session_state[PUBLISHING], st.session_state["merge_hub_said"]
+        push.said.close()
+        del st.session_state[PUSHES][folder]
         st.rerun()
