@@ -9,11 +9,11 @@ from typing import Any
 import streamlit as st
 
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.inputs import Places, model_fingerprint
+from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.progress import Progress
 from nmerge_core.runs import client
+from pages.shared.family import content_of
 from pages.shared.listening import Listening, leave_others, listen
 
 SECONDS = 3600.0  # that an answer may take: the first one reads the family, and says how far it is
@@ -48,12 +48,6 @@ class Spoken:
 
     key: str
     heard: Listening
-
-
-@st.cache_data(max_entries=1024, show_spinner=False)
-def member_said(reference: str, content: str, asked: dict[str, Any], said: list[int], more: int) -> dict[str, Any]:
-    """What a model of the family says next; `content` is its fingerprint."""
-    return client.ask("speak", timeout=SECONDS, model=reference, said=said, more=more, **asked)
 
 
 def visitor() -> str:
@@ -123,8 +117,3 @@ def inputs_of(recipe: Recipe) -> list[str]:
 def named(recipe: Recipe) -> list[str]:
     """The base of a recipe, where it has one, and its models."""
     return [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
-
-
-def content_of(reference: str) -> str:
-    """The fingerprint of a model."""
-    return model_fingerprint(open_checkpoint(reference))

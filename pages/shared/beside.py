@@ -10,9 +10,8 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
-from pages.shared.asking import content_of
 from pages.shared.charts import dark
-from pages.shared.family import member_colours
+from pages.shared.family import content_of, member_colours
 from pages.shared.text import verbatim
 
 

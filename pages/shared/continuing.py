@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
-from nmerge_core.inputs import model_fingerprint
 from nmerge_core.runs import client
+from pages.shared.family import content_of
 from pages.shared.settings import KEPT
 from pages.shared.text import verbatim
 
@@ -39,7 +38,7 @@ def draw_continued(models: Mapping[str, str]) -> str:
             st.markdown(f"**{verbatim(name)}**")
             try:
                 with st.spinner("Asking the model", show_time=True):
-                    st.text(answer(reference, model_fingerprint(open_checkpoint(reference)), prompt))
+                    st.text(answer(reference, content_of(reference), prompt))
             except (InputError, TimeoutError, RuntimeError) as error:
                 st.warning(verbatim(error))
     return prompt

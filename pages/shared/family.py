@@ -60,9 +60,14 @@ def _misfit(base: str, base_content: str, model: str, content: str) -> str:
 def _content(reference: str) -> str:
     """The fingerprint of a model, or why it has none."""
     try:
-        return model_fingerprint(open_checkpoint(reference))
+        return content_of(reference)
     except InputError as error:
         return str(error)
+
+
+def content_of(reference: str) -> str:
+    """The fingerprint of a model."""
+    return model_fingerprint(open_checkpoint(reference))
 
 
 def _references(family: Family) -> set[str]:

@@ -13,9 +13,10 @@ from nmerge_core.figures import health as figures
 from nmerge_core.figures import style
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
-from pages.shared.asking import SECONDS, content_of, inputs_of
+from pages.shared.asking import SECONDS, inputs_of
 from pages.shared.beside import colours_of, fingerprints, names_of, telling
 from pages.shared.charts import dark, show
+from pages.shared.family import content_of
 from pages.shared.text import verbatim
 
 TEXTS = 2  # of each category of the corpus, which hidden states are measured on

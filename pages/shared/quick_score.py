@@ -11,9 +11,9 @@ from nmerge_core.figures import style
 from nmerge_core.figures.intervals import points
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
-from pages.shared.asking import content_of, inputs_of
+from pages.shared.asking import inputs_of
 from pages.shared.charts import dark, show
-from pages.shared.family import member_colours
+from pages.shared.family import content_of, member_colours
 from pages.shared.page import tell_lack
 from pages.shared.quick_asking import Memory, Sight
 from pages.shared.quick_board import BEST, MERGE, Row, finished, points_of, table

@@ -12,7 +12,8 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.paired import compare
 from nmerge_core.runs.short_questions import QUESTIONS
-from pages.shared.asking import content_of, inputs_of
+from pages.shared.asking import inputs_of
+from pages.shared.family import content_of
 from pages.shared.quick_asking import Memory, Sight
 from pages.shared.quick_board import BEST, MERGE, Row, Scored, finished, next_to_score, points_of, standings, table
 from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
