@@ -1,5 +1,7 @@
 """NMerge's home page: what it is for, the chosen models, and the last runs."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from nmerge_core.cache import cache_root
@@ -32,10 +34,13 @@ STEPS = {
         "Put several fine-tunes into one model, neuron group by neuron group, and compare it with its sources.",
         [
             ("pages/7_Merge.py", "Make one model", "merge"),
+            ("pages/10_Sweep.py", "Which settings are best?", "travel_explore"),
             ("pages/8_Evaluate.py", "How good is each model?", "checklist"),
+            ("pages/11_Report.py", "Both papers, on these models", "article"),
         ],
     ),
 }
+PICTURES = Path(__file__).parent / "pages" / "shared" / "pictures"
 LAST_RUNS = 5
 LONG = 200  # letters of fine-tunes' names: where there are more they are counted
 
@@ -55,11 +60,15 @@ def draw_family(family: Family) -> None:
 
 
 def draw_figures(family: Family) -> None:
-    """What is known of the family already: the neurons of its models, once the base's are classified."""
-    if family.missing or not family.corpus:
-        return
-    done = finished(classification_runs(family))
+    """What is known of the family: the neurons of its models, once the base's are classified; until then the demo's."""
+    done = {} if family.missing or not family.corpus else finished(classification_runs(family))
     if "base" not in done:
+        st.subheader("What there is to see", anchor=False)
+        st.image(PICTURES / f"neurons-{st.context.theme.type or 'light'}.png", width="stretch")
+        st.caption(
+            "Neurons of the demo family, by the texts that excite them. Those of your models stand here once they are "
+            "classified, by one click on *Which neurons do what?*"
+        )
         return
     # Imported here: a first visit has no figure to wait for.
     from nmerge_core.figures.neurons import proportions

@@ -1,17 +1,20 @@
-"""Take docs/neurons.png, README's picture: the Neurons page on the demo family. `python -m docs.picture`."""
+"""Take the Neurons page on the demo family for README, and its figure for a first visit: `python -m docs.picture`."""
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import sync_playwright
 
 import nmerge_core as nm
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.demo.family import MODELS, write_family
-from tests.browser.driver import ARGUMENTS, chromium, serve, visit
+from tests.browser.driver import ARGUMENTS, chromium, keyed, serve, visit
 
 PICTURE = Path(__file__).parent / "neurons.png"
+FIRST_VISIT = Path(__file__).parent.parent / "pages" / "shared" / "pictures"
 WIDTH, HEIGHT = 1440, 1200
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def main() -> None:
@@ -24,9 +27,14 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
-        visit(page, app, "Neurons")
-        page.screenshot(path=PICTURE)
+        for theme in SCHEMES:
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=theme)
+            visit(page, app, "Neurons")
+            if theme == "light":
+                page.screenshot(path=PICTURE)
+            keyed(page, "neurons_by_layer").locator(".js-plotly-plot").screenshot(
+                path=FIRST_VISIT / f"neurons-{theme}.png"
+            )
         browser.close()
 
 

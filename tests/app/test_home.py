@@ -29,7 +29,8 @@ def test_a_fresh_cache_leads_to_the_demo(empty_cache: Path) -> None:
     app = at("app.py").run()
     assert not app.exception
     assert "The family **demo** is not unpacked yet." in text_of(app)
-    assert "Last runs" not in [heading.value for heading in app.subheader]
+    assert [heading.value for heading in app.subheader][-1] == "What there is to see"  # and no runs
+    assert any(each.value.startswith("Neurons of the demo family") for each in app.caption)
 
 
 def test_every_page_of_the_menu_exists_and_every_page_is_in_the_menu() -> None:
