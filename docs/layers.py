@@ -21,6 +21,8 @@ FLOORS = (
         "demo",
         "publishing",
         "evolution",
+        "compiler",
+        "compiler_cache",
         "lazy",
         "parallel",
         "folders",

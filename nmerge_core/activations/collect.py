@@ -1,6 +1,7 @@
 """Run a corpus through a model and keep, for every exemplar and neuron, one score: its largest activation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from nmerge_core import distributed
 from nmerge_core.activations.hooks import record_activations
+from nmerge_core.activations.largest import largest
 from nmerge_core.corpus import Corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress, silent
 
 BatchSize = int | Literal["auto"]
+ScoreBatch = Callable[[Sequence[Tensor], Sequence[int]], None]  # of the tokens of some exemplars, and their ids
 _AUTO_TOKENS = {"cuda": 16384, "cpu": 2048}  # padded tokens of a batch to start with
 
 
@@ -97,22 +100,23 @@ def collect(
     done, budget = 0, _AUTO_TOKENS["cuda" if language_model.device.type == "cuda" else "cpu"]
     stage = f"Activations of {language_model.label}"
     progress(stage, 0, len(order), "exemplars")
-    while done < len(order):
-        size = max(1, budget // len(tokens[order[done]])) if batch_size == "auto" else batch_size
-        batch = order[done : done + size]
-        try:
-            _run_batch(language_model, [tokens[id] for id in batch], batch, scores, skip_first)
-        except torch.OutOfMemoryError:
-            if batch_size != "auto" or len(batch) == 1:
-                raise InputError(
-                    f"{len(batch)} exemplars of up to {len(tokens[batch[0]])} tokens do not fit in GPU memory; "
-                    "lower the batch size or the maximum length"
-                ) from None
-            budget = len(batch) * len(tokens[batch[0]]) // 2
-            torch.cuda.empty_cache()
-            continue
-        done += len(batch)
-        progress(stage, done, len(order), "exemplars")
+    with scoring(language_model, scores, skip_first) as score:
+        while done < len(order):
+            size = max(1, budget // len(tokens[order[done]])) if batch_size == "auto" else batch_size
+            batch = order[done : done + size]
+            try:
+                score([tokens[id] for id in batch], batch)
+            except torch.OutOfMemoryError:
+                if batch_size != "auto" or len(batch) == 1:
+                    raise InputError(
+                        f"{len(batch)} exemplars of up to {len(tokens[batch[0]])} tokens do not fit in GPU memory; "
+                        "lower the batch size or the maximum length"
+                    ) from None
+                budget = len(batch) * len(tokens[batch[0]]) // 2
+                torch.cuda.empty_cache()
+                continue
+            done += len(batch)
+            progress(stage, done, len(order), "exemplars")
     if processes > 1:
         distributed.gather((*scores.values, *scores.positions))
     for layer, values in zip(chosen, scores.values, strict=True):
@@ -149,7 +153,7 @@ def token_activations(
 
     if padded.numel():
         with record_activations(language_model.model, language_model.architecture, [layer], keep):
-            _forward(language_model, padded, torch.arange(padded.shape[1]) < lengths[:, None])
+            run_body(language_model, padded, torch.arange(padded.shape[1]) < lengths[:, None])
     else:
         values = [[] for _ in texts]
     return [TokenActivations(text.pieces, own[: len(text.ids)]) for text, own in zip(read, values, strict=True)]
@@ -180,30 +184,33 @@ def _pieces(language_model: LanguageModel, text: str, ids: list[int], offsets: S
     return pieces
 
 
-def _run_batch(
-    language_model: LanguageModel, tokens: list[Tensor], ids: list[int], scores: Scores, skip_first: bool
-) -> None:
-    lengths = torch.tensor([len(sequence) for sequence in tokens])
-    padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, T)
-    real = torch.arange(padded.shape[1]) < lengths[:, None]  # (B, T)
-    counted = real.clone()
-    if skip_first:
-        counted[:, 0] = lengths == 1
-    rows = torch.tensor(ids)
+@contextmanager
+def scoring(language_model: LanguageModel, scores: Scores, skip_first: bool) -> Iterator[ScoreBatch]:
+    """Give what runs exemplars as one batch, padded on the right, and writes their rows of the scores.
+
+    Hooks are set once for all batches: to find a model's modules takes as long as a short text.
+    """
+    rows = first = lengths = torch.empty(0)
 
     def reduce(layer: int, activation: Tensor) -> None:
-        ignored = ~counted.to(activation.device)[..., None]  # (B, T, 1)
-        values, positions = activation.abs().masked_fill_(ignored, -1.0).max(dim=1)  # (B, d_ffn); exact in any dtype
+        values, positions = largest(activation, first, lengths)  # (B, d_ffn)
         index = scores.layers.index(layer)
         scores.values[index][rows] = values.cpu()
         scores.positions[index][rows] = positions.to(scores.positions[index].dtype).cpu()
 
+    def score(tokens: Sequence[Tensor], ids: Sequence[int]) -> None:
+        nonlocal rows, first, lengths
+        rows, lengths = torch.tensor(ids), torch.tensor([len(sequence) for sequence in tokens])
+        first = (lengths > 1).long() if skip_first else torch.zeros_like(lengths)
+        padded = torch.nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)  # (B, T)
+        run_body(language_model, padded, torch.arange(padded.shape[1]) < lengths[:, None])
+
     with record_activations(language_model.model, language_model.architecture, scores.layers, reduce):
-        _forward(language_model, padded, real)
+        yield score
 
 
 @torch.inference_mode()
-def _forward(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
+def run_body(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
     """Run the body of the model alone: the head's (B, T, vocabulary) logits are not needed."""
     device = language_model.device
     language_model.model.base_model(

@@ -27,15 +27,25 @@ def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
     best: dict[str, list[Tensor]] = {"ids": [], "values": [], "positions": []}
     for done, (values, positions) in enumerate(zip(scores.values, scores.positions, strict=True)):
         progress("Top exemplars", done, len(scores.layers), "layers")
-        # A stable sort of exemplars in order of id leaves equal scores in that order.
-        ranked, ids = values.float().T.sort(dim=1, descending=True, stable=True)  # (d_ffn, exemplars)
-        ids = ids[:, :STORED]
+        ids = best_exemplars(values, STORED)  # (d_ffn, K)
         best["ids"].append(ids.int())
-        best["values"].append(ranked[:, :STORED])
+        best["values"].append(values.T.gather(1, ids).float())
         best["positions"].append(positions.T.gather(1, ids).int())
     # (layers, d_ffn of the widest, K): zeros follow the neurons of narrower layers.
     padded = {name: torch.nn.utils.rnn.pad_sequence(layers, batch_first=True) for name, layers in best.items()}
     save_tensors(padded, folder / "top.safetensors")
+
+
+def best_exemplars(values: Tensor, k: int) -> Tensor:
+    """Return (d_ffn, k), or fewer: the exemplars of the largest scores (exemplars, d_ffn), equal ones in order of id.
+
+    A score that is not negative is ordered like its bits; behind them the id makes every score another, so that the k
+    largest are found without sorting all.
+    """
+    exemplars = len(values)
+    bits = values.float().view(torch.int32).long() << 32
+    ranks = bits | torch.arange(exemplars - 1, -1, -1, device=values.device)[:, None]  # (exemplars, d_ffn)
+    return ranks.T.contiguous().topk(min(k, exemplars), dim=1).indices
 
 
 def write_exemplars(folder: Path, corpus: Corpus) -> None:

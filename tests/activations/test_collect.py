@@ -83,15 +83,15 @@ def test_keeps_the_format_it_runs_in_and_the_chosen_layers(corpus, tmp_path):
 
 def test_halves_the_batch_when_memory_runs_out(loaded, corpus, monkeypatch):
     expected = collect(loaded, corpus, batch_size=1)
-    run, sizes = collecting._run_batch, []
+    run, sizes = collecting.run_body, []
 
-    def limited(language_model, tokens, *rest):
+    def limited(language_model, tokens, mask):
         sizes.append(len(tokens))
         if len(tokens) > 2:
             raise torch.OutOfMemoryError
-        run(language_model, tokens, *rest)
+        run(language_model, tokens, mask)
 
-    monkeypatch.setattr(collecting, "_run_batch", limited)
+    monkeypatch.setattr(collecting, "run_body", limited)
     scores = collect(loaded, corpus)
     assert sizes[0] == 12
     assert sum(size for size in sizes if size <= 2) == 12

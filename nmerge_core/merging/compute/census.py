@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nmerge_core.compiler import compiled
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.compiler import compiled
 from nmerge_core.merging.compute.order_statistics import (
     Window,
     by_magnitude,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.merging.compute.compiler import inlined
+from nmerge_core.compiler import inlined
 
 # SplitMix64: what its state grows by, and the (shift, factor) by which a number is made of the state.
 GAMMA = 0x9E3779B97F4A7C15

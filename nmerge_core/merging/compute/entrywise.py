@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.checkpoints.raw_bits import RawBits
+from nmerge_core.compiler import compiled, inlined
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute import primitives
 from nmerge_core.merging.compute.block import Block, Entries
-from nmerge_core.merging.compute.compiler import compiled, inlined
 from nmerge_core.merging.compute.drop import Drop, drop_entries
 from nmerge_core.merging.compute.kernels import CHUNK, add_weighted, finite, narrow, subtract, trim, widen
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.merging.compute.compiler import compiled, inlined
+from nmerge_core.compiler import compiled, inlined
 
 CHUNK = 2048  # values; what is counted of them stays in a core's nearest cache
 

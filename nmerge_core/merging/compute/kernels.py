@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.checkpoints.raw_bits import RawBits
-from nmerge_core.merging.compute.compiler import compiled, inlined
+from nmerge_core.compiler import compiled, inlined
 
 CHUNK = 2048  # entries: of four models 40 kB in float32
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # a float's bits without its sign

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.checkpoints.raw_bits import RawBits
-from nmerge_core.merging.compute.compiler import compiled, inlined
+from nmerge_core.compiler import compiled, inlined
 from nmerge_core.merging.compute.kernels import CHUNK, add_weighted, finite, narrow, subtract, trim, widen
 
 _LANES = 64  # sums that go on side by side, a power of 2

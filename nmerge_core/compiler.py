@@ -46,7 +46,7 @@ class Loop:
         # Without the interpreter's lock, so that threads work side by side; no operation is fused or reordered.
         dispatcher: Any = njit(nogil=True)(function)
         if self._kept:
-            from nmerge_core.merging.compute.compiler_cache import keep
+            from nmerge_core.compiler_cache import keep
 
             keep(dispatcher, function, sorted({Path(each) for each in self.files()}))
         return dispatcher

@@ -1,0 +1,99 @@
+"""What scores of neurons cost beside the forward pass that they are taken from: both in turn, on the same batches.
+
+    python -m benchmarks.collect                             # four layers in the shape of Qwen2.5-0.5B, on this CPU
+    python -m benchmarks.collect --run-dtype bfloat16
+    python -m benchmarks.collect --shape 7b --layers 28 --device cuda --batches 16x512
+
+A batch of random tokens goes through the layers alone (no head on either side), and through them with every score
+a_j(s) and its token taken. Medians; the ratio is the median of the pairs' ratios, of seconds on the clock and of cores.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.family import QWEN_05B, QWEN_7B, write_family
+from benchmarks.live import add_tokenizer
+from nmerge_core.activations.collect import Scores, run_body, scoring
+from nmerge_core.cache import cache_root
+from nmerge_core.loading import LanguageModel, load_model
+
+SHAPES = {"0.5b": QWEN_05B, "7b": QWEN_7B}
+BATCHES = "1x64,1x512,8x64,8x512,64x64,64x128"
+WANTED = 1.1  # times the forward pass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, and of all cores."""
+
+    wall: float
+    cpu: float
+
+
+def cost(work: Callable[[], object], device: torch.device) -> Cost:
+    """Do some work to its end."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def in_turn(language_model: LanguageModel, texts: int, length: int, repeats: int) -> tuple[list[Cost], list[Cost]]:
+    """Run the layers alone and with scores, in turn; return what each took."""
+    chance = torch.Generator().manual_seed(length)
+    batch = torch.randint(language_model.model.config.vocab_size, (texts, length), generator=chance)  # (B, T)
+    mask = torch.ones_like(batch, dtype=torch.bool)
+    widths = [layer.d_ffn for layer in language_model.architecture.layers]
+    scores = Scores(
+        tuple(range(len(widths))),
+        tuple(torch.zeros(texts, width, dtype=language_model.model.dtype) for width in widths),
+        tuple(torch.zeros(texts, width, dtype=torch.int16) for width in widths),
+    )
+    alone, scored = [], []
+    for turn in range(1 + repeats):  # the first is not counted
+        body = cost(lambda: run_body(language_model, batch, mask), language_model.device)
+        with scoring(language_model, scores, skip_first=False) as score:
+            both = cost(lambda: score(list(batch), list(range(texts))), language_model.device)
+        if turn:
+            alone.append(body)
+            scored.append(both)
+    return alone, scored
+
+
+def main() -> None:
+    """Print a row per batch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="0.5b")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--batches", default=BATCHES, help="texts x tokens, separated by commas (default: %(default)s)")
+    parser.add_argument("--run-dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5, help="counted pairs (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=cache_root() / "benchmarks", help="where models are kept")
+    asked = parser.parse_args()
+    shape = replace(SHAPES[asked.shape], layers=asked.layers, vocabulary=8192)
+    folders = write_family(asked.work / f"collect-{asked.shape}-{asked.layers}", shape, models=1)
+    add_tokenizer(folders, asked.work / "demo")
+    language_model = load_model(str(folders[0]), asked.device, asked.run_dtype)
+    print(f"{asked.layers} layers of {asked.shape} in {language_model.run_dtype}, medians of {asked.repeats} pairs")
+    print(f"{'texts x tokens':>14} {'forward s':>10} {'scores s':>9} {'ratio':>6} {'of cores':>9} {'wanted':>7}")
+    for name in asked.batches.split(","):
+        texts, length = map(int, name.split("x"))
+        alone, scored = in_turn(language_model, texts, length, asked.repeats)
+        wall, cpu = (
+            statistics.median(getattr(b, unit) / getattr(a, unit) for a, b in zip(alone, scored, strict=True))
+            for unit in ("wall", "cpu")
+        )
+        seconds = [statistics.median(each.wall for each in side) for side in (alone, scored)]
+        print(f"{name:>14} {seconds[0]:10.3f} {seconds[1]:9.3f} {wall:6.3f} {cpu:9.3f} {f'≤ {WANTED}':>7}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
