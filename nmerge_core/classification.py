@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,14 @@ def classify(
     run_dtype: str = AUTO,
     categories: Sequence[str] | None = None,
     skip_first: bool = False,
+    in_place: bool = False,
     progress: Progress = silent,
 ) -> None:
     """Give every neuron of a model a category and write a classification folder (`activations.store` lists its files).
 
-    The folder appears only when it is complete. Under `accelerate launch` the exemplars are divided among the
-    processes, and the first writes.
+    The folder appears only when it is complete, unless it is made `in_place`, where the same call goes on with what it
+    had when it was killed. Under `accelerate launch` the exemplars are divided among the processes, and the first
+    writes.
 
     Args:
         model: a model folder or Hub id.
@@ -57,6 +60,7 @@ def classify(
         run_dtype: the number format the model runs in (see `number_format.choose_format`).
         categories: categories of the corpus to use besides General; all by default.
         skip_first: leave out the first token of exemplars.
+        in_place: write into `out`, a folder that is there, and go on with what is in it.
         progress: told of exemplars, then of layers.
 
     Raises:
@@ -65,48 +69,52 @@ def classify(
     Source: NeuronMerge §2.2, Eqs 1 and 2, App. D.3.
     """
     from nmerge_core import distributed
-    from nmerge_core.activations import write
+    from nmerge_core.activations import kept, write
     from nmerge_core.activations.collect import collect
     from nmerge_core.loading import load_model
 
     started = time.monotonic()
-    check_free(out)
+    if not in_place:
+        check_free(out)
     loaded = load_corpus(corpus, categories)
     stored = min(write.STORED, len(loaded.exemplars))
     if not 0 <= margin <= top_k <= stored or top_k < 1:
         raise InputError(f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}")
     language_model = load_model(model, device, run_dtype)
-    scores = collect(
-        language_model,
-        loaded,
-        max_length=max_length,
-        batch_size=batch_size,
-        skip_first=skip_first,
-        progress=progress,
-    )
-    meta = {
-        "model": model,
-        "label": label(model),
-        "model_fingerprint": fingerprint(open_checkpoint(model)),
-        "layers": list(scores.layers),
-        "widths": [values.shape[1] for values in scores.values],
-        "corpus": corpus,
-        "corpus_fingerprint": loaded.fingerprint,
-        "categories": list(loaded.categories),
-        "exemplar_categories": loaded.labels.tolist(),
-        "top_k": top_k,
-        "margin": margin,
-        "max_length": max_length,
-        "skip_first": skip_first,
-        "run_dtype": language_model.run_dtype,
-        "version": __version__,
-    }
-    if distributed.join()[0] == 0:
-        with new_folder(out) as folder:
-            write.write_scores(folder, scores, progress)
+    writes = distributed.join()[0] == 0
+    with (nullcontext(out) if in_place else new_folder(out)) if writes else nullcontext() as folder:
+        scores = collect(
+            language_model,
+            loaded,
+            max_length=max_length,
+            batch_size=batch_size,
+            skip_first=skip_first,
+            folder=folder,
+            progress=progress,
+        )
+        if folder is not None:
+            write.write_top(folder, scores, progress)
             write.write_exemplars(folder, loaded)
+            meta = {
+                "model": model,
+                "label": label(model),
+                "model_fingerprint": fingerprint(open_checkpoint(model)),
+                "layers": list(scores.layers),
+                "widths": [values.shape[1] for values in scores.values],
+                "corpus": corpus,
+                "corpus_fingerprint": loaded.fingerprint,
+                "categories": list(loaded.categories),
+                "exemplar_categories": loaded.labels.tolist(),
+                "top_k": top_k,
+                "margin": margin,
+                "max_length": max_length,
+                "skip_first": skip_first,
+                "run_dtype": language_model.run_dtype,
+                "version": __version__,
+            }
             meta["undecided"] = _write_categories(Classification(folder, meta), progress)
             write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
+            kept.forget(folder)
     distributed.wait()
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     check_free(out)
     part = out.parent / f".{out.name}.{os.getpid()}.part"
+    new = [folder for folder in out.absolute().parents if not folder.exists()]
     try:
         part.mkdir(parents=True)
     except OSError as error:
@@ -41,6 +42,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         os.replace(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # what else is in them is somebody's
+            for folder in new:
+                folder.rmdir()
 
 
 def save_tensors(tensors: "dict[str, Tensor]", file: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from nmerge_core import distributed
 from nmerge_core.activations.hooks import record_activations
+from nmerge_core.activations.kept import POSITIONS, SCORES, KeptScores, Room
 from nmerge_core.activations.largest import largest
 from nmerge_core.corpus import Corpus
 from nmerge_core.errors import InputError
@@ -60,6 +62,7 @@ def collect(
     batch_size: BatchSize = "auto",
     layers: Sequence[int] | None = None,
     skip_first: bool = False,
+    folder: Path | None = None,
     progress: Progress = silent,
 ) -> Scores:
     """Compute a_j(s) = max_t |φ_j(s,t)| over the real tokens t of every exemplar s (NeuronMerge §2.2, METHODS "a_j").
@@ -76,6 +79,8 @@ def collect(
         layers: the layers to record, all by default.
         skip_first: leave out the first token (an attention sink in many models) of exemplars that have another.
             The papers keep it.
+        folder: where the scores lie, and not in memory, as `store` has them: the same call goes on after what it had
+            when it was killed, less the last seconds.
         progress: told of exemplars.
 
     Among the processes of `accelerate launch` the exemplars are divided; the first process returns all scores, the
@@ -90,16 +95,21 @@ def collect(
     tokens = _encode(language_model, corpus, max_length)
     shapes = [(len(tokens), language_model.architecture.layers[layer].d_ffn) for layer in chosen]
     position = torch.int16 if max_length < 2**15 else torch.int32
-    scores = Scores(
-        chosen,
-        tuple(torch.zeros(shape, dtype=language_model.model.dtype) for shape in shapes),
-        tuple(torch.zeros(shape, dtype=position) for shape in shapes),
-    )
+    dtype = language_model.model.dtype
     rank, processes = distributed.join()
+    kept = None
+    if folder is None:
+        values, positions = (tuple(torch.zeros(shape, dtype=kind) for shape in shapes) for kind in (dtype, position))
+    else:
+        rooms = (Room(folder / SCORES, chosen, shapes, dtype), Room(folder / POSITIONS, chosen, shapes, position))
+        kept = KeptScores(folder, *rooms)
+        values, positions = kept.values, kept.positions
+    scores = Scores(chosen, values, positions)
     order = sorted(range(len(tokens)), key=lambda id: -len(tokens[id]))[rank::processes]
-    done, budget = 0, _AUTO_TOKENS["cuda" if language_model.device.type == "cuda" else "cpu"]
+    done = kept.done(len(order)) if kept is not None else 0
+    budget = _AUTO_TOKENS["cuda" if language_model.device.type == "cuda" else "cpu"]
     stage = f"Activations of {language_model.label}"
-    progress(stage, 0, len(order), "exemplars")
+    progress(stage, done, len(order), "exemplars")
     with scoring(language_model, scores, skip_first) as score:
         while done < len(order):
             size = max(1, budget // len(tokens[order[done]])) if batch_size == "auto" else batch_size
@@ -116,12 +126,14 @@ def collect(
                 torch.cuda.empty_cache()
                 continue
             done += len(batch)
+            if kept is not None:
+                kept.tell(done, len(order))
             progress(stage, done, len(order), "exemplars")
     if processes > 1:
         distributed.gather((*scores.values, *scores.positions))
-    for layer, values in zip(chosen, scores.values, strict=True):
-        if not values.isfinite().all():
-            raise InputError(f"{language_model.label}, layer {layer}: activations are not finite in {values.dtype}")
+    for layer, own in zip(chosen, scores.values, strict=True):
+        if not own.isfinite().all():
+            raise InputError(f"{language_model.label}, layer {layer}: activations are not finite in {dtype}")
     return scores
 
 

@@ -20,10 +20,8 @@ STORED = 50
 """Exemplars kept for each neuron: the largest k that can be asked for later."""
 
 
-def write_scores(folder: Path, scores: Scores, progress: Progress) -> None:
-    """Write scores.safetensors and top.safetensors."""
-    by_layer = {f"layer.{layer}": scores.values[index] for index, layer in enumerate(scores.layers)}
-    save_tensors(by_layer, folder / "scores.safetensors")
+def write_top(folder: Path, scores: Scores, progress: Progress) -> None:
+    """Write top.safetensors."""
     best: dict[str, list[Tensor]] = {"ids": [], "values": [], "positions": []}
     for done, (values, positions) in enumerate(zip(scores.values, scores.positions, strict=True)):
         progress("Top exemplars", done, len(scores.layers), "layers")

@@ -115,6 +115,7 @@ KINDS: Mapping[str, Kind] = {
                 DEVICE,
                 RUN_DTYPE,
             ),
+            resumable=True,
         ),
         Kind(
             "cosine",

@@ -14,10 +14,10 @@ from nmerge_core.runs.perform import Operation
 
 
 def classify(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write a classification folder."""
+    """Write a classification folder; a killed classification goes on after the exemplars that it noted last."""
     from nmerge_core.classification import classify
 
-    classify(**parameters, out=results, progress=progress)
+    classify(**parameters, out=results, in_place=True, progress=progress)
 
 
 def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:

@@ -1,0 +1,104 @@
+"""Scores on the disk as they come: a collection that was killed goes on after what it has noted last."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.writer import create_files, plan_file
+from nmerge_core.kept_files import read_object, write_json
+
+SCORES, POSITIONS, NOTED = "scores.safetensors", "positions.safetensors", "collected.json"
+_WORDS = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
+_WORDS |= {torch.int16: "I16", torch.int32: "I32"}
+_PACE = 10.0  # seconds between notes, each of which waits for the disk
+
+
+@dataclass(frozen=True)
+class Room:
+    """Tensors layer.<l> (exemplars, d_ffn) of one format in a file of a folder, mapped into memory.
+
+    Attributes:
+        file: the file.
+        layers: the layers.
+        shapes: the shape of each.
+        dtype: the format of all.
+    """
+
+    file: Path
+    layers: Sequence[int]
+    shapes: Sequence[tuple[int, int]]
+    dtype: torch.dtype
+
+    def make(self) -> bool:
+        """Take the space, unless that was done before; return whether it was."""
+        layout = plan_file(
+            self.file,
+            [
+                TensorInfo(f"layer.{layer}", _WORDS[self.dtype], shape, self.file, 0)
+                for layer, shape in zip(self.layers, self.shapes, strict=True)
+            ],
+        )
+        header, size = layout.headers[self.file], layout.sizes[self.file]
+        if self.file.exists() and self.file.stat().st_size == size:
+            with self.file.open("rb") as stream:
+                if stream.read(len(header)) == header:
+                    return True
+        create_files(layout)
+        return False
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors; what is written to them is written to the file."""
+        words = np.dtype(f"i{self.dtype.itemsize}")
+        place = self.file.stat().st_size - sum(rows * columns for rows, columns in self.shapes) * words.itemsize
+        found = []
+        for shape in self.shapes:
+            mapped = np.memmap(self.file, words, "r+", place, shape)
+            found.append(torch.from_numpy(mapped).view(self.dtype))
+            place += mapped.nbytes
+        return tuple(found)
+
+    def flush(self) -> None:
+        """Wait until the disk has what was written."""
+        with self.file.open("r+b") as stream:
+            os.fsync(stream.fileno())
+
+
+class KeptScores:
+    """The values and positions of scores in a folder, and how many exemplars, in the order of the work, have theirs."""
+
+    def __init__(self, folder: Path, values: Room, positions: Room) -> None:
+        """Take up what is there of a collection of this shape, or begin anew."""
+        self._file, self._rooms = folder / NOTED, (values, positions)
+        if not all([room.make() for room in self._rooms]):
+            self._file.unlink(missing_ok=True)
+        self.values, self.positions = values.tensors, positions.tensors
+        self._noted = time.monotonic()
+
+    def done(self, total: int) -> int:
+        """Return how many of so many exemplars were noted as done."""
+        found = read_object(self._file) if self._file.exists() else {}
+        return int(found["done"]) if found.get("of") == total else 0
+
+    def tell(self, done: int, total: int) -> None:
+        """Note it, unless that was done a moment ago: what is noted the disk has, for which a note waits."""
+        if done < total and time.monotonic() - self._noted < _PACE:
+            return
+        for room in self._rooms:
+            room.flush()
+        write_json(self._file, {"done": done, "of": total})
+        self._noted = time.monotonic()
+
+
+def forget(folder: Path) -> None:
+    """Remove what only a collection that goes on needs; the scores stay."""
+    for name in (POSITIONS, NOTED):
+        (folder / name).unlink(missing_ok=True)
