@@ -44,7 +44,7 @@ FLOORS = (
     {"loading", "layerwise", "stored", "answers"},
     {"activations"},
     {"categories", "classification", "neuron", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
-    {"inheritance"},
+    {"inheritance", "random_labels"},
     {"merging.compute"},
     {"merging.recipe"},
     {"merging.plan"},

@@ -14,7 +14,7 @@ from pages.shared.classified import classified, classify_missing
 from pages.shared.family import member_colours
 from pages.shared.inherited import FORMULA as OF_MERGES
 from pages.shared.inherited import draw_categories
-from pages.shared.neurons import colours_in_order, comparison, opened, undecided
+from pages.shared.neurons import chance, colours_in_order, comparison, opened, undecided
 from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.results import with_merges
 
@@ -85,7 +85,14 @@ def draw(family: Family, done: dict[str, Run]) -> None:
         rest = "" if len(done) > len(family.models) else f" of the {len(done) - 1} classified so far"
         said += f", and **{style.percent(kept / total)}** keep their category in every {others}{rest}"
     with st.container():  # as for `progress` below
-        st.markdown(f"{said}.")
+        random = chance(tuple(str(run.results) for run in done.values()), k, min(m, k))
+        by_chance = f"{style.percent(random.general)} general"
+        by_chance += f" and {style.percent(random.kept)} kept" if len(done) > 1 else ""
+        st.markdown(
+            f"{said}. With the categories of the texts shuffled it would be {by_chance}.",
+            help="Models of one family react to the same texts, so that most neurons keep *any* category, and a vote "
+            "without a winner is general. What goes beyond these shares is a finding.",
+        )
         if open_ := undecided(str(done["base"].results), k, min(m, k)):
             st.caption(
                 f"The category of {style.count(open_)} of the base's neurons hangs on the order of scores that are "
@@ -141,6 +148,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             Step(f"found.depth_figure({literal(model)}).show()", "## Where in the depth?"),
             *merged_steps,
             Step("found.counts()", "## Numbers"),
+            Step("found.by_chance()", "Shares that random labels of the texts give:"),
             Step("found.undecided()", "Neurons whose category hangs on the order of scores equal to five digits:"),
         ],
     )

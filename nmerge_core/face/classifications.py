@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from nmerge_core.activations.store import Classification
+    from nmerge_core.random_labels import Chance
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,16 @@ class Classifications:
 
         counts = [count_undecided(each, k=self.k, margin=self.margin) for each in self.opened]
         return pd.Series(counts, self.labels)
+
+    def by_chance(self, draws: int = 3) -> Chance:
+        """Return the shares that random labels of the texts give: what goes beyond them is a finding.
+
+        They are of the first model's General neurons (`general`), and of those with one category in all models
+        (`kept`); means of so many draws.
+        """
+        from nmerge_core.random_labels import by_chance
+
+        return by_chance(self.opened, k=self.k, margin=self.margin, draws=draws)
 
     def figure(self, layers: Sequence[int] | None = None, *, dark: bool = False) -> go.Figure:
         """Draw the neurons of each category in all layers or some, a bar per model (NeuronMerge Figs 3 and 6)."""

@@ -13,6 +13,7 @@ from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.categories import categorise
 from nmerge_core.classification import compare, count_undecided
 from nmerge_core.family import Family, Member
+from nmerge_core.random_labels import Chance, by_chance
 from nmerge_core.runs.folder import Run
 from pages.shared.family import category_colours
 from pages.shared.runs import latest_run
@@ -52,6 +53,12 @@ def _comparison(folders: tuple[str, ...], labels: tuple[str, ...], k: int, margi
 def undecided(folder: str, k: int, margin: int) -> int:
     """How many neurons of a finished run hang on the order of scores that are as good as equal."""
     return count_undecided(open_classification(folder), k=k, margin=margin)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def chance(folders: tuple[str, ...], k: int, margin: int) -> Chance:
+    """What random labels of the texts give for finished runs, the base's first."""
+    return by_chance([open_classification(folder) for folder in folders], k=k, margin=margin)
 
 
 def in_order(family: Family, found: Classification) -> list[str]:

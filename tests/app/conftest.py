@@ -35,6 +35,7 @@ def finish(root: Path, kind: str, parameters: dict[str, object], title: str) -> 
     """Do a run in this process, as the worker would, and leave its folder behind."""
     request = resolve(root, kind, parameters)
     run = create(root, kind, request.key, title, request.parameters, request.inputs, "")
+    run.part.mkdir()
     operations.OPERATIONS[kind](request.parameters, run.part, lambda stage, done, total, unit="": None)
     run.part.rename(run.results)
     run.write_status(Status("done", started=time.time() - 2))

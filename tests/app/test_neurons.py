@@ -63,6 +63,8 @@ def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: 
     table = app.dataframe[0].value
     assert list(table.columns) == ["layer", "category", "base", "math", "intersection"]
     assert table["base"].sum() == LAYERS * D_FFN
+    told = next(text.value for text in app.markdown if "of the texts shuffled it would be " in text.value)
+    assert told.endswith(" % kept.")
     assert list(table["category"][:3]) == ["general", "math", "code"]  # as everywhere, not as the files are sorted
     classified = open_classification(next(r for r in list_runs(tiny_cache) if r.title == "Classify base").results)
     counts = classified.neurons().groupby(["layer", "category"]).size()
