@@ -161,4 +161,8 @@ def title_of(key: str) -> str:
     name = key.rpartition(".")[2].replace("lambda_", "λ").replace("lambda", "λ").replace("_", " ")
     if key.startswith("models["):
         return f"{name} of model {int(key[7 : key.index(']')]) + 1}"
-    return f"{name} neurons" if ".specific." in key else name
+    if ".specific." in key:
+        *category, last = key.partition(".specific.")[2].split(".")
+        whose = f" of {category[0]}" if category else ""
+        return f"{name} factor{whose}" if last in ("own", "foreign") else f"{name} neurons"
+    return name

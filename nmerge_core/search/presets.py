@@ -95,6 +95,15 @@ def _neuronmerge(models: Sequence[Mapping[str, Any]]) -> list[Preset]:
             "NeuronMerge, Tables 10 and 11",
             {"parameters.general": parts, "parameters.others": parts},
         ),
+        Preset(
+            "Own × foreign changes in tasks' neurons, 12 points",
+            "our own rule",
+            {
+                "parameters.specific.own": [1.0, 1.5, 2.0, 3.0],
+                "parameters.specific.foreign": [0.6, 0.8, 1.0],
+            },
+            {"specific": {"method": "amplify"}},
+        ),
         *([Preset(f"Each task's own neurons, {count} points", "NeuronMerge, Tables 3 and 12", own)] if own else []),
         Preset(
             "Groups by function or at random", "NeuronMerge, Table 4", {"parameters.grouping": ["functional", "random"]}

@@ -121,10 +121,9 @@ def _groups(drawn: Drawn, part: MethodPart) -> dict[str, Any]:
 
 def _lists(drawn: Drawn, part: MethodPart, parameter: NeuronLists) -> tuple[Lists, dict[str, Any]]:
     """Draw the lists of neurons that are groups beside the categories, each with the choice that a category has."""
-    words = tuple(word for word in part.words if word not in part.of_model)  # a list is no model's own
 
     def choose(label: str, key: str) -> Any:
-        return _part(drawn, part.with_(words=words), label, key, drawn.categories, labelled=True)
+        return _part(drawn, part, label, key, drawn.categories, of_list=True)
 
     return draw_lists(drawn.family, f"merge_{drawn.method.name}_{parameter.name}", parameter.help, choose)
 
@@ -194,29 +193,33 @@ def _choice(
 
 
 def _part(
-    drawn: Drawn, parameter: MethodPart, label: str, key: str, others: Sequence[str], *, labelled: bool = False
+    drawn: Drawn, parameter: MethodPart, label: str, key: str, others: Sequence[str], *, of_list: bool = False
 ) -> Any:
-    """Draw the choice of a method for a part, and its own parameters, which are those for all parts unless set.
+    """Draw the choice of a word or a method for a part, and its own parameters: a method's are those for all parts
+    unless set.
 
-    Neurons can be those of the models of `others`, told by their categories; one that is `labelled` has its label.
+    Neurons can be those of the models of `others`, told by their categories. Those of a list, which has its label, are
+    no model's own.
     """
-    of_others = {of_model(word, each): {"method": word, "of": each} for word in parameter.of_model for each in others}
-    choices = (*parameter.words, *of_others, *parameter.choices[len(parameter.words) :])
-    chosen = _choice(choices, label, key, parameter.default, parameter.help, labelled=labelled)
-    if chosen in of_others:
-        return of_others[chosen]
-    method = parameter.method(chosen) if chosen is not None else None
-    shown = [p for p in method.parameters if not isinstance(p, Solved | Text)] if method else []
-    if not shown:
-        return chosen
-    with st.popover("Its own parameters", icon=":material/tune:", key=f"{key}_own"):
-        st.caption("Left unset, they are those said below for all parts, else the method's defaults.")
-        own = {}
-        for each in shown:
-            value = _control(drawn, each.with_(default=None), each.title, f"{key}_{chosen}_{each.name}", told=True)
-            if value is not None:
-                own[each.name] = value
-    return {"method": chosen, **own} if own else chosen
+    words = [word for word in parameter.words if not (of_list and word in parameter.of_model)]
+    of_others = {of_model(word, each): (word, each) for word in parameter.of_model for each in others}
+    choices = (*words, *of_others, *parameter.choices[len(parameter.words) :])
+    chosen = _choice(choices, label, key, parameter.default, parameter.help, labelled=of_list)
+    if chosen is None:
+        return None
+    name, whose = of_others.get(chosen, (chosen, None))
+    own = {"of": whose} if whose else {}
+    shown = [each for each in parameter.parameters_of(name) if not isinstance(each, Solved | Text)]
+    if name in parameter.words:
+        own |= {each.name: _control(drawn, each, each.title, f"{key}_{name}_{each.name}", told=True) for each in shown}
+    elif shown:
+        with st.popover("Its own parameters", icon=":material/tune:", key=f"{key}_own"):
+            st.caption("Left unset, they are those said below for all parts, else the method's defaults.")
+            for each in shown:
+                value = _control(drawn, each.with_(default=None), each.title, f"{key}_{name}_{each.name}", told=True)
+                if value is not None:
+                    own[each.name] = value
+    return {"method": name, **own} if own else name
 
 
 def _number(parameter: Number, label: str, key: str, default: float | None) -> float | None:

@@ -7,10 +7,10 @@ from typing import Any
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.input_parameters import NeuronLists, Several
-from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.method_part import MethodPart, word_of
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.number_format import AUTO
-from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved
+from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
 from pages.shared.curve import CURVES
 from pages.shared.family import full
 from pages.shared.neuron_groups import key_of
@@ -87,7 +87,7 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
                 value = parameter.of_category(shared, group)
                 if (whose := parameter.whose(value)) and whose not in categories:
                     raise InputError(f"The recipe has neurons of {whose}, which is no category of its models.")
-                states |= _state(parameter, own_key, value, family.name, parameter.default)
+                _join(states, _state(parameter, own_key, value, family.name, parameter.default))
         else:
             default = known.get(parameter.name, parameter.default)
             _join(states, _state(parameter, key, shared, family.name, default))
@@ -144,12 +144,11 @@ def _state(parameter: Parameter, key: str, value: Any, family: str, default: Any
 
 def _part_state(parameter: MethodPart, key: str, value: Any, family: str) -> State:
     value = parameter.default if value is None else value
-    if (whose := parameter.whose(value)) is not None:
-        return {key: of_model(value["method"], whose).replace("_", " ")}
-    chosen, own = (value["method"], parameter.own(value)) if isinstance(value, Mapping) else (value, {})
-    states: State = {key: chosen and chosen.replace("_", " ")}
-    method = parameter.method(chosen) if own else None
-    for each in method.parameters if method else ():
-        if each.name in own:
-            states |= _state(each.with_(default=None), f"{key}_{chosen}_{each.name}", own[each.name], family, None)
+    if value is None:
+        return {key: None}
+    name, whose, own = word_of(value), parameter.whose(value), parameter.own(value)
+    states: State = {CURVES: {}, key: (of_model(name, whose) if whose else name).replace("_", " ")}
+    for each in parameter.parameters_of(name) if own else ():
+        if each.name in own and not isinstance(each, Text):
+            _join(states, _state(each.with_(default=None), f"{key}_{name}_{each.name}", own[each.name], family, None))
     return states

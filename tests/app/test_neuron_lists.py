@@ -103,7 +103,8 @@ def test_a_recipe_with_lists_goes_to_text_and_back_and_nothing_is_lost(listed: P
     edited["parameters"]["specific"] = {
         "math": {"method": "own", "of": "code"},
         "odd ones": {"method": "ties", "density": 0.3},
-        "loud": {"method": "own", "of": "math"},
+        "code": {"method": "amplify", "own": 2.5, "foreign": 0.8, "by": {"method": "ties", "density": 0.3}},
+        "loud": {"method": "amplify", "own": 3.0, "foreign": 1.0, "by": "sublin", "of": "math"},
     }
     wanted = load_recipe(edited)
     app.text_area(key="merge_yaml").set_value(yaml.safe_dump(edited, sort_keys=False)).run()
@@ -112,8 +113,8 @@ def test_a_recipe_with_lists_goes_to_text_and_back_and_nothing_is_lost(listed: P
     assert not app.exception and not app.error and not app.info
     assert app.selectbox(key="merge_neuronmerge_specific_math").value == "own of code"
     found = recipe_shown(app)
-    assert found["parameters"]["specific"] == {**edited["parameters"]["specific"], "code": "drop"}
-    del found["parameters"]["specific"]["code"]  # what is left out is dropped
+    assert app.slider(key="merge_neuronmerge_specific_code_amplify_own").value == 2.5
+    assert found["parameters"]["specific"] == edited["parameters"]["specific"]
     assert load_recipe(found).content == wanted.content
     assert list(found["parameters"]["lists"]) == ["odd ones", "loud"]
 

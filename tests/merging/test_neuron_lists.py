@@ -91,7 +91,7 @@ def test_what_stands_in_a_file_tells_one_run_from_another(family, tmp_path: Path
             {"lists": {"loud": [[0, 1]]}, "specific": {"loud": {"method": "own", "of": "law"}}},
             "expected own of one of math, code, translation; found law",
         ),
-        ({"specific": {"math": {"method": "own"}}}, "expected {method: own, of: a model's category}, found"),
+        ({"specific": {"math": {"method": "own", "from": "code"}}}, "own has no parameter 'from'; known keys: of"),
         (
             {"lists": {"loud": [[0, 1]]}, "specific": {"quiet": "drop"}},
             "categories among math, code, translation, loud",

@@ -189,7 +189,7 @@ def test_the_estimate_counts_the_passes_of_every_part(family, tmp_path: Path) ->
         ({"others": {"method": "ties", "density": 3}}, r"others.density': expected a number in \(0, 1\], found 3"),
         ({"specific": {"math": {"a": {"method": "ties"}}}}, "specific.math': expected one of drop, own"),
         ({"specific": {"math": "own", "code": None}}, "specific.code': expected one of drop, own, .*, found nothing"),
-        ({"specific": {"math": {"method": "drop", "density": 0.3}}}, "specific.math': expected a method with its"),
+        ({"specific": {"math": {"method": "drop", "density": 0.3}}}, "specific.math': drop has no parameter 'density'"),
         ({"others": {"math": "ties"}}, "others': expected one of"),  # not by category
     ],
 )

@@ -175,6 +175,25 @@ def test_a_choice_of_neuronmerge_touches_the_tensors_of_its_neurons_alone(
         assert_as_merged(live, tuned, tmp_path / str(number))
 
 
+@pytest.mark.parametrize("by", ["neuromerging", {"method": "ties", "density": 0.5}, "tsv_m"])
+def test_factors_of_changes_touch_the_tensors_of_their_neurons_alone(
+    made: SimpleNamespace, tmp_path: Path, by: Any
+) -> None:
+    """What was found of a block for some factors is not taken for others, nor for the changes as they are."""
+
+    def recipe(own: Any, specific: Any = by) -> Recipe:
+        chosen = {"math": {"method": "amplify", "own": own, "by": by}, "code": specific}
+        parts = {"general": "task_arithmetic", "others": "task_arithmetic"}
+        return recipe_of(made, "neuronmerge", neurons=str(tmp_path / "neurons"), specific=chosen, **parts)
+
+    grouped(tmp_path / "neurons")
+    live = LiveMerge(hold_family(recipe(2)), recipe(2))
+    expected = [list(live.family.names), NEURONS[:3], [], NEURONS[:3]]  # the second layer has no math neurons
+    for number, own in enumerate((2, 3, [3, 0], 1)):
+        assert changed(live, recipe(own)) == expected[number]
+        assert_as_merged(live, recipe(own), tmp_path / str(number))
+
+
 def grouped(folder: Path, code: int = 7) -> str:
     """Write a classification whose second layer has no math neurons; neuron `code` and every tenth after is code's."""
     rows = [

@@ -11,11 +11,12 @@ import numpy as np
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.plan.amplified import AMPLIFY, BY, FOREIGN, OF, OWN, Amplified
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.neuron_lists import read_lists
 from nmerge_core.merging.plan.neurons import GENERAL, check_neurons, classified, group_neurons, neurons_of
 from nmerge_core.merging.plan.parts import Part, found_by, make_part, part_name, solved_parts
-from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.method_part import MethodPart, word_of
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER, Prepared, Result
 from nmerge_core.merging.recipe.registry import Needs, method
 from nmerge_core.merging.recipe.shared_parameters import (
@@ -46,9 +47,9 @@ _SPECIFIC = MethodPart(
     name="specific",
     default=_DROP,
     help="What a task's own neurons become: the base's (drop), its model's (own) or another's "
-    "({method: own, of: math}), merged by SubLin of their group (merge), or merged by any method.",
-    words=(_DROP, _OWN),
-    of_model=(_OWN,),
+    "({method: own, of: math}), merged with its model's change counting more (amplify), merged by SubLin of their "
+    "group (merge), or merged by any method.",
+    words={_DROP: (), _OWN: (OF,), AMPLIFY: (OWN, FOREIGN, BY, OF)},
     aliases=_DARE | {"merge": "sublin"},
     per_category=True,
 )
@@ -81,7 +82,7 @@ class Plan:
     """Per layer the category index of each neuron, (d_ffn,) int64 on the CPU; per category what is done with it.
 
     A choice is drop, own, or the name of one of the `parts`; `own` gives the position of the model that the neurons of
-    a category chosen so are of.
+    a category chosen so are of, `amplified` what models' changes are multiplied by before they are merged.
     """
 
     groups: Mapping[int, torch.Tensor]
@@ -89,6 +90,7 @@ class Plan:
     choices: Mapping[str, str]
     others: str
     own: Mapping[str, int]
+    amplified: Mapping[str, Amplified]
     parts: Mapping[str, Part]
 
 
@@ -103,7 +105,7 @@ def check(context: Context, values: Values) -> None:
         raise context.wrong("parameters.specific", f"categories among {', '.join(groups)}", sorted(unknown))
     for each in _each_specific(specific):
         if (whose := _SPECIFIC.whose(each)) is not None and whose not in tasks:
-            raise context.wrong("parameters.specific", f"{_OWN} of one of {', '.join(tasks)}", whose)
+            raise context.wrong("parameters.specific", f"{word_of(each)} of one of {', '.join(tasks)}", whose)
     check_neurons(context, values, tasks)
     _check_lists(context, values, tasks)
     for place, parameter, choice in _choices(values):
@@ -119,12 +121,13 @@ def _check_lists(context: Context, values: Values, tasks: Sequence[str]) -> None
     if strange := taken & lists.keys():
         raise context.wrong("parameters.lists", f"names other than {', '.join(sorted(taken))}", sorted(strange))
     for name in lists:
-        if _SPECIFIC.of_category(values.shared["specific"], name) == _OWN:
+        choice = _SPECIFIC.of_category(values.shared["specific"], name)
+        if (word := word_of(choice)) in (_OWN, AMPLIFY) and not _SPECIFIC.whose(choice):
             expected = (
                 f"{_DROP} or a method for the list '{name}', or whose they are to be, as it is no model's own: "
-                f"{{{name}: {{method: {_OWN}, of: {tasks[0]}}}}}"
+                f"{{{name}: {{method: {word}, of: {tasks[0]}}}}}"
             )
-            raise context.wrong("parameters.specific", expected, _OWN)
+            raise context.wrong("parameters.specific", expected, word)
     read_lists(lists, context.stream.donor.architecture)
 
 
@@ -149,9 +152,9 @@ def prepare(context: Context, values: Values) -> Prepared:
     }
     specific = values.shared["specific"]
     chosen = {name: _SPECIFIC.of_category(specific, name) for name in categories[1:]}
-    owners = {name: whose for name, choice in chosen.items() if (whose := _owner(choice, name))}
+    owners = {name: tasks.index(whose) for name, each in chosen.items() if (whose := _owner(each, name))}
     choices = {GENERAL: part_name(_GENERAL, values.shared["general"])}
-    choices |= {name: _OWN if name in owners else part_name(_SPECIFIC, choice) for name, choice in chosen.items()}
+    choices |= {name: part_name(*_merged_by(_SPECIFIC, each)) for name, each in chosen.items()}
     others = part_name(_OTHERS, values.shared["others"])
     parts: dict[str, Part] = {}
     for place, parameter, choice in _choices(values):
@@ -163,8 +166,13 @@ def prepare(context: Context, values: Values) -> Prepared:
         inside = context.with_groups(grouped, {"neurons": str(folder), **voting}).inside(place, parameter.own(choice))
         prepared = part.method.facts(inside, part.values)
         parts[name] = Part(part.method, part.values, prepared)
-    own = {name: tasks.index(whose) for name, whose in owners.items()}
-    plan = Plan(groups, categories, choices, others, own, parts)
+    own = {name: owner for name, owner in owners.items() if word_of(chosen[name]) == _OWN}
+    amplified = {
+        name: Amplified(owner, chosen[name][OWN.name], chosen[name][FOREIGN.name])
+        for name, owner in owners.items()
+        if name not in own
+    }
+    plan = Plan(groups, categories, choices, others, own, amplified, parts)
     sizes = frame.groupby(["layer", "category"]).size().rename("neurons").reset_index().to_dict("records")
     found, results = found_by(parts)
     report = {"groups": sizes, **found}
@@ -186,15 +194,21 @@ def decides(place: Place, values: Values, prepared: Prepared) -> Any:
     present = [plan.categories[index] for index in np.unique(groups)]
     by: list[Any] = []
     for category in present:
-        part = plan.parts.get(plan.choices[category])
+        part, amplified = plan.parts.get(plan.choices[category]), plan.amplified.get(category)
+        factors = amplified.factors(place, len(values.each["weight"])) if amplified else ()
         unmerged = plan.choices[category], plan.own.get(category)
-        by.append(part.decided_by(place.for_group(category)) if part else unmerged)
+        by.append((part.decided_by(place.for_group(category)), factors) if part else unmerged)
     return groups.tobytes(), by
 
 
 def _owner(choice: Any, category: str) -> str | None:
-    """Return the category whose model's neurons a category is to have; None where they are not any model's own."""
-    return category if choice == _OWN else _SPECIFIC.whose(choice)
+    """Return the category whose model's change is a group's own; None where the choice asks for none."""
+    return (_SPECIFIC.whose(choice) or category) if word_of(choice) in (_OWN, AMPLIFY) else None
+
+
+def _merged_by(parameter: MethodPart, choice: Any) -> tuple[MethodPart, Any]:
+    """Return the choice by which changes are merged, those that are amplified too, and its parameter."""
+    return (BY, choice[BY.name]) if word_of(choice) == AMPLIFY else (parameter, choice)
 
 
 def _each_specific(specific: Any) -> list[Any]:
@@ -202,15 +216,20 @@ def _each_specific(specific: Any) -> list[Any]:
 
 
 def _choices(values: Values) -> list[tuple[str, MethodPart, Any]]:
-    """Return every part's key in the recipe, its parameter, and what is chosen for it."""
+    """Return every part's key in the recipe, its parameter, and what is chosen for it to be merged by."""
     specific = values.shared["specific"]
     by_category = specific if _SPECIFIC.is_by_category(specific) else {}
-    return [
+    written = [
         ("parameters.general", _GENERAL, values.shared["general"]),
         *((f"parameters.specific.{category}", _SPECIFIC, each) for category, each in by_category.items()),
         *([] if by_category else [("parameters.specific", _SPECIFIC, specific)]),
         ("parameters.others", _OTHERS, values.shared["others"]),
     ]
+    found = []
+    for place, parameter, choice in written:
+        by, chosen = _merged_by(parameter, choice)
+        found.append((place if by is parameter else f"{place}.{by.name}", by, chosen))
+    return found
 
 
 def _used(values: Values) -> list[Part]:
@@ -227,7 +246,7 @@ def needs(stream: Stream, values: Values) -> Needs:
     alike = not _SPECIFIC.is_by_category(values.shared["specific"])
     groups = len(stream.models) + len(values.shared["lists"] or ())
     each = [
-        (part.method.needs(stream, part.values), groups if alike and parameter is _SPECIFIC else 1)
+        (part.method.needs(stream, part.values), groups if alike and parameter in (_SPECIFIC, BY) else 1)
         for _, parameter, choice in _choices(values)
         if parameter.method(choice)
         for part in [make_part(parameter, choice, values, _FOR_PARTS)]
@@ -284,7 +303,10 @@ def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
         mask = groups == index
         if choice == _DROP or not mask.any():
             continue
-        own = choice == _OWN
-        delta = block.deltas[plan.own[category]] if own else plan.parts[choice].merge(block.for_group(category))
+        if choice == _OWN:
+            delta = block.deltas[plan.own[category]]
+        else:
+            amplified, seen = plan.amplified.get(category), block.for_group(category)
+            delta = plan.parts[choice].merge(amplified.block(seen) if amplified else seen)
         merged = torch.where(mask.to(merged.device), delta, merged)
     return merged

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.merging.compute.block import Block, Place
-from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.method_part import MethodPart, word_of
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.merging.recipe.values import Values, steady
@@ -62,7 +62,7 @@ def part_name(parameter: MethodPart, choice: Any) -> str:
     """Name a part so that equal ones are prepared once: a word, a method, or a method with its own parameters."""
     found = parameter.method(choice)
     if found is None:
-        return str(choice)
+        return word_of(choice)
     own = parameter.own(choice)
     told = ", ".join(f"{name} {json.dumps(value, default=list)}" for name, value in sorted(own.items()))
     return f"{found.name} ({told})" if own else found.name
@@ -131,14 +131,17 @@ def solved_parts(
     def filled(parameter: MethodPart, choice: Any) -> Any:
         if parameter.is_by_category(choice):
             return {category: filled(parameter, each) for category, each in choice.items()}
+        if parameter.method(choice) is None:  # a word, whose parameters may be parts again
+            own = parameter.own(choice)
+            inner = [each for each in parameter.parameters_of(word_of(choice)) if isinstance(each, MethodPart)]
+            own |= {each.name: filled(each, own[each.name]) for each in inner}
+            return {"method": word_of(choice), **own} if own else choice
         name = part_name(parameter, choice)
-        if name not in parts:
-            return choice
         found, own = parts[name].prepared.solved, {**_resolved(parts[name], for_parts), **parameter.own(choice)}
         if not own and all(key in for_all and lent.setdefault(key, name) == name for key in found):
             solved.update(found)
             return choice
-        return {"method": choice if isinstance(choice, str) else choice["method"], **own, **found}
+        return {"method": word_of(choice), **own, **found}
 
     written = {parameter.name: filled(parameter, choice) for parameter, choice in choices}
     return solved | written

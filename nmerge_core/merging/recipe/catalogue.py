@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number, Parameter, Solved
@@ -87,11 +88,11 @@ def in_full(method: Method) -> str:
         "",
         "Parameters" if method.parameters else "No parameters",
     ]
-    for parameter in method.parameters:
+    for name, parameter in _named(method):
         where = ", beside a model or for all" if parameter.per_model else ""
         varies = ", or a gradient or filters" if parameter.varies else ""
         lines += [
-            f"  {parameter.name}: {parameter.expected}{_unit(parameter)}{varies}{where}; default {_default(parameter)}",
+            f"  {name}: {parameter.expected}{_unit(parameter)}{varies}{where}; default {_default(parameter)}",
             f"      {parameter.help}",
         ]
     return "\n".join(lines)
@@ -117,14 +118,26 @@ def document() -> str:
         sections += [method.computes, "", f"Cost: {cost(method)}. Data: {data(method)}. Base: "]
         sections[-1] += f"{'needed' if method.needs_base else 'not needed'}."
         sections += ["", "| parameter | accepts | default | |", "|---|---|---|---|"]
-        sections += [_row(parameter) for parameter in method.parameters] + [""]
+        sections += [_row(name, parameter) for name, parameter in _named(method)] + [""]
     return "\n".join(sections)
 
 
-def _row(parameter: Parameter) -> str:
+def _named(method: Method) -> list[tuple[str, Parameter]]:
+    """Return a method's parameters by name, and after a part those of its words, as amplify's own."""
+    found: list[tuple[str, Parameter]] = []
+    for parameter in method.parameters:
+        found.append((parameter.name, parameter))
+        if isinstance(parameter, MethodPart):
+            found += [
+                (f"{word}'s {own.name}", own) for word, parameters in parameter.words.items() for own in parameters
+            ]
+    return found
+
+
+def _row(name: str, parameter: Parameter) -> str:
     marks = ("†" if parameter.per_model else "") + ("∿" if parameter.varies else "")
     accepts = f"{parameter.expected}{_unit(parameter)}"
-    cells = (f"`{parameter.name}`{marks}", accepts, _default(parameter), parameter.help)
+    cells = (f"`{name}`{marks}", accepts, _default(parameter), parameter.help)
     return " | ".join(["", *(cell.replace("|", "\\|") for cell in cells), ""]).strip()
 
 

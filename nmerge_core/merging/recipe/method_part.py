@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
-from nmerge_core.errors import InputError, shown
+from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.registry import Method, methods, named
 from nmerge_core.parameters import Parameter, Solved
@@ -21,16 +21,21 @@ def delta_methods() -> dict[str, Method]:
     return {name: method for name, method in methods().items() if method.needs_base and not is_composed(method)}
 
 
+def word_of(value: Any) -> str:
+    """Return the word or the name of the method that a checked value has, alone or with parameters of its own."""
+    return str(value["method"] if isinstance(value, Mapping) else value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodPart(Parameter):
-    """How a part is merged: a word, or a method by its name or as {method: name, and its own parameters}.
+    """How a part is merged: a word, or a method, by its name or as {method: name, and its own parameters}.
 
-    `words` are no methods, `aliases` other names of methods; one that is `per_category` also takes a mapping from
-    category to any of these. Words `of_model` may say of which model, by its category: {method: own, of: math}.
+    `words` are no methods, each with the parameters that it takes; one of them, `of`, says of which model by its
+    category: {method: own, of: math}. `aliases` are other names of methods. One that is `per_category` also takes a
+    mapping from category to any of these.
     """
 
-    words: tuple[str, ...] = ()
-    of_model: tuple[str, ...] = ()
+    words: Mapping[str, tuple[Parameter, ...]] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     per_category: bool = False
 
@@ -46,12 +51,30 @@ class MethodPart(Parameter):
     def expected(self) -> str:
         """The words, the methods, and the long form."""
         categories = ", or {category: any of these}" if self.per_category else ""
-        whose = "".join(f", or {{method: {word}, of: a model's category}}" for word in self.of_model)
-        return f"one of {', '.join(self.choices)}, or {{method: ties, density: 0.3}}{whose}{categories}"
+        long = "".join(
+            f", or {{method: {word}, {', '.join(f'{each.name}: …' for each in parameters)}}}"
+            for word, parameters in self.words.items()
+            if parameters
+        )
+        return f"one of {', '.join(self.choices)}, or {{method: ties, density: 0.3}}{long}{categories}"
+
+    def described(self) -> dict[str, Any]:
+        """Return all there is to say, as JSON has it."""
+        words = {word: [each.described() for each in parameters] for word, parameters in self.words.items()}
+        return super().described() | ({"words": words} if words else {})
+
+    @property
+    def of_model(self) -> tuple[str, ...]:
+        """The words that mean a model, the category's own where they do not say which."""
+        return tuple(word for word, parameters in self.words.items() if any(each.name == "of" for each in parameters))
+
+    def parameters_of(self, name: str) -> tuple[Parameter, ...]:
+        """Return the parameters of a word or a method, by the name that it has here."""
+        return self.words[name] if name in self.words else named(self.aliases.get(name, name)).parameters
 
     def method(self, value: Any) -> Method | None:
         """Return the method that a checked value names; None for a word."""
-        name = value["method"] if isinstance(value, Mapping) else value
+        name = word_of(value)
         return None if name in self.words else named(self.aliases.get(name, name))
 
     def own(self, value: Any) -> dict[str, Any]:
@@ -60,7 +83,7 @@ class MethodPart(Parameter):
 
     def whose(self, value: Any) -> str | None:
         """Return the category of the model that a checked value names; None where it names none."""
-        return str(value["of"]) if isinstance(value, Mapping) and value["method"] in self.of_model else None
+        return value.get("of") if isinstance(value, Mapping) and value["method"] in self.words else None
 
     def check(self, value: Any, where: str) -> Any:
         """Return the value with its own parameters checked.
@@ -77,28 +100,21 @@ class MethodPart(Parameter):
         return self._choice(value, where)
 
     def _choice(self, value: Any, where: str) -> Any:
-        """Return a word, a method, or a method with its own parameters checked."""
-        if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
-            return super().check(value, where)
-        if (word := value["method"]) in self.of_model:
-            if value.keys() != {"method", "of"} or value["of"] is None:
-                raise InputError(f"{where}: expected {{method: {word}, of: a model's category}}, found {shown(value)}")
-            return {"method": word, "of": str(value["of"])}
-        found = self.method(super().check(value["method"], _inside(where, "method")))
-        if found is None:
-            raise InputError(
-                f"{where}: expected a method with its parameters, found {shown(value['method'])}, which has none"
-            )
-        known = {parameter.name: parameter for parameter in found.parameters}
-        own: dict[str, Any] = {"method": value["method"]}
-        for name, each in self.own(value).items():
-            if name not in known:
-                near = get_close_matches(str(name), known, 1, 0.5)
-                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-                raise InputError(f"{where}: {found.name} has no parameter '{name}'; {hint}")
+        """Return a word or a method, with its own parameters checked; those of a word with their defaults."""
+        long = isinstance(value, Mapping) and isinstance(value.get("method"), str)
+        name = super().check(value["method"], _inside(where, "method")) if long else super().check(value, where)
+        if name is None:
+            return None
+        known = {parameter.name: parameter for parameter in self.parameters_of(name)}
+        own = {key: each.default for key, each in known.items() if name in self.words and each.default is not None}
+        for key, each in (self.own(value) if long else {}).items():
+            if key not in known:
+                near = get_close_matches(str(key), known, 1, 0.5)
+                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known) or 'none'}"
+                raise InputError(f"{where}: {self.aliases.get(name, name)} has no parameter '{key}'; {hint}")
             if each is not None:
-                own[name] = known[name].check(each, _inside(where, name))
-        return own
+                own[key] = known[key].check(each, _inside(where, key))
+        return {"method": name, **own} if own or (long and name not in self.words) else name
 
     def parse(self, value: Any) -> Any:
         """Return a word or a method's name."""
@@ -110,9 +126,11 @@ class MethodPart(Parameter):
         """Return the value without the solved parameters of its methods."""
         if self.is_by_category(value):
             return {category: self.without_solved(each) for category, each in value.items()}
-        found = self.method(value) if isinstance(value, Mapping) else None
-        solved = {parameter.name for parameter in found.parameters if isinstance(parameter, Solved)} if found else set()
-        return {key: each for key, each in value.items() if key not in solved} if found else value
+        if not isinstance(value, Mapping):
+            return value
+        known = {each.name: each for each in self.parameters_of(word_of(value)) if not isinstance(each, Solved)}
+        own = {key: known[key].without_solved(each) for key, each in self.own(value).items() if key in known}
+        return {"method": value["method"], **own}
 
     def content(self, value: Any, places: Places) -> tuple[Any, Mapping[str, str]]:
         """Return the value with what its methods read named in full, and the fingerprints, versions among them."""
@@ -120,11 +138,11 @@ class MethodPart(Parameter):
             parts = {category: self.content(each, places) for category, each in value.items()}
             found = {key: fingerprint for _, inputs in parts.values() for key, fingerprint in inputs.items()}
             return {category: each for category, (each, _) in parts.items()}, found
-        method = None if value is None else self.method(value)
-        if method is None:
+        if value is None:
             return value, {}
-        found, own = {f"method {method.name}": f"version {method.version}"}, self.own(value)
-        for parameter in method.parameters:
+        method, own = self.method(value), self.own(value)
+        found = {f"method {method.name}": f"version {method.version}"} if method else {}
+        for parameter in self.parameters_of(word_of(value)) if own else ():
             if parameter.name in own:
                 own[parameter.name], inputs = parameter.content(own[parameter.name], places)
                 found |= inputs
