@@ -56,6 +56,11 @@ LISTS = NeuronLists(
     name="lists", help="Neurons that are groups of their own beside the categories, by name; each neuron in one list."
 )
 GROUPS = Names(name="groups", help="Categories and lists whose neurons get coefficients of their own; none by default.")
+TOGETHER = Flag(
+    name="together",
+    help="Solve the coefficients of all groups of neurons at once, so that a task counts more where its change is "
+    "found (ours); each by itself otherwise, as in the paper. Only groups inside NeuronMerge have some.",
+)
 MAX_LENGTH = Number(
     name="max_length", default=512, low=1, step=1, whole=True, unit="tokens", help="Tokens of a text that are read."
 )

@@ -63,6 +63,7 @@ def solve(
     categories: Sequence[str],
     *,
     groups: Groups | None = None,
+    together: bool = False,
     samples: int = 30,
     max_length: int = 512,
     seed: int = 0,
@@ -79,12 +80,17 @@ def solve(
 
     The code of Dai et al. was not published; this is the closed form that their abstract describes.
 
+    Each neuron group is solved by itself, as NeuronMerge has it, or all groups of a layer `together`: Δf_t is then what
+    task t changes in all of them, and the sum goes over the groups too, each with α of its own. So what one group gives
+    of a task another need not, and a task counts more where its change is found. That is ours, in no paper.
+
     Args:
         base: the base model θ0, a folder or Hub id.
         models: its fine-tunes, θ1 … θT.
         corpus: the corpus the samples are drawn from.
         categories: the category of each fine-tune, in the order of `models`; its texts are D_t.
         groups: neuron groups per layer that get coefficients of their own.
+        together: whether those of a layer are solved at once.
         samples: texts drawn per task (App. C.3: 30).
         max_length: tokens a text is cut to.
         seed: of the draw of texts.
@@ -108,29 +114,37 @@ def solve(
     stage, total = "linear coefficients", len(origin.architecture.layers) * len(batches)
     for mlp in origin.architecture.layers:
         submodules = decoder.submodules(mlp, (groups or {}).get(mlp.layer, {}))
-        grams = {category: np.zeros((len(submodules), len(models), len(models))) for category in tokens}
+        whole, grouped = submodules[: len(_WHOLE)], submodules[len(_WHOLE) :]
+        units = [*([each] for each in whole), *([grouped] if together and grouped else ([each] for each in grouped))]
+        grams = {category: [0.0 for _ in units] for category in tokens}  # of (parts · models, parts · models) each
         for step, (batch, inputs) in enumerate(zip(batches, decoder.steps(submodules), strict=True)):
-            for row, submodule in enumerate(submodules):
+            for row, unit in enumerate(units):
                 progress(stage, mlp.layer * len(batches) + step, total, "batches")
-                grams[batch.category][row] += _gram(submodule, inputs) / tokens[batch.category]
-        for row, submodule in enumerate(submodules):
-            part = submodule.group or submodule.kind
+                grams[batch.category][row] += _gram(unit, inputs) / tokens[batch.category]
+        for row, unit in enumerate(units):
+            parts = [submodule.group or submodule.kind for submodule in unit]
             alpha, warning = coefficients(np.stack([grams[category][row] for category in categories]))
-            values[mlp.layer, part] = tuple(alpha.tolist())
+            values |= {
+                (mlp.layer, part): tuple(own.tolist())
+                for part, own in zip(parts, np.split(alpha, len(parts)), strict=True)
+            }
             if warning:
-                warnings.append(f"layer {mlp.layer}, {part}: {warning}")
+                warnings.append(f"layer {mlp.layer}, {', '.join(parts)}: {warning}")
     progress(stage, total, total, "batches")
     return Coefficients(tuple(labels(models)), values, tuple(warnings))
 
 
 def coefficients(grams: np.ndarray) -> tuple[np.ndarray, str]:
-    """Solve A α = b from each task's E⟨Δf_i, Δf_j⟩, (tasks, models, models) float64 with a task per model.
+    """Solve A α = b from each task's E⟨Δf_i, Δf_j⟩, (tasks, n, n) float64, of a part of the model or several at once.
+
+    There is a task per model, and n is parts · models, the models of each part side by side.
 
     Returns:
-        α, (models,), and a warning or "".
+        α, (n,), and a warning or "".
     """
-    a = grams.sum(axis=0)  # A, (models, models)
-    b = np.einsum("tit->i", grams)
+    tasks, count, _ = grams.shape
+    a = grams.sum(axis=0)  # A, (n, n)
+    b = np.einsum("tipt->i", grams.reshape(tasks, count, -1, tasks))  # with task t's own change, of all parts
     alpha = np.zeros(len(a))
     changed = np.flatnonzero(np.diag(a))
     if not len(changed):
@@ -145,9 +159,11 @@ def coefficients(grams: np.ndarray) -> tuple[np.ndarray, str]:
     return alpha, "the changes of the fine-tunes are linearly dependent; took the least-norm coefficients"
 
 
-def _gram(submodule: Submodule, inputs: Inputs) -> np.ndarray:
-    """Return the sum over tokens of ⟨Δf_i, Δf_j⟩, (models, models) float64."""
-    before = submodule.output(submodule.base, inputs)  # (n, d_model), f(x; θ0)
-    deltas = torch.stack([submodule.output(weights, inputs) - before for weights in submodule.models])
-    flat = deltas.flatten(1).double()  # (models, n · d_model)
+def _gram(unit: Sequence[Submodule], inputs: Inputs) -> np.ndarray:
+    """Return the sum over tokens of ⟨Δf_i, Δf_j⟩, i and j the models in each submodule, (n, n) float64."""
+    deltas = []
+    for submodule in unit:
+        before = submodule.output(submodule.base, inputs)  # (n, d_model), f(x; θ0)
+        deltas += [submodule.output(weights, inputs) - before for weights in submodule.models]
+    flat = torch.stack(deltas).flatten(1).double()  # (parts · models, tokens · d_model)
     return (flat @ flat.T).cpu().numpy()

@@ -11,7 +11,8 @@ from nmerge_core.runs.durations import seconds_of
 from nmerge_core.runs.folder import Run, find, list_runs
 from nmerge_core.runs.request import Request, check_unchanged, places_of, resolve
 
-_GROUPED = {"neurons", "top_k", "margin", "grouping", "lists"}  # what tells which neurons are in which group
+# What tells which neurons are in which group, and how the groups are solved.
+_GROUPED = {"neurons", "top_k", "margin", "grouping", "lists", "together"}
 # What two measurements of a kind have in common where one may stand in for the other for a moment.
 _ALIKE: Mapping[str, tuple[str, ...]] = {"coefficients": ("base", "models"), "statistics": ("model", "kind")}
 
@@ -94,8 +95,13 @@ def _newest(request: Request, fits: Callable[[Run, Request], bool]) -> Run | Non
 
 
 def _contains(run: Run, request: Request) -> bool:
-    """Whether a run has solved the coefficients that are asked for among others: each part's are its own alone."""
+    """Whether a run has solved the coefficients that are asked for among others.
+
+    Each part's are its own alone, but those of groups that are solved together.
+    """
     if request.kind != "coefficients" or not _groups(request) <= _groups(run):
+        return False
+    if _groups(request) and request.parameters["together"] and _groups(request) != _groups(run):
         return False
     decide = request.parameters.keys() - {"groups"} - (set() if _groups(request) else _GROUPED)
     return all(run.parameters.get(name) == request.parameters[name] for name in decide) and _is_current(run)

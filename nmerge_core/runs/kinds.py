@@ -185,6 +185,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.GROUPING,
                 settings.LISTS,
                 settings.GROUPS,
+                settings.TOGETHER,
                 settings.SAMPLES,
                 *_SHARED,
             ),

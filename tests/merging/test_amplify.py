@@ -25,7 +25,8 @@ def amplified(by: Any = "task_arithmetic", **factors: Any) -> dict[str, Any]:
 
 def by_neuron(family: Any, weights: dict[str, torch.Tensor]) -> dict[tuple[str, int, str], torch.Tensor]:
     """Rows of gate and up and columns of down by category, number of the neuron, and tensor."""
-    groups, found = neurons_of(family), {}
+    groups = neurons_of(family)
+    found: dict[tuple[str, int, str], torch.Tensor] = {}
     for name, value in weights.items():
         if "mlp" in name:
             rows = value.T if "down_proj" in name else value

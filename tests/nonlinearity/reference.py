@@ -119,3 +119,24 @@ def objective(
         for key in alphas:
             total[key] = total[key] + torch.stack(errors[key]).mean()
     return total
+
+
+def objective_together(
+    base: str, models: Sequence[str], texts: Sequence[Sequence[str]], alphas: dict[Any, Tensor], groups: Groups
+) -> Tensor:
+    """Σ_t E_{x∈D_t} ‖Σ_g (Σ_i α_gi Δf_gi(x) − Δf_gt(x))‖² in float64, the groups being of one layer."""
+    origin, tuned = load(base), [load(model) for model in models]
+    total = torch.zeros((), dtype=torch.float64)
+    for task, own in enumerate(texts):
+        errors: list[Tensor] = []
+        for text in own:
+            with torch.no_grad():
+                changes = {
+                    key: torch.stack([f(model) - f(origin) for model in tuned]).double()  # (models, tokens, d_model)
+                    for key, f in functions(origin, base, text, groups)
+                    if key in alphas
+                }
+            left = [(alphas[key][:, None, None] * deltas).sum(0) - deltas[task] for key, deltas in changes.items()]
+            errors += list((torch.stack(left).sum(0) ** 2).sum(-1))
+        total = total + torch.stack(errors).mean()
+    return total

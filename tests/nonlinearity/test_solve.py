@@ -8,7 +8,7 @@ from nmerge_core.nonlinearity import solve
 from nmerge_core.nonlinearity.solve import coefficients
 from nmerge_core.text_samples import BATCH_TOKENS, draw, pack
 from tests.nonlinearity.conftest import fine_tune
-from tests.nonlinearity.reference import objective
+from tests.nonlinearity.reference import objective, objective_together
 from tests.tiny import TEXTS
 
 GROUPS = {0: {"general": np.arange(5), "math": np.array([7, 30])}, 1: {"general": np.arange(40, 48)}}
@@ -23,6 +23,37 @@ def test_coefficients_of_a_worked_example():
     alpha, warning = coefficients(np.array([[[4.0, 2.0], [2.0, 2.0]], [[1.0, 2.0], [2.0, 4.0]]]))
     np.testing.assert_allclose(alpha, [6 / 7, 3 / 7], rtol=1e-12)
     assert not warning
+
+
+def test_coefficients_of_two_parts_at_once():
+    """One token a task, of one number; Δf of models 1, 2 in part g, then in h: D1 (2, 0 | 0, 1), D2 (0, 1 | 1, 0).
+
+    By itself g gives 2α1 = 2 and α2 = 1, and h, where each task's own model changes nothing, 0 and 0. Together
+    2α_g1 + α_h2 = 2 and α_g2 + α_h1 = 1, of least norm α_g1 = 4/5, α_h2 = 2/5 and α_g2 = α_h1 = 1/2.
+    """
+    changes = np.array([[2.0, 0, 0, 1], [0, 1, 1, 0]])  # (tasks, parts · models)
+    grams = changes[:, :, None] * changes[:, None, :]
+    alpha, warning = coefficients(grams)
+    np.testing.assert_allclose(alpha, [0.8, 0.5, 0.5, 0.4], rtol=1e-9)
+    assert "least-norm" in warning
+    np.testing.assert_allclose(coefficients(grams[:, :2, :2])[0], [1, 1], rtol=1e-9)
+    np.testing.assert_allclose(coefficients(grams[:, 2:, 2:])[0], [0, 0], atol=1e-12)
+
+
+def test_groups_that_are_solved_together_minimise_what_they_leave_together(qwen2, corpus, tmp_path):
+    """The gradient of Σ_t E‖Σ_g (Σ_i α_gi Δf_gi − Δf_gt)‖² vanishes, and no coefficient of the whole MLP moves."""
+    models = [fine_tune(qwen2, tmp_path / name, seed=seed) for seed, name in enumerate(("math", "code"))]
+    apart, together = (
+        solve(qwen2, models, corpus, ["math", "code"], groups=GROUPS, together=each) for each in (False, True)
+    )
+    each = {(0, name): neurons.tolist() for name, neurons in GROUPS[0].items()}
+    alphas = {key: torch.tensor(together.values[key], dtype=torch.float64, requires_grad=True) for key in each}
+    loss = objective_together(qwen2, models, [TEXTS["math"], TEXTS["code"]], alphas, each)
+    loss.backward()
+    assert all(alpha.grad.abs().max() < 1e-4 * loss.item() for alpha in alphas.values())
+    assert all(abs(a - b) > 1e-6 for key in each for a, b in zip(apart.values[key], together.values[key], strict=True))
+    others = apart.values.keys() - each.keys()  # attention, MLP, and a group that is alone in its layer
+    assert all(apart.values[key] == together.values[key] for key in others)
 
 
 def test_a_model_without_change_gets_nothing_and_the_other_its_own():

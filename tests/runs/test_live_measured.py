@@ -74,6 +74,15 @@ def test_coefficients_are_solved_by_a_run_and_those_of_other_groups_stand_in_mea
     assert_as_merged(third, tmp_path / "third")
 
 
+def test_coefficients_that_are_solved_together_are_of_all_their_groups(family, tmp_path: Path) -> None:
+    every = neuronmerge(family, specific="merge", together=True)
+    measured(ask(every)["needs"])
+    assert "needs" not in ask(every)
+    assert_as_merged(every, tmp_path / "every")
+    fewer = ask(neuronmerge(family, specific={"math": "merge"}, together=True))
+    assert [need["kind"] for need in fewer["needs"]] == ["coefficients"]  # each group's hang on what the others are
+
+
 def test_only_what_decides_coefficients_has_them_solved_anew(family, tmp_path: Path) -> None:
     whole = content(family, "sublin", calibration=family.corpus, samples=3)
     assert "needs" not in ask(whole)  # as they are among those of groups, which were solved above

@@ -20,6 +20,7 @@ from nmerge_core.merging.recipe.shared_parameters import (
     SAMPLES,
 )
 from nmerge_core.merging.recipe.values import Values
+from nmerge_core.settings import TOGETHER
 
 
 def check(context: Context, values: Values) -> None:
@@ -74,7 +75,7 @@ def _check_given(context: Context, given: Any) -> None:
     title="SubModule Linearity",
     paper="Dai et al., ICLR 2025",
     summary="Task arithmetic with coefficients for each attention and each MLP, solved from measured outputs.",
-    parameters=[CATEGORY, CALIBRATION, SAMPLES, COEFFICIENTS],
+    parameters=[CATEGORY, CALIBRATION, SAMPLES, TOGETHER, COEFFICIENTS],
     results=[LAYER_COEFFICIENTS],
     decides=lambda place, values, prepared: coefficients_of(place, *prepared.data),
     check=check,

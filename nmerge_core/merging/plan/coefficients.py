@@ -24,6 +24,7 @@ def solve_coefficients(
     grouping: str = "functional",
     lists: Mapping[str, Any] | None = None,
     groups: Sequence[str] | None = None,
+    together: bool = False,
     samples: int,
     seed: int,
     device: str,
@@ -42,6 +43,7 @@ def solve_coefficients(
         grouping: functional, or random with the same sizes.
         lists: neurons that are groups of their own, by name.
         groups: the groups that get coefficients of their own; none if None.
+        together: whether the groups of a layer are solved at once.
         samples: texts per category.
         seed: of the draws.
         device: auto, cpu, cuda, …
@@ -58,5 +60,14 @@ def solve_coefficients(
         frame = group_neurons(Path(neurons), open_checkpoint(base), categories, **voting, seed=seed)
         found = neurons_of(frame, groups)
     return solve(
-        base, models, corpus, categories, groups=found, samples=samples, seed=seed, device=device, progress=progress
+        base,
+        models,
+        corpus,
+        categories,
+        groups=found,
+        together=together,
+        samples=samples,
+        seed=seed,
+        device=device,
+        progress=progress,
     )

@@ -157,11 +157,12 @@ class Context:
             "device": self.device,
         }
         groups = sorted({group for own in (self.groups or {}).values() for group in own})
-        grouped = {**self.grouping, "groups": groups} if groups else {}
+        together = {"together": values.shared["together"]}
+        grouped = {**self.grouping, **together, "groups": groups} if groups else {}
         (kept,) = self.kept([Measurement("coefficients", asked | grouped)])
         if kept:
             return read_coefficients(kept)
-        return solve(**asked, groups=self.groups, progress=self.progress)
+        return solve(**asked, **together, groups=self.groups, progress=self.progress)
 
     def wrong(self, key: str, expected: str, found: object) -> InputError:
         """Return the error for a value of the recipe that does not fit the models, at the key where it stands."""
