@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.method_part import delta_methods
@@ -15,6 +15,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs.request import resolve
 from tests.merging.merged import deltas, needed, run, thresholds
 from tests.merging.test_parts import CATEGORIES, alone, composed, merged, neurons_of, own_parameters
+from tests.merging.test_pipeline import StopAt
 
 TASK_ARITHMETIC = {"general": "task_arithmetic", "others": "task_arithmetic", "weight": 0.5}
 
@@ -104,6 +105,22 @@ def test_the_resolved_recipe_holds_what_the_inner_method_solved(family, tmp_path
     }  # fmt: skip
     second = merged(again, tmp_path / "again")
     assert all(torch.equal(second[name], value) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("own", [2, 3])
+def test_a_stopped_merge_goes_on_by_the_same_factors_alone(family, tmp_path: Path, own: float) -> None:
+    def recipe(own: float) -> Any:
+        return composed(family, **TASK_ARITHMETIC, specific=amplified("neuromerging", own=own))
+
+    with pytest.raises(Cancelled):
+        merge(recipe(2), tmp_path / "out", progress=StopAt(20))
+    written: list[float] = []
+    note = lambda stage, done, total, unit="": written.append(done) if stage == "Merging" else None  # noqa: E731
+    merge(recipe(own), tmp_path / "out", progress=note)
+    assert (written[0] > 0) == (own == 2)
+    whole = merged(recipe(own), tmp_path / "whole")
+    found = load_file(tmp_path / "out/model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in whole.items())
 
 
 def test_the_word_alone_is_its_defaults_and_the_same_run(family, tmp_path: Path) -> None:
