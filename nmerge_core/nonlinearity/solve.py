@@ -116,7 +116,8 @@ def solve(
         submodules = decoder.submodules(mlp, (groups or {}).get(mlp.layer, {}))
         whole, grouped = submodules[: len(_WHOLE)], submodules[len(_WHOLE) :]
         units = [*([each] for each in whole), *([grouped] if together and grouped else ([each] for each in grouped))]
-        grams = {category: [0.0 for _ in units] for category in tokens}  # of (parts · models, parts · models) each
+        counts = [len(unit) * len(models) for unit in units]
+        grams = {category: [np.zeros((count, count)) for count in counts] for category in tokens}
         for step, (batch, inputs) in enumerate(zip(batches, decoder.steps(submodules), strict=True)):
             for row, unit in enumerate(units):
                 progress(stage, mlp.layer * len(batches) + step, total, "batches")
