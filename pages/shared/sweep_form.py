@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import streamlit as st
@@ -87,7 +88,14 @@ def _search(method: Method, preset: Preset | None) -> dict[str, Any]:
         key=f"sweep_parameters_{method.name}_{named}",
     )
     widget = f"sweep_values_{method.name}_{named}"
-    return {key: _values(key, known.get(key), start.get(key), f"{widget}_{key}") for key in keys}
+    inner = {
+        f"parameters.{part.name}.{each.name}": each
+        for part in method.parameters
+        if isinstance(part, MethodPart)
+        for each in chain.from_iterable(part.words.values())
+    }
+    about = inner | known
+    return {key: _values(key, about.get(key), start.get(key), f"{widget}_{key}") for key in keys}
 
 
 def _values(key: str, parameter: Parameter | None, start: list[Any] | None, widget: str) -> Any:

@@ -88,3 +88,14 @@ def test_two_objectives_and_choices_that_are_no_numbers(open_page, no_worker, ti
     plan = load_sweep(newest_sweep(tiny_cache).parameters["sweep"])
     assert [axis.values for axis in plan.axes] == [("own", "merge", "drop")] * len(plan.axes)
     assert len(plan.objectives) == 2 and list(plan.objectives[0] or ()) == first and not plan.prune
+
+
+def test_the_factors_of_tasks_own_neurons_are_searched(open_page, no_worker, tiny_cache: Path) -> None:
+    app = open_page("pages/10_Sweep.py", sweep_method="NeuronMerge")
+    preset = "Own × foreign changes in tasks' neurons, 12 points"
+    app.selectbox(key="sweep_preset_neuronmerge").set_value(preset).run()
+    assert not app.exception and "12 trials." in [each.value for each in app.caption]
+    assert [(box.label, box.value) for box in app.text_input] == [
+        ("own factor", "1.0, 1.5, 2.0, 3.0"),
+        ("foreign factor", "0.6, 0.8, 1.0"),
+    ]
