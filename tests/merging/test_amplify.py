@@ -101,7 +101,7 @@ def test_the_resolved_recipe_holds_what_the_inner_method_solved(family, tmp_path
     specific = again.parameters["specific"]
     assert specific["math"]["by"]["lambda_2"] > 1 and specific["math"]["own"] == 2
     assert {key: specific["code"][key] for key in ("method", "own", "foreign", "by")} == {
-        "method": "amplify", "own": 2.0, "foreign": 1.0, "by": "sublin",
+        "method": "amplify", "own": 1.5, "foreign": 1.0, "by": "sublin",
     }  # fmt: skip
     second = merged(again, tmp_path / "again")
     assert all(torch.equal(second[name], value) for name, value in ours.items())
@@ -125,7 +125,7 @@ def test_a_stopped_merge_goes_on_by_the_same_factors_alone(family, tmp_path: Pat
 
 def test_the_word_alone_is_its_defaults_and_the_same_run(family, tmp_path: Path) -> None:
     given = {"general": "dare", "others": "dare", **needed(family, "sublin")}
-    recipes = [composed(family, **given, specific=each) for each in ("amplify", amplified("sublin", own=2, foreign=1))]
+    recipes = [composed(family, **given, specific=each) for each in ("amplify", amplified("sublin", own=1.5, foreign=1))]
     requests = {resolve(tmp_path, "merge", {"recipe": recipe.content}).id for recipe in recipes}
     assert len(requests) == 1
     other = composed(family, **given, specific=amplified("sublin", own=2.5))

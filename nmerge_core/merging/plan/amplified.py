@@ -14,7 +14,7 @@ AMPLIFY = "amplify"
 OF = Text(name="of", help="The category of the model whose neurons they are, where they are not their category's own.")
 OWN = Number(
     name="own",
-    default=2.0,
+    default=1.5,
     help="What the change of the neurons' own model is multiplied by before it is merged.",
     low=0,
     high=5,
