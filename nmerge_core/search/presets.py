@@ -96,7 +96,7 @@ def _neuronmerge(models: Sequence[Mapping[str, Any]]) -> list[Preset]:
             {"parameters.general": parts, "parameters.others": parts},
         ),
         Preset(
-            "Own × foreign changes in tasks' neurons, 12 points",
+            "Own × foreign factors, 12 points",
             "our own rule",
             {
                 "parameters.specific.own": [1.0, 1.5, 2.0, 3.0],

@@ -92,7 +92,7 @@ def test_two_objectives_and_choices_that_are_no_numbers(open_page, no_worker, ti
 
 def test_the_factors_of_tasks_own_neurons_are_searched(open_page, no_worker, tiny_cache: Path) -> None:
     app = open_page("pages/10_Sweep.py", sweep_method="NeuronMerge")
-    preset = "Own × foreign changes in tasks' neurons, 12 points"
+    preset = "Own × foreign factors, 12 points"
     app.selectbox(key="sweep_preset_neuronmerge").set_value(preset).run()
     assert not app.exception and "12 trials." in [each.value for each in app.caption]
     assert [(box.label, box.value) for box in app.text_input] == [

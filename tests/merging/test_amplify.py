@@ -125,7 +125,9 @@ def test_a_stopped_merge_goes_on_by_the_same_factors_alone(family, tmp_path: Pat
 
 def test_the_word_alone_is_its_defaults_and_the_same_run(family, tmp_path: Path) -> None:
     given = {"general": "dare", "others": "dare", **needed(family, "sublin")}
-    recipes = [composed(family, **given, specific=each) for each in ("amplify", amplified("sublin", own=1.5, foreign=1))]
+    recipes = [
+        composed(family, **given, specific=each) for each in ("amplify", amplified("sublin", own=1.5, foreign=1))
+    ]
     requests = {resolve(tmp_path, "merge", {"recipe": recipe.content}).id for recipe in recipes}
     assert len(requests) == 1
     other = composed(family, **given, specific=amplified("sublin", own=2.5))
