@@ -72,14 +72,18 @@ def jackknife(statistic: Callable[[list[Any]], float], items: list[Any]) -> floa
     """Return the standard error of a statistic of the items, by leaving out one of up to 20 groups of them at a time.
 
     SE² = (g − 1)/g · Σ (θ₍ᵢ₎ − mean θ₍·₎)² over the g groups (Efron & Tibshirani 1993, Eq. 11.5, with groups for
-    items). Unlike lm-eval's bootstrap it draws nothing at random, starts no processes and exists for every metric.
+    items). Unlike lm-eval's bootstrap it draws nothing at random, starts no processes and exists for every metric. NaN
+    of one item, or where it is more than a number holds, as a perplexity without its predictable texts may be.
     """
     groups = min(_JACKKNIFE_GROUPS, len(items))
     if groups < 2:
         return math.nan
-    left_out = [statistic([x for i, x in enumerate(items) if i % groups != group]) for group in range(groups)]
-    centre = sum(left_out) / groups
-    return math.sqrt((groups - 1) / groups * sum((value - centre) ** 2 for value in left_out))
+    try:
+        left_out = [statistic([x for i, x in enumerate(items) if i % groups != group]) for group in range(groups)]
+        centre = sum(left_out) / groups
+        return math.sqrt((groups - 1) / groups * sum((value - centre) ** 2 for value in left_out))
+    except OverflowError:
+        return math.nan
 
 
 def _named(metric: str, chain: str, keys: list[tuple[str, str]]) -> str:

@@ -11,11 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nmerge_core.ablation import category_neurons, effects, knockout
+from nmerge_core.ablation.measuring import open_scale
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import evaluate
 from nmerge_core.evaluation.loss import held_out_losses
+from nmerge_core.loading import load_model
+from nmerge_core.progress import silent
 from tests.tiny import D_FFN, TEXTS, tiny_model, write_corpus
 
 
@@ -100,6 +103,25 @@ def test_only_the_category_is_kept(place: Path, tmp_path: Path) -> None:
         "code": len(kept),
         "random": len(kept),
     }
+
+
+def test_a_group_of_tasks_counts_by_its_problems_and_once(place: Path, tmp_path: Path) -> None:
+    """Of 6 problems with answer 0 and 2 with 1: the mean is over 8 problems, be it the tasks' or the group's row."""
+    choice = {"dataset_path": "json", "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{q}}"}
+    choice |= {"doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}"}
+    choice["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+    for name, answer, count in (("long", 0, 6), ("short", 1, 2)):
+        doc = {"q": "1 + 1?", "choices": ["yes", "no"], "answer": answer}
+        (tmp_path / f"{name}.jsonl").write_text((json.dumps(doc) + "\n") * count)
+        data = {"dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}}}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({"task": name} | choice | data))
+    group = {"group": "both", "task": ["long", "short"]}
+    group["aggregate_metric_list"] = [{"metric": "acc", "weight_by_size": False}]  # half right, by tasks
+    (tmp_path / "both.yaml").write_text(json.dumps(group))
+    scale = open_scale(str(tmp_path / "both.yaml"), None, None, run_code=False, allow_task_code=False)
+    reading = scale(load_model(str(place / "model"), "cpu"), silent)["acc"]
+    assert reading.problems in ([1.0] * 6 + [0.0] * 2, [0.0] * 6 + [1.0] * 2)  # it says the same each time
+    assert reading.value == sum(reading.problems) / 8
 
 
 def test_by_loss_on_the_held_out_texts_of_each_category(place: Path, tmp_path: Path) -> None:

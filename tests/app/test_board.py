@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from nmerge_core.candidates import CandidateLog
@@ -97,3 +98,20 @@ def test_scores_of_other_pages_are_found_and_labelled(tiny_cache: Path, monkeypa
     assert quick.row["Score"] == "2.50 [2.00, 3.00]" and quick.model.startswith("#")
     assert all(each.otherwise for each in found)
     assert elsewhere({"base": known["base"]}, family, ["another"], None) == []
+
+
+def test_of_a_knock_out_that_keeps_a_category_alone_the_intact_model_is_told(
+    tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its share 0 is a model with nothing of the layers left, and not the whole one."""
+    monkeypatch.setenv("NMERGE_CACHE", str(tiny_cache))
+    base, asked = models(tiny_cache)["base"], {"proportions": [1.0], "repeats": 1, "limit": 2, "layers": [0, 1]}
+    runs = {
+        title: done(tiny_cache, "knockout", knocked_out(tiny_cache, **asked, keep_only=kept), title)
+        for title, kept in (("Kept alone", True), ("Switched off", False))
+    }
+    table = pd.read_csv(runs["Kept alone"].results / "knockout.csv").set_index("group")["value"]
+    assert table["math"].iloc[0] != table["intact"]
+    family = load_family(tiny_cache / "families" / f"{FAMILY}.yaml")
+    told = {each.made: each.value for each in elsewhere({"base": base}, family, ["plain"], None)}
+    assert told["Knock-out, intact: Kept alone"] == told["Knock-out, intact: Switched off"] == table["intact"]

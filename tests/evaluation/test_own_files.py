@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from nmerge_core.cache import own_tasks, task_data
 from nmerge_core.errors import InputError
-from nmerge_core.evaluation import evaluate, tasks
+from nmerge_core.evaluation import Evaluator, evaluate, tasks
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.evaluation.translation import bleu_zh, signature
 from nmerge_core.inputs import Places
@@ -84,6 +84,15 @@ def test_gsm8k_takes_the_marked_number_or_the_last_one(said: str, right: tuple[i
     task.apply_filters()
     found = [task.process_results(doc, [request.filtered_resps[name]]) for name in ("strict-match", "flexible-extract")]
     assert tuple(each["exact_match"] for each in found) == right
+
+
+def test_a_file_with_fewer_problems_than_examples_before_each_says_so(model: str, tmp_path: Path) -> None:
+    reference = write(tmp_path, "gsm8k", FILES["gsm8k"])  # three, and five are shown by default
+    with pytest.raises(InputError, match=r"expected at least 6 problems, as the 5 examples .* found 3; give fewer"):
+        evaluate([model], [reference])
+    with pytest.raises(InputError, match="expected at least 4 problems"):
+        Evaluator([reference], shots=3)
+    assert Evaluator([reference], shots=2).names == ["gsm8k"]
 
 
 def test_chinese_is_compared_by_characters() -> None:

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from lm_eval.api.metrics import weighted_perplexity
 
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import Evaluator, evaluate
+from nmerge_core.evaluation.samples import _value
 from nmerge_core.evaluation.score_rows import jackknife
 from nmerge_core.evaluation.scores import COLUMNS
 from nmerge_core.loading import load_model
@@ -125,6 +127,16 @@ def test_code_runs_what_the_model_writes(model: str, tmp_path: Path) -> None:
     scores = evaluate([model], [reference], run_code=True, progress=remember)
     assert scores.loc[0, ["task", "metric", "value", "stderr", "samples"]].tolist() == ["code", "pass@1", 0.5, 0.5, 2]
     assert stages == {"tiny on code", "tiny on code, running programs"}
+
+
+def test_a_perplexity_that_no_number_holds_is_told_of_the_task_and_no_crash(model: str, tmp_path: Path) -> None:
+    """A byte costs about ln 257 = 5.5 nats: a word of 200 letters has e¹¹⁰⁰, where numbers end near e⁷⁰⁹."""
+    with pytest.raises(InputError, match=r"general.yaml': lm-eval cannot score tiny on it – OverflowError"):
+        evaluate([model], [write(tmp_path, "general", [{"text": "x" * 200}])])
+    assert _value(weighted_perplexity, (-1100.0, 1)) is None  # of that problem alone
+    assert _value(weighted_perplexity, (-5.5, 1)) == pytest.approx(math.exp(5.5))
+    # Of both texts it is e⁵⁵⁰, and e¹¹⁰⁰ of the second alone, which the jackknife asks for.
+    assert math.isnan(jackknife(weighted_perplexity, [(0.0, 1), (-1100.0, 1)]))
 
 
 def test_models_with_the_same_last_name_get_labels_of_their_own(model: str, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import Progress
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.reading import load_sweep
-from nmerge_core.search.scoring import Measured
+from nmerge_core.search.scoring import Measured, open_scoring
+from nmerge_core.search.shared_trials import SharedTrials, turn
 from nmerge_core.search.trials_loop import run_trials
 from tests.search.toy import TARGET, WEIGHTS, Target, plan_of
 from tests.tiny import write_corpus
@@ -67,6 +68,42 @@ def test_a_grid_by_hand(family: SimpleNamespace, tmp_path: Path) -> None:
     assert (tmp_path / "out/best.yaml").read_bytes() == (tmp_path / "out/best/nmerge_recipe.yaml").read_bytes()
     recipe = load_recipe(tmp_path / "out/recipes/2/nmerge_recipe.yaml")
     assert recipe.values().each["weight"] == (0.0, 1.3)
+
+
+def test_what_keys_make_of_trials_is_found_out_in_nobodys_turn(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forest takes seconds, in which other processes have theirs: the lock is a file, that is there in a turn."""
+    found, held = SharedTrials.importances, []
+
+    def importances(self: SharedTrials) -> dict[str, float]:
+        held.append([path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".turn")])
+        return found(self)
+
+    monkeypatch.setattr(SharedTrials, "importances", importances)
+    run_trials(plan_of(family, tmp_path, {WEIGHTS[0]: [0.1, 0.8]}), tmp_path / "out", family.near_target)
+    assert held and not any(held)
+    with turn(tmp_path / "out"):
+        assert any(path.name.startswith(".turn") for path in (tmp_path / "out").iterdir())
+
+
+def test_objectives_are_of_tasks_as_the_sweep_names_them(family: SimpleNamespace, tmp_path: Path) -> None:
+    """By NSGA-II two tasks of files whose names are not the tasks': each objective is its own task's score."""
+    files = {name: tmp_path / f"{name}-of-mine.yaml" for name in ("first", "second")}
+    for name, file in files.items():
+        text = Path(family.task).read_text().replace("task: plain", f"task: {name}")
+        text = text.replace("plain.jsonl", f"{name}.jsonl")
+        file.write_text(text)
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "some words of {name}"}}\n')
+    tasks = [str(file) for file in files.values()]
+    search = {key: {"low": 0.0, "high": 1.0} for key in WEIGHTS}
+    plan = plan_of(
+        family, tmp_path, search, strategy="nsga2", trials=1, seed=1, tasks=tasks, keep="none",
+        objectives=[{tasks[0]: 1.0}, {tasks[1]: 1.0}],
+    )  # fmt: skip
+    [trial] = run_trials(plan, tmp_path / "out", open_scoring(plan)).to_dict("records")
+    scores = [-trial[f"{name}/bits_per_byte"] for name in files]  # of which less is better
+    assert [trial["objective_1"], trial["objective_2"]] == scores and scores[0] != scores[1]
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("none", []), ("all", [1, 2, 3]), (2, [1, 3])])
