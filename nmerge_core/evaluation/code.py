@@ -41,6 +41,24 @@ def function_body(completion: str) -> str:
     return "\n".join(lines[:end])
 
 
+def run_once(programs: Sequence[Program], progress: Progress = silent) -> list[Outcome]:
+    """Run programs, but for those that ended before: merges of one family often write the very same.
+
+    One that had no more time is run again. See `run_programs` for what is raised.
+    """
+    found = {program: _ended[program] for program in programs if program in _ended}
+    new = [program for program in dict.fromkeys(programs) if program not in found]
+    found |= zip(new, run_programs(new, progress=progress) if new else [], strict=True)
+    _ended.update((program, found[program]) for program in new if not found[program].stopped)
+    while len(_ended) > _REMEMBERED:
+        _ended.pop(next(iter(_ended)))
+    return [found[program] for program in programs]
+
+
+_REMEMBERED = 10_000  # programs, of some kilobytes each
+_ended: dict[Program, Outcome] = {}
+
+
 class Verdict(int):
     """Whether a program and its tests ran to their end, 1 or 0, and the last that they wrote."""
 
@@ -64,7 +82,7 @@ class RunCode(Filter):
     def apply(self, resps: Sequence[Sequence[str]], docs: Sequence[dict[str, Any]]) -> list[list[Verdict]]:
         """Run all completions (documents, repeats); see `run_programs` for what is raised."""
         programs = [self._parted(doc, text) for doc, texts in zip(docs, resps, strict=True) for text in texts]
-        outcomes = iter(run_programs(programs, progress=code_progress.get()))
+        outcomes = iter(run_once(programs, code_progress.get()))
         return [[Verdict(next(outcomes)) for _ in texts] for texts in resps]
 
     def _parted(self, doc: Mapping[str, Any], text: str) -> Program:

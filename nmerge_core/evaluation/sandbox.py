@@ -33,10 +33,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended: whether it and its tests ran to their end, and the last 2,000 characters they wrote."""
+    """How a program ended: whether it and its tests ran to their end, and the last 2,000 characters they wrote.
+
+    One that was `stopped` had no more time.
+    """
 
     passed: bool
     output: str
+    stopped: bool = False
 
 
 def require_sandbox() -> None:
@@ -120,9 +124,9 @@ def _run(program: Program, seconds: int, megabytes: int) -> Outcome:
         )
         output.seek(max(0, output.seek(0, os.SEEK_END) - OUTPUT))
         text = output.read().decode(errors="replace")
-    if ended.returncode == jail.TIMED_OUT:
+    if stopped := ended.returncode == jail.TIMED_OUT:
         text += f"\nstopped after {seconds} s"
-    return Outcome(ended.returncode == jail.PASSED, text)
+    return Outcome(ended.returncode == jail.PASSED, text, stopped)
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """How far submodules of fine-tunes are from being linear in their task vector (NeuronMerge §2.4, App. B)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from nmerge_core.progress import Progress, silent
 from nmerge_core.text_samples import draw
 
 ALPHAS = tuple(step / 10 for step in range(1, 10))  # App. B
+KINDS = ("attention", "mlp", "group")  # of submodules
 
 
 @torch.inference_mode()
@@ -25,6 +26,7 @@ def measure(
     neurons: str | None = None,
     samples: int = 30,
     alphas: Sequence[float] = ALPHAS,
+    kinds: Collection[str] = KINDS,
     max_length: int = 512,
     seed: int = 0,
     device: str = "auto",
@@ -45,6 +47,7 @@ def measure(
         neurons: a classification folder of the base model; adds a row per category's neurons in each layer.
         samples: texts drawn per category (App. C.3: 30).
         alphas: the points in (0, 1) to measure at; the papers' figures average over 0.1, …, 0.9.
+        kinds: which of `KINDS` are measured.
         max_length: tokens a text is cut to.
         seed: of the draw of texts.
         device: auto, cpu, cuda, …
@@ -63,10 +66,11 @@ def measure(
     tables = []
     stage, total = "non-linearity", len(origin.architecture.layers) * len(batches)
     for mlp in origin.architecture.layers:
-        submodules = decoder.submodules(mlp, groups.get(mlp.layer, {}))
+        layer = decoder.submodules(mlp, groups.get(mlp.layer, {}))
+        submodules = [each for each in layer if each.kind in kinds]
         sums = np.zeros((len(submodules), len(models), len(alphas)))
         tokens = np.zeros((len(submodules), len(models), 1))
-        for step, inputs in enumerate(decoder.steps(submodules)):
+        for step, inputs in enumerate(decoder.steps(layer)):
             done = mlp.layer * len(batches) + step
             for row, submodule in enumerate(submodules):
                 progress(stage, done, total, "batches")

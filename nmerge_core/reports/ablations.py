@@ -11,9 +11,10 @@ from nmerge_core.reports.findings import Findings, Lacking
 from nmerge_core.reports.intervals import combined
 from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE, Item
 from nmerge_core.reports.merging import main_methods
+from nmerge_core.reports.plan import CHOICES
 from nmerge_core.reports.published import neuromerging, neuronmerge
 from nmerge_core.reports.subjects import Subject
-from nmerge_core.reports.variants import CHOICES, DARE, NEURONMERGE_1, NEURONMERGE_2, SUBLIN, TASK_ARITHMETIC, Variant
+from nmerge_core.reports.variants import DARE, NEURONMERGE_1, NEURONMERGE_2, SUBLIN, TASK_ARITHMETIC, Variant
 from nmerge_core.reports.verdicts import Verdict, above, interval, together
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ class Budget:
     """What is measured: problems of each task, and the values of every parameter that the papers vary.
 
     `pairs` is how many pairs of fine-tunes are merged beside all of them together, `samples` how many texts measure
-    linearity and solve coefficients, `repeats` how many random groups stand beside functional ones.
+    linearity and solve coefficients, `repeats` how many random groups stand beside functional ones. `evaluations` is
+    how many candidates a search of coefficients merges, `validation` how many problems of each task it scores them on,
+    and `steps` how many AdaMerging takes.
     """
 
     name: str
@@ -18,6 +20,9 @@ class Budget:
     pairs: int
     samples: int
     repeats: int
+    evaluations: int
+    validation: int
+    steps: int
     proportions: tuple[float, ...]
     weights: tuple[float, ...]  # α of task arithmetic
     densities: tuple[float, ...]  # of DARE, 1 − the share that is dropped
@@ -35,6 +40,9 @@ QUICK = Budget(
     pairs=1,
     samples=15,
     repeats=2,
+    evaluations=12,
+    validation=10,
+    steps=50,
     proportions=(0.2, 0.6, 1.0),
     weights=(0.3, 0.5, 0.7),
     densities=(0.4, 0.2),
@@ -51,6 +59,9 @@ FULL = Budget(
     pairs=3,
     samples=30,
     repeats=3,
+    evaluations=40,
+    validation=50,
+    steps=500,
     proportions=(0.2, 0.4, 0.6, 0.8, 1.0),
     weights=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     densities=(0.4, 0.3, 0.2, 0.1),

@@ -12,8 +12,9 @@ from nmerge_core.family import Family
 from nmerge_core.figures.scores import metric
 from nmerge_core.reports.budget import Budget
 from nmerge_core.reports.intervals import Values, combined, mean
+from nmerge_core.reports.plan import Plan
 from nmerge_core.reports.subjects import Subject
-from nmerge_core.reports.variants import Plan, Variant
+from nmerge_core.reports.variants import Variant
 from nmerge_core.reports.verdicts import NOT_YET, Verdict, nothing, signed
 
 BASE = "base"
@@ -46,6 +47,7 @@ class Findings:
     family: Family
     budget: Budget
     texts: bool
+    tasks: bool = False
     subjects: tuple[Subject, ...] = ()
     scores: pd.DataFrame | None = None
     times: pd.DataFrame | None = None
@@ -64,7 +66,7 @@ class Findings:
     @property
     def plan(self) -> Plan:
         """The merges."""
-        return Plan(self.family, self.budget, self.texts)
+        return Plan(self.family, self.budget, self.texts, self.tasks)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table; raises Lacking, with why, where there is none."""

@@ -1,6 +1,6 @@
 """Every figure and table of both papers, in the order in which the papers have them, NeuronMerge first."""
 
-from nmerge_core.reports import ablations, cost, functionality, merging, subspaces
+from nmerge_core.reports import ablations, baselines, cost, functionality, merging, subspaces
 from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE, Item
 
 _ORDER = {
@@ -11,10 +11,10 @@ _MADE = {
     (item.paper, item.number): item
     for item in (
         *functionality.ITEMS,
-        *merging.NEURONMERGE_ITEMS,
+        *merging.ITEMS,
         *ablations.NEURONMERGE_ITEMS,
         *cost.ITEMS,
-        *merging.NEUROMERGING_ITEMS,
+        *baselines.ITEMS,
         *ablations.NEUROMERGING_ITEMS,
         *subspaces.ITEMS,
     )

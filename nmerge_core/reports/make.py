@@ -14,7 +14,8 @@ from nmerge_core.number_format import choose_format
 from nmerge_core.progress import Progress, silent
 from nmerge_core.reports.budget import BUDGETS
 from nmerge_core.reports.findings import Findings
-from nmerge_core.reports.measure import Measuring
+from nmerge_core.reports.measure import measure
+from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.parameter import content_of, fingerprints
 from nmerge_core.reports.parts import Parts, begin
 from nmerge_core.reports.subjects import Score, Subject, open_subjects
@@ -52,18 +53,19 @@ def make_report(
     scores, lack = subjects_of(family, chosen.problems, places, run_code, allow_task_code)
     notes += [lack] if lack else []
     texts = bool(family.corpus) and all(model.category for model in family.models)
-    found = Findings(family, chosen, texts, notes=tuple(notes))
+    tasks = any(subject.task for subject, _ in scores)
+    found = Findings(family, chosen, texts, tasks, notes=tuple(notes))
     runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
     parts = Parts(out / "parts", prints, runs_in)
-    measuring = Measuring(found, scores, parts, places, device, kept, progress)
+    report = Measuring(found, scores, parts, places, device, run_code, kept, progress)
     call = call_of(family, budget, run_code, allow_task_code, None if in_cache else out)
     complete = False
     try:
-        measuring.run()
+        measure(report)
         complete = True
     finally:
         if parts.made or not complete or not is_written(out, call):
-            write(measuring.found, out, call, complete=complete)
+            write(report.found, out, call, complete=complete)
 
 
 def subjects_of(

@@ -19,7 +19,7 @@ from nmerge_core.inputs import Places
 from nmerge_core.progress import Progress
 
 if TYPE_CHECKING:
-    from nmerge_core.evaluation.problems import Problems
+    from nmerge_core.evaluation.problems import Problems, Source
     from nmerge_core.loading import LanguageModel
 
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Subject:
     """One kind of problems: a task, or the held-out texts of a category; `owner` is the fine-tune that was made for it.
 
-    `said` tells which texts are held out.
+    `task` is the task as the family names it, whose problems they are, and `said` tells which texts are held out.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Subject:
     count: int
     owner: str = ""
     said: str = ""
+    task: str = ""
 
     @property
     def share(self) -> bool:
@@ -68,16 +69,16 @@ def open_subjects(
         sources = [Source(family.corpus, places.corpus(family.corpus)[1], is_task=False)]
     else:
         return []
-    found = [_subject(each, problems) for source in sources for each in open_problems(source)]
+    found = [_subject(each, problems, source) for source in sources for each in open_problems(source)]
     named = {subject.name: subject for subject, _ in found}
     owned = {model.category or model.label: model.label for model in family.models}
     owned |= {model.label: model.label for model in family.models}
     return [(replace(named[each.name], owner=owned.get(each.name, "")), score) for each, score in found]
 
 
-def _subject(problems: Problems, limit: int) -> tuple[Subject, Score]:
-    count = min(problems.count, limit)
-    subject = Subject(problems.name, problems.metric, problems.higher_is_better, count, said=problems.said)
+def _subject(problems: Problems, limit: int, source: Source) -> tuple[Subject, Score]:
+    count, task = min(problems.count, limit), source.reference if source.is_task else ""
+    subject = Subject(problems.name, problems.metric, problems.higher_is_better, count, said=problems.said, task=task)
 
     def score(language_model: LanguageModel, progress: Progress) -> list[float]:
         return problems.score(language_model, 0, count, progress)[0]

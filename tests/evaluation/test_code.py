@@ -1,9 +1,13 @@
 """From completions to programs to pass@1."""
 
+from functools import partial
+
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.evaluation.code import RunCode, function_body, pass_at_1
+from nmerge_core.evaluation import code
+from nmerge_core.evaluation.code import RunCode, function_body, pass_at_1, run_once
+from nmerge_core.evaluation.sandbox import Program, run_programs
 
 
 def test_the_body_ends_at_the_first_unindented_line() -> None:
@@ -42,6 +46,16 @@ def test_a_completion_cannot_swallow_its_tests() -> None:
         RunCode(program="{{body}}{% if 'pass' in completion %}pass{% else %}assert 0{% endif %}").apply(
             [["pass"]], docs
         )
+
+
+def test_the_very_same_program_is_run_once_unless_it_had_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "run_programs", partial(run_programs, seconds=1))
+    tell = "import time\nprint(time.time_ns(), flush=True)\n"
+    passes, fails, hangs = Program(tell), Program(tell, "assert False"), Program(f"{tell}while True: pass")
+    first, again = run_once([passes, hangs, passes, fails]), run_once([fails, passes, hangs])
+    assert [each.passed for each in first] == [True, False, True, False]
+    assert first[0] == first[2] == again[1] and first[3] == again[0]
+    assert first[1].stopped and again[2].stopped and first[1].output != again[2].output
 
 
 def test_score_is_of_the_first_completion() -> None:

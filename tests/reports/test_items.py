@@ -116,6 +116,24 @@ def test_costs_of_merges_that_are_not_made_yet_are_told_as_lacking() -> None:
         variants.append(variant)
 
 
+def test_an_overview_has_what_could_be_merged_in_the_papers_order_and_settings_at_their_best() -> None:
+    plan = replace(Findings(FAMILY, LEAST, True).plan, tasks=True)
+    fisher, *others = plan.by_data(LABELS)
+    tuned = [*plan.lambdas().values(), *plan.ratios().values()]
+    variants = [*plan.search(LABELS, "task arithmetic"), *plan.search(LABELS, "DARE"), *plan.data_free(LABELS)]
+    numbers = {each.key: 5 for each in (*variants, *others, *tuned)} | {tuned[-1].key: 9}
+    numbers |= dict.fromkeys(LABELS, 8)
+    scores = {key: dict.fromkeys(LABELS, right(number)) for key, number in numbers.items()}
+    found = made(scores, tasks=True, lacks={fisher.key: "Its vocabularies differ."})
+    table = BY_ID["neuromerging-table-1"].table(found).set_index("method")
+    assert list(table.index) == [
+        "RegMean", "task arithmetic", "TIES-Merging", "DARE", "LoraHub", "AdaMerging", "PCB-Merging",
+        "PCB-Merging + ES", "NeuroMerging", "NeuroMerging, tuned",
+    ]  # fmt: skip
+    assert table["mean"].tolist() == [50.0] * 9 + [90.0]
+    assert BY_ID["neuromerging-table-3"].table(found)["method"].tolist()[-2:] == ["PCB-Merging + ES", "NeuroMerging"]
+
+
 def test_one_fine_tune_alone_is_not_merged_and_says_so() -> None:
     found = replace(made({}), family=replace(FAMILY, models=FAMILY.models[:1]))
     with pytest.raises(Lacking, match="one fine-tune alone"):

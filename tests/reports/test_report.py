@@ -17,7 +17,9 @@ from nmerge_core.family import load_family
 from nmerge_core.inputs import Places
 from nmerge_core.reports.budget import BUDGETS
 from nmerge_core.reports.make import make_report, subjects_of
+from nmerge_core.reports.plan import Best, Plan
 from nmerge_core.reports.subjects import Subject, owned_by_gain
+from nmerge_core.reports.variants import Variant
 from tests.reports.findings import LEAST
 from tests.tiny_family import make_family
 
@@ -78,6 +80,9 @@ def test_the_page_has_all_and_asks_for_nothing_from_elsewhere(done: SimpleNamesp
     table = pd.read_csv(done.out / "tables" / "neuronmerge-table-4.csv")
     assert list(table["method"]) == ["task arithmetic", "random groups, draw 1", "NeuronMerge₂"]
     assert f"{table['mean'][2]:.4g}" in own
+    every = pd.read_csv(done.out / "tables" / "neuromerging-table-1.csv").set_index("method")
+    assert list(every.index[every["goes by"] == "texts"]) == ["Fisher merging", "RegMean", "LoraHub", "AdaMerging"]
+    assert every["mean"].nunique() == len(every) == 10  # without PCB-Merging + ES, which searches by tasks
 
 
 def test_the_notebook_makes_the_same_tables(done: SimpleNamespace) -> None:
@@ -142,8 +147,8 @@ def test_a_family_with_nothing_but_models_says_what_it_lacks(
     assert found["neuromerging-figure-5"]["verdict"] == "does not agree"
 
 
-def test_tasks_are_those_of_the_fine_tunes_of_their_names_and_less_may_be_better(
-    family: SimpleNamespace, tmp_path: Path
+def test_tasks_are_those_of_the_fine_tunes_of_their_names_and_methods_with_data_are_made_where_they_can_be(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("math", "code"):
         text = (family.root / "plain.yaml").read_text().replace("task: plain", f"task: {name}")
@@ -151,14 +156,17 @@ def test_tasks_are_those_of_the_fine_tunes_of_their_names_and_less_may_be_better
     file = family.root / "tasks.yaml"
     file.write_text("base: base\nmodels: {math: math, code: code}\ntasks: [math-task.yaml, code-task.yaml]\n")
 
-    def stop(stage: str, done: float, total: float, unit: str = "") -> None:
-        if "task arithmetic" in unit:
-            raise Cancelled
+    def by_data_alone(plan: Plan, best: Best) -> list[Variant]:
+        return [*plan.by_data(plan.labels), Variant("RegMean", "regmean", plan.labels)]
 
-    with pytest.raises(Cancelled):
-        make_report(load_family(file), tmp_path / "out", progress=stop)
+    monkeypatch.setattr(Plan, "merges", by_data_alone)
+    make_report(load_family(file), tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "math: math, 2 problems; code: code, 2 problems; numbers are in bits per byte." in page
+    [searched] = [pd.read_parquet(part) for part in (tmp_path / "out" / "parts").glob("merge-*.parquet")]
+    assert searched["subject"].tolist() == ["math", "math", "code", "code"]  # by PCB-Merging + ES
+    [note] = json.loads((tmp_path / "out" / "verdicts.json").read_text())["notes"]
+    assert note.startswith("RegMean of math + code cannot be merged: ") and "corpus" in note
 
 
 def test_without_tasks_of_their_names_fine_tunes_own_what_they_gain_most_on() -> None:

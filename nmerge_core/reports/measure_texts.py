@@ -1,0 +1,128 @@
+"""What a report measures on the texts of the corpus: categories of neurons, and how linear groups of them are."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nmerge_core.activations.store import open_classification
+from nmerge_core.classification import classify, compare, neuron_categories
+from nmerge_core.errors import InputError
+from nmerge_core.merging.plan.kept import Measurement
+from nmerge_core.nonlinearity import KINDS
+from nmerge_core.nonlinearity import measure as measure_nonlinearity
+from nmerge_core.progress import Progress
+from nmerge_core.reports.findings import BASE
+from nmerge_core.reports.measuring import Measuring, called
+
+FUNCTIONAL, RANDOM = "functional", "random"
+_SHOWN = 160  # characters of a text that shows what excites a neuron
+
+
+def text_steps(report: Measuring) -> int:
+    """Return how many measurements these are."""
+    return len(report.family.members) + 2 if report.family.corpus else 0
+
+
+def measure_neurons(report: Measuring) -> dict[str, Path]:
+    """Classify every model; return the folders by label, none where there is no corpus or models have no MLPs."""
+    corpus = report.family.corpus
+    if corpus is None:
+        report.lack("This family names no corpus, whose texts tell what a neuron reacts to.", "neurons", "counts")
+        report.lack("This family names no corpus.", "linearity", "exemplars")
+        return {}
+    folders, started = {}, time.monotonic()
+    try:
+        for member in report.family.members:
+            with report.step(f"neurons of {member.label}") as told:
+                folders[member.label] = _classification(report, member.reference, corpus, told)
+            if member.label == BASE:
+                seconds = open_classification(folders[BASE]).meta.get("seconds", time.monotonic() - started)
+                report.found = replace(report.found, classifying=float(seconds))
+    except InputError as error:
+        report.lack(str(error), "neurons", "counts", "linearity", "exemplars")
+        return {}
+    opened = {label: open_classification(folder) for label, folder in folders.items()}
+    frames = [neuron_categories(each).assign(model=label) for label, each in opened.items()]
+    counts = compare(list(folders.values()), list(folders))
+    exemplars = _exemplars(opened[BASE])
+    report.found = replace(report.found, neurons=pd.concat(frames), counts=counts, exemplars=exemplars)
+    return folders
+
+
+def _classification(report: Measuring, reference: str, corpus: str, told: Progress) -> Path:
+    asked = {"model": reference, "corpus": corpus, "device": report.device}
+    (there,) = report.kept([Measurement("classify", asked)])
+    if there is not None:
+        return there
+    return report.parts.folder_of(
+        "neurons", asked, lambda out: classify(reference, corpus, out, device=report.device, progress=told)
+    )
+
+
+def measure_linearity(report: Measuring, folders: Mapping[str, Path]) -> None:
+    """Measure the table `linearity`, of functional groups and of random ones."""
+    if not folders or report.family.corpus is None:
+        return
+    frames = []
+    for grouping in (FUNCTIONAL, RANDOM):
+        with report.step(f"linearity, {grouping} groups") as told:
+            frame = _nonlinearity(report, folders[BASE], grouping, told)
+            frames.append(frame.assign(grouping=grouping))
+    report.found = replace(report.found, linearity=pd.concat(frames, ignore_index=True))
+
+
+def _nonlinearity(report: Measuring, neurons: Path, grouping: str, told: Progress) -> pd.DataFrame:
+    family, budget = report.family, report.budget
+    kinds = KINDS
+    if grouping == RANDOM:  # what is no group is the same
+        kinds = ("group",)
+        shuffled = {"neurons": report.print_of(neurons)}
+        neurons = report.parts.folder_of("shuffled", shuffled, partial(_shuffle, neurons))
+    asked: dict[str, Any] = {
+        "base": family.base,
+        "models": family.references,
+        "corpus": family.corpus,
+        "samples": budget.samples,
+        "alphas": budget.alphas,
+        "kinds": kinds,
+        "device": report.device,
+    }
+    frame = report.parts.frame(
+        "linearity",
+        asked | {"neurons": report.print_of(neurons)},
+        lambda: measure_nonlinearity(**asked, neurons=str(neurons), progress=told),
+    )
+    return frame.assign(model=called(frame["model"], report.labels))
+
+
+def _shuffle(neurons: Path, out: Path) -> None:
+    """Copy a classification, its categories dealt anew within each layer (the control of Table 4)."""
+    rng, part = np.random.default_rng(0), out.with_name(f".{out.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(neurons, part, ignore=shutil.ignore_patterns("scores.safetensors"))
+    frame = pd.read_parquet(neurons / "neurons.parquet")
+    frame["category"] = frame.groupby("layer")["category"].transform(lambda own: rng.permutation(own.to_numpy()))
+    frame.to_parquet(part / "neurons.parquet", index=False)
+    part.rename(out)
+
+
+def _exemplars(classification: Any) -> pd.DataFrame:
+    """Return, per category, the neuron of the first and of the last layer that most votes agree on, with its texts."""
+    neurons, texts = classification.neurons(), classification.exemplars().set_index("id")["text"]
+    rows = []
+    for category in classification.categories:
+        own = neurons[neurons["category"] == category]
+        for layer in dict.fromkeys((classification.layers[0], classification.layers[-1])):
+            here = own[own["layer"] == layer]
+            if not here.empty:
+                neuron = here.sort_values([f"count_{category}", "neuron"], ascending=[False, True]).iloc[0]
+                text = " ".join(str(texts[neuron["exemplars"][0]]).split())[:_SHOWN]
+                rows.append((category, layer, int(neuron["neuron"]), int(neuron[f"count_{category}"]), text))
+    return pd.DataFrame(rows, columns=["category", "layer", "neuron", "votes", "text"])
