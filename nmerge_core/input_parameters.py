@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
+from os.path import expanduser, isfile  # of which no name is too long
 from typing import Any, ClassVar
 
+from nmerge_core.cache import task_data
 from nmerge_core.errors import shown
 from nmerge_core.inputs import Places
 from nmerge_core.parameters import NO_CONTENT, Parameter
@@ -218,5 +220,17 @@ class Tasks(Several, Task):
     kind: ClassVar[str] = "tasks"
 
     def from_text(self, text: str) -> Any:
-        """Read names separated by commas."""
-        return self.parse([name.strip() for name in text.split(",")])
+        """Read names separated by commas; one within the name of a file that is there separates nothing."""
+        pieces, names = text.split(","), []
+        while pieces:
+            whole = (count for count in range(len(pieces), 1, -1) if _of_a_file(",".join(pieces[:count])))
+            count = next(whole, 1)
+            names.append(",".join(pieces[:count]).strip())
+            del pieces[:count]
+        return self.parse(names)
+
+
+def _of_a_file(task: str) -> bool:
+    """Whether a task is the path of a file that is there, or NAME=FILE of one."""
+    name, data = task_data(task.strip())
+    return isfile(expanduser(data or name))

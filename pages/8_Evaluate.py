@@ -159,7 +159,7 @@ with right:
         )
         limit = st.number_input(
             "Problems per task",
-            10,
+            1,
             None,
             asked.get("limit"),
             step=10,

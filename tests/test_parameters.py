@@ -117,6 +117,16 @@ def test_options_are_read_from_text(parameter, text, expected):
     assert parameter.from_text(text) == expected
 
 
+def test_a_comma_in_the_name_of_a_file_separates_no_tasks(tmp_path: Path) -> None:
+    tasks = Tasks(name="t", help="")
+    file, lines = tmp_path / "mine, too.yaml", tmp_path / "a,b,c.jsonl"
+    text = f"math,{file}, gsm8k={lines} ,code"
+    assert len(tasks.from_text(text)) == 7  # there are no such files
+    file.touch()
+    lines.touch()
+    assert tasks.from_text(text) == ("math", str(file), f"gsm8k={lines}", "code")
+
+
 @pytest.mark.parametrize(
     ("parameter", "text"), [(SHARE, "2"), (COUNT, "x"), (LAYERS, "3-1"), (LAYERS, "0-99999999999"), (LAYERS, "1,,2")]
 )

@@ -247,6 +247,7 @@ KINDS: Mapping[str, Kind] = {
             "report",
             "every figure and table of both papers of a family, beside the papers' own",
             (FAMILY, BUDGET, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
+            version=2,
             resumable=True,
             paused=True,
         ),

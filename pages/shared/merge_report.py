@@ -113,7 +113,7 @@ def draw_scores(merge: Merged, family: Family) -> None:
     left, right = st.columns([1, 3], vertical_alignment="bottom")
     left.number_input(
         "Problems per task",
-        10,
+        1,
         None,
         None,
         step=10,

@@ -171,7 +171,8 @@ def test_the_code_benchmarks_are_known_to_run_code(tiny_cache: Path, task: str, 
 
 
 def test_a_score_run_opens_on_exactly_its_model_and_tasks_in_its_family(tiny_cache: Path, open_page: OpenPage) -> None:
-    run = done(tiny_cache, "evaluate", parameters(tiny_cache, "math", limit=20, decoding="own"), "Scores of math")
+    asked = {"limit": 2, "decoding": "own", "batch_size": 3, "seed": 7, "shots": 1, "run_dtype": "bfloat16"}
+    run = done(tiny_cache, "evaluate", parameters(tiny_cache, "math", **asked), "Scores of math")
     merged = done(
         tiny_cache,
         "merge",
@@ -187,8 +188,13 @@ def test_a_score_run_opens_on_exactly_its_model_and_tasks_in_its_family(tiny_cac
     app = open_page(PAGE, family=FAMILY, run=run.id)
     assert app.multiselect(key="evaluate_models").value == ["math"]
     assert app.multiselect(key="evaluate_tasks").value == run.parameters["tasks"]
-    assert app.number_input(key="evaluate_limit").value == 20
-    assert app.selectbox(key="evaluate_decoding").value == "own"
+    numbers = {name: app.number_input(key=f"evaluate_{name}").value for name in ("limit", "batch", "seed", "shots")}
+    assert numbers == {"limit": 2, "batch": 3, "seed": 7, "shots": 1}
+    choices = {name: app.selectbox(key=f"evaluate_{name}").value for name in ("decoding", "dtype")}
+    assert choices == {"decoding": "own", "dtype": "bfloat16"} and not app.toggle(key="evaluate_chat").value
+    [command] = [code.value for code in app.code if " evaluate " in code.value]
+    for option in ("--limit 2", "--decoding own", "--batch-size 3", "--seed 7", "--shots 1", "--run-dtype bfloat16"):
+        assert option in command
     assert list(drawn(app).data[0].y) == ["math"]
     app.multiselect(key="evaluate_models").set_value(["base"]).run()
     assert app.multiselect(key="evaluate_models").value == ["base"]  # and may be moved from there
