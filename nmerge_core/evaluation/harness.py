@@ -54,6 +54,7 @@ class Harness(HFLM):
             pretrained=language_model.model,
             tokenizer=language_model.tokenizer,
             batch_size=largest if self._by_itself else batch_size,
+            softmax_dtype="float32",  # in bfloat16 the log-likelihood of a long text is rounded by up to 0.4 %
         )
         if chat_template and not self.tokenizer.chat_template:
             raise InputError(f"{language_model.label}: has no chat template; score it without one")

@@ -12,7 +12,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.kept_files import digest, read_object, read_parquet, write_json
 
 _RECORD = "report.json"
-_VERSION = 1  # raised when what is measured changes: parts of an older one are made anew
+_VERSION = 2  # raised when what is measured changes: parts of an older one are made anew
 
 
 class Parts:
