@@ -8,6 +8,7 @@ from functools import lru_cache
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.loss import text_losses
 from nmerge_core.evaluation.of_one import best_liked
+from nmerge_core.evaluation.samples import clusters_of
 from nmerge_core.evaluation.scores import Evaluator
 from nmerge_core.held_out import held_out
 from nmerge_core.loading import LanguageModel
@@ -33,7 +34,7 @@ class Problems:
     """Problems of one kind: `score` gives a number for each of those asked for, from `start` to `stop`.
 
     Also how many tokens each number is a mean over, where it is one: such are compared among equal tokens alone. `said`
-    tells which they are, where the name does not.
+    tells which they are, where the name does not, and `clusters` the document of each, where they share some.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Problems:
     count: int
     score: Callable[[LanguageModel, int, int, Progress], tuple[list[float], list[int]]]
     said: str = ""
+    clusters: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=32)
@@ -77,7 +79,7 @@ def _of_task(source: Source) -> tuple[Problems, ...]:
             return values, []
 
         better = bool(task.higher_is_better().get(metric, True))
-        return Problems(name, metric, better, len(task.eval_docs), score)
+        return Problems(name, metric, better, len(task.eval_docs), score, clusters=clusters_of(task))
 
     return tuple(problems(name) for name in evaluator.names)
 

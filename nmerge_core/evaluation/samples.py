@@ -38,6 +38,12 @@ def samples_of(task: Any, logged: Sequence[Mapping[str, Any]], metrics: Mapping[
     return [_row(task, each, metrics[each["filter"]], _cluster(task)) for each in logged]
 
 
+def clusters_of(task: Any) -> tuple[str, ...]:
+    """Return the document of each problem of a task, where its `metadata` says that they share some; else nothing."""
+    field = _cluster(task)
+    return () if field is None else tuple(str(doc[field]) for doc in task.eval_docs)
+
+
 def _cluster(task: Any) -> str | None:
     field: str | None = (task.get_config("metadata") or {}).get(CLUSTER)
     return field

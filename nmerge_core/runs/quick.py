@@ -20,7 +20,8 @@ from nmerge_core.runs.models import LoadedModels
 
 STEP = 5  # problems that are scored at a time: some tenths of a second where the model is small
 VERSION = 3  # is raised when the same problems give other scores
-_ANSWER = {"values": list, "tokens": list, "run_dtype": str}
+_OF_PROBLEMS = ("values", "tokens", "clusters")
+_ANSWER = dict.fromkeys(_OF_PROBLEMS, list) | {"run_dtype": str}
 
 
 def rows(tasks: Sequence[str], corpus: str | None, run_code: bool, allow_task_code: bool) -> list[dict[str, Any]]:
@@ -50,10 +51,11 @@ def rows(tasks: Sequence[str], corpus: str | None, run_code: bool, allow_task_co
 def scores(
     language_model: LanguageModel, source: Mapping[str, Any], name: str, start: int, stop: int
 ) -> dict[str, Any]:
-    """Score a model on a few problems of a row from `start`, before `stop`."""
-    problems = scored(open_problems(Source(**source)), name)
-    values, tokens = problems.score(language_model, start, min(start + STEP, stop), heed)
-    return {"values": values, "tokens": tokens, "run_dtype": language_model.run_dtype}
+    """Score a model on a few problems of a row from `start`, before `stop`; tell the documents that they share, too."""
+    problems, end = scored(open_problems(Source(**source)), name), min(start + STEP, stop)
+    values, tokens = problems.score(language_model, start, end, heed)
+    of_problems = {"values": values, "tokens": tokens, "clusters": list(problems.clusters[start:end])}
+    return of_problems | {"run_dtype": language_model.run_dtype}
 
 
 def kept_scores(
@@ -77,7 +79,7 @@ def kept_scores(
             kept = read_object(file(first), _ANSWER)
         except Damaged:  # or not there yet
             break
-        found = {**kept, **{name: found.get(name, []) + kept[name] for name in ("values", "tokens")}}
+        found = {**kept, **{name: found.get(name, []) + kept[name] for name in _OF_PROBLEMS}}
     if not found:
         found = scores(models.get(model), source, name, start, stop)
         with suppress(OSError):  # the disk is full: scored again the next time

@@ -40,19 +40,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model scored on the first problems of a row; of means over tokens, how many tokens each has."""
+    """What a model scored on the first problems of a row; of means over tokens, how many tokens each has.
+
+    Of problems that share documents `clusters` names each one's.
+    """
 
     values: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()
     run_dtype: str = ""
+    clusters: tuple[str, ...] = ()
 
     def plus(self, answer: Mapping[str, Any]) -> "Scored":
         """Add what was scored next."""
-        return Scored((*self.values, *answer["values"]), (*self.tokens, *answer["tokens"]), answer["run_dtype"])
+        values, tokens = (*self.values, *answer["values"]), (*self.tokens, *answer["tokens"])
+        return Scored(values, tokens, answer["run_dtype"], (*self.clusters, *answer["clusters"]))
 
     def first(self, count: int) -> "Scored":
         """Return what it scored on the first so many."""
-        return Scored(self.values[:count], self.tokens[:count], self.run_dtype)
+        return Scored(self.values[:count], self.tokens[:count], self.run_dtype, self.clusters[:count])
 
     @property
     def mean(self) -> float:
@@ -114,7 +119,7 @@ def standings(rows: Sequence[Row], parents: Sequence[str], board: Board, against
     pairs = tuple(
         ((ours := each.scored[MERGE]).values, each.scored[each.against].first(len(ours.values)).values) for each in both
     )
-    compared = iter(_compared(pairs))
+    compared = iter(_compared(pairs, tuple(each.scored[MERGE].clusters or None for each in both)))
     return [Standing(each.row, each.scored, each.against, next(compared)) if each in both else each for each in found]
 
 
@@ -141,14 +146,16 @@ def _opponent(row: Row, parents: Sequence[str], board: Board, against: str) -> S
 
 
 @lru_cache(maxsize=256)
-def _compared(pairs: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]) -> list[Comparison]:
-    return compare_all(pairs)
+def _compared(
+    pairs: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...], clusters: tuple[tuple[str, ...] | None, ...]
+) -> list[Comparison]:
+    return compare_all(pairs, clusters=clusters)
 
 
 @lru_cache(maxsize=1024)
-def interval(values: tuple[float, ...]) -> Interval:
-    """Return the 95 % interval of the mean of some values."""
-    return mean_interval(values)
+def interval(values: tuple[float, ...], clusters: tuple[str, ...] = ()) -> Interval:
+    """Return the 95 % interval of the mean of some values, which may share documents."""
+    return mean_interval(values, clusters=clusters or None)
 
 
 def finished(found: Sequence[Standing]) -> dict[str, dict[str, Any]]:
@@ -158,7 +165,7 @@ def finished(found: Sequence[Standing]) -> dict[str, dict[str, Any]]:
 
 
 def _summary(row: Row, scored: Scored) -> dict[str, Any]:
-    ends = interval(scored.values)
+    ends = interval(scored.values, scored.clusters)
     return {
         "metric": row.metric,
         "value": scored.mean,

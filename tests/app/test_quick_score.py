@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.paired import compare
+from nmerge_core.paired import compare, mean_interval
 from nmerge_core.runs.short_questions import QUESTIONS
 from pages.shared.asking import inputs_of
 from pages.shared.family import content_of
@@ -33,7 +33,7 @@ def test_the_merge_comes_first_and_all_rows_advance_together() -> None:
     while (wanted := next_to_score([RIGHT, LOSS], [MERGE, "base"], board, {("base", LOSS.title)})) is not None:
         model, row, start = wanted
         order.append((model, row.metric, start))
-        more = {"values": [0.0] * min(3, row.count - start), "tokens": [], "run_dtype": "float32"}
+        more = {"values": [0.0] * min(3, row.count - start), "tokens": [], "clusters": [], "run_dtype": "float32"}
         own = board.setdefault(model, {})
         own[row.title] = own.get(row.title, Scored()).plus(more)
     rights = [("exact_match", 0), ("loss", 0), ("exact_match", 3), ("loss", 3), ("exact_match", 6)]
@@ -68,6 +68,21 @@ def test_a_merge_stands_against_the_best_on_the_problems_it_was_scored_on() -> N
     assert finished([right, loss])[LOSS.title]["value"] == pytest.approx(1.15)
     drawn = points_of([right, loss]).set_index(["metric", "model"])
     assert drawn.loc[("exact_match", "late"), ["value", "problems"]].tolist() == [1, 1] and len(drawn) == 8
+
+
+def test_problems_of_one_document_count_as_one() -> None:
+    """Eight problems of two documents, four each, of which the merge loses all: by twos, that is chance."""
+    documents = ("a", "b") * 4
+    ours, theirs = (Scored((float(value),) * 8, (), "float32", documents) for value in (0, 1))
+    board = {MERGE: {RIGHT.title: ours}, "math": {RIGHT.title: theirs}}
+    [found] = standings([RIGHT], ["math"], board)
+    assert found.comparison == compare([0] * 8, [1] * 8, clusters=documents)
+    assert found.comparison.p == 0.5 and compare([0] * 8, [1] * 8).p < 0.01
+    part = ours.first(3).plus({"values": [1.0], "tokens": [], "clusters": ["c"], "run_dtype": "float32"})
+    assert part.clusters == ("a", "b", "a", "c") and len(part.values) == 4
+    done = finished([found])[RIGHT.title]
+    ends = mean_interval([0.0] * 8, clusters=documents)
+    assert (done["low"], done["high"]) == (ends.low, ends.high)
 
 
 def test_what_does_not_compare_says_why() -> None:

@@ -47,6 +47,15 @@ def test_slices_of_a_merge_in_memory_are_what_its_checkpoint_scores(family, cach
     assert values != pytest.approx(ask(row, 0, 4, model=family.base)["values"], rel=1e-3)
 
 
+def test_documents_that_problems_share_come_with_their_scores(family, cache, tmp_path: Path) -> None:
+    docs = [{"prompt": f"{n} + 1 =", "answer": "2", "story": n // 2} for n in range(4)]
+    task = write_task(tmp_path, SUMS | {"metadata": {"version": 1, "cluster": "story"}}, docs)
+    [row] = QUESTIONS["problems"](tasks=[task])
+    found = ask(row, 1, 4, model=family.base)
+    assert len(found["values"]) == 3 and found["clusters"] == ["0", "1", "1"]
+    assert ask(row, 1, 4, model=family.base) == found  # as it was kept
+
+
 def test_texts_that_are_held_out_where_there_are_no_tasks(family, cache) -> None:
     corpus = f"{family.corpus}[:-3]"
     rows = QUESTIONS["problems"](corpus=corpus)
