@@ -97,13 +97,16 @@ class LiveMerge:
     def __init__(self, family: Family, recipe: Recipe, run_dtype: str = AUTO) -> None:
         """Load the donor's model, whose weights the merge replaces when it first follows a recipe.
 
+        Messages are of the merge, not of the model that it was loaded from.
+
         Raises:
             InputError: the recipe is of other models, or its merge cannot be run (`load_candidate`).
         """
         self.family, self.recipe = family, recipe
         opened = family.reopen(recipe)
         candidate = load_candidate(opened.stream, family.names, recipe.dtype, run_dtype)
-        self._candidate = replace(candidate, language_model=speaking(candidate.language_model, opened))
+        merge = replace(speaking(candidate.language_model, opened), label="the merge")
+        self._candidate = replace(candidate, language_model=merge)
         self._spoken = _way_of_speaking(recipe)
         self._made: dict[str, Any] = {}  # what each tensor was merged by
 

@@ -1,7 +1,7 @@
 """Short questions about a merge in memory: how it differs from the models that it is made of, and where."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.errors import InputError
@@ -99,5 +99,4 @@ class MergeQuestions:
         return moved_neurons(merge, other, ids, neurons).to_dict("records")
 
     def _merge(self, recipe: Recipe) -> "LanguageModel":
-        """Follow a recipe; messages are of the merge, not of the model that it was loaded from."""
-        return replace(self._live.follow(recipe)[0].language_model, label="the merge")
+        return self._live.follow(recipe)[0].language_model

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers.models.clip import CLIPVisionModel
 
 from nmerge_core.checkpoints import inspect_family
+from nmerge_core.errors import InputError
 from nmerge_core.evaluation import Evaluator, evaluate
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.opened import open_recipe
@@ -94,10 +95,11 @@ def test_a_merge_loads_by_its_class_and_scores_as_the_merge_in_memory(
     models = [{"model": tune(tmp_path / "base", tmp_path / name, seed)} for seed, name in enumerate(("one", "two"))]
     recipe = {"merge_method": "neuromerging", "base_model": str(tmp_path / "base"), "models": models}
     reference = task(tmp_path)
+    talks = loads == "T5ForConditionalGeneration"
     merge(load_recipe(recipe), tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
     assert f"model = {loads}.from_pretrained" in card and f"pipeline_tag: {tag}" in card
-    assert ("Conversation" in card) == (loads == "T5ForConditionalGeneration")
+    assert ("Conversation" in card) == talks
     assert (tmp_path / "out" / kept).read_bytes() == (tmp_path / "base" / kept).read_bytes()
     kind: Any = getattr(transformers, loads)
     _, told = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
@@ -106,6 +108,9 @@ def test_a_merge_loads_by_its_class_and_scores_as_the_merge_in_memory(
     live = LiveMerge(hold_family(load_recipe(recipe), "cpu"), load_recipe(recipe))
     live.follow(load_recipe(recipe), silent)
     held = Evaluator([reference]).scored(live.language_model).table
+    with pytest.raises(InputError, match=r"^the merge: expected a causal language model, found "):
+        live.language_model.check_causal()  # which would answer a prompt
+    assert bool(open_recipe(load_recipe(recipe), "cpu").conversation.summary) == talks
     assert held["value"].tolist() == written["value"].tolist()
     in_files = load_file(tmp_path / "out/model.safetensors")
     assert all(torch.equal(live.weights(name), in_files[name]) for name in live.family.names)

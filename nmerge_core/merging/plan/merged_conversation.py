@@ -16,6 +16,7 @@ from nmerge_core.checkpoints.conversation import (
     token_text,
     told_differences,
 )
+from nmerge_core.checkpoints.uses import use_of
 from nmerge_core.checkpoints.vocabulary import Vocabulary, some
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary
@@ -39,8 +40,10 @@ class MergedConversation:
 
     @property
     def summary(self) -> str:
-        """Whose template, end tokens and settings these are; empty where a merge knows no tokens."""
-        if not self.owner.architecture.vocabulary:
+        """Whose template, end tokens and settings these are; empty where a merge knows no tokens, or sees images."""
+        named = self.owner.config.get("architectures")
+        use = use_of([str(each) for each in named] if isinstance(named, list) else ())
+        if not self.owner.architecture.vocabulary or (use and use.sees):
             return ""
         rest = f"end tokens ({', '.join(self.conversation.end_tokens) or 'none'}) and generation settings"
         if self.choice.kind in ("file", "text"):

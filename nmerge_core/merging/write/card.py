@@ -1,40 +1,13 @@
 """The README.md of a merged checkpoint."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import yaml
 
 from nmerge_core.checkpoints import halves
 from nmerge_core.checkpoints.licence import licence
+from nmerge_core.checkpoints.uses import CAUSAL, CAUSAL_CLASS, use_of
 from nmerge_core.merging.recipe.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class _Use:
-    """What the Hub calls the work of a class of models, and what reads its input."""
-
-    tag: str
-    reader: str
-    called: str
-
-    @property
-    def sees(self) -> bool:
-        """Whether it is shown images, and so has no conversation."""
-        return "image" in self.tag
-
-
-_TOKENS = ("AutoTokenizer", "tokenizer")
-_CAUSAL = _Use("text-generation", *_TOKENS)
-_IMAGES = ("AutoImageProcessor", "processor")
-_USES = (
-    (r".*(ForCausalLM|LMHeadModel)", _CAUSAL),
-    (r".*(T5|Bart|Pegasus|M2M100|LED)\w*ForConditionalGeneration", _Use("text2text-generation", *_TOKENS)),
-    (r"CLIPModel", _Use("zero-shot-image-classification", "AutoProcessor", "processor")),
-    (r"CLIPVisionModel(WithProjection)?", _Use("image-feature-extraction", *_IMAGES)),
-    (r".*ForImageClassification", _Use("image-classification", *_IMAGES)),
-)
 
 
 def model_card(
@@ -73,7 +46,7 @@ def compose(
     shared = next(iter(set(licences.values()))) if len(set(licences.values())) == 1 else None
     front = {"library_name": "transformers", "tags": ["merge", "nmerge"], **({"base_model": hub} if hub else {})}
     front |= {"license": shared} if shared else {}
-    use = _use(architectures)
+    use = use_of(architectures)
     front |= {"pipeline_tag": use.tag} if use else {}
     sources = [f"- base: `{base}`"] if base else []
     sources += [f"- {name}: `{reference}`" for name, reference in models]
@@ -98,7 +71,7 @@ def compose(
             *_loading(architectures),
             "```",
             "",
-            *([f"Conversation: {conversation}.", ""] if conversation and not (use and use.sees) else []),
+            *([f"Conversation: {conversation}.", ""] if conversation else []),
             "## Recipe",
             "",
             "As resolved, defaults and solved coefficients included, in `nmerge_recipe.yaml`; sources, coefficients",
@@ -120,14 +93,9 @@ def _terms(licences: Mapping[str, str | None]) -> list[str]:
     return ["## Licences of the models", "", *lines, ""]
 
 
-def _use(architectures: Sequence[str]) -> _Use | None:
-    name = architectures[0] if architectures else "AutoModelForCausalLM"
-    return next((use for pattern, use in _USES if re.fullmatch(pattern, name)), None)
-
-
 def _loading(architectures: Sequence[str]) -> list[str]:
-    use = _use(architectures)
-    name = "AutoModelForCausalLM" if use is _CAUSAL else architectures[0]
+    use = use_of(architectures)
+    name = CAUSAL_CLASS if use is CAUSAL else architectures[0]
     imported = f"{name}, {use.reader}" if use else name
     lines = [f"from transformers import {imported}", "", f'model = {name}.from_pretrained("this-folder")']
     return lines + ([f'{use.called} = {use.reader}.from_pretrained("this-folder")'] if use else [])
