@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import streamlit as st
 
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.uses import CAUSAL, classes_in, use_of
 from nmerge_core.family import Family, Member
 from nmerge_core.runs.folder import Run
 from pages.shared.classified import classified, classify_missing
@@ -12,7 +14,7 @@ from pages.shared.knockout_controls import Chosen, draw_controls, draw_view
 from pages.shared.knockout_results import draw
 from pages.shared.knockout_runs import Runs
 from pages.shared.neurons import opened
-from pages.shared.page import begin, how_computed, lack, tell_lack
+from pages.shared.page import begin, how_computed, lack, link, tell_lack
 from pages.shared.results import merges
 from pages.shared.runs import run_each
 from pages.shared.settings import named_run
@@ -43,6 +45,14 @@ family = begin(
     "Switch off a category's neurons and see what the model loses. If the category means anything, it loses more of "
     "that ability than with **as many random neurons** of the same layers switched off.",
 )
+use = use_of(classes_in(open_checkpoint(family.base).config))
+if use is not None and use is not CAUSAL:
+    st.info(
+        "Neurons are knocked out in models that go on writing a text, by whose texts they have their categories. Those "
+        f"of this family are for {use.tag}: they can be inspected, compared, merged, and scored on tasks."
+    )
+    link("pages/8_Evaluate.py", "Score them", "checklist", family)
+    st.stop()
 if not family.corpus:
     tell_lack(family, "corpus", "A neuron gets its category, which says what to switch off, from the texts of one.")
     st.stop()

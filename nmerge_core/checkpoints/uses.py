@@ -1,8 +1,9 @@
 """What a class of models is for, as the Hub calls it, and what reads its input."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 CAUSAL_CLASS = "AutoModelForCausalLM"  # which loads a model whose config names no class
 
@@ -31,6 +32,12 @@ _USES = (
     (r"CLIPVisionModel(WithProjection)?", Use("image-feature-extraction", *_IMAGES)),
     (r".*ForImageClassification", Use("image-classification", *_IMAGES)),
 )
+
+
+def classes_in(config: Mapping[str, Any]) -> list[str]:
+    """Return the classes that a config.json names; none where it names none as it should."""
+    named = config.get("architectures")
+    return [str(each) for each in named] if isinstance(named, list) else []
 
 
 def use_of(architectures: Sequence[str]) -> Use | None:

@@ -70,11 +70,14 @@ def draw_neurons(merge: Merged, family: Family) -> None:
         "merge_classify",
         f"Classify {merge.name}",
     )
+    name = shortened(merge.name)
     if run is not None and run_panel(run):
         with st.container(horizontal=True, gap="medium"):
-            for path, label, icon in NAVIGATION["Understand"][1:] + NAVIGATION["Test"][:1]:
-                link(path, label, icon, family, **{BESIDE: shortened(merge.name)})
+            for path, label, icon in NAVIGATION["Understand"][1:]:
+                link(path, label, icon, family, **{BESIDE: name})
             st.caption("with the merge beside the base and the fine-tunes")
+    [(path, _, icon), *_] = NAVIGATION["Test"]
+    link(path, "Knock out its neurons, beside the base's", icon, family, knockout_models=["base", name])
 
 
 def draw_result(result: Mapping[str, str], found: Any, names: Mapping[str, str], family: Family) -> None:

@@ -110,9 +110,10 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
     return family
 
 
-def link(path: str, label: str, icon: str, family: Family, **query: str | int) -> None:
+def link(path: str, label: str, icon: str, family: Family, **query: str | int | list[str]) -> None:
     """A link to another page that keeps the chosen family; `query` sets that page's other parameters."""
-    parameters = {"family": family.name} | {name: str(value) for name, value in query.items()}
+    told = {name: value if isinstance(value, list) else str(value) for name, value in query.items()}
+    parameters = {"family": family.name} | told
     st.page_link(path, label=label, icon=f":material/{icon}:", query_params=parameters)
 
 

@@ -34,7 +34,7 @@ COLUMNS = {  # pixels of a column, and what it says
     "95 %": (160, "The interval of the difference in this row alone"),
     "Could show": (100, "The smallest difference that so many problems show four times in five"),
 }
-NOTES = "Means over the problems, each scored by itself; whiskers: 95 % intervals, over documents where problems share them."
+NOTES = "Means over the problems, each by itself; whiskers: 95 % intervals, over documents where problems share them."
 
 
 def draw_quick_scores(recipe: Recipe, family: Family) -> dict[str, dict[str, Any]]:

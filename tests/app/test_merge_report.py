@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
@@ -48,6 +49,11 @@ def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -
     assert sum(len(line.y) for line in figure.data) == len(solved)
     assert {line.name for line in figure.data} == {"math", "code"}
     assert app.button(key="merge_evaluate").label.startswith("Score ")
+    links = {link.proto.label: link.proto for link in app.main if link.type == "page_link"}
+    knock = parse_qs(links["Knock out its neurons, beside the base's"].query_string)
+    assert knock["knockout_models"] == ["base", app.selectbox(key="merge_report").options[0]]
+    there = open_page("pages/5_Knockout.py", family=FAMILY, knockout_models=knock["knockout_models"])
+    assert there.multiselect(key="knockout_models").value == knock["knockout_models"]
     app.button(key="merge_open").click().run()
     assert not app.exception and recipe_shown(app) == yaml.safe_load(recipe.yaml)
 

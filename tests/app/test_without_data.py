@@ -11,6 +11,7 @@ from nmerge_core.merging.recipe.registry import methods
 from pages.shared.page import NAVIGATION
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done, models
+from tests.tiny_images import tiny_clip
 
 NO_CORPUS, NO_TASKS = "This family names no corpus.", "This family names no tasks."
 PAGES = {path: () for links in NAVIGATION.values() for path, _, _ in links} | {
@@ -46,6 +47,16 @@ def test_what_a_page_lacks_is_said(page: str, bare: str, open_page: OpenPage) ->
     app = open_page(page, family=bare)
     assert told(app) == PAGES[page]
     assert not app.error
+
+
+def test_models_that_write_no_texts_are_not_knocked_out_and_that_is_said(tiny_cache: Path, open_page: OpenPage) -> None:
+    tiny_clip(tiny_cache / "clip")
+    clip = str(tiny_cache / "clip")
+    file = vary_family(tiny_cache, "seeing", base=clip, models=(Member(clip, "one"),), corpus=None)
+    app = open_page("pages/5_Knockout.py", family=file.stem)
+    assert "are for zero-shot-image-classification: they can be inspected" in app.info[0].value
+    assert not app.button and not told(app)
+    file.unlink()
 
 
 def test_what_needs_neither_goes_on(bare: str, tiny_cache: Path, open_page: OpenPage) -> None:

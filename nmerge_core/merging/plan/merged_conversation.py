@@ -16,7 +16,7 @@ from nmerge_core.checkpoints.conversation import (
     token_text,
     told_differences,
 )
-from nmerge_core.checkpoints.uses import use_of
+from nmerge_core.checkpoints.uses import classes_in, use_of
 from nmerge_core.checkpoints.vocabulary import Vocabulary, some
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary
@@ -41,8 +41,7 @@ class MergedConversation:
     @property
     def summary(self) -> str:
         """Whose template, end tokens and settings these are; empty where a merge knows no tokens, or sees images."""
-        named = self.owner.config.get("architectures")
-        use = use_of([str(each) for each in named] if isinstance(named, list) else ())
+        use = use_of(classes_in(self.owner.config))
         if not self.owner.architecture.vocabulary or (use and use.sees):
             return ""
         rest = f"end tokens ({', '.join(self.conversation.end_tokens) or 'none'}) and generation settings"
