@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CAUSAL_CLASS = "AutoModelForCausalLM"  # which loads a model whose config names no class
+CAUSAL_CLASS = "AutoModelForCausalLM"  # which also loads a model whose config names no class
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,8 @@ def use_of(architectures: Sequence[str]) -> Use | None:
     """Return the use of the first of the classes that a config.json names; None where it is not known."""
     name = architectures[0] if architectures else CAUSAL_CLASS
     return next((use for pattern, use in _USES if re.fullmatch(pattern, name)), None)
+
+
+def loader_of(architectures: Sequence[str]) -> str:
+    """Return transformers' class that loads a model whose config.json names these."""
+    return CAUSAL_CLASS if use_of(architectures) is CAUSAL else architectures[0]

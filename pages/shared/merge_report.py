@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.checkpoints import labels
+from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.checkpoints.uses import classes_in, loader_of
 from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer, history
@@ -37,7 +38,8 @@ def draw_report(merge: Merged, family: Family) -> None:
     facts = report["facts"]
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.markdown("A complete checkpoint, for `AutoModelForCausalLM.from_pretrained`:")
+        loader = loader_of(classes_in(open_checkpoint(merge.reference).config))
+        st.markdown(f"A complete checkpoint, for `{loader}.from_pretrained`:")
         st.code(str(folder), language=None, wrap_lines=True)
         draw_carrying(merge, family)
     with right:

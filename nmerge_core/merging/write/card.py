@@ -6,7 +6,7 @@ import yaml
 
 from nmerge_core.checkpoints import halves
 from nmerge_core.checkpoints.licence import licence
-from nmerge_core.checkpoints.uses import CAUSAL, CAUSAL_CLASS, use_of
+from nmerge_core.checkpoints.uses import loader_of, use_of
 from nmerge_core.merging.recipe.recipe import Recipe
 
 
@@ -95,7 +95,7 @@ def _terms(licences: Mapping[str, str | None]) -> list[str]:
 
 def _loading(architectures: Sequence[str]) -> list[str]:
     use = use_of(architectures)
-    name = CAUSAL_CLASS if use is CAUSAL else architectures[0]
+    name = loader_of(architectures)
     imported = f"{name}, {use.reader}" if use else name
     lines = [f"from transformers import {imported}", "", f'model = {name}.from_pretrained("this-folder")']
     return lines + ([f'{use.called} = {use.reader}.from_pretrained("this-folder")'] if use else [])
