@@ -80,7 +80,7 @@ def measure_linearity(report: Measuring, folders: Mapping[str, Path]) -> None:
 
 def _nonlinearity(report: Measuring, neurons: Path, grouping: str, told: Progress) -> pd.DataFrame:
     family, budget = report.family, report.budget
-    kinds = KINDS
+    kinds: tuple[str, ...] = KINDS
     if grouping == RANDOM:  # what is no group is the same
         kinds = ("group",)
         shuffled = {"neurons": report.print_of(neurons)}

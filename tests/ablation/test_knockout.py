@@ -107,15 +107,15 @@ def test_only_the_category_is_kept(place: Path, tmp_path: Path) -> None:
 
 def test_a_group_of_tasks_counts_by_its_problems_and_once(place: Path, tmp_path: Path) -> None:
     """Of 6 problems with answer 0 and 2 with 1: the mean is over 8 problems, be it the tasks' or the group's row."""
-    choice = {"dataset_path": "json", "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{q}}"}
-    choice |= {"doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}"}
+    choice: dict[str, Any] = {"dataset_path": "json", "test_split": "test", "output_type": "multiple_choice"}
+    choice |= {"doc_to_text": "{{q}}", "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}"}
     choice["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
     for name, answer, count in (("long", 0, 6), ("short", 1, 2)):
         doc = {"q": "1 + 1?", "choices": ["yes", "no"], "answer": answer}
         (tmp_path / f"{name}.jsonl").write_text((json.dumps(doc) + "\n") * count)
-        data = {"dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}}}
+        data: dict[str, Any] = {"dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}}}
         (tmp_path / f"{name}.yaml").write_text(json.dumps({"task": name} | choice | data))
-    group = {"group": "both", "task": ["long", "short"]}
+    group: dict[str, Any] = {"group": "both", "task": ["long", "short"]}
     group["aggregate_metric_list"] = [{"metric": "acc", "weight_by_size": False}]  # half right, by tasks
     (tmp_path / "both.yaml").write_text(json.dumps(group))
     scale = open_scale(str(tmp_path / "both.yaml"), None, None, run_code=False, allow_task_code=False)

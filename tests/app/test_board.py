@@ -1,6 +1,7 @@
 """Many models on the Evaluate page: filtered, sorted, pinned, with their parameters; and what was scored elsewhere."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -105,7 +106,8 @@ def test_of_a_knock_out_that_keeps_a_category_alone_the_intact_model_is_told(
 ) -> None:
     """Its share 0 is a model with nothing of the layers left, and not the whole one."""
     monkeypatch.setenv("NMERGE_CACHE", str(tiny_cache))
-    base, asked = models(tiny_cache)["base"], {"proportions": [1.0], "repeats": 1, "limit": 2, "layers": [0, 1]}
+    base = models(tiny_cache)["base"]
+    asked: dict[str, Any] = {"proportions": [1.0], "repeats": 1, "limit": 2, "layers": [0, 1]}
     runs = {
         title: done(tiny_cache, "knockout", knocked_out(tiny_cache, **asked, keep_only=kept), title)
         for title, kept in (("Kept alone", True), ("Switched off", False))
