@@ -11,4 +11,5 @@ VOCABULARY = "vocab_size"
 ACTIVE_EXPERTS = "num_experts_per_tok"
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj")
 QUANTISATION = "quantization_config"
+WEIGHTS_FILE = "transformers_weights"  # the file of the weights, where it is not model.safetensors
 OWN_CODE = "auto_map"  # the classes that a checkpoint brings along as Python files

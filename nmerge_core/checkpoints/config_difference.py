@@ -20,7 +20,7 @@ _TOLD_ELSEWHERE: tuple[str, ...] = (
     "dtype",
     "torch_dtype",
 )
-_TOLD_ELSEWHERE += ("quantization_config", "compression_config", "auto_map")
+_TOLD_ELSEWHERE += ("quantization_config", "compression_config", "auto_map", "transformers_weights")
 _OF_THE_PROGRAM: tuple[str, ...] = (
     "architectures",
     "name_or_path",

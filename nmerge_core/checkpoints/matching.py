@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from nmerge_core.architecture import towers
+from nmerge_core.architecture.config_keys import TEXT
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.parameters import same_values
@@ -72,11 +74,20 @@ def _is_copy(model: Checkpoint, head: str) -> bool:
 
 
 def _without(model: Checkpoint, head: str) -> Checkpoint:
-    return replace(model, tensors={name: each for name, each in model.tensors.items() if name != head})
+    """Return a model that ties its head, which a merge is then told to do."""
+    kept = {name: each for name, each in model.tensors.items() if name != head}
+    return replace(model, tensors=kept, config=_saying(model.config, tied=True))
 
 
 def _with_head(model: Checkpoint, head: str) -> Checkpoint:
     embeddings = embeddings_of(model.tensors)
     assert embeddings  # `is_tied`
     tensors = {**model.tensors, head: model.tensors[embeddings]}
-    return replace(model, tensors=tensors, config={**model.config, TIED: False})
+    return replace(model, tensors=tensors, config=_saying(model.config, tied=False))
+
+
+def _saying(config: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
+    """Return a configuration that says whether head and embeddings are tied, in its text tower's part too."""
+    text = config.get(TEXT)
+    inside = {TEXT: {**text, TIED: tied}} if isinstance(text, Mapping) and TIED in text else {}
+    return {**config, **inside, TIED: tied}

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.architecture.config_keys import WEIGHTS_FILE
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.errors import InputError, shown
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"
-_NAMED = "transformers_weights"  # the key of config.json that names another file
 _LFS_POINTER = b"version https://git-lfs"
 _SHARD = re.compile(r"(model|pytorch_model)-\d+-of-\d+(\.safetensors|\.bin)")
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5")
@@ -48,10 +48,11 @@ def is_complete(folder: Path) -> bool:
 
 
 def _candidates(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    named = config.get(_NAMED)
+    named = config.get(WEIGHTS_FILE)
     if named is not None and (not isinstance(named, str) or Path(named).name != named):
         raise InputError(
-            f"{folder / 'config.json'}, key '{_NAMED}': expected the name of a file beside it, found {shown(named)}"
+            f"{folder / 'config.json'}, key '{WEIGHTS_FILE}': expected the name of a file beside it, found "
+            f"{shown(named)}"
         )
     return [named] if named else [SAFETENSORS, SAFETENSORS + _INDEX, PICKLED, PICKLED + _INDEX]
 
@@ -79,7 +80,9 @@ def _listed(index: Path) -> list[str]:
 
 
 def _check_fetched(file: Path) -> None:
-    """Refuse what stands for a file that was not fetched; other faults are told by the file's reader."""
+    """Refuse what stands for a file that was not fetched, or is none; other faults are told by the file's reader."""
+    if file.exists() and not file.is_file():  # opening a pipe would wait for somebody to write
+        raise InputError(f"{file}: expected a file, found {'a folder' if file.is_dir() else 'a device or a pipe'}")
     try:
         with file.open("rb") as stream:
             pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER

@@ -5,20 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.architecture.config_keys import OWN_CODE, QUANTISATION, TOWERS
+from nmerge_core.architecture.config_keys import OWN_CODE, QUANTISATION, TOWERS, WEIGHTS_FILE
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TORCH_NAMES, TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.checkpoints.tying import TIED, head_of
 
 _QUANTISED = (QUANTISATION, "compression_config")  # how other weights than the written ones were stored
+_LEFT_OUT = (*_QUANTISED, OWN_CODE, WEIGHTS_FILE)
 
 
 def written_config(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     """Return a model's configuration for these tensors: in their number format, and with a head of their own not tied.
 
-    It says neither how other weights were quantised nor which code came with them. Where no head was written it says of
-    tying what it said.
+    It says neither how other weights were quantised, nor in which file they were, nor which code came with them. Where
+    no head was written it says of tying what it said.
     """
     entries = Counter[str]()
     for tensor in tensors.values():
@@ -34,7 +35,7 @@ def written_config(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo])
 
 def _following(config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration, and those of its towers, with the written values of the keys that it has."""
-    kept = {key: written.get(key, value) for key, value in config.items() if key not in (*_QUANTISED, OWN_CODE)}
+    kept = {key: written.get(key, value) for key, value in config.items() if key not in _LEFT_OUT}
     return kept | {key: _following(kept[key], written) for key in TOWERS if isinstance(kept.get(key), Mapping)}
 
 

@@ -210,12 +210,22 @@ def test_a_head_of_one_s_own_meets_a_tied_one(which: str, tmp_path: Path) -> Non
     assert not model.config.tie_word_embeddings
 
 
-def test_a_copy_of_the_embeddings_is_no_head_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["base", "tune"])
+def test_a_copy_of_the_embeddings_is_no_head_of_its_own(which: str, tmp_path: Path) -> None:
     base, tune = pair(tmp_path)
     plain = merged(base, tune, tmp_path / "plain")
-    untied_head(tune)
+    untied_head({"base": base, "tune": tune}[which])
     found = merged(base, tune, tmp_path / "out")
     assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(model.lm_head.weight, found[EMBEDDINGS])  # transformers draws one where the base's word was kept
+
+
+def test_a_merge_does_not_name_the_base_s_file(tmp_path: Path) -> None:
+    base, tune = pair(tmp_path)
+    named_file(base)
+    found = merged(base, tune, tmp_path / "out")
+    assert loaded(tmp_path / "out").keys() == found.keys()
 
 
 QWEN_VL: dict[str, Any] = {

@@ -19,7 +19,8 @@ from nmerge_core.errors import DISK_ERRORS, InputError
 from nmerge_core.merging.write.journal import JOURNAL, flush
 
 # What a disk, or whoever moves folders on it, can do to a merge: wrong surroundings, no failure of ours.
-_DISK = DISK_ERRORS | {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ENOTEMPTY}
+_DISK = DISK_ERRORS | {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE}
+_DISK |= {errno.ENOTEMPTY, errno.EEXIST}
 
 
 def staging_folder(out: Path) -> Path:
