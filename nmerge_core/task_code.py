@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -10,11 +11,15 @@ from pathlib import Path
 import yaml
 
 from nmerge_core.cache import BENCHMARKS, LOCAL, cache_root, task_file
+from nmerge_core.errors import InputError
 from nmerge_core.places import PACKAGE
+from nmerge_core.small_file import read_small
+from nmerge_core.yaml_file import LARGEST, compose
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # lm-eval's own, or one that reads the same
 _PLAIN = "tag:yaml.org,2002:"
 _PYTHON = f"{_PLAIN}python/"
+_YES = ("true", "yes", "on")
 _SHOWN = 80
 
 # The one function that a task of anybody's may name: code tasks need it, and it only reads what the sandbox said.
@@ -42,18 +47,22 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a YAML says: what it would run, what it includes, and the names of tasks, groups and tags it has."""
+    """What a YAML says: what it would run, what it includes, and the names of tasks, groups and tags it has.
+
+    `generated` says whether what a model writes is run.
+    """
 
     wanted: tuple[Wanted, ...] = ()
     includes: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
     grouped: bool = False
+    generated: bool = False
 
 
 def runs_code(task: str) -> bool:
-    """Whether a task runs what a model writes, as its YAML says."""
+    """Whether a task runs what a model writes, as its YAML says, one that it includes, or a member of its group."""
     file = task_file(task, cache_root())
-    return file is not None and re.search(r"^unsafe_code:\s*true\b", file.read_text(), re.MULTILINE) is not None
+    return file is not None and any(read.generated for read in _read_by(file.resolve()).values())
 
 
 def own_code(task: Path) -> list[Wanted]:
@@ -63,20 +72,16 @@ def own_code(task: Path) -> list[Wanted]:
     what they run may be harmless only as they call it.
     """
     start = task.resolve()
-    if _trusted(start):
-        return []
-    files = _with_includes([start])
-    if any(read.grouped for read in files.values()):
-        files = _with_members(start.parent, files)
-    return [each for read in files.values() for each in read.wanted]
+    return [] if _trusted(start) else [each for read in _read_by(start).values() for each in read.wanted]
 
 
 def place_of(task: Path, text: str) -> str:
     """Return the file and line where a task's YAML, or one that it includes, holds a text; the task where none does."""
     for file in _with_includes([task.resolve()]):
-        for _, _, node in _pairs(yaml.compose(file.read_bytes(), _LOADER)):
-            if node.value == text:
-                return f"{file}, line {node.start_mark.line + 1}"
+        with suppress(InputError, yaml.YAMLError):
+            for _, _, node in _pairs(compose(read_small(file, LARGEST), str(file), _LOADER)):
+                if node.value == text:
+                    return f"{file}, line {node.start_mark.line + 1}"
     return str(task)
 
 
@@ -89,6 +94,12 @@ def _trusted_folders() -> tuple[Path, ...]:
     lm_eval = find_spec("lm_eval")  # not imported: pages ask too
     places = lm_eval.submodule_search_locations if lm_eval else None
     return (BENCHMARKS, LOCAL, PACKAGE / "demo", *(Path(place).resolve() / "tasks" for place in places or ()))
+
+
+def _read_by(task: Path) -> dict[Path, _Read]:
+    """Return what the YAML of a task says, those that it includes and, of a group, its members."""
+    files = _with_includes([task])
+    return _with_members(task.parent, files) if any(read.grouped for read in files.values()) else files
 
 
 def _with_includes(files: list[Path]) -> dict[Path, _Read]:
@@ -117,15 +128,15 @@ def _with_members(folder: Path, files: dict[Path, _Read]) -> dict[Path, _Read]:
 
 @lru_cache(maxsize=512)
 def _read(file: Path, size: int, modified: int) -> _Read:
-    """Read what a YAML would run; `modified` is there to make the cache forget a rewritten file."""
+    """Read what a YAML would run; `modified` is there to make the cache forget a rewritten file.
+
+    What holds more than is looked at here may run anything.
+    """
     try:
-        root = yaml.compose(file.read_bytes(), _LOADER)
-    except (
-        OSError,
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ):  # lm-eval says what is wrong: it cannot load it either
+        root = compose(read_small(file, LARGEST), str(file), _LOADER)
+    except InputError as error:
+        return _Read((Wanted(file, 1, str(error).removeprefix(f"{file}: ")),))
+    except (yaml.YAMLError, ValueError):  # lm-eval says what is wrong: it cannot load it either
         return _Read()
     pairs = list(_pairs(root))
     keys = {key for key, _, _ in pairs}
@@ -139,6 +150,7 @@ def _read(file: Path, size: int, modified: int) -> _Read:
         tuple(node.value for key, _, node in pairs if key == "include" and node.value),
         frozenset(node.value for key, _, node in pairs if key in ("task", "group", "tag", "task_list") and node.value),
         "group" in keys,
+        any(key == "unsafe_code" and node.value.lower() in _YES for key, _, node in pairs),
     )
 
 
@@ -148,7 +160,7 @@ def _wishes(file: Path, key: str, parent: str, node: yaml.ScalarNode, own_result
         shadow = file.parent / f"{_HARMLESS.rpartition('.')[0].replace('.', '/')}.py"
         if (node.tag, node.value) != ("!function", _HARMLESS) or shadow.exists():
             yield f"{node.tag} {value}".strip()
-    elif key == "hf_evaluate" and node.value.lower() in ("true", "yes", "on"):
+    elif key == "hf_evaluate" and node.value.lower() in _YES:
         yield f"{value}, a script of Hugging Face's evaluate"
     elif key == "metric" and parent == "metric_list" and node.value not in METRICS and not own_results:
         yield f"{value}, which lm-eval does not have: a script of Hugging Face's evaluate"

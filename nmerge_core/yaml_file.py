@@ -116,6 +116,12 @@ def load(text: str | bytes, where: str, loader: type[Loader] = Loader) -> Any:
         raise yaml.YAMLError(f"a value is not of its kind: {type(error).__name__}: {error}") from error
 
 
+def compose(text: bytes, where: str, loader: type[Any]) -> yaml.Node | None:
+    """Return the nodes of YAML text, of which nothing is made; raises as `load` does."""
+    _check_bounds(text, where, loader)
+    return yaml.compose(text, loader)
+
+
 def _told(error: yaml.YAMLError) -> str:
     """Say in a line what is wrong and where; the text has no other name than the file's."""
     if isinstance(error, yaml.composer.ComposerError) and "single document" in str(error.context):
@@ -123,7 +129,7 @@ def _told(error: yaml.YAMLError) -> str:
     return short(re.sub(r'in "<[a-z ]+>", ', "in ", " ".join(str(error).split())), 500)
 
 
-def _check_bounds(text: str | bytes, where: str, loader: type[Loader]) -> None:
+def _check_bounds(text: str | bytes, where: str, loader: type[Any]) -> None:
     """Count values and depth before anything is made of them."""
     count = 0
     sizes: dict[str | None, int] = {}  # how many values an anchor names
@@ -131,8 +137,10 @@ def _check_bounds(text: str | bytes, where: str, loader: type[Loader]) -> None:
     for event in yaml.parse(text, loader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                problem = f"found the alias {shown(event.anchor)} of nothing that ends before it"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+                line = event.start_mark.line + 1
+                raise InputError(
+                    f"{where}: found the alias {shown(event.anchor)} of nothing that ends before it in line {line}"
+                )
             count += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             count += 1

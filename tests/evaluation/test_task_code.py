@@ -21,7 +21,7 @@ from nmerge_core.evaluation.templates import UnsafeTemplate, apply_template
 from nmerge_core.loading import load_model
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.request import Request
-from nmerge_core.task_code import METRICS, own_code
+from nmerge_core.task_code import METRICS, own_code, runs_code
 from tests.evaluation.test_tasks import DOCS, SUMS, documents, write_task
 from tests.tiny import tiny_model
 
@@ -109,6 +109,33 @@ def test_data_come_from_files_and_the_web(write: Write, files: str) -> None:
     assert "fetched by other means" in str(own_code(task)[0])
     assert own_code(write("", dataset_kwargs="{data_files: {test: 'https://example.org/a.jsonl'}}")) == []
     assert own_code(write("", dataset_kwargs="{storage_options: {fo: x}, data_files: data/sums.jsonl}"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["metadata: &a [*a]\n", f"metadata: {'[' * 60}{']' * 60}\n", f"#{'x' * 1_000_000}\n"],
+    ids=["recursive", "deep", "large"],
+)
+def test_what_holds_too_much_to_be_looked_at_counts_as_code(write: Write, more: str) -> None:
+    """In a file that another includes, of whatever name."""
+    task = write("include: more.txt\n")
+    (task.parent / "more.txt").write_text(f"{more}process_docs: !function beside.shown\n")
+    with pytest.raises(InputError):
+        load_task(str(task), run_code=True)
+    assert own_code(task)[0].file == task.parent / "more.txt" and not ran(task)
+
+
+@pytest.mark.parametrize("said", ["unsafe_code: true\n", "unsafe_code: Yes # é\n", '"unsafe_code" : on\n'])
+def test_generated_code_is_told_however_it_is_written(write: Write, said: str) -> None:
+    """By the task's file, one that it includes, or a member of a group."""
+    task = write(f"# caf\u00e9\n{said}")
+    folder = task.parent
+    (folder / "around.yaml").write_text("include: sums.yaml\ntask: around\n")
+    (folder / "all.yaml").write_text("group: all\ntask: [sums]\n")
+    (folder / "plain.yaml").write_bytes("task: plain\ndescription: caf\u00e9, unsafe_code: true\n".encode("latin-1"))
+    assert [runs_code(str(folder / f"{name}.yaml")) for name in ("sums", "around", "all", "plain")] == [True] * 3 + [
+        False
+    ]
 
 
 def test_a_script_of_a_data_set_never_runs(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
