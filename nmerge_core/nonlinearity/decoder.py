@@ -32,18 +32,20 @@ class Decoder:
         self._model = LayerwiseModel(base, device)
         self._device = self._model.device
         self.layers = self._model.layers
-        self._form = self._check()
+        self._forms = self._check()
         self._real = [batch.real.to(self._device) for batch in batches]
         outer = self._model.weights(None)
         outsides = [self._model.outside(outer, batch.tokens) for batch in batches]
         self._states = [outside.entering for outside in outsides]
         self._calls = [outside.calls for outside in outsides]
 
-    def _check(self) -> Form:
+    def _check(self) -> list[Form]:
         base, *models = self._checkpoints
-        built = form(self.layers[0])
-        if built is None:
-            raise _unknown(base, ", ".join(name for name, _ in self.layers[0].named_children()))
+        forms = []
+        for layer in self.layers:
+            if (built := form(layer)) is None:
+                raise _unknown(base, ", ".join(name for name, _ in layer.named_children()))
+            forms.append(built)
         for model in models:
             for mlp in base.architecture.layers:
                 for tensor in self._model.names(mlp.layer):
@@ -53,29 +55,29 @@ class Decoder:
                             f"{model.reference}, tensor {tensor}: expected shape {list(expected)} as in "
                             f"{base.reference}, found {list(found)}; take fine-tunes of this base"
                         )
-        return built
+        return forms
 
     def submodules(self, mlp: MlpLayer, groups: Mapping[str, np.ndarray]) -> list[Submodule]:
         """Read one layer of every model, as float32, and return its attention, its MLP and its neuron groups."""
-        layer = self.layers[mlp.layer]
+        layer, built = self.layers[mlp.layer], self._forms[mlp.layer]
 
         def read(checkpoint: Checkpoint, name: str) -> torch.Tensor:
             return checkpoint.read(name).to(self._device, torch.float32)
 
         weights = [self._model.weights(mlp.layer, partial(read, checkpoint)) for checkpoint in self._checkpoints]
-        found = submodules(mlp.layer, layer, self._form, weights)
-        return found + neuron_groups(self._model, self._checkpoints[0].architecture, mlp, self._form, weights, groups)
+        found = submodules(mlp.layer, layer, built, weights)
+        return found + neuron_groups(self._model, self._checkpoints[0].architecture, mlp, built, weights, groups)
 
     def steps(self, submodules: Sequence[Submodule]) -> Iterator[Inputs]:
         """Run the base model's layer over every batch; yields what the submodules read, moves the states on."""
         attention, mlp = submodules[0], submodules[1]
-        layer = self.layers[attention.layer]
+        layer, built = self.layers[attention.layer], self._forms[attention.layer]
         for index, real in enumerate(self._real):
             captured: dict[str, Any] = {}
             read = {
-                "arguments": (self._form.attention.module, _keep_arguments),
-                "middle": (self._form.mlp.reads, _keep_input),
-                "normed": (self._form.mlp.module, _keep_input),
+                "arguments": (built.attention.module, _keep_arguments),
+                "middle": (built.mlp.reads, _keep_input),
+                "normed": (built.mlp.module, _keep_input),
             }
             hooks = [
                 layer.get_submodule(module).register_forward_pre_hook(partial(keep, captured, name), with_kwargs=True)
@@ -96,8 +98,8 @@ class Decoder:
 def _unknown(base: Checkpoint, found: str) -> InputError:
     return InputError(
         f"{base.reference}: expected decoder layers of an attention, an MLP and their norms as in Llama, Gemma 2, "
-        f"OLMo 2, GPT-2, GPT-NeoX, Falcon, BLOOM, GPT-J or OPT, found {found}; this family's layers cannot be measured "
-        "yet"
+        f"OLMo 2, GLM-4, GPT-2, GPT-NeoX, Falcon, BLOOM, GPT-J or OPT, found {found}; this family's layers cannot be "
+        "measured yet"
     )
 
 

@@ -74,6 +74,26 @@ _FORMS = (
         Sublayer(None, "self_attn", ("post_attention_layernorm",)),
         Sublayer(None, "mlp", ("post_feedforward_layernorm",)),
     ),
+    # GLM-4; HyperCLOVA X; AFMoE
+    Form(
+        Sublayer("input_layernorm", "self_attn", ("post_self_attn_layernorm",)),
+        Sublayer("post_attention_layernorm", "mlp", ("post_mlp_layernorm",)),
+    ),
+    Form(
+        Sublayer("input_layernorm", "self_attn", ("post_norm1",)),
+        Sublayer("post_attention_layernorm", "mlp", ("post_norm2",)),
+    ),
+    Form(
+        Sublayer("input_layernorm", "self_attn", ("post_attention_layernorm",)),
+        Sublayer("pre_mlp_layernorm", "mlp", ("post_mlp_layernorm",)),
+    ),
+    # Granite's mixtures of experts without a shared one; VaultGemma; MPT; ModernBERT's decoder
+    Form(Sublayer("input_layernorm", "self_attn"), Sublayer("post_attention_layernorm", "block_sparse_moe")),
+    Form(Sublayer("input_layernorm", "self_attn"), Sublayer("pre_feedforward_layernorm", "mlp")),
+    Form(Sublayer("norm_1", "attn"), Sublayer("norm_2", "ffn")),
+    Form(Sublayer("attn_norm", "attn"), Sublayer("mlp_norm", "mlp")),
+    # Layers with linear attention among others: Qwen3-Next, Qwen3.5, OLMo hybrid
+    Form(Sublayer("input_layernorm", "linear_attn"), Sublayer("post_attention_layernorm", "mlp")),
     # GPT-2
     Form(Sublayer("ln_1", "attn"), Sublayer("ln_2", "mlp")),
     # GPT-NeoX

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,24 @@ from nmerge_core.text_samples import pack
 from tests.families import FAMILIES, D, F, Family, family_of
 
 MEASURED = [family for family in FAMILIES if family.auto == "AutoModelForCausalLM"]
+_TOKENS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
 _SMALL = {"vocab_size": 257, "hidden_size": D, "intermediate_size": F, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+_EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+_LINEAR: dict[str, Any] = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
+}
+_LINEAR |= {"layer_types": ["linear_attention", "full_attention"], "shared_expert_intermediate_size": 20}
+_MPT = {"vocab_size": 257, "d_model": D, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}
+
+
+def alike(title: str, config: str, **settings: Any) -> Family:
+    """A family whose layers have other names than those of `FAMILIES`."""
+    return replace(family_of("Llama"), title=title, config=config, settings=_SMALL | _TOKENS | settings)
 
 
 def changed(title: str, **settings: Any) -> Family:
@@ -30,7 +48,15 @@ VARIANTS = [
     changed("Falcon", new_decoder_architecture=True),
     changed("BLOOM", apply_residual_connection_post_layernorm=True),
     changed("OPT", do_layer_norm_before=False),
-    replace(family_of("Llama"), title="Cohere", config="CohereConfig", settings=_SMALL),
+    alike("Cohere", "CohereConfig"),
+    alike("GLM-4", "Glm4Config", num_key_value_heads=2, head_dim=4),
+    alike("VaultGemma", "VaultGemmaConfig", num_key_value_heads=2, head_dim=4),
+    alike("HyperCLOVA X", "HyperCLOVAXConfig", num_key_value_heads=2),
+    alike("AFMoE", "AfmoeConfig", num_key_value_heads=2, head_dim=4, num_dense_layers=1, **_EXPERTS),
+    alike("Granite MoE", "GraniteMoeConfig", num_local_experts=4, num_experts_per_tok=2),
+    alike("Qwen3-Next", "Qwen3NextConfig", num_key_value_heads=2, head_dim=4, **_EXPERTS, **_LINEAR),
+    alike("ModernBERT decoder", "ModernBertDecoderConfig", max_position_embeddings=64),
+    replace(family_of("Llama"), title="MPT", config="MptConfig", settings=_MPT),
 ]
 # Layers in which a norm reads what the attention gives, and nothing else does.
 NORMED = {
@@ -46,8 +72,11 @@ BESIDE = {
     "Cohere": "self_attn.o_proj",
 }
 # Of a mixture of experts: the second matrices, and what is a neuron's.
-SECOND = re.compile(r"(?:mlp|feed_forward)\..*down_proj(?:\.weight|_bias)?$")
-NEURONS = re.compile(r"(?:mlp|feed_forward)\..*(?:(?:gate_up|gate|up|down)_proj(?:\.weight)?|gate_up_proj_bias)$")
+SECOND = re.compile(r"(?:mlp|feed_forward|block_sparse_moe)\..*(?:down_proj|output_linear)(?:\.weight|_bias)?$")
+NEURONS = re.compile(
+    r"(?:mlp|feed_forward|block_sparse_moe)\..*(?:(?:gate_up|gate|up|down)_proj(?:\.weight)?|gate_up_proj_bias)$|_linear\.weight$"
+)
+MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn")
 TOKENS = [[5, 9, 200, 31, 8], [7, 7, 80, 2, 6]]
 
 
@@ -56,7 +85,9 @@ class Whole:
 
     def __init__(self, folder: str) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.layers: Any = next(m for name, m in self.model.named_modules() if name.endswith((".layers", ".h")))
+        self.layers: Any = next(
+            m for name, m in self.model.named_modules() if name.endswith((".layers", ".h", ".blocks"))
+        )
         self.calls: list = []
         for layer in self.layers:
             layer.register_forward_pre_hook(
@@ -71,7 +102,7 @@ class Whole:
 
     def mlp(self, layer: int, weights: dict, z: torch.Tensor) -> torch.Tensor:
         """What a mixture of experts makes of z (1, n, d_model) with the layer's weights."""
-        name = "mlp" if hasattr(self.layers[layer], "mlp") else "feed_forward"
+        name = next(each for each in MODULES if hasattr(self.layers[layer], each))
         own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
         output = torch.func.functional_call(self.layers[layer].get_submodule(name), own, z)
         return output[0] if isinstance(output, tuple) else output
@@ -79,10 +110,11 @@ class Whole:
 
 def of_mlp(layer: Any, z: torch.Tensor) -> torch.Tensor:
     """What the MLP of a layer makes of what it reads."""
-    mlp = getattr(layer, "mlp", None) or getattr(layer, "feed_forward", None)
+    mlp = next((getattr(layer, name) for name in MODULES if hasattr(layer, name)), None)
     if mlp is None:
         return layer.fc2(layer.activation_fn(layer.fc1(z)))
-    return mlp(z, torch.zeros_like(z)) if hasattr(mlp, "gelu_impl") else mlp(z)
+    adds = "residual" in signature(mlp.forward).parameters
+    return mlp(z, torch.zeros_like(z)) if adds else mlp(z)
 
 
 @pytest.mark.parametrize("family", MEASURED + VARIANTS, ids=lambda family: family.title)

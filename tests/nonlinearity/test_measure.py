@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from transformers import Qwen2Config
-from transformers.models.mpt import MptConfig
+from transformers.models.apertus import ApertusConfig
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify
@@ -98,8 +98,11 @@ def test_wrong_input_is_named(qwen2, corpus, tmp_path):
 
 
 def test_layers_of_another_form_are_refused(corpus, tmp_path):
-    model = tiny_model(tmp_path / "model", config=MptConfig)
-    with pytest.raises(InputError, match="expected decoder layers of .*found norm_1, attn, norm_2, ffn"):
+    model = tiny_model(tmp_path / "model", config=ApertusConfig)
+    with pytest.raises(
+        InputError,
+        match="expected decoder layers of .*found self_attn, mlp, attention_layernorm, feedforward_layernorm",
+    ):
         measure(model, [model], corpus)
 
 
