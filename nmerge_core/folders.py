@@ -23,6 +23,14 @@ def check_free(out: Path) -> None:
         raise InputError(f"{out}: exists already; expected a new or empty folder, choose another or remove it")
 
 
+def make_folder(out: Path) -> None:
+    """Make a folder, unless it is there; raises InputError where it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name another folder") from error
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Give a temporary folder beside `out` that becomes `out` when the block ends well, and vanishes otherwise.

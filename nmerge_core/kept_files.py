@@ -72,8 +72,8 @@ def read_parquet(path: Path, columns: Collection[str] = ()) -> "pd.DataFrame":
     """Read a table; raises Damaged where it is none, or lacks one of `columns`."""
     import pandas as pd
 
-    with reading(path):
-        return _with_columns(pd.read_parquet(path), columns)
+    with reading(path), path.open("rb") as file:  # of a folder pandas would read all that is in it
+        return _with_columns(pd.read_parquet(file), columns)
 
 
 def _with_columns(frame: "pd.DataFrame", columns: Collection[str]) -> "pd.DataFrame":
@@ -116,11 +116,17 @@ def _is(value: Any, hint: Any) -> bool:
 
 
 def write_json(path: Path, content: Any, mode: int = 0o666) -> None:
-    """Write `content` as JSON in one step, whatever stands in its place; `mode` says who may read it."""
+    """Write `content` as JSON as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1), mode)
+
+
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a text in one step, whatever stands in its place; `mode` says who may read it."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
+        made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(made, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
         if path.is_dir():
             remove(path)
         os.replace(temporary, path)

@@ -15,6 +15,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.evaluation.loss import text_losses
 from nmerge_core.evaluation.scores import Evaluator
 from nmerge_core.held_out import held_out
+from nmerge_core.kept_files import reading
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress
 
@@ -135,10 +136,14 @@ def _append(journal: Path, key: str, readings: Mapping[str, Reading]) -> None:
 
 
 def _read(journal: Path) -> dict[str, Readings]:
-    """Return what was measured before; a line that a killed process has not written to its end is passed over."""
+    """Return what was measured before; a line that is not as it was written, to its end, is passed over."""
     found: dict[str, Readings] = {}
-    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
-        with suppress(ValueError):
+    if not journal.exists():
+        return found
+    with reading(journal):
+        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
             entry = json.loads(line)
             found[entry["off"]] = {name: Reading(**each) for name, each in entry["readings"].items()}
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nmerge_core.errors import InputError
+from nmerge_core.folders import make_folder
 from nmerge_core.kept_files import digest, read_object, read_parquet, write_json
 
 _RECORD = "report.json"
@@ -73,6 +74,6 @@ def begin(out: Path, family: Mapping[str, Any], prints: Mapping[str, str]) -> li
             raise InputError(f"{out}: holds the report of another family; name another folder")
     elif out.exists() and (not out.is_dir() or any(not each.name.startswith(".") for each in out.iterdir())):
         raise InputError(f"{out}: exists already; expected a new folder, or one that a report has begun")
-    (out / "parts").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "parts")
     write_json(file, record)
     return [name for name, was in before.get("sources", {}).items() if prints.get(name, was) != was]

@@ -13,6 +13,7 @@ from nmerge_core.parameters import Number
 _PART = re.compile(r"([^.\[\]]+)((?:\[\d+\])*)")
 _KEY = re.compile(rf"{_PART.pattern}(\.{_PART.pattern})*")
 _END = Number(name="end", help="One end of a range.")
+_MOST = 1_000  # values of a key, each of which is tried on the recipe beforehand
 _DIGITS = 6  # significant ones of a value drawn from a range, so that a recipe shows what was merged
 
 
@@ -92,6 +93,8 @@ def read_axis(key: str, given: Any, *, whole: bool) -> Axis:
     where = f"sweep, search key '{key}'"
     if not _KEY.fullmatch(key):
         raise InputError(f"{where}: expected a path into the recipe such as parameters.lambda or models[0].model")
+    if isinstance(given, list) and len(given) > _MOST:
+        raise InputError(f"{where}: expected at most {_MOST:,} values, found {len(given):,}; search a range")
     if isinstance(given, list) and given:
         return Axis(key, values=tuple(given))
     if not isinstance(given, Mapping) or not {"low", "high"} <= given.keys() <= {"low", "high", "log"}:

@@ -1,7 +1,5 @@
 """What a sweep leaves in its folder: what was asked for, the table, the best recipe, and the checkpoints it keeps."""
 
-import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +8,13 @@ from typing import Any
 import yaml
 
 from nmerge_core.errors import InputError, shown
+from nmerge_core.folders import make_folder
+from nmerge_core.kept_files import reading, write_text
 from nmerge_core.progress import Progress
 from nmerge_core.search.merging import RECIPE, Merges, copy_neurons
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.shared_trials import JOURNAL, SharedTrials, turn
-from nmerge_core.search.trials import Trial, best_first, table
+from nmerge_core.search.trials import Trial, best_first, importance_table, table
 
 TRIALS, BEST, IMPORTANCE = "trials.csv", "best.yaml", "importance.csv"
 _FEW = 50  # trials whose keys are weighed within half a second
@@ -31,10 +31,10 @@ def begin(out: Path, plan: Sweep) -> None:
     record = {**plan.identity, "sources": plan.inputs}
     record = yaml.safe_load(yaml.safe_dump(record, sort_keys=False))  # as it will be read again
     file = out / _RECORD
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with turn(out):
         if all(path.name.startswith(".") for path in out.iterdir()):
-            _replace(file, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100))
+            write_text(file, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100))
         elif not file.is_file():
             raise InputError(f"{out}: exists already; expected a new folder, or one that this sweep has begun")
         else:
@@ -42,8 +42,9 @@ def begin(out: Path, plan: Sweep) -> None:
 
 
 def _check_same(out: Path, file: Path, record: Mapping[str, Any]) -> None:
-    before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    sources = before.get("sources") or {}
+    with reading(file):
+        before = dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        sources = dict(before.get("sources") or {})
     if changed := [name for name, content in record["sources"].items() if sources.get(name, content) != content]:
         raise InputError(
             f"{out}: {', '.join(changed)} was changed since this sweep was begun, its trials are of what was there "
@@ -59,21 +60,14 @@ def _check_same(out: Path, file: Path, record: Mapping[str, Any]) -> None:
         raise InputError(f"{out}: an earlier version has begun this sweep; name another folder")
 
 
-def _replace(file: Path, text: str) -> None:
-    """Write a file in one step, so that nobody reads half of it."""
-    beside = file.with_name(f".{file.name}-{secrets.token_hex(4)}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
-
-
 def publish(plan: Sweep, out: Path, shared: SharedTrials) -> None:
     """Write the table of the finished trials and the recipe of the best."""
     finished = shared.finished()
-    _replace(out / TRIALS, table(finished, len(plan.objectives)))
+    write_text(out / TRIALS, table(finished, len(plan.objectives)))
     if best := best_first(finished)[:1]:
         folder = recipe_folder(out, best[0].number)
         copy_neurons(folder, out)
-        _replace(out / BEST, (folder / RECIPE).read_text(encoding="utf-8"))
+        write_text(out / BEST, (folder / RECIPE).read_text(encoding="utf-8"))
 
 
 def weigh(out: Path, shared: SharedTrials, *, last: bool) -> None:
@@ -82,8 +76,7 @@ def weigh(out: Path, shared: SharedTrials, *, last: bool) -> None:
     It is found out in nobody's turn, as others may wait for theirs.
     """
     if (last or len(shared.finished()) <= _FEW) and (found := shared.importances()):
-        rows = [f"{key},{share!r}\n" for key, share in found.items()]
-        _replace(out / IMPORTANCE, "".join(["key,importance\n", *rows]))
+        write_text(out / IMPORTANCE, importance_table(found))
 
 
 def wanted(plan: Sweep, out: Path, finished: list[Trial]) -> dict[Path, Path]:

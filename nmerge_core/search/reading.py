@@ -21,6 +21,7 @@ from nmerge_core.yaml_file import check_keys, plain, read_mapping
 STRATEGIES = ("grid", "random", "tpe", "cma", "nsga2")
 KEEP = ("best", "all", "none")
 _TRIALS = 20  # unless said otherwise
+_MOST = 100_000  # combinations of a grid, which are all queued at once
 
 _DEFAULTS: dict[str, Any] = {"strategy": "grid", "trials": None, "minutes": None, "seed": 0, "tasks": None}
 _DEFAULTS |= {"loss": None, "objective": None, "objectives": None, "prune": False, "limit": None}
@@ -56,6 +57,8 @@ def load_sweep(source: Source) -> Sweep:
             expected = "lists of values for strategy: grid (or take random, tpe, cma or nsga2)"
             raise _wrong(file, "search", expected, ranged)
         trials = prod(len(axis.values) for axis in axes)
+        if trials > _MOST:
+            raise _wrong(file, "search", f"at most {_MOST:,} combinations (or take random, tpe, cma or nsga2)", trials)
     elif trials is None and content["minutes"] is None:
         trials = _TRIALS
     sweep = Sweep(

@@ -4,6 +4,7 @@ A trial is given out once. Who does it is written beside it; what a process that
 over. All that decides is done by one process at a time, in its turn.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import reading
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.presence import Others, Presence
 from nmerge_core.search.samplers import draw, grid, make_pruner, make_sampler
@@ -192,7 +194,7 @@ def _trial(ended: "FrozenTrial") -> Trial:
 
 
 def _open_journal(file: Path) -> "JournalStorage":
-    """Open a journal, without the line that a kill or a full disk has cut off."""
+    """Open a journal, without the line that a kill or a full disk has cut off; raises Damaged where it is none."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
@@ -200,8 +202,11 @@ def _open_journal(file: Path) -> "JournalStorage":
     if file.exists():
         lock.acquire()
         try:
-            content = file.read_bytes()
-            whole = content.rfind(b"\n") + 1
+            with reading(file):
+                content = file.read_bytes()
+                whole = content.rfind(b"\n") + 1
+                for line in content[:whole].splitlines():
+                    json.loads(line)["op_code"]
             if whole < len(content):
                 os.truncate(file, whole)
         finally:

@@ -71,6 +71,13 @@ def table(trials: Sequence[Trial], objectives: int) -> str:
     return text.getvalue()
 
 
+def importance_table(shares: Mapping[str, float]) -> str:
+    """Write what each key makes of the trials' differences as CSV."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("key", "importance"), *shares.items()])
+    return text.getvalue()
+
+
 def text_of(value: Any) -> str:
     """Write a searched value into a cell: text as it is, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -172,7 +172,9 @@ def test_what_was_stopped_goes_on_after_what_it_measured_last(place: Path, tmp_p
     assert {total for _, total in reports} == {5}  # intact, two of the category, two random
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     journal = tmp_path / "measured.jsonl"
-    journal.write_text(journal.read_text() + '\n{"off": "torn')  # as a kill may leave it
+    damage = ["[3]", '{"off": ["x"], "readings": "x"}', '{"off": "x", "readings": {"a": {"b": 1}}}']
+    damage.append('{"off": "torn')  # as a kill may leave it
+    journal.write_bytes(b"\n".join([journal.read_bytes(), b"\xff", *map(str.encode, damage)]))
     began: list[float] = []
     found = knock(place, tmp_path, **asked, progress=lambda stage, done, total, unit="": began.append(done))
     assert min(began) >= 2

@@ -138,6 +138,7 @@ def test_a_search_goes_where_objectives_are_large(strategy: str) -> None:
         ({"models[2].parameters.weight": [1.0]}, {}, "expected a list with an entry 2, 2 entries"),
         ({"models.weight": [1.0]}, {}, "'models.weight': expected a mapping that holds weight"),
         ({"parameters.lambda[x]": [1.0]}, {}, "expected a path into the recipe such as"),
+        ({"parameters.lambda": [n / 2000 for n in range(1001)]}, {}, "expected at most 1,000 values, found 1,001"),
         ({"parameters.density": [0.1, 20]}, {}, r"'parameters.density': expected a number in \(0, 1\]"),
         ({"parameters.density": {"low": 0.0, "high": 1.0}}, {"strategy": "cma"}, r"a number in \(0, 1\], found 0"),
         ({"parameters.weight": [0.1, 0.2]}, {"recipe": "both"}, "weight': 0.1 and 0.2 make the same recipe"),

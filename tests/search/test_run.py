@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from nmerge_core.search.plan import Sweep
 from nmerge_core.search.reading import load_sweep
 from nmerge_core.search.scoring import Measured, open_scoring
 from nmerge_core.search.shared_trials import SharedTrials, turn
+from nmerge_core.search.trials import importance_table
 from nmerge_core.search.trials_loop import run_trials
 from tests.search.toy import TARGET, WEIGHTS, Target, plan_of
 from tests.tiny import write_corpus
@@ -104,6 +106,12 @@ def test_objectives_are_of_tasks_as_the_sweep_names_them(family: SimpleNamespace
     [trial] = run_trials(plan, tmp_path / "out", open_scoring(plan)).to_dict("records")
     scores = [-trial[f"{name}/bits_per_byte"] for name in files]  # of which less is better
     assert [trial["objective_1"], trial["objective_2"]] == scores and scores[0] != scores[1]
+
+
+def test_a_key_with_a_comma_is_one_in_the_table_of_importances() -> None:
+    shares = {'parameters.specific.a,"b"': 0.25, "parameters.weight": 0.75}
+    table = pd.read_csv(StringIO(importance_table(shares)))
+    assert dict(zip(table["key"], table["importance"], strict=True)) == shares
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("none", []), ("all", [1, 2, 3]), (2, [1, 3])])
@@ -204,9 +212,21 @@ def test_a_folder_of_another_sweep_is_refused(family: SimpleNamespace, tmp_path:
     run_trials(cma_plan(family, tmp_path, 2), out, family.near_target)
     with pytest.raises(InputError, match="key 'keep': this folder is of another sweep; expected 'none', found 'best'"):
         run_trials(cma_plan(family, tmp_path, 2, keep="none"), out, family.near_target)
+    for name, content in (("journal.log", "[3]\n"), ("journal.log", "x\n"), ("sweep.yaml", "- x"), ("sweep.yaml", "")):
+        kept = (out / name).read_bytes()
+        (out / name).write_text(content)
+        with pytest.raises(InputError, match=f"{name}: damaged"):
+            run_trials(cma_plan(family, tmp_path, 2), out, family.near_target)
+        (out / name).write_bytes(kept)
+    (out / "trials.csv").unlink()
+    (out / "trials.csv").mkdir()  # what is made of the journal is made anew
+    run_trials(cma_plan(family, tmp_path, 2), out, family.near_target)
     (out / "journal.log").unlink()
     with pytest.raises(InputError, match="out: an earlier version has begun this sweep; name another folder"):
         run_trials(cma_plan(family, tmp_path, 2), out, family.near_target)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/out: cannot be written"):
+        run_trials(cma_plan(family, tmp_path, 2), tmp_path / "file/out", family.near_target)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="full: exists already; expected a new folder"):

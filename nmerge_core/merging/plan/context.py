@@ -8,7 +8,7 @@ import numpy as np
 
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.corpus import check_categories
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short
 from nmerge_core.machine import choose_device
 from nmerge_core.merging.compute.census import Census, Magnitudes, magnitudes, take_census
 from nmerge_core.merging.compute.entrywise import total_weight
@@ -170,4 +170,5 @@ class Context:
         for_all = {parameter.name for parameter in self.recipe.method.parameters}
         if self.place and (name in self.own or name not in for_all):
             key = f"{self.place}.{name}"
-        return InputError(f"recipe, key '{key}' ({self.recipe.merge_method}): expected {expected}; found {found}")
+        said = short(str(found))
+        return InputError(f"recipe, key '{key}' ({self.recipe.merge_method}): expected {expected}; found {said}")
