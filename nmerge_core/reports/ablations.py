@@ -97,9 +97,16 @@ def _course(found: Findings, name: str, variants: dict, subjects: list[Subject])
     return table.assign(method=list(variants)).rename(columns={"method": name})
 
 
+def _by_k(found: Findings) -> dict[int, Variant]:
+    variants = found.plan.votes()
+    if len(variants) < 2:
+        raise Lacking("The corpus has too few texts for the vote of more of them.")
+    return variants
+
+
 def _votes(found: Findings) -> pd.DataFrame:
     _, subjects = _pair(found)
-    return _course(found, "k", found.plan.votes(), subjects)
+    return _course(found, "k", _by_k(found), subjects)
 
 
 def _margins(found: Findings) -> pd.DataFrame:
@@ -109,7 +116,7 @@ def _margins(found: Findings) -> pd.DataFrame:
 
 def _k_hardly_matters(found: Findings) -> Verdict:
     _, subjects = _pair(found)
-    by_k = found.plan.votes()
+    by_k = _by_k(found)
     first, last = min(by_k), max(by_k)
     return steady(found, f"From k = {first} to {last}", by_k[first], by_k[last], subjects)
 

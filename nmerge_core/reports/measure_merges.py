@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from nmerge_core.merging.plan.coefficients import solve_coefficients
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import Progress
-from nmerge_core.reports.findings import BASE
+from nmerge_core.reports.findings import BASE, Lacking
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Data, Variant
@@ -33,7 +34,9 @@ def measure_merges(report: Measuring, folders: Mapping[str, Path]) -> None:
     if not folders:
         report.found = replace(report.found, texts=False)
     merging, times = _Merging(report, folders.get(BASE)), []
-    for variant in report.found.plan.merges(lambda several: report.found.best(several)):
+    for variant in report.found.plan.merges(partial(_best, report)):
+        if not merging.subjects(variant):  # its entries say that no task is that of its models
+            continue
         with report.step(f"{variant.title}: {' + '.join(variant.models)}") as told:
             try:
                 frame = merging.scored(variant, told)
@@ -47,6 +50,14 @@ def measure_merges(report: Measuring, folders: Mapping[str, Path]) -> None:
         report.keep_scores(variant.key, frame[["subject", "problem", "value"]])
         times.append({"variant": variant.key, **frame[["merging", "scoring"]].iloc[0]})
         report.found = replace(report.found, times=pd.DataFrame(times))
+
+
+def _best(report: Measuring, variants: Sequence[Variant]) -> Variant:
+    """Return the best setting; the first one where no task is that of its models."""
+    try:
+        return report.found.best(variants)
+    except Lacking:
+        return variants[0]
 
 
 class _Merging:
@@ -71,7 +82,7 @@ class _Merging:
         report, folder = self._report, self._report.parts.folder / ".merging"
         recipe = variant.recipe(report.family, self._data)
         named = recipe | {"parameters": recipe["parameters"] | {"neurons": self._print}}
-        subjects = self._subjects(variant)
+        subjects = self.subjects(variant)
 
         def make() -> pd.DataFrame:
             read = load_recipe(recipe)
@@ -88,7 +99,7 @@ class _Merging:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _subjects(self, variant: Variant) -> list[Subject]:
+    def subjects(self, variant: Variant) -> list[Subject]:
         """Return what its models were made for; all, where the papers look at other tasks as well."""
         found = self._report.found
         elsewhere = {each.key for each in found.plan.data_free(found.plan.labels)}

@@ -53,6 +53,9 @@ def measure_neurons(report: Measuring) -> dict[str, Path]:
     counts = compare(list(folders.values()), list(folders))
     exemplars = _exemplars(opened[BASE])
     report.found = replace(report.found, neurons=pd.concat(frames), counts=counts, exemplars=exemplars)
+    stored = opened[BASE].top(opened[BASE].layers[0])[0].shape[1]  # texts that can vote: all of a small corpus
+    votes = tuple(k for k in report.budget.votes if k <= stored)
+    report.found = replace(report.found, budget=replace(report.budget, votes=votes))
     return folders
 
 

@@ -23,6 +23,8 @@ from nmerge_core.reports.variants import Variant
 from tests.reports.findings import LEAST
 from tests.tiny_family import make_family
 
+SHORT = replace(LEAST, votes=(*LEAST.votes, 40))  # more than the 24 texts of the corpus
+
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
@@ -36,7 +38,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 @pytest.fixture(autouse=True)
 def least(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest budget in the place of the quick one."""
-    monkeypatch.setitem(BUDGETS, "quick", LEAST)
+    monkeypatch.setitem(BUDGETS, "quick", SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def done(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> S
             raise Cancelled
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BUDGETS, "quick", LEAST)
+        patch.setitem(BUDGETS, "quick", SHORT)
         with pytest.raises(Cancelled):
             make_report(load_family(family.file), out, progress=stop)
         stopped = json.loads((out / "verdicts.json").read_text())["items"]
@@ -70,6 +72,17 @@ def test_a_stopped_report_shows_what_there_is_and_goes_on(done: SimpleNamespace)
     assert "knock" not in "".join(done.told) and any("code neurons off" in unit for unit in done.told)
 
 
+def test_fine_tunes_without_a_task_of_their_own_are_told(family: SimpleNamespace, tmp_path: Path) -> None:
+    """One task is that of one of two fine-tunes at most: no merge of both is judged by what both were made for."""
+    file = tmp_path / "family.yaml"
+    models = f"{{math: {family.math}, code: {family.code}}}"
+    file.write_text(f"base: {family.base}\nmodels: {models}\ncorpus: {family.corpus}\ntasks: [{family.task}]\n")
+    make_report(load_family(file), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "verdicts.json").read_text())["items"]
+    assert "No task is that of" in found["neuronmerge-table-1"]["told"]
+    assert not [name for name, each in found.items() if "stopped" in each["told"]]
+
+
 def test_the_page_has_all_and_asks_for_nothing_from_elsewhere(done: SimpleNamespace) -> None:
     html = (done.out / "index.html").read_text(encoding="utf-8")
     own = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)  # without plotly.js
@@ -83,6 +96,7 @@ def test_the_page_has_all_and_asks_for_nothing_from_elsewhere(done: SimpleNamesp
     every = pd.read_csv(done.out / "tables" / "neuromerging-table-1.csv").set_index("method")
     assert list(every.index[every["goes by"] == "texts"]) == ["Fisher merging", "RegMean", "LoraHub", "AdaMerging"]
     assert every["mean"].nunique() == len(every) == 10  # without PCB-Merging + ES, which searches by tasks
+    assert pd.read_csv(done.out / "tables" / "neuronmerge-table-9.csv")["k"].tolist() == [2, 4]
 
 
 def test_the_notebook_makes_the_same_tables(done: SimpleNamespace) -> None:
