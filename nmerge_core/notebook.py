@@ -1,11 +1,14 @@
 """A page as a notebook: its question, what one must know, how it is computed, and the code that gives its figures."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 IMPORT = "import nmerge_core as nm"
+_MARKUP = re.compile(r"[\\`*\[\]<>$~&|#]|(?<![^\W_])_|_(?![^\W_])|^[-+=]")
+_NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Notebook:
             cell["id"] = f"cell-{number}"  # nbformat's own are random
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         return nbformat.writes(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}))
+
+
+def verbatim(text: object) -> str:
+    """Return Markdown that shows a text of foreign origin as it is, in one line."""
+    return _NUMBERED.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", " ".join(str(text).split())))
 
 
 def literal(value: Any) -> str:

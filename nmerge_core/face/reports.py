@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from nmerge_core.face.calls import Reference, do, text
 from nmerge_core.face.kept import open_family
 from nmerge_core.face.results import Result
 from nmerge_core.family import Family
-from nmerge_core.kept_files import read_object, reading
+from nmerge_core.kept_files import read_csv, reading
 from nmerge_core.progress import shown_progress
 from nmerge_core.reports.budget import BUDGET
+from nmerge_core.reports.said import read_said
 from nmerge_core.runs.kept import finished_results
 from nmerge_core.settings import ALLOW_TASK_CODE, DEVICE, RUN_CODE
 
@@ -42,18 +43,20 @@ class Report(Result):
     @cached_property
     def verdicts(self) -> pd.DataFrame:
         """What the family says to each figure and table: id, paper, number, title, trend, note, verdict, told."""
-        found = read_object(self.path / "verdicts.json", {"items": dict})["items"]
-        return pd.DataFrame([{"id": name, **each} for name, each in found.items()])
+        return pd.DataFrame([{"id": name, **asdict(each)} for name, each in read_said(self.path).items()])
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The family's own tables by the entry's name, those that could be made."""
-        return {file.stem: pd.read_csv(file) for file in sorted((self.path / "tables").glob("*.csv"))}
+        return self._tables("tables")
 
     @cached_property
     def papers(self) -> dict[str, pd.DataFrame]:
         """What the papers report, by the entry's name."""
-        return {file.stem: pd.read_csv(file) for file in sorted((self.path / "papers").glob("*.csv"))}
+        return self._tables("papers")
+
+    def _tables(self, folder: str) -> dict[str, pd.DataFrame]:
+        return {file.stem: read_csv(file) for file in sorted((self.path / folder).glob("*.csv"))}
 
     def figure(self, entry: str, *, dark: bool = False) -> go.Figure:
         """Draw an entry.

@@ -22,7 +22,7 @@ def methods(table: pd.DataFrame, unit: str, highlighted: Sequence[str], *, dark:
         highlighted: The methods in the colour of merges; the others are grey.
         dark: The reader's theme.
     """
-    table = style.plain_table(table)
+    table, unit = style.plain_table(table), style.plain(unit)
     colours = [style.MERGE if name in highlighted else style.RANDOM for name in table["method"]]
     told = [
         f"{row.method} · {style.significant(row.mean)} {unit} · 95 % interval {style.significant(row.low)} to "
@@ -66,7 +66,7 @@ def course(table: pd.DataFrame, parameter: str, unit: str, *, dark: bool = False
         unit: What the others are in.
         dark: The reader's theme.
     """
-    x = table[parameter].tolist()
+    x, unit = table[parameter].tolist(), style.plain(unit)
     told = [
         f"{parameter} = {at:g} · {style.significant(mean)} {unit}" for at, mean in zip(x, table["mean"], strict=True)
     ]
@@ -86,7 +86,7 @@ def grid(cells: pd.DataFrame, across: str, up: str, unit: str, *, dark: bool = F
         unit: What the scores are in.
         dark: The reader's theme.
     """
-    values = cells.to_numpy(float)
+    values, unit = cells.to_numpy(float), style.plain(unit)
     trace = {
         "type": "heatmap",
         "x": [style.plain(str(name)) for name in cells.columns],
@@ -114,7 +114,8 @@ def knocked_out(
         units: What each category's score is in.
         dark: The reader's theme.
     """
-    table, colours, units = style.plain_table(table), style.plain_keys(colours), style.plain_keys(units)
+    table, colours = style.plain_table(table), style.plain_keys(colours)
+    units = {style.plain(name): style.plain(unit) for name, unit in units.items()}
     names, traces = list(dict.fromkeys(table["category"])), []
     own, control = "the category's neurons off", "as many random neurons off"
     for index, name in enumerate(names):
@@ -149,7 +150,7 @@ def shares(table: pd.DataFrame, unit: str, colours: Mapping[str, str], *, dark: 
         colours: The colour of each column.
         dark: The reader's theme.
     """
-    table, colours = style.plain_table(table), style.plain_keys(colours)
+    table, colours, unit = style.plain_table(table), style.plain_keys(colours), style.plain(unit)
     first, *columns = table.columns
     traces = [
         {

@@ -195,9 +195,14 @@ def plain_keys(named: Mapping[str, Value]) -> dict[str, Value]:
 
 def plain_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The same of a table's texts and of the names of its columns."""
+    return plain_values(frame).rename(columns=plain)
+
+
+def plain_values(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same of a table's texts alone."""
     texts = frame.select_dtypes(["object", "string"])
     written = {name: [plain(each) if isinstance(each, str) else each for each in texts[name]] for name in texts}
-    return frame.assign(**written).rename(columns=plain)
+    return frame.assign(**written)
 
 
 def significant(value: float) -> str:

@@ -62,7 +62,7 @@ def parallel(trials: pd.DataFrame, keys: Sequence[str], objective: str, *, dark:
     across = {"tickvals": list(range(len(columns))), "ticktext": names, "showgrid": True}
     layout = panels([""], columns=1, height=360, xaxis=across, yaxis={"visible": False}, dark=dark)
     ends = [
-        {"x": place, "y": height, "text": style.plain(text), "showarrow": False, "xanchor": "left", "xshift": 6}
+        {"x": place, "y": height, "text": text, "showarrow": False, "xanchor": "left", "xshift": 6}
         for place, (_, marks) in enumerate(axes)
         for height, text in marks.items()
     ]
@@ -76,14 +76,14 @@ def _places(values: pd.Series) -> tuple[list[float], dict[float, str]]:
         width = high - low
         marks = {0.0: _said(low), 1.0: _said(high)} if width else {0.5: _said(low)}
         return [(float(value) - low) / width if width else 0.5 for value in values], marks
-    texts = values.astype(str).tolist()
+    texts = [style.plain(text) for text in values.astype(str)]
     known = sorted(set(texts))
     heights = {text: place / max(1, len(known) - 1) for place, text in enumerate(known)}
     return [heights[text] for text in texts], {height: text for text, height in heights.items()}
 
 
 def _said(value: Any) -> str:
-    return style.significant(value) if isinstance(value, float) else str(value)
+    return style.significant(value) if isinstance(value, float) else style.plain(str(value))
 
 
 def importance(found: pd.DataFrame, *, dark: bool = False) -> go.Figure:
@@ -99,7 +99,7 @@ def importance(found: pd.DataFrame, *, dark: bool = False) -> go.Figure:
 
 def heat(trials: pd.DataFrame, across: str, up: str, objective: str, *, dark: bool = False) -> go.Figure:
     """Draw the objective over two keys: the mean of each pair of values, or a point a trial where there are many."""
-    done = trials[trials[objective].notna()]
+    done = style.plain_values(trials[trials[objective].notna()])
     axes: dict[str, Any] = {"x_title": style.plain(title_of(across)), "y_title": style.plain(title_of(up))}
     bar = {"title": {"text": style.plain(title_of(objective))}}
     if max(done[across].nunique(), done[up].nunique()) > _CELLS:

@@ -126,7 +126,7 @@ def _entry(entry: Entry) -> str:
         f"<p><small>{escape(item.note)}</small></p>" if item.note else "",
     ]
     if entry.light is not None and entry.dark is not None:
-        parts.append(_figure(entry.light, entry.dark, f"{item.paper}, {item.number}: {item.title}"))
+        parts.append(drawn(entry.light, entry.dark, f"{item.paper}, {item.number}: {item.title}"))
     columns = [_table("This family", entry.table)] if entry.table is not None else []
     columns += [_table("The paper", item.published)] if item.published is not None else []
     parts.append(f'<div class="pair">{"".join(columns)}</div></section>')
@@ -163,9 +163,10 @@ def written(value: object) -> str:
     return text.replace("-", "−")
 
 
-def _figure(light: go.Figure, dark: go.Figure, alt: str) -> str:
-    drawn = {"light": json.loads(light.to_json(validate=False)), "dark": json.loads(dark.to_json(validate=False))}
-    content = json.dumps(drawn, ensure_ascii=False).replace("</", "<\\/")
+def drawn(light: go.Figure, dark: go.Figure, alt: str) -> str:
+    """Return a figure as HTML: its JSON for both themes, which the page's script draws."""
+    both = {"light": json.loads(light.to_json(validate=False)), "dark": json.loads(dark.to_json(validate=False))}
+    content = json.dumps(both, ensure_ascii=False).replace("<", "\\u003c")  # which may end a script, or begin one
     height = light.layout.height or 450
     label = f'role="img" aria-label="{escape(alt)}"'
     return (

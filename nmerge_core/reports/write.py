@@ -1,22 +1,22 @@
 """What a report leaves in its folder: the page, the notebook behind it, the tables, the figures, and the verdicts."""
 
-import os
-import secrets
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from nmerge_core.family import Family
-from nmerge_core.kept_files import Damaged, read_object, write_json
-from nmerge_core.notebook import Notebook, Step, literal
+from nmerge_core.kept_files import Damaged, read_object, remove, write_json, write_text
+from nmerge_core.notebook import Notebook, Step, literal, verbatim
 from nmerge_core.reports import reasons
 from nmerge_core.reports.claims import CLAIMS, claims_table, test_claims
 from nmerge_core.reports.entries import Entry, entries
 from nmerge_core.reports.findings import Findings, Lacking
 from nmerge_core.reports.html import PAPERS, page
 from nmerge_core.reports.parameter import content_of
+from nmerge_core.reports.said import VERDICTS, Said
 from nmerge_core.version import __version__
 
-PAGE, NOTEBOOK, VERDICTS = "index.html", "report.ipynb", "verdicts.json"
+PAGE, NOTEBOOK = "index.html", "report.ipynb"
 TABLES, PUBLISHED, FIGURES = "tables", "papers", "figures"
 CLAIMS_TABLE, FACTS_TABLE = "claims", "tuning"
 
@@ -35,7 +35,7 @@ def _made(call: str) -> dict[str, str]:
 
 def write(found: Findings, out: Path, call: str, *, complete: bool = True) -> None:
     """Write everything anew; `call` is the Python that makes the report, for its notebook."""
-    (out / VERDICTS).unlink(missing_ok=True)
+    remove(out / VERDICTS)
     made, tested = list(entries(found)), test_claims(found)
     try:
         facts = reasons.facts(found)
@@ -55,18 +55,16 @@ def write(found: Findings, out: Path, call: str, *, complete: bool = True) -> No
                 (out / FIGURES / f"{entry.item.id}-{theme}.json").write_text(
                     figure.to_json(validate=False), encoding="utf-8"
                 )
-    verdicts = {entry.item.id: _said(entry) for entry in made}
-    _replace(out / NOTEBOOK, notebook(found, made, call).to_json())
-    _replace(out / PAGE, page(found, tested, made, facts))
+    verdicts = {entry.item.id: asdict(_said(entry)) for entry in made}
+    write_text(out / NOTEBOOK, notebook(found, made, call).to_json())
+    write_text(out / PAGE, page(found, tested, made, facts))
     told = {"notes": list(found.notes), "unit": found.unit, "items": verdicts}
     write_json(out / VERDICTS, told | ({"made": _made(call)} if complete else {}))
 
 
-def _said(entry: Entry) -> dict[str, str]:
-    """Return what is said of an entry in words."""
-    item = entry.item
-    words = {name: getattr(item, name) for name in ("paper", "number", "title", "trend", "note")}
-    return words | {"verdict": entry.verdict.verdict, "told": entry.verdict.told}
+def _said(entry: Entry) -> Said:
+    item, verdict = entry.item, entry.verdict
+    return Said(item.paper, item.number, item.title, item.trend, item.note, verdict.verdict, verdict.told)
 
 
 def notebook(found: Findings, made: list[Entry], call: str) -> Notebook:
@@ -78,7 +76,7 @@ def notebook(found: Findings, made: list[Entry], call: str) -> Notebook:
     for entry in made:
         item = entry.item
         head = f"## {PAPERS[item.paper]}, {item.number}\n\n**{item.title}.** {item.trend}\n\n"
-        said = f"{head}*{entry.verdict.verdict}*: {entry.verdict.told}"
+        said = f"{head}*{entry.verdict.verdict}*: {verbatim(entry.verdict.told)}"
         name = literal(item.id)
         own = [Step(f"report.tables[{name}]")] if entry.table is not None else []
         own += [Step(f"report.figure({name})")] if entry.light is not None else []
@@ -87,7 +85,10 @@ def notebook(found: Findings, made: list[Entry], call: str) -> Notebook:
         steps += [Step(first.code, said), *rest]
     context = "Every figure and table of both papers that this family allows, beside the papers' own."
     return Notebook(
-        f"Both papers on {found.family.name}", context, formula, [step for step in steps if step.code or step.text]
+        f"Both papers on {verbatim(found.family.name)}",
+        context,
+        formula,
+        [step for step in steps if step.code or step.text],
     )
 
 
@@ -96,9 +97,3 @@ def call_of(family: Family, budget: str, run_code: bool, allow_task_code: bool, 
     more = [f"budget={literal(budget)}", f"run_code={run_code!r}", f"allow_task_code={allow_task_code!r}"]
     more += [f"out={literal(str(out.resolve()))}"] if out else []
     return f"nm.report({literal(content_of(family))}, {', '.join(more)})"
-
-
-def _replace(file: Path, text: str) -> None:
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(beside, file)

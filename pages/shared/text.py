@@ -4,6 +4,8 @@ import html
 import re
 from difflib import SequenceMatcher
 
+from nmerge_core import notebook
+
 MARKED = """<style>
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .92rem; line-height: 1.45; }
 .code .answer { font-family: "Source Code Pro", ui-monospace, monospace; font-size: .85rem; }
@@ -12,9 +14,7 @@ MARKED = """<style>
 
 _JOINER = "\N{WORD JOINER}"  # seen by nobody; what Streamlit replaces after Markdown was read has no escape
 _REPLACED = re.compile(r":(?=\S)|(?i:www)(?=\.)|@|(?<!\S)(?:<?->|<-|--|[<>~]=)(?!\S)")  # emoji, icons, links, arrows
-_MARKUP = re.compile(r"[\\`*\[\]<>$~&|#]|(?<![^\W_])_|_(?![^\W_])|^[-+=]")
 _WORD = re.compile(r"\s+|[\u3040-\u9fff]|[^\W\u3040-\u9fff]+|[^\w\s]")  # of Chinese each character
-_NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
 def shortened(text: str, length: int = 40) -> str:
@@ -28,8 +28,7 @@ def verbatim(text: object) -> str:
     For everything that is not written by us wherever Streamlit takes Markdown: names of models, categories and tasks,
     titles of runs, messages of errors. It would else draw `![](https://…)`, `<b>`, `$x$`, `:red[x]` and `:tada:`.
     """
-    line = _REPLACED.sub(rf"\g<0>{_JOINER}", " ".join(str(text).split()))
-    return _NUMBERED.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", line))
+    return notebook.verbatim(_REPLACED.sub(rf"\g<0>{_JOINER}", " ".join(str(text).split())))
 
 
 def marked(text: str, other: str) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member, save_family
-from nmerge_core.figures import effects, knockout, linearity, merge, neurons, scores, similarity, style
+from nmerge_core.figures import effects, knockout, linearity, merge, neurons, report, scores, similarity, style, sweep
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Status, create, delete, list_runs
 from pages.shared.page import NAVIGATION
@@ -29,6 +30,7 @@ HOSTILE = (
 )
 NAME = f":red[x] <b>$y$ `c` *e* :tada: {MARK}"  # that of a file: no slash
 # Where Streamlit takes plain text, or shows code as it is.
+ENDS = ("mean", "low", "high")
 PLAIN = {"options", "raw_value", "raw_values", "default", "value", "code_text", "query_string", "placeholder", "id"}
 
 
@@ -140,6 +142,16 @@ def test_no_page_takes_foreign_text_for_markup(
             assert MARK not in without_shown(text), (place, text)
 
 
+def searched() -> Iterator[go.Figure]:
+    """The figures of a sweep over a choice of texts, in cells and in points."""
+    key, values = f"parameters.specific.{HOSTILE}", [HOSTILE, f"{HOSTILE} too"]
+    for texts in (values, [f"{HOSTILE} {number}" for number in range(20)]):
+        trials = pd.DataFrame({"trial": range(len(texts)), key: texts, "parameters.x": 1, "objective": 0.5})
+        yield sweep.heat(trials, key, "parameters.x", "objective")
+        yield sweep.parallel(trials, [key, "parameters.x"], "objective")
+    yield sweep.importance(pd.DataFrame({"key": [key], "importance": [1.0]}))
+
+
 def test_figures_draw_foreign_text_as_it_is() -> None:
     told = style.plain(HOSTILE)
     assert not {"<", ">", "$"} & set(told) and html.unescape(told) == HOSTILE
@@ -167,6 +179,15 @@ def test_figures_draw_foreign_text_as_it_is() -> None:
         knockout.curves(knocked, HOSTILE, colours),
         effects.by_layer(effect, HOSTILE),
         scores.bars(scored, colours, [HOSTILE]),
+        *searched(),
+        report.methods(pd.DataFrame({"method": [HOSTILE], "mean": 1.0, "low": 0.5, "high": 1.5}), HOSTILE, []),
+        report.grid(pd.DataFrame({HOSTILE: [1.0]}, index=[HOSTILE]), HOSTILE, HOSTILE, HOSTILE),
+        report.knocked_out(
+            pd.DataFrame({"category": [HOSTILE], "group": HOSTILE, **dict.fromkeys(("proportion", *ENDS), 1.0)}),
+            colours,
+            {HOSTILE: HOSTILE},
+        ),
+        report.shares(pd.DataFrame({"part": [HOSTILE], HOSTILE: [1.0]}), HOSTILE, colours),
     ):
         sent = str(figure.to_dict())
         assert MARK in sent and "<img" not in sent and "$x$" not in sent

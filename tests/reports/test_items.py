@@ -1,14 +1,17 @@
 """The registry: every figure and table of both papers once, in their order, with the papers' own numbers."""
 
+import json
 import re
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.html import drawn
 from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE
 from nmerge_core.reports.items import ITEMS
 from nmerge_core.reports.variants import Variant
@@ -49,6 +52,15 @@ def test_every_entry_says_what_the_paper_finds_in_a_sentence() -> None:
 def test_the_papers_numbers_are_theirs(entry: str, row: int, column: str, value: float) -> None:
     published = BY_ID[entry].published
     assert published is not None and published.at[row, column] == value
+
+
+def test_a_name_in_a_figure_ends_no_script_of_the_page() -> None:
+    name = "</script><!--<script>"
+    figure = go.Figure(layout={"title": {"text": name}})
+    html = drawn(figure, figure, name)
+    [content] = re.findall('<script type="application/json">(.*)</script></div>$', html)
+    assert "<" not in content and json.loads(content)["dark"]["layout"]["title"]["text"] == name
+    assert html.count("<script") == 1 and "<!--" not in html
 
 
 def test_means_follow_from_scores_but_where_a_note_says_that_the_papers_do_not() -> None:
