@@ -6,9 +6,10 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.figures.sweep import title_of
 from nmerge_core.notebook import Step, literal
+from nmerge_core.search.plan import Sweep
 from nmerge_core.search.reading import load_sweep
 from nmerge_core.yaml_file import yaml_text
-from pages.shared.estimates import told_scoring
+from pages.shared.estimates import told_scoring, told_time
 from pages.shared.page import begin, command, how_computed, lack, link
 from pages.shared.runs import run_button, run_panel
 from pages.shared.settings import named_run
@@ -24,6 +25,19 @@ FORMULA = (
     "makes (fANOVA; Hutter et al., ICML 2014). The best of many trials is a little lucky: score what you keep on "
     "problems that the sweep has not seen."
 )
+
+SWITCHES = ("run_code", "allow_task_code")
+
+
+def told(plan: Sweep, base: str) -> str:
+    """How many trials there are, and how long they take."""
+    if not plan.trials:
+        return "As many trials as there is time for."
+    count, asked = style.counted(plan.trials, "trial"), {"models": [base], "limit": plan.limit}
+    if plan.loss:
+        return f"{count}{told_time('loss', [asked | {'corpus': plan.loss}], plan.trials)}."
+    return f"{count}. {told_scoring([asked | {'tasks': plan.tasks}], plan.trials)}"
+
 
 family = begin(
     "Sweep",
@@ -42,32 +56,32 @@ try:
         if named is None:
             content, run_code, own_code = sweep_settings(family)
         else:
-            content, run_code = named.parameters["sweep"], named.parameters["run_code"]
+            content, run_code, own_code = (named.parameters.get(name, False) for name in ("sweep", *SWITCHES))
             st.code(yaml_text(content), language="yaml", height=500, wrap_lines=True)
             link("pages/10_Sweep.py", "Another sweep", "arrow_forward", family)
     plan = load_sweep(content)
 except InputError as error:
     view.error(verbatim(error))
     st.stop()
+allowed = dict(zip(SWITCHES, (run_code, own_code), strict=True))
 with view:
     run = named
     if named is None:
-        count = style.counted(plan.trials, "trial") if plan.trials else "As many trials as there is time for"
-        asked = [{"models": [family.base], "tasks": plan.tasks, "limit": plan.limit}] * (plan.trials or 0)
-        st.caption(f"{count}. {told_scoring(asked) if plan.tasks and asked else ''}")
+        st.caption(told(plan, family.base))
         title = f"Sweep of {', '.join(title_of(axis.key) for axis in plan.axes)}, {content['recipe']['merge_method']}"
-        given = {"sweep": plan.content, "run_code": run_code, "allow_task_code": own_code}
+        given = {"sweep": plan.content, **allowed}
         run = run_button("sweep", given, "Start the sweep", "sweep_run", title)
     if run is not None:
         run_panel(run)
         st.fragment(draw_found, run_every=2 if run.status().active else None)(run, plan, family)
 written = yaml_text(content)
-sweeping = command("sweep", "sweep.yaml", "swept", *["--run-code"] * run_code)
+on = [name for name, switched in allowed.items() if switched]
+sweeping = command("sweep", "sweep.yaml", "swept", *(f"--{name.replace('_', '-')}" for name in on))
 how_computed(
     FORMULA,
     f"cat > sweep.yaml <<'YAML'\n{written}YAML\n{sweeping}",
     [
-        Step(f"found = nm.sweep({literal(content)}, run_code={run_code!r})\nfound.trials"),
+        Step(f"found = nm.sweep({', '.join([literal(content), *(f'{name}=True' for name in on)])})\nfound.trials"),
         Step("print(found.best.read_text())", "## The best recipe"),
     ],
 )

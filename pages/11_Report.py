@@ -3,17 +3,17 @@
 import time
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 from plotly.io import from_json
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
-from nmerge_core.kept_files import read_object, reading
+from nmerge_core.kept_files import read_csv, read_object, reading
 from nmerge_core.notebook import Step, literal
 from nmerge_core.reports.budget import BUDGETS, QUICK
 from nmerge_core.reports.parameter import content_of
+from nmerge_core.reports.said import VERDICTS, read_said
 from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR
 from nmerge_core.runs.folder import Run, list_runs
 from pages.shared.charts import dark, show
@@ -24,7 +24,7 @@ from pages.shared.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_c
 from pages.shared.text import verbatim
 
 BADGES = {AGREES: "green", DIFFERS: "orange", UNCLEAR: "gray"}
-PAPERS = {"neuronmerge": "NeuronMerge", "neuromerging": "NeuroMerging"}
+PAPERS = ("NeuronMerge", "NeuroMerging")
 LEAST = {"quick": "10 to 25 minutes on two cores", "full": "all points of the papers; an hour or more"}
 FORMULA = """
 Each merge is made in memory and scored once, on the same problems of what its fine-tunes were made for: the task that
@@ -38,7 +38,7 @@ in the papers.
 
 def badge(verdict: str) -> str:
     """A verdict in its colour, as Markdown."""
-    return f":{BADGES.get(verdict, 'gray')}-badge[{verdict}]"
+    return f":{BADGES.get(verdict, 'gray')}-badge[{verbatim(verdict)}]"
 
 
 def settings(family: Family) -> dict[str, object]:
@@ -63,7 +63,8 @@ def folder_of(run: Run) -> Path:
 def draw_claims(folder: Path) -> None:
     """The six findings, each with its verdict."""
     st.subheader("The six claims", anchor=False)
-    for claim in pd.read_csv(folder / "tables" / "claims.csv", keep_default_na=False).itertuples():
+    columns = ("claim", "source", "verdict", "told", "reason")
+    for claim in read_csv(folder / "tables" / "claims.csv", columns, keep_default_na=False).itertuples():
         said, told = st.columns([2, 3], gap="medium")
         said.markdown(f"**{verbatim(claim.claim)}** {badge(claim.verdict)}")
         said.caption(verbatim(claim.source))
@@ -92,29 +93,28 @@ def draw_downloads(run: Run, folder: Path) -> None:
 
 def draw_entries(folder: Path) -> None:
     """The entries of one paper, in its order."""
-    verdicts = read_object(folder / "verdicts.json", {"items": dict})["items"]
     paper = st.segmented_control(
         "Paper",
-        list(PAPERS),
-        default="neuronmerge",
-        format_func=PAPERS.__getitem__,
+        PAPERS,
+        default=PAPERS[0],
         required=True,
         key="report_paper",
         **KEPT,
     )
-    for name, found in verdicts.items():
-        if not name.startswith(paper):
+    for name, found in read_said(folder).items():
+        if found.paper != paper:
             continue
-        st.markdown(f"##### {found['number']}. {verbatim(found['title'])} {badge(found['verdict'])}")
-        st.markdown(f"The paper: {verbatim(found['trend'])}  \nThis family: {verbatim(found['told'])}")
-        if found["note"]:
-            st.caption(verbatim(found["note"]))
+        st.markdown(f"##### {verbatim(found.number)}. {verbatim(found.title)} {badge(found.verdict)}")
+        st.markdown(f"The paper: {verbatim(found.trend)}  \nThis family: {verbatim(found.told)}")
+        if found.note:
+            st.caption(verbatim(found.note))
         figure = folder / "figures" / f"{name}-{'dark' if dark() else 'light'}.json"
         if figure.exists():
             with reading(figure):
-                show(from_json(figure.read_text(encoding="utf-8"), skip_invalid=True), f"report_{name}")
+                drawn = from_json(figure.read_text(encoding="utf-8"), skip_invalid=True)
+            show(drawn, f"report_{name}")
         files = {"This family": folder / "tables" / f"{name}.csv", "The paper": folder / "papers" / f"{name}.csv"}
-        columns = [(title, pd.read_csv(file)) for title, file in files.items() if file.exists()]
+        columns = [(title, read_csv(file)) for title, file in files.items() if file.exists()]
         for place, (title, table) in zip(st.columns(max(1, len(columns))), columns, strict=False):
             place.caption(title)
             place.dataframe(table, hide_index=True, key=f"report_table_{name}_{title}")
@@ -122,14 +122,14 @@ def draw_entries(folder: Path) -> None:
 
 def draw_older(family: Family, shown: Run | None) -> None:
     """Links to the other reports of this family."""
-    others = [
+    done = [
         run
         for run in list_runs(cache_root())
         if run.kind == "report"
-        and run.parameters["family"]["name"] == family.name
         and (shown is None or run.id != shown.id)
+        and run.status().state == "done"
+        and run.parameters["family"]["name"] == family.name
     ]
-    done = [run for run in others if run.status().state == "done"]
     if not done:
         return
     with st.expander("Other reports of this family", icon=":material/history:"):
@@ -157,13 +157,16 @@ with controls:
 with view:
     run = named or run_button("report", given, "Make the report", "report_run", f"Report of {family.name}")
     if run is None:
+        if not family.corpus:
+            judged = "" if family.tasks else ", and no tasks: nothing to judge models by"
+            st.caption(f"This family names no corpus{judged}. The report says of each entry what it lacks.")
         st.caption("It goes on where it was when it is stopped, and leaves what it has measured.")
     else:
         run_panel(run)
 draw_older(family, run)
-if run is not None and not run.status().active and (folder := folder_of(run)).joinpath("index.html").exists():
+if run is not None and not run.status().active and (folder := folder_of(run)).joinpath("index.html").is_file():
     try:
-        for note in read_object(folder / "verdicts.json", {"notes": list})["notes"]:
+        for note in read_object(folder / VERDICTS, {"notes": list})["notes"]:
             st.info(verbatim(note))
         draw_downloads(run, folder)
         draw_claims(folder)

@@ -36,7 +36,7 @@ from pages.shared.recipe_form import REOPENED, rerun_if_reopened
 from pages.shared.runs import run_panel
 from pages.shared.settings import move
 from pages.shared.spoken import Box, fill_spoken, lay_box
-from pages.shared.text import marked, verbatim
+from pages.shared.text import marked, shortened, verbatim
 
 AT_ONCE = 0.6  # seconds that a page waits for answers while it is drawn
 LOOK_AGAIN, PATIENCE = 0.5, 2.0  # seconds between looks later on, and until it is said how far an answer is
@@ -150,10 +150,12 @@ def _lay_out(asked: Asked, index: int, pinned: Sequence[Candidate], beside: Sequ
         candidates, members = [], []
         for candidate in pinned:
             with next(places):
-                candidates.append((candidate, lay_box(f"**#{candidate.number}** {verbatim(candidate.name)}")))
+                candidates.append(
+                    (candidate, lay_box(f"**#{candidate.number}** {verbatim(shortened(candidate.name))}"))
+                )
         for member in beside:
             with next(places):
-                members.append((member, lay_box(f"**{verbatim(member.label)}**")))
+                members.append((member, lay_box(f"**{verbatim(shortened(member.label))}**")))
         return Laid(asked, merge, notes, candidates, members, st.empty())
 
 

@@ -7,7 +7,7 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.score_tables import BETTER, WORSE, compare
 from pages.shared.scoring import Board
 from pages.shared.settings import KEPT
-from pages.shared.text import verbatim
+from pages.shared.text import shortened, verbatim
 
 NAMED = 6  # comparisons that are said by name
 SEEN, ROW = 12, 35  # rows that are seen at once, and the pixels of one
@@ -39,7 +39,7 @@ def draw_differences(board: Board, shown: Board) -> None:
         f"{more if len(found) < len(every) else ''}"
     )
     for why, rows in found[found["unlike"] != ""].groupby("unlike", sort=False):
-        named = [f"**{verbatim(each.model)}** on {verbatim(each.task)}" for each in rows.itertuples()]
+        named = [f"**{verbatim(shortened(each.model))}** on {verbatim(each.task)}" for each in rows.itertuples()]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         verb = "is" if len(named) == 1 else "are"
         st.info(f"{', '.join(named[:NAMED])}{more} {verb} not compared: {verbatim(why)}.")
@@ -48,10 +48,13 @@ def draw_differences(board: Board, shown: Board) -> None:
 def _summary(found: pd.DataFrame, baseline: str) -> str:
     """How many comparisons show a difference, and which, as Markdown."""
     sure = found[found["verdict"].isin([BETTER, WORSE])]
-    named = [f"**{verbatim(each.model)}** {each.verdict} on {verbatim(each.task)}" for each in sure.itertuples()]
+    named = [
+        f"**{verbatim(shortened(each.model))}** {each.verdict} on {verbatim(each.task)}" for each in sure.itertuples()
+    ]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     told = f": {', '.join(named[:NAMED])}{more}" if named else ""
-    return f"{len(sure) or 'None'} of {len(found)} differ from **{verbatim(baseline)}** by more than chance{told}."
+    against = verbatim(shortened(baseline))
+    return f"{len(sure) or 'None'} of {len(found)} differ from **{against}** by more than chance{told}."
 
 
 _COLUMNS = {

@@ -27,25 +27,25 @@ TOKENS_PER_PROBLEM = 150  # read and written, of a task's problem
 TELLING = 10.0  # seconds from which on a run tells more of the machine's speed than of its start
 
 
-def told_time(kind: str, asked: Sequence[Mapping[str, Any]]) -> str:
-    """How long runs of one kind take together, as the end of a sentence; empty where that cannot be told."""
+def told_time(kind: str, asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
+    """How long runs of one kind take together, so many `times`, as the end of a sentence; empty if unknown."""
     try:
-        operations = sum(_operations(kind, parameters) for parameters in asked)
+        operations = times * sum(_operations(kind, parameters) for parameters in asked)
     except InputError:
         return ""
     told = style.roughly(START + operations / _speed(asked[0]))
-    return f", {told} in all" if len(asked) > 1 else f", {told}"
+    return f", {told} in all" if len(asked) * times > 1 else f", {told}"
 
 
-def told_scoring(asked: Sequence[Mapping[str, Any]]) -> str:
-    """How long it takes to score models, as a sentence: told from the last scores that were made on this machine.
+def told_scoring(asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
+    """How long it takes to score models, so many `times`, as a sentence: told from the last scores on this machine.
 
     Where there are none, from what a processor does in a second; not where it is unknown how many problems there are.
     """
-    known, in_all = _scored(), " in all" if len(asked) > 1 else ""
+    known, in_all = _scored(), " in all" if len(asked) * times > 1 else ""
     try:
         problems = [_problems(parameters, known) for parameters in asked]
-        work = [_entries(p["models"][0]) * number for p, number in zip(asked, problems, strict=True) if number]
+        work = [_entries(p["models"][0]) * number * times for p, number in zip(asked, problems, strict=True) if number]
     except InputError:
         work = []
     if len(work) < len(asked):
@@ -133,7 +133,8 @@ def _read_by(parameters: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _operations(kind: str, parameters: Mapping[str, Any]) -> float:
     """Multiplications and additions: two per parameter and token."""
-    return 2.0 * _entries(parameters["model"]) * _OPERATIONS[kind](parameters)
+    models = parameters["models"] if "models" in parameters else [parameters["model"]]
+    return 2.0 * sum(map(_entries, models)) * _OPERATIONS[kind](parameters)
 
 
 def _entries(model: str) -> int:
@@ -157,6 +158,10 @@ def _knockout_tokens(parameters: Mapping[str, Any]) -> float:
     return measurements(parameters) * limit * TOKENS_PER_PROBLEM
 
 
+def _loss_tokens(parameters: Mapping[str, Any]) -> float:
+    return _held_out_tokens(parameters["corpus"], parameters.get("limit"))
+
+
 def _held_out_tokens(corpus: str, limit: int | None) -> float:
     held = held_out(corpus).corpus
     texts = [[e.text for e in held.exemplars if e.category == name][:limit] for name in held.categories]
@@ -178,4 +183,9 @@ def measurements(parameters: Mapping[str, Any]) -> int:
     return 1 + none + repeats * (2 * shares - whole) + whole
 
 
-_OPERATIONS = {"classify": _classify_tokens, "knockout": _knockout_tokens, "effects": _knockout_tokens}
+_OPERATIONS = {
+    "classify": _classify_tokens,
+    "knockout": _knockout_tokens,
+    "effects": _knockout_tokens,
+    "loss": _loss_tokens,
+}

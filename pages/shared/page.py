@@ -15,7 +15,7 @@ from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.version import __version__
 from pages.shared.family import chosen_family, family_of
-from pages.shared.settings import asked_settings, refused, take_back
+from pages.shared.settings import asked_settings, lost_run, refused, take_back
 from pages.shared.text import verbatim
 
 NAVIGATION = {
@@ -190,10 +190,12 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
 
 
 def tell_refused() -> None:
-    """Say below the page's head which settings of its address its controls did not take."""
+    """Say below the page's head what of its address cannot be: settings that its controls did not take, a lost run."""
     take_back()
-    place, asked = st.session_state.pop("page_asked", (None, {}))  # not again where a fragment alone is drawn again
-    for sentence in refused(asked):
+    if (told := st.session_state.pop("page_asked", None)) is None:  # a fragment alone is drawn again
+        return
+    place, asked = told
+    for sentence in [*refused(asked), *filter(None, [lost_run()])]:
         place.warning(sentence, icon=":material/link_off:")
 
 

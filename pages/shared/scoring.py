@@ -14,7 +14,7 @@ from nmerge_core.kept_files import reading
 from nmerge_core.notebook import literal
 from nmerge_core.runs.folder import Run
 from nmerge_core.score_tables import losses_as_scores, read_samples, read_scores
-from pages.shared.estimates import told_scoring
+from pages.shared.estimates import told_scoring, told_time
 from pages.shared.results import read_table
 from pages.shared.tasks import has_own_code, runs_code
 
@@ -111,7 +111,7 @@ class Texts:
 
     def told_time(self, asked: Sequence[Mapping[str, Any]]) -> str:
         """How long runs with such parameters take, as a sentence."""
-        return "Each text is read once."
+        return f"Each text is read once{told_time(self.kind, asked)}."
 
     def arguments(self) -> list[str]:
         """The options of the command that measures models."""

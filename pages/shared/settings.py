@@ -86,9 +86,20 @@ def _comparable(text: str) -> float | str:
 
 
 def named_run(kind: str) -> Run | None:
-    """The run of a kind that the address names (`?run=…`)."""
-    run = find(cache_root(), st.query_params.get("run", ""))
-    return run if run is not None and run.kind == kind else None
+    """The run of a kind that the address names (`?run=…`); none where that is damaged, as `lost_run` says."""
+    named = st.query_params.get("run", "")
+    run = find(cache_root(), named)
+    return run if run is not None and run.kind == kind and not run.damage else None
+
+
+def lost_run() -> str:
+    """Say in Markdown that the run that the address names is not there, or is damaged; nothing where it is there."""
+    named = st.query_params.get("run", "")
+    run = find(cache_root(), named)
+    if not named or (run is not None and not run.damage):
+        return ""
+    why = run.damage if run is not None else "There is none here: it was deleted, or made on another machine."
+    return f"The address asks for the run **{verbatim(shortened(named, TOLD))}**. {verbatim(why)}"
 
 
 def newly_named_run(kind: str) -> Run | None:

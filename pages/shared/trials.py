@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.sweep import front, heat, importance, parallel, progress, title_of
+from nmerge_core.kept_files import read_csv, reading
 from nmerge_core.runs.folder import Run
 from nmerge_core.score_tables import losses_as_scores, primary
 from nmerge_core.search.plan import Sweep
@@ -23,6 +25,7 @@ from pages.shared.scoring import Board, read_kept, with_texts
 from pages.shared.sweep_form import said
 from pages.shared.text import verbatim
 
+LOSSES = ("category", "text", "loss", "tokens", "run_dtype")
 PICKED = "sweep_trial"  # the setting that holds the number of the trial that is looked at
 
 
@@ -56,25 +59,28 @@ def read_found(run: Run, plan: Sweep) -> Found | None:
     file = folder / "trials.csv"
     if not file.exists():
         return None
-    trials = pd.read_csv(file)
-    if MODELS in trials:
-        trials[MODELS] = [said(json.loads(text)) for text in trials[MODELS]]
+    trials = read_csv(file, ("trial", *(axis.key for axis in plan.axes)))
     found = Found(plan, run, trials, folder)
-    mean = trials[found.objectives].mean(axis="columns", skipna=False)
+    with reading(file):
+        if MODELS in trials:
+            trials[MODELS] = [said(json.loads(text)) for text in trials[MODELS]]
+        mean = trials[found.objectives].mean(axis="columns", skipna=False)
     order = mean.sort_values(ascending=False, kind="stable").index
     return None if mean.isna().all() else Found(plan, run, trials.loc[order], folder)
 
 
 def draw_found(run: Run, plan: Sweep, family: Family) -> None:
     """What was found so far."""
-    found = read_found(run, plan)
-    if found is None:
-        st.caption("The first trial is on its way.")
-        return
-    _tell_best(found)
-    _draw_figures(found)
-    st.subheader("Every trial", anchor=False)
-    _draw_trial(found, _picked(found), family)
+    try:
+        if (found := read_found(run, plan)) is not None:
+            _tell_best(found)
+            _draw_figures(found)
+            st.subheader("Every trial", anchor=False)
+            _draw_trial(found, _picked(found), family)
+        elif run.status().active:
+            st.caption("The first trial is on its way.")
+    except InputError as error:  # a file is damaged, or is being replaced
+        st.error(verbatim(error))
 
 
 def _tell_best(found: Found) -> None:
@@ -106,7 +112,8 @@ def _draw_figures(found: Found) -> None:
         show(parallel(trials, keys, colour if colour in found.objectives else first, **theme), "sweep_parallel")
     if (found.folder / "importance.csv").exists():
         st.subheader("Which parameters matter?", anchor=False)
-        show(importance(pd.read_csv(found.folder / "importance.csv"), **theme), "sweep_importance")
+        shares = read_csv(found.folder / "importance.csv", ("key", "importance"))
+        show(importance(shares, **theme), "sweep_importance")
 
 
 def _pick(number: Any) -> None:
@@ -172,5 +179,5 @@ def _read(found: Found, number: int, name: str) -> tuple[pd.DataFrame, pd.DataFr
     folder, corpus = found.of(number), found.plan.loss
     if corpus is None:
         return read_kept(folder, name)
-    scores, samples = losses_as_scores(pd.read_csv(folder / "losses.csv").assign(model=name))
+    scores, samples = losses_as_scores(read_csv(folder / "losses.csv", LOSSES).assign(model=name))
     return scores, with_texts(samples, corpus, found.run.inputs.get(corpus, ""))

@@ -21,6 +21,9 @@ PAGES = {
     "linearity": "6_Linearity",
     "merge": "7_Merge 8_Evaluate",
     "evaluate": "8_Evaluate",
+    "loss": "8_Evaluate",
+    "sweep": "10_Sweep",
+    "report": "11_Report",
     "families": "2_Neurons",
 }
 

@@ -7,6 +7,7 @@ import pytest
 from nmerge_core.errors import Cancelled
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.here import do
+from tests.app.damage import damaged
 
 
 def only_report(root: Path) -> Run:
@@ -36,8 +37,20 @@ def test_a_stopped_report_is_shown_as_far_as_it_is(open_page, no_worker, tiny_ca
     assert "Figure 3. Categories in the first layer" in said and "the report was stopped before" in said
     assert app.button(key=f"run_restart_{run.id}")  # it goes on
     assert not app.exception and not app.error
-    app.segmented_control(key="report_paper").set_value("neuromerging").run()
+    app.segmented_control(key="report_paper").set_value("NeuroMerging").run()
     said = " ".join(each.value for each in app.markdown)
     assert "Table 12. Parts of a change, task by task" in said and "Figure 8" not in said
     [paper] = [each.value for each in app.dataframe if "CMMLU" in each.value]
     assert paper["mean"].iloc[-1] == 36.0
+    for name, how in (("verdicts.json", "other JSON"), ("tables/claims.csv", "emptied"), ("verdicts.json", "a folder")):
+        with damaged(run.part / name, how):
+            app = open_page("pages/11_Report.py", run=run.id)
+            assert f"{name}: damaged" in app.error[0].value
+    with damaged(run.folder / "run.json", "bytes"):
+        app = open_page("pages/11_Report.py", run=run.id)
+        assert "run.json: damaged" in app.warning[0].value and app.button(key="report_run")
+
+
+def test_a_link_to_a_run_that_is_gone_says_so(open_page, no_worker) -> None:
+    app = open_page("pages/11_Report.py", run="report-0123")
+    assert app.warning[0].value.startswith("The address asks for the run **report-0123**. There is none here")

@@ -9,6 +9,7 @@ from nmerge_core.errors import Cancelled
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.here import do
 from nmerge_core.search.reading import load_sweep
+from tests.app.damage import damaged
 
 
 def newest_sweep(root: Path) -> Run:
@@ -31,7 +32,7 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
     app.text_input[1].set_value("1.0, 2.5")
     app.number_input(key="sweep_limit").set_value(2)
     app.run()
-    assert "4 trials." in [each.value for each in app.caption]
+    assert "4 trials, some seconds in all." in [each.value for each in app.caption]
     app.button(key="sweep_run").click().run()
     assert not app.exception
     run = newest_sweep(tiny_cache)
@@ -42,6 +43,13 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
     assert run.status().message == "Stopped. Start it again to continue."
     app.run()
     assert any(each.value.startswith("Best of 2 trials") for each in app.markdown)
+    for file, how in ((run.part / "trials.csv", "other JSON"), (run.part / "recipes/1/losses.csv", "emptied")):
+        with damaged(file, how):
+            app = open_page("pages/10_Sweep.py", run=run.id)
+            assert f"{file.name}: damaged" in app.error[0].value
+    with damaged(run.folder / "run.json", "cut"):
+        app = open_page("pages/10_Sweep.py", run=run.id)
+        assert "run.json: damaged" in app.warning[0].value and app.button(key="sweep_run")
     begun: list[str] = []
     do("sweep", run.parameters, lambda stage, *_: begun.append(stage[:7]))
     assert "Trial 3" in begun and "Trial 2" not in begun
