@@ -15,7 +15,7 @@ from pages.shared.comparisons import compared
 from pages.shared.scoreboard import draw_table
 from pages.shared.scoring import Board
 from pages.shared.settings import KEPT
-from pages.shared.text import verbatim
+from pages.shared.text import shortened, verbatim
 
 AS_CHOSEN = "as chosen above"
 PARAMETERS = "evaluate_parameters"  # the key of the switch that puts them into the leaderboard
@@ -65,7 +65,7 @@ def draw_leaderboard(
     pinned = {"model": st.column_config.TextColumn(width="medium", pinned=True)}
     st.dataframe(styled, key=f"{key}_leaderboard", height="content", column_config=pinned)
     draw_downloads(whole, f"{key}_leaderboard", "leaderboard")
-    told = ", ".join(f"{verbatim(task)}: {verbatim(model)}" for task, model in gained.items())
+    told = ", ".join(f"{verbatim(task)}: {verbatim(shortened(model))}" for task, model in gained.items())
     kept = f" Own gain kept: of what a task's own fine-tune gained over the base by more than chance ({told})."
     st.caption(
         f"Marked: the best of each column; of ↓ less is better.{kept if told else ''} "
