@@ -21,6 +21,7 @@ from tests.tiny_family import make_family
 
 FOLDER = Path(__file__).parent.parent / "pages" / "shared" / "pictures"
 TENSOR, ROW, WEIGHTS = "model.layers.0.mlp.down_proj.weight", 16, 16  # a row in which the methods differ
+SHOWN = {"nearswap": {"t": 0.01}}  # where a method's default is too small to be seen
 CHANGE = 0.02  # standard deviation of what a fine-tune changed
 BAR, GAP, HEIGHT, SPACE = 9, 3, 30, 8  # pixels
 
@@ -67,8 +68,9 @@ def main() -> None:
         parents = {COLOURS["math"]: row_of(Path(made.math)) - base, COLOURS["code"]: row_of(Path(made.code)) - base}
         for method in methods().values():
             recipe: dict[str, Any] = {"merge_method": method.name, "base_model": made.base}
-            recipe |= {"models": [{"model": made.math}, {"model": made.code}]}
-            merge(load_recipe(recipe | {"parameters": needed(made, method.name)}), root / method.name)
+            recipe |= {"models": [{"model": made.math}, {"model": made.code}][: method.most]}
+            recipe |= {"parameters": SHOWN.get(method.name, needed(made, method.name))}
+            merge(load_recipe(recipe), root / method.name)
             rows = {**parents, MERGE: row_of(root / method.name) - base}
             (FOLDER / f"{method.name}.svg").write_text(svg(rows, 2.2 * CHANGE))
             print(method.name, file=sys.stderr)

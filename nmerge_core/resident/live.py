@@ -16,6 +16,7 @@ from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import CPU
 from nmerge_core.merging.compute.block import place_of
 from nmerge_core.merging.compute.census import Census, Magnitudes
+from nmerge_core.merging.compute.inner_products import Products
 from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
 from nmerge_core.merging.loop import merge_block, merge_rows, tensor_values
 from nmerge_core.merging.plan.candidate import as_matrix, load_candidate, put_rows
@@ -228,6 +229,10 @@ class _Context(Context):
     def census(self) -> Census:
         """Count the |τ| of every model, once."""
         return self._once("census", lambda: Context.census(self))
+
+    def inner_products(self) -> dict[str, Products]:
+        """Return inner products per tensor, found once."""
+        return self._once("inner products", lambda: Context.inner_products(self))
 
     def _once(self, question: Hashable, find: Callable[[], Result]) -> Result:
         asked = (self.stream.differences, question)

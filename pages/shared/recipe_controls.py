@@ -9,6 +9,7 @@ from nmerge_core.family import Family, Member
 from nmerge_core.input_parameters import NeuronLists, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, word_of
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.number_format import AUTO
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
 from pages.shared.curve import CURVES
@@ -31,6 +32,11 @@ def joined(names: Sequence[str] | None) -> str:
 def of_model(word: str, category: str) -> str:
     """What a choice that says of which model is called: own of math."""
     return f"{word} of {category}"
+
+
+def models_key(method: Method) -> str:
+    """Return the key of the control that chooses models: methods that merge as many share it."""
+    return "merge_models" if method.most is None else f"merge_models_{method.most}"
 
 
 def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> State:
@@ -59,7 +65,7 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
         CURVES: {},
         "merge_chat_template": speaker,
         "merge_method": recipe.merge_method,
-        "merge_models": [member.label for member in members],
+        models_key(recipe.method): [member.label for member in members],
         "merge_dtype": recipe.dtype,
         "merge_tokenizer": tokenizer and own_names.get(full(tokenizer), tokenizer),
         "merge_seed": recipe.seed,
@@ -106,7 +112,7 @@ def members_of(recipe: Recipe, family: Family) -> list[Member]:
         InputError: Its base or a model is not the family's.
     """
     by_reference = {full(model.reference): model for model in family.models}
-    if recipe.method.needs_base and full(str(recipe.base_model)) != full(family.base):
+    if recipe.method.takes_base and full(str(recipe.base_model)) != full(family.base):
         raise InputError(f"The recipe's base is {recipe.base_model}, the family's is {family.base}.")
     for reference in recipe.references:
         if full(reference) not in by_reference:

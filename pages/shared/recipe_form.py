@@ -20,7 +20,7 @@ from pages.shared.family import unfit
 from pages.shared.neurons import classification_runs, finished
 from pages.shared.page import tell_lack
 from pages.shared.parameters import Drawn, controls
-from pages.shared.recipe_controls import control_states, members_of
+from pages.shared.recipe_controls import control_states, members_of, models_key
 from pages.shared.settings import KEPT, move, put
 from pages.shared.text import verbatim
 
@@ -39,10 +39,11 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     chosen = st.multiselect(
         "Fine-tunes",
         list(labelled),
-        default=list(labelled),
+        default=list(labelled)[: method.most],
+        max_selections=method.most,
         format_func=lambda label: short.get(label, label),
-        key="merge_models",
-        help="The models to merge, in order",
+        key=models_key(method),
+        help=f"The models to merge, in order: {method.models_told}",
         **KEPT,
     )
     members = [labelled[label] for label in chosen]
@@ -53,7 +54,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
             tell_lack(family, what, f"{method.title} needs one: type it among the parameters, or change the family.")
     recipe: dict[str, Any] = {"merge_method": method.name}
-    if method.needs_base:
+    if method.takes_base:
         recipe["base_model"] = family.base
     models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
     return recipe | {"models": models, "parameters": shared} | _written(method, members)
@@ -73,7 +74,7 @@ def _written(method: Method, members: list[Member]) -> dict[str, Any]:
         help="The number format of the merged checkpoint; the arithmetic is always float32",
         **KEPT,
     )
-    tokenizers = {BASE: "the base's" if method.needs_base else "the first one's", UNION: "all tokens"}
+    tokenizers = {BASE: "the base's" if method.takes_base else "the first one's", UNION: "all tokens"}
     tokenizers |= {member.reference: f"{member.label}'s" for member in members}
     tokenizer = words.selectbox(
         "Tokenizer",
@@ -126,7 +127,7 @@ def _known(family: Family, members: list[Member], method: Method) -> dict[str, A
 
 def default_recipe(family: Family, method: Method) -> dict[str, Any]:
     """The recipe of a method with its defaults, of a family's models that fit its base, and what it tells of data."""
-    members = [model for model in family.models if model.label not in unfit(family)]
+    members = [model for model in family.models if model.label not in unfit(family)][: method.most]
     takes = {parameter.name: parameter for parameter in method.parameters}
     known = {name: value for name, value in _known(family, members, method).items() if name in takes}
     each = [
@@ -134,7 +135,7 @@ def default_recipe(family: Family, method: Method) -> dict[str, Any]:
         for index in range(len(members))
     ]
     recipe: dict[str, Any] = {"merge_method": method.name}
-    if method.needs_base:
+    if method.takes_base:
         recipe["base_model"] = family.base
     models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
     return recipe | {"models": models, "parameters": {n: v for n, v in known.items() if not takes[n].per_model}}

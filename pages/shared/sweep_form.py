@@ -27,7 +27,7 @@ _FIFTHS, _ABOVE = (0.0, 0.25, 0.5, 0.75, 1.0), (0.2, 0.4, 0.6, 0.8, 1.0)
 
 def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
     """Draw the controls; return the sweep as its YAML has it, and whether code of models, and of tasks, may run."""
-    available = {name: method for name, method in methods().items() if method.needs_base and _searched(method)}
+    available = {name: method for name, method in methods().items() if method.takes_base and _searched(method)}
     names = list(available)
     name = st.selectbox(
         "Method",

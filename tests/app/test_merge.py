@@ -32,7 +32,7 @@ def test_without_a_method_all_are_told_and_a_click_takes_one(tiny_cache: Path, o
     assert all(method.title in told and method.summary in told for method in methods().values())
     needs = [text.value for text in app.markdown if text.value.startswith("**Needs ")]
     assert needs == [
-        "**Needs nothing but the models** · 11 methods", "**Needs texts** · 6 methods", "**Needs tasks** · 1 method"
+        "**Needs nothing but the models** · 24 methods", "**Needs texts** · 6 methods", "**Needs tasks** · 1 method"
     ]  # fmt: skip
     app.button(key="merge_choose_ties").click().run()
     assert recipe_shown(app)["merge_method"] == "ties"
@@ -52,8 +52,9 @@ def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open
         if not told and not parameter.per_model:
             assert shown.values().shared[parameter.name] == parameter.default, parameter.name
         elif not told:
-            assert shown.values().each[parameter.name] == (parameter.default,) * 2, parameter.name
-    assert [entry.model for entry in shown.models] == [models(tiny_cache)[name] for name in ("math", "code")]
+            assert shown.values().each[parameter.name] == (parameter.default,) * len(shown.models), parameter.name
+    chosen = ["math", "code"][: method.most]
+    assert [entry.model for entry in shown.models] == [models(tiny_cache)[name] for name in chosen]
     tiny = load_family(tiny_cache / "families" / "tiny.yaml")
     states = control_states(shown, tiny, {})  # a recipe opened in the controls leaves them as they made it
     for widget in (*app.slider, *app.selectbox, *app.toggle, *app.number_input, *app.multiselect):
@@ -126,19 +127,19 @@ def test_methods_of_mergekit_are_there_where_it_is(
     assert absent.selectbox(key="merge_method").options == [method.title for method in methods().values()]
     monkeypatch.setattr(mergekit, "find_spec", lambda name: object())
     monkeypatch.setattr(mergekit, "version", lambda package: "0.1.5")
-    app = open_page(PAGE, merge_method="slerp (mergekit)")
+    app = open_page(PAGE, merge_method="ramplus_tl (mergekit)")
     assert not app.error and not app.slider
-    area = app.text_area(key="merge_yaml_slerp_tiny")
+    area = app.text_area(key="merge_yaml_ramplus_tl_tiny")
     started = yaml.safe_load(area.value)
     assert started["engine"] == "mergekit" and started["base_model"] == models(tiny_cache)["base"]
     area.set_value(area.value.replace("merge_method", "merge_metod")).run()
     assert any("did you mean 'merge_method'?" in error.value for error in app.error)
-    area.set_value(yaml.safe_dump({**started, "models": started["models"][:1], "parameters": {"t": 0.5}})).run()
+    area.set_value(yaml.safe_dump({**started, "models": started["models"][:1], "parameters": {"r": 0.2}})).run()
     assert not app.error
     app.button(key="merge_run").click().run()
     text = next(code.value for code in app.code if code.value.startswith("engine: mergekit"))
     run = client.lookup("merge", {"recipe": yaml.safe_load(text)})
-    assert run is not None and run.title == "slerp by mergekit of math"
+    assert run is not None and run.title == "ramplus_tl by mergekit of math"
     client.cancel(run)
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
+from nmerge_core.merging.recipe.registry import methods
 
 TOKENS = 50  # of the random statistics
 STATISTICS = {"fisher": "fisher", "regmean": "gram"}  # the kind that a method reads
@@ -119,7 +120,8 @@ def statistics(model: str, kind: str) -> str:
 
 
 def entries(method: str, models: list[str]) -> list[dict[str, object]]:
-    """The models of a recipe, each with its statistics where the method needs them."""
+    """The models of a recipe, as many as the method merges, each with its statistics where it needs them."""
+    models = models[: methods()[method].most]
     if method not in STATISTICS:
         return [{"model": model} for model in models]
     folders = [statistics(model, STATISTICS[method]) for model in models]

@@ -30,14 +30,15 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    return make_family(tmp_path_factory.mktemp("family"))
+    made = make_family(tmp_path_factory.mktemp("family"))
+    return SimpleNamespace(**vars(made), models=[made.math, made.code])
 
 
 def recipe_of(made: SimpleNamespace, method: str, dtype: str = "", **parameters: Any) -> Recipe:
     content = {
         "merge_method": method,
         "base_model": made.base,
-        "models": [{"model": made.math}, {"model": made.code}],
+        "models": [{"model": model} for model in made.models],
         "parameters": parameters,
     }
     return load_recipe(content | ({"dtype": dtype} if dtype else {}))
@@ -66,12 +67,14 @@ def assert_as_written(live: LiveMerge, out: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["", "bfloat16", "float16"])
 def test_weights_are_those_that_every_method_writes(made: SimpleNamespace, tmp_path: Path, dtype: str) -> None:
-    family = hold_family(recipe_of(made, "linear", dtype))
-    live = LiveMerge(family, recipe_of(made, "linear", dtype))
-    for method in methods():
-        recipe = recipe_of(made, method, dtype, **needed(made, method))
-        assert live.follow(recipe).tensors == len(family.names)
-        assert_as_merged(live, recipe, tmp_path / method)
+    for models in (made.models, made.models[:1]):
+        few = SimpleNamespace(**{**vars(made), "models": models})
+        family = hold_family(recipe_of(few, "linear", dtype))
+        live = LiveMerge(family, recipe_of(few, "linear", dtype))
+        for method in (name for name, each in methods().items() if min(each.most or 2, 2) == len(models)):
+            recipe = recipe_of(few, method, dtype, **needed(made, method))
+            assert live.follow(recipe).tensors == len(family.names)
+            assert_as_merged(live, recipe, tmp_path / method)
 
 
 def test_weights_follow_one_setting_after_another(made: SimpleNamespace, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.compute import primitives
 from nmerge_core.merging.compute.block import Block, Entries
 from nmerge_core.merging.compute.drop import Drop, drop_entries
-from nmerge_core.merging.compute.kernels import CHUNK, add_weighted, finite, narrow, subtract, trim, widen
+from nmerge_core.merging.compute.kernels import CHUNK, add_weighted, cut, finite, narrow, subtract, trim, widen
 
 if TYPE_CHECKING:
     import torch
@@ -37,16 +37,17 @@ class Rule(Protocol):
 class Entrywise:
     """θ0 + λ · Σ_t w_t k_t(τ_t); without a base λ · Σ_t w_t θ_t.
 
-    `scale` is λ, `weights` are w. k_t keeps what `drop` leaves, or entries of magnitude at least `thresholds`. With
-    `elect` only what agrees with the sign of the sum is summed (TIES). With `normalize` the sum is divided by Σ w, or
-    where signs are elected by Σ |w| of what agrees. Both ways of computing it round each operation once, in float32
-    and in the same order: they give the same bits.
+    `scale` is λ, `weights` are w. k_t keeps what `drop` leaves, or entries of magnitude at least `thresholds` and
+    below `ceilings`. With `elect` only what agrees with the sign of the sum is summed (TIES). With `normalize` the sum
+    is divided by Σ w, or where signs are elected by Σ |w| of what agrees. Both ways of computing it round each
+    operation once, in float32 and in the same order: they give the same bits.
     """
 
     weights: Sequence[float]
     scale: float = 1.0
     normalize: bool = False
     thresholds: Sequence[float] = ()
+    ceilings: Sequence[float] = ()
     drop: Drop | None = None
     elect: bool = False
 
@@ -60,6 +61,8 @@ class Entrywise:
         deltas = block.deltas
         if self.thresholds:
             deltas = primitives.trim(deltas, self.thresholds)
+        if self.ceilings:
+            deltas = primitives.cut(deltas, self.ceilings)
         if self.drop:
             deltas = primitives.drop(deltas, self.drop, block.name, block.first)
         if self.elect:
@@ -76,6 +79,7 @@ class Entrywise:
             entries.differences,
             np.array(self.weights, dtype=np.float32),
             np.array(self.thresholds, dtype=np.float32),
+            np.array(self.ceilings, dtype=np.float32),
             drop.states(entries.name),
             np.uint64(entries.first),
             drop.limits,
@@ -94,6 +98,7 @@ def _merge_entries(
     differences: bool,
     weights: NDArray[np.float32],
     thresholds: NDArray[np.float32],
+    ceilings: NDArray[np.float32],
     states: NDArray[np.uint64],
     position: np.uint64,
     limits: NDArray[np.uint64],
@@ -111,6 +116,7 @@ def _merge_entries(
         differences: whether differences from the base are merged and added to it.
         weights: w, (T,).
         thresholds: the least |τ| that is kept, (T,), or none.
+        ceilings: the least |τ| that is too large to be kept, (T,), or none.
         states: of each model's random numbers, or none; an entry is kept where 32 bits are below `limits`, times
             `kept_scale`.
         position: of the first entry in its tensor.
@@ -144,6 +150,8 @@ def _merge_entries(
                 subtract(delta, base)
             if thresholds.size:
                 trim(delta, thresholds[model])
+            if ceilings.size:
+                cut(delta, ceilings[model])
             if states.size:
                 drop_entries(delta, states[model], position + np.uint64(start), limits[model], kept_scale[model])
             add_weighted(total, delta, weights[model])

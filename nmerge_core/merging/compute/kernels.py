@@ -80,6 +80,13 @@ def trim(delta: NDArray[np.float32], least: np.float32) -> None:
 
 
 @inlined
+def cut(delta: NDArray[np.float32], ceiling: np.float32) -> None:
+    """Make 0 of the entries whose magnitude is not below `ceiling`, in place."""
+    for i in range(len(delta)):
+        delta[i] *= np.float32(abs(delta[i]) < ceiling)
+
+
+@inlined
 def add_weighted(total: NDArray[np.float32], values: NDArray[np.float32], weight: np.float32) -> None:
     """Add weighted values to a total, in place."""
     for i in range(len(total)):

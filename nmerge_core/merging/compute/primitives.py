@@ -32,6 +32,14 @@ def trim(deltas: torch.Tensor, thresholds: Sequence[float]) -> torch.Tensor:
     return kept
 
 
+def cut(deltas: torch.Tensor, ceilings: Sequence[float]) -> torch.Tensor:
+    """Keep of each model's deltas (T, …) the entries of magnitude below its ceiling; the rest become 0."""
+    kept = torch.empty_like(deltas)
+    for delta, ceiling, out in zip(deltas, ceilings, kept, strict=True):
+        torch.mul(delta, delta.abs() < ceiling, out=out)
+    return kept
+
+
 def elect(values: torch.Tensor) -> torch.Tensor:
     """Keep of values (T, …) those that agree with the sign of their sum over the models (TIES, step 2)."""
     sign = values.sum(0).sgn_()

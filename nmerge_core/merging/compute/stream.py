@@ -82,8 +82,10 @@ class Stream:
         return [Rows(name, start, min(start + step, count)) for start in range(0, count, step)]
 
     def step(self, name: str) -> int:
-        """Return how many rows of a tensor a block has, its last one aside."""
+        """Return how many rows of a tensor a block has, its last one aside; a vector is one row and is not cut."""
         matrix = self.donor.architecture.matrix(name)
+        if not matrix.neuronal:
+            return max(1, matrix.rows)
         elements = BLOCK_ELEMENTS if self.device == CPU else _DEVICE_BLOCK_ELEMENTS
         return max(_RUN if matrix.transposed else 1, elements // max(1, matrix.columns))
 

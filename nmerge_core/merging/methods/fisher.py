@@ -51,7 +51,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     results=[MEASURED_TEXTS],
     check=check,
     prepare=prepare,
-    needs_base=False,
+    base="unused",
     solves=lambda values: None in values.each["statistics"],
     version=2,
 )

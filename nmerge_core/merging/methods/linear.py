@@ -20,7 +20,7 @@ def check(context: Context, values: Values) -> None:
     summary="The weighted mean of the models' weights; no base is needed.",
     parameters=[WEIGHT, NORMALIZE.with_(default=True)],
     check=check,
-    needs_base=False,
+    base="unused",
     entrywise=True,
 )
 def rule(name: str, values: Values, prepared: None) -> Entrywise:

@@ -112,7 +112,7 @@ def check(context: Context, values: Values) -> None:
     for place, parameter, choice in _choices(values):
         if parameter.method(choice):
             part = make_part(parameter, choice, values, _FOR_PARTS)
-            part.method.check(context.inside(place, parameter.own(choice)), part.values)
+            part.method.checked(context.inside(place, parameter.own(choice)), part.values)
 
 
 def _check_lists(context: Context, values: Values, tasks: Sequence[str]) -> None:

@@ -198,7 +198,7 @@ def needs(stream: Stream, values: Values) -> Needs:
     results=[MEASURED_TEXTS],
     check=check,
     prepare=prepare,
-    needs_base=False,
+    base="unused",
     solves=lambda values: None in values.each["statistics"],
     needs=needs,
     version=2,

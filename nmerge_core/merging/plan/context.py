@@ -1,6 +1,6 @@
 """What a method may ask of the models before it merges: order statistics, texts, linearity coefficients."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from nmerge_core.errors import InputError, short
 from nmerge_core.machine import choose_device
 from nmerge_core.merging.compute.census import Census, Magnitudes, magnitudes, take_census
 from nmerge_core.merging.compute.entrywise import total_weight
+from nmerge_core.merging.compute.inner_products import Products, inner_products
 from nmerge_core.merging.compute.order_statistics import (
     Ranking,
     by_magnitude,
@@ -115,6 +116,21 @@ class Context:
     def inside(self, place: str, own: Iterable[str]) -> "Context":
         """Return the context of a part of the recipe, at the key `place`, with the parameters that stand there."""
         return replace(self, place=place, own=frozenset(own))
+
+    def tensor_statistics(self, ranks: Callable[[str, int], Sequence[Sequence[int]]]) -> dict[str, list[list[float]]]:
+        """Return per tensor and model the |τ| of some ranks (1 the largest): `ranks(name, entries)` says which."""
+        found = {}
+        for done, name in enumerate(self.names):
+            self.progress("Statistics per tensor", done, len(self.names), "tensors")
+            if rows := self.stream.rows(name):
+                asked = ranks(name, count_entries(self.stream, rows))
+                ranking = by_magnitude(self.stream, rows)
+                found[name] = order_statistics(self.stream, rows, ranking, asked, "Magnitudes", silent)
+        return found
+
+    def inner_products(self) -> dict[str, Products]:
+        """Return per tensor the inner products of the base and of what each model changed, the base first."""
+        return inner_products(self.stream, self.names, self.progress)
 
     def task_categories(self, values: Values) -> list[str]:
         """Return the corpus category of each model: its `category`, else its own name."""

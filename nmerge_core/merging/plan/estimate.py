@@ -74,7 +74,7 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
     recipe.in_full(Places(cache_root()))  # an error where something that it names is not there
-    method.check(Context(recipe, stream, opened.merged_names, silent), values)
+    method.checked(Context(recipe, stream, opened.merged_names, silent), values)
     passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream, values)
     searching = method.searches(values)
     model = 4 * entries if searching else 0  # in float32 at most

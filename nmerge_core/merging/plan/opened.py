@@ -81,7 +81,7 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
         listed = "these models cannot be merged:\n  " + "\n  ".join(reasons)
         raise InputError(listed if len(references) > 1 else reasons[0])
     base, models = (opened[0], opened[1:]) if recipe.base_model else (None, opened)
-    stream = Stream(base, tuple(models), choose_device(device), differences=recipe.method.needs_base)
+    stream = Stream(base, tuple(models), choose_device(device), differences=recipe.differences)
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
@@ -107,7 +107,7 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)
     _check_filters(recipe, opened.stream.donor)
-    return replace(opened, recipe=recipe, stream=replace(opened.stream, differences=recipe.method.needs_base))
+    return replace(opened, recipe=recipe, stream=replace(opened.stream, differences=recipe.differences))
 
 
 def _named_again(references: Sequence[str]) -> list[str]:

@@ -10,6 +10,12 @@ from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number, Parameter, Solved
 
+_BASES = {
+    "needed": "needed",
+    "optional": "taken where the recipe names one, else the weights themselves are merged",
+    "unused": "not needed",
+}
+
 
 def chosen(name: str | None) -> list[Method]:
     """Return one method, or all.
@@ -36,7 +42,8 @@ def described(method: Method) -> dict[str, Any]:
         "summary": method.summary,
         "computes": method.computes,
         "version": method.version,
-        "needs_base": method.needs_base,
+        "base": method.base,
+        "models": {"fewest": method.fewest, "most": method.most},
         "cost": cost(method),
         "data": data(method),
         "parameters": [parameter.described() for parameter in method.parameters],
@@ -82,7 +89,8 @@ def in_full(method: Method) -> str:
         "",
         method.computes,
         "",
-        f"base   {'needed' if method.needs_base else 'not needed'}",
+        f"base   {_BASES[method.base]}",
+        f"models {method.models_told}",
         f"cost   {cost(method)}",
         f"data   {data(method)}",
         "",
@@ -116,7 +124,7 @@ def document() -> str:
     for method in methods().values():
         sections += [f"## {method.name}", "", f"**{method.title}** ({method.paper}). {method.summary}", ""]
         sections += [method.computes, "", f"Cost: {cost(method)}. Data: {data(method)}. Base: "]
-        sections[-1] += f"{'needed' if method.needs_base else 'not needed'}."
+        sections[-1] += f"{_BASES[method.base]}. Merges {method.models_told}."
         sections += ["", "| parameter | accepts | default | |", "|---|---|---|---|"]
         sections += [_row(name, parameter) for name, parameter in _named(method)] + [""]
     return "\n".join(sections)

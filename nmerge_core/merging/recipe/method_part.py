@@ -18,7 +18,7 @@ def is_composed(method: Method) -> bool:
 
 def delta_methods() -> dict[str, Method]:
     """Return the methods that a part can be merged by: of differences from a base, and not put together themselves."""
-    return {name: method for name, method in methods().items() if method.needs_base and not is_composed(method)}
+    return {name: method for name, method in methods().items() if method.takes_base and not is_composed(method)}
 
 
 def word_of(value: Any) -> str:

@@ -22,7 +22,12 @@ Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or w
 _KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
 _KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template", "engine")
 # mergekit's parameters where they say what a method does anyway: people's recipes have them, so they are left unused.
-_WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {"int8_mask": (True, False), "rescale": (False,), "density": (1,)}
+_WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
+    "int8_mask": (True, False),
+    "rescale": (False,),
+    "density": (1,),
+    "eps": (1e-8,),
+}
 
 _CALLED = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
 
@@ -48,7 +53,7 @@ def load_recipe(source: Source) -> Recipe:
     base = content.get("base_model")
     if base is not None:
         mergekit.reference(base, "base_model")
-    if method.needs_base and not base:
+    if method.base == "needed" and not base:
         raise InputError(f"recipe, key 'base_model': {name} merges differences from a base; name its folder or Hub id")
     entries = tuple(entry for entry in _entries(content.get("models"), method) if not _is_base(entry, base, method))
     if not entries:
@@ -141,7 +146,7 @@ def _entries(models: Any, method: Method) -> list[ModelEntry]:
 
 def _is_base(entry: ModelEntry, base: str | None, method: Method) -> bool:
     # mergekit's examples list the base among the models; its difference from itself is nothing to merge.
-    return method.needs_base and base is not None and same_model(entry.model, base)
+    return method.takes_base and base is not None and same_model(entry.model, base)
 
 
 def _parameters(given: Any, method: Method, where: str, *, per_model: bool = False) -> dict[str, Any]:

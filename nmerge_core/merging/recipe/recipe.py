@@ -58,6 +58,11 @@ class Recipe:
         return named(self.merge_method)
 
     @property
+    def differences(self) -> bool:
+        """Whether differences from the base are merged, and not the weights themselves."""
+        return self.base_model is not None and self.method.takes_base
+
+    @property
     def references(self) -> tuple[str, ...]:
         """The models that are merged, in order; the base is not among them."""
         return tuple(entry.model for entry in self.models)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from nmerge_core.checkpoints import TensorInfo, raw_bits
 from nmerge_core.input_parameters import Input
@@ -27,6 +27,7 @@ CheckFunction = Callable[[Any, Values], None]
 DecideFunction = Callable[[Place, Values, Any], Any]
 PrepareFunction = Callable[[Any, Values], Prepared]
 NeedsFunction = Callable[[Stream, Values], "Needs"]
+Base: TypeAlias = Literal["needed", "optional", "unused"]
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class Method:
     `check(context, values)` raises InputError for parameters that do not go together or with the models, from
     headers alone; then `prepare(context, values)`, where there is one, finds whole-model facts; `results` say which of
     them are worth seeing. `decides(place, values, prepared)` says what of all that decides a tensor: everything, if
-    there is none. A method without base works on the weights themselves: its blocks have a zero base. `whole`
-    tells whether a block must be a whole tensor, `passes` how often the models are read, the merge itself included,
-    `solves` whether something is measured by running them on texts, `searches` whether a whole model is held in memory
-    and run to find it, and `needs` what else the merge takes. `version` is raised when the merged bytes change.
+    there is none. Where `base` is unused, or optional and not named, a method works on the weights themselves: its
+    blocks have a zero base. It merges `fewest` to `most` models beside the base, any number where `most` is None.
+    `whole` tells whether a block must be a whole tensor, `passes` how often the models are read, the merge itself
+    included, `solves` whether something is measured by running them on texts, `searches` whether a whole model is held
+    in memory and run to find it, and `needs` what else the merge takes. `version` is raised when the merged bytes
+    change.
     """
 
     name: str
@@ -82,7 +85,9 @@ class Method:
     decides: DecideFunction | None = None
     check: CheckFunction = _accept
     prepare: PrepareFunction | None = None
-    needs_base: bool = True
+    base: Base = "needed"
+    fewest: int = 1
+    most: int | None = None
     whole: Callable[[Values], bool] = _never
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
@@ -102,6 +107,20 @@ class Method:
         return bool(told) and stream.plain(tensor.name) and tensor.dtype in raw_bits.DTYPES
 
     @property
+    def takes_base(self) -> bool:
+        """Whether it merges differences from a base where a recipe names one."""
+        return self.base != "unused"
+
+    @property
+    def models_told(self) -> str:
+        """How many models it merges, in words."""
+        if self.most is None:
+            return f"at least {self.fewest} models" if self.fewest > 1 else "any number of models"
+        if self.most > self.fewest:
+            return f"{self.fewest} to {self.most} models"
+        return "exactly one model" if self.most == 1 else f"exactly {self.most} models"
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """The default of every parameter."""
         return {parameter.name: parameter.default for parameter in self.parameters}
@@ -116,6 +135,14 @@ class Method:
         """The parameters that name something to be read."""
         return tuple(parameter for parameter in self.parameters if isinstance(parameter, Input))
 
+    def checked(self, context: Any, values: Values) -> None:
+        """Check what can be wrong about parameters and models together; raises InputError."""
+        count = len(context.labels)
+        if count < self.fewest or (self.most is not None and count > self.most):
+            beside = " beside the base" if context.recipe.differences else ""
+            raise context.wrong("models", f"{self.models_told}{beside}", f"{count}")
+        self.check(context, values)
+
     def facts(self, context: Any, values: Values) -> Prepared:
         """Find what it has to know before it merges, in a form that travels between processes.
 
@@ -123,7 +150,7 @@ class Method:
             InputError: parameters do not go together, or with the models.
             TypeError: what `prepare` found cannot travel.
         """
-        self.check(context, values)
+        self.checked(context, values)
         prepared = self.prepare(context, values) if self.prepare else Prepared()
         try:
             pickle.dumps(prepared.data)
@@ -160,7 +187,9 @@ def method(
     decides: DecideFunction | None = None,
     check: CheckFunction = _accept,
     prepare: PrepareFunction | None = None,
-    needs_base: bool = True,
+    base: Base = "needed",
+    fewest: int = 1,
+    most: int | None = None,
     whole: Callable[[Values], bool] = _never,
     passes: Callable[[Values], int] = _once,
     solves: Callable[[Values], bool] = _never,
@@ -197,7 +226,9 @@ def method(
             decides=decides,
             check=check,
             prepare=prepare,
-            needs_base=needs_base,
+            base=base,
+            fewest=fewest,
+            most=most,
             whole=whole,
             passes=passes,
             solves=solves,

@@ -39,6 +39,15 @@ DENSITY = Number(
     above_low=True,
     varies=True,
 )
+POSITION = Number(
+    name="t",
+    default=0.5,
+    help="How far to go from one to the other.",
+    low=0,
+    high=1,
+    step=0.05,
+    varies=True,
+)
 NORMALIZE = Flag(name="normalize", help="Divide by the sum of the weights, so that scales stay those of one model.")
 RESCALE = Flag(
     name="rescale",

@@ -52,7 +52,7 @@ SLICES = {
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"merge_method": "slerp", "models": [{"model": "a"}]}, "'slerp' is one of mergekit's methods; write `engine"),
+        ({"merge_method": "ramplus_tl", "models": []}, "'ramplus_tl' is one of mergekit's methods; write `engine"),
         (SLICES, "key 'slices' is mergekit's own; write `engine: mergekit` in the recipe"),
         ({"merge_method": "ties", "engine": "mergkit"}, "expected nmerge or mergekit, found 'mergkit'"),
         ({"merge_method": "ties", "out_dtype": "bf16"}, "key 'base_model'"),
@@ -72,7 +72,7 @@ def test_what_to_install_is_said(without: None) -> None:
         load({"engine": "mergekit", **SLICES})
     assert install in str(error.value)
     with pytest.raises(InputError, match="and install mergekit") as error:
-        load({"merge_method": "slerp", "models": []})
+        load({"merge_method": "ramplus_tl", "models": []})
     assert install in str(error.value)
 
 

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.cli import main
+from nmerge_core.merging.compute.drop import Drop
+from nmerge_core.merging.compute.primitives import random_bits
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from tests.merging import checkpoints, vocabularies
 
@@ -83,15 +85,167 @@ models:
 merge_method: task_arithmetic
 base_model: BASE
 """,
+    "slerp": """
+models: [{model: BASE}, {model: MATH}]
+merge_method: slerp
+base_model: BASE
+parameters:
+  t:
+    - filter: self_attn
+      value: [0, 0.5]
+    - filter: mlp
+      value: [1, 0.3]
+    - value: 0.6
+dtype: float32
+""",
+    "slerp-of-fine-tunes": """
+models: [{model: MATH}, {model: CODE}]
+merge_method: slerp
+base_model: MATH
+parameters: {t: 0.25}
+""",
+    "nuslerp": """
+models:
+  - model: MATH
+    parameters: {weight: 0.5}
+  - model: CODE
+    parameters: {weight: 1.5}
+merge_method: nuslerp
+parameters: {nuslerp_flatten: true}
+dtype: float32
+""",
+    "nuslerp-of-changes-by-rows": """
+models:
+  - model: MATH
+    parameters: {weight: 0.3}
+  - model: CODE
+    parameters: {weight: 0.6}
+merge_method: nuslerp
+base_model: BASE
+parameters: {nuslerp_flatten: false}
+dtype: float32
+""",
+    "nuslerp-of-changes-by-columns": """
+models:
+  - model: MATH
+    parameters: {weight: 0.3}
+  - model: CODE
+    parameters: {weight: 0.6}
+merge_method: nuslerp
+base_model: BASE
+parameters: {nuslerp_flatten: false, nuslerp_row_wise: true}
+dtype: float32
+""",
+    "multislerp": """
+models:
+  - model: MATH
+    parameters: {weight: 0.2}
+  - model: CODE
+    parameters: {weight: 0.6}
+merge_method: multislerp
+parameters: {normalize_weights: true, eps: 1.0e-8}
+dtype: float32
+""",
+    "multislerp-of-changes": """
+models:
+  - model: MATH
+    parameters: {weight: 0.7}
+  - model: CODE
+    parameters: {weight: 0.4}
+  - model: TRANSLATION
+    parameters: {weight: 0.3}
+merge_method: multislerp
+base_model: BASE
+parameters: {normalize_weights: false}
+dtype: float32
+""",
+    "nearswap": """
+models: [{model: BASE}, {model: MATH}]
+merge_method: nearswap
+base_model: BASE
+parameters: {t: 0.05}
+dtype: float32
+""",
+    "karcher": """
+models: [{model: BASE}, {model: MATH}, {model: CODE}]
+merge_method: karcher
+parameters: {max_iter: 10, tol: 1.0e-5}
+dtype: float32
+""",
+    "model_stock": """
+models: [{model: MATH}, {model: CODE}, {model: TRANSLATION}]
+merge_method: model_stock
+base_model: BASE
+dtype: float32
+""",
+    "model_stock-by-neurons": """
+models: [{model: MATH}, {model: CODE}, {model: TRANSLATION}]
+merge_method: model_stock
+base_model: BASE
+parameters: {filter_wise: true}
+dtype: float32
+""",
+    "breadcrumbs": """
+models:
+  - model: MATH
+    parameters: {weight: 0.5, density: 0.9, gamma: 0.1}
+  - model: CODE
+    parameters: {weight: 0.7, density: 0.5, gamma: 0.05}
+merge_method: breadcrumbs
+base_model: BASE
+parameters: {normalize: true, int8_mask: true, lambda: 0.9}
+dtype: float32
+""",
+    "breadcrumbs_ties": """
+models:
+  - model: MATH
+    parameters: {weight: 0.5, density: 0.9, gamma: 0.2}
+  - model: CODE
+    parameters: {weight: 0.7, density: 0.5, gamma: 0.01}
+  - model: TRANSLATION
+    parameters: {weight: 0.6, density: 1.0, gamma: 0.01}
+merge_method: breadcrumbs_ties
+base_model: BASE
+dtype: float32
+""",
+    "sce": """
+models: [{model: MATH}, {model: CODE}, {model: TRANSLATION}]
+merge_method: sce
+base_model: BASE
+parameters: {select_topk: 0.3}
+dtype: float32
+""",
+    "sce-of-all": """
+models: [{model: MATH}, {model: CODE}, {model: TRANSLATION}]
+merge_method: sce
+base_model: BASE
+parameters: {int8_mask: true}
+dtype: float32
+""",
+    "ram": """
+models: [{model: MATH}, {model: CODE}, {model: TRANSLATION}]
+merge_method: ram
+base_model: BASE
+parameters: {epsilon: 0.05}
+dtype: float32
+""",
+    "arcee_fusion": """
+models: [{model: BASE}, {model: MATH}]
+merge_method: arcee_fusion
+base_model: BASE
+dtype: float32
+""",
 }
 # mergekit takes a gradient's start for the final norm, NMerge its end, as the norm follows the last layer.
 NORM = "model.norm.weight"
+OF_GRADIENTS = ("ties",)
 
 
 def content(name: str, family: SimpleNamespace) -> str:
-    return (
-        EXAMPLES[name].replace("BASE", family.base).replace("MATH", family.models[0]).replace("CODE", family.models[1])
-    )
+    text = EXAMPLES[name]
+    for word, model in zip(("BASE", "MATH", "CODE", "TRANSLATION"), (family.base, *family.models), strict=True):
+        text = text.replace(word, model)
+    return text
 
 
 def run(recipe: str, folder: Path) -> dict[str, torch.Tensor]:
@@ -144,7 +298,7 @@ def test_an_example_gives_what_mergekit_gives(
     ours, theirs = run(recipe, tmp_path / name), load_file(reference.root / name / "model.safetensors")
     assert ours.keys() == theirs.keys()
     for tensor in ours:
-        if not (tensor == NORM and name == "ties"):
+        if not (tensor == NORM and name in OF_GRADIENTS):
             assert ours[tensor].dtype == theirs[tensor].dtype
             torch.testing.assert_close(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6)
 
@@ -166,6 +320,25 @@ def test_dare_drops_another_half_of_the_same_change(
         whole = sum(float((tau * tau).sum()) for tau in change.values())
         assert share / whole == pytest.approx(1, abs=0.2)  # of about 1,400 entries: a deviation of 0.05
         assert kept / (kept + dropped) == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.mergekit
+@pytest.mark.parametrize("name", [NORM, "model.layers.0.mlp.down_proj.weight"])
+def test_della_keeps_what_mergekit_keeps_by_the_same_random_numbers(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from mergekit.sparsify import della_magprune
+
+    recipe = {"merge_method": "della_linear", "base_model": family.base, "models": [{"model": family.models[0]}]}
+    recipe["parameters"] = {"density": 0.6, "epsilon": 0.2, "rescale": False}
+    ours = run(json.dumps(recipe), tmp_path / "ours")[name] - family.weights[name]
+    tau = family.tunes["math"][name] - family.weights[name]
+    (state,) = Drop((0.6,), False, 0).states(name)
+    drawn = random_bits(int(state), 0, tau.numel(), tau.device)
+    monkeypatch.setattr(torch, "bernoulli", lambda chance: (drawn.view(chance.shape) < chance * 2.0**32).float())
+    theirs = della_magprune(tau, 0.6, 0.2)
+    assert 0 < int((theirs == 0).sum()) < tau.numel()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.mergekit

@@ -1,0 +1,108 @@
+"""Drop changes at random, the smaller of a neuron's more often, and rescale the rest by their own chance."""
+
+from __future__ import annotations
+
+from nmerge_core.lazy import torch
+from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.drop import Drop
+from nmerge_core.merging.compute.entrywise import total_weight
+from nmerge_core.merging.compute.primitives import divided, elected_sum, random_bits, weighted_sum
+from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.recipe.registry import method
+from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT
+from nmerge_core.merging.recipe.values import Values
+from nmerge_core.parameters import Number
+
+_PAPER = "Deep et al., arXiv 2406.11617"
+_PARAMETERS = [
+    WEIGHT,
+    DENSITY.with_(default=0.5, help="Mean chance of a change to be kept, in (0, 1]; 1 drops nothing."),
+    Number(
+        name="epsilon",
+        default=0.15,
+        help="By how much the chance of a neuron's largest change is above the mean, and that of its smallest below.",
+        low=0,
+        high=0.5,
+        step=0.01,
+        per_model=True,
+        varies=True,
+    ),
+    LAMBDA,
+    RESCALE.with_(help="Divide what is kept by its chance, so that the expected change stays the same."),
+]
+
+
+def check(context: Context, values: Values) -> None:
+    """Check that chances lie between 0 and 1."""
+    for name in context.names:
+        own = context.values_of(name, values)
+        for density, epsilon in zip(own.each["density"], own.each["epsilon"], strict=True):
+            if density < 1 and not epsilon < min(density, 1 - density):
+                expected = f"less than density {density:g} and than 1 − density, so that every chance lies in (0, 1)"
+                raise context.wrong("parameters.epsilon", expected, f"{epsilon:g}")
+
+
+def check_linear(context: Context, values: Values) -> None:
+    """Check the same, and that there is something to divide by."""
+    check(context, values)
+    if values.shared["normalize"]:
+        context.check_total(values)
+
+
+@method(
+    "della_linear",
+    title="DELLA, without election",
+    paper=_PAPER,
+    summary="Drop changes at random, the smaller of a neuron's more often, rescale the rest, and add them up.",
+    parameters=[*_PARAMETERS, NORMALIZE],
+    check=check_linear,
+)
+def merge_linear(block: Block, values: Values, prepared: None) -> torch.Tensor:
+    """Return λ Σ w_t of the deltas that `della` keeps, over Σ w if `normalize`."""
+    weights = values.each["weight"]
+    total = weighted_sum(_kept(block, values), weights)
+    return divided(total, total_weight(weights) if values.shared["normalize"] else 1.0) * values.shared["lambda"]
+
+
+@method(
+    "della",
+    title="DELLA",
+    paper=_PAPER,
+    summary="Drop changes at random, the smaller of a neuron's more often, rescale, keep what has the elected sign.",
+    parameters=[*_PARAMETERS, NORMALIZE.with_(default=True)],
+    check=check,
+)
+def merge(block: Block, values: Values, prepared: None) -> torch.Tensor:
+    """Return λ times the elected sum of what is kept, its mean if `normalize`.
+
+    The chance of the entry of rank i of n in its row, the smallest being i = 1, is density − ε + 2ε (i − 1)/(n − 1).
+    What is kept is divided by it (MagPrune, Eq. 4), where mergekit multiplies all by one factor that keeps Σ |τ|.
+    """
+    total = elected_sum(_kept(block, values), values.each["weight"], values.shared["normalize"])
+    return total * values.shared["lambda"]
+
+
+def _kept(block: Block, values: Values) -> torch.Tensor:
+    """Return the deltas (T, rows, columns) that are kept, rescaled; dropped by the random numbers of DARE."""
+    states = Drop(values.each["density"], False, values.shared["seed"]).states(block.name)
+    kept = block.deltas.clone()
+    parameters = zip(values.each["density"], values.each["epsilon"], states, strict=True)
+    for delta, (density, epsilon, state) in zip(kept, parameters, strict=True):
+        if density >= 1:
+            continue
+        chance = chances(delta, density, epsilon)
+        drawn = random_bits(int(state), block.first, delta.numel(), delta.device).view(delta.shape)
+        delta *= drawn < (chance * 2.0**32)
+        if values.shared["rescale"]:
+            delta /= chance
+    return kept
+
+
+def chances(delta: torch.Tensor, density: float, epsilon: float) -> torch.Tensor:
+    """Return the chance of every entry of a delta (rows, columns) to be kept, by its magnitude's rank in its row."""
+    columns = delta.shape[1]
+    rising = torch.linspace(density - epsilon, density + epsilon, columns, device=delta.device)
+    if columns == 1:
+        rising.fill_(density)
+    order = delta.abs().argsort(dim=1, stable=True)
+    return torch.empty_like(delta).scatter_(1, order, rising.expand_as(delta))
