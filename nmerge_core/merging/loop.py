@@ -130,4 +130,7 @@ def _does_not_fit(target: TensorInfo, rows: Rows) -> InputError:
 def tensor_values(recipe: Recipe, architecture: Architecture, names: Iterable[str]) -> dict[str, Values]:
     """Resolve the parameters of every tensor; where no filter matches it a parameter has its default."""
     values, defaults = recipe.values(), recipe.defaults
-    return {name: values.at(name, architecture.position(name)).with_defaults(defaults) for name in names}
+    return {
+        name: values.at(name, architecture.position(name), architecture.layer_of(name)).with_defaults(defaults)
+        for name in names
+    }

@@ -68,8 +68,8 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress, k
         report = Report(
             version=__version__,
             method=recipe.merge_method,
-            base=source(stream.base) if stream.base else None,
-            models=[source(model) for model in stream.models],
+            base=source(opened.named[0]) if recipe.base_model else None,
+            models=[source(model) for model in opened.named[1 if recipe.base_model else 0 :]],
             dtype=recipe.dtype or "+".join(sorted({tensor.dtype for tensor in layout.tensors.values()})),
             tensors=len(layout.tensors),
             bytes_written=layout.bytes,
@@ -78,6 +78,7 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress, k
             results=results,
             facts={
                 **prepared.report,
+                **({"slices": recipe.content["slices"]} if recipe.slices else {}),
                 "warnings": warnings,
                 **vocabulary.report(stream.checkpoints),
                 **conversation.report(),

@@ -73,6 +73,8 @@ def hold_family(
     Raises:
         InputError: they do not fit together, or a file is no longer whole.
     """
+    if recipe.slices:
+        raise InputError("a merge of slices has layers that no model has, and is written to disk: start the merge")
     opened = open_recipe(recipe, device)
     names = opened.merged_names
     return Family(replace(opened, stream=hold(opened.stream, names, place, progress)), names)

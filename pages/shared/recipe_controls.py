@@ -50,6 +50,8 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
     Raises:
         InputError: The controls have no place for something of the recipe.
     """
+    if recipe.slices:
+        raise InputError("The controls have no place for slices.")
     members = members_of(recipe, family)
     if recipe.run_dtype != AUTO:
         raise InputError(f"The controls have no place for 'run_dtype: {recipe.run_dtype}'.")

@@ -210,9 +210,11 @@ class Stream:
 
 
 def _not_finite(checkpoint: Checkpoint, rows: Rows) -> InputError:
+    own = checkpoint.info(rows.name)
+    stored = "" if own.name == rows.name else f" ({own.name} of {min(own.files).parent})"
     return InputError(
-        f"{checkpoint.reference}, tensor {rows.name}: rows {rows.start} to {rows.stop - 1} hold NaN or infinite "
-        "entries; expected finite weights. Fetch or train this model again, or leave it out"
+        f"{checkpoint.reference}, tensor {rows.name}{stored}: rows {rows.start} to {rows.stop - 1} hold NaN or "
+        "infinite entries; expected finite weights. Fetch or train this model again, or leave it out"
     )
 
 

@@ -52,7 +52,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     batches = load_texts(context, values, list(dict.fromkeys(context.task_categories(values))))
     groups = {name: parts.index(part) for name, part in part_of.items()}
     steps = values.shared["steps"]
-    start = torch.full((len(parts), len(context.recipe.models)), _START, dtype=torch.float64)
+    start = torch.full((len(parts), len(context.stream.models)), _START, dtype=torch.float64)
     learnt, history = learn(
         Entropy(candidate_of(context, exact=True), groups, batches),
         start,

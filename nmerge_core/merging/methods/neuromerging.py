@@ -117,7 +117,7 @@ def prepare(context: Context, values: Values) -> Prepared:
 
     The threshold is the (⌈r·d⌉ + 1)-th largest magnitude: the authors' code keeps d − ⌊(1 − r)·d⌋ + 1 entries.
     """
-    found = context.magnitudes([values.shared["mask_ratio"]] * len(context.recipe.models), extra=1)
+    found = context.magnitudes([values.shared["mask_ratio"]] * len(context.stream.models), extra=1)
     sigma = [each.sigma for each in found]
     lambda_2 = values.shared["lambda_2"]
     if lambda_2 == "auto":

@@ -54,7 +54,7 @@ class Range:
 
 def prepare(context: Context, values: Values) -> Prepared:
     """Find each model's tails of |τ| and of its scores: exact whole-model order statistics, streamed."""
-    count, entries = len(context.recipe.models), context.entries
+    count, entries = len(context.stream.models), context.entries
     clip, ratio = values.shared["tail_clip"], values.shared["mask_ratio"]
     # The authors' indices into the ascending order; rank 1 is the largest of all.
     tails = [entries - int(entries * clip), entries - int(entries * (1 - clip) - 1)]

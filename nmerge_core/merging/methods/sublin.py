@@ -58,7 +58,7 @@ def prepare(context: Context, values: Values) -> Prepared:
 
 def _check_given(context: Context, given: Any) -> None:
     """Check that there are coefficients for every part of every layer, a number per model."""
-    count = len(context.recipe.models)
+    count = len(context.stream.models)
     layers = {str(mlp.layer) for mlp in context.stream.donor.architecture.layers}
     groups = {layer: set(parts) for layer, parts in (context.groups or {}).items()}
     expected = f"for each of {len(layers)} layers, attention, mlp and neuron groups with {count} numbers each"

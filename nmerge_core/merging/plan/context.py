@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmerge_core.checkpoints.reference import labels
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError, short
 from nmerge_core.machine import choose_device
@@ -55,8 +54,8 @@ class Context:
 
     @property
     def labels(self) -> list[str]:
-        """A distinct short name per model, in the recipe's order."""
-        return labels(self.recipe.references)
+        """A distinct short name per model that is merged, in the recipe's order."""
+        return self.recipe.labels
 
     @property
     def run_dtype(self) -> str:
@@ -101,8 +100,9 @@ class Context:
 
     def values_of(self, name: str, values: Values) -> Values:
         """Return the parameters of one tensor."""
-        position = self.stream.donor.architecture.position(name)
-        return values.at(name, position).with_defaults(named(values.method).defaults)
+        architecture = self.stream.donor.architecture
+        own = values.at(name, architecture.position(name), architecture.layer_of(name))
+        return own.with_defaults(named(values.method).defaults)
 
     @property
     def device(self) -> str:

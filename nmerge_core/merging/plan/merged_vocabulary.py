@@ -90,7 +90,7 @@ def merged_vocabulary(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Merg
         warnings = by_position(first, checkpoints[1:])
         return MergedVocabulary(first, rows=_without_padding(checkpoints), warnings=warnings)
     names = [checkpoint.reference for checkpoint in checkpoints]
-    source = _source(recipe, choice.source, names)
+    source = _source(choice.source, names)
     vocabularies = _vocabularies(checkpoints)
     if not vocabularies and (choice.source == UNION or choice.tokens):
         raise InputError(f"{first.folder}: no tokenizer.json to match tokens by, nor in the other models' folders")
@@ -135,16 +135,15 @@ def _without_padding(checkpoints: Sequence[Checkpoint]) -> VocabularyMap | None:
     return map_rows(known, 0)
 
 
-def _source(recipe: Recipe, source: str, names: Sequence[str]) -> int:
+def _source(source: str, names: Sequence[str]) -> int:
     """Return the position of the model whose tokenizer is meant."""
-    if source == UNION or (source == BASE and not recipe.base_model):
+    if source in (UNION, BASE):  # the base, where there is one, is the first
         return 0
-    wanted = recipe.base_model if source == BASE else source
-    if wanted not in names:
+    if source not in names:
         raise InputError(
-            f"recipe, key 'tokenizer': expected {BASE}, {UNION} or one of {', '.join(names)}; found {wanted}"
+            f"recipe, key 'tokenizer': expected {BASE}, {UNION} or one of {', '.join(names)}; found {source}"
         )
-    return names.index(wanted)
+    return names.index(source)
 
 
 def _vocabularies(checkpoints: Sequence[Checkpoint]) -> list[Vocabulary]:

@@ -13,6 +13,7 @@ from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.reference import same_model
+from nmerge_core.checkpoints.stacked import Part, stacked
 from nmerge_core.checkpoints.written_config import left_out
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
@@ -21,13 +22,18 @@ from nmerge_core.merging.plan.merged_conversation import MergedConversation, mer
 from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.merging.recipe import gradients
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.slices import Slice
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A recipe whose models were opened from their headers and found to fit together."""
+    """A recipe whose models were opened from their headers and found to fit together.
+
+    `named` are those that it names, the base first; where it has slices, the stream's are put together from these.
+    """
 
     recipe: Recipe
+    named: tuple[Checkpoint, ...]
     stream: Stream
     vocabulary: MergedVocabulary
     conversation: MergedConversation
@@ -69,9 +75,11 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     Raises:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
-    references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
+    references = _named(recipe)
     found: list[Checkpoint | InputError] = [_open(reference) for reference in references]
-    opened = [each for each in found if isinstance(each, Checkpoint)]
+    opened = named = [each for each in found if isinstance(each, Checkpoint)]
+    if recipe.slices and len(opened) == len(found):
+        opened = _lanes(recipe.slices, dict(zip(references, opened, strict=True)))
     if opened:
         opened = as_family(opened[0], opened[1:])
     against, warnings = compare_family(opened) if opened else ([], [])
@@ -85,10 +93,25 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
-    warnings += _named_again(recipe.references)
+    warnings += [] if recipe.slices else _named_again(recipe.references)
     warnings += [*left_out(stream.donor, vocabulary.tokenizer), *vocabulary.warnings, *conversation.warnings]
     stream = replace(stream, vocabulary=vocabulary.rows)
-    return Opened(recipe, stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
+    return Opened(recipe, tuple(named), stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
+
+
+def _named(recipe: Recipe) -> list[str]:
+    """Return the models that a recipe reads, each once where it has slices; the base first."""
+    base = [recipe.base_model] if recipe.base_model else []
+    sources = [source.model for each in recipe.slices for source in each.sources]
+    return list(dict.fromkeys([*base, *sources])) if sources else [*base, *recipe.references]
+
+
+def _lanes(slices: Sequence[Slice], opened: Mapping[str, Checkpoint]) -> list[Checkpoint]:
+    """Return, of every place among a slice's sources, the checkpoint whose layers all slices' together make."""
+    return [
+        stacked([Part(opened[source.model], source.first, source.last) for source in sources])
+        for sources in zip(*(each.sources for each in slices), strict=True)
+    ]
 
 
 def _open(reference: str) -> Checkpoint | InputError:
@@ -102,7 +125,8 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     """Open another recipe; where it merges the same models they stay open."""
 
     def sources(of: Recipe) -> tuple[object, ...]:
-        return (of.base_model, of.references, of.tokenizer, of.chat_template)
+        layers = [[(each.model, each.first, each.last) for each in own.sources] for own in of.slices]
+        return (of.base_model, of.references, layers, of.tokenizer, of.chat_template)
 
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)

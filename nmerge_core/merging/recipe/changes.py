@@ -8,6 +8,7 @@ from nmerge_core.checkpoints.reference import label
 from nmerge_core.input_parameters import Input, NeuronLists
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
+from nmerge_core.merging.recipe.slices import Slice
 from nmerge_core.parameters import Solved, Text
 
 _LISTED = 4  # values of a list that are all said
@@ -98,21 +99,32 @@ def _settings(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
     for parameter in recipe.method.parameters:
         if isinstance(parameter, Solved):
             continue
-        if parameter.per_model:
+        if parameter.per_model and not recipe.slices:
             each = map(in_words, values.each[parameter.name])
             said[parameter.title] = dict(zip(called.values(), each, strict=True))
             continue
-        value = values.shared[parameter.name]
+        value = recipe.parameters.get(parameter.name, parameter.default)
         if isinstance(parameter, NeuronLists):
             said[parameter.title] = {name: _neurons(each) for name, each in (value or {}).items()}
         elif isinstance(parameter, MethodPart) and parameter.is_by_category(value):
             said[parameter.title] = {category: in_words(own) for category, own in value.items()}
         else:
             said[parameter.title] = in_words(value)
+    if recipe.slices:
+        said["Slices"] = "; ".join(map(_told, recipe.slices))
     said["Written as"] = recipe.dtype or "as the base"
     said["Tokenizer"] = in_words(recipe.tokenizer.content() if recipe.tokenizer else None)
     said["Chat template"] = recipe.chat_template.source if recipe.chat_template else ""
     return said | {"Seed": str(recipe.seed)}
+
+
+def _told(part: Slice) -> str:
+    """Write a slice: math 0–16 + code 0–16 (t 0.5)."""
+    sources = [
+        f"{label(each.model)} {each.first}–{each.last}" + (f" ({in_words(each.parameters)})" if each.parameters else "")
+        for each in part.sources
+    ]
+    return " + ".join(sources) + (f" ({in_words(part.parameters)})" if part.parameters else "")
 
 
 def _neurons(value: Any) -> str:

@@ -1,6 +1,6 @@
 """A checked recipe: it knows its values, its own content and YAML, what it reads, and what it is called."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,9 +15,10 @@ from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Method, named
+from nmerge_core.merging.recipe.slices import Slice
 from nmerge_core.merging.recipe.template_choice import TemplateChoice
 from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice
-from nmerge_core.merging.recipe.values import Values, steady
+from nmerge_core.merging.recipe.values import OfSlice, Values, joined, steady
 from nmerge_core.number_format import AUTO
 from nmerge_core.parameters import Choice, Flag, Number, Parameter, Solved
 
@@ -38,6 +39,7 @@ class Recipe:
     """A checked recipe; `parameters` holds what was written under it, defaults are filled in by `values`.
 
     `dtype` is the format of what is written (the donor's if None), `run_dtype` that of models that are run on the way.
+    With `slices` the models are all that these name, the base aside.
     `folder` is that of the file it came from: its relative paths may start there.
     """
 
@@ -45,6 +47,7 @@ class Recipe:
     base_model: str | None
     models: tuple[ModelEntry, ...]
     parameters: Mapping[str, Any]
+    slices: tuple[Slice, ...] = ()
     dtype: str | None = None
     run_dtype: str = AUTO
     seed: int = 0
@@ -68,17 +71,35 @@ class Recipe:
         return tuple(entry.model for entry in self.models)
 
     @property
+    def labels(self) -> list[str]:
+        """A distinct short name per model that is merged, in order; in slices by the layers that it has."""
+        if not self.slices:
+            return labels(self.references)
+        lanes = zip(*(each.models for each in self.slices), strict=True)
+        return [", ".join(f"{label(own.model)} {own.first}–{own.last}" for own in lane) for lane in lanes]
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """The method's default of every parameter."""
         return self.method.defaults
 
     def values(self) -> Values:
         """Resolve every parameter: beside a model, else under `parameters`, else the default."""
+        if not self.slices:
+            return self._values(self.parameters, [entry.parameters for entry in self.models])
+        found, first = [], 0
+        for each in self.slices:
+            own = self._values({**self.parameters, **each.parameters}, [source.parameters for source in each.models])
+            found.append(OfSlice(first, each.depth, own))
+            first += each.depth
+        return replace(joined([own.values for own in found]), slices=tuple(found))
+
+    def _values(self, parameters: Mapping[str, Any], beside: Sequence[Mapping[str, Any]]) -> Values:
         shared, each = {}, {}
         for parameter in self.method.parameters:
-            default = self.parameters.get(parameter.name, parameter.default)
+            default = parameters.get(parameter.name, parameter.default)
             if parameter.per_model:
-                given = [entry.parameters.get(parameter.name, default) for entry in self.models]
+                given = [own.get(parameter.name, default) for own in beside]
                 each[parameter.name] = tuple(steady(parameter, value) for value in given)
             else:
                 shared[parameter.name] = steady(parameter, default)
@@ -92,7 +113,7 @@ class Recipe:
     @cached_property
     def content(self) -> dict[str, Any]:
         """What stands in its YAML, every default filled in."""
-        values = self.values()
+        values = replace(self, slices=()).values()
         beside = [name for name in values.each if len(set(map(repr, values.each[name]))) > 1]
         shared = {}
         for parameter in sorted(self.method.parameters, key=lambda parameter: isinstance(parameter, Solved)):
@@ -107,7 +128,8 @@ class Recipe:
         content: dict[str, Any] = {"merge_method": self.merge_method}
         if self.base_model:
             content["base_model"] = self.base_model
-        content |= {"models": models, "parameters": shared}
+        made_of = {"slices": [each.content for each in self.slices]} if self.slices else {"models": models}
+        content |= {**made_of, "parameters": shared}
         if self.dtype:
             content["dtype"] = self.dtype
         if self.run_dtype != AUTO:
@@ -186,13 +208,14 @@ class Recipe:
 
         entries = tuple(ModelEntry(model(entry.model), values(entry.parameters)) for entry in self.models)
         base = model(self.base_model) if self.base_model else None
+        slices = tuple(each.renamed(model) for each in self.slices)
         template = self.chat_template and self.chat_template.renamed(model)
         if template and template.kind == "file":
             with _named("chat_template"):
                 file, found["chat_template"] = places.file(template.source)
             template = replace(template, source=file)
         tokenizer = self.tokenizer and self.tokenizer.renamed(model)
-        full = replace(self, base_model=base, models=entries, parameters=values(self.parameters))
+        full = replace(self, base_model=base, models=entries, slices=slices, parameters=values(self.parameters))
         for parameter in self.method.parameters:  # a part's method decides where it is the default one too
             if isinstance(parameter, MethodPart) and parameter.name not in self.parameters:
                 found.update(_content(parameter, parameter.default, places)[1])

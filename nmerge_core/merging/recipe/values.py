@@ -1,6 +1,6 @@
 """The resolved parameters of a merge, of the whole model or of one tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,19 @@ from nmerge_core.parameters import Parameter
 def steady(parameter: Parameter, value: Any) -> Any:
     """Return a value so that a list of it is a gradient over the layers only where the parameter `varies`."""
     return tuple(value) if isinstance(value, list) and not parameter.varies else value
+
+
+def joined(values: "Sequence[Values]") -> "Values":
+    """Return what the values of some slices have alike; what differs as a list of them all."""
+    first = values[0]
+
+    def together(found: list[Any]) -> Any:
+        return found[0] if all(each == found[0] for each in found) else found
+
+    shared = {key: together([each.shared[key] for each in values]) for key in first.shared}
+    models = range(max(map(len, first.each.values()), default=0))
+    each = {key: tuple(together([own.each[key][model] for own in values]) for model in models) for key in first.each}
+    return Values(first.method, shared, each)
 
 
 class OfMethod(dict[str, Any]):
@@ -35,25 +48,51 @@ class OfMethod(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Values:
-    """Shared parameters by name, and per-model ones as a tuple in the models' order."""
+    """Shared parameters by name, and per-model ones as a tuple in the models' order.
+
+    Of an output in slices every slice has its own; where these differ, what is said here is a list of them all.
+    """
 
     method: str
     shared: Mapping[str, Any] = field(default_factory=dict)
     each: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    slices: "tuple[OfSlice, ...]" = ()
 
     def __post_init__(self) -> None:
         """Let both name the method where a parameter is asked for that it does not have."""
         object.__setattr__(self, "shared", OfMethod(self.method, self.shared))
         object.__setattr__(self, "each", OfMethod(self.method, self.each))
 
-    def at(self, name: str, position: float) -> "Values":
-        """Return the values of one tensor; `position` is its place in the model, 0 the first layer, 1 the last."""
+    def at(self, name: str, position: float, layer: int | None = None) -> "Values":
+        """Return the values of one tensor; `position` is its place in the model, 0 the first layer, 1 the last.
+
+        In slices a place is one in the slice of its `layer`: embeddings are of the first slice, others that are of no
+        layer of the last. Of a single layer the place is 1, as in mergekit.
+        """
+        if self.slices:
+            own = self._slice(position, layer)
+            inside = position if layer is None else (layer - own.first) / (own.depth - 1) if own.depth > 1 else 1.0
+            return own.values.at(name, inside)
         shared = {key: gradients.at(value, name, position) for key, value in self.shared.items()}
         each = {key: tuple(gradients.at(value, name, position) for value in own) for key, own in self.each.items()}
         return Values(self.method, shared, each)
+
+    def _slice(self, position: float, layer: int | None) -> "OfSlice":
+        if layer is None:
+            return self.slices[0 if position == 0 else -1]
+        return next(own for own in self.slices if own.first <= layer < own.first + own.depth)
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Values":
         """Return the values with a default in place of every None."""
         shared = {key: defaults.get(key) if value is None else value for key, value in self.shared.items()}
         each = {key: tuple(defaults[key] if v is None else v for v in own) for key, own in self.each.items()}
         return Values(self.method, shared, each)
+
+
+@dataclass(frozen=True)
+class OfSlice:
+    """The values of the layers first, first + 1, …, `depth` of them."""
+
+    first: int
+    depth: int
+    values: Values

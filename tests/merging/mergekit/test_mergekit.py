@@ -43,9 +43,9 @@ def recipe(family: SimpleNamespace, method: str = "slerp", **more: object) -> di
     return {**content, "parameters": {"t": 0.25}, **more}
 
 
-SLICES = {
+MODULES = {
     "merge_method": "passthrough",
-    "slices": [{"sources": [{"model": "math", "layer_range": [0, 2]}]}],
+    "modules": {"text": {"slices": [{"sources": [{"model": "math", "layer_range": [0, 2]}]}]}},
 }
 
 
@@ -53,7 +53,7 @@ SLICES = {
     ("content", "message"),
     [
         ({"merge_method": "ramplus_tl", "models": []}, "'ramplus_tl' is one of mergekit's methods; write `engine"),
-        (SLICES, "key 'slices' is mergekit's own; write `engine: mergekit` in the recipe"),
+        (MODULES, "key 'modules' is mergekit's own; write `engine: mergekit` in the recipe"),
         ({"merge_method": "ties", "engine": "mergkit"}, "expected nmerge or mergekit, found 'mergkit'"),
         ({"merge_method": "ties", "out_dtype": "bf16"}, "key 'base_model'"),
         ({"merge_method": "linear", "models": [{"model": "a"}], "out_dtype": "bf16"}, "key 'out_dtype': expected one"),
@@ -69,7 +69,7 @@ def test_what_only_mergekit_has_is_named(content: dict, message: str) -> None:
 def test_what_to_install_is_said(without: None) -> None:
     install = f"pip install {(PROJECT / 'requirements-mergekit.txt').read_text().splitlines()[-1]}"
     with pytest.raises(InputError, match="mergekit is not installed") as error:
-        load({"engine": "mergekit", **SLICES})
+        load({"engine": "mergekit", **MODULES})
     assert install in str(error.value)
     with pytest.raises(InputError, match="and install mergekit") as error:
         load({"merge_method": "ramplus_tl", "models": []})

@@ -1,0 +1,120 @@
+"""A checkpoint whose layers are those of others, one range after the other; nothing is copied."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nmerge_core.architecture import LAYER, towers
+from nmerge_core.architecture.config_keys import LAYERS, TEXT
+from nmerge_core.architecture.towers import of_language
+from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Layers [first, last) of a checkpoint."""
+
+    checkpoint: Checkpoint
+    first: int
+    last: int
+
+
+def stacked(parts: Sequence[Part]) -> Checkpoint:
+    """Return the checkpoint that has the layers of all parts, one after the other.
+
+    Reference, embeddings and configuration are of the first part, the final norm and the head of the last. The
+    configuration has the new number of layers, and what it lists by layer goes along with the layers. Of carried
+    tensors there are none.
+
+    Raises:
+        InputError: a model does not have such layers, has those of an encoder too, or an adapter beside other models.
+    """
+    first, last = parts[0].checkpoint, parts[-1].checkpoint
+    own = [_tower(part) for part in parts]
+    if len(parts) == 1 and parts[0].last - parts[0].first == len(own[0][1]):
+        return first
+    adapter = next((part.checkpoint.adapter for part in parts if part.checkpoint.adapter), None)
+    if adapter and any(part.checkpoint.reference != first.reference for part in parts):
+        raise InputError(f"{first.reference}: a model with an adapter is stacked with others; merge the adapter first")
+    tower = own[0][0]
+    tensors = {
+        name: each
+        for checkpoint, embeds in ((first, True), (last, False))
+        for name, each in checkpoint.tensors.items()
+        if not _in_tower(name, tower) and (checkpoint.architecture.submodule(name) == "embedding") == embeds
+    }
+    made = 0
+    for part, (name, numbers) in zip(parts, own, strict=True):
+        layers = _layers(part.checkpoint.tensors, name)
+        for number in numbers[part.first : part.last]:
+            tensors |= {f"{tower}.{made}.{rest}": each for rest, each in layers[number].items()}
+            made += 1
+    return replace(
+        first,
+        config=_config(parts, made),
+        tensors=tensors,
+        carried={},
+        adapter=adapter,
+    )
+
+
+def _tower(part: Part) -> tuple[str, tuple[int, ...]]:
+    """Return the name of a part's tower of layers and their numbers; raises InputError where it lacks the layers."""
+    found = towers(part.checkpoint.tensors)
+    names = of_language(found)
+    if len(names) != 1:
+        raise InputError(f"{part.checkpoint.reference}: slices are of one tower of layers, found {', '.join(names)}")
+    numbers = found[names[0]]
+    if part.last > len(numbers):
+        raise InputError(
+            f"recipe, key 'slices' (layer_range): expected layers of {part.checkpoint.reference}, which has "
+            f"{len(numbers)}, found [{part.first}, {part.last}]"
+        )
+    return names[0], numbers
+
+
+def _in_tower(name: str, tower: str) -> bool:
+    found = LAYER.match(name)
+    return found is not None and found["tower"] == tower
+
+
+def _layers(tensors: Mapping[str, TensorInfo], tower: str) -> dict[int, dict[str, TensorInfo]]:
+    """Return the tensors of each layer of a tower by what follows its number."""
+    layers: dict[int, dict[str, TensorInfo]] = {}
+    for name, each in tensors.items():
+        if (found := LAYER.match(name)) and found["tower"] == tower:
+            layers.setdefault(int(found["number"]), {})[found["rest"]] = each
+    return layers
+
+
+def _config(parts: Sequence[Part], depth: int) -> dict[str, Any]:
+    """Return the first part's configuration for as many layers as all have, each as its own model's has it."""
+    configs = [part.checkpoint.config for part in parts]
+    config = _by_layer(configs, parts, depth)
+    texts = [each.get(TEXT) for each in configs]
+    if all(isinstance(each, Mapping) for each in texts):
+        config[TEXT] = _by_layer(texts, parts, depth)
+    return config
+
+
+def _by_layer(configs: Sequence[Any], parts: Sequence[Part], depth: int) -> dict[str, Any]:
+    config = dict(configs[0])
+    counts = [next((each[key] for key in LAYERS if key in each), None) for each in configs]
+    config |= {key: depth for key in LAYERS if key in config}
+    for key, value in configs[0].items():
+        if "layer" not in key or not all(isinstance(each.get(key), list) for each in configs):
+            continue
+        if len(value) == counts[0]:  # a value for each layer
+            config[key] = [
+                own for each, part in zip(configs, parts, strict=True) for own in each[key][part.first : part.last]
+            ]
+        elif all(isinstance(each, int) for each in value):  # the layers that are meant
+            sources = [
+                (each[key], layer)
+                for each, part in zip(configs, parts, strict=True)
+                for layer in range(part.first, part.last)
+            ]
+            config[key] = [made for made, (meant, layer) in enumerate(sources) if layer in meant]
+    return config

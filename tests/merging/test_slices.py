@@ -1,0 +1,172 @@
+"""Outputs whose layers are ranges of several models': what each is made of, and that all else holds of them too."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.stacked import Part, stacked
+from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.resident import hold_family
+from tests.merging import checkpoints
+from tests.merging.merged import Weights
+from tests.merging.test_pipeline import StopAt
+
+MIDDLE = "model.layers.{}.mlp.down_proj.weight"
+ENDS = ("model.embed_tokens.weight", "model.norm.weight")
+
+
+def source(model: str, first: int, last: int, **parameters: Any) -> dict[str, Any]:
+    return {"model": model, "layer_range": [first, last], **({"parameters": parameters} if parameters else {})}
+
+
+def merged(out: Path, slices: list[list[dict[str, Any]]], method: str = "passthrough", **more: Any) -> Weights:
+    recipe = {"merge_method": method, "slices": [{"sources": sources} for sources in slices], **more}
+    merge(load_recipe(recipe), out)
+    return load_file(out / "model.safetensors")
+
+
+def test_layers_of_two_models_one_after_the_other(family: SimpleNamespace, tmp_path: Path) -> None:
+    math, code, _ = family.models
+    found = merged(tmp_path / "out", [[source(math, 0, 2)], [source(code, 1, 2)], [source(code, 0, 1, scale=0.5)]])
+    made_of = [("math", 0, 1.0), ("math", 1, 1.0), ("code", 1, 1.0), ("code", 0, 0.5)]
+    for layer, (tune, own, scale) in enumerate(made_of):
+        for rest in checkpoints.SHAPES:
+            expected = family.tunes[tune][f"model.layers.{own}.{rest}"] * scale
+            assert torch.equal(found[f"model.layers.{layer}.{rest}"], expected)
+    embeddings, norm = ENDS  # of the first slice, and of the last, with its scale
+    assert torch.equal(found[embeddings], family.tunes["math"][embeddings])
+    assert torch.equal(found[norm], family.tunes["code"][norm] * 0.5)
+    assert len(found) == 4 * len(checkpoints.SHAPES) + 2
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["num_hidden_layers"] == 4
+    report = json.loads((tmp_path / "out/nmerge_report.json").read_text())
+    assert [each["model"] for each in report["models"]] == [math, code] and report["tensors"] == len(found)
+    assert report["facts"]["slices"][1]["sources"] == [{"model": code, "layer_range": [1, 2]}]
+    assert all(model in (tmp_path / "out/README.md").read_text() for model in (math, code))
+    merge(load_recipe(tmp_path / "out/nmerge_recipe.yaml"), tmp_path / "again")
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_what_is_listed_by_layer_follows(tmp_path: Path) -> None:
+    weights = checkpoints.random_weights(0)
+    kinds = ["sliding_attention", "full_attention"]
+    listed: dict[str, Any] = {"layer_types": kinds, "mlp_only_layers": [1], "pad_layers": "x"}
+    model = open_checkpoint(checkpoints.write(tmp_path / "m", weights, **listed))
+    made = stacked([Part(model, 1, 2), Part(model, 0, 2)])
+    assert made.config["layer_types"] == [kinds[1], *kinds] and made.config["mlp_only_layers"] == [0, 2]
+    assert made.config["num_hidden_layers"] == 3 and made.architecture.depth == 3
+    assert stacked([Part(model, 0, 2)]) is model
+
+
+def test_parameters_are_a_slices_own_and_gradients_run_over_it(family: SimpleNamespace, tmp_path: Path) -> None:
+    """Of a slice of two layers a gradient from 0 to 1 gives 0 and 1; of one layer its end."""
+    math, code, _ = family.models
+    slices = [
+        {"sources": [source(family.base, 0, 2), source(math, 0, 2, weight=[0.0, 1.0])]},
+        {"sources": [source(family.base, 1, 2), source(code, 1, 2)], "parameters": {"weight": [0.25, 0.5]}},
+    ]
+    recipe: dict[str, Any] = {"merge_method": "task_arithmetic", "base_model": family.base, "slices": slices}
+    merge(load_recipe({**recipe, "parameters": {"weight": 7}}), tmp_path / "out")
+    found = load_file(tmp_path / "out/model.safetensors")
+    for layer, (tune, own, weight) in enumerate([("math", 0, 0.0), ("math", 1, 1.0), ("code", 1, 0.5)]):
+        base = family.weights[MIDDLE.format(own)]
+        expected = base + weight * (family.tunes[tune][MIDDLE.format(own)] - base)
+        torch.testing.assert_close(found[MIDDLE.format(layer)], expected, atol=2e-6, rtol=2e-6)
+
+
+def test_a_threshold_of_the_whole_model_is_of_the_output(family: SimpleNamespace, tmp_path: Path) -> None:
+    math = family.models[0]
+    slices = [[source(family.base, 1, 2), source(math, 1, 2)]] * 2
+    parameters = {"density": 0.2, "trim": "model"}
+    found = merged(tmp_path / "out", slices, "ties", base_model=family.base, parameters=parameters)
+    names = {name: name.replace("layers.0.", "layers.1.") for name in found}
+    tau = {name: family.tunes["math"][own] - family.weights[own] for name, own in names.items()}
+    every = torch.cat([each.flatten() for each in tau.values()]).abs().sort(descending=True).values
+    least = every[-int(-0.2 * len(every) // 1) - 1]
+    for name, own in names.items():
+        expected = family.weights[own] + torch.where(tau[name].abs() >= least, tau[name], 0.0)
+        torch.testing.assert_close(found[name], expected, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("method", ["slerp", "sce", "karcher", "breadcrumbs", "della", "pcb", "iso_c", "neuromerging"])
+def test_a_slice_of_all_layers_is_the_whole_merge(family: SimpleNamespace, tmp_path: Path, method: str) -> None:
+    """Every kind of method, and the same after a stop: one slice of whole models is what models are."""
+    entries = checkpoints.entries(method, family.models)
+    whole = {"merge_method": method, "base_model": family.base, "models": entries}
+    merge(load_recipe(whole), tmp_path / "whole")
+    models = [str(entry["model"]) for entry in entries]
+    sources = [source(model, 0, 2) for model in ([family.base, *models] if method != "karcher" else models)]
+    slices = {"merge_method": method, "base_model": family.base, "slices": [{"sources": sources}]}
+    with pytest.raises(Cancelled):
+        merge(load_recipe(slices), tmp_path / "out", progress=StopAt(20))
+    merge(load_recipe(slices), tmp_path / "out")
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"models": [{"model": "m"}]}, "expected 'models' or 'slices', found both"),
+        ({"slices": []}, "expected a list of {sources: …}"),
+        ({"slices": [{"sources": [{"model": "MATH"}]}]}, r"key 'slices\[0\].sources\[0\]': expected .*layer_range"),
+        ({"slices": [{"sources": [source("MATH", 1, 1)]}]}, "with 0 ≤ first < end"),
+        ({"slices": [{"sources": [source("MATH", 0, 3)]}]}, r"expected layers of .*math, which has 2, found \[0, 3\]"),
+        ({"slices": [{"sources": [source("MATH", 0, 2), source("CODE", 0, 1)]}]}, "expected as many layers of every"),
+        (
+            {"slices": [{"sources": [source("MATH", 0, 1)]}, {"sources": [source("MATH", 0, 1)] * 2}]},
+            "expected as many models as in the first slice, 1, found 2",
+        ),
+        ({"slices": [{"sources": [source("MATH", 0, 1)]}], "merge_method": "ties"}, "expected the base .* among them"),
+        ({"slices": [{"sources": [source("MATH", 0, 1)] * 2}]}, "passthrough.*expected exactly one model; found 2"),
+        ({"merge_method": "sublin"}, "sublin goes by calibration, of whole models"),
+        (
+            {"merge_method": "ties", "slices": [{"sources": [source("BASE", 0, 1), source("MATH", 0, 1)]}]}
+            | {"slices": [{"sources": [source("BASE", 0, 1)], "parameters": {"trim": "model"}}]},
+            "expected at least one model besides the base",
+        ),
+        (
+            {
+                "merge_method": "ties",
+                "slices": [
+                    {"sources": [source("BASE", 0, 1), source("MATH", 0, 1)], "parameters": {"trim": "model"}},
+                ],
+            },
+            "'trim' is said once for all slices",
+        ),
+        ({"slices": [{"sources": [source("MATH", 0, 1)], "sourecs": []}]}, "did you mean 'sources'"),
+    ],
+)
+def test_what_is_wrong_with_slices_is_said(
+    family: SimpleNamespace, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    recipe = {"merge_method": "passthrough", "slices": [{"sources": [source("MATH", 0, 2)]}], "base_model": "BASE"}
+    text = json.dumps(recipe | change)
+    for word, model in zip(("BASE", "MATH", "CODE"), (family.base, *family.models), strict=False):
+        text = text.replace(word, model)
+    with pytest.raises(InputError, match=told):
+        estimate(load_recipe(json.loads(text)), tmp_path / "out")
+
+
+def test_a_merge_in_memory_has_no_slices(family: SimpleNamespace) -> None:
+    recipe = {"merge_method": "passthrough", "slices": [{"sources": [source(family.models[0], 0, 2)]}]}
+    with pytest.raises(InputError, match="a merge of slices .* is written to disk"):
+        hold_family(load_recipe(recipe))
+
+
+def test_a_weight_that_is_not_finite_is_named_where_it_stands(family: SimpleNamespace, tmp_path: Path) -> None:
+    broken = dict(family.tunes["math"])
+    broken[MIDDLE.format(0)] = torch.full_like(broken[MIDDLE.format(0)], float("nan"))
+    model = checkpoints.write(tmp_path / "broken", broken)
+    with pytest.raises(InputError, match=r"layers\.1\.mlp\.down_proj\.weight \(model\.layers\.0\.mlp.* of .*broken\)"):
+        merged(tmp_path / "out", [[source(family.models[0], 0, 1)], [source(model, 0, 1)]])
