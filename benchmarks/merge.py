@@ -21,25 +21,36 @@ import yaml
 from benchmarks.family import QWEN_05B, QWEN_7B, Shape, write_family, write_headers
 from benchmarks.measure import Command, in_turn, median, run
 from nmerge_core.cache import cache_root
+from nmerge_core.merging.recipe.registry import named
 
 METHODS: dict[str, dict[str, float]] = {
     "linear": {},
     "task_arithmetic": {"lambda": 0.4},
     "dare_linear": {"density": 0.4, "lambda": 0.4},
     "ties": {"density": 0.2},
+    "slerp": {"t": 0.5},
+    "model_stock": {},
+    "breadcrumbs": {"density": 0.9, "gamma": 0.01},
+    "della": {"density": 0.5, "epsilon": 0.15},
+    "sce": {"select_topk": 0.5},
 }
 OURS_ALONE: dict[str, dict[str, float]] = {"neuromerging": {}, "pcb": {}}
 WANTED = {"linear": 3, "task_arithmetic": 3, "dare_linear": 6, "ties": 10}  # times faster than mergekit
+WANTED |= dict.fromkeys(("slerp", "model_stock", "breadcrumbs", "della", "sce"), 4)
 SMALL = Shape(layers=12, d_model=896, d_ffn=4864, vocabulary=8192, heads=14, kv_heads=2)
 
 
 def write_recipe(method: str, parameters: dict[str, float], folders: list[Path], file: Path) -> Path:
     """Write a recipe that both programs read."""
     base, *models = map(str, folders)
+    merged = named(method)
+    weighed = any(parameter.name == "weight" for parameter in merged.parameters)
     content: dict[str, Any] = {
         "merge_method": method,
         "base_model": base,
-        "models": [{"model": model, "parameters": {"weight": 1.0}} for model in models],
+        "models": [
+            {"model": model, "parameters": {"weight": 1.0} if weighed else {}} for model in models[: merged.most]
+        ],
         "dtype": "bfloat16",
     }
     if method == "linear":
