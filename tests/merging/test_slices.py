@@ -14,6 +14,7 @@ from nmerge_core.checkpoints.stacked import Part, stacked
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
+from nmerge_core.merging.recipe.changes import changes
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.resident import hold_family
 from tests.merging import checkpoints
@@ -170,3 +171,16 @@ def test_a_weight_that_is_not_finite_is_named_where_it_stands(family: SimpleName
     model = checkpoints.write(tmp_path / "broken", broken)
     with pytest.raises(InputError, match=r"layers\.1\.mlp\.down_proj\.weight \(model\.layers\.0\.mlp.* of .*broken\)"):
         merged(tmp_path / "out", [[source(family.models[0], 0, 1)], [source(model, 0, 1)]])
+
+
+def test_what_two_recipes_of_slices_say_differently(family: SimpleNamespace) -> None:
+    math, code, _ = family.models
+    recipe: dict[str, Any] = {"merge_method": "passthrough", "slices": [{"sources": [source(math, 0, 2)]}]}
+    longer = {**recipe, "slices": [*recipe["slices"], {"sources": [source(code, 1, 2, scale=0.5)]}]}
+    before, after = load_recipe(recipe), load_recipe(longer)
+    found = {change.what: (change.before, change.after) for change in changes(before, after, {})}
+    assert found == {
+        "Models": ("math", "math, code"),
+        "Slices": ("math 0–2", "math 0–2; code 1–2 (scale 0.5)"),
+    }
+    assert load_recipe(after.yaml).content == after.content and after.title({}) == "Passthrough of math, code"
