@@ -20,7 +20,7 @@ from tests.resident.test_live import needed
 from tests.tiny_family import make_family
 
 FOLDER = Path(__file__).parent.parent / "pages" / "shared" / "pictures"
-TENSOR, ROW, WEIGHTS = "model.layers.0.mlp.down_proj.weight", 16, 16  # a row in which the methods differ
+TENSOR, ROW, WEIGHTS = "model.layers.0.mlp.down_proj.weight", 6, 16  # a row in which the methods differ
 SHOWN = {"nearswap": {"t": 0.01}}  # where a method's default is too small to be seen
 CHANGE = 0.02  # standard deviation of what a fine-tune changed
 BAR, GAP, HEIGHT, SPACE = 9, 3, 30, 8  # pixels

@@ -19,6 +19,7 @@ from nmerge_core.yaml_file import plain
 NO_CONTENT: Mapping[str, str] = {}
 _LONGEST_RANGE = 10_000  # more than any model has layers: what is longer is a slip, and would fill the memory
 _NUMBER = re.compile(r"[-+]?[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]{1,4})?")  # YAML 1.1 reads 1e-1 as text
+_SYMBOLS = (("lambda_", "λ"), ("lambda", "λ"), ("gamma", "γ"), ("epsilon", "ε"))
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which everything is merged
 
 
@@ -41,9 +42,12 @@ class Parameter:
 
     @property
     def title(self) -> str:
-        """The name for reading: Mask ratio, λ1."""
-        words = self.name.replace("lambda_", "λ").replace("lambda", "λ").replace("_", " ")
-        return words if words.startswith("λ") else words.capitalize()
+        """The name for reading: Mask ratio, λ1, t."""
+        words = self.name
+        for name, symbol in _SYMBOLS:
+            words = words.replace(name, symbol)
+        words = words.replace("_", " ")
+        return words if len(words) == 1 or not words.isascii() else words.capitalize()
 
     @property
     def expected(self) -> str:
