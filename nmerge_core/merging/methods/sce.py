@@ -65,7 +65,8 @@ def _squares(context: Context, least: float, rows: Rows) -> Products:
 
 
 def _variance(block: Block) -> Tensor:
-    return block.deltas.var(0, correction=0)
+    # Not by torch's own variance, which takes fifty times as long over a few models.
+    return (block.deltas - block.deltas.mean(0)).square_().mean(0)
 
 
 @method(
