@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from nmerge_core.activations.store import Classification
+    from nmerge_core.agreement import Agreement
     from nmerge_core.random_labels import Chance
 
 
@@ -128,6 +129,29 @@ class Classifications:
         from nmerge_core.random_labels import by_chance
 
         return by_chance(self.opened, k=self.k, margin=self.margin, draws=draws)
+
+    def agreement(self, model: str | None = None, other: Classifications | None = None) -> Agreement:
+        """Return how far the base's categories are those of a model, or of the base in `other` (App. D.5).
+
+        It has `counts`, a row per category of the base and a column per category of the other; `share`, of the neurons
+        that have one category in both; `kappa`, Cohen's κ, 1 in full and 0 by chance; and `iou` of each category.
+
+        Args:
+            model: a model of these; the last by default.
+            other: classifications by another corpus of the same categories, whose first model is taken instead.
+
+        Raises:
+            InputError: there is no such model, both are given, or neurons or categories differ.
+        """
+        from nmerge_core.agreement import agreement
+
+        if model is not None and other is not None:
+            raise InputError("agreement: expected a model or other classifications, found both")
+        if other is not None:
+            second = other.opened[0]
+        else:
+            second = self.opened[-1 if model is None else self.labels.index(self._known(model))]
+        return agreement(self.opened[0], second, k=self.k, margin=self.margin)
 
     def figure(self, layers: Sequence[int] | None = None, *, dark: bool = False) -> go.Figure:
         """Draw the neurons of each category in all layers or some, a bar per model (NeuronMerge Figs 3 and 6)."""

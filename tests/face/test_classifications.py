@@ -22,6 +22,11 @@ def test_classifications_have_neurons_counts_and_figures(found):
     assert not again.counts().equals(counts)
     assert [trace.y for trace in again.figure().data] != [trace.y for trace in found.figure().data]
     assert list(found.undecided().index) == ["base", "math"]
+    both = found.agreement()
+    assert both.share == (counts["intersection"].sum() / 96) and both.counts.to_numpy().sum() == 2 * 48
+    assert found.agreement("base").kappa == found.agreement(other=found).kappa == 1.0
+    with pytest.raises(InputError, match="expected a model or other classifications, found both"):
+        found.agreement("math", found)
     for figure in (found.figure(), found.figure([1]), found.proportions_figure(), found.depth_figure("math")):
         assert isinstance(figure, go.Figure) and figure.data
 
