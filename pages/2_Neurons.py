@@ -14,7 +14,7 @@ from pages.shared.classified import classified, classify_missing
 from pages.shared.family import member_colours
 from pages.shared.inherited import FORMULA as OF_MERGES
 from pages.shared.inherited import draw_categories
-from pages.shared.neurons import chance, colours_in_order, comparison, opened, undecided
+from pages.shared.neurons import agreements, chance, colours_in_order, comparison, opened, undecided
 from pages.shared.page import begin, command, how_computed, link, tell_lack
 from pages.shared.results import with_merges
 
@@ -125,6 +125,8 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     }
     st.dataframe(frame, hide_index=True, height=300, key="neurons_table", column_config=numbers)
     csv_button(frame, "neurons_all", "neurons")
+    if len(done) > 1:
+        draw_agreement({label: str(run.results) for label, run in done.items()}, k, min(m, k), list(by_category))
     link("pages/3_Explorer.py", "Look at single neurons", "search", family)
     models = {label: run.parameters["model"] for label, run in done.items()}
     folders = {label: f"neurons/{label}" for label in models}
@@ -148,9 +150,35 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             Step(f"found.depth_figure({literal(model)}).show()", "## Where in the depth?"),
             *merged_steps,
             Step("found.counts()", "## Numbers"),
+            *(Step(f"found.agreement({literal(each)})") for each in [*done][1:]),
             Step("found.by_chance()", "Shares that random labels of the texts give:"),
             Step("found.undecided()", "Neurons whose category hangs on the order of scores equal to five digits:"),
         ],
+    )
+
+
+def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str]) -> None:
+    """Show how far each model's categories are those of the base."""
+    st.subheader("How far does each model agree with the base?", anchor=False)
+    said = "Neurons that have this category in both models, of those that have it in either (intersection over union)."
+    columns = {each: st.column_config.NumberColumn(each, format="percent", help=said) for each in categories}
+    frame = agreements(folders, k, m)[["model", "share", "kappa", *categories]]
+    st.dataframe(
+        frame,
+        hide_index=True,
+        key="neurons_agreement",
+        column_config=columns
+        | {
+            "share": st.column_config.NumberColumn(
+                "same category", format="percent", help="Of all neurons, those that have one category in both models."
+            ),
+            "kappa": st.column_config.NumberColumn(
+                "Cohen's κ",
+                format="%.2f",
+                help="How far the two agree beyond what categories that have nothing to do with each other would: "
+                "1 in full, 0 not at all.",
+            ),
+        },
     )
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification, open_classification
+from nmerge_core.agreement import agreement
 from nmerge_core.categories import categorise
 from nmerge_core.classification import compare, count_undecided
 from nmerge_core.family import Family, Member
@@ -59,6 +60,17 @@ def undecided(folder: str, k: int, margin: int) -> int:
 def chance(folders: tuple[str, ...], k: int, margin: int) -> Chance:
     """What random labels of the texts give for finished runs, the base's first."""
     return by_chance([open_classification(folder) for folder in folders], k=k, margin=margin)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def agreements(folders: Mapping[str, str], k: int, margin: int) -> pd.DataFrame:
+    """How far each model agrees with the first: model, share, kappa, and the IoU of each category by its name."""
+    base, *others = (open_classification(folder) for folder in folders.values())
+    found = {
+        label: agreement(base, other, k=k, margin=margin) for label, other in zip([*folders][1:], others, strict=True)
+    }
+    rows = [{"model": label, "share": each.share, "kappa": each.kappa, **each.iou} for label, each in found.items()]
+    return pd.DataFrame(rows)
 
 
 def in_order(family: Family, found: Classification) -> list[str]:
