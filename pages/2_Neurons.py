@@ -26,6 +26,11 @@ The $k$ exemplars with the highest scores vote, each for the category it comes f
 with the most votes (NeuronMerge, Eq. 2), if that has at least $m$ votes more than the runner-up, and to *general*
 otherwise (App. D.3; $m = 1$: ties are general). The purple bar counts the neurons with the same category in the base
 and in every fine-tune (Figs. 3 and 6). Scores are stored, so $k$ and $m$ need no new pass through the models.
+
+Of the neurons a share $p_o$ has one category in the base and in a model; independent categories that are as frequent
+would give $p_e$, the sum over the categories of the product of their shares in both. Cohen's
+$\kappa = (p_o - p_e) / (1 - p_e)$. The IoU of a category is as in App. D.5, which has two corpora in the place of two
+models.
 """
 ABREAST = 6  # models whose shares have room beside another figure
 
@@ -161,16 +166,17 @@ def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str
     """Show how far each model's categories are those of the base."""
     st.subheader("How far does each model agree with the base?", anchor=False)
     said = "Neurons that have this category in both models, of those that have it in either (intersection over union)."
-    columns = {each: st.column_config.NumberColumn(each, format="percent", help=said) for each in categories}
-    frame = agreements(folders, k, m)[["model", "share", "kappa", *categories]]
+    overlaps = [f"IoU {each}" for each in categories]
+    columns = {each: st.column_config.NumberColumn(format="%.1f %%", help=said) for each in overlaps}
+    frame = agreements(folders, k, m)[["model", "share", "kappa", *overlaps]]
     st.dataframe(
-        frame,
+        frame.assign(**{each: 100 * frame[each] for each in ("share", *overlaps)}),
         hide_index=True,
         key="neurons_agreement",
         column_config=columns
         | {
             "share": st.column_config.NumberColumn(
-                "same category", format="percent", help="Of all neurons, those that have one category in both models."
+                "same category", format="%.1f %%", help="Of all neurons, those that have one category in both models."
             ),
             "kappa": st.column_config.NumberColumn(
                 "Cohen's κ",

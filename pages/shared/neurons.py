@@ -64,12 +64,15 @@ def chance(folders: tuple[str, ...], k: int, margin: int) -> Chance:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def agreements(folders: Mapping[str, str], k: int, margin: int) -> pd.DataFrame:
-    """How far each model agrees with the first: model, share, kappa, and the IoU of each category by its name."""
+    """How far each model agrees with the first: model, share, kappa, and "IoU NAME" of each category."""
     base, *others = (open_classification(folder) for folder in folders.values())
     found = {
         label: agreement(base, other, k=k, margin=margin) for label, other in zip([*folders][1:], others, strict=True)
     }
-    rows = [{"model": label, "share": each.share, "kappa": each.kappa, **each.iou} for label, each in found.items()]
+    rows = [
+        {"model": label, "share": each.share, "kappa": each.kappa, **each.iou.add_prefix("IoU ")}
+        for label, each in found.items()
+    ]
     return pd.DataFrame(rows)
 
 

@@ -66,8 +66,11 @@ def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: 
     told = next(text.value for text in app.markdown if "of the texts shuffled it would be " in text.value)
     assert told.endswith(" % kept.")
     (agreed,) = app.dataframe[1].value.to_dict("records")
-    assert list(agreed) == ["model", "share", "kappa", "general", "math", "code"] and agreed["model"] == "math"
-    assert agreed["share"] == table["intersection"].sum() / table["base"].sum() and agreed["kappa"] <= 1
+    assert (
+        list(agreed) == ["model", "share", "kappa", "IoU general", "IoU math", "IoU code"] and agreed["model"] == "math"
+    )
+    assert agreed["share"] == pytest.approx(100 * table["intersection"].sum() / table["base"].sum())
+    assert agreed["kappa"] <= 1
     assert list(table["category"][:3]) == ["general", "math", "code"]  # as everywhere, not as the files are sorted
     classified = open_classification(next(r for r in list_runs(tiny_cache) if r.title == "Classify base").results)
     counts = classified.neurons().groupby(["layer", "category"]).size()
