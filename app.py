@@ -7,10 +7,10 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.family import Family
 from nmerge_core.runs.folder import list_runs
-from pages.shared.neurons import classification_runs, colours_in_order, comparison, finished, opened
-from pages.shared.page import begin, link, result_link
-from pages.shared.runs import began, state_badge
-from pages.shared.text import verbatim
+from pages.shared.frame.page import begin, link, result_link
+from pages.shared.frame.runs import began, state_badge
+from pages.shared.frame.text import verbatim
+from pages.shared.neurons.chosen import classification_runs, colours_in_order, comparison, finished, opened
 
 STEPS = {
     "Understand": (
@@ -72,7 +72,7 @@ def draw_figures(family: Family) -> None:
         return
     # Imported here: a first visit has no figure to wait for.
     from nmerge_core.figures.neurons import proportions
-    from pages.shared.charts import dark, show
+    from pages.shared.charts.charts import dark, show
 
     found = opened(done["base"])
     by_category = colours_in_order(family, found)

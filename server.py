@@ -6,8 +6,8 @@ from streamlit.starlette import App
 
 from nmerge_core.errors import InputError
 from nmerge_core.runs.failure import of_surroundings, sentence
-from pages.shared.door import Door, configured
-from pages.shared.text import verbatim
+from pages.shared.frame.door import Door, configured
+from pages.shared.frame.text import verbatim
 
 
 def tell(error: Exception) -> bool:

@@ -9,13 +9,13 @@ from nmerge_core.notebook import Step, literal
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.reading import load_sweep
 from nmerge_core.yaml_file import yaml_text
-from pages.shared.estimates import told_scoring, told_time
-from pages.shared.page import begin, command, how_computed, lack, link
-from pages.shared.runs import run_button, run_panel
-from pages.shared.settings import named_run
-from pages.shared.sweep_form import sweep_settings
-from pages.shared.text import verbatim
-from pages.shared.trials import draw_found
+from pages.shared.frame.estimates import told_scoring, told_time
+from pages.shared.frame.page import begin, command, how_computed, lack, link
+from pages.shared.frame.runs import run_button, run_panel
+from pages.shared.frame.settings import named_run
+from pages.shared.frame.text import verbatim
+from pages.shared.sweep.form import sweep_settings
+from pages.shared.sweep.trials import draw_found
 
 FORMULA = (
     "Each trial is merged in memory, with the bits that the merge writes, and scored by lm-evaluation-harness. The "

@@ -16,12 +16,12 @@ from nmerge_core.reports.parameter import content_of
 from nmerge_core.reports.said import VERDICTS, read_said
 from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR
 from nmerge_core.runs.folder import Run, list_runs
-from pages.shared.charts import dark, show
-from pages.shared.page import begin, command, how_computed, link
-from pages.shared.runs import run_button, run_panel, took
-from pages.shared.settings import KEPT, named_run
-from pages.shared.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code
-from pages.shared.text import verbatim
+from pages.shared.charts.charts import dark, show
+from pages.shared.frame.page import begin, command, how_computed, link
+from pages.shared.frame.runs import run_button, run_panel, took
+from pages.shared.frame.settings import KEPT, named_run
+from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code
+from pages.shared.frame.text import verbatim
 
 BADGES = {AGREES: "green", DIFFERS: "orange", UNCLEAR: "gray"}
 PAPERS = ("NeuronMerge", "NeuroMerging")

@@ -9,9 +9,9 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family, families
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
-from pages.shared.family_form import CHOOSE, choose, own_family
-from pages.shared.page import begin, command, how_computed
-from pages.shared.text import verbatim
+from pages.shared.frame.page import begin, command, how_computed
+from pages.shared.frame.text import verbatim
+from pages.shared.models.family_form import CHOOSE, choose, own_family
 
 
 def facts(report: FamilyReport, family: Family) -> pd.DataFrame:

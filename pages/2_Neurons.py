@@ -7,16 +7,16 @@ from nmerge_core.figures import neurons as figures
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.address import forget_outside, forget_unknown
-from pages.shared.charts import csv_button, dark, show
-from pages.shared.choice import choose_model, number_columns
-from pages.shared.classified import classified, classify_missing
-from pages.shared.family import member_colours
-from pages.shared.inherited import FORMULA as OF_MERGES
-from pages.shared.inherited import draw_categories
-from pages.shared.neurons import agreements, chance, colours_in_order, comparison, opened, undecided
-from pages.shared.page import begin, command, how_computed, link, tell_lack
-from pages.shared.results import with_merges
+from pages.shared.charts.charts import csv_button, dark, show
+from pages.shared.frame.address import forget_outside, forget_unknown
+from pages.shared.frame.choice import choose_model, number_columns
+from pages.shared.frame.family import member_colours
+from pages.shared.frame.page import begin, command, how_computed, link, tell_lack
+from pages.shared.frame.results import with_merges
+from pages.shared.neurons.chosen import agreements, chance, colours_in_order, comparison, opened, undecided
+from pages.shared.neurons.classified import classified, classify_missing
+from pages.shared.neurons.inherited import FORMULA as OF_MERGES
+from pages.shared.neurons.inherited import draw_categories
 
 FORMULA = r"""
 A neuron $j$ of an MLP has the activation $\varphi_j(z) = \mathrm{SiLU}(g_j \cdot z)\,(u_j \cdot z)$: the input of

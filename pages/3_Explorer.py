@@ -16,17 +16,17 @@ from nmerge_core.figures.explorer import WINDOW
 from nmerge_core.neuron import see
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.address import forget_outside, forget_unknown
-from pages.shared.choice import choose_model, decimals, text_columns
-from pages.shared.classified import classified, classify_missing
-from pages.shared.inherited import FORMULA as OF_MERGES
-from pages.shared.neuron_changes import draw_neuron
-from pages.shared.neuron_lists import draw_keep
-from pages.shared.neurons import colours_in_order, exemplars, layer_categories, opened
-from pages.shared.page import begin, command, how_computed, tell_lack
-from pages.shared.readings import ask_all, draw_texts
-from pages.shared.results import with_merges
-from pages.shared.text import verbatim
+from pages.shared.frame.address import forget_outside, forget_unknown
+from pages.shared.frame.choice import choose_model, decimals, text_columns
+from pages.shared.frame.page import begin, command, how_computed, tell_lack
+from pages.shared.frame.results import with_merges
+from pages.shared.frame.text import verbatim
+from pages.shared.neurons.changes import draw_neuron
+from pages.shared.neurons.chosen import colours_in_order, exemplars, layer_categories, opened
+from pages.shared.neurons.classified import classified, classify_missing
+from pages.shared.neurons.inherited import FORMULA as OF_MERGES
+from pages.shared.neurons.lists import draw_keep
+from pages.shared.neurons.readings import ask_all, draw_texts
 
 ALL = "all neurons"
 BESIDE = 5  # models whose readings have room in columns

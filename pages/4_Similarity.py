@@ -10,16 +10,16 @@ from nmerge_core.figures import style
 from nmerge_core.figures.similarity import MATRICES, mean_cosine
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.address import forget_unknown
-from pages.shared.charts import csv_button, dark, show
-from pages.shared.choice import as_option, choose_model, named
-from pages.shared.classified import classified
-from pages.shared.family import member_colours
-from pages.shared.neurons import all_categories
-from pages.shared.page import begin, command, how_computed
-from pages.shared.results import read_table, with_merges
-from pages.shared.runs import run_button, run_panel
-from pages.shared.text import verbatim
+from pages.shared.charts.charts import csv_button, dark, show
+from pages.shared.frame.address import forget_unknown
+from pages.shared.frame.choice import as_option, choose_model, named
+from pages.shared.frame.family import member_colours
+from pages.shared.frame.page import begin, command, how_computed
+from pages.shared.frame.results import read_table, with_merges
+from pages.shared.frame.runs import run_button, run_panel
+from pages.shared.frame.text import verbatim
+from pages.shared.neurons.chosen import all_categories
+from pages.shared.neurons.classified import classified
 
 
 def reading(summary: pd.DataFrame) -> str:

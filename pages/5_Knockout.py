@@ -8,16 +8,16 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.uses import CAUSAL, classes_in, use_of
 from nmerge_core.family import Family, Member
 from nmerge_core.runs.folder import Run
-from pages.shared.classified import classified, classify_missing
-from pages.shared.family import full
-from pages.shared.knockout_controls import Chosen, draw_controls, draw_view
-from pages.shared.knockout_results import draw
-from pages.shared.knockout_runs import Runs
-from pages.shared.neurons import opened
-from pages.shared.page import begin, how_computed, lack, link, tell_lack
-from pages.shared.results import merges
-from pages.shared.runs import run_each
-from pages.shared.settings import named_run
+from pages.shared.frame.family import full
+from pages.shared.frame.page import begin, how_computed, lack, link, tell_lack
+from pages.shared.frame.results import merges
+from pages.shared.frame.runs import run_each
+from pages.shared.frame.settings import named_run
+from pages.shared.knockout.controls import Chosen, draw_controls, draw_view
+from pages.shared.knockout.results import draw
+from pages.shared.knockout.runs import Runs
+from pages.shared.neurons.chosen import opened
+from pages.shared.neurons.classified import classified, classify_missing
 
 FORMULA = (
     r"A neuron is off when its activation $\varphi_j$, the input of down's column $j$, is set to 0: the same as "

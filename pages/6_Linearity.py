@@ -9,16 +9,16 @@ from nmerge_core.figures.linearity import nonlinearity, part_title, parts
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.address import forget_outside
-from pages.shared.charts import dark, show
-from pages.shared.choice import named, number_columns
-from pages.shared.classified import classified, tell_untokenised
-from pages.shared.family import member_colours
-from pages.shared.neurons import colours_in_order, opened
-from pages.shared.page import begin, command, how_computed, lack, link, tell_lack
-from pages.shared.results import asked_parameters, read_table
-from pages.shared.runs import run_button, run_panel
-from pages.shared.text import verbatim
+from pages.shared.charts.charts import dark, show
+from pages.shared.frame.address import forget_outside
+from pages.shared.frame.choice import named, number_columns
+from pages.shared.frame.family import member_colours
+from pages.shared.frame.page import begin, command, how_computed, lack, link, tell_lack
+from pages.shared.frame.results import asked_parameters, read_table
+from pages.shared.frame.runs import run_button, run_panel
+from pages.shared.frame.text import verbatim
+from pages.shared.neurons.chosen import colours_in_order, opened
+from pages.shared.neurons.classified import classified, tell_untokenised
 
 
 def reading(frame: pd.DataFrame) -> str:

@@ -14,14 +14,15 @@ from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.runs.folder import Run
-from pages.shared.asking import HEARD, ask_ahead
-from pages.shared.candidates import draw_log
-from pages.shared.gallery import draw_gallery, named_in_address, opening
-from pages.shared.keeping import draw_run, not_here, title_of
-from pages.shared.merge_notebook import commands, formula, steps
-from pages.shared.merge_report import draw_report
-from pages.shared.page import begin, how_computed, tell_refused
-from pages.shared.recipe_form import (
+from pages.shared.frame.page import begin, how_computed, tell_refused
+from pages.shared.frame.results import Merged, merges
+from pages.shared.frame.runs import run_panel
+from pages.shared.frame.settings import KEPT, newly_named_run, put
+from pages.shared.frame.text import verbatim
+from pages.shared.kept.keeping import draw_run, not_here, title_of
+from pages.shared.kept.notebook import commands, formula, steps
+from pages.shared.kept.report import draw_report
+from pages.shared.recipe.form import (
     ADDRESS,
     REOPENED,
     open_recipe,
@@ -30,11 +31,10 @@ from pages.shared.recipe_form import (
     recipe_of_yaml,
     turned,
 )
-from pages.shared.results import Merged, merges
-from pages.shared.runs import run_panel
-from pages.shared.settings import KEPT, newly_named_run, put
-from pages.shared.text import verbatim
-from pages.shared.tuning import draw_tuning, follows
+from pages.shared.recipe.gallery import draw_gallery, named_in_address, opening
+from pages.shared.tuning.asking import HEARD, ask_ahead
+from pages.shared.tuning.bench import draw_tuning, follows
+from pages.shared.tuning.candidates import draw_log
 
 CHOSEN = "merge_report"  # the key of the merge whose report is drawn, by its run's id
 SHOWN = "merge_shown"  # the key of the run of the recipe that was shown last

@@ -8,23 +8,23 @@ from nmerge_core.figures import style
 from nmerge_core.figures.leaderboard import own_fine_tunes
 from nmerge_core.notebook import Step, literal
 from nmerge_core.score_tables import primary
-from pages.shared.board_view import draw_view
-from pages.shared.charts import dark
-from pages.shared.comparisons import draw_differences
-from pages.shared.conditions import conditions, opened
-from pages.shared.continuing import draw_continued
-from pages.shared.elsewhere import draw_elsewhere
-from pages.shared.family import full
-from pages.shared.leaderboard import draw_charts, draw_leaderboard, in_order, numbers_of
-from pages.shared.merge_facts import BASE, FINE_TUNE, kinds_of, parameters_of
-from pages.shared.page import begin, command, how_computed, tell_lack
-from pages.shared.results import asked_parameters, merges, model_colours
-from pages.shared.samples import draw_samples
-from pages.shared.scoreboard import draw_bars, scoreboard
-from pages.shared.scoring import Scoring, Texts
-from pages.shared.settings import KEPT, named_run, newly_named_run
-from pages.shared.tasks import code_switch, own_code_switch, task_name
-from pages.shared.text import verbatim
+from pages.shared.charts.charts import dark
+from pages.shared.evaluate.comparisons import draw_differences
+from pages.shared.evaluate.conditions import conditions, opened
+from pages.shared.evaluate.continuing import draw_continued
+from pages.shared.evaluate.elsewhere import draw_elsewhere
+from pages.shared.evaluate.leaderboard import draw_charts, draw_leaderboard, in_order, numbers_of
+from pages.shared.evaluate.samples import draw_samples
+from pages.shared.evaluate.scoreboard import draw_bars, scoreboard
+from pages.shared.evaluate.view import draw_view
+from pages.shared.frame.family import full
+from pages.shared.frame.page import begin, command, how_computed, tell_lack
+from pages.shared.frame.results import asked_parameters, merges, model_colours
+from pages.shared.frame.scoring import Scoring, Texts
+from pages.shared.frame.settings import KEPT, named_run, newly_named_run
+from pages.shared.frame.tasks import code_switch, own_code_switch, task_name
+from pages.shared.frame.text import verbatim
+from pages.shared.kept.facts import BASE, FINE_TUNE, kinds_of, parameters_of
 
 state = st.session_state
 TASKS, TEXTS = "Tasks", "Held-out texts"

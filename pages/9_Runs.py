@@ -16,11 +16,11 @@ from nmerge_core.figures import style
 from nmerge_core.notebook import Step
 from nmerge_core.runs.folder import STATES, Run, Status, delete, list_runs
 from nmerge_core.task_files import files_in
-from pages.shared.family import family_of
-from pages.shared.page import RESULTS, begin, empty_state, how_computed, result_link
-from pages.shared.runs import run_line, run_panel, took
-from pages.shared.settings import KEPT
-from pages.shared.text import verbatim
+from pages.shared.frame.family import family_of
+from pages.shared.frame.page import RESULTS, begin, empty_state, how_computed, result_link
+from pages.shared.frame.runs import run_line, run_panel, took
+from pages.shared.frame.settings import KEPT
+from pages.shared.frame.text import verbatim
 
 LISTED_FILES = 12
 ROWS = 14  # of the table that are seen at once

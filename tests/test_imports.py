@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ def test_imports_go_one_way() -> None:
 
 def test_every_module_has_a_floor() -> None:
     assert {room_of(file) for file in sources(PACKAGE)} == FLOOR.keys()
+
+
+def test_rooms_of_the_pages_are_used_in_one_direction() -> None:
+    shared = ROOT / "pages" / "shared"
+    used: dict[str, set[str]] = {folder.name: set() for folder in shared.iterdir() if (folder / "__init__.py").exists()}
+    for file in sources("pages/shared"):
+        for name in imported(file):
+            _, _, inside = name.partition("pages.shared.")
+            if inside and file.parent != shared:
+                used[file.parent.name].add(inside.split(".")[0])
+    TopologicalSorter({room: others - {room} for room, others in used.items()}).prepare()  # CycleError, with the circle
+    assert len(used) > 5
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

@@ -129,7 +129,7 @@ def test_a_wheel_holds_the_package_and_the_app_and_nothing_else(wheel: Path) -> 
         "nmerge_core/evaluation/benchmarks/humaneval.yaml",
         "nmerge_core/py.typed",
         "nmerge_core/app/pages/1_Models.py",
-        "nmerge_core/app/pages/shared/chart.js",
+        "nmerge_core/app/pages/shared/charts/chart.js",
     } <= held
 
 

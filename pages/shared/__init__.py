@@ -1,1 +1,1 @@
-"""What the pages share: the chosen family, the frame of a page, runs, charts. No page of its own."""
+"""What the pages share, a room for each thing that they are about; none is a page of its own."""

@@ -19,7 +19,7 @@ from nmerge_core.runs import client, operations, short_questions
 from nmerge_core.runs.folder import Run, Status, create
 from nmerge_core.runs.lock import worker_pid
 from nmerge_core.runs.request import resolve
-from pages.shared import answers
+from pages.shared.tuning import answers
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
 OpenPage = Callable[..., AppTest]

@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Family, load_family
 from nmerge_core.merging.recipe.reading import load_recipe
-from pages.shared.beside import names_of
+from pages.shared.frame.beside import names_of
 
 TEXT = "def f(x):\n    return x  # <b>$x$</b>"
 
@@ -27,8 +27,8 @@ def section(section: str, family: Family, method: str, **parameters: Any) -> App
 
     def script(section: str, content, family, text: str) -> None:
         from nmerge_core.merging.recipe.reading import load_recipe
-        from pages.shared.health import draw_health
-        from pages.shared.strip import draw_strip
+        from pages.shared.tuning.health import draw_health
+        from pages.shared.tuning.strip import draw_strip
 
         if section == "health":
             draw_health(load_recipe(content), family)

@@ -11,8 +11,8 @@ from nmerge_core.family import load_family
 from nmerge_core.merging.engine import load
 from nmerge_core.runs.tints import merge_tints
 from nmerge_core.score_tables import read_scores
-from pages.shared.board_view import View
-from pages.shared.elsewhere import elsewhere
+from pages.shared.evaluate.elsewhere import elsewhere
+from pages.shared.evaluate.view import View
 from tests.app.conftest import OpenPage
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 from tests.app.test_evaluate import PAGE, choosing

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.shared.text import verbatim
+from pages.shared.frame.text import verbatim
 from tests.hub import Seen
 
 
@@ -15,7 +15,7 @@ def page() -> None:
     import os
     from pathlib import Path
 
-    from pages.shared.carrying import draw_hub
+    from pages.shared.kept.carrying import draw_hub
 
     draw_hub(Path(os.environ["PUSHED"]), 3)
 

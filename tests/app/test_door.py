@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pages.shared.door import Door, policy
+from pages.shared.frame.door import Door, policy
 
 HOSTS, ORIGINS = ["127.0.0.1", "nmerge.example.org", "*.lab.example"], ["https://portal.example"]
 

@@ -16,10 +16,10 @@ from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from nmerge_core.score_tables import read_samples
-from pages.shared import estimates
-from pages.shared.estimates import told_scoring
-from pages.shared.family import family_of
-from pages.shared.tasks import runs_code
+from pages.shared.frame import estimates
+from pages.shared.frame.estimates import told_scoring
+from pages.shared.frame.family import family_of
+from pages.shared.frame.tasks import runs_code
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 from tests.evaluation.test_conditions import CHOICES

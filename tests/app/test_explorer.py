@@ -11,7 +11,7 @@ from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member
 from nmerge_core.figures import explorer
 from nmerge_core.runs.folder import list_runs
-from pages.shared.choice import decimals
+from pages.shared.frame.choice import decimals
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done
 from tests.families import family_of

@@ -17,8 +17,8 @@ from nmerge_core.family import Family, Member, save_family
 from nmerge_core.figures import effects, knockout, linearity, merge, neurons, report, scores, similarity, style, sweep
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Status, create, delete, list_runs
-from pages.shared.page import NAVIGATION
-from pages.shared.text import verbatim
+from pages.shared.frame.page import NAVIGATION
+from pages.shared.frame.text import verbatim
 from tests.app.conftest import OpenPage
 from tests.app.scored import done, make_family, models
 from tests.tiny import TEXTS, write_corpus

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from pages.shared.page import NAVIGATION
+from pages.shared.frame.page import NAVIGATION
 from tests.app.conftest import OpenPage, at
 
 

@@ -8,7 +8,7 @@ from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member, load_family
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
-from pages.shared.knockout_controls import usual_models
+from pages.shared.knockout.controls import usual_models
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, done, drawn, make_family, models
 

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from nmerge_core.errors import InputError
 from nmerge_core.progress import Progress
 from nmerge_core.runs.questions import Superseded
-from pages.shared.listening import PART, Left, Listening
+from pages.shared.tuning.listening import PART, Left, Listening
 
 
 def counting(said: Sequence[int], more: int, progress: Progress) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def script(asked: list[str], key: str, needs: dict[str, list[str]]) -> None:
     """A page that listens to an answer."""
     import streamlit as st
 
-    from pages.shared.listening import hear_out, leave_others, listen
+    from pages.shared.tuning.listening import hear_out, leave_others, listen
     from tests.app.test_listening import counting
 
     def part(*question):

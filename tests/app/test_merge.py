@@ -17,8 +17,8 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
 from nmerge_core.parameters import Text
 from nmerge_core.runs import client
-from pages.shared.gallery import PICTURES
-from pages.shared.recipe_controls import control_states
+from pages.shared.recipe.controls import control_states
+from pages.shared.recipe.gallery import PICTURES
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.recipes import PAGE, recipe_shown, written_as_yaml
 from tests.app.scored import FAMILY, make_family, models

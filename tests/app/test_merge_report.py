@@ -12,7 +12,7 @@ import yaml
 from nmerge_core.figures.style import significant
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
-from pages.shared.results import zipped
+from pages.shared.frame.results import zipped
 from tests.app.conftest import OpenPage
 from tests.app.recipes import PAGE, recipe_shown
 from tests.app.scored import FAMILY, done, drawn, make_family, models

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from nmerge_core.merging.recipe.reading import load_recipe
-from pages.shared.drafts import LONGEST, packed, unpacked
-from pages.shared.text import verbatim
+from pages.shared.frame.drafts import LONGEST, packed, unpacked
+from pages.shared.frame.text import verbatim
 from tests.app.conftest import OpenPage
 from tests.app.recipes import PAGE, recipe_shown, written_as_yaml
 from tests.app.scored import models

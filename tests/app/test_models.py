@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member, check_readable, load_family, save_family
 from nmerge_core.figures import style
-from pages.shared.family import category_colours, member_colours
+from pages.shared.frame.family import category_colours, member_colours
 from tests.app.conftest import OpenPage, at, vary_family
 from tests.tiny import D_FFN, D_MODEL, LAYERS
 

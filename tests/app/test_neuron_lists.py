@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import load_family
 from nmerge_core.merging.recipe.reading import load_recipe
-from pages.shared.drafts import packed
+from pages.shared.frame.drafts import packed
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.recipes import recipe_shown, written_as_yaml
 

@@ -12,10 +12,20 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.paired import compare, mean_interval
 from nmerge_core.runs.short_questions import QUESTIONS
-from pages.shared.asking import inputs_of
-from pages.shared.family import content_of
-from pages.shared.quick_asking import Memory, Sight
-from pages.shared.quick_board import BEST, MERGE, Row, Scored, finished, next_to_score, points_of, standings, table
+from pages.shared.frame.family import content_of
+from pages.shared.tuning.asking import inputs_of
+from pages.shared.tuning.quick_asking import Memory, Sight
+from pages.shared.tuning.quick_board import (
+    BEST,
+    MERGE,
+    Row,
+    Scored,
+    finished,
+    next_to_score,
+    points_of,
+    standings,
+    table,
+)
 from tests.evaluation.test_tasks import CODE, DOCS, SUMS, write_task
 from tests.tiny_family import make_family
 
@@ -168,7 +178,7 @@ def page(file: str, recipe: str) -> None:
 
     from nmerge_core.family import load_family
     from nmerge_core.merging.recipe.reading import load_recipe
-    from pages.shared.quick_score import draw_quick_scores
+    from pages.shared.tuning.quick_score import draw_quick_scores
 
     st.json(draw_quick_scores(load_recipe(recipe), load_family(file)))
 

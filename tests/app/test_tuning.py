@@ -22,12 +22,12 @@ from nmerge_core.runs import client, here
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from nmerge_core.runs.short_questions import generate
-from pages.shared import answers, measuring
-from pages.shared.asking import LIVE, Asked, inputs_of
-from pages.shared.candidates import read
-from pages.shared.curve import shapes
-from pages.shared.drafts import packed
-from pages.shared.text import marked
+from pages.shared.frame.drafts import packed
+from pages.shared.frame.text import marked
+from pages.shared.recipe.curve import shapes
+from pages.shared.tuning import answers, measuring
+from pages.shared.tuning.asking import LIVE, Asked, inputs_of
+from pages.shared.tuning.candidates import read
 from tests.app.conftest import OpenPage
 from tests.app.recipes import PAGE, recipe_shown
 from tests.app.scored import done, models
@@ -244,7 +244,7 @@ def test_every_prompt_that_is_kept_is_answered_where_one_asks_for_that(open_page
 
 
 def test_a_long_wait_is_not_begun_unasked(open_page: OpenPage, log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pages.shared.tuning.AT_ONCE", 0.0)
+    monkeypatch.setattr("pages.shared.tuning.bench.AT_ONCE", 0.0)
     app = open_page(PAGE, merge_method="Task arithmetic", merge_live="")
     assert not app.toggle(key="merge_live").value and log.all() == []
     assert any("The first answer takes about" in each.value for each in app.caption)

@@ -16,8 +16,8 @@ from nmerge_core.family import Member
 from nmerge_core.figures.paper import on_paper
 from nmerge_core.runs.folder import Run, Status, create, delete
 from nmerge_core.runs.request import resolve
-from pages.shared.pdf import chrome, pdf
-from pages.shared.tasks import CODE_SWITCH
+from pages.shared.charts.pdf import chrome, pdf
+from pages.shared.frame.tasks import CODE_SWITCH
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done, drawn, make_family, models
 from tests.tiny import TEXTS, tiny_model, write_corpus

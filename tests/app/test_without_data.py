@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Member
 from nmerge_core.merging.recipe.registry import methods
-from pages.shared.page import NAVIGATION
+from pages.shared.frame.page import NAVIGATION
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done, models
 from tests.tiny_images import tiny_clip

@@ -1,0 +1,1 @@
+"""Figures on a page, and as files for a paper."""

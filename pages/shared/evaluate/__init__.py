@@ -1,0 +1,1 @@
+"""Scores on a page: the leaderboard, differences, and the problems behind them."""

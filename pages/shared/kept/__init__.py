@@ -1,0 +1,1 @@
+"""Merges that were kept: their reports, files and notebooks."""

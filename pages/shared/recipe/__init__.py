@@ -1,0 +1,1 @@
+"""A recipe on a page: by controls, as text, in the gallery of methods."""

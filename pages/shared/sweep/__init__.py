@@ -1,0 +1,1 @@
+"""A sweep on a page: what is searched, and its trials."""
