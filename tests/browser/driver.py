@@ -152,12 +152,16 @@ def press(page: Page, key: str) -> None:
 
 
 def choose(page: Page, key: str, option: str) -> None:
-    """Pick an option of the select box with this key; a list that a late answer of the server closes opens again."""
+    """Pick an option of the select box with this key; a list that a late answer of the server closes opens again.
+
+    Of a long list those are there that are seen: typing finds the others.
+    """
     box = keyed(page, key).locator("input, [role=combobox]").first
     wanted = page.get_by_role("option", name=option, exact=True)
     for _ in range(6):
         if not wanted.is_visible():
             box.click()
+            box.fill(option)
         with contextlib.suppress(TimeoutError):
             wanted.click(timeout=5_000)
             break
