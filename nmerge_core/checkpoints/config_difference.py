@@ -93,7 +93,7 @@ def _as_transformers_reads(config: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     content = {key: value for key, value in json.loads(json.dumps(config)).items() if key not in _TOLD_ELSEWHERE}
     try:
-        with _quiet():
+        with quiet():
             found = _flat(CONFIG_MAPPING[config["model_type"]].from_dict(content).to_dict())
     except (ValueError, TypeError, LookupError, AttributeError, StrictDataclassError):  # not what the class expects
         return None
@@ -116,7 +116,7 @@ def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from logging what it thinks of a configuration: the message here says what is to be said."""
     logger = logging.getLogger("transformers")
     level = logger.level

@@ -9,7 +9,10 @@ from nmerge_core.architecture.config_keys import LAYERS, TEXT
 from nmerge_core.architecture.towers import of_language
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.header import TensorInfo
-from nmerge_core.errors import InputError
+from nmerge_core.checkpoints.heads import is_head
+from nmerge_core.checkpoints.layer_kinds import layer_kinds, listed_by_layer
+from nmerge_core.checkpoints.vocabulary import compare, counts_tokens, known_vocabulary
+from nmerge_core.errors import InputError, short
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,13 @@ class Part:
 def stacked(parts: Sequence[Part]) -> Checkpoint:
     """Return the checkpoint that has the layers of all parts, one after the other.
 
-    Reference, embeddings and configuration are of the first part, the final norm and the head of the last. The
-    configuration has the new number of layers, and what it lists by layer goes along with the layers. Of carried
-    tensors there are none.
+    Reference, embeddings and configuration are of the first part, the final norm and the head of the last: its
+    embedding where it is tied and the first is not; where both are, the output is tied too. The configuration has the
+    new number of layers, and what it says by layer goes along with the layers. Of carried tensors there are none.
 
     Raises:
-        InputError: a model does not have such layers, has those of an encoder too, or an adapter beside other models.
+        InputError: a model does not have such layers, has those of an encoder too, or an adapter beside other models;
+            the first and the last have other tokens; or a layer would be built otherwise in its new place.
     """
     first, last = parts[0].checkpoint, parts[-1].checkpoint
     own = [_tower(part) for part in parts]
@@ -45,19 +49,63 @@ def stacked(parts: Sequence[Part]) -> Checkpoint:
         for name, each in checkpoint.tensors.items()
         if not _in_tower(name, tower) and (checkpoint.architecture.submodule(name) == "embedding") == embeds
     }
+    tensors |= _tied_head(first, last)
+    _check_tokens(first, last)
     made = 0
     for part, (name, numbers) in zip(parts, own, strict=True):
         layers = _layers(part.checkpoint.tensors, name)
         for number in numbers[part.first : part.last]:
             tensors |= {f"{tower}.{made}.{rest}": each for rest, each in layers[number].items()}
             made += 1
-    return replace(
-        first,
-        config=_config(parts, made),
-        tensors=tensors,
-        carried={},
-        adapter=adapter,
-    )
+    config = _config(parts, made)
+    _check_kinds(config, parts)
+    return replace(first, config=config, tensors=tensors, carried={}, adapter=adapter)
+
+
+def _tied_head(first: Checkpoint, last: Checkpoint) -> dict[str, TensorInfo]:
+    """Return the last model's embedding as the head, where the first has a head of its own and the last has none."""
+    heads = [name for name in first.tensors if is_head(name) and counts_tokens(name)]
+    if not heads or any(name in last.tensors for name in heads):
+        return {}
+    embeddings = [each for name, each in last.tensors.items() if last.architecture.submodule(name) == "embedding"]
+    rows = [each for each in embeddings if counts_tokens(each.name)]
+    if len(heads) != 1 or len(rows) != 1:
+        raise InputError(
+            f"recipe, key 'slices': {first.reference} has a head ({', '.join(heads)}) and {last.reference} none; begin "
+            "and end with models that are alike in that"
+        )
+    return {heads[0]: replace(rows[0], name=heads[0])}
+
+
+def _check_tokens(first: Checkpoint, last: Checkpoint) -> None:
+    """Check that the head of the last model is of the tokens that the embeddings of the first are of."""
+    ours, theirs = (known_vocabulary(each) for each in (first, last))
+    difference = compare(ours, theirs) if ours is not None and theirs is not None else None
+    if difference is not None and (difference.conflicting or difference.rows[0] != difference.rows[1]):
+        raise InputError(
+            f"recipe, key 'slices': the output would read the tokens of {first.reference} and write those of "
+            f"{last.reference}, which are others; begin and end with models of one vocabulary"
+        )
+
+
+def _check_kinds(config: Mapping[str, Any], parts: Sequence[Part]) -> None:
+    """Check that each layer is built in its new place as it is in its model."""
+    made = layer_kinds(config, "the output")
+    if not made:  # of a type, or of a shape, that transformers does not know
+        return
+    layer = 0
+    for part in parts:
+        own = layer_kinds(part.checkpoint.config, part.checkpoint.reference)
+        for number in range(part.first, part.last):
+            if own and made[layer] != own[number]:
+                name, how = min(own[number] ^ made[layer])
+                raise InputError(
+                    f"recipe, key 'slices' (layer_range): layer {number} of {part.checkpoint.reference} would be layer "
+                    f"{layer}, which the output's configuration, that of {parts[0].checkpoint.reference}, builds "
+                    f"otherwise than as {name or 'a layer'}, {short(how)}; choose ranges that keep such layers in "
+                    "their places, or models that are built alike"
+                )
+            layer += 1
 
 
 def _tower(part: Part) -> tuple[str, tuple[int, ...]]:
@@ -89,6 +137,12 @@ def _layers(tensors: Mapping[str, TensorInfo], tower: str) -> dict[int, dict[str
     return layers
 
 
+def is_by_layer(key: str) -> bool:
+    """Whether a key of a configuration counts layers, or says something of each."""
+    name = key.rpartition(".")[2]
+    return name in LAYERS or "layer" in name
+
+
 def _config(parts: Sequence[Part], depth: int) -> dict[str, Any]:
     """Return the first part's configuration for as many layers as all have, each as its own model's has it."""
     configs = [part.checkpoint.config for part in parts]
@@ -103,6 +157,7 @@ def _by_layer(configs: Sequence[Any], parts: Sequence[Part], depth: int) -> dict
     config = dict(configs[0])
     counts = [next((each[key] for key in LAYERS if key in each), None) for each in configs]
     config |= {key: depth for key in LAYERS if key in config}
+    configs = [{**listed_by_layer(each), **each} for each in configs]
     for key, value in configs[0].items():
         if "layer" not in key or not all(isinstance(each.get(key), list) for each in configs):
             continue

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from os.path import exists, expanduser
 from pathlib import Path
 
-from nmerge_core.checkpoints import halves, open_checkpoint
+from nmerge_core.checkpoints import halves, label, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.compatibility import compare_family
+from nmerge_core.checkpoints.config_difference import config_differences
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.reference import same_model
-from nmerge_core.checkpoints.stacked import Part, stacked
+from nmerge_core.checkpoints.stacked import Part, is_by_layer, stacked
 from nmerge_core.checkpoints.written_config import left_out
 from nmerge_core.errors import InputError
 from nmerge_core.machine import choose_device
@@ -78,8 +79,11 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     references = _named(recipe)
     found: list[Checkpoint | InputError] = [_open(reference) for reference in references]
     opened = named = [each for each in found if isinstance(each, Checkpoint)]
+    stacks: list[str] = []
     if recipe.slices and len(opened) == len(found):
-        opened = _lanes(recipe.slices, dict(zip(references, opened, strict=True)))
+        by_name = dict(zip(references, opened, strict=True))
+        stacks = _told_of_stacks(recipe.slices, by_name)
+        opened = _lanes(recipe.slices, by_name)
     if opened:
         opened = as_family(opened[0], opened[1:])
     against, warnings = compare_family(opened) if opened else ([], [])
@@ -93,7 +97,7 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     _check_filters(recipe, stream.donor)
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
-    warnings += [] if recipe.slices else _named_again(recipe.references)
+    warnings += stacks if recipe.slices else _named_again(recipe.references)
     warnings += [*left_out(stream.donor, vocabulary.tokenizer), *vocabulary.warnings, *conversation.warnings]
     stream = replace(stream, vocabulary=vocabulary.rows)
     return Opened(recipe, tuple(named), stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
@@ -112,6 +116,20 @@ def _lanes(slices: Sequence[Slice], opened: Mapping[str, Checkpoint]) -> list[Ch
         stacked([Part(opened[source.model], source.first, source.last) for source in sources])
         for sources in zip(*(each.sources for each in slices), strict=True)
     ]
+
+
+def _told_of_stacks(slices: Sequence[Slice], opened: Mapping[str, Checkpoint]) -> list[str]:
+    """Say what the configurations of stacked models differ in besides their layers: the output has the first one's."""
+    told = []
+    for sources in zip(*(each.sources for each in slices), strict=True):
+        first, *others = (opened[name] for name in dict.fromkeys(source.model for source in sources))
+        told += [
+            f"{label(other.reference)}: config.json, {each}; the output takes the first model's"
+            for other in others
+            for each in config_differences(first.config, other.config)
+            if not is_by_layer(each.key)
+        ]
+    return told
 
 
 def _open(reference: str) -> Checkpoint | InputError:
