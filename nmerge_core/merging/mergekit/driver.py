@@ -77,6 +77,7 @@ def merge(recipe: MergekitRecipe, out: Path, *, device: str = "auto", progress: 
             report = _describe(child.part, recipe, opened, seconds, peak)
             os.replace(child.part, out)
         except BaseException:
+            child.close()  # else it would go on writing into what is removed
             shutil.rmtree(child.part, ignore_errors=True)
             raise
     return report
