@@ -44,9 +44,9 @@ def classify(
 ) -> None:
     """Give every neuron of a model a category and write a classification folder (`activations.store` lists its files).
 
-    The folder appears only when it is complete, unless it is made `in_place`, where the same call goes on with what it
-    had when it was killed. Under `accelerate launch` the exemplars are divided among the processes, and the first
-    writes.
+    The folder appears only when it is complete, unless it is made `in_place`, where the same call of one process goes
+    on with what it had when it was killed. Under `accelerate launch` the exemplars are divided among the processes, and
+    the first writes.
 
     Args:
         model: a model folder or Hub id.

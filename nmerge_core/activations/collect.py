@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nmerge_core import distributed
 from nmerge_core.activations.hooks import record_activations
-from nmerge_core.activations.kept import POSITIONS, SCORES, KeptScores, Room
+from nmerge_core.activations.kept import POSITIONS, SCORES, KeptScores, Room, forget
 from nmerge_core.activations.largest import largest
 from nmerge_core.corpus import Corpus
 from nmerge_core.errors import InputError
@@ -80,7 +80,7 @@ def collect(
         skip_first: leave out the first token (an attention sink in many models) of exemplars that have another.
             The papers keep it.
         folder: where the scores lie, and not in memory, as `store` has them: the same call goes on after what it had
-            when it was killed, less the last seconds.
+            when it was killed, less the last seconds; among several processes it begins anew.
         progress: told of exemplars.
 
     Among the processes of `accelerate launch` the exemplars are divided; the first process returns all scores, the
@@ -101,6 +101,9 @@ def collect(
     if folder is None:
         values, positions = (tuple(torch.zeros(shape, dtype=kind) for shape in shapes) for kind in (dtype, position))
     else:
+        if processes > 1:  # what is gathered is added up, so that it begins at zeros and is not gone on with
+            forget(folder)
+            (folder / SCORES).unlink(missing_ok=True)
         rooms = (Room(folder / SCORES, chosen, shapes, dtype), Room(folder / POSITIONS, chosen, shapes, position))
         kept = KeptScores(folder, *rooms)
         values, positions = kept.values, kept.positions
@@ -126,7 +129,7 @@ def collect(
                 torch.cuda.empty_cache()
                 continue
             done += len(batch)
-            if kept is not None:
+            if kept is not None and processes == 1:
                 kept.tell(done, len(order))
             progress(stage, done, len(order), "exemplars")
     if processes > 1:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from nmerge_core import distributed
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.progress import Progress, silent
@@ -55,7 +56,7 @@ def do(kind: str, parameters: Mapping[str, Any], progress: Progress = silent, ti
             raise Cancelled
         if status.state == "failed":
             raise (InputError if status.wrong_input else RuntimeError)(status.message)
-    with lock:
+    with lock, distributed.alone():  # whoever was started beside this process waits for the run
         failure = perform(run, OPERATIONS, RunProgress(run, lock, progress))
     if failure is not None:
         raise failure

@@ -48,11 +48,12 @@ def cosines(products: Products) -> Products:
 def slerp(t: float, first: float, second: float, product: float, straight: float = 1.0) -> tuple[float, float]:
     """Return how much of x and of y lies at t on the arc from x to y, by ⟨x, x⟩, ⟨y, y⟩ and ⟨x, y⟩.
 
-    On a line where the magnitude of their cosine is `straight` or more. A vector that is 0 counts as at right angles.
+    On a line where the magnitude of their cosine is `straight` or more, or the sine of their angle below 1e-6, as what
+    is left of opposite vectors is rounding. A vector that is 0 counts as at right angles.
     """
     length = sqrt(first * second)
     cosine = max(-1.0, min(1.0, product / length)) if length else 0.0
-    if abs(cosine) >= straight:
-        return 1 - t, t
     angle = acos(cosine)
+    if abs(cosine) >= straight or sin(angle) < 1e-6:
+        return 1 - t, t
     return sin((1 - t) * angle) / sin(angle), sin(t * angle) / sin(angle)
