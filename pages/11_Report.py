@@ -25,7 +25,7 @@ from pages.shared.frame.text import verbatim
 
 BADGES = {AGREES: "green", DIFFERS: "orange", UNCLEAR: "gray"}
 PAPERS = ("NeuronMerge", "NeuroMerging")
-LEAST = {"quick": "10 to 25 minutes on two cores", "full": "all points of the papers; an hour or more"}
+LEAST = {"quick": "2 to 25 minutes on two cores, by the machine", "full": "all points of the papers; an hour or more"}
 FORMULA = """
 Each merge is made in memory and scored once, on the same problems of what its fine-tunes were made for: the task that
 is called as the fine-tune or its category, else the one on which it gains most; without tasks, the loss on the corpus's

@@ -47,7 +47,7 @@ def layer_kinds(config: Mapping[str, Any], reference: str) -> list[Kind] | None:
     text = config[TEXT] if isinstance(config.get(TEXT), Mapping) else config
     depth = next((text[key] for key in LAYERS if key in text), None)
     stacks = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == depth]
-    layers = max(stacks, key=lambda stack: sum(weight.numel() for weight in stack.parameters()), default=[])
+    layers: Any = max(stacks, key=lambda stack: sum(weight.numel() for weight in stack.parameters()), default=[])
     return [frozenset(map(_described, *zip(*layer.named_modules(), strict=True))) for layer in layers]
 
 

@@ -109,11 +109,8 @@ def kept_category(found: Findings) -> Verdict:
     total, kept = int(counts[BASE].sum()), int(counts["intersection"].sum())
     ends = wilson(kept, total)
     estimate = Estimate(100 * kept / total, 100 * ends.low, 100 * ends.high)
-    names = [name for name in counts if name not in ("layer", "category", "intersection")]
-    share = counts[names] / counts.groupby("layer")[names].transform("sum")
-    layers = counts.groupby("layer")[BASE].sum()
-    chance = 100 * float((share.prod(axis=1) * counts["layer"].map(layers)).sum() / total)
-    told = f"{interval(estimate, number)} % of {total:,} neurons; by chance it were {number(chance)} %."
+    chance = number(100 * found.kept_by_chance)
+    told = f"{interval(estimate, number)} % of {total:,} neurons; {chance} % would keep a random category of the texts."
     return above(estimate, 50.0, told)
 
 

@@ -38,7 +38,8 @@ class Findings:
     """The tables of a report; one that cannot be made, or is not there yet, is None, and `lacks` says why by its name.
 
     `scores` has columns variant, subject, problem, value; `times` variant, merging, scoring (seconds), and
-    `classifying` are the seconds of the base's classification. `neurons` has model, layer, neuron, category; `knockout`
+    `classifying` are the seconds of the base's classification, `kept_by_chance` the share of neurons that keep a random
+    category. `neurons` has model, layer, neuron, category; `knockout`
     category, group, proportion, seed, neurons, subject, problem, value; `linearity` what `nonlinearity.measure` gives
     and grouping (functional or random); `steps` model, part, change (‖τ‖), weight (‖θ0‖), parameters; `changes` model,
     layer, neuron, change; `exemplars` category, layer, neuron, text.
@@ -52,6 +53,7 @@ class Findings:
     scores: pd.DataFrame | None = None
     times: pd.DataFrame | None = None
     classifying: float = float("nan")
+    kept_by_chance: float = float("nan")
     neurons: pd.DataFrame | None = None
     counts: pd.DataFrame | None = None
     cosine: pd.DataFrame | None = None

@@ -18,6 +18,7 @@ from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.nonlinearity import KINDS
 from nmerge_core.nonlinearity import measure as measure_nonlinearity
 from nmerge_core.progress import Progress
+from nmerge_core.random_labels import by_chance
 from nmerge_core.reports.findings import BASE
 from nmerge_core.reports.measuring import Measuring, called
 
@@ -52,7 +53,8 @@ def measure_neurons(report: Measuring) -> dict[str, Path]:
     frames = [neuron_categories(each).assign(model=label) for label, each in opened.items()]
     counts = compare(list(folders.values()), list(folders))
     exemplars = _exemplars(opened[BASE])
-    report.found = replace(report.found, neurons=pd.concat(frames), counts=counts, exemplars=exemplars)
+    found = replace(report.found, neurons=pd.concat(frames), counts=counts, exemplars=exemplars)
+    report.found = replace(found, kept_by_chance=by_chance(list(opened.values())).kept)
     stored = opened[BASE].top(opened[BASE].layers[0])[0].shape[1]  # texts that can vote: all of a small corpus
     votes = tuple(k for k in report.budget.votes if k <= stored)
     report.found = replace(report.found, budget=replace(report.budget, votes=votes))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
-    DeepseekV2Config,
     Gemma2Config,
     LlamaConfig,
     PreTrainedTokenizerFast,
@@ -61,7 +61,8 @@ def test_the_head_of_a_tied_model_behind_one_that_is_not(tmp_path: Path) -> None
     untied = made(tmp_path / "untied", LlamaConfig(**SIZES, tie_word_embeddings=False))
     tied = made(tmp_path / "tied", LlamaConfig(**SIZES, tie_word_embeddings=True), seed=1)
     merge(passthrough((untied, 0, 2), (tied, 1, 3)), tmp_path / "out")
-    found, told = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    found, told = loaded
     assert not told["missing_keys"] and not told["unexpected_keys"]
     expected = AutoModelForCausalLM.from_pretrained(tied).get_output_embeddings().weight
     assert torch.equal(found.get_output_embeddings().weight, expected)
@@ -84,7 +85,7 @@ def test_what_a_rule_of_the_number_makes_of_a_layer_follows_or_is_refused(tmp_pa
     assert opened.stream.donor.config["layer_types"] == ["full_attention", "sliding_attention"]
     sizes = SIZES | {"moe_intermediate_size": 8, "n_routed_experts": 2, "num_experts_per_tok": 1, "n_shared_experts": 1}
     sizes |= {"kv_lora_rank": 4, "q_lora_rank": None, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
-    config = DeepseekV2Config(**sizes, first_k_dense_replace=1)
+    config = CONFIG_MAPPING["deepseek_v2"].from_dict(sizes | {"first_k_dense_replace": 1})
     kinds = layer_kinds(config.to_dict(), "deepseek")
     assert kinds is not None and kinds[0] != kinds[1] == kinds[2]
     deepseek = made(tmp_path / "deepseek", config)

@@ -61,11 +61,11 @@ def test_own_neurons_matter_more_than_random_ones() -> None:
 
 @pytest.mark.parametrize(("kept", "verdict"), [(70, AGREES), (30, DIFFERS), (52, UNCLEAR)])
 def test_most_neurons_keep_their_category(kept: int, verdict: str) -> None:
-    # Of 100 neurons, 60 are General in both models and 40 math: by chance .6 · .6 + .4 · .4 = 52 % agree.
     counts = {"layer": [0, 0], "category": ["general", "math"], "base": [60, 40], "math": [60, 40]}
-    found = kept_category(made({}, counts=pd.DataFrame(counts | {"intersection": [kept - 20, 20]})))
+    frame = pd.DataFrame(counts | {"intersection": [kept - 20, 20]})
+    found = kept_category(made({}, counts=frame, kept_by_chance=0.25))
     assert found.verdict == verdict and found.estimate and found.estimate.value == pytest.approx(kept)
-    assert "by chance it were 52.0 %" in found.told
+    assert "25.0 % would keep a random category" in found.told
 
 
 def linear(groups: float, random: float) -> Findings:
