@@ -20,6 +20,7 @@ from nmerge_core.yaml_file import read_mapping
 GENERAL = "general"
 SOURCE_DEFAULTS: dict[str, Any] = {"path": None, "config": None, "split": "train", "column": "text", "count": 300}
 """Keys of a YAML source; 300 exemplars a category is M of NeuronMerge §2.2."""
+_KINDS = ("text", "json", "csv", "parquet", "arrow", "xml", "webdataset", "imagefolder", "audiofolder")  # of `datasets`
 _SLICED = re.compile(r"(.+)\[(?::-([1-9]\d*)|-([1-9]\d*):)\]", re.DOTALL)
 
 
@@ -182,9 +183,10 @@ def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
         for key in source.keys() - SOURCE_DEFAULTS.keys():
             near = get_close_matches(str(key), SOURCE_DEFAULTS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(SOURCE_DEFAULTS)}"
-            raise InputError(f"corpus {path}, {category}: unknown key {key}; {hint}")
+            raise InputError(f"corpus {path}, {category}: unknown key {short(str(key))}; {hint}")
         if not isinstance(source.get("path"), str):
-            raise InputError(f"corpus {path}, {category}: `path` must name a dataset, found {source.get('path')}")
+            found = shown(source.get("path"))
+            raise InputError(f"corpus {path}, {category}: `path` must name a dataset, found {found}")
         count = source.get("count", 1)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"corpus {path}, {category}: `count` must be a whole number from 1, found {shown(count)}")
@@ -204,6 +206,10 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
     builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
     if builder and not isfile(local):  # the library would look for it on the Hub, for half a minute
         raise InputError(f"{where}: {short(source['path'])} could not be read (there is no {short(str(local))})")
+    if source["path"] in _KINDS and not local.exists():  # it would take whatever lies in the working folder
+        raise InputError(
+            f"{where}: {source['path']} is a kind of file; name the file, a folder or a data set of the Hub"
+        )
     arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:
         if isfile(local) and builder:

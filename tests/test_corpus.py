@@ -122,6 +122,8 @@ def test_a_yaml_names_sources_beside_it(tmp_path):
         ("{general: {path: x, count: 0}}", "general: `count` must be a whole number from 1, found 0"),
         ("{general: {path: x, colum: text}}", "general: unknown key colum; did you mean column?"),
         ("{general: {column: text}}", "general: `path` must name a dataset, found None"),
+        (f"{{general: {{path: [{'0, ' * 3000}0]}}}}", r"`path` must name a dataset, found \[0, 0, .{,200}$"),
+        ("{general: {path: text}}", "general: text is a kind of file; name the file"),
         ("{general: {path: no.jsonl}}", "general: no.jsonl could not be read .there is no"),
         ("{general: {path: texts/general.jsonl, column: words}}", "row 1: no string under 'words', found keys text"),
         ("general: {", "not readable as YAML"),
