@@ -10,7 +10,7 @@ PACKAGE = "nmerge_core"
 
 # From the ground up: a module may import from its own room and from rooms on the floors above in this list.
 FLOORS = (
-    {"version", "places", "notebook"},
+    {"version", "places", "notebook", "interrupts"},
     {
         "errors",
         "progress",

@@ -5,6 +5,8 @@ import time
 from contextlib import suppress
 from typing import Any, Protocol
 
+from nmerge_core import interrupts
+
 
 class Progress(Protocol):
     """A report of progress; may raise `Cancelled` to stop the work that reports."""
@@ -57,7 +59,12 @@ class TerminalProgress:
         self._printed = 0.0
 
     def __call__(self, stage: str, done: float, total: float, unit: str = "") -> None:
-        """Print the stage, share done, rate and time left, at most ten times a second."""
+        """Print the stage, share done, rate and time left, at most ten times a second; end what was interrupted.
+
+        Raises:
+            KeyboardInterrupt: a signal to end has come, and whoever was at work then has not ended.
+        """
+        interrupts.check()
         now = time.monotonic()
         terminal = sys.stderr.isatty()
         changed, finished = stage != self._line.stage, done >= total

@@ -1,16 +1,15 @@
 """The command line: results on stdout, progress and messages on stderr, and the exit status says how it ended."""
 
 import os
-import signal
 import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
-from types import FrameType
 
 from nmerge_core.cli.parser import build_parser
 from nmerge_core.cli.streams import standard_streams
 from nmerge_core.errors import DISK_ERRORS, Cancelled, InputError, ProcessLost
+from nmerge_core.interrupts import interruptible
 from nmerge_core.runs.failure import out_of_memory, sentence
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -21,12 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A wrong command line ends in argparse's SystemExit(2).
     """
-    with standard_streams():
+    with standard_streams(), interruptible():
         return _run(build_parser().parse_args(arguments))
 
 
 def _run(parsed: Namespace) -> int:
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         parsed.command(parsed)
         sys.stdout.flush()
@@ -50,14 +48,8 @@ def _run(parsed: Namespace) -> int:
         hint = "" if out_of_memory(error) else "; run again with NMERGE_DEBUG=1 for the traceback"
         _say(f"failed: {sentence(error)}{hint}")
         return FAILED
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(message: str) -> None:
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a line of progress may stand there
     print(f"{clear}nmerge: {' '.join(message.split())}", file=sys.stderr)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

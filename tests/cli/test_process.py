@@ -6,9 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from nmerge_core.interrupts import interruptible
+from nmerge_core.progress import TerminalProgress
 
 PROJECT = Path(__file__).parents[2]
 NMERGE = [sys.executable, "-m", "nmerge_core"]
@@ -60,9 +64,22 @@ def test_an_interrupted_classification_is_status_130_and_leaves_nothing(family, 
     time.sleep(0.3)
     os.kill(process.pid, number)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert error.splitlines()[-1] == "nmerge: interrupted"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_something_swallows_ends_the_work_at_its_next_report(number):
+    progress = TerminalProgress()
+    with interruptible():
+        progress("reading", 0, 2)
+        with suppress(KeyboardInterrupt):  # as a finaliser does, of whatever module
+            signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            progress("reading", 1, 2)
+    with interruptible():  # the next command of this process
+        progress("reading", 2, 2)
 
 
 def test_closed_streams_and_readers_that_leave_fail_no_merge(family, tmp_path):
