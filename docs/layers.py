@@ -44,7 +44,7 @@ FLOORS = (
     {"loading", "layerwise", "stored", "answers"},
     {"activations"},
     {"categories", "classification", "neuron", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
-    {"inheritance", "random_labels", "agreement"},
+    {"inheritance", "random_labels", "agreement", "confidence"},
     {"merging.compute"},
     {"merging.recipe"},
     {"merging.plan"},

@@ -1,5 +1,6 @@
 """Neurons: how many neurons of each layer belong to which category, and how many keep it in every fine-tune."""
 
+import pandas as pd
 import streamlit as st
 
 from nmerge_core.family import Family
@@ -13,7 +14,16 @@ from pages.shared.frame.choice import choose_model, number_columns
 from pages.shared.frame.family import member_colours
 from pages.shared.frame.page import begin, command, how_computed, link, tell_lack
 from pages.shared.frame.results import with_merges
-from pages.shared.neurons.chosen import agreements, chance, colours_in_order, comparison, opened, undecided
+from pages.shared.neurons.chosen import (
+    agreements,
+    chance,
+    colours_in_order,
+    comparison,
+    confidence,
+    confident,
+    opened,
+    undecided,
+)
 from pages.shared.neurons.classified import classified, classify_missing
 from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.inherited import draw_categories
@@ -26,6 +36,11 @@ The $k$ exemplars with the highest scores vote, each for the category it comes f
 with the most votes (NeuronMerge, Eq. 2), if that has at least $m$ votes more than the runner-up, and to *general*
 otherwise (App. D.3; $m = 1$: ties are general). The purple bar counts the neurons with the same category in the base
 and in every fine-tune (Figs. 3 and 6). Scores are stored, so $k$ and $m$ need no new pass through the models.
+
+How sure a category is: its *lead* is the share of the $k$ votes by which it has more than the runner-up. For its
+*support* the texts of each category are drawn again, as many as it has, with replacement (bootstrap, 100 draws, the
+same for all models); a text that was drawn twice votes twice, and the support is the share of draws that give the
+neuron the same category.
 
 Of the neurons a share $p_o$ has one category in the base and in a model; independent categories that are as frequent
 would give $p_e$, the sum over the categories of the product of their shares in both. Cohen's
@@ -103,10 +118,15 @@ def draw(family: Family, done: dict[str, Run]) -> None:
                 f"The category of {style.count(open_)} of the base's neurons hangs on the order of scores that are "
                 "equal to five digits, which may differ between processors."
             )
+    support = choose_support()
     with st.container():
+        sure = None
+        if support is not None:
+            sure = confident(done, k, min(m, k), list(by_category), support)
+            draw_confidence(sure, total, support, done, k, min(m, k))
         if layers:
             show(
-                figures.categories_by_layer(frame, sorted(layers), colours, dark=dark()),
+                figures.categories_by_layer(frame, sorted(layers), colours, sure, dark=dark()),
                 "neurons_by_layer",
                 frame[frame["layer"].isin(layers)],
             )
@@ -136,6 +156,8 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     models = {label: run.parameters["model"] for label, run in done.items()}
     folders = {label: f"neurons/{label}" for label in models}
     voting = ["--top-k", k, "--margin", min(m, k), "--out", "compare.csv"]
+    voting += ["--neurons", "neurons.csv"] if support else []
+    of_support = f", support={support}" if support else ""
     how_computed(
         FORMULA + (OF_MERGES if merged_steps else ""),
         "\n".join(
@@ -149,8 +171,9 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             Step(
                 f"models = {literal(models)}\n"
                 f"found = nm.classify(models, corpus={literal(family.corpus)}).vote(k={k}, margin={min(m, k)})\n"
-                f"found.figure({sorted(layers) if layers else None}).show()"
+                f"found.figure({sorted(layers) if layers else None}{of_support}).show()"
             ),
+            *([Step("found.confidence()", "How sure the category of each neuron is:")] if support else []),
             Step("found.proportions_figure().show()", "## How much of each model is what?"),
             Step(f"found.depth_figure({literal(model)}).show()", "## Where in the depth?"),
             *merged_steps,
@@ -160,6 +183,45 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             Step("found.undecided()", "Neurons whose category hangs on the order of scores equal to five digits:"),
         ],
     )
+
+
+def choose_support() -> float | None:
+    """The support from which on a category counts as sure; None where the bars do not tell sure ones from others."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        shown = st.toggle(
+            "Show how sure",
+            key="neurons_sure",
+            bind="query-params",
+            help="Whether other texts of the same categories would give a neuron the same category.",
+        )
+        if not shown:
+            return None
+        least = st.slider(
+            "Sure from a support of",
+            50,
+            100,
+            80,
+            5,
+            "%d %%",
+            key="neurons_support",
+            bind="query-params",
+            width=320,
+            help="In how many of 100 corpora, drawn again from the texts of each category, the neuron keeps its "
+            "category. Neurons of less are pale.",
+        )
+    return least / 100
+
+
+def draw_confidence(sure: pd.DataFrame, total: int, support: float, done: dict[str, Run], k: int, margin: int) -> None:
+    """Tell how many neurons are sure, and offer the numbers of each."""
+    said = f"The category of **{style.percent(sure['base'].sum() / total)}** of the base's neurons is sure"
+    if len(done) > 1:
+        said += f"; **{style.percent(sure['intersection'].sum() / total)}** are sure and the same in all models"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{said}. Pale: a support below {100 * support:.0f} %.", width="stretch")
+        tables = [confidence(str(run.results), k, margin).assign(model=label) for label, run in done.items()]
+        columns = ["model", "layer", "neuron", "category", "lead", "support"]
+        csv_button(pd.concat(tables, ignore_index=True)[columns], "neurons_confidence", "confidence")
 
 
 def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str]) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from nmerge_core.architecture import Architecture
+from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_object, read_parquet, reading
 
@@ -34,6 +35,7 @@ _META: Mapping[str, type] = {
     "margin": int,
     "max_length": int,
 }
+_WORDS = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,14 @@ class Classification:
     def positions(self, layer: int, k: int | None = None) -> NDArray[np.int32]:
         """Return (d_ffn, k): the token at which each score of `top` was reached."""
         return self._layer("positions", layer, k)
+
+    def scores(self, layer: int, neurons: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Return (exemplars, neurons): all scores of some neurons of a layer, in the order asked for."""
+        path = self.folder / "scores.safetensors"
+        with reading(path):
+            stored = read_header(path)[f"layer.{layer}"]
+            words = np.memmap(path, _WORDS[stored.dtype], "r", stored.offset, stored.shape)[:, neurons]
+        return ((words.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "BF16" else words).astype(float)
 
     def neurons(self) -> pd.DataFrame:
         """Return neurons.parquet: one row per neuron, with the parameters the folder was made with."""

@@ -82,10 +82,16 @@ def classify(arguments: Namespace) -> None:
 
 
 def compare(arguments: Namespace) -> None:
-    """Print neurons per layer and category in each model, and in all."""
+    """Print neurons per layer and category in each model, and in all; and how sure categories are where it is asked."""
+    from nmerge_core import face
     from nmerge_core.classification import compare
 
     give(compare(arguments.folders, k=arguments.top_k, margin=arguments.margin), arguments.out)
+    if arguments.neurons:
+        neurons = face.compare(arguments.folders).vote(arguments.top_k, arguments.margin).confidence()
+        write_csv(neurons, arguments.neurons)
+        print("\nmean lead and support")
+        print_table(neurons.groupby("model", sort=False)[["lead", "support"]].mean().reset_index())
 
 
 def cosine(arguments: Namespace) -> None:

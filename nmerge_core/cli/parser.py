@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     _argument(compare, TOP_K.with_(default=None, help="Vote again with this many exemplars."))
     _argument(compare, MARGIN.with_(default=None, help="Vote again with this margin."))
     _out(compare)
+    _out(compare, "--neurons", "also write each neuron's category, and how sure it is: its lead and its support")
 
     cosine = add_run("cosine", commands.cosine)
     _out(cosine)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nmerge_core.confidence import DRAWS, confident_counts, neuron_confidence
 from nmerge_core.errors import InputError
 from nmerge_core.face.results import Inherited, in_order, merged_of, model_colours
 from nmerge_core.figures import style
@@ -109,9 +110,7 @@ class Classifications:
         """Return layer, category, a column of counts per model, and of neurons that all have it (intersection)."""
         from nmerge_core.classification import compare
 
-        found = compare(self.paths, self.labels, k=self.k, margin=self.margin)
-        ranks = {category: rank for rank, category in enumerate(self.categories)}
-        return found.sort_values(["layer", "category"], key=lambda keys: keys.replace(ranks), ignore_index=True)
+        return self._in_order(compare(self.paths, self.labels, k=self.k, margin=self.margin))
 
     def undecided(self) -> pd.Series:
         """Return for each model how many categories hang on the order of scores within 1e-5 of each other."""
@@ -129,6 +128,27 @@ class Classifications:
         from nmerge_core.random_labels import by_chance
 
         return by_chance(self.opened, k=self.k, margin=self.margin, draws=draws)
+
+    def confidence(self, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+        """Return how sure each category is: a row per model and neuron, as `neurons`, with lead and support.
+
+        lead is the share of the votes by which the first category leads the second. support is the share of redrawn
+        corpora that give the neuron the same category: the texts of each category are drawn again, as many as it has,
+        with replacement, and the k best of those vote. It needs no pass through the models.
+
+        Args:
+            draws: redrawn corpora, 100 by default; the same for all neurons and models.
+            seed: of the draws.
+        """
+        tables = self._confident(draws, seed)
+        frames = [table.assign(model=label) for label, table in tables.items()]
+        return pd.concat(frames, ignore_index=True)[["model", "layer", "neuron", "category", "lead", "support"]]
+
+    def _confident(self, draws: int, seed: int) -> dict[str, pd.DataFrame]:
+        return {
+            label: neuron_confidence(each, k=self.k, margin=self.margin, draws=draws, seed=seed)
+            for label, each in zip(self.labels, self.opened, strict=True)
+        }
 
     def agreement(self, model: str | None = None, other: Classifications | None = None) -> Agreement:
         """Return how far the base's categories are those of a model, or of the base in `other` (App. D.5).
@@ -153,13 +173,19 @@ class Classifications:
             second = self.opened[-1 if model is None else self.labels.index(self._known(model))]
         return agreement(self.opened[0], second, k=self.k, margin=self.margin)
 
-    def figure(self, layers: Sequence[int] | None = None, *, dark: bool = False) -> go.Figure:
-        """Draw the neurons of each category in all layers or some, a bar per model (NeuronMerge Figs 3 and 6)."""
+    def figure(
+        self, layers: Sequence[int] | None = None, *, support: float | None = None, dark: bool = False
+    ) -> go.Figure:
+        """Draw the neurons of each category in all layers or some, a bar per model (NeuronMerge Figs 3 and 6).
+
+        Those of less than this `support` (see `confidence`) are pale.
+        """
         from nmerge_core.figures.neurons import categories_by_layer
 
         chosen = self.opened[0].layers if layers is None else layers
         colours = model_colours(self.labels, self._merged, dark=dark)
-        return categories_by_layer(self.counts(), chosen, colours, dark=dark)
+        sure = None if support is None else self._in_order(confident_counts(self._confident(DRAWS, 0), support))
+        return categories_by_layer(self.counts(), chosen, colours, sure, dark=dark)
 
     def proportions_figure(self, *, dark: bool = False) -> go.Figure:
         """Draw the share of each category in each model (NeuronMerge Fig. 2a)."""
@@ -296,6 +322,11 @@ class Classifications:
 
         colours = model_colours(list(inherited.names.values()), {}, dark=dark)
         return kept_over_depth(self.kept(inherited, by_layer=True), colours, dark=dark)
+
+    def _in_order(self, counts: pd.DataFrame) -> pd.DataFrame:
+        """Return counts per layer and category with the categories as figures have them."""
+        ranks = {category: rank for rank, category in enumerate(self.categories)}
+        return counts.sort_values(["layer", "category"], key=lambda keys: keys.replace(ranks), ignore_index=True)
 
     def _tuned(self, *merges: str) -> list[str]:
         """Return the fine-tunes: all but the first model, the base, and merges, these and those by NMerge."""

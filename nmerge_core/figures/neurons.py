@@ -12,43 +12,57 @@ from nmerge_core.figures.style import INTERSECTION
 
 HALF = 520  # pixels of a figure that stands beside another
 CROWDED = 40  # bars of a panel, from which on it has a row to itself
+_PALE = 0.35  # opacity of neurons whose category is unsure
 
 
 def categories_by_layer(
-    frame: pd.DataFrame, layers: Sequence[int], colours: Mapping[str, str], *, dark: bool = False
+    frame: pd.DataFrame,
+    layers: Sequence[int],
+    colours: Mapping[str, str],
+    sure: pd.DataFrame | None = None,
+    *,
+    dark: bool = False,
 ) -> go.Figure:
     """One panel per layer: for each category a bar per model and the purple bar of neurons all of several agree on.
+
+    Where `sure` is given the rest of each bar, of neurons whose category is unsure, is pale.
 
     Args:
         frame: layer, category, a column of neuron counts per model, intersection; as `classification.compare` gives.
         layers: The layers to show, in this order.
         colours: A colour per model; models without a column in `frame` are passed over.
+        sure: As `frame`, its rows in the same order, of those neurons alone whose category is sure.
         dark: The reader's theme.
 
     Source: NeuronMerge, Figs. 3 and 6.
     """
     frame, colours = style.plain_table(frame), style.plain_keys(colours)
+    solid = frame if sure is None else style.plain_table(sure)
     bars = {label: colour for label, colour in colours.items() if label in frame}
     if len(bars) > 1:
         bars["intersection"] = INTERSECTION
     marks, names = style.marks(bars), style.short_names(bars) | {"intersection": "same in all models"}
     traces = []
     for i, layer in enumerate(layers):
-        here = frame[frame["layer"] == layer].to_dict("list")
+        here, own = (each[each["layer"] == layer].to_dict("list") for each in (frame, solid))
         for label, colour in bars.items():
             bar = {
                 "type": "bar",
                 "x": here["category"],
-                "y": here[label],
+                "y": own[label],
                 "name": names[label],
                 "marker": {"color": colour, "pattern": {"shape": marks[label].pattern}},
                 "legendgroup": label,
+                "offsetgroup": label,
                 "showlegend": i == 0,
-                "hovertext": _facts(here, label),
+                "hovertext": _facts(here, label, None if sure is None else own[label]),
                 "hoverinfo": "text",
                 **cell(i),
             }
             traces.append(bar)
+            if sure is not None:
+                rest = [n - sure for n, sure in zip(here[label], own[label], strict=True)]
+                traces.append(bar | {"y": rest, "base": own[label], "opacity": _PALE, "showlegend": False})
     layout = panels(
         [f"Layer {layer}" for layer in layers],
         columns=1 if len(bars) * frame["category"].nunique() > CROWDED else 2 if len(layers) <= 4 else 3,
@@ -61,18 +75,20 @@ def categories_by_layer(
     return go.Figure(traces, layout | {"barmode": "group"})
 
 
-def _facts(here: Mapping[str, Sequence[Any]], label: str) -> list[str]:
+def _facts(here: Mapping[str, Sequence[Any]], label: str, sure: Sequence[int] | None) -> list[str]:
     """What the hover says of each bar of one layer: “layer 13 · 2,114 code neurons in base · 11.2 % · …”."""
     in_layer = sum(here[label])
     facts = []
-    for layer, category, n, kept in zip(
-        here["layer"], here["category"], here[label], here["intersection"], strict=True
+    for row, (layer, category, n, kept) in enumerate(
+        zip(here["layer"], here["category"], here[label], here["intersection"], strict=True)
     ):
         if label == "intersection":
             said = f"{n:,} neurons are {category} in every model"
         else:
             share = style.percent(n / in_layer) if in_layer else "none"
             said = f"{n:,} {category} neurons in {label} · {share} · {kept:,} kept in all models"
+        if sure is not None:
+            said += f"<br>{sure[row]:,} of them are sure" + (f" · {style.percent(sure[row] / n)}" if n else "")
         facts.append(f"layer {layer} · {said}")
     return facts
 

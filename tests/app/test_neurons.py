@@ -107,3 +107,15 @@ def test_what_is_missing_is_offered(open_page: OpenPage) -> None:
     app = open_page("pages/2_Neurons.py")
     assert app.button(key="neurons_classify").label == "Classify 1 model"
     assert any("**code**" in text.value for text in app.markdown)
+
+
+def test_sure_neurons_are_told_from_others(open_page: OpenPage) -> None:
+    app = open_page("pages/2_Neurons.py", neurons_sure="true", neurons_support="90", neurons_k="3")
+    assert app.slider(key="neurons_support").value == 90
+    bars = drawn(app, 0).data
+    assert len(bars) == 2 * LAYERS * 3  # the sure part of each bar, and the rest
+    (told,) = [text.value for text in app.markdown if "are sure and the same in all models" in text.value]
+    solid = sum(sum(bar.y) for bar in bars[::2] if bar.legendgroup == "base")
+    assert f"**{style.percent(solid / (LAYERS * D_FFN))}** of the base's neurons is sure" in told
+    app.toggle(key="neurons_sure").set_value(False).run()
+    assert not app.exception and len(drawn(app, 0).data) == LAYERS * 3

@@ -22,6 +22,14 @@ def test_classifications_have_neurons_counts_and_figures(found):
     assert not again.counts().equals(counts)
     assert [trace.y for trace in again.figure().data] != [trace.y for trace in found.figure().data]
     assert list(found.undecided().index) == ["base", "math"]
+    sure = found.confidence(draws=20, seed=1)
+    assert sure[list(neurons)].astype(neurons.dtypes).equals(neurons) and sure["support"].between(0, 1).all()
+    solid, pale = found.figure([1], support=0.9).data[:2]
+    certain = found.confidence().query("model == 'base' and layer == 1 and support >= 0.9")["category"].value_counts()
+    assert dict(zip(solid.x, solid.y, strict=True)) == {name: certain.get(name, 0) for name in solid.x}
+    every = counts.query("layer == 1").set_index("category")["base"]
+    assert [a + b for a, b in zip(solid.y, pale.y, strict=True)] == [every[name] for name in solid.x]
+    assert pale.base == solid.y and pale.opacity < 1
     both = found.agreement()
     assert both.share == (counts["intersection"].sum() / 96) and both.counts.to_numpy().sum() == 2 * 48
     assert found.agreement("base").kappa == found.agreement(other=found).kappa == 1.0

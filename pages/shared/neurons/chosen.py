@@ -13,6 +13,7 @@ from nmerge_core.activations.store import Classification, open_classification
 from nmerge_core.agreement import agreement
 from nmerge_core.categories import categorise
 from nmerge_core.classification import compare, count_undecided
+from nmerge_core.confidence import confident_counts, neuron_confidence
 from nmerge_core.family import Family, Member
 from nmerge_core.random_labels import Chance, by_chance
 from nmerge_core.runs.folder import Run
@@ -40,7 +41,22 @@ def comparison(runs: dict[str, Run], k: int, margin: int, order: Sequence[str]) 
 
     Each layer has its categories in the order given.
     """
-    frame = _comparison(tuple(str(run.results) for run in runs.values()), tuple(runs), k, margin)
+    return _in_order(_comparison(tuple(str(run.results) for run in runs.values()), tuple(runs), k, margin), order)
+
+
+def confident(runs: dict[str, Run], k: int, margin: int, order: Sequence[str], least: float) -> pd.DataFrame:
+    """The same of those neurons alone whose category has at least this support."""
+    neurons = {label: confidence(str(run.results), k, margin) for label, run in runs.items()}
+    return _in_order(confident_counts(neurons, least), order)
+
+
+@st.cache_data(max_entries=32, show_spinner="Drawing the texts again…")
+def confidence(folder: str, k: int, margin: int) -> pd.DataFrame:
+    """How sure the category of every neuron of a finished run is: layer, neuron, category, lead, support."""
+    return neuron_confidence(open_classification(folder), k=k, margin=margin)
+
+
+def _in_order(frame: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     rank = frame["category"].map(list(order).index)
     return frame.iloc[np.lexsort((rank, frame["layer"]))].reset_index(drop=True)
 
