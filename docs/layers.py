@@ -28,6 +28,7 @@ FLOORS = (
         "folders",
         "kept_files",
         "paired",
+        "against_draws",
         "score_tables",
         "small_file",
         "yaml_file",

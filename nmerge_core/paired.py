@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Clusters = Sequence[object] | None  # the document of each problem, where several share one
 LEVEL = 0.05
 REPEATS = 10_000
 Z_95, _Z_POWER = 1.959963984540054, 0.8416212335729143  # of 5 % on two sides, and of 80 % power
@@ -50,7 +51,7 @@ class Comparison:
         return self.adjusted < LEVEL
 
 
-def mean_interval(values: ArrayLike, *, clusters: Sequence[object] | None = None, seed: int = 0) -> Interval:
+def mean_interval(values: ArrayLike, *, clusters: Clusters = None, seed: int = 0) -> Interval:
     """Return the 95 % interval of a mean: Wilson's of right or wrong, which holds near 0 and 1; else a bootstrap's.
 
     The bootstrap is over documents where values share them; `clusters` names each one's.
@@ -70,9 +71,7 @@ def wilson(successes: int, trials: int) -> Interval:
     return Interval(low, high, WILSON)
 
 
-def compare(
-    ours: ArrayLike, theirs: ArrayLike, *, clusters: Sequence[object] | None = None, seed: int = 0
-) -> Comparison:
+def compare(ours: ArrayLike, theirs: ArrayLike, *, clusters: Clusters = None, seed: int = 0) -> Comparison:
     """Compare two models on the same problems; the difference is ours less theirs.
 
     Right or wrong: exact McNemar, and Newcombe's interval of a paired difference. Other values, and problems of which
@@ -106,7 +105,7 @@ def compare(
 def compare_all(
     pairs: Sequence[tuple[ArrayLike, ArrayLike]],
     *,
-    clusters: Sequence[Sequence[object] | None] | None = None,
+    clusters: Sequence[Clusters] | None = None,
     seed: int = 0,
 ) -> list[Comparison]:
     """Compare both sides of each pair, their p values adjusted for one another (`holm`); see `compare`."""
@@ -118,7 +117,7 @@ def compare_all(
     return [replace(each, adjusted=p) for each, p in zip(found, adjusted, strict=True)]
 
 
-def standard_error(values: ArrayLike, clusters: Sequence[object] | None = None) -> float:
+def standard_error(values: ArrayLike, clusters: Clusters = None) -> float:
     """Return the standard error of a mean of values, which may come in clusters; NaN of a single one."""
     own = _numbers(values)
     sums, sizes = _sums(own, _shared(clusters))
@@ -178,12 +177,12 @@ def _binary(values: NDArray[np.float64]) -> bool:
     return bool(np.isin(values, (0, 1)).all())
 
 
-def _shared(clusters: Sequence[object] | None) -> Sequence[object] | None:
+def _shared(clusters: Clusters) -> Clusters:
     """Return the clusters where any is of several values, else None: each value stands for itself."""
     return clusters if clusters is not None and len(set(clusters)) < len(clusters) else None
 
 
-def _sums(values: NDArray[np.float64], clusters: Sequence[object] | None) -> tuple[NDArray[np.float64], ...]:
+def _sums(values: NDArray[np.float64], clusters: Clusters) -> tuple[NDArray[np.float64], ...]:
     """Return the sum of values and their number, per cluster: (units,) each."""
     if clusters is None:
         return values, np.ones_like(values)
@@ -192,7 +191,7 @@ def _sums(values: NDArray[np.float64], clusters: Sequence[object] | None) -> tup
     return np.bincount(index, values).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
-def _resampled(values: NDArray[np.float64], clusters: Sequence[object] | None, seed: int) -> NDArray[np.float64]:
+def _resampled(values: NDArray[np.float64], clusters: Clusters, seed: int) -> NDArray[np.float64]:
     """Return the means of `REPEATS` draws of as many values, or clusters of them, with replacement."""
     sums, sizes = _sums(values, clusters)
 

@@ -1,16 +1,15 @@
 """How much more a model loses without a category's neurons than without as many random ones, and how sure that is."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
 
 from nmerge_core.ablation.measuring import Reading, Readings
-from nmerge_core.paired import LEVEL, holm, standard_error
+from nmerge_core.against_draws import against_draws
+from nmerge_core.paired import holm
 
 
 @dataclass(frozen=True)
@@ -36,50 +35,25 @@ class Effect:
 def effect(intact: Reading, own: Sequence[Reading], random: Sequence[Reading], *, kept: bool = False) -> Effect | None:
     """Compare draws of the own neurons with random ones on the same problems; None for a metric of all together.
 
-    SE² = SE² of the mean difference over problems + SE² of the own draws' mean + SE² of the random draws' mean, each
-    from its spread; what problem and draw have together is in two of them. A single own draw, as the whole category is,
-    has no spread: were its neurons no other than random ones, it would be one more random draw, of variance s² too;
-    together they count s² (1 + 1/r) for r random draws. Of one random draw the spread is not known. Interval and p are
-    Student's, their degrees of freedom by Welch and Satterthwaite; n problems that all go one way do so by chance
-    once in 2ⁿ⁻¹, so that p is no less.
+    Interval and p are those of `against_draws`, by the spread over problems and over draws.
     """
     if not all(reading.problems for reading in (intact, *own, *random)):
         return None
     ours, theirs = (np.array([each.problems for each in draws]) for draws in (own, random))  # (draws, n) each
     sign = 1 if intact.higher_is_better == kept else -1
-    more = sign * (ours.mean(0) - theirs.mean(0))  # (n,)
-    units = len(set(intact.clusters or range(len(more))))
-    parts = [(standard_error(more, intact.clusters), units - 1)]
-    alone = math.sqrt(1 + len(theirs)) if len(ours) == 1 else 1.0  # s √(1 + 1/r) is √(r + 1) times s / √r
-    parts += [
-        (times * standard_error(draws.mean(1)), len(draws) - 1)
-        for draws, times in ((ours, 1.0), (theirs, alone))
-        if len(draws) > 1
-    ]
-    difference, stderr = float(more.mean()), math.hypot(*(part for part, _ in parts))
-    half, p = _student(difference, stderr, sum(part**4 / freedom for part, freedom in parts if part > 0))
+    found = against_draws(sign * ours, sign * theirs, intact.clusters)
     return Effect(
         intact=float(np.mean(intact.problems)),
         own=float(ours.mean()),
         random=float(theirs.mean()),
-        effect=difference,
-        stderr=stderr,
-        low=difference - half,
-        high=difference + half,
-        p=min(1.0, max(2.0 ** (1 - units), p)),
-        problems=len(more),
+        effect=found.difference,
+        stderr=found.stderr,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        problems=ours.shape[1],
         draws=len(theirs),
     )
-
-
-def _student(difference: float, stderr: float, squares: float) -> tuple[float, float]:
-    """Return half the 95 % interval and the two-sided p; `squares` is the sum of SE⁴/ν over what the SE is made of."""
-    if math.isnan(stderr):
-        return math.nan, 1.0
-    if not stderr:
-        return 0.0, float(not difference)
-    freedom = stderr**4 / squares
-    return float(stdtrit(freedom, 1 - LEVEL / 2)) * stderr, 2 * float(stdtr(freedom, -abs(difference) / stderr))
 
 
 @dataclass(frozen=True)
