@@ -14,7 +14,7 @@ BENCHMARKS = PACKAGE / "evaluation" / "benchmarks"  # tasks we have a YAML of ou
 LOCAL = PACKAGE / "evaluation" / "local"  # those that ask the problems of a file of one's own
 _OF_A_FILE = re.compile(r"([A-Za-z]\w*)=(.+)")
 
-_PRIVATE = ("runs", "families", "statistics", "drafts", "candidates")
+_PRIVATE = ("runs", "families", "statistics", "searches", "drafts", "candidates")
 
 
 def cache_root() -> Path:

@@ -14,6 +14,7 @@ from nmerge_core.merging.plan.coefficient_search import (
     searches,
 )
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.trail import trail_of
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import (
@@ -53,13 +54,15 @@ def prepare(context: Context, values: Values) -> Prepared:
     groups = {name: parts.index(part) for name, part in part_of.items()}
     steps = values.shared["steps"]
     start = torch.full((len(parts), len(context.stream.models)), _START, dtype=torch.float64)
-    learnt, history = learn(
-        Entropy(candidate_of(context, exact=True), groups, batches),
-        start,
-        steps=steps,
-        rate=values.shared["learning_rate"],
-        progress=lambda done: context.progress("Learning coefficients", done, steps, "steps"),
-    )
+    with trail_of(context) as trail:
+        learnt, history = learn(
+            Entropy(candidate_of(context, exact=True), groups, batches),
+            start,
+            steps=steps,
+            rate=values.shared["learning_rate"],
+            trail=trail,
+            progress=lambda done: context.progress("Learning coefficients", done, steps, "steps"),
+        )
     return found_coefficients(context, dict(zip(parts, learnt, strict=True)), history=history)
 
 

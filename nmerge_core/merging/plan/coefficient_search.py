@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nmerge_core.errors import InputError
 from nmerge_core.evolution import Found, minimise
 from nmerge_core.merging.plan.context import Context
+from nmerge_core.merging.plan.trail import trail_of
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.number_format import FLOAT32
@@ -79,21 +80,26 @@ def search(
 ) -> Found:
     """Search a coefficient per model in [low, high] by CMA-ES, with the recipe's seed and number of `evaluations`.
 
-    It begins in the middle of the range, with a standard deviation of a sixth of it.
+    It begins in the middle of the range, with a standard deviation of a sixth of it; after a kill it goes on.
 
     Raises:
         InputError: the loss of every candidate is NaN or infinite.
     """
     evaluations = values.shared["evaluations"]
-    found = minimise(
-        loss,
-        len(context.recipe.models),
-        low=low,
-        high=high,
-        evaluations=evaluations,
-        seed=context.recipe.seed,
-        progress=lambda done: context.progress("Searching coefficients", done, evaluations, "candidates"),
-    )
+    with trail_of(context) as trail:
+
+        def objective(point: list[float], tick: Callable[[], None]) -> float:
+            return trail.measured(point, lambda: [loss(point, tick)])[0]
+
+        found = minimise(
+            objective,
+            len(context.recipe.models),
+            low=low,
+            high=high,
+            evaluations=evaluations,
+            seed=context.recipe.seed,
+            progress=lambda done: context.progress("Searching coefficients", done, evaluations, "candidates"),
+        )
     if not isfinite(found.value):
         raise context.wrong(
             "parameters", "texts or tasks on which some candidate scores a number", "NaN for all of them"

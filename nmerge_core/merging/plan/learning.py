@@ -10,6 +10,7 @@ from torch import Tensor
 from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.candidate import Candidate, as_matrix
+from nmerge_core.merging.plan.trail import Trail
 from nmerge_core.text_samples import Batch
 
 _DECIMALS = 4  # of the coefficients that are kept: numbers that a reader can copy
@@ -56,9 +57,11 @@ class Entropy:
 
 
 def learn(
-    entropy: Entropy, start: Tensor, *, steps: int, rate: float, progress: Callable[[int], None]
+    entropy: Entropy, start: Tensor, *, steps: int, rate: float, trail: Trail, progress: Callable[[int], None]
 ) -> tuple[list[list[float]], list[float]]:
     """Minimise the entropy by Adam from `start` (groups, T) float64; the coefficients stay in [0, 1].
+
+    Steps that the trail has are taken without reading a text.
 
     Returns:
         The coefficients after the last step, and the entropy before each.
@@ -71,7 +74,13 @@ def learn(
         def tick(step: int = step) -> None:
             progress(step)
 
-        loss, coefficients.grad = entropy.gradient(coefficients, tick)
+        def measure() -> list[float]:
+            loss, gradient = entropy.gradient(coefficients, tick)
+            return [loss, *gradient.flatten().tolist()]
+
+        tick()
+        loss, *gradient = trail.measured(coefficients.flatten().tolist(), measure)
+        coefficients.grad = torch.tensor(gradient, dtype=torch.float64).view_as(coefficients)
         adam.step()
         coefficients.clamp_(0, 1)
         history.append(loss)

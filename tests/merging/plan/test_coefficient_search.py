@@ -1,6 +1,9 @@
 """Coefficients that are searched with whole candidates: what is measured, what is found, what is written."""
 
+import io
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,17 +17,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import evaluate
 from nmerge_core.merging.pipeline import merge
-from nmerge_core.merging.plan.candidate import load_candidate
+from nmerge_core.merging.plan.candidate import Candidate, load_candidate
 from nmerge_core.merging.plan.coefficient_search import load_evaluator, search
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.plan.learning import Entropy, entropy, learn
 from nmerge_core.merging.plan.opened import open_recipe
+from nmerge_core.merging.plan.trail import Trail
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.progress import silent
 from nmerge_core.text_samples import Batch, pack
+from tests.merging.write.test_staging import in_child
 from tests.tiny_family import make_family
 
 TEXTS = {"math": ["2 + 2 = 4", "7 x 8"], "code": ["def f(x): return x", "a"]}
@@ -155,7 +160,7 @@ def test_entropy_falls_while_coefficients_are_learnt(family: SimpleNamespace) ->
     streamed, _, _ = entropy_of(family, "layer")
     start = torch.full((3, 2), 0.3, dtype=torch.float64)
     told: list[int] = []
-    coefficients, history = learn(streamed, start, steps=6, rate=0.1, progress=told.append)
+    coefficients, history = learn(streamed, start, steps=6, rate=0.1, trail=Trail(io.BytesIO()), progress=told.append)
     assert history[-1] < history[0] and len(history) == 6
     assert all(0 <= value <= 1 for row in coefficients for value in row)
     assert told[0] == 0 and told[-1] == 6
@@ -165,7 +170,8 @@ def test_entropy_falls_while_coefficients_are_learnt(family: SimpleNamespace) ->
 def test_coefficients_stop_at_their_bounds(family: SimpleNamespace) -> None:
     streamed, _, _ = entropy_of(family, "task")
     start = torch.full((1, 2), 0.3, dtype=torch.float64)
-    coefficients, _ = learn(streamed, start, steps=2, rate=5.0, progress=lambda done: None)
+    trail = Trail(io.BytesIO())
+    coefficients, _ = learn(streamed, start, steps=2, rate=5.0, trail=trail, progress=lambda done: None)
     assert {value for row in coefficients for value in row} <= {0.0, 1.0}
 
 
@@ -179,14 +185,16 @@ def searched(family: SimpleNamespace, method: str) -> Recipe:
 
 
 @pytest.mark.parametrize("method", ["lorahub", "adamerging", "pcb_es"])
-def test_the_written_recipe_brings_what_was_found(family: SimpleNamespace, tmp_path: Path, method: str) -> None:
+def test_the_written_recipe_brings_what_was_found(
+    family: SimpleNamespace, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stages: list[str] = []
     merge(searched(family, method), tmp_path / "one", progress=lambda stage, *_: stages.append(stage))
     assert any("coefficients" in stage for stage in stages)
     stages.clear()
     merge(load_recipe(tmp_path / "one/nmerge_recipe.yaml"), tmp_path / "two", progress=lambda s, *_: stages.append(s))
     assert not any("coefficients" in stage for stage in stages)
-    merge(searched(family, method), tmp_path / "again")
+    killed_and_gone_on_with(searched(family, method), tmp_path / "again", monkeypatch)
     weights = [(tmp_path / out / "model.safetensors").read_bytes() for out in ("one", "two", "again")]
     assert weights[0] == weights[1] == weights[2] != (Path(family.base) / "model.safetensors").read_bytes()
     facts = json.loads((tmp_path / "one/nmerge_report.json").read_text())["facts"]
@@ -199,12 +207,37 @@ def test_the_written_recipe_brings_what_was_found(family: SimpleNamespace, tmp_p
         assert set(facts["scales"]) == {"math", "code"}
 
 
-def test_the_number_of_threads_changes_nothing(family: SimpleNamespace, tmp_path: Path) -> None:
+def killed_and_gone_on_with(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merge with a cache of its own, killed within the search at its second point, and then to the end."""
+    monkeypatch.setenv("NMERGE_CACHE", str(out.with_name("cache")))
+
+    def kill(stage: str, done: float, total: float, unit: str = "") -> None:
+        if stage.endswith("coefficients") and done == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(lambda: merge(recipe, out, progress=kill)) == -signal.SIGKILL
+    [trail] = out.with_name("cache").glob("searches/*.jsonl")
+    kept = trail.read_bytes()
+    trail.write_bytes(kept + b"[[0.")  # as where the kill came while it was written
+    fills: list[int] = []
+    with monkeypatch.context() as patch:
+        fill = Candidate.fill
+        patch.setattr(Candidate, "fill", lambda *arguments: fills.append(fill(*arguments) or 1))
+        merge(recipe, out)
+    found = trail.read_bytes()
+    assert found.startswith(kept) and kept.count(b"\n") == 1
+    assert len(fills) == found.count(b"\n") - 1
+
+
+def test_the_number_of_threads_changes_nothing(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = {}
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
+            monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / f"cache-{threads}"))  # else the search is not made again
             for method in ("lorahub", "adamerging"):
                 merge(searched(family, method), tmp_path / f"{method}-{threads}")
                 written[method, threads] = (tmp_path / f"{method}-{threads}/model.safetensors").read_bytes()
@@ -246,7 +279,8 @@ def test_a_task_s_name_is_no_folder_beside_the_recipe(
 
 
 def test_a_search_without_a_number_is_an_error(family: SimpleNamespace) -> None:
-    context = Context(searched(family, "lorahub"), None, (), silent)
+    recipe = searched(family, "lorahub")
+    context = Context(replace(recipe, seed=1), open_recipe(recipe, "cpu").stream, (), silent)
     with pytest.raises(InputError, match="expected texts or tasks on which some candidate scores a number"):
         search(context, context.recipe.values(), lambda *_: float("nan"), low=-1.0, high=1.0)
 
