@@ -56,7 +56,9 @@ def make_report(
     tasks = any(subject.task for subject, _ in scores)
     found = Findings(family, chosen, texts, tasks, notes=tuple(notes))
     runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
-    parts = Parts(out / "parts", prints, runs_in)
+    # The fingerprint of lm-eval's own tasks is its version, so that their names alone tell them apart.
+    named = {task: f"{Path(task).name} {prints[task]}" for task in family.tasks}
+    parts = Parts(out / "parts", prints | named, runs_in)
     report = Measuring(found, scores, parts, places, device, run_code, kept, progress)
     call = call_of(family, budget, run_code, allow_task_code, None if in_cache else out)
     complete = False
@@ -64,8 +66,8 @@ def make_report(
         measure(report)
         complete = True
     finally:
-        if parts.made or not complete or not is_written(out, call):
-            write(report.found, out, call, complete=complete)
+        if parts.made or not complete or not is_written(out, call, prints):
+            write(report.found, out, call, prints, complete=complete)
 
 
 def subjects_of(

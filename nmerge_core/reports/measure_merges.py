@@ -82,10 +82,10 @@ class _Merging:
         report, folder = self._report, self._report.parts.folder / ".merging"
         recipe = variant.recipe(report.family, self._data)
         named = recipe | {"parameters": recipe["parameters"] | {"neurons": self._print}}
-        subjects = self.subjects(variant)
+        read, subjects = load_recipe(recipe), self.subjects(variant)
+        versions = {of: each for of, each in read.in_full(report.places)[1].items() if each.startswith("version ")}
 
         def make() -> pd.DataFrame:
-            read = load_recipe(recipe)
             if self._merges is None:
                 self._merges = Merges(read, report.device, "auto", self._solved)
             started = time.monotonic()
@@ -95,7 +95,7 @@ class _Merging:
             return frame.assign(merging=merged - started, scoring=time.monotonic() - merged)
 
         try:
-            return report.parts.frame("merge", report.asked(subjects) | {"recipe": named}, make)
+            return report.parts.frame("merge", report.asked(subjects) | {"recipe": named, "by": versions}, make)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -83,8 +83,9 @@ class Measuring:
         return self.places.classification(str(neurons))[1]
 
     def asked(self, subjects: Sequence[Subject]) -> dict[str, Any]:
-        """Return what decides the scores of any model on subjects."""
-        return {"subjects": {each.name: each.count for each in subjects}, "device": self.device}
+        """Return what decides the scores of any model on subjects: which problems, and of which task or corpus."""
+        problems = [(each.name, each.count, each.task or self.family.corpus) for each in subjects]
+        return {"subjects": problems, "device": self.device}
 
     def scored(self, language_model: LanguageModel, told: Progress, subjects: Sequence[Subject]) -> pd.DataFrame:
         """Score a model on subjects; return subject, problem, value."""

@@ -1,11 +1,12 @@
 """What a report leaves in its folder: the page, the notebook behind it, the tables, the figures, and the verdicts."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from nmerge_core.family import Family
-from nmerge_core.kept_files import Damaged, read_object, remove, write_json, write_text
+from nmerge_core.kept_files import Damaged, digest, read_object, remove, write_json, write_text
 from nmerge_core.notebook import Notebook, Step, literal, verbatim
 from nmerge_core.reports import reasons
 from nmerge_core.reports.claims import CLAIMS, claims_table, test_claims
@@ -21,20 +22,23 @@ TABLES, PUBLISHED, FIGURES = "tables", "papers", "figures"
 CLAIMS_TABLE, FACTS_TABLE = "claims", "tuning"
 
 
-def is_written(out: Path, call: str) -> bool:
-    """Whether a report's page, as this version writes it, is there to the end."""
+def is_written(out: Path, call: str, prints: Mapping[str, str]) -> bool:
+    """Whether a report's page, as this version writes it of inputs with these fingerprints, is there to the end."""
     try:
-        return read_object(out / VERDICTS)["made"] == _made(call) and (out / PAGE).is_file()
+        return read_object(out / VERDICTS)["made"] == _made(call, prints) and (out / PAGE).is_file()
     except (Damaged, KeyError):
         return False
 
 
-def _made(call: str) -> dict[str, str]:
-    return {"by": __version__, "call": call}
+def _made(call: str, prints: Mapping[str, str]) -> dict[str, str]:
+    return {"by": __version__, "call": call, "of": digest(prints)}
 
 
-def write(found: Findings, out: Path, call: str, *, complete: bool = True) -> None:
-    """Write everything anew; `call` is the Python that makes the report, for its notebook."""
+def write(found: Findings, out: Path, call: str, prints: Mapping[str, str], *, complete: bool = True) -> None:
+    """Write everything anew.
+
+    `call` is the Python that makes the report, for its notebook, and `prints` the fingerprint of each input.
+    """
     remove(out / VERDICTS)
     made, tested = list(entries(found)), test_claims(found)
     try:
@@ -59,7 +63,7 @@ def write(found: Findings, out: Path, call: str, *, complete: bool = True) -> No
     write_text(out / NOTEBOOK, notebook(found, made, call).to_json())
     write_text(out / PAGE, page(found, tested, made, facts))
     told = {"notes": list(found.notes), "unit": found.unit, "items": verdicts}
-    write_json(out / VERDICTS, told | ({"made": _made(call)} if complete else {}))
+    write_json(out / VERDICTS, told | ({"made": _made(call, prints)} if complete else {}))
 
 
 def _said(entry: Entry) -> Said:

@@ -15,8 +15,11 @@ from nmerge_core.errors import Cancelled
 from nmerge_core.face.reports import Report
 from nmerge_core.family import load_family
 from nmerge_core.inputs import Places
+from nmerge_core.merging.recipe import recipe
+from nmerge_core.reports import make
 from nmerge_core.reports.budget import BUDGETS
 from nmerge_core.reports.make import make_report, subjects_of
+from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.plan import Best, Plan
 from nmerge_core.reports.subjects import Subject, owned_by_gain
 from nmerge_core.reports.variants import Variant
@@ -137,6 +140,51 @@ def test_an_edited_input_is_noticed_and_only_what_reads_it_is_measured_anew(
     new = {path.name.rpartition("-")[0] for path in (done.out / "parts").iterdir() if path.name not in parts}
     assert new == {"neurons"}  # of the base and math; cosines read no corpus
     assert parts <= {path.name for path in (done.out / "parts").iterdir()}  # for when it is put back
+
+
+def test_scores_follow_the_problems_and_a_page_the_inputs_that_were_put_back(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = tmp_path / "plain.jsonl", tmp_path / "out"
+    data.write_text((family.root / "plain.jsonl").read_text())
+    for name in ("math", "code"):
+        text = (family.root / "plain.yaml").read_text().replace("task: plain", f"task: {name}")
+        (tmp_path / f"{name}.yaml").write_text(text)
+    file = tmp_path / "family.yaml"
+    models = f"{{math: {family.math}, code: {family.code}}}"
+    file.write_text(f"base: {family.base}\nmodels: {models}\ntasks: [math.yaml, code.yaml]\n")
+    monkeypatch.setattr(Plan, "merges", lambda plan, best: plan.subspaces().values())
+
+    def table() -> str:
+        make_report(load_family(file), out)
+        return (out / "tables" / "neuromerging-table-12.csv").read_text()
+
+    first, problems = table(), data.read_text()
+    data.write_text(problems.replace("some words", "altogether other words"))
+    assert table() != first
+    data.write_text(problems)
+    assert table() == first
+    merged = len(list((out / "parts").glob("merge-*")))
+    monkeypatch.setattr(recipe, "ENGINE_VERSION", recipe.ENGINE_VERSION + 1)
+    assert table() == first
+    assert len(list((out / "parts").glob("merge-*"))) == merged + 4  # of two fine-tunes both parts, merged anew
+
+
+def test_tasks_that_have_one_fingerprint_are_told_apart(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+    monkeypatch.setattr(
+        make, "subjects_of", lambda own, *how: ([(Subject(t, "acc", True, 2, task=t), None) for t in own.tasks], "")
+    )
+    monkeypatch.setattr(make, "measure", lambda report: names.append(report.parts.name("scores", asked(report))))
+
+    def asked(report: Measuring) -> dict:
+        return report.asked([subject for subject, _ in report.scores])
+
+    for task in ("arc_easy", "arc_challenge"):  # lm-eval's own
+        make_report(replace(load_family(family.file), tasks=(task,)), tmp_path / task)
+    assert len(set(names)) == 2
 
 
 def test_a_folder_of_something_else_is_refused(family: SimpleNamespace, done: SimpleNamespace, capsys) -> None:
