@@ -39,8 +39,9 @@ def facts(found: Findings) -> pd.DataFrame:
 def _dropped(found: Findings, model: str, whole: float) -> float:
     if found.neurons is None or found.changes is None or not whole:
         return math.nan
-    base = found.neurons[found.neurons["model"] == BASE]
-    tasks = base[base["category"] != "general"][["layer", "neuron"]]
+    base, categories = found.neurons[found.neurons["model"] == BASE], {each.category for each in found.family.models}
+    # Categories that no fine-tune is of count as General where it merges.
+    tasks = base[base["category"].isin(categories - {"general"})][["layer", "neuron"]]
     own = found.changes[found.changes["model"] == model].merge(tasks, on=["layer", "neuron"])
     return 100 * float((own["change"].astype(float) ** 2).sum()) / whole
 

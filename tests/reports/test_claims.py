@@ -78,7 +78,9 @@ def linear(groups: float, random: float) -> Findings:
         for submodule, group, value in (("mlp", "", 1.0), ("group", "general", of_groups), ("group", "math", of_groups))
     ]
     names = ["grouping", "model", "layer", "submodule", "group", "alpha", "value"]
-    neurons = [("base", layer, neuron, c) for layer in range(4) for neuron, c in enumerate(("general", "math"))]
+    neurons = [
+        ("base", layer, neuron, c) for layer in range(4) for neuron, c in enumerate(("general", "math", "poems"))
+    ]
     frame = pd.DataFrame(neurons, columns=["model", "layer", "neuron", "category"])
     return made({}, linearity=pd.DataFrame(rows, columns=names), neurons=frame)
 
@@ -148,14 +150,17 @@ def test_what_cannot_be_tested_says_why_and_what_fails_is_given_a_reason() -> No
         [("math", "mlp", 50, 3.0, 10.0), ("math", "attention", 50, 4.0, 10.0)],
         columns=["model", "part", "parameters", "change", "weight"],
     )
-    base = [("base", 0, neuron, category) for neuron, category in enumerate(("general", "math"))]
+    base = [("base", 0, neuron, category) for neuron, category in enumerate(("general", "math", "poems"))]
     neurons = pd.DataFrame(base, columns=["model", "layer", "neuron", "category"])
-    changes = pd.DataFrame([("math", 0, 0, 2.0), ("math", 0, 1, 1.0)], columns=["model", "layer", "neuron", "change"])
+    own = [("math", 0, 0, 2.0), ("math", 0, 1, 1.0), ("math", 0, 2, 2.0)]
+    changes = pd.DataFrame(own, columns=["model", "layer", "neuron", "change"])
     found = made({}, steps=steps, neurons=neurons, changes=changes, lacks={"scores": "There are no tasks."})
     [row] = facts(found).to_dict("records")
     assert row["step"] == pytest.approx(100 * 5 / np.sqrt(200))  # √(3² + 4²) against √(10² + 10²)
     assert row["mlp_step"] == pytest.approx(30) and row["mlp_change"] == pytest.approx(36)  # 9 of 25
-    assert row["mlp_parameters"] == 50 and row["dropped"] == pytest.approx(4)  # 1² of 25: the math neuron's
+    assert row["mlp_parameters"] == 50 and row["dropped"] == pytest.approx(
+        4
+    )  # 1² of 25: the math neuron's, as no fine-tune is for poems
     tested = {each.claim.id: each for each in judge_claims(found)}
     assert len(tested) == 6 and tested["lambda"].verdict.verdict == NOTHING
     assert tested["lambda"].verdict.told == "There are no tasks." and not tested["lambda"].reason
