@@ -13,6 +13,7 @@ from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpo
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import DISK_ERRORS, InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
+from nmerge_core.inputs import model_fingerprint
 from nmerge_core.kept_files import remove
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
@@ -105,9 +106,9 @@ def cache_folder(
 ) -> Path:
     """Return where the cache has the statistics of a model on one category's texts, if it has them.
 
-    The folder's name tells what is in it: model, texts, parameters, kind of device and `VERSION`.
+    The folder's name tells what is in it: model and tokenizer, texts, parameters, kind of device and `VERSION`.
     """
-    alone = fingerprint(open_checkpoint(checkpoint.reference))  # without a head that its family gave it
+    alone = model_fingerprint(open_checkpoint(checkpoint.reference))  # without a head that its family gave it
     identity = [kind, alone, load_corpus(corpus, [category]).fingerprint, category]
     identity += [str(samples), str(seed), kind_of(choose_device(device)), str(VERSION)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]

@@ -193,3 +193,17 @@ def test_the_cache_collects_once(qwen2: str, corpus: str, tmp_path: Path, monkey
     assert other.folder != first.folder and sorted((tmp_path / "statistics").iterdir()) == sorted(
         [first.folder, other.folder]
     )
+
+
+def test_the_cache_knows_a_model_by_its_tokenizer_too(qwen2: str, corpus: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    shutil.copytree(qwen2, folder)
+    asked: dict[str, Any] = {"samples": 2, "seed": 0, "device": "cpu", "progress": silent}
+    first = cached(open_checkpoint(str(folder)), corpus, "gram", "math", **asked)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    tokens = content["model"]["vocab"]
+    tokens["2"], tokens["x"] = tokens["x"], tokens["2"]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert cached(open_checkpoint(str(folder)), corpus, "gram", "math", **asked).fingerprint != first.fingerprint
