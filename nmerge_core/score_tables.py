@@ -155,15 +155,20 @@ def _no_match(own: pd.DataFrame | None, other: pd.DataFrame | None) -> str:
     """Say why samples of two models do not compare problem by problem; empty where they do."""
     if own is None or other is None:
         return "no samples were kept"
-    if set(own.index) != set(other.index):
+    if set(own.index) != set(other.index) or not _references(own).equals(_references(other.loc[own.index])):
         return "other problems"
     if own["value"].isna().any() or other["value"].isna().any():
         return "the metric is of all problems together"
     return ""
 
 
+def _references(own: pd.DataFrame) -> "pd.Series[str]":
+    """Return what tells problems of equal ids apart where the task was changed meanwhile; models have no part in it."""
+    return own["reference"].fillna("").astype(str)
+
+
 def sides(samples: pd.DataFrame, task: str, metric: str, ours: str, theirs: str, *, better: bool) -> pd.DataFrame:
-    """Put two models' samples of a task beside each other.
+    """Put two models' samples of a task beside each other, those of the same problems.
 
     Args:
         samples: of both models.
@@ -180,8 +185,9 @@ def sides(samples: pd.DataFrame, task: str, metric: str, ours: str, theirs: str,
     """
     chosen = samples[(samples["task"] == task) & (samples["metric"] == metric)]
     one, other = (chosen[chosen["model"] == name].drop_duplicates("id") for name in (ours, theirs))
-    found = one.merge(other[["id", "answer", "filtered", "value", "error"]], on="id", suffixes=("_ours", "_theirs"))
-    binary = chosen["value"].isin([0, 1]).all()
+    theirs_of = other[["id", "reference", "answer", "filtered", "value", "error"]]
+    found = one.merge(theirs_of, on=["id", "reference"], suffixes=("_ours", "_theirs"))
+    binary = found[["value_ours", "value_theirs"]].isin([0, 1]).all(axis=None)
     gain = (found["value_ours"].astype(float) - found["value_theirs"].astype(float)) * (1 if better else -1)
     right = found["value_ours"].astype(float) == (1 if better else 0)
     equal = [BOTH if each or not binary else NEITHER for each in right]

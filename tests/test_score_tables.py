@@ -153,3 +153,17 @@ def test_no_problem_is_lost_or_gained_by_a_metric_of_all_problems_together() -> 
     kept = pd.DataFrame([{"model": model, "id": id, "value": None} | row for model in "ab" for id in range(3)])
     found = sides(kept, "t", "f1", "a", "b", better=True)
     assert len(found) == 3 and set(counts(found).values()) == {0}
+
+
+def test_problems_of_equal_ids_are_not_compared_where_the_task_was_changed_meanwhile() -> None:
+    table = pd.DataFrame([scores("base", [0.0] * 8), scores("math", [1.0] * 8)])
+    kept = pd.DataFrame(samples("base", [0.0] * 8) + samples("math", [1.0] * 8))
+    assert list(compare(table, kept, "base")["verdict"]) == [BETTER]
+    kept.loc[(kept["model"] == "base") & (kept["id"] < 6), "reference"] = "another"
+    assert list(compare(table, kept, "base")["unlike"]) == ["other problems"]
+    assert list(sides(kept, "sums", "exact_match", "math", "base", better=True)["id"]) == [6, 7]
+
+
+def test_whether_two_models_answers_are_right_or_wrong_does_not_depend_on_a_third_model() -> None:
+    kept = pd.DataFrame(samples("math", [1.0, 0.0]) + samples("base", [1.0, 0.0]) + samples("code", [0.5, 0.5]))
+    assert list(sides(kept, "sums", "exact_match", "math", "base", better=True)["side"]) == [BOTH, NEITHER]
