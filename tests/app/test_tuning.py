@@ -253,6 +253,7 @@ def test_a_long_wait_is_not_begun_unasked(open_page: OpenPage, log, monkeypatch:
 def test_what_another_text_does_not_say_is_marked() -> None:
     assert marked(" a <b> c", "a d c") == '<div class="answer">a <mark>&lt;b&gt;</mark> c</div>'
     assert marked("f(x)[1:]", "f(x[1:])") == '<div class="answer">f(x<mark>)</mark>[1:]</div>'  # signs by themselves
+    assert marked("no no no", "so so so") == '<div class="answer"><mark>no no no</mark></div>'
     assert marked("\u6211\u7231\u4f60", "\u6211\u4f60") == '<div class="answer">\u6211<mark>\u7231</mark>\u4f60</div>'
 
 
