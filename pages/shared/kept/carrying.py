@@ -1,6 +1,7 @@
 """Taking a merge away: its files, the Hub, a LoRA of it, and the command that makes a GGUF."""
 
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -68,7 +69,8 @@ def draw_carrying(merge: Merged, family: Family) -> None:
         with gguf:
             st.markdown("llama.cpp makes one of the folder:")
             made = f"{merge.run.id}.gguf"
-            st.code(f"python convert_hf_to_gguf.py {folder} --outfile {made} --outtype auto", language="bash")
+            line = ["python", "convert_hf_to_gguf.py", str(folder), "--outfile", made, "--outtype", "auto"]
+            st.code(shlex.join(line), language="bash")
 
 
 def _draw_lora(merge: Merged, family: Family) -> None:
