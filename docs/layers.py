@@ -31,6 +31,7 @@ FLOORS = (
         "against_draws",
         "score_tables",
         "small_file",
+        "data_folder",
         "yaml_file",
         "task_code",
         "task_files",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError, short, shown
 from nmerge_core.yaml_file import read_mapping
 
@@ -210,6 +211,7 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
         raise InputError(
             f"{where}: {source['path']} is a kind of file; name the file, a folder or a data set of the Hub"
         )
+    files_in(local)  # which bounds what the library looks through, ten times and more
     arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:
         if isfile(local) and builder:

@@ -22,8 +22,9 @@ from nmerge_core.checkpoints import (
 from nmerge_core.checkpoints.companions import companions
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.corpus import corpus_files, whole_and_slice
+from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError, short
-from nmerge_core.task_files import files_in, task_files, text_model_of
+from nmerge_core.task_files import task_files, text_model_of, yamls_below
 
 # Of a classification's meta.json; its top.safetensors tells the rest. `d_ffn` is there up to version 0.2.
 _VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")
@@ -107,7 +108,7 @@ class Places:
         if text_model := text_model_of(file):
             engine += f" {self.model(text_model)[1]}"
         grouped = re.search(r"^group\s*:", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        return named, f"{digest(task_files(file.parent.glob('*.y*ml') if grouped else [file]))} {engine}"
+        return named, f"{digest(task_files([file, *yamls_below(file.parent)] if grouped else [file]))} {engine}"
 
     def file(self, reference: str) -> Found:
         """Find a file: all of it counts."""

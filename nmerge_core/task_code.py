@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from nmerge_core.cache import BENCHMARKS, LOCAL, cache_root, task_file
 from nmerge_core.errors import InputError
 from nmerge_core.places import PACKAGE
 from nmerge_core.small_file import read_small
+from nmerge_core.task_files import yamls_below
 from nmerge_core.yaml_file import LARGEST, compose
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # lm-eval's own, or one that reads the same
@@ -115,7 +116,12 @@ def _with_includes(files: list[Path]) -> dict[Path, _Read]:
 
 def _with_members(folder: Path, files: dict[Path, _Read]) -> dict[Path, _Read]:
     """Add every YAML below a group's folder, where lm-eval looks for members, that shares a name with those there."""
-    around = {path: _with_includes([path.resolve()]) for path in folder.rglob("*.yaml")}
+    try:
+        near = yamls_below(folder)
+    except InputError as error:
+        first = next(iter(files))
+        return {first: replace(files[first], wanted=(Wanted(first, 1, f"any member in its folder ({error})"),))}
+    around = {path: _with_includes([path.resolve()]) for path in near}
     names = {name for read in files.values() for name in read.names}
     while True:
         shared = [path for path, tree in around.items() if any(read.names & names for read in tree.values())]

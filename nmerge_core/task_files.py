@@ -4,14 +4,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from glob import glob
+from itertools import takewhile
 from os.path import expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nmerge_core.data_folder import files_in, walk
 from nmerge_core.errors import InputError
 from nmerge_core.yaml_file import Loader, load
 
@@ -58,7 +61,11 @@ def text_model_of(task: Path) -> str | None:
 
 
 def task_files(tasks: Iterable[Path]) -> set[Path]:
-    """Return task YAMLs and all files that they name: data, YAML files they include, and the code beside theirs."""
+    """Return task YAMLs and all files that they name: data, YAML files they include, and the code beside theirs.
+
+    Raises:
+        InputError: a YAML holds more than one that somebody wrote, or a folder more than one of data.
+    """
     found = {*tasks}
     unread = [(task, task.parent) for task in found]  # data count from the folder of the task, also where included
     while unread:
@@ -67,6 +74,15 @@ def task_files(tasks: Iterable[Path]) -> set[Path]:
         unread += [(each, folder) for each in named - found if each.suffix in _YAML]
         found |= named
     return found
+
+
+def yamls_below(folder: Path) -> list[Path]:
+    """Return the files among which lm-eval finds the members of a group whose YAML lies in a folder.
+
+    Raises:
+        InputError: the folder is too large for one of data.
+    """
+    return [place / name for place, _, names in walk(folder) for name in names if name.endswith(".yaml")]
 
 
 def check_task(file: Path) -> None:
@@ -87,15 +103,6 @@ def check_task(file: Path) -> None:
         raise InputError(f"{file}: expected the YAML of a task, with the key 'task' or 'group'; found none of them")
 
 
-def files_in(path: Path) -> list[Path]:
-    """Return a file, or all files of a folder and below it but hidden ones, which `datasets` passes over."""
-    found = [str(path)] if isfile(path) else []
-    for folder, below, names in os.walk(path):
-        below[:] = [name for name in below if not name.startswith(".")]
-        found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
-    return [Path(each) for each in found if isfile(each)]
-
-
 def _files(file: Path, folder: Path) -> set[Path]:
     """Return the files that a YAML names, relative ones counted from `folder`."""
     named = _named_in(file)
@@ -113,8 +120,17 @@ def _named_in(file: Path) -> _Named:
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[str]:
-    starred = (expanduser(pattern) for pattern in patterns if "*" in pattern)
-    return [name for pattern in starred for name in glob(pattern, root_dir=folder, recursive=True)]
+    """Return what patterns lead to; of those that look into several folders a little more, as * passes over a slash."""
+    found = list[str]()
+    for pattern in (expanduser(pattern) for pattern in patterns if "*" in pattern):
+        parts = Path(pattern).parts
+        plain = [*takewhile(lambda part: "*" not in part, parts)]
+        if len(plain) == len(parts) - 1 and "**" not in pattern:
+            found += glob(pattern, root_dir=folder)
+        else:
+            start, rest = folder.joinpath(*plain), "/".join(parts[len(plain) :]).replace("**/", "*")
+            found += [str(each) for each in files_in(start) if fnmatchcase(str(each.relative_to(start)), rest)]
+    return found
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,6 @@ from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step
 from nmerge_core.runs.folder import STATES, Run, Status, delete, list_runs
-from nmerge_core.task_files import files_in
 from pages.shared.frame.family import family_of
 from pages.shared.frame.page import RESULTS, begin, empty_state, how_computed, result_link
 from pages.shared.frame.runs import run_line, run_panel, took
@@ -48,7 +47,7 @@ def described(runs: Sequence[Run], chosen: Family) -> pd.DataFrame:
 @st.cache_data(max_entries=4096, show_spinner=False)
 def on_disk(folder: str, updated: float) -> int:
     """Bytes of a run's files; `updated` is there to make the cache forget a run that went on."""
-    return sum(os.path.getsize(path) for path in files_in(Path(folder)))
+    return sum(os.path.getsize(path) for path in Path(folder).rglob("*") if path.is_file())
 
 
 def filtered(table: pd.DataFrame) -> pd.Series:

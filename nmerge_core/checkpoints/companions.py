@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError
 from nmerge_core.small_file import read_small
 
@@ -66,5 +67,4 @@ def _of_modules(folder: Path) -> Iterator[Path]:
     for path in paths:
         inside = PurePosixPath(path) if isinstance(path, str) else PurePosixPath()
         if inside.parts and not inside.is_absolute() and ".." not in inside.parts:
-            below = (folder / inside).rglob("*")
-            yield from (each for each in below if each.is_file() and each.suffix not in (".py", ".pyc"))
+            yield from (each for each in files_in(folder / inside) if each.suffix not in (".py", ".pyc"))

@@ -8,6 +8,7 @@ from os.path import expanduser, isdir
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError, short, shown
 from nmerge_core.task_files import text_model_of
 from nmerge_core.yaml_file import check_keys, read_mapping
@@ -103,9 +104,9 @@ def _of_folder(folder: Path, where: str) -> tuple[list[str], list[Found]]:
         raise InputError(f"{where}, key 'data': expected a folder with a folder of images per class, found no {folder}")
     known, found = list[str](), list[Found]()
     for own in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
-        files = [each for each in own.rglob("*") if each.suffix.lower() in _IMAGES and not each.name.startswith(".")]
+        files = (each for each in files_in(own) if each.suffix.lower() in _IMAGES)
         known.append(own.name)
-        found += [(str(each.relative_to(folder)), own.name, partial(Path, each)) for each in sorted(files)]
+        found += [(str(each.relative_to(folder)), own.name, partial(Path, each)) for each in files]
     if not found:
         raise InputError(f"{where}, key 'data': expected a folder of images per class in {folder}, found no image")
     return known, found
@@ -121,6 +122,7 @@ def _of_dataset(file: Path, data: Mapping[str, Any], where: str) -> tuple[list[s
     if "://" in path or "::" in path:
         raise InputError(f"{where}, key 'data': expected a folder or the id of a data set, found {shown(path)}")
     local = file.parent / expanduser(path)
+    files_in(local)  # which bounds what the library looks through
     try:
         rows = load_dataset(str(local) if isdir(local) else path, name=given["config"], split=given["split"])
         image, label = (str(given[key]) for key in ("image", "label"))

@@ -27,7 +27,7 @@ from nmerge_core.evaluation.image_file import read_image_file
 from nmerge_core.evaluation.image_task import ImageTask
 from nmerge_core.evaluation.templates import UnsafeTemplate
 from nmerge_core.task_code import own_code, place_of
-from nmerge_core.task_files import is_image_task, task_files
+from nmerge_core.task_files import is_image_task, task_files, yamls_below
 
 # lm-eval writes bars and remarks on the terminal that belongs to our progress, and datasets counts its uses online.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -136,6 +136,7 @@ def _local(path: Path) -> tuple[TaskManager, str]:
         raise InputError(f"task '{path}': not a task YAML – {error}") from error
     # Only a group needs an index of the folder, which may be a large one: to find its members.
     if "group" in config:
+        yamls_below(path.resolve().parent)  # which bounds it
         return TaskManager(include_path=[path.resolve().parent], include_defaults=False), config["group"]
     return TaskManager(include_defaults=False), str(path)
 

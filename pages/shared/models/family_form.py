@@ -1,6 +1,7 @@
 """The form that makes a family of one's own models, or changes one."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import streamlit as st
 
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints import labels
+from nmerge_core.data_folder import walk
 from nmerge_core.errors import InputError
 from nmerge_core.family import (
     Family,
@@ -34,15 +36,16 @@ def models_here() -> list[str]:
     found: list[str] = []
     for root in roots:
         start = Path(os.path.expanduser(root)).resolve()
-        for folder, folders, files in os.walk(start):
-            if "config.json" in files:
-                found.append(folder)
-                folders.clear()
-            elif len(Path(folder).relative_to(start).parts) >= SEARCH_DEPTH:
-                folders.clear()
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".part"))
-            if len(found) >= SEARCH_LIMIT:
-                return found
+        with suppress(InputError):  # of a root that holds other things too what was found before counts
+            for folder, folders, files in walk(start):
+                if "config.json" in files:
+                    found.append(str(folder))
+                    folders.clear()
+                elif len(folder.relative_to(start).parts) >= SEARCH_DEPTH:
+                    folders.clear()
+                folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".part"))
+                if len(found) >= SEARCH_LIMIT:
+                    return found
     return found
 
 
