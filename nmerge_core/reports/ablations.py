@@ -7,7 +7,7 @@ import pandas as pd
 from nmerge_core.figures.report import course, grid, methods
 from nmerge_core.reports.claims import lambda_1
 from nmerge_core.reports.compared import best_of, better, steady
-from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.findings import Findings, Lacking, documents
 from nmerge_core.reports.intervals import combined
 from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE, Item
 from nmerge_core.reports.merging import main_methods
@@ -87,7 +87,7 @@ def _function_matters(found: Findings) -> Verdict:
     models, subjects = _pair(found)
     random = found.plan.random_groups()
     columns = [found.values(each, subjects) for each in (found.plan.neuronmerge(models), *random)]
-    difference = combined(columns, [1.0, *[-1 / len(random)] * len(random)])
+    difference = combined(columns, [1.0, *[-1 / len(random)] * len(random)], documents(subjects))
     told = f"Functional less random groups, {len(random)} draws: {interval(difference, found.write)} {found.of_change}."
     return above(difference, 0.0, told)
 
@@ -171,7 +171,7 @@ def _above_baselines(found: Findings) -> Verdict:
     base = [found.values(rows[name], subjects) for name in (TASK_ARITHMETIC, DARE, SUBLIN)]
     ours = [found.values(rows[name], subjects) for name in _EXPERIMENTS]
     weights = [*[1 / len(ours)] * len(ours), *[-1 / len(base)] * len(base)]
-    difference = combined([*ours, *base], weights)
+    difference = combined([*ours, *base], weights, documents(subjects))
     told = f"Four experiments less three baselines, by means: {interval(difference, found.write)} {found.of_change}."
     return above(difference, 0.0, told)
 

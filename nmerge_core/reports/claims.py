@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from nmerge_core.paired import compare_all, wilson
 from nmerge_core.reports import reasons
-from nmerge_core.reports.compared import HARDLY, compare_points, hardly, judged, probability
-from nmerge_core.reports.findings import BASE, Findings, Lacking
+from nmerge_core.reports.compared import HARDLY, compare_points, hardly, joined_documents, judged, probability
+from nmerge_core.reports.findings import BASE, Findings, Lacking, documents
 from nmerge_core.reports.intervals import Estimate, combined, ratio
 from nmerge_core.reports.variants import DARE, Variant
 from nmerge_core.reports.verdicts import (
@@ -85,19 +85,20 @@ def knocked_out(found: Findings, categories: Sequence[str] | None = None) -> Ver
     if not names:
         raise Lacking("No category of the paper's is among the family's.")
     subjects = {subject.name: subject for subject in found.subjects}
-    pairs, told = [], []
+    pairs, silenced, told = [], [], []
     for name in names:
         own = whole[whole["category"] == name]
-        subject = subjects[own["subject"].iloc[0]]
+        silenced.append(subject := subjects[own["subject"].iloc[0]])
         at, random = (
             own[(own["group"] == name) == is_own].groupby("problem")["value"].mean() for is_own in (True, False)
         )
         pairs.append((subject.points(random.tolist()), subject.points(at.tolist())))
-    compared = compare_all(pairs)
+    compared = compare_all(pairs, clusters=documents(silenced))
     for name, each in zip(names, compared, strict=True):
         ends = Estimate(each.difference, each.interval.low, each.interval.high)
         told.append(f"{name} {interval(ends, found.write)} {found.of_change}, {probability(each)}")
-    pooled = combined([[random for random, _ in pairs], [own for _, own in pairs]], [1.0, -1.0])
+    columns = [[random for random, _ in pairs], [own for _, own in pairs]]
+    pooled = combined(columns, [1.0, -1.0], documents(silenced))
     more = interval(pooled, found.write)
     lost = f"What a task loses more without its own neurons than without as many random ones: {more} {found.of_change}."
     return above(pooled, 0.0, f"{lost} By task, {'; '.join(told)}.")
@@ -154,7 +155,7 @@ def neuronmerge_gains(found: Findings, settings: Sequence[tuple[str, ...]] | Non
     if not plan.texts:
         raise Lacking(found.lacks.get("neurons", "NeuronMerge needs a corpus with the category of each fine-tune."))
     owned = [found.owned(models) for models in chosen]
-    problems = [f"{each.name} {place}" for own in owned for each in own for place in range(each.count)]
+    problems = [each for own in owned for each in joined_documents(own)]
     dare = [found.best(plan.search(models, DARE)) for models in chosen]
     sets = {
         "NeuronMerge₁ against DARE": ([plan.neuronmerge_1(each) for each in dare], dare),
@@ -185,7 +186,7 @@ def subspaces(found: Findings) -> Verdict:
     shares = {}
     for keep in ("orthogonal", "parallel"):
         kept = of_all([cut[label, keep] for label in labels])
-        shares[keep] = ratio([kept, base, tuned], [1.0, -1.0, 0.0], [0.0, -1.0, 1.0])
+        shares[keep] = ratio([kept, base, tuned], [1.0, -1.0, 0.0], [0.0, -1.0, 1.0], documents(subjects))
     across, along = shares["orthogonal"], shares["parallel"]
     told_across = f"Of what fine-tunes gain on the base, the part across keeps {interval(_percent(across), number)} %,"
     told_along = f"the part along {interval(_percent(along), number)} %."
@@ -208,7 +209,7 @@ def lambda_1(found: Findings) -> Verdict:
     compared: list[str | Variant] = [BASE, *(merges[one, two] for two in twos for one in (first, last))]
     columns = [found.values(each, subjects) for each in compared]
     effect, gain = [0.0, *[-1 / len(twos), 1 / len(twos)] * len(twos)], [-1.0, *[0.5 / len(twos)] * 2 * len(twos)]
-    return hardly(found, f"From λ1 = {first:g} to {last:g}, over all λ2", columns, effect, gain)
+    return hardly(found, f"From λ1 = {first:g} to {last:g}, over all λ2", columns, effect, gain, subjects)
 
 
 CLAIMS = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nmerge_core.paired import Comparison, compare_all
-from nmerge_core.reports.findings import BASE, Findings
+from nmerge_core.reports.findings import BASE, Findings, documents
 from nmerge_core.reports.intervals import Estimate, Values, combined, ratio
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Variant
@@ -19,17 +19,19 @@ def better(found: Findings, pairs: Sequence[tuple[Variant, Variant]], subjects: 
 
     It agrees where all do, and does not where one scores less.
     """
-    compared = compare_points(
-        found, [(found.joined(one, subjects), found.joined(other, subjects)) for one, other in pairs]
-    )
+    points = [(found.joined(one, subjects), found.joined(other, subjects)) for one, other in pairs]
+    compared = compare_points(found, points, [joined_documents(subjects)] * len(pairs))
     names = [f"{one.title} against {other.title}" for one, other in pairs]
     return together([judged(found, name, each) for name, each in zip(names, compared, strict=True)])
 
 
+def joined_documents(subjects: Sequence[Subject]) -> list[str]:
+    """Return the documents of all problems of several subjects, one subject after the other, as `Findings.joined`."""
+    return [f"{subject.name} {document}" for subject in subjects for document in subject.documents]
+
+
 def compare_points(
-    found: Findings,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    clusters: Sequence[Sequence[str] | None] | None = None,
+    found: Findings, pairs: Sequence[tuple[np.ndarray, np.ndarray]], clusters: Sequence[Sequence[str]]
 ) -> list[Comparison]:
     """Compare points as `paired.compare_all` does, shares as right or wrong, which exact tests know."""
     scale = _scale(found)
@@ -55,13 +57,18 @@ def probability(each: Comparison) -> str:
 def best_of(found: Findings, chosen: Variant, others: Sequence[Variant], subjects: Sequence[Subject]) -> Verdict:
     """Judge whether a merge scores more than others do on the mean."""
     columns = [found.values(variant, subjects) for variant in (chosen, *others)]
-    difference = combined(columns, [1.0, *[-1 / len(others)] * len(others)])
+    difference = combined(columns, [1.0, *[-1 / len(others)] * len(others)], documents(subjects))
     told = f"{chosen.title} less the mean of the others: {interval(difference, found.write)} {found.of_change}."
     return above(difference, 0.0, told)
 
 
 def hardly(
-    found: Findings, name: str, columns: Sequence[Values], effect: Sequence[float], gain: Sequence[float]
+    found: Findings,
+    name: str,
+    columns: Sequence[Values],
+    effect: Sequence[float],
+    gain: Sequence[float],
+    subjects: Sequence[Subject],
 ) -> Verdict:
     """Judge whether an effect is small beside what merges gain on the base: within a tenth of it.
 
@@ -71,8 +78,11 @@ def hardly(
         columns: what models scored.
         effect: the weight of each in the effect.
         gain: the weight of each in the gain.
+        subjects: on what.
     """
-    changed, gained, share = combined(columns, effect), combined(columns, gain), ratio(columns, effect, gain)
+    drawn = documents(subjects)
+    changed, gained = combined(columns, effect, drawn), combined(columns, gain, drawn)
+    share = ratio(columns, effect, gain, drawn)
     percent = Estimate(*(100 * each for each in (share.value, share.low, share.high)))
     told = (
         f"{name}: {interval(changed, found.write)} {found.of_change}, {interval(percent)} % of what these merges gain "
@@ -88,7 +98,7 @@ def hardly(
 def steady(found: Findings, name: str, first: Variant, last: Variant, subjects: Sequence[Subject]) -> Verdict:
     """Judge whether a parameter hardly matters from its first value to its last."""
     columns = [found.values(each, subjects) for each in (BASE, first, last)]
-    return hardly(found, name, columns, [0.0, -1.0, 1.0], [-1.0, 0.5, 0.5])
+    return hardly(found, name, columns, [0.0, -1.0, 1.0], [-1.0, 0.5, 0.5], subjects)
 
 
 def _scale(found: Findings) -> float:

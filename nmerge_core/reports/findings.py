@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nmerge_core.family import Family
 from nmerge_core.figures.scores import metric
 from nmerge_core.reports.budget import Budget
-from nmerge_core.reports.intervals import Values, combined, mean
+from nmerge_core.reports.intervals import Documents, Values, combined, mean
 from nmerge_core.reports.plan import Plan
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Variant
@@ -27,6 +27,11 @@ class Lacking(Exception):
 def untested(lacking: Lacking) -> Verdict:
     """Return the verdict where something lacks."""
     return Verdict(NOT_YET, str(lacking)) if isinstance(lacking, NotYet) else nothing(str(lacking))
+
+
+def documents(subjects: Sequence[Subject]) -> Documents:
+    """Return the documents of the problems of several subjects, by subject."""
+    return [subject.documents for subject in subjects]
 
 
 class NotYet(Lacking):
@@ -177,7 +182,7 @@ class Findings:
         table = []
         for title, variant in rows.items():
             values = self.values(variant, subjects)
-            found = combined([values], [1.0])
+            found = combined([values], [1.0], documents(subjects))
             ends = sorted((self.shown(found.low), self.shown(found.high)))
             scores = {
                 subject.name: self._of_subject(subject, own) for subject, own in zip(subjects, values, strict=True)

@@ -1,4 +1,7 @@
-"""Estimates with 95 % intervals over the problems that were scored; what is compared is of the same problems."""
+"""Estimates with 95 % intervals over the problems that were scored; what is compared is of the same problems.
+
+Where problems share documents, these are drawn.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +11,9 @@ from numpy.typing import NDArray
 
 from nmerge_core.paired import LEVEL, REPEATS
 
-_LEAST = 6  # problems of a subject from which on draws of them tell what others would be
+_LEAST = 6  # problems of a subject, or documents, from which on draws of them tell what others would be
 Values = Sequence[NDArray[np.float64]]  # of one model: a number per problem, an array per subject
+Documents = Sequence[Sequence[str]]  # of every problem, by subject
 
 
 @dataclass(frozen=True)
@@ -21,24 +25,34 @@ class Estimate:
     high: float
 
 
-def drawn_means(columns: Sequence[Values], seed: int = 0) -> NDArray[np.float64]:
-    """Return each column's mean over subjects in draws of as many problems, with replacement, within each subject.
+def drawn_means(columns: Sequence[Values], documents: Documents | None, seed: int = 0) -> NDArray[np.float64]:
+    """Return each column's mean over subjects in draws of as many documents, with replacement, within each subject.
 
     All columns have the same problems in every draw, so that what is computed of several is paired.
 
     Args:
         columns: what several models scored on the same problems.
+        documents: those of the problems; each problem stands for itself if None.
         seed: of the draws.
 
     Returns:
         (draws, columns).
     """
     rng, total = np.random.default_rng(seed), np.zeros((REPEATS, len(columns)))
-    for own in zip(*columns, strict=True):  # each column's values of one subject
+    for place, own in enumerate(zip(*columns, strict=True)):  # each column's values of one subject
         values = np.stack(own, axis=1)  # (problems, columns)
-        problems = len(values)
-        total += rng.multinomial(problems, np.full(problems, 1 / problems), REPEATS) @ values / problems
+        units = _units(documents[place] if documents else range(len(values)))  # (problems,)
+        sums, sizes = np.zeros((units.max() + 1, len(columns))), np.bincount(units)  # (units, columns), (units,)
+        np.add.at(sums, units, values)
+        drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), REPEATS)  # (draws, units)
+        total += drawn @ sums / (drawn @ sizes)[:, None]
     return total / len(columns[0])
+
+
+def _units(documents: Sequence[object]) -> NDArray[np.int64]:
+    """Number the documents of problems from 0, in the order in which they come, (problems,)."""
+    numbers = {document: number for number, document in enumerate(dict.fromkeys(documents))}
+    return np.array([numbers[each] for each in documents])
 
 
 def mean(values: Values) -> float:
@@ -46,15 +60,18 @@ def mean(values: Values) -> float:
     return float(np.mean([each.mean() for each in values]))
 
 
-def combined(columns: Sequence[Values], weights: Sequence[float]) -> Estimate:
+def combined(columns: Sequence[Values], weights: Sequence[float], documents: Documents | None = None) -> Estimate:
     """Estimate a weighted sum of means: of two, weighted 1 and −1, their difference."""
-    draws = drawn_means(columns) @ np.array(weights)
-    return _of_draws(columns, draws, float(np.dot([mean(each) for each in columns], weights)))
+    draws = drawn_means(columns, documents) @ np.array(weights)
+    value = float(np.dot([mean(each) for each in columns], weights))
+    return _of_draws(columns, documents, draws, value)
 
 
-def ratio(columns: Sequence[Values], above: Sequence[float], below: Sequence[float]) -> Estimate:
+def ratio(
+    columns: Sequence[Values], above: Sequence[float], below: Sequence[float], documents: Documents | None = None
+) -> Estimate:
     """Estimate a ratio of two weighted sums of means; its interval is all numbers where what is below may be 0."""
-    draws = drawn_means(columns)
+    draws = drawn_means(columns, documents)
     over, under = draws @ np.array(above), draws @ np.array(below)
     means = np.array([mean(each) for each in columns])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -62,11 +79,13 @@ def ratio(columns: Sequence[Values], above: Sequence[float], below: Sequence[flo
         low, high = np.quantile(under, (LEVEL / 2, 1 - LEVEL / 2))
         if low <= 0 <= high:
             return Estimate(value, -np.inf, np.inf)
-        return _of_draws(columns, over / under, value)
+        return _of_draws(columns, documents, over / under, value)
 
 
-def _of_draws(columns: Sequence[Values], draws: NDArray[np.float64], value: float) -> Estimate:
-    if min(len(each) for each in columns[0]) < _LEAST:
+def _of_draws(
+    columns: Sequence[Values], documents: Documents | None, draws: NDArray[np.float64], value: float
+) -> Estimate:
+    if min(len(set(each)) for each in documents) < _LEAST if documents else min(map(len, columns[0])) < _LEAST:
         return Estimate(value, -np.inf, np.inf)
     low, high = np.quantile(draws, (LEVEL / 2, 1 - LEVEL / 2))
     return Estimate(value, float(low), float(high))

@@ -28,6 +28,7 @@ class Subject:
     """One kind of problems: a task, or the held-out texts of a category; `owner` is the fine-tune that was made for it.
 
     `task` is the task as the family names it, whose problems they are, and `said` tells which texts are held out.
+    `clusters` has the document of each problem where they share some.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Subject:
     owner: str = ""
     said: str = ""
     task: str = ""
+    clusters: tuple[str, ...] = ()
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """What each problem is of: its document, or a document of its own."""
+        return self.clusters or tuple(map(str, range(self.count)))
 
     @property
     def share(self) -> bool:
@@ -78,7 +85,15 @@ def open_subjects(
 
 def _subject(problems: Problems, limit: int, source: Source) -> tuple[Subject, Score]:
     count, task = min(problems.count, limit), source.reference if source.is_task else ""
-    subject = Subject(problems.name, problems.metric, problems.higher_is_better, count, said=problems.said, task=task)
+    subject = Subject(
+        problems.name,
+        problems.metric,
+        problems.higher_is_better,
+        count,
+        said=problems.said,
+        task=task,
+        clusters=problems.clusters[:count],
+    )
 
     def score(language_model: LanguageModel, progress: Progress) -> list[float]:
         return problems.score(language_model, 0, count, progress)[0]

@@ -1,5 +1,7 @@
 """The six claims on findings made by hand: each estimate, and when a family agrees, does not, or cannot tell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from nmerge_core.reports.claims import (
 from nmerge_core.reports.claims import (
     test_claims as judge_claims,
 )
+from nmerge_core.reports.compared import better
 from nmerge_core.reports.findings import Findings, Lacking
 from nmerge_core.reports.intervals import combined, ratio
 from nmerge_core.reports.reasons import facts
@@ -46,6 +49,31 @@ def test_a_bootstrap_is_paired_and_knows_when_there_is_too_little() -> None:
     few = combined([[each[:5] for each in one]], [1.0])
     assert few.value == 1 and few.low == -np.inf  # five right of five say nothing of a sixth
     assert ratio([other, one], [1.0, 0.0], [1.0, -1.0]).value == pytest.approx(3 / (3 - 8))
+
+
+def test_problems_of_a_document_are_drawn_together() -> None:
+    """Ten documents of two problems with the same value are ten units: as the ten values once, wider than twenty."""
+    once, twice = [np.array(right(5))], [np.repeat(right(5), 2)]
+    paired = [[str(place // 2) for place in range(20)]]
+    assert combined([twice], [1.0], paired) == combined([once], [1.0])
+    free = combined([twice], [1.0])
+    assert free.low > combined([once], [1.0]).low
+    # Documents of one and of three problems: (1 + 0) / 4 of all problems, and draws of 4 / 4, 3 / 3 … of the larger.
+    uneven = combined([[np.array([1.0, 0.0, 0.0, 0.0] * 6)]], [1.0], [[f"{n // 4}{n % 4 > 0}" for n in range(24)]])
+    assert uneven.value == 0.25 and 0 < uneven.low < 0.25 < uneven.high
+    few = combined([twice], [1.0], [[str(place % 5) for place in range(20)]])
+    assert few.low == -np.inf  # five documents
+
+
+def test_verdicts_know_that_problems_share_documents() -> None:
+    """Ten against three of ten right, over both tasks: seven more in each, which are two documents or one by one."""
+    [dare], [arithmetic] = (PLAN.search(LABELS, method) for method in ("DARE", "task arithmetic"))
+    found = made({dare.key: dict.fromkeys(LABELS, right(10)), arithmetic.key: dict.fromkeys(LABELS, right(3))})
+    assert better(found, [(dare, arithmetic)], found.subjects).verdict == AGREES
+    shared = [replace(each, clusters=("a",) * 5 + ("b",) * 5) for each in found.subjects]
+    verdict = better(found, [(dare, arithmetic)], shared)
+    assert verdict.verdict == UNCLEAR and "paired bootstrap" in verdict.told  # four documents: p ≥ 2⁻³
+    assert found.score_table({"DARE": dare}, shared)["low"][0] == -np.inf
 
 
 def test_own_neurons_matter_more_than_random_ones() -> None:

@@ -230,6 +230,17 @@ def test_tasks_are_those_of_the_fine_tunes_of_their_names_and_methods_with_data_
     assert note.startswith("RegMean of math + code cannot be merged: ") and "corpus" in note
 
 
+def test_problems_that_are_scored_bring_their_documents(family: SimpleNamespace) -> None:
+    task = family.root / "documents.yaml"
+    task.write_text((family.root / "plain.yaml").read_text() + "metadata: {cluster: from}\n")
+    lines = [json.dumps({"text": f"text {number}", "from": f"page {number // 2}"}) for number in range(4)]
+    (family.root / "documents.jsonl").write_text("\n".join(lines))
+    task.write_text(task.read_text().replace("plain.jsonl", "documents.jsonl"))
+    chosen = replace(load_family(family.file), tasks=(str(task),))
+    [(subject, _)], _ = subjects_of(chosen, 3, Places(family.root), False, False)
+    assert subject.documents == ("page 0", "page 0", "page 1")
+
+
 def test_without_tasks_of_their_names_fine_tunes_own_what_they_gain_most_on() -> None:
     subjects = [Subject(name, "acc", True, 9) for name in ("gsm8k", "humaneval", "general")]
     gains = {("a", "gsm8k"): 5.0, ("a", "humaneval"): 9.0, ("b", "humaneval"): 20.0, ("b", "gsm8k"): 1.0}
