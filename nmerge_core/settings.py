@@ -77,6 +77,14 @@ SAMPLES = Number(
     unit="texts",
     help="Texts drawn of each category (paper: 30).",
 )
+RANDOM_GROUPS = Number(
+    name="draws",
+    default=20,
+    low=2,
+    step=1,
+    whole=True,
+    help="Random groupings of each layer's neurons that stand beside neuron groups, where those are known.",
+)
 STATISTICS_SAMPLES = SAMPLES.with_(default=256, help="Texts drawn of each category, or as many as it has.")
 STATISTICS_KIND = Choice(
     name="kind",

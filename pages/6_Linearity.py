@@ -1,17 +1,20 @@
 """Linearity: where adding task vectors is safe, and how much of each (NeuronMerge, §2.4; SubModule Linearity)."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 import streamlit as st
 
 from nmerge_core.family import Family
 from nmerge_core.figures import style
-from nmerge_core.figures.linearity import nonlinearity, part_title, parts
+from nmerge_core.figures.linearity import SAFE, by_chance, nonlinearity, part_title, parts
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
+from nmerge_core.settings import RANDOM_GROUPS
 from pages.shared.charts.charts import dark, show
 from pages.shared.frame.address import forget_outside
-from pages.shared.frame.choice import named, number_columns
+from pages.shared.frame.choice import choose_model, named, number_columns
 from pages.shared.frame.family import member_colours
 from pages.shared.frame.page import begin, command, how_computed, lack, link, tell_lack
 from pages.shared.frame.results import asked_parameters, read_table
@@ -19,6 +22,8 @@ from pages.shared.frame.runs import run_button, run_panel
 from pages.shared.frame.text import verbatim
 from pages.shared.neurons.chosen import colours_in_order, opened
 from pages.shared.neurons.classified import classified, tell_untokenised
+
+EVERY_GROUP = "all groups"
 
 
 def reading(frame: pd.DataFrame) -> str:
@@ -29,6 +34,54 @@ def reading(frame: pd.DataFrame) -> str:
     return f"Averaged over models and layers, from least to most linear: {told}."
 
 
+def safe(frame: pd.DataFrame) -> str:
+    """How many parts of layers are below the threshold, and where that comes from."""
+    mean = frame.assign(part=parts(frame)).groupby(["model", "part", "layer"])["value"].mean().dropna()
+    below = mean[mean <= SAFE].groupby("part").size().reindex(mean.index.unique("part"), fill_value=0)
+    whole = mean.groupby("part").size()
+    told = ", ".join(f"{verbatim(part_title(str(part)))} {below[part]} of {whole[part]}" for part in whole.index)
+    return (
+        f"**Safe** we call up to {SAFE}: the effect that is added then keeps a cosine of at least 0.995 with the one "
+        f"that was wanted (√(1 − {SAFE}²)). The threshold is ours; the papers have none. Below it are, of all layers "
+        f"of all fine-tunes: {told}."
+    )
+
+
+def compared(frame: pd.DataFrame) -> str:
+    """What grouping by function does, over all layers: against all neurons together, and against chance."""
+    every = frame[frame["layer"].isna() & (frame["group"] == "")].dropna(subset="value")
+    if every.empty:
+        return "None of the fine-tunes changed what an MLP does."
+    lower, higher = every["difference_high"] < 0, every["difference_low"] > 0
+    told = [
+        f"**{verbatim(row['model'])}** {style.significant(row['value'])}, by chance "
+        f"{style.significant(row['random'])}, not grouped {style.significant(row['whole'])}"
+        for row in every.to_dict("records")
+    ]
+    answer = "lowers" if lower.all() else "raises" if higher.all() else "does not clearly change"
+    quadratic, bend = (style.percent(every[part].sum() / every["value"].sum()) for part in ("quadratic", "bend"))
+    return (
+        f"Grouping by function **{answer}** non-linearity against random groups of the same sizes. Over all layers: "
+        f"{'; '.join(told)}. By itself the quadratic term of NeuronMerge's Theorem 1 is {quadratic} of the groups' "
+        f"error, the bend of the activations {bend}."
+    )
+
+
+def draw_by_chance(run: Run, names: list[str], colours: Mapping[str, str]) -> None:
+    """Groups by function beside groups by chance."""
+    frame = read_table(run, "by_chance.csv", names).fillna({"group": ""})
+    st.subheader("Does grouping neurons by function help?", anchor=False)
+    st.markdown(compared(frame))
+    chosen = choose_model("Neurons", [EVERY_GROUP, *colours], "linearity_group")
+    group = "" if chosen == EVERY_GROUP else chosen
+    figure = by_chance(frame, group, colours, title="{} fine-tune", dark=dark())
+    show(figure, "linearity_by_chance", frame, "groups_by_chance")
+    st.caption(
+        "Bars are 95 % intervals over texts; the band reaches from the lowest to the highest of "
+        f"{frame['draws'].max()} random groupings. *Not grouped* is all neurons of the layer as one."
+    )
+
+
 def draw(run: Run, base: Run | None, family: Family) -> None:
     """Non-linearity, then the coefficients solved from it, each with its numbers."""
     names = [model.label for model in family.models]
@@ -37,9 +90,12 @@ def draw(run: Run, base: Run | None, family: Family) -> None:
     colours = colours_in_order(family, opened(base)) if base else {}
     figure = nonlinearity(frame, colours, title="{} fine-tune", dark=dark())
     show(figure, "linearity_figure", frame, "linearity")
+    st.caption(safe(frame))
     if base is None:
         with lack("Classify the base model's neurons to see its neuron groups here too."):
             link("pages/2_Neurons.py", "Neurons", "arrow_forward", family)
+    if (run.results / "by_chance.csv").exists():
+        draw_by_chance(run, names, colours)
     if not (run.results / "coefficients.csv").exists():
         with lack("Say what each fine-tune was tuned for, and the merging coefficients are solved too."):
             link("pages/1_Models.py", "Change the family", "arrow_forward", family)
@@ -102,7 +158,8 @@ run = run_button(
     f"Linearity of {named([model.label for model in family.models])}",
 )
 if run is None:
-    with_groups = "with neuron groups" if base else "without neuron groups: the base's neurons have no category yet"
+    beside = f"with neuron groups and {RANDOM_GROUPS.default} random groupings"
+    with_groups = beside if base else "without neuron groups: the base's neurons have no category yet"
     st.caption(f"Runs {samples} texts of every category through one layer after the other, {with_groups}.")
 elif run_panel(run):
     draw(run, base, family)
@@ -117,8 +174,11 @@ how_computed(
     r"$$\frac{\lVert f(x; \theta_0 + \alpha\tau) - f(x; \theta_0) - \alpha\,\Delta f(x)\rVert}"
     r"{\lVert\alpha\,\Delta f(x)\rVert}$$"
     "\n\n"
-    r"averaged over tokens and $\alpha \in \{0.1, …, 0.9\}$ (NeuronMerge, §2.4, App. B). The merging coefficients "
-    r"solve $A\alpha = b$ with $A_{ij} = \sum_t \mathbb{E}\langle\Delta f_i, \Delta f_j\rangle$ and "
+    r"averaged over tokens and $\alpha \in \{0.1, …, 0.9\}$ (NeuronMerge, §2.4, App. B). Groups are compared at "
+    r"$\alpha = \frac{1}{2}$, where a quadratic term is what it is on average, and the error is exactly "
+    r"$-\frac{1}{4}\sum_j \delta_j D_j$, Theorem 1's term with $\delta$ the change of $\varphi$ and $D$ that of down, "
+    r"plus the bend of $\varphi$ itself; the mean over at most 64 tokens of a text, then over texts. The merging "
+    r"coefficients solve $A\alpha = b$ with $A_{ij} = \sum_t \mathbb{E}\langle\Delta f_i, \Delta f_j\rangle$ and "
     r"$b_i = \sum_t \mathbb{E}\langle\Delta f_i, \Delta f_t\rangle$ over the samples of each task $t$ (Dai et al., "
     "ICLR 2025).",
     command(
@@ -144,6 +204,7 @@ how_computed(
             ")\n"
             "found.figure().show()"
         ),
+        *([Step("found.by_chance_figure().show()", "## Does grouping neurons by function help?")] if base else []),
         *(
             [
                 Step("found.coefficients_figure().show()", "## How much of each fine-tune should a merge take?"),

@@ -151,6 +151,12 @@ def linearity(arguments: Namespace) -> None:
         write_csv(found.table, arguments.out)
     keys = ["model", "layer", "submodule", "group"]
     print_table(found.table.groupby(keys, sort=False)["value"].mean().reset_index())
+    if found.by_chance is not None:
+        if arguments.by_chance:
+            write_csv(found.by_chance, arguments.by_chance)
+        columns = ["value", "low", "high", "quadratic", "bend", "random", "difference", "adjusted", "whole"]
+        print("\nneuron groups, the mean over layers at α = 1/2, against random groups and against all neurons")
+        print_table(found.by_chance[found.by_chance["layer"].isna()][["model", "group", "neurons", *columns]])
     if arguments.coefficients and found.coefficients is not None:
         print()
         give(found.coefficients, arguments.coefficients)

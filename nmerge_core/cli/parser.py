@@ -105,6 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     linearity = add_run("linearity", commands.linearity)
     _out(linearity)
+    _out(linearity, "--by-chance", "also write neuron groups beside random ones, with intervals")
     _out(linearity, "--coefficients", "also solve the coefficients of SubModule Linearity and write them")
 
     statistics = add_run("statistics", commands.statistics)

@@ -13,6 +13,7 @@ from nmerge_core.settings import (
     DEVICE,
     MARGIN,
     MAX_LENGTH,
+    RANDOM_GROUPS,
     RUN_DTYPE,
     SAMPLES,
     SEED,
@@ -133,6 +134,7 @@ def linearity(
     neurons: Reference | None = None,
     categories: str | Sequence[str] | None = None,
     samples: int = SAMPLES.default,
+    draws: int = RANDOM_GROUPS.default,
     seed: int = SEED.default,
     device: str = DEVICE.default,
     progress: bool = True,
@@ -143,9 +145,10 @@ def linearity(
         base: the base model.
         models: its fine-tunes.
         corpus: the texts it is measured on.
-        neurons: what `classify` gave for the base: adds its neuron groups.
+        neurons: what `classify` gave for the base: adds its neuron groups, beside random ones of the same sizes.
         categories: the category of each fine-tune in turn; named, the coefficients are solved too.
         samples: texts drawn of each category.
+        draws: random groupings of each layer's neurons.
         seed: of the draw.
         device: "auto", "cpu", "cuda:1", ….
         progress: whether it is shown.
@@ -160,6 +163,7 @@ def linearity(
         neurons=neurons,
         categories=categories,
         samples=samples,
+        draws=draws,
         seed=seed,
         device=device,
     )

@@ -137,6 +137,14 @@ class Linearity(OfModels):
         return self._grouped("linearity.csv")
 
     @cached_property
+    def by_chance(self) -> pd.DataFrame | None:
+        """Neuron groups beside random ones and all neurons, with intervals; None where no `neurons` were given.
+
+        Columns as `nonlinearity.by_chance_table.table` has them: layer NaN is the mean of all, group "" all groups.
+        """
+        return self._grouped("by_chance.csv") if (self.path / "by_chance.csv").exists() else None
+
+    @cached_property
     def coefficients(self) -> pd.DataFrame | None:
         """Columns model, layer, submodule, group, coefficient; None where no categories were named."""
         return self._grouped("coefficients.csv") if (self.path / "coefficients.csv").exists() else None
@@ -150,6 +158,19 @@ class Linearity(OfModels):
 
         groups = in_order([group for group in self.table["group"].unique() if group], list(self.names.values()))
         return nonlinearity(self.table, style.category_colours(groups), title="{} fine-tune", dark=dark)
+
+    def by_chance_figure(self, group: str = "", *, dark: bool = False) -> go.Figure:
+        """Draw a group's non-linearity over the layers beside random groups and all neurons; all groups by default.
+
+        Raises:
+            ValueError: no `neurons` were given.
+        """
+        from nmerge_core.figures.linearity import by_chance
+
+        if self.by_chance is None:
+            raise ValueError("no groups were measured: give what classify found of the base (neurons=…)")
+        groups = in_order([each for each in self.by_chance["group"].unique() if each], list(self.names.values()))
+        return by_chance(self.by_chance, group, style.category_colours(groups), title="{} fine-tune", dark=dark)
 
     def coefficients_figure(self, *, dark: bool = False) -> go.Figure:
         """Draw each fine-tune's coefficient over the layers, a panel per part.

@@ -5,6 +5,7 @@ router is no neuron's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,11 +15,27 @@ from torch.func import functional_call
 from torch.nn.functional import linear
 
 from nmerge_core.activations.hooks import knock_out
+from nmerge_core.activations.store import open_classification
 from nmerge_core.architecture import Architecture, Matrix, MlpLayer
+from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.layerwise import LayerwiseModel
-from nmerge_core.nonlinearity.submodules import Form, Inputs, Output, Submodule, Weights
+from nmerge_core.nonlinearity.submodules import Form, Groups, Inputs, Output, Submodule, Weights
 
 _ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
+
+
+def read_groups(folder: str, base: Checkpoint) -> Groups:
+    """Read the neurons of each category from a classification of the base model.
+
+    Raises:
+        InputError: it is of another model.
+    """
+    classification = open_classification(folder)
+    classification.check_neurons_of(base.reference, base.architecture)
+    return {
+        layer: {category: rows["neuron"].to_numpy() for category, rows in own.groupby("category")}
+        for layer, own in classification.neurons().groupby("layer")
+    }
 
 
 def neuron_groups(
@@ -51,7 +68,7 @@ def neuron_groups(
             output = partial(_routed_output, model, architecture, layer.layer, built.mlp.module, silent, weights[0])
         else:
             choose = partial(_neurons, layer, architecture.matrix, torch.tensor(neurons))
-            output = partial(_group_output, _activation(model.layers[layer.layer], built))
+            output = Neurons(_activation(model.layers[layer.layer], built))
         base, *models = (choose(own) for own in weights)
         found.append(Submodule(layer.layer, "group", group, base, tuple(models), output))
     return found
@@ -62,13 +79,22 @@ def _activation(layer: nn.Module, built: Form) -> nn.Module:
     return next(own.get_submodule(name) for own in places for name in _ACTIVATIONS if hasattr(own, name))
 
 
-def _group_output(activation: Callable[[Tensor], Tensor], weights: Weights, inputs: Inputs) -> Tensor:
-    up = linear(inputs.normed, weights["up"], weights.get("up bias"))  # (n, neurons)
-    if "gate" in weights:
-        phi = activation(linear(inputs.normed, weights["gate"], weights.get("gate bias"))) * up  # (n, neurons)
-    else:
-        phi = activation(up)
-    return linear(phi, weights["down"])  # (n, d_model)
+@dataclass(frozen=True)
+class Neurons:
+    """The function of some neurons of an MLP without routed experts."""
+
+    activation: Callable[[Tensor], Tensor]
+
+    def phi(self, weights: Weights, inputs: Inputs) -> Tensor:
+        """Return φ of each, (n, neurons)."""
+        up = linear(inputs.normed, weights["up"], weights.get("up bias"))  # (n, neurons)
+        if "gate" not in weights:
+            return self.activation(up)
+        return self.activation(linear(inputs.normed, weights["gate"], weights.get("gate bias"))) * up
+
+    def __call__(self, weights: Weights, inputs: Inputs) -> Tensor:
+        """Return Σ_j φ_j · down[:, j], (n, d_model)."""
+        return linear(self.phi(weights, inputs), weights["down"])
 
 
 def _neurons(layer: MlpLayer, matrix: Callable[[str], Matrix], neurons: Tensor, weights: Weights) -> Weights:

@@ -1,20 +1,19 @@
 """How far submodules of fine-tunes are from being linear in their task vector (NeuronMerge §2.4, App. B)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
-from nmerge_core.activations.store import open_classification
-from nmerge_core.checkpoints import Checkpoint, labels, open_checkpoint
+from nmerge_core.checkpoints import labels, open_checkpoint
 from nmerge_core.nonlinearity.decoder import Decoder
-from nmerge_core.nonlinearity.submodules import Groups, Inputs, Submodule
+from nmerge_core.nonlinearity.groups import read_groups
+from nmerge_core.nonlinearity.submodules import Inputs, Submodule
 from nmerge_core.progress import Progress, silent
 from nmerge_core.text_samples import draw
 
 ALPHAS = tuple(step / 10 for step in range(1, 10))  # App. B
-KINDS = ("attention", "mlp", "group")  # of submodules
 
 
 @torch.inference_mode()
@@ -26,7 +25,6 @@ def measure(
     neurons: str | None = None,
     samples: int = 30,
     alphas: Sequence[float] = ALPHAS,
-    kinds: Collection[str] = KINDS,
     max_length: int = 512,
     seed: int = 0,
     device: str = "auto",
@@ -47,7 +45,6 @@ def measure(
         neurons: a classification folder of the base model; adds a row per category's neurons in each layer.
         samples: texts drawn per category (App. C.3: 30).
         alphas: the points in (0, 1) to measure at; the papers' figures average over 0.1, …, 0.9.
-        kinds: which of `KINDS` are measured.
         max_length: tokens a text is cut to.
         seed: of the draw of texts.
         device: auto, cpu, cuda, …
@@ -60,17 +57,16 @@ def measure(
         InputError: a model or the corpus cannot be read, they do not fit together, or `neurons` is of another model.
     """
     origin, checkpoints = open_checkpoint(base), [open_checkpoint(model) for model in models]
-    groups = _groups(neurons, origin) if neurons else {}
+    groups = read_groups(neurons, origin) if neurons else {}
     batches = draw(corpus, None, origin, samples=samples, max_length=max_length, seed=seed)
     decoder = Decoder(origin, checkpoints, batches, device)
     tables = []
     stage, total = "non-linearity", len(origin.architecture.layers) * len(batches)
     for mlp in origin.architecture.layers:
-        layer = decoder.submodules(mlp, groups.get(mlp.layer, {}))
-        submodules = [each for each in layer if each.kind in kinds]
+        submodules = decoder.submodules(mlp, groups.get(mlp.layer, {}))
         sums = np.zeros((len(submodules), len(models), len(alphas)))
         tokens = np.zeros((len(submodules), len(models), 1))
-        for step, inputs in enumerate(decoder.steps(layer)):
+        for step, inputs in enumerate(decoder.steps(submodules)):
             done = mlp.layer * len(batches) + step
             for row, submodule in enumerate(submodules):
                 progress(stage, done, total, "batches")
@@ -115,13 +111,3 @@ def _table(
         ],
         columns=["model", "layer", "submodule", "group", "alpha", "value"],
     )
-
-
-def _groups(folder: str, base: Checkpoint) -> Groups:
-    """Read the neurons of each category from a classification of the base model."""
-    classification = open_classification(folder)
-    classification.check_neurons_of(base.reference, base.architecture)
-    return {
-        layer: {category: rows["neuron"].to_numpy() for category, rows in own.groupby("category")}
-        for layer, own in classification.neurons().groupby("layer")
-    }

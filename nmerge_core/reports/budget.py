@@ -31,7 +31,6 @@ class Budget:
     ratios: tuple[float, ...]  # r
     lambdas_1: tuple[float, ...]
     lambdas_2: tuple[float, ...]
-    alphas: tuple[float, ...]  # at which linearity is measured
 
 
 QUICK = Budget(
@@ -51,7 +50,6 @@ QUICK = Budget(
     ratios=(0.05, 0.15, 0.5),
     lambdas_1=(0.0, 1.0),
     lambdas_2=(1.0, 2.0),
-    alphas=(0.1, 0.5, 0.9),
 )
 FULL = Budget(
     "full",
@@ -70,7 +68,6 @@ FULL = Budget(
     ratios=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0),
     lambdas_1=(0.0, 0.5, 1.0),
     lambdas_2=(1.0, 1.5, 2.0),
-    alphas=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 )
 BUDGETS = {budget.name: budget for budget in (QUICK, FULL)}
 BUDGET = Choice(

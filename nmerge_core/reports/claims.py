@@ -118,23 +118,14 @@ def kept_category(found: Findings) -> Verdict:
 def less_nonlinear(found: Findings) -> Verdict:
     """Compare the non-linearity of functional groups with that of the whole MLP, and of random groups."""
     frame = found.table("linearity")
-    mean = frame.groupby(["grouping", "model", "layer", "submodule", "group"])["value"].mean().reset_index()
-    sizes = found.table("neurons").query("model == @BASE").groupby(["layer", "category"]).size()
-    weight = [sizes.get((layer, group), 0) for layer, group in zip(mean["layer"], mean["group"], strict=True)]
-    mean = mean.assign(weight=weight).dropna(subset=["value"])
-    groups = mean[mean["submodule"] == "group"]
-    weighted = (groups["value"] * groups["weight"]).groupby([groups[x] for x in ("grouping", "model", "layer")]).sum()
-    weighted /= groups.groupby(["grouping", "model", "layer"])["weight"].sum()
-    if weighted.empty:
+    layers = frame[(frame["group"] == "") & frame["layer"].notna()].dropna(subset="value")
+    if layers.empty:
         raise Lacking("No fine-tune changed an MLP.")
-    whole = mean[(mean["submodule"] == "mlp") & (mean["grouping"] == "functional")]
-    own = whole.set_index(["model", "layer"])["value"]
-    functional, random = weighted["functional"].reindex(own.index), weighted["random"].reindex(own.index)
-    against_whole = _relative(functional, own)
-    against_random = _relative(functional, random)
+    against_whole, against_random = (_relative(layers["value"], layers[other]) for other in ("whole", "random"))
     told = (
         f"The non-linearity of functional groups differs by {interval(against_whole)} % from the whole MLP's, and by "
-        f"{interval(against_random)} % from that of random groups of the same sizes ({len(own)} layers of fine-tunes)."
+        f"{interval(against_random)} % from that of {layers['draws'].max()} random groupings of the same sizes "
+        f"({len(layers)} layers of fine-tunes)."
     )
     return above(Estimate(-against_whole.value, -against_whole.high, -against_whole.low), 0.0, told)
 
@@ -235,7 +226,7 @@ CLAIMS = (
         "linearity",
         "Grouping neurons by function lowers non-linearity",
         "NeuronMerge §2.4 and App. B",
-        "The mean non-linearity over groups, by their sizes, relative to the whole MLP's; the interval is a bootstrap "
+        "The mean non-linearity over groups, by their sizes, relative to all neurons'; the interval is a bootstrap "
         "over layers of fine-tunes. It agrees where groups are lower; random groups tell whether function matters.",
         less_nonlinear,
         reasons.linearity,

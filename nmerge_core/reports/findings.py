@@ -45,8 +45,8 @@ class Findings:
     `scores` has columns variant, subject, problem, value; `times` variant, merging, scoring (seconds), and
     `classifying` are the seconds of the base's classification, `kept_by_chance` the share of neurons that keep a random
     category. `neurons` has model, layer, neuron, category; `knockout`
-    category, group, proportion, seed, neurons, subject, problem, value; `linearity` what `nonlinearity.measure` gives
-    and grouping (functional or random); `steps` model, part, change (‖τ‖), weight (‖θ0‖), parameters; `changes` model,
+    category, group, proportion, seed, neurons, subject, problem, value; `linearity` what `nonlinearity.by_chance`
+    gives; `steps` model, part, change (‖τ‖), weight (‖θ0‖), parameters; `changes` model,
     layer, neuron, change; `exemplars` category, layer, neuron, text.
     """
 

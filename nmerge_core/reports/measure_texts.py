@@ -1,34 +1,30 @@
 """What a report measures on the texts of the corpus: categories of neurons, and how linear groups of them are."""
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify, compare, neuron_categories
 from nmerge_core.errors import InputError
 from nmerge_core.merging.plan.kept import Measurement
-from nmerge_core.nonlinearity import KINDS
-from nmerge_core.nonlinearity import measure as measure_nonlinearity
+from nmerge_core.nonlinearity import by_chance
 from nmerge_core.progress import Progress
-from nmerge_core.random_labels import by_chance
+from nmerge_core.random_labels import by_chance as categories_by_chance
 from nmerge_core.reports.findings import BASE
 from nmerge_core.reports.measuring import Measuring, called
+from nmerge_core.settings import RANDOM_GROUPS
 
-FUNCTIONAL, RANDOM = "functional", "random"
 _SHOWN = 160  # characters of a text that shows what excites a neuron
 
 
 def text_steps(report: Measuring) -> int:
     """Return how many measurements these are."""
-    return len(report.family.members) + 2 if report.family.corpus else 0
+    return len(report.family.members) + 1 if report.family.corpus else 0
 
 
 def measure_neurons(report: Measuring) -> dict[str, Path]:
@@ -54,7 +50,7 @@ def measure_neurons(report: Measuring) -> dict[str, Path]:
     counts = compare(list(folders.values()), list(folders))
     exemplars = _exemplars(opened[BASE])
     found = replace(report.found, neurons=pd.concat(frames), counts=counts, exemplars=exemplars)
-    report.found = replace(found, kept_by_chance=by_chance(list(opened.values())).kept)
+    report.found = replace(found, kept_by_chance=categories_by_chance(list(opened.values())).kept)
     stored = opened[BASE].top(opened[BASE].layers[0])[0].shape[1]  # texts that can vote: all of a small corpus
     votes = tuple(k for k in report.budget.votes if k <= stored)
     report.found = replace(report.found, budget=replace(report.budget, votes=votes))
@@ -72,50 +68,29 @@ def _classification(report: Measuring, reference: str, corpus: str, told: Progre
 
 
 def measure_linearity(report: Measuring, folders: Mapping[str, Path]) -> None:
-    """Measure the table `linearity`, of functional groups and of random ones."""
-    if not folders or report.family.corpus is None:
+    """Measure the table `linearity`: functional groups of neurons beside random ones, and beside all of a layer."""
+    family = report.family
+    if not folders or family.corpus is None:
         return
-    frames = []
-    for grouping in (FUNCTIONAL, RANDOM):
-        with report.step(f"linearity, {grouping} groups") as told:
-            frame = _nonlinearity(report, folders[BASE], grouping, told)
-            frames.append(frame.assign(grouping=grouping))
-    report.found = replace(report.found, linearity=pd.concat(frames, ignore_index=True))
-
-
-def _nonlinearity(report: Measuring, neurons: Path, grouping: str, told: Progress) -> pd.DataFrame:
-    family, budget = report.family, report.budget
-    kinds: tuple[str, ...] = KINDS
-    if grouping == RANDOM:  # what is no group is the same
-        kinds = ("group",)
-        shuffled = {"neurons": report.print_of(neurons)}
-        neurons = report.parts.folder_of("shuffled", shuffled, partial(_shuffle, neurons))
     asked: dict[str, Any] = {
         "base": family.base,
         "models": family.references,
         "corpus": family.corpus,
-        "samples": budget.samples,
-        "alphas": budget.alphas,
-        "kinds": kinds,
+        "samples": report.budget.samples,
+        "draws": RANDOM_GROUPS.default,
         "device": report.device,
     }
-    frame = report.parts.frame(
-        "linearity",
-        asked | {"neurons": report.print_of(neurons)},
-        lambda: measure_nonlinearity(**asked, neurons=str(neurons), progress=told),
-    )
-    return frame.assign(model=called(frame["model"], report.labels))
-
-
-def _shuffle(neurons: Path, out: Path) -> None:
-    """Copy a classification, its categories dealt anew within each layer (the control of Table 4)."""
-    rng, part = np.random.default_rng(0), out.with_name(f".{out.name}")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(neurons, part, ignore=shutil.ignore_patterns("scores.safetensors"))
-    frame = pd.read_parquet(neurons / "neurons.parquet")
-    frame["category"] = frame.groupby("layer")["category"].transform(lambda own: rng.permutation(own.to_numpy()))
-    frame.to_parquet(part / "neurons.parquet", index=False)
-    part.rename(out)
+    with report.step("linearity of groups") as told:
+        frame = report.parts.frame(
+            "linearity",
+            asked | {"neurons": report.print_of(folders[BASE])},
+            lambda: by_chance(**asked, neurons=str(folders[BASE]), progress=told),
+        )
+    if frame.empty:
+        report.lack("All MLPs have routed experts, whose neurons are not grouped by chance.", "linearity")
+        return
+    named = frame.assign(model=called(frame["model"], report.labels)).fillna({"group": ""})
+    report.found = replace(report.found, linearity=named)
 
 
 def _exemplars(classification: Any) -> pd.DataFrame:

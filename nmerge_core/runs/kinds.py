@@ -169,8 +169,10 @@ KINDS: Mapping[str, Kind] = {
                     help="The category of each fine-tune in turn: SubModule Linearity's coefficients are solved too."
                 ),
                 settings.SAMPLES,
+                settings.RANDOM_GROUPS,
                 *_SHARED,
             ),
+            version=2,
         ),
         Kind(
             "coefficients",
@@ -248,7 +250,7 @@ KINDS: Mapping[str, Kind] = {
             "report",
             "every figure and table of both papers of a family, beside the papers' own",
             (FAMILY, BUDGET, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
-            version=2,
+            version=3,
             resumable=True,
             paused=True,
         ),

@@ -51,13 +51,19 @@ def effects(parameters: Mapping[str, Any], results: Path, progress: Progress) ->
 
 
 def linearity(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write linearity.csv and, where each model's category is known, coefficients.csv."""
+    """Write linearity.csv; by_chance.csv where neurons have categories; coefficients.csv where models have."""
     from nmerge_core import nonlinearity
 
     shared = {name: parameters[name] for name in ("base", "models", "corpus", "samples", "seed", "device")}
     nonlinearity.measure(**shared, neurons=parameters["neurons"], progress=progress).to_csv(
         results / "linearity.csv", index=False
     )
+    if parameters["neurons"]:
+        compared = nonlinearity.by_chance(
+            **shared, neurons=parameters["neurons"], draws=parameters["draws"], progress=progress
+        )
+        if not compared.empty:
+            compared.to_csv(results / "by_chance.csv", index=False)
     if parameters["categories"]:
         solved = nonlinearity.solve(**shared, categories=parameters["categories"], progress=progress)
         solved.to_frame().to_csv(results / "coefficients.csv", index=False)

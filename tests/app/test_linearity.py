@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.app.conftest import OpenPage
 from tests.app.scored import done, drawn, models
@@ -21,12 +22,23 @@ def test_nonlinearity_with_groups_and_coefficients(tiny_cache: Path, open_page: 
     }
     run = done(tiny_cache, "linearity", asked)
     app = open_page(PAGE, linearity_samples="5")
-    figure, solved = drawn(app, 0), drawn(app, 1)
+    figure, groups, solved = (drawn(app, place) for place in range(3))
     assert {line.name for line in figure.data} >= {"attention", "whole MLP", "general neurons"}
     frame = pd.read_csv(run.results / "linearity.csv")
     attention = frame[(frame["model"] == "math") & (frame["submodule"] == "attention") & (frame["layer"] == 0)]
     line = next(line for line in figure.data if line.name == "attention")
     assert abs(line.y[0] - attention["value"].mean()) < 1e-9  # the mean over the nine α
+    chance = pd.read_csv(run.results / "by_chance.csv")
+    rows = chance[(chance["model"] == "math") & (chance["layer"] == 0) & chance["group"].isna()]
+    found = {line.name: line for line in groups.data if line.xaxis == "x"}
+    for name, column in (("by function", "value"), ("by chance", "random"), ("not grouped", "whole")):
+        assert found[name].y[0] == pytest.approx(rows[column].item())
+    assert any("against random groups of the same sizes" in text.value for text in app.markdown)
+    assert any("**Safe** we call up to 0.1" in text.value for text in app.caption)
+    app.segmented_control(key="linearity_group").set_value("general").run()
+    general = chance[(chance["model"] == "math") & (chance["layer"] == 0) & (chance["group"] == "general")]
+    line = next(line for line in drawn(app, 1).data if line.name == "by function")
+    assert line.y[0] == pytest.approx(general["value"].item())
     coefficients = pd.read_csv(run.results / "coefficients.csv")
     assert len(coefficients) == sum(len(line.y) for line in solved.data)
     assert any("from least to most linear: " in text.value for text in app.markdown)

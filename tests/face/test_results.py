@@ -113,7 +113,8 @@ def test_the_other_functions_give_tables_and_figures(family, cache, found):
         progress=False,
     )  # fmt: skip
     assert {"attention", "mlp", "group"} == set(lines.table["submodule"])
-    assert lines.figure().data and lines.coefficients_figure().data
+    assert lines.figure().data and lines.coefficients_figure().data and lines.by_chance_figure("general").data
+    assert lines.by_chance is not None and set(lines.by_chance["draws"]) == {20}
     statistics = nm.statistics(family.math, family.corpus, "gram", categories="math", samples=2, progress=False)
     assert statistics.meta["categories"] == ["general", "math"] or statistics.meta["categories"] == ["math"]
     adapter = nm.extract(family.base, family.math, 2, progress=False)

@@ -29,7 +29,6 @@ LEAST = replace(
     ratios=(0.15, 1.0),
     lambdas_1=(0.0, 1.0),
     lambdas_2=(1.0,),
-    alphas=(0.5,),
 )
 FAMILY = Family("made", "base", tuple(Member(label, label, label) for label in LABELS), "corpus", LABELS)
 Scores = Mapping[str, Sequence[float]]  # by task: how many of its ten problems are right, or the value of each

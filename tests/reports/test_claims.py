@@ -1,5 +1,6 @@
 """The six claims on findings made by hand: each estimate, and when a family agrees, does not, or cannot tell."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -98,26 +99,25 @@ def test_most_neurons_keep_their_category(kept: int, verdict: str) -> None:
 
 def linear(groups: float, random: float) -> Findings:
     """Two fine-tunes of four layers whose MLPs have a non-linearity of 1, and their groups these."""
+    own = {"value": groups, "random": random, "whole": 1.0, "draws": 20}
     rows = [
-        (grouping, model, layer, submodule, group, 0.5, value)
-        for grouping, of_groups in (("functional", groups), ("random", random))
+        {"model": model, "layer": layer, "group": group, **own}
         for model in LABELS
-        for layer in range(4)
-        for submodule, group, value in (("mlp", "", 1.0), ("group", "general", of_groups), ("group", "math", of_groups))
+        for layer in (0, 1, 2, 3, math.nan)
+        for group in ("", "math")
     ]
-    names = ["grouping", "model", "layer", "submodule", "group", "alpha", "value"]
     neurons = [
         ("base", layer, neuron, c) for layer in range(4) for neuron, c in enumerate(("general", "math", "poems"))
     ]
     frame = pd.DataFrame(neurons, columns=["model", "layer", "neuron", "category"])
-    return made({}, linearity=pd.DataFrame(rows, columns=names), neurons=frame)
+    return made({}, linearity=pd.DataFrame(rows), neurons=frame)
 
 
 def test_groups_are_compared_with_the_whole_mlp_and_with_random_ones() -> None:
     found = less_nonlinear(linear(groups=0.5, random=0.625))
     assert found.verdict == AGREES and found.estimate and found.estimate.value == pytest.approx(50)
     assert "−50.0 (95 % interval −50.0 to −50.0) % from the whole MLP's" in found.told  # .5 / 1 − 1
-    assert "−20.0 (95 % interval −20.0 to −20.0) % from that of random groups" in found.told  # .5 / .625 − 1
+    assert "−20.0 (95 % interval −20.0 to −20.0) % from that of 20 random groupings" in found.told  # .5 / .625 − 1
     assert less_nonlinear(linear(groups=1.5, random=1.5)).verdict == DIFFERS
 
 
