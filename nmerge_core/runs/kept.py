@@ -9,7 +9,7 @@ from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured, StandIn
 from nmerge_core.runs.durations import seconds_of
 from nmerge_core.runs.folder import Run, find, list_runs
-from nmerge_core.runs.request import Request, check_unchanged, places_of, resolve
+from nmerge_core.runs.request import Request, is_unchanged, places_of, resolve
 
 # What tells which neurons are in which group, and how the groups are solved.
 _GROUPED = {"neurons", "top_k", "margin", "grouping", "lists", "together"}
@@ -104,16 +104,7 @@ def _contains(run: Run, request: Request) -> bool:
     if _groups(request) and request.parameters["together"] and _groups(request) != _groups(run):
         return False
     decide = request.parameters.keys() - {"groups"} - (set() if _groups(request) else _GROUPED)
-    return all(run.parameters.get(name) == request.parameters[name] for name in decide) and _is_current(run)
-
-
-def _is_current(run: Run) -> bool:
-    """Whether what a run has read, and what computes it, are as they were."""
-    try:
-        check_unchanged(run)
-    except InputError:
-        return False
-    return True
+    return all(run.parameters.get(name) == request.parameters[name] for name in decide) and is_unchanged(run)
 
 
 def _is_alike(run: Run, request: Request) -> bool:

@@ -25,7 +25,7 @@ from nmerge_core.settings import DEVICE, RUN_DTYPE
 class Kind:
     """A kind of run: `version` is raised when its results change; a run that was killed goes on if `resumable`.
 
-    One that is `paused` when it is cancelled keeps what it has then, too.
+    One that is `paused` when it is cancelled keeps what it has then, too, and when it fails.
     """
 
     name: str

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from nmerge_core.errors import Cancelled, InputError
-from nmerge_core.kept_files import remove
+from nmerge_core.kept_files import Damaged, remove
 from nmerge_core.machine import peak_memory
 from nmerge_core.progress import Progress, silent
 from nmerge_core.runs.failure import of_surroundings, sentence
 from nmerge_core.runs.folder import Run, interrupted
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import holds, opened, run_lock, transitions
-from nmerge_core.runs.request import check_unchanged
+from nmerge_core.runs.request import check_unchanged, is_unchanged
 
 Operation = Callable[[Mapping[str, Any], Path, Progress], None]
 _WRITE_SECONDS = 0.2  # between writes of status.json
@@ -100,8 +100,9 @@ class RunProgress:
 def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress) -> BaseException | None:
     """Do a run whose lock is held; return what ended it early, after its state tells of that.
 
-    A kill, or an interrupt from the keyboard, of a run of a resumable kind leaves what it had for the next time. It
-    fails where what it reads is not what it is known by, be it when it begins or when it ends.
+    A kill, or an interrupt from the keyboard, of a run of a resumable kind leaves what it had for the next time; so
+    does a failure, as by a full disk, of one that can be paused. It fails where what it reads is not what it is known
+    by, be it when it begins or when it ends.
 
     Raises:
         InputError: how it ended cannot be written.
@@ -138,6 +139,8 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
         if handler:
             logging.getLogger().removeHandler(handler)
             handler.close()
+    if state == "failed" and not isinstance(failure, Damaged):
+        kept = run.kind in KINDS and KINDS[run.kind].paused and is_unchanged(run)
     if not kept:
         remove(run.part)
     append_log(run, f"{state}{': ' if message else ''}{message}")

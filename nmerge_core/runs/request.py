@@ -83,6 +83,15 @@ def check_unchanged(run: Run) -> Request:
     return request
 
 
+def is_unchanged(run: Run) -> bool:
+    """Whether what a run has read, and what computes it, are as they were."""
+    try:
+        check_unchanged(run)
+    except InputError:
+        return False
+    return True
+
+
 def _results(root: Path, reference: str) -> Path | None:
     """Return the results of a run of this cache by its id; None where the reference is no run's id."""
     run = find(root, reference)

@@ -5,15 +5,19 @@ import stat
 import subprocess
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import Damaged
 from nmerge_core.places import PACKAGE
 from nmerge_core.runs import client, here, queue
 from nmerge_core.runs.folder import STOPPED, create, delete, find, list_runs
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
+from nmerge_core.runs.operations import OPERATIONS
 from nmerge_core.version import __version__
 from tests.runs.counting_worker import COUNTED
 
@@ -232,6 +236,36 @@ def test_a_merge_continues_from_what_a_killed_worker_left(cache, wait, tmp_path,
     client.restart(run)
     wait(lambda: run.status().state == "done")
     assert (run.results / "journal").exists()
+
+
+@pytest.mark.parametrize(
+    ("failure", "edited", "kept"),
+    [
+        (MemoryError(), False, True),
+        (InputError("the disk is full"), False, True),
+        (MemoryError(), True, False),  # what it had may be of either text
+        (Damaged(Path("journal.log"), "found no line"), False, False),  # else it would be met again
+    ],
+)
+def test_a_run_that_can_be_paused_keeps_what_it_had_where_it_fails(cache, tmp_path, monkeypatch, failure, edited, kept):
+    monkeypatch.setitem(KINDS, "count", replace(COUNTED["count"], resumable=True, paused=True))
+    file = tmp_path / "texts.jsonl"
+    file.write_text("one")
+
+    def failing(parameters, results, progress):
+        (results / "trials").touch()
+        if edited:
+            file.write_text("other")
+        raise failure
+
+    monkeypatch.setitem(OPERATIONS, "count", failing)
+    with pytest.raises(type(failure)):
+        here.do("count", {"file": str(file)})
+    [run] = list_runs(cache)
+    assert run.status().state == "failed" and (run.part / "trials").exists() == kept
+    file.write_text("one")
+    monkeypatch.setitem(OPERATIONS, "count", lambda parameters, results, progress: None)
+    assert here.do("count", {"file": str(file)}) == run and (run.results / "trials").exists() == kept
 
 
 def test_states_change_only_as_they_should(cache, wait):
