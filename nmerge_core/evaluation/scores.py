@@ -122,13 +122,22 @@ class Evaluator:
             self._check_examples(name)
 
     def _check_examples(self, name: str) -> None:
-        """Raise an InputError where a task draws examples from its own problems and has too few."""
+        """Have a task that draws examples from its own problems leave out the one that is asked.
+
+        lm-eval does so only where the task says that its examples are of the split that it is scored on: where it names
+        none, and has no other, a problem may stand with its answer before itself.
+
+        Raises:
+            InputError: it has too few problems.
+        """
         task = self.task(name)
         if getattr(task, "MULTIMODAL", False) or task.OUTPUT_TYPE == "loglikelihood_rolling":
             return
-        shots, settings = int(task.get_config("num_fewshot") or 0), task.config
-        own = settings.fewshot_split == settings.test_split and not getattr(settings.fewshot_config, "samples", None)
-        if shots and own and len(task.eval_docs) <= shots:
+        shots, asked = int(task.get_config("num_fewshot") or 0), task.config.test_split or task.config.validation_split
+        if not shots or _split_of_examples(task) != asked:
+            return
+        task.fewshot_cfg.split = task.config.test_split  # these two lm-eval compares
+        if len(task.eval_docs) <= shots:
             raise InputError(
                 f"task '{name}': expected at least {shots + 1} problems, as the {shots} examples before each are drawn "
                 f"from the others, found {len(task.eval_docs)}; give fewer (--shots 0)"
@@ -295,6 +304,15 @@ class Evaluator:
                 fewshot_as_multiturn=self._chat,
                 confirm_run_unsafe_code=True,  # the task was checked when it was loaded
             )
+
+
+def _split_of_examples(task: Any) -> str | None:
+    """Return the split that lm-eval takes a task's examples from, by its own rule where the task names none."""
+    told, settings = task.fewshot_cfg, task.config
+    if told.split is None and (told.samples or told.fewshot_indices):
+        return None
+    split: str | None = told.split or settings.training_split or settings.validation_split or settings.test_split
+    return split
 
 
 def _stage(language_model: Model, reference: str) -> str:

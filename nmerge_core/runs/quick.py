@@ -19,7 +19,7 @@ from nmerge_core.runs.answering import heed
 from nmerge_core.runs.models import LoadedModels
 
 STEP = 5  # problems that are scored at a time: some tenths of a second where the model is small
-VERSION = 3  # is raised when the same problems give other scores
+VERSION = 4  # is raised when the same problems give other scores
 _OF_PROBLEMS = ("values", "tokens", "clusters")
 _ANSWER = dict.fromkeys(_OF_PROBLEMS, list) | {"run_dtype": str}
 

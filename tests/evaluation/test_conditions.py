@@ -26,6 +26,7 @@ CHOICES = {
     "dataset_path": "json",
     "dataset_kwargs": {"data_files": {"test": "data/sums.jsonl"}},
     "test_split": "test",
+    "fewshot_split": "test",
     "output_type": "multiple_choice",
     "doc_to_text": "{{prompt}}",
     "doc_to_choice": "{{choices}}",
@@ -154,6 +155,18 @@ def test_every_model_sees_the_same_examples_which_the_seed_decides(
         assert prompts[seed] == [row["prompt"] for row in rows[4:]]
         assert all(row["prompt"].count("\n\n") == 1 for row in rows)
     assert prompts[1] != prompts[2]
+
+
+@pytest.mark.parametrize("splits", [{}, {"fewshot_split": "test"}, {"test_split": None, "validation_split": "test"}])
+def test_no_problem_stands_with_its_answer_before_itself(
+    model: str, tmp_path: Path, splits: dict[str, str | None]
+) -> None:
+    """Of three problems the two others are shown, whatever the task calls the split that all of them are in."""
+    docs = [{"prompt": word, "answer": "yes"} for word in ("one", "two", "six")]
+    file = tmp_path / "samples.jsonl"
+    evaluate([model], [write_task(tmp_path, SUMS | splits, docs)], shots=2, samples=file)
+    for row in map(json.loads, file.read_text().splitlines()):
+        assert sorted(part.split()[0] for part in row["prompt"].split("\n\n")) == ["one", "six", "two"]
 
 
 def test_a_chat_template_frames_problems_and_ends_answers(

@@ -158,7 +158,7 @@ def prepare_search(context: Context, values: Values) -> Prepared:
     prepare=prepare_search,
     passes=lambda values: _PASSES + searches(values) * values.shared["evaluations"],
     searches=searches,
-    version=4,
+    version=5,
 )
 def merge_searched(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ λ_t τ̂_t ŝ_t / Σ ŝ_t (as `pcb`) with the λ_t that were found; the best candidate is what is written."""
