@@ -89,8 +89,9 @@ STATISTICS_SAMPLES = SAMPLES.with_(default=256, help="Texts drawn of each catego
 STATISTICS_KIND = Choice(
     name="kind",
     required=True,
-    choices=("fisher", "gram"),
-    help="Fisher information, for the method fisher, or Gram matrices, for regmean.",
+    choices=("fisher", "gram", "magnitude"),
+    help="Fisher information, for the method fisher; of what linear layers read, Gram matrices, for regmean, or mean "
+    "magnitudes, for the step aim.",
 )
 SEED = Number(name="seed", default=0, low=0, step=1, whole=True, help="Decides every draw.")
 CATEGORY = Text(name="category", required=True, help="The category, or the name of a list, whose neurons are silenced.")

@@ -1,4 +1,4 @@
-"""What merging may know of a model beside its weights, measured on texts: Fisher information and Gram matrices."""
+"""What merging may know of a model beside its weights, measured on texts: Fisher information, its layers' inputs."""
 
 from nmerge_core.calibration.collect import cache_folder, cached, collect
 from nmerge_core.calibration.store import KINDS, Statistics, open_statistics

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import cache_root
-from nmerge_core.calibration.store import KINDS, VERSION, Statistics, open_statistics
+from nmerge_core.calibration.store import KINDS, VERSION, Statistics, of_weights, open_statistics
 from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import DISK_ERRORS, InputError
@@ -18,6 +18,8 @@ from nmerge_core.kept_files import remove
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
 from nmerge_core.version import __version__
+
+_STAGES = {"gram": "Gram matrices", "magnitude": "Input magnitudes"}
 
 
 def collect(
@@ -33,12 +35,12 @@ def collect(
     device: str = "auto",
     progress: Progress = silent,
 ) -> None:
-    """Write a statistics folder (`store` lists its files): Fisher information or Gram matrices of a model.
+    """Write a statistics folder (`store` lists its files): a model's Fisher information, or what its layers read.
 
     Args:
         model: a model folder or Hub id.
         corpus: a corpus folder or YAML (see `corpus.load_corpus`).
-        kind: fisher or gram.
+        kind: fisher, gram or magnitude.
         out: the folder to write; new or empty.
         categories: the categories whose texts are taken; all by default.
         samples: texts drawn per category, or as many as it has.
@@ -88,11 +90,11 @@ def collect(
                 tokens = [torch.tensor(text) for text in texts]
                 files = fisher(checkpoint, tokens, folder, device, f"Fisher information of {label(model)}", progress)
             else:
-                from nmerge_core.calibration.gram import gram
+                from nmerge_core.calibration.inputs import inputs
 
                 batches = [batch for category in chosen for batch in pack(category, drawn[category])]
-                stage = f"Gram matrices of {label(model)}"
-                files, meta["grams"] = gram(checkpoint, batches, folder, device, stage, progress)
+                stage = f"{_STAGES[kind]} of {label(model)}"
+                files, meta[of_weights(kind)] = inputs(checkpoint, batches, kind, folder, device, stage, progress)
             meta |= {"files": files, "texts": len(texts), "tokens": sum(map(len, texts))}
             write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
     except OSError as error:

@@ -3,6 +3,7 @@
 fisher   one tensor per tensor of the model, its shape, float32: the mean over texts of squared gradients
 gram     one (inputs, inputs) float32 tensor per input of linear layers: the sum over tokens of x xᵀ; `grams` in
          meta.json names it for each weight that reads this input, `tokens` counts the tokens
+magnitude  one (inputs,) float32 vector per input of linear layers: the sum over tokens of |x|; `magnitudes` names it
 """
 
 from collections.abc import Mapping
@@ -15,9 +16,14 @@ from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_object, reading
 
-KINDS = ("fisher", "gram")
+KINDS = ("fisher", "gram", "magnitude")
 VERSION = 2  # raised when what is collected changes
 _META: Mapping[str, type] = {"kind": str, "model": str, "model_fingerprint": str, "tokens": int, "files": list}
+
+
+def of_weights(kind: str) -> str:
+    """Return the key of meta.json under which sums over inputs are named for each weight."""
+    return f"{kind}s"
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,9 @@ class Statistics:
         return self.meta["tokens"]
 
     @property
-    def grams(self) -> Mapping[str, str]:
-        """Of Gram matrices: the tensor that belongs to each weight."""
-        return self.meta["grams"]
+    def of_weights(self) -> Mapping[str, str]:
+        """Of sums over inputs: the tensor that belongs to each weight."""
+        return self.meta[of_weights(self.meta["kind"])]
 
     @property
     def fingerprint(self) -> str:

@@ -187,7 +187,7 @@ def statistics(
     Args:
         model: a model folder or Hub id.
         corpus: the texts they are collected on.
-        kind: "fisher" for the method fisher, "gram" for regmean.
+        kind: "fisher" for the method fisher, "gram" for regmean, "magnitude" for the step aim.
         categories: categories whose texts are taken; all by default.
         samples: texts drawn of each category, or as many as it has.
         max_length: tokens of a text that are read.

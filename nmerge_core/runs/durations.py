@@ -55,6 +55,7 @@ def _operations(kind: str, parameters: Mapping[str, Any]) -> float:
         "classify": 1,
         "fisher": 20,  # forwards and backwards, each text by itself
         "gram": 3,  # forwards, and products of inputs
+        "magnitude": 1,
         # the base's states, and each model's submodules: whole ones, and MLPs once more by groups
         "coefficients": 1 + 2 * (1 + len(parameters.get("models", ()))),
     }

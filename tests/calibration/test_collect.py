@@ -96,6 +96,27 @@ def test_grams_equal_hooks_on_the_whole_model(model: str, corpus: str, tmp_path:
     assert meta["tokens"] == sum(tokens.shape[1] for tokens in texts) and meta["texts"] == len(texts)
 
 
+def test_magnitudes_equal_hooks_on_the_whole_model(qwen2: str, corpus: str, tmp_path: Path) -> None:
+    """Σ |x| over the tokens of what a linear layer reads, by hand from hooks on the whole model."""
+    collect(qwen2, corpus, "magnitude", tmp_path / "out", categories=CATEGORIES)
+    whole, texts = load(qwen2)
+    expected: dict[str, Tensor] = {}
+
+    def add(name: str, args: tuple[Tensor]) -> None:
+        expected[name] = expected.get(name, 0) + args[0][0].double().abs().sum(0)
+
+    for name, module in whole.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda module, args, name=name: add(f"{name}.weight", args))
+    with torch.no_grad():
+        for tokens in texts:
+            whole(tokens, use_cache=False)
+    opened = open_statistics(tmp_path / "out", "magnitude", open_checkpoint(qwen2))
+    for name, own in opened.of_weights.items():
+        torch.testing.assert_close(opened.tensors.read(own), expected[name].float(), rtol=1e-4, atol=1e-5, msg=name)
+    assert len(opened.of_weights) == LAYERS * 7
+
+
 def test_a_text_of_one_token_predicts_nothing(qwen2: str, tmp_path: Path) -> None:
     short = write_corpus(tmp_path / "short", {"general": ["a", "b"], "math": ["7", "8"]})
     with pytest.raises(InputError, match="expected texts of at least two tokens, found none"):

@@ -1,9 +1,11 @@
 """The statistics of each model on its texts that a merge goes by: read from a folder, or collected on the way."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.heads import is_head
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
@@ -16,23 +18,49 @@ if TYPE_CHECKING:
     from nmerge_core.calibration import Statistics
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """Statistics of one checkpoint: a folder that has them, or the category on whose texts they are collected."""
+
+    checkpoint: Checkpoint
+    folder: Path | None
+    category: str
+
+
+def _wanted(context: Context, values: Values) -> list[_Wanted]:
+    """Say what is wanted of each model, or of the base by a method that is told of one folder for it."""
+    if "statistics" in values.shared:
+        checkpoints, folders = [context.stream.donor], [values.shared["statistics"]]
+        categories = [values.shared["category"]]
+    else:
+        checkpoints, folders = list(context.stream.models), list(values.each["statistics"])
+        categories = context.task_categories(values)
+    found = [folder and context.recipe.path(folder) for folder in folders]
+    return [_Wanted(*each) for each in zip(checkpoints, found, categories, strict=True)]
+
+
 def check_statistics(context: Context, values: Values, kind: str) -> None:
     """Check that statistics are of their models, or a corpus to collect them on is named; raises InputError."""
     from nmerge_core.calibration import open_statistics
 
-    for model, folder in zip(context.stream.models, values.each["statistics"], strict=True):
-        if folder:
-            open_statistics(context.recipe.path(folder), kind, model)
-    if not values.shared["corpus"] and None in values.each["statistics"]:
-        expected = f"a folder of `statistics MODEL --kind {kind} …` for each model, or a 'corpus' for all"
+    wanted = _wanted(context, values)
+    for each in wanted:
+        if each.folder:
+            open_statistics(each.folder, kind, each.checkpoint)
+    lacking = [each.category for each in wanted if not each.folder]
+    if lacking and not values.shared["corpus"]:
+        per_base = "statistics" in values.shared
+        whose, corpus = ("the base", "a 'corpus'") if per_base else ("each model", "a 'corpus' for all")
+        expected = f"a folder of `statistics MODEL --kind {kind} …` for {whose}, or {corpus}"
         raise context.wrong("models[].parameters.statistics", expected, "neither")
-    lacking = zip(values.each["statistics"], context.task_categories(values), strict=True)
-    if tasks := [task for folder, task in lacking if not folder]:
-        check_categories(context.recipe.corpus(values.shared["corpus"]), tasks)
+    if lacking:
+        check_categories(context.recipe.corpus(values.shared["corpus"]), lacking)
 
 
 def statistics_of(context: Context, values: Values, kind: str) -> "list[Statistics]":
-    """Return each model's statistics: from its folder, else from the cache or a finished run, else collected here.
+    """Return statistics, from their folder, else from the cache or a finished run, else collected here.
+
+    They are those of each model, or of the base where the method is told of one folder for it.
 
     Raises:
         InputError: a folder is of another model or kind.
@@ -44,31 +72,30 @@ def statistics_of(context: Context, values: Values, kind: str) -> "list[Statisti
         "seed": context.recipe.seed,
         "device": context.device,
     }
-    folders: list[Path | None] = [each and context.recipe.path(each) for each in values.each["statistics"]]
-    models, categories = context.stream.models, context.task_categories(values)
-    if None in folders:
+    wanted = _wanted(context, values)
+    if any(each.folder is None for each in wanted):
         corpus = context.recipe.corpus(values.shared["corpus"])
         lacking = [
             index
-            for index, (model, category) in enumerate(zip(models, categories, strict=True))
-            if folders[index] is None and not cache_folder(model, corpus, kind, category, **drawn).exists()
+            for index, each in enumerate(wanted)
+            if each.folder is None and not cache_folder(each.checkpoint, corpus, kind, each.category, **drawn).exists()
         ]
         told = {"corpus": corpus, "kind": kind, **drawn}
-        asked = [{"model": models[i].reference, "categories": [categories[i]], **told} for i in lacking]
+        asked = [{"model": wanted[i].checkpoint.reference, "categories": [wanted[i].category], **told} for i in lacking]
         kept = context.kept([Measurement("statistics", each) for each in asked])
         for index, folder in zip(lacking, kept, strict=True):
-            folders[index] = folder
+            wanted[index] = replace(wanted[index], folder=folder)
     found = [
-        open_statistics(folder, kind, model)
-        if folder
-        else cached(model, corpus, kind, category, **drawn, progress=context.progress)
-        for model, folder, category in zip(models, folders, categories, strict=True)
+        open_statistics(each.folder, kind, each.checkpoint)
+        if each.folder
+        else cached(each.checkpoint, corpus, kind, each.category, **drawn, progress=context.progress)
+        for each in wanted
     ]
-    for each in found:
-        covered = each.grams if kind == "gram" else each.tensors.tensors
+    for own in found:
+        covered = own.tensors.tensors if kind == "fisher" else own.of_weights
         if not any(name in covered for name in context.names):
             raise InputError(
-                f"{each.folder}: expected statistics of tensors named as in {context.stream.donor.reference}, found "
+                f"{own.folder}: expected statistics of tensors named as in {context.stream.donor.reference}, found "
                 f"{next(iter(covered), 'none')} …; save the model as that one is saved, and collect them again"
             )
     return found
@@ -82,14 +109,14 @@ def shared_grams(statistics: "Sequence[Statistics]") -> dict[str, str]:
     """
     first, unlike = statistics[0], set[str]()
     for other in statistics[1:]:
-        own = {name for name, _ in other.grams.items() ^ first.grams.items()}
+        own = {name for name, _ in other.of_weights.items() ^ first.of_weights.items()}
         if not all(map(is_head, own)):
             raise InputError(
                 f"{other.folder}: expected Gram matrices of the same linear layers as in {first.folder}, found "
                 "others; collect both with this version"
             )
         unlike |= own
-    return {name: gram for name, gram in first.grams.items() if name not in unlike}
+    return {name: gram for name, gram in first.of_weights.items() if name not in unlike}
 
 
 def prepared_by(
@@ -103,8 +130,6 @@ def prepared_by(
     folders = [folder and str(context.recipe.path(folder).resolve()) for folder in values.each["statistics"]]
     categories = zip(folders, values.each["category"], context.task_categories(values), strict=True)
     corpus = str(Path(context.recipe.corpus(values.shared["corpus"])).resolve()) if None in folders else None
-    keys = ("label", "corpus", "categories", "texts", "tokens")
-    rows = [{**{key: s.meta[key] for key in keys}, "fingerprint": s.fingerprint} for s in statistics]
     return Prepared(
         data,
         solved={"corpus": corpus},
@@ -112,5 +137,11 @@ def prepared_by(
             "statistics": folders,
             "category": [given if folder else found for folder, given, found in categories],
         },
-        report={"statistics": rows, "warnings": list(warnings)},
+        report={"statistics": measured_on(statistics), "warnings": list(warnings)},
     )
+
+
+def measured_on(statistics: "Sequence[Statistics]") -> list[dict[str, Any]]:
+    """Return what the report says of statistics: whose, and on which texts."""
+    keys = ("label", "corpus", "categories", "texts", "tokens")
+    return [{**{key: each.meta[key] for key in keys}, "fingerprint": each.fingerprint} for each in statistics]
