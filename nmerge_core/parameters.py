@@ -19,7 +19,7 @@ from nmerge_core.yaml_file import plain
 NO_CONTENT: Mapping[str, str] = {}
 _LONGEST_RANGE = 10_000  # more than any model has layers: what is longer is a slip, and would fill the memory
 _NUMBER = re.compile(r"[-+]?[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]{1,4})?")  # YAML 1.1 reads 1e-1 as text
-_SYMBOLS = (("lambda_", "λ"), ("lambda", "λ"), ("gamma", "γ"), ("epsilon", "ε"))
+_SYMBOLS = (("lambda_", "λ"), ("lambda", "λ"), ("alpha", "α"), ("omega", "ω"), ("gamma", "γ"), ("epsilon", "ε"))
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which everything is merged
 
 

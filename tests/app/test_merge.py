@@ -56,7 +56,7 @@ def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open
     chosen = ["math", "code"][: method.most]
     assert [entry.model for entry in shown.models] == [models(tiny_cache)[name] for name in chosen]
     tiny = load_family(tiny_cache / "families" / "tiny.yaml")
-    states = control_states(shown, tiny, {})  # a recipe opened in the controls leaves them as they made it
+    states = control_states(shown, tiny, {}, {})  # a recipe opened in the controls leaves them as they made it
     for widget in (*app.slider, *app.selectbox, *app.toggle, *app.number_input, *app.multiselect):
         assert widget.value == states.get(widget.key, widget.value), widget.key
 

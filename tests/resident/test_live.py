@@ -119,6 +119,23 @@ def test_only_what_changed_is_merged_anew(made: SimpleNamespace, tmp_path: Path)
     assert_as_merged(live, recipe(0.7), tmp_path / "out")
 
 
+def test_steps_are_followed_and_merge_anew_what_they_change(made: SimpleNamespace, tmp_path: Path) -> None:
+    def recipe(omega: float, alpha: float = 0.1) -> Recipe:
+        aim = {"method": "aim", "omega": omega, "corpus": made.corpus, "samples": 2}
+        then = [{"method": "svc", "alpha": alpha}, aim]
+        return load_recipe({**recipe_of(made, "ties", density=0.5).content, "then": then})
+
+    live = LiveMerge(hold_family(recipe(0.4)), recipe(0.4))
+    assert live.follow(recipe(0.4)).tensors == len(live.family.names)
+    assert_as_merged(live, recipe(0.4), tmp_path / "first")
+    assert all("_proj.weight" in name for name in changed(live, recipe(0.7)))  # the inputs of linear layers alone
+    assert_as_merged(live, recipe(0.7), tmp_path / "second")
+    live.follow(recipe(0.7, alpha=1.0))
+    assert_as_merged(live, recipe(0.7, alpha=1.0), tmp_path / "third")
+    live.follow(recipe_of(made, "ties", density=0.5))
+    assert_as_merged(live, recipe_of(made, "ties", density=0.5), tmp_path / "plain")
+
+
 NEURONS = [f"model.layers.{layer}.mlp.{part}_proj.weight" for layer in range(2) for part in ("down", "gate", "up")]
 
 

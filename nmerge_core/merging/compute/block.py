@@ -57,7 +57,8 @@ class Block:
     place in the model (0 the first layer, 1 the last), `neurons` the
     MLP neuron of each entry, int64 that broadcasts to (rows, columns), None where entries belong to no single neuron.
     `group` is set where one group of these neurons is merged. `once(question, find)` is `find()`, found anew only where
-    the last question about the block was another, if its models stay in memory.
+    the last question about the block was another, if its models stay in memory. `merged` is what was made of it before
+    a step.
     """
 
     name: str
@@ -72,6 +73,13 @@ class Block:
     neurons: "torch.Tensor | None"
     group: str | None = None
     once: Once = anew
+    merged: "torch.Tensor | None" = None
+
+    @property
+    def change(self) -> "torch.Tensor":
+        """What was merged of it so far, (rows, columns), which a step changes."""
+        assert self.merged is not None, "only a step sees what was merged"
+        return self.merged
 
     @property
     def first(self) -> int:

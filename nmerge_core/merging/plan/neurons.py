@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 GENERAL = "general"
 
 
-def check_neurons(context: Context, values: Values, tasks: Sequence[str]) -> None:
-    """Check that a classification of the base, or a corpus to classify it with, has the tasks' categories.
+def check_neurons(
+    context: Context, values: Values, tasks: Sequence[str], key: str = "models[].parameters.category"
+) -> None:
+    """Check that a classification of the base, or a corpus to classify it with, has the categories that `key` names.
 
     Raises:
         InputError: neither is named, a category is missing, or stored exemplars cannot vote again as is asked.
@@ -37,7 +39,7 @@ def check_neurons(context: Context, values: Values, tasks: Sequence[str]) -> Non
         known = sorted(_checked(context.stream.donor, _categories(folder, None, None), neurons)["category"].unique())
         if strange := [task for task in tasks if task not in known]:
             expected = f"categories of neurons ({', '.join(known)})"
-            raise context.wrong("models[].parameters.category", expected, strange)
+            raise context.wrong(key, expected, strange)
         if top_k is not None or margin is not None:
             from nmerge_core.activations.store import open_classification
             from nmerge_core.classification import check_vote
@@ -78,7 +80,7 @@ def classified(context: Context, values: Values) -> Iterator[Path]:
 def group_neurons(
     folder: Path,
     base: Checkpoint,
-    tasks: Sequence[str],
+    tasks: Sequence[str] | None,
     *,
     top_k: int | None,
     margin: int | None,
@@ -88,14 +90,16 @@ def group_neurons(
 ) -> "pd.DataFrame":
     """Return layer, neuron and category of the base's neurons: General's, one of the tasks' or a list's name.
 
-    The categories of tasks that are not merged fold into General (§4.1); the neurons of a list leave theirs.
+    The categories of tasks that are not merged fold into General (§4.1), none where `tasks` is None; the neurons of a
+    list leave theirs.
 
     Raises:
         InputError: the folder is of another model, or cannot vote again as `top_k` and `margin` say, or a list has
             neurons that are not there.
     """
     frame = _checked(base, _categories(folder, top_k, margin), str(folder))
-    frame = frame.assign(category=frame["category"].where(frame["category"].isin([*tasks]), GENERAL))
+    if tasks is not None:
+        frame = frame.assign(category=frame["category"].where(frame["category"].isin([*tasks]), GENERAL))
     frame = _shuffled(frame, seed) if grouping == "random" else frame
     return with_lists(frame, read_lists(lists, base.architecture)) if lists else frame
 

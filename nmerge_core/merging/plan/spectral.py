@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from nmerge_core.lazy import torch
@@ -51,17 +51,33 @@ def merge_matrices(block: Block, values: Values, prepared: Prepared, rule: Rule)
     scale = values.shared["lambda"]
     if block.neuronal and block.layer is None and not values.shared["include_embeddings"]:
         return torch.zeros_like(block.base)
-    decomposed = block.layer is None or block.submodule == MLP or values.shared["matrices"] == LAYERS
-    if not (block.neuronal and decomposed):
+    if not is_decomposed(block, values):
         return scale * deltas.mean(0)
     merged = torch.zeros_like(block.base)
-    height = len(block.base) // prepared.data.get(block.name, 1)
-    for first in range(0, len(block.base), height):
-        own = deltas[:, first : first + height].double()
+    for rows, own in changed_matrices(block.name, deltas, prepared):
+        merged[rows] = rule(own) * scale
+    return merged
+
+
+def is_decomposed(block: Block, values: Values) -> bool:
+    """Tell whether the parameters `matrices` and `include_embeddings` say that a tensor's singular values count."""
+    if block.layer is None:
+        return block.neuronal and values.shared["include_embeddings"]
+    return block.neuronal and (block.submodule == MLP or values.shared["matrices"] == LAYERS)
+
+
+def changed_matrices(name: str, deltas: torch.Tensor, prepared: Prepared) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the rows of each matrix of a whole tensor that any model changed, and the deltas of those that did.
+
+    The deltas are (T, rows, columns), as float64.
+    """
+    height = deltas.shape[1] // prepared.data.get(name, 1)
+    for first in range(0, deltas.shape[1], height):
+        rows = slice(first, first + height)
+        own = deltas[:, rows].double()
         own = own[own.flatten(1).any(1)]
         if len(own):
-            merged[first : first + height] = rule(own) * scale
-    return merged
+            yield rows, own
 
 
 def needs_of(per_matrix: Callable[[int, int, int], float]) -> Callable[[Stream, Values], Needs]:

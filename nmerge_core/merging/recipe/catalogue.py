@@ -6,7 +6,7 @@ from typing import Any
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.method_part import MethodPart
-from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.registry import Method, methods, steps
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number, Parameter, Solved
 
@@ -16,14 +16,16 @@ _BASES = {
     "unused": "not needed",
 }
 
+_STEP = "A step: it changes what a method merged of differences from a base, under `then` of the recipe."
+
 
 def chosen(name: str | None) -> list[Method]:
-    """Return one method, or all.
+    """Return one method or step, or all of both.
 
     Raises:
-        InputError: there is no method of this name; the nearest is named.
+        InputError: there is none of this name; the nearest is named.
     """
-    known = methods()
+    known = {**methods(), **steps()}
     if name is None:
         return list(known.values())
     if name not in known:
@@ -37,6 +39,7 @@ def described(method: Method) -> dict[str, Any]:
     """Return all there is to say of a method, as JSON has it."""
     return {
         "name": method.name,
+        "step": method.step,
         "title": method.title,
         "paper": method.paper,
         "summary": method.summary,
@@ -57,7 +60,7 @@ def cost(method: Method) -> str:
     each = {p.name: (p.default, p.default) for p in method.parameters if p.per_model}
     values = Values(method.name, shared | {"seed": 0}, each)
     passes = method.passes(values)
-    told = [f"reads every model {'once' if passes == 1 else f'{passes} times'}"]
+    told = [] if method.step else [f"reads every model {'once' if passes == 1 else f'{passes} times'}"]
     if method.solves(values):
         told.append("runs the models on texts, a layer of each in memory")
     if method.searches(values):
@@ -89,8 +92,7 @@ def in_full(method: Method) -> str:
         "",
         method.computes,
         "",
-        f"base   {_BASES[method.base]}",
-        f"models {method.models_told}",
+        *([_STEP] if method.step else [f"base   {_BASES[method.base]}", f"models {method.models_told}"]),
         f"cost   {cost(method)}",
         f"data   {data(method)}",
         "",
@@ -122,12 +124,40 @@ def document() -> str:
         "",
     ]
     for method in methods().values():
-        sections += [f"## {method.name}", "", f"**{method.title}** ({method.paper}). {method.summary}", ""]
-        sections += [method.computes, "", f"Cost: {cost(method)}. Data: {data(method)}. Base: "]
-        sections[-1] += f"{_BASES[method.base]}. Merges {method.models_told}."
-        sections += ["", "| parameter | accepts | default | |", "|---|---|---|---|"]
-        sections += [_row(name, parameter) for name, parameter in _named(method)] + [""]
+        sections += _section(method, f" Base: {_BASES[method.base]}. Merges {method.models_told}.")
+    sections += [
+        "# Steps after a method",
+        "",
+        "What a method merged of differences from a base can go through steps before it is added to the base, each",
+        "going on from the one before: `then: [svc, {method: aim, omega: 0.4, corpus: C}]` at the top of the recipe.",
+        "They go tensor by tensor with the merge, whatever its method, NeuronMerge with all its parts among them.",
+        "",
+        "| step | does | source |",
+        "|---|---|---|",
+        *(f"| [`{each.name}`](#{each.name}) | {each.summary} | {each.paper} |" for each in steps().values()),
+        "",
+    ]
+    for step in steps().values():
+        sections += _section(step, "")
     return "\n".join(sections)
+
+
+def _section(method: Method, takes: str) -> list[str]:
+    """Write the section of a method or a step."""
+    return [
+        f"## {method.name}",
+        "",
+        f"**{method.title}** ({method.paper}). {method.summary}",
+        "",
+        method.computes,
+        "",
+        f"Cost: {cost(method)}. Data: {data(method)}.{takes}",
+        "",
+        "| parameter | accepts | default | |",
+        "|---|---|---|---|",
+        *(_row(name, parameter) for name, parameter in _named(method)),
+        "",
+    ]
 
 
 def _named(method: Method) -> list[tuple[str, Parameter]]:
@@ -154,6 +184,9 @@ def _unit(parameter: Parameter) -> str:
 
 
 def _default(parameter: Parameter) -> str:
-    if parameter.default is None:
+    default = parameter.default
+    if default is None:
         return "found" if isinstance(parameter, Solved) else "unset"
-    return str(parameter.default).lower() if isinstance(parameter.default, bool) else str(parameter.default)
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -9,6 +9,7 @@ from nmerge_core.input_parameters import Input, NeuronLists
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
 from nmerge_core.merging.recipe.slices import Slice
+from nmerge_core.merging.recipe.steps import Step
 from nmerge_core.parameters import Solved, Text
 
 _LISTED = 4  # values of a list that are all said
@@ -88,7 +89,8 @@ def _in_a_cell(value: Any) -> str:
 
 def _at_defaults(recipe: Recipe) -> Recipe:
     models = tuple(ModelEntry(entry.model, {}) for entry in recipe.models)
-    return replace(recipe, parameters={}, models=models, dtype=None, tokenizer=None, chat_template=None, seed=0)
+    written: dict[str, Any] = {"dtype": None, "tokenizer": None, "chat_template": None, "seed": 0}
+    return replace(recipe, parameters={}, models=models, then=(), **written)
 
 
 def _settings(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
@@ -112,6 +114,8 @@ def _settings(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
             said[parameter.title] = in_words(value)
     if recipe.slices:
         said["Slices"] = "; ".join(map(_told, recipe.slices))
+    if recipe.then:
+        said["Then"] = ", ".join(map(_step, recipe.then))
     said["Written as"] = recipe.dtype or "as the base"
     said["Tokenizer"] = in_words(recipe.tokenizer.content() if recipe.tokenizer else None)
     said["Chat template"] = recipe.chat_template.source if recipe.chat_template else ""
@@ -125,6 +129,16 @@ def _told(part: Slice) -> str:
         for each in part.sources
     ]
     return " + ".join(sources) + (f" ({in_words(part.parameters)})" if part.parameters else "")
+
+
+def _step(step: Step) -> str:
+    """Write a step, with those of its parameters that are no default and not what it reads: AIM (omega 0.5)."""
+    own = {
+        p.name: step.parameters[p.name]
+        for p in step.method.parameters
+        if step.parameters.get(p.name, p.default) != p.default and not isinstance(p, Input | Text)
+    }
+    return f"{step.method.title} ({in_words(own)})" if own else step.method.title
 
 
 def _neurons(value: Any) -> str:

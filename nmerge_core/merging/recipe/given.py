@@ -7,10 +7,10 @@ from typing import Any
 from nmerge_core.checkpoints.reference import same_model
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
-from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.registry import Method, methods, steps
 
-KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype")
-KEYS += ("run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template", "engine")
+KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "slices", "parameters", "then", "dtype")
+KEYS += ("out_dtype", "run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template", "engine")
 # mergekit's parameters where they say what a method does anyway: people's recipes have them, so they are left unused.
 _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "int8_mask": (True, False),
@@ -37,7 +37,7 @@ def _elsewhere(key: Any, method: Method | None) -> str:
         return f" (it is a parameter: write `parameters: {{{key}: …}}`)"
     if key in KEYS:
         return " (it is no parameter: write it at the top of the recipe)"
-    owners = [name for name, each in methods().items() if key in each.defaults]
+    owners = [name for name, each in {**methods(), **steps()}.items() if key in each.defaults]
     theirs = method and method.name in mergekit.METHODS and key in _WITHOUT_EFFECT
     own = f", or {mergekit.elsewhere()} to have mergekit's {method.name}" if method and theirs else ""
     return f" (it is a parameter of {', '.join(owners)}; leave it out here{own})" if owners else ""

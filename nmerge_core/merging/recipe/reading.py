@@ -13,7 +13,8 @@ from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.given import KEYS, is_base, known, parameters
 from nmerge_core.merging.recipe.reading_slices import read_slices
 from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
-from nmerge_core.merging.recipe.registry import Method, find_method, methods
+from nmerge_core.merging.recipe.registry import Method, find_method, methods, steps
+from nmerge_core.merging.recipe.steps import read_steps
 from nmerge_core.merging.recipe.template_choice import read_template_choice
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
 from nmerge_core.number_format import AUTO, RUN_DTYPES
@@ -65,6 +66,7 @@ def load_recipe(source: Source) -> Recipe:
         models=entries,
         parameters=parameters(content.get("parameters"), method, "parameters"),
         slices=slices,
+        then=read_steps(content.get("then"), method, base, slices=bool(slices)),
         # mergekit computes in `dtype` and writes `out_dtype`; here arithmetic is float32 whatever is written.
         dtype=_dtype(content, "out_dtype") or _dtype(content, "dtype"),
         run_dtype=_dtype(content, "run_dtype", RUN_DTYPES) or AUTO,
@@ -102,6 +104,9 @@ def read_content(source: Source) -> Mapping[str, Any]:
 def _no_method(name: str) -> InputError:
     if name in mergekit.METHODS:
         return InputError(f"recipe, key 'merge_method': '{name}' is one of mergekit's methods; {mergekit.elsewhere()}")
+    if name in steps():
+        expected = f"a method whose merge it changes: write `then: [{name}]` beside one"
+        return InputError(f"recipe, key 'merge_method': '{name}' is a step; expected {expected}")
     available = methods()
     near = get_close_matches(name.casefold(), (*available, *mergekit.METHODS), 1)
     found = f"found {shown(name)}" + (f"; did you mean '{near[0]}'?" if near else "") if name else "the key is missing"

@@ -12,10 +12,12 @@ from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places, find_path
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
+from nmerge_core.merging.recipe.chain import chained
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Method, named
 from nmerge_core.merging.recipe.slices import Slice
+from nmerge_core.merging.recipe.steps import Step
 from nmerge_core.merging.recipe.template_choice import TemplateChoice
 from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice
 from nmerge_core.merging.recipe.values import OfSlice, Values, joined, steady
@@ -38,6 +40,7 @@ class ModelEntry:
 class Recipe:
     """A checked recipe; `parameters` holds what was written under it, defaults are filled in by `values`.
 
+    `then` are the steps that change what the method merged, in order.
     `dtype` is the format of what is written (the donor's if None), `run_dtype` that of models that are run on the way.
     With `slices` the models are all that these name, the base aside.
     `folder` is that of the file it came from: its relative paths may start there.
@@ -48,6 +51,7 @@ class Recipe:
     models: tuple[ModelEntry, ...]
     parameters: Mapping[str, Any]
     slices: tuple[Slice, ...] = ()
+    then: tuple[Step, ...] = ()
     dtype: str | None = None
     run_dtype: str = AUTO
     seed: int = 0
@@ -57,8 +61,9 @@ class Recipe:
 
     @property
     def method(self) -> Method:
-        """The method this recipe names."""
-        return named(self.merge_method)
+        """The method this recipe names, with its steps."""
+        method = named(self.merge_method)
+        return chained(method, [each.method for each in self.then]) if self.then else method
 
     @property
     def differences(self) -> bool:
@@ -103,7 +108,8 @@ class Recipe:
                 each[parameter.name] = tuple(steady(parameter, value) for value in given)
             else:
                 shared[parameter.name] = steady(parameter, default)
-        return Values(self.merge_method, shared | {"seed": self.seed}, each)
+        then = tuple(step.values(self.seed) for step in self.then)
+        return Values(self.merge_method, shared | {"seed": self.seed}, each, then=then)
 
     @property
     def runs_models(self) -> bool:
@@ -130,6 +136,8 @@ class Recipe:
             content["base_model"] = self.base_model
         made_of = {"slices": [each.content for each in self.slices]} if self.slices else {"models": models}
         content |= {**made_of, "parameters": shared}
+        if self.then:
+            content["then"] = [each.content for each in self.then]
         if self.dtype:
             content["dtype"] = self.dtype
         if self.run_dtype != AUTO:
@@ -171,7 +179,7 @@ class Recipe:
         if self.chat_template and self.chat_template.kind != "text":
             source = self.chat_template.source
             changed.append(f"chat template {names.get(source, label(source))}")
-        return ", ".join([f"{self.method.title}{own}", *changed])
+        return ", ".join([f"{self.method.title}{own}", *changed, *(f"then {each.method.title}" for each in self.then)])
 
     def path(self, reference: str) -> Path:
         """Find a file that the recipe names: as it is written, else beside the recipe's own file."""
@@ -209,6 +217,12 @@ class Recipe:
         entries = tuple(ModelEntry(model(entry.model), values(entry.parameters)) for entry in self.models)
         base = model(self.base_model) if self.base_model else None
         slices = tuple(each.renamed(model) for each in self.slices)
+        then = []
+        for index, step in enumerate(self.then):
+            with _named(f"then[{index}]"):
+                own, inputs = step.in_full(places)
+            then.append(own)
+            found.update(inputs)
         template = self.chat_template and self.chat_template.renamed(model)
         if template and template.kind == "file":
             with _named("chat_template"):
@@ -219,7 +233,7 @@ class Recipe:
         for parameter in self.method.parameters:  # a part's method decides where it is the default one too
             if isinstance(parameter, MethodPart) and parameter.name not in self.parameters:
                 found.update(_content(parameter, parameter.default, places)[1])
-        return replace(full, tokenizer=tokenizer, chat_template=template), found
+        return replace(full, then=tuple(then), tokenizer=tokenizer, chat_template=template), found
 
     def resolved(self, prepared: Prepared) -> "Recipe":
         """Fill in what a method found out, as a finished merge records it."""

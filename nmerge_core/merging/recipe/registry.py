@@ -68,7 +68,7 @@ class Method:
     `whole` tells whether a block must be a whole tensor, `passes` how often the models are read, the merge itself
     included, `solves` whether something is measured by running them on texts, `searches` whether a whole model is held
     in memory and run to find it, and `needs` what else the merge takes. `version` is raised when the merged bytes
-    change.
+    change. A `step` changes what another method merged, `block.change`, under `then` of a recipe.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Method:
     solves: Callable[[Values], bool] = _never
     searches: Callable[[Values], bool] = _never
     needs: NeedsFunction = _nothing
+    step: bool = False
 
     def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
         """Travel between processes as a name: each has the same methods."""
@@ -129,6 +130,11 @@ class Method:
     def computes(self) -> str:
         """What is computed, and where the source is silent: the documentation of its function."""
         return inspect.cleandoc((self.rule or self.merge).__doc__ or "")
+
+    @property
+    def told(self) -> str:
+        """What it does and computes, with its source, in paragraphs."""
+        return f"{self.title} ({self.paper}): {self.summary}\n\n{self.computes}"
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -197,11 +203,12 @@ def method(
     needs: NeedsFunction = _nothing,
     entrywise: bool = False,
     rows: RuleFunction | None = None,
+    step: bool = False,
 ) -> Callable[[Function], Function]:
-    """Register the decorated merge function, with `entrywise` the decorated rule, as a method.
+    """Register the decorated merge function, with `entrywise` the decorated rule, as a method, or as a `step`.
 
     Raises:
-        ValueError: another method has this name, or two of its parameters have one.
+        ValueError: another method has this name, two of its parameters have one, or a step has one per model or tensor.
     """
 
     def register(function: Function) -> Function:
@@ -211,6 +218,8 @@ def method(
         names = [parameter.name for parameter in parameters]
         if twice := next((own for own in names if names.count(own) > 1), None):
             raise ValueError(f"merge method '{name}' ({place}): two of its parameters are called '{twice}'; rename one")
+        if step and (own := next((each.name for each in parameters if each.per_model or each.varies), None)):
+            raise ValueError(f"step '{name}' ({place}): '{own}' differs by model or tensor; a step's are of the merge")
         _METHODS[name] = Method(
             name=name,
             title=title,
@@ -234,6 +243,7 @@ def method(
             solves=solves,
             searches=searches,
             needs=needs,
+            step=step,
         )
         return function
 
@@ -249,16 +259,27 @@ def _by_rule(rule: RuleFunction) -> MergeFunction:
 
 def find_method(name: str) -> Method | None:
     """Return the method of this name, if there is one."""
-    return _METHODS.get(name) or methods().get(name)
+    found = _METHODS.get(name) or _registered().get(name)  # the folder is looked through for an unknown one alone
+    return None if found is None or found.step else found
 
 
 def named(name: str) -> Method:
-    """Return a method that is known to exist."""
-    return _METHODS.get(name) or methods()[name]  # the folder is looked through for one that is not known yet alone
+    """Return a method or a step that is known to exist."""
+    return _METHODS.get(name) or _registered()[name]
 
 
 def methods() -> Mapping[str, Method]:
-    """Return every method by name: each module of `merging.methods`, whatever it is called, registers its own."""
+    """Return every method by name."""
+    return {name: each for name, each in _registered().items() if not each.step}
+
+
+def steps() -> Mapping[str, Method]:
+    """Return every step by name."""
+    return {name: each for name, each in _registered().items() if each.step}
+
+
+def _registered() -> Mapping[str, Method]:
+    """Return all there is: each module of `merging.methods`, whatever it is called, registers its own."""
     for module in iter_modules(import_module(_PACKAGE).__path__):
         import_module(f"{_PACKAGE}.{module.name}")
     return dict(sorted(_METHODS.items()))

@@ -48,6 +48,14 @@ POSITION = Number(
     step=0.05,
     varies=True,
 )
+OMEGA = Number(
+    name="omega",
+    default=0.4,
+    help="Share ω of the change that is kept where the base's own knowledge is.",
+    low=0,
+    high=1,
+    step=0.05,
+)
 NORMALIZE = Flag(name="normalize", help="Divide by the sum of the weights, so that scales stay those of one model.")
 RESCALE = Flag(
     name="rescale",

@@ -50,13 +50,15 @@ class OfMethod(dict[str, Any]):
 class Values:
     """Shared parameters by name, and per-model ones as a tuple in the models' order.
 
-    Of an output in slices every slice has its own; where these differ, what is said here is a list of them all.
+    Of an output in slices every slice has its own; where these differ, what is said here is a list of them all. `then`
+    are those of the steps after the method.
     """
 
     method: str
     shared: Mapping[str, Any] = field(default_factory=dict)
     each: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     slices: "tuple[OfSlice, ...]" = ()
+    then: "tuple[Values, ...]" = ()
 
     def __post_init__(self) -> None:
         """Let both name the method where a parameter is asked for that it does not have."""
@@ -75,7 +77,7 @@ class Values:
             return own.values.at(name, inside)
         shared = {key: gradients.at(value, name, position) for key, value in self.shared.items()}
         each = {key: tuple(gradients.at(value, name, position) for value in own) for key, own in self.each.items()}
-        return Values(self.method, shared, each)
+        return Values(self.method, shared, each, then=self.then)
 
     def _slice(self, position: float, layer: int | None) -> "OfSlice":
         if layer is None:
@@ -86,7 +88,7 @@ class Values:
         """Return the values with a default in place of every None."""
         shared = {key: defaults.get(key) if value is None else value for key, value in self.shared.items()}
         each = {key: tuple(defaults[key] if v is None else v for v in own) for key, own in self.each.items()}
-        return Values(self.method, shared, each)
+        return Values(self.method, shared, each, then=self.then)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ def model_card(
 
     `architectures` are the classes that config.json names; `conversation` says whose chat template and settings it has.
     """
-    method = recipe.method
+    method, steps = recipe.method, [step.method for step in recipe.then]
+    told = [f"{method.summary} Source of the method: {method.paper}."]
+    told += [f"Then {step.title}: {step.summary} Source: {step.paper}." for step in steps]
     return compose(
-        f"merged by {method.title}",
-        f"{method.summary} Source of the method: {method.paper}. Made with NMerge {version}.",
+        f"merged by {', then '.join(each.title for each in (method, *steps))}",
+        f"{' '.join(told)} Made with NMerge {version}.",
         recipe.base_model,
         list(zip(names, recipe.references, strict=True)),
         recipe.brief.yaml,

@@ -16,11 +16,11 @@ def formula(recipe: AnyRecipe) -> str:
         return (
             "mergekit computes it in a process of its own; NMerge checks recipe and models first and adds the report."
         )
-    method = recipe.method
-    return (
-        f"{method.title} ({method.paper}): {method.summary}\n\n{method.computes}\n\n"
+    each = [recipe.method.told, *(f"Then {step.method.told}" for step in recipe.then)]
+    rounded = (
         r"Every difference $\tau_t = \theta_t - \theta_0$ is taken and merged in float32 and rounded once, on writing."
     )
+    return "\n\n".join([*each, rounded])
 
 
 def commands(recipe: AnyRecipe, family: Family) -> str:

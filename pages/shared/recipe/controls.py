@@ -17,6 +17,7 @@ from pages.shared.neurons.groups import key_of
 from pages.shared.recipe.curve import CURVES
 
 State = dict[str, Any]
+THEN = "merge_then"  # the key of the control that chooses steps
 
 
 def text_key(key: str, family: str, default: object) -> str:
@@ -39,13 +40,16 @@ def models_key(method: Method) -> str:
     return "merge_models" if method.most is None else f"merge_models_{method.most}"
 
 
-def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> State:
+def control_states(
+    recipe: Recipe, family: Family, known: Mapping[str, Any], of_steps: Mapping[str, Mapping[str, Any]]
+) -> State:
     """Return what the controls of the Merge page are set to so that they make a recipe, by their keys.
 
     Args:
         recipe: Of one of our own methods.
         family: Whose models it merges.
         known: What the family tells of parameters that name data, by name.
+        of_steps: The same for each step, by its name.
 
     Raises:
         InputError: The controls have no place for something of the recipe.
@@ -99,6 +103,15 @@ def control_states(recipe: Recipe, family: Family, known: Mapping[str, Any]) -> 
         else:
             default = known.get(parameter.name, parameter.default)
             _join(states, _state(parameter, key, shared, family.name, default))
+    if recipe.method.takes_base:
+        states[THEN] = [step.step for step in recipe.then]
+    if len({step.step for step in recipe.then}) < len(recipe.then):
+        raise InputError("The controls have each step once.")
+    for step in recipe.then:
+        for parameter in step.method.parameters:
+            key, value = f"merge_{step.step}_{parameter.name}", step.parameters.get(parameter.name)
+            default = of_steps[step.step].get(parameter.name, parameter.default)
+            _join(states, _state(parameter, key, value, family.name, default))
     return states
 
 

@@ -7,7 +7,6 @@ import streamlit as st
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
-from nmerge_core.input_parameters import Corpus, Tasks
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
@@ -17,16 +16,15 @@ from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.yaml_file import LARGEST
 from pages.shared.frame.drafts import packed, unpacked
 from pages.shared.frame.family import unfit
-from pages.shared.frame.page import tell_lack
 from pages.shared.frame.settings import KEPT, move, put
 from pages.shared.frame.text import verbatim
-from pages.shared.neurons.chosen import classification_runs, finished
 from pages.shared.recipe.controls import control_states, members_of, models_key
+from pages.shared.recipe.data import known_of, tell_lacks, tuned_for
 from pages.shared.recipe.parameters import Drawn, controls
+from pages.shared.recipe.steps import draw_steps
 
 ADDRESS = "merge_recipe"  # the setting that a recipe as text is in the address
 REOPENED = "merge_reopened"  # set where a callback has moved controls that are drawn outside of a fragment
-DATA = {"corpus": Corpus, "tasks": Tasks}  # what a family names → the parameters it fills in
 
 
 def recipe_of_controls(family: Family, method: Method, available: dict[str, Method]) -> dict[str, Any]:
@@ -47,17 +45,17 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         **KEPT,
     )
     members = [labelled[label] for label in chosen]
-    known = _known(family, members, method)
-    shared, each = controls(Drawn(method, chosen, _tuned_for(members), known, family), available)
-    for what, named in DATA.items():
-        takes = [parameter.name for parameter in method.parameters if isinstance(parameter, named)]
-        if takes and not getattr(family, what) and not any(shared.get(name) for name in takes):
-            tell_lack(family, what, f"{method.title} needs one: type it among the parameters, or change the family.")
+    known = known_of(family, method, members)
+    shared, each = controls(Drawn(method, chosen, tuned_for(members), known, family), available)
+    tell_lacks(family, method, shared)
     recipe: dict[str, Any] = {"merge_method": method.name}
     if method.takes_base:
         recipe["base_model"] = family.base
     models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
-    return recipe | {"models": models, "parameters": shared} | _written(method, members)
+    recipe |= {"models": models, "parameters": shared}
+    if method.takes_base and (then := draw_steps(family)):
+        recipe["then"] = then
+    return recipe | _written(method, members)
 
 
 def _written(method: Method, members: list[Member]) -> dict[str, Any]:
@@ -105,31 +103,11 @@ def _written(method: Method, members: list[Member]) -> dict[str, Any]:
     return {"seed": seed} | {key: value for key, value in chosen_by_word if value}
 
 
-def _tuned_for(members: list[Member]) -> list[str]:
-    return [member.category or member.label for member in members]
-
-
-def _known(family: Family, members: list[Member], method: Method) -> dict[str, Any]:
-    """What the family tells about parameters that name data: its classified neurons, corpus, categories and tasks.
-
-    Where a method takes neurons that are there already, it need not classify them with the corpus.
-    """
-    classified = finished(classification_runs(family)).get("base")
-    takes_neurons = any(parameter.name == "neurons" for parameter in method.parameters)
-    data: dict[str, Any] = {"calibration": family.corpus, "category": _tuned_for(members), "tasks": family.tasks}
-    if classified and takes_neurons:
-        voted = {name: classified.parameters[name] for name in ("top_k", "margin")}
-        data |= {"neurons": str(classified.results), **voted}
-    else:
-        data |= {"corpus": family.corpus}
-    return {name: value for name, value in data.items() if value}
-
-
 def default_recipe(family: Family, method: Method) -> dict[str, Any]:
     """The recipe of a method with its defaults, of a family's models that fit its base, and what it tells of data."""
     members = [model for model in family.models if model.label not in unfit(family)][: method.most]
     takes = {parameter.name: parameter for parameter in method.parameters}
-    known = {name: value for name, value in _known(family, members, method).items() if name in takes}
+    known = {name: value for name, value in known_of(family, method, members).items() if name in takes}
     each = [
         {name: values[index] for name, values in known.items() if takes[name].per_model}
         for index in range(len(members))
@@ -151,8 +129,9 @@ def open_recipe(text: str, family: Family) -> None:
             move({"merge_method": method, f"merge_yaml_{method}_{family.name}": text})
             return
         move({"merge_method": recipe.merge_method})
-        known = _known(family, members_of(recipe, family), recipe.method)
-        move({**control_states(recipe, family, known), "merge_source": "Controls"})
+        known = known_of(family, recipe.method, members_of(recipe, family))
+        of_steps = {step.step: known_of(family, step.method) for step in recipe.then}
+        move({**control_states(recipe, family, known, of_steps), "merge_source": "Controls"})
     except InputError as error:
         st.session_state["merge_untaken"] = str(error)
 

@@ -89,7 +89,7 @@ def _draw(drawn: Drawn, parameters: Sequence[Parameter], shared: dict[str, Any],
     single = [p for p in parameters if p not in rows]
     for start in range(0, len(single), COLUMNS):
         for column, parameter in zip(st.columns(COLUMNS), single[start : start + COLUMNS], strict=False):
-            with column.container(key=f"merge_{parameter.name}"):
+            with column.container(key=_box(drawn, parameter)):
                 value = _control(drawn, parameter, parameter.title, f"merge_{drawn.method.name}_{parameter.name}")
             if value is not None:
                 shared[parameter.name] = value
@@ -105,6 +105,11 @@ def _draw(drawn: Drawn, parameters: Sequence[Parameter], shared: dict[str, Any],
         for own, value in zip(each, _row(drawn, parameter, drawn.models, ""), strict=True):
             if value is not None:
                 own[parameter.name] = value
+
+
+def _box(drawn: Drawn, parameter: Parameter) -> str:
+    """The key of what a parameter is drawn in; a step may have one that is called as one of its method's."""
+    return f"merge_{drawn.method.name}_{parameter.name}_box" if drawn.method.step else f"merge_{parameter.name}"
 
 
 def _groups(drawn: Drawn, part: MethodPart) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def _lists(drawn: Drawn, part: MethodPart, parameter: NeuronLists) -> tuple[List
 
 def _row(drawn: Drawn, parameter: Parameter, names: Sequence[str], noun: str) -> list[Any]:
     """Draw a parameter once for each model or category, beside each other."""
-    with st.container(key=f"merge_{parameter.name}", gap="xxsmall"):
+    with st.container(key=_box(drawn, parameter), gap="xxsmall"):
         st.markdown(f"**{parameter.title}**", help=parameter.help)
         values = []
         places = [column for _ in names[::COLUMNS] for column in st.columns(COLUMNS)]  # a row for every few

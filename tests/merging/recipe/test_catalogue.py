@@ -5,11 +5,11 @@ import pytest
 from nmerge_core.cli import main
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import catalogue
-from nmerge_core.merging.recipe.registry import methods
+from nmerge_core.merging.recipe.registry import methods, steps
 
 
 def test_every_method_says_all_there_is_to_say(capsys: pytest.CaptureFixture) -> None:
-    for name, method in methods().items():
+    for name, method in {**methods(), **steps()}.items():
         assert main(["methods", name]) == 0
         printed = capsys.readouterr().out
         assert method.title in printed and method.paper in printed and method.computes in printed
@@ -19,7 +19,7 @@ def test_every_method_says_all_there_is_to_say(capsys: pytest.CaptureFixture) ->
         described = json.loads(capsys.readouterr().out)
         assert [each["name"] for each in described["parameters"]] == [each.name for each in method.parameters]
     assert main(["methods"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(methods())
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*methods(), *steps()]
 
 
 def test_cost_and_data_follow_from_the_method() -> None:
