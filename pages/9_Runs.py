@@ -155,7 +155,7 @@ if not listed:
     if empty_state(
         "Nothing was started yet. The Neurons page is a good beginning.", "Which neurons do what?", "runs_begin"
     ):
-        st.switch_page("pages/2_Neurons.py", query_params={"family": family.name})
+        st.switch_page("pages/2_Neurons.py", query_params={})  # the family goes along by itself
     st.stop()
 table = described(listed, family)
 table = table[filtered(table)]

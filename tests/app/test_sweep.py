@@ -68,6 +68,7 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
     app.session_state["sweep_trial"] = int(best["trial"])
     app.run()
     app.button(key="sweep_open").click().run()
+    assert not app.exception
     assert app.session_state["merge_method"] == "neuromerging"
     assert app.session_state["merge_neuromerging_lambda_2"] == best["parameters.lambda_2"]
 

@@ -152,7 +152,7 @@ def _draw_trial(found: Found, number: int, family: Family) -> None:
         st.markdown(f"**Trial {number}**{about}. Pick a row, or a point of a figure, for another.", width="stretch")
         if st.button("Open in the Merge controls", key="sweep_open", icon=":material/tune:") and recipe.exists():
             open_recipe(recipe.read_text(encoding="utf-8"), family)
-            st.switch_page("pages/7_Merge.py", query_params={"family": family.name})
+            st.switch_page("pages/7_Merge.py", query_params={})  # the family goes along by itself
     scored = [int(each) for each in found.trials["trial"] if _has_samples(found.of(int(each)))]
     others = [each for each in scored if each != number]
     if number in scored and others:
