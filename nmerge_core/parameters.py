@@ -202,15 +202,15 @@ class Numbers(Number):
         return [super(Numbers, self).parse(each) for each in values]
 
     def from_text(self, text: str) -> Any:
-        """Read numbers separated by commas."""
+        """Read numbers separated by commas; 10-30/10 is every tenth from 10 to 30."""
         if not self.whole:
             return self.parse([float(part) for part in text.split(",")])
         found: set[int] = set()
         for part in text.split(","):
-            ends = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            ends = re.fullmatch(r"\s*(\d+)(?:-(\d+)(?:/([1-9]\d*))?)?\s*", part)
             if not ends or not 0 <= int(ends[2] or ends[1]) - int(ends[1]) < _LONGEST_RANGE:
                 raise ValueError
-            found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+            found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1, int(ends[3] or 1)))
         return self.parse(sorted(found))
 
 

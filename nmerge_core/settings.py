@@ -95,7 +95,9 @@ STATISTICS_KIND = Choice(
 )
 SEED = Number(name="seed", default=0, low=0, step=1, whole=True, help="Decides every draw.")
 CATEGORY = Text(name="category", required=True, help="The category, or the name of a list, whose neurons are silenced.")
-LAYERS = Numbers(name="layers", low=0, whole=True, help="Layers, from 0, such as 1,3-5; all by default.")
+LAYERS = Numbers(
+    name="layers", low=0, whole=True, help="Layers, from 0, such as 1,3-5 or 0-27/3 (every third); all by default."
+)
 PROPORTIONS = Numbers(
     name="proportions",
     default=(0.2, 0.4, 0.6, 0.8, 1.0),

@@ -1,6 +1,5 @@
 """Neurons: how many neurons of each layer belong to which category, and how many keep it in every fine-tune."""
 
-import pandas as pd
 import streamlit as st
 
 from nmerge_core.family import Family
@@ -9,7 +8,7 @@ from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import csv_button, dark, show
-from pages.shared.frame.address import forget_outside, forget_unknown
+from pages.shared.frame.address import forget_outside
 from pages.shared.frame.choice import choose_model, number_columns
 from pages.shared.frame.family import member_colours
 from pages.shared.frame.page import begin, command, how_computed, link, tell_lack
@@ -19,7 +18,6 @@ from pages.shared.neurons.chosen import (
     chance,
     colours_in_order,
     comparison,
-    confidence,
     confident,
     opened,
     undecided,
@@ -27,6 +25,9 @@ from pages.shared.neurons.chosen import (
 from pages.shared.neurons.classified import classified, classify_missing
 from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.inherited import draw_categories
+from pages.shared.neurons.layers import choose_layers
+from pages.shared.neurons.layers_map import draw_map
+from pages.shared.neurons.sure import choose_support, draw_confidence
 
 FORMULA = r"""
 A neuron $j$ of an MLP has the activation $\varphi_j(z) = \mathrm{SiLU}(g_j \cdot z)\,(u_j \cdot z)$: the input of
@@ -50,18 +51,12 @@ models.
 ABREAST = 6  # models whose shares have room beside another figure
 
 
-def default_layers(layers: tuple[int, ...]) -> list[int]:
-    """All of a few layers; of many every fifth and the last, as in NeuronMerge, Fig. 6."""
-    return list(layers) if len(layers) <= 6 else sorted({*layers[::5], layers[-1]})
-
-
 @st.fragment  # so that a moved slider draws this part of the page again, and not its head
 def draw(family: Family, done: dict[str, Run]) -> None:
     """The controls and the figures of the models whose classification is done, the base among them."""
     found = opened(done["base"])
     stored = found.top(found.layers[0])[0].shape[1]
     forget_outside("neurons_k", 1, stored)
-    forget_unknown("neurons_layers", found.layers)
     left, middle, right = st.columns([1, 1, 2], gap="large")
     k = 1
     if stored > 1:
@@ -84,15 +79,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
         help="Votes by which the first category must lead the second; otherwise the neuron counts as general. "
         "1: ties are general. 0: a tie goes to the first category.",
     )
-    layers = right.pills(
-        "Layers",
-        list(found.layers),
-        selection_mode="multi",
-        default=default_layers(found.layers),
-        key="neurons_layers",
-        bind="query-params",
-        help="The layers drawn below; 0 is nearest to the input.",
-    )
+    layers = choose_layers(found.layers, "neurons_layers", right)
     by_category = colours_in_order(family, found)
     frame = comparison(done, k, min(m, k), list(by_category))
     colours = member_colours(family, dark())
@@ -126,7 +113,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             draw_confidence(sure, total, support, done, k, min(m, k))
         if layers:
             show(
-                figures.categories_by_layer(frame, sorted(layers), colours, sure, dark=dark()),
+                figures.categories_by_layer(frame, layers, colours, sure, dark=dark()),
                 "neurons_by_layer",
                 frame[frame["layer"].isin(layers)],
             )
@@ -141,6 +128,8 @@ def draw(family: Family, done: dict[str, Run]) -> None:
         st.subheader("Where in the depth?", anchor=False)
         model = choose_model("Model", list(done), "neurons_model")
         show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
+
+    mapped = draw_map(done, frame, colours)
 
     merged_commands, merged_steps = draw_categories(family, done, k, min(m, k), list(by_category))
 
@@ -171,11 +160,12 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             Step(
                 f"models = {literal(models)}\n"
                 f"found = nm.classify(models, corpus={literal(family.corpus)}).vote(k={k}, margin={min(m, k)})\n"
-                f"found.figure({sorted(layers) if layers else None}{of_support}).show()"
+                f"found.figure({layers or None}{of_support}).show()"
             ),
             *([Step("found.confidence()", "How sure the category of each neuron is:")] if support else []),
             Step("found.proportions_figure().show()", "## How much of each model is what?"),
             Step(f"found.depth_figure({literal(model)}).show()", "## Where in the depth?"),
+            Step(f"found.map_figure({literal(mapped)}).show()", "## All layers at once"),
             *merged_steps,
             Step("found.counts()", "## Numbers"),
             *(Step(f"found.agreement({literal(each)})") for each in [*done][1:]),
@@ -183,45 +173,6 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             Step("found.undecided()", "Neurons whose category hangs on the order of scores equal to five digits:"),
         ],
     )
-
-
-def choose_support() -> float | None:
-    """The support from which on a category counts as sure; None where the bars do not tell sure ones from others."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        shown = st.toggle(
-            "Show how sure",
-            key="neurons_sure",
-            bind="query-params",
-            help="Whether other texts of the same categories would give a neuron the same category.",
-        )
-        if not shown:
-            return None
-        least = st.slider(
-            "Sure from a support of",
-            50,
-            100,
-            80,
-            5,
-            "%d %%",
-            key="neurons_support",
-            bind="query-params",
-            width=320,
-            help="In how many of 100 corpora, drawn again from the texts of each category, the neuron keeps its "
-            "category. Neurons of less are pale.",
-        )
-    return least / 100
-
-
-def draw_confidence(sure: pd.DataFrame, total: int, support: float, done: dict[str, Run], k: int, margin: int) -> None:
-    """Tell how many neurons are sure, and offer the numbers of each."""
-    said = f"The category of **{style.percent(sure['base'].sum() / total)}** of the base's neurons is sure"
-    if len(done) > 1:
-        said += f"; **{style.percent(sure['intersection'].sum() / total)}** are sure and the same in all models"
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{said}. Pale: a support below {100 * support:.0f} %.", width="stretch")
-        tables = [confidence(str(run.results), k, margin).assign(model=label) for label, run in done.items()]
-        columns = ["model", "layer", "neuron", "category", "lead", "support"]
-        csv_button(pd.concat(tables, ignore_index=True)[columns], "neurons_confidence", "confidence")
 
 
 def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str]) -> None:

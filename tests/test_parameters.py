@@ -108,6 +108,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(parameter, value, message
         (SHARE, "0.5", 0.5),
         (SCALE, "auto", "auto"),
         (LAYERS, "5,1,3-4,3", [1, 3, 4, 5]),
+        (LAYERS, "0-7/3,1", [0, 1, 3, 6]),
         (Numbers(name="p", help="", low=0, high=1), "0.2,1.0", [0.2, 1.0]),
         (Names(name="n", help=""), "a, b", ("a", "b")),
         (Tasks(name="t", help=""), "math,code", ("math", "code")),
@@ -128,7 +129,8 @@ def test_a_comma_in_the_name_of_a_file_separates_no_tasks(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("parameter", "text"), [(SHARE, "2"), (COUNT, "x"), (LAYERS, "3-1"), (LAYERS, "0-99999999999"), (LAYERS, "1,,2")]
+    ("parameter", "text"),
+    [(SHARE, "2"), (COUNT, "x"), *((LAYERS, wrong) for wrong in ("3-1", "0-99999999999", "1,,2", "0-7/0"))],
 )
 def test_options_that_cannot_be_read_are_refused(parameter, text):
     with pytest.raises(ValueError):

@@ -199,6 +199,17 @@ class Classifications:
 
         return over_depth(self.counts(), model or self.labels[0], self._colours, dark=dark)
 
+    def map_figure(self, model: str | None = None, *, dark: bool = False) -> go.Figure:
+        """Draw the share of each category in each layer of one model, the first by default, as a heat map.
+
+        "intersection" stands for the neurons that have one category in all models.
+        """
+        from nmerge_core.figures.neuron_map import heat_map
+
+        chosen = model or self.labels[0]
+        colours = model_colours(self.labels, self._merged, dark=dark) | {"intersection": style.INTERSECTION}
+        return heat_map(self.counts(), chosen, colours[chosen], dark=dark)
+
     def explore(
         self,
         layer: int,

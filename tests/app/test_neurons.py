@@ -5,7 +5,9 @@ import pytest
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.figures import neurons, style
+from nmerge_core.figures.neuron_map import heat_map
 from nmerge_core.runs.folder import list_runs
+from pages.shared.neurons.layers import read_layers, usual_layers
 from tests.app.conftest import OpenPage
 from tests.app.scored import drawn
 from tests.tiny import D_FFN, LAYERS
@@ -57,6 +59,31 @@ def test_over_depth_has_a_line_per_category() -> None:
     assert figure.layout.template.layout.paper_bgcolor == style.background(dark=True)
 
 
+def test_a_heat_map_of_every_layer_and_category() -> None:
+    (cells,) = heat_map(FRAME, "math", "#0072B2").data
+    assert (cells.x, cells.y) == ((13, 14), ("general", "code"))
+    # Of 8,000 neurons: 5,000 and 4,500 are general, 3,000 and 3,500 code. The base's 6,000 are the largest share.
+    assert cells.z == ([62.5, 56.25], [37.5, 43.75]) and cells.zmax == 75
+    assert cells.customdata[1][0] == [13, "code"]
+    told = "layer 13 · 3,000 code neurons in math · 37.5 % of the layer · 1,803 kept in all models"
+    assert cells.hovertext[1][0] == told
+    (kept,) = heat_map(FRAME, "intersection", style.INTERSECTION).data
+    told = "layer 13 · 4,800 general neurons in every model · 60.0 % of the layer"
+    assert kept.z[0][0] == kept.zmax == 60 and kept.hovertext[0][0] == told
+
+
+def test_a_click_on_a_cell_leads_to_its_neurons(open_page: OpenPage, tiny_cache: Path) -> None:
+    app = open_page("pages/2_Neurons.py", neurons_map="math")
+    run = next(run for run in list_runs(tiny_cache) if run.title == "Classify math")
+    table = open_classification(run.results).neurons().query("layer == 1 and category == 'code'")
+    app.session_state["neurons_cell"] = [1, "code"]
+    app.run()
+    assert not app.exception and app.title[0].value != "Which neurons do what?"
+    asked = {name: app.query_params[name] for name in ("layer", "explorer_only", "neuron", "model")}
+    first = str(table["neuron"].min())
+    assert asked == {"layer": "1", "explorer_only": "code", "neuron": first, "model": "math"}
+
+
 def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: Path) -> None:
     app = open_page("pages/2_Neurons.py")
     runs = len(list_runs(tiny_cache))
@@ -90,9 +117,21 @@ def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: 
 def test_layers_choose_the_panels(open_page: OpenPage) -> None:
     app = open_page("pages/2_Neurons.py")
     assert len(drawn(app, 0).data) == LAYERS * 3
-    app.button_group(key="neurons_layers").set_value([1]).run()
+    app.multiselect(key="neurons_layers").set_value([1]).run()
     assert not app.exception
     assert len(drawn(app, 0).data) == 3
+
+
+def test_layers_are_picked_or_typed_as_ranges(open_page: OpenPage) -> None:
+    layers = range(80)
+    assert read_layers([27, "0-2", "70-79/5", "1"], layers) == ([0, 1, 2, 27, 70, 75], [])
+    assert read_layers(["78-90", "99", "first"], layers) == ([78, 79], ["99", "first"])
+    assert usual_layers(layers) == [*range(0, 80, 10), 79] and usual_layers(range(4)) == [0, 1, 2, 3]
+    assert usual_layers(range(28)) == [*range(0, 28, 5), 27]
+    app = open_page("pages/2_Neurons.py", neurons_layers="0-1")
+    assert len(drawn(app, 0).data) == LAYERS * 3 and any(text.value == "2 layers of 2" for text in app.caption)
+    app.multiselect(key="neurons_layers").set_value([1, "7"]).run()
+    assert len(drawn(app, 0).data) == 3 and any(text.value.startswith("7: expected layers") for text in app.caption)
 
 
 def test_a_view_is_shared_by_its_address(open_page: OpenPage) -> None:

@@ -35,7 +35,13 @@ def test_classifications_have_neurons_counts_and_figures(found):
     assert found.agreement("base").kappa == found.agreement(other=found).kappa == 1.0
     with pytest.raises(InputError, match="expected a model or other classifications, found both"):
         found.agreement("math", found)
-    for figure in (found.figure(), found.figure([1]), found.proportions_figure(), found.depth_figure("math")):
+    for figure in (
+        found.figure(),
+        found.figure([1]),
+        found.proportions_figure(),
+        found.depth_figure("math"),
+        found.map_figure("intersection"),
+    ):
         assert isinstance(figure, go.Figure) and figure.data
 
 
