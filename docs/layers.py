@@ -53,7 +53,7 @@ FLOORS = (
     {"merging.write"},
     {"merging.methods", "merging.mergekit"},
     {"merging"},  # its pipeline, which goes through the rooms
-    {"ablation", "resident"},
+    {"ablation", "resident", "labelling"},
     {"search"},
     {"reports"},
     {"runs"},

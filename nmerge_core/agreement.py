@@ -1,4 +1,4 @@
-"""How far two classifications agree: of two models, of two corpora, of two votes."""
+"""How far two classifications agree: of two models, of two corpora, of two votes, of texts and a labeller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nmerge_core.activations.store import Classification
 from nmerge_core.classification import neuron_categories
 from nmerge_core.errors import InputError
+from nmerge_core.paired import RESAMPLED, Interval
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,19 @@ def agreement_of(counts: NDArray[np.integer], names: Sequence[str]) -> Agreement
         kappa=float((observed - expected) / (1 - expected)) if expected < 1 else float("nan"),
         iou=pd.Series(np.where(either > 0, both / np.maximum(either, 1), np.nan), pd.Index(names, name="category")),
     )
+
+
+def kappa_interval(counts: NDArray[np.integer], *, draws: int = 2000, seed: int = 0) -> Interval:
+    """Return the 95 % interval of Cohen's κ over the neurons that counts (categories, categories) are of.
+
+    Percentiles of a seeded bootstrap: as many neurons are drawn again, each a cell of the table by its share. Draws in
+    which all neurons have one category in both have no κ and are left out; NaN where every draw is such.
+    """
+    total = int(counts.sum())
+    shares = counts.ravel() / total
+    drawn = np.random.default_rng(seed).multinomial(total, shares, draws).reshape(draws, *counts.shape)
+    expected = (drawn.sum(axis=2) * drawn.sum(axis=1)).sum(axis=1) / total**2  # (draws,)
+    observed = np.trace(drawn, axis1=1, axis2=2) / total
+    kappas = (observed - expected)[expected < 1] / (1 - expected[expected < 1])
+    low, high = np.percentile(kappas, [2.5, 97.5]) if len(kappas) else (np.nan, np.nan)
+    return Interval(float(low), float(high), RESAMPLED)

@@ -164,4 +164,23 @@ EVALUATE_BATCH = Number(
     unit="texts",
     help="Texts a batch; halved when they do not fit in the accelerator's memory. auto begins with many.",
 )
+NEURONS_LABELLED = Number(
+    name="count",
+    default=100,
+    low=1,
+    step=10,
+    whole=True,
+    unit="neurons",
+    help="Neurons that are drawn, all where there are no more (paper: 100).",
+)
+EACH_CATEGORY = Flag(name="each_category", help="Draw as many neurons of each category, and not at random of all.")
+ANSWER_TOKENS = Number(
+    name="answer_tokens",
+    default=512,
+    low=16,
+    step=1,
+    whole=True,
+    unit="tokens",
+    help="The longest answer; more for a model that thinks before it answers.",
+)
 RANK = Number(name="rank", required=True, low=1, step=1, whole=True, help="The rank of each linear layer's change.")

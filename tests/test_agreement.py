@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.agreement import agreement, agreement_of
+from nmerge_core.agreement import agreement, agreement_of, kappa_interval
 from nmerge_core.classification import classify, compare, neuron_categories
 from nmerge_core.errors import InputError
 from tests.tiny import TEXTS, tiny_model, write_corpus
@@ -67,3 +67,15 @@ def test_the_diagonal_is_the_intersection(folders):
 def test_other_categories_are_refused(folders):
     with pytest.raises(InputError, match=r"fewer-neurons: categories \['general', 'math'\], expected .*'code'"):
         agreement(folders["base"], folders["fewer"])
+
+
+def test_the_interval_of_kappa_is_that_of_its_standard_error_where_there_are_many():
+    # p_o = 0.8, p_e = 0.5, κ = 0.6; for even margins of two categories SE = √(p_o (1 − p_o) / N) / (1 − p_e) = 0.0253
+    counts = np.array([[400, 100], [100, 400]])
+    found = kappa_interval(counts)
+    assert found.low == pytest.approx(0.6 - 1.96 * 0.0253, abs=0.006)
+    assert found.high == pytest.approx(0.6 + 1.96 * 0.0253, abs=0.006)
+    assert found == kappa_interval(counts) != kappa_interval(counts, seed=1)
+    perfect = kappa_interval(np.diag([3, 4]))
+    assert (perfect.low, perfect.high) == (1.0, 1.0)
+    assert np.isnan(kappa_interval(np.array([[5, 0], [0, 0]])).low)  # one category in both: there is no κ

@@ -137,6 +137,26 @@ def effects(arguments: Namespace) -> None:
     print("effect: how much worse without these neurons than without as many random ones; adjusted: p by Holm")
 
 
+def label(arguments: Namespace) -> None:
+    """Print neurons by category and label, how far these agree, and how good the explanations are."""
+    from nmerge_core import face
+    from nmerge_core.activations.store import open_classification
+    from nmerge_core.labelling.cost import estimate, leaves_for
+    from nmerge_core.labelling.tables import describe, spent
+    from nmerge_core.runs import here
+
+    given = given_to("label", arguments)
+    if here.finished("label", given) is None:
+        expected = estimate(arguments.count, open_classification(arguments.neurons).categories)
+        told = [leaves_for(arguments.by), "" if arguments.lists else expected.told]
+        print(f"nmerge: {'; '.join(filter(None, told))}", file=sys.stderr)
+    found = face.label(**given)
+    if arguments.out:
+        write_csv(found.table, arguments.out)
+    give(found.counts.reset_index(), arguments.matrix)
+    print("\n".join(["", *describe(found.labels), f"{spent(found.labels.meta)}: {found.path}"]))
+
+
 def linearity(arguments: Namespace) -> None:
     """Print non-linearity (the mean over α; the CSV has every α) per model, layer and submodule."""
     from nmerge_core import face

@@ -103,6 +103,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     _out(add_run("effects", commands.effects))
 
+    label = add_run("label", commands.label)
+    _out(label)
+    _out(label, "--matrix", "also write how many neurons of each category have which label")
+
     linearity = add_run("linearity", commands.linearity)
     _out(linearity)
     _out(linearity, "--by-chance", "also write neuron groups beside random ones, with intervals")

@@ -5,6 +5,7 @@ import warnings
 from nmerge_core.face.analysis import classify, compare, cosine, inherited, linearity, statistics
 from nmerge_core.face.kept import history, open_family
 from nmerge_core.face.knockouts import effects, knockout
+from nmerge_core.face.labels import label
 from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
 from nmerge_core.face.models import evaluate, generate, inspect, loss
 from nmerge_core.face.reports import report
@@ -26,6 +27,7 @@ __all__ = [
     "inherited",
     "inspect",
     "knockout",
+    "label",
     "linearity",
     "live",
     "loss",

@@ -12,6 +12,8 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.input_parameters import Model
 from nmerge_core.inputs import Places
+from nmerge_core.labelling import prompts
+from nmerge_core.labelling.parameter import BY, KEY_FROM
 from nmerge_core.merging.recipe_parameter import RecipeParameter
 from nmerge_core.number_format import choose_format
 from nmerge_core.parameters import Parameter
@@ -154,6 +156,27 @@ KINDS: Mapping[str, Kind] = {
                 *_MEASURED,
             ),
             version=3,
+            resumable=True,
+            paused=True,
+        ),
+        Kind(
+            "label",
+            "what a language model would call neurons, beside the categories of their texts",
+            (
+                settings.MODEL.with_(help="The model that was classified."),
+                settings.CLASSIFICATION.with_(required=True, help="What classify wrote for it."),
+                BY,
+                settings.NEURONS_LABELLED,
+                settings.EACH_CATEGORY,
+                settings.LISTS.with_(
+                    help='Lists of neurons in place of a draw: {"NAME": [[layer, neuron], …]}, or a file each.'
+                ),
+                settings.SEED,
+                KEY_FROM,
+                settings.ANSWER_TOKENS,
+                DEVICE,
+            ),
+            version=prompts.VERSION,
             resumable=True,
             paused=True,
         ),

@@ -8,6 +8,7 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
 from nmerge_core.input_parameters import Model
+from nmerge_core.labelling.parameter import BY, LabellerParameter, endpoint_of
 from nmerge_core.machine import CPU, available_memory, choose_device, kind_of, total_memory
 from nmerge_core.number_format import FLOAT32, ITEM_BYTES, choose_format
 from nmerge_core.runs.kinds import KINDS
@@ -58,7 +59,8 @@ def memory_needed(kind: str, parameters: Mapping[str, Any]) -> int:
 def _needed(kind: str, parameters: Mapping[str, Any]) -> int:
     if kind == "merge":
         return _merging(parameters)
-    named = [parameters[each.name] for each in KINDS[kind].parameters if isinstance(each, Model)]
+    running = [each.name for each in KINDS[kind].parameters if isinstance(each, Model | LabellerParameter)]
+    named = [parameters[name] for name in running if name != BY.name or not endpoint_of(parameters[name])]
     models = [model for each in named for model in ([each] if isinstance(each, str) else each)]
     return min(max((_running(model, parameters) for model in models), default=_UNKNOWN), _AT_MOST.get(kind, _UNKNOWN))
 

@@ -50,6 +50,13 @@ def effects(parameters: Mapping[str, Any], results: Path, progress: Progress) ->
     effects(**parameters, out=results, progress=progress)
 
 
+def label(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write labels.csv, asked.jsonl and meta.json; a stopped labelling goes on after the last answer."""
+    from nmerge_core.labelling.work import label_neurons
+
+    label_neurons(**parameters, out=results, progress=progress)
+
+
 def linearity(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write linearity.csv; by_chance.csv where neurons have categories; coefficients.csv where models have."""
     from nmerge_core import nonlinearity
@@ -139,7 +146,7 @@ def report(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
 
 
 _RUNS = (
-    classify, cosine, inherited, knockout, effects, linearity, coefficients, statistics, merge, extract, evaluate, loss,
-    sweep, report,
+    classify, cosine, inherited, knockout, effects, label, linearity, coefficients, statistics, merge, extract,
+    evaluate, loss, sweep, report,
 )  # fmt: skip
 OPERATIONS: dict[str, Operation] = {operation.__name__: beside_what_is_held(operation) for operation in _RUNS}
