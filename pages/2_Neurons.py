@@ -25,6 +25,7 @@ from pages.shared.neurons.chosen import (
 from pages.shared.neurons.classified import classified, classify_missing
 from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.inherited import draw_categories
+from pages.shared.neurons.labelled import draw_labels
 from pages.shared.neurons.layers import choose_layers
 from pages.shared.neurons.layers_map import draw_map
 from pages.shared.neurons.sure import choose_support, draw_confidence
@@ -142,6 +143,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     if len(done) > 1:
         draw_agreement({label: str(run.results) for label, run in done.items()}, k, min(m, k), list(by_category))
     link("pages/3_Explorer.py", "Look at single neurons", "search", family)
+    draw_labels(family, done)
     models = {label: run.parameters["model"] for label, run in done.items()}
     folders = {label: f"neurons/{label}" for label in models}
     voting = ["--top-k", k, "--margin", min(m, k), "--out", "compare.csv"]

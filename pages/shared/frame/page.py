@@ -122,6 +122,7 @@ RESULTS = {
     "cosine": ("pages/4_Similarity.py", "compare_arrows"),
     "knockout": ("pages/5_Knockout.py", "content_cut"),
     "effects": ("pages/5_Knockout.py", "content_cut"),
+    "label": ("pages/2_Neurons.py", "bar_chart"),
     "linearity": ("pages/6_Linearity.py", "timeline"),
     "merge": ("pages/7_Merge.py", "merge"),
     "sweep": ("pages/10_Sweep.py", "travel_explore"),
