@@ -1,6 +1,6 @@
 """How far a fine-tune turned the weights of each neuron away from the base: cosines (NeuronMerge App. A.3)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +27,14 @@ class Cosines:
             p50, zero. `zero` counts the neurons whose vector is zero in either model: they have no cosine and are in
             none of the statistics.
         moved: model, layer, neuron, matrix, cosine of the neurons of lowest cosine per model and matrix, lowest first.
+        neurons: model, layer, neuron, cosine and change (‖θ − θ_0‖ / ‖θ_0‖) of every neuron's whole vector, that of all
+            its matrices one after the other; NaN where a vector is zero. No rows where a family's neurons are not
+            known.
     """
 
     summary: pd.DataFrame
     moved: pd.DataFrame
+    neurons: pd.DataFrame
 
 
 def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Progress = silent) -> Cosines:
@@ -55,9 +59,13 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     opened = open_alike(base, models)
     matrices = [(layer, matrix) for layer in _layers(opened[0]) for matrix in layer.matrices]
     names, summary, moved = labels(models), [], []
+    whole: dict[int, _Sums] = {}
     progress("Cosine similarity", 0, len(matrices), "matrices")
     for done, (layer, matrix) in enumerate(matrices, start=1):
-        for model, cosines in zip(names, _cosines(opened, layer, matrix), strict=True):
+        sums = _sums(opened, layer, matrix)
+        if not opened[0].architecture.unknown:
+            whole[layer.layer] = whole[layer.layer].plus(sums) if layer.layer in whole else sums
+        for model, cosines in zip(names, sums.cosines, strict=True):
             summary.append({"model": model, "layer": layer.layer, "matrix": matrix, **_statistics(cosines)})
             found_at = np.argsort(cosines, kind="stable")[: min(lowest, np.count_nonzero(~np.isnan(cosines)))]
             moved += [(model, layer.layer, int(neuron), matrix, float(cosines[neuron])) for neuron in found_at]
@@ -65,8 +73,22 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     ranked = pd.DataFrame(moved, columns=["model", "layer", "neuron", "matrix", "cosine"])
     ranked = ranked.sort_values(["cosine", "layer", "neuron"], kind="stable")
     return Cosines(
-        pd.DataFrame(summary), ranked.groupby(["model", "matrix"], sort=False).head(lowest).reset_index(drop=True)
+        pd.DataFrame(summary),
+        ranked.groupby(["model", "matrix"], sort=False).head(lowest).reset_index(drop=True),
+        _of_neurons(names, whole),
     )
+
+
+def _of_neurons(names: Sequence[str], whole: "Mapping[int, _Sums]") -> pd.DataFrame:
+    frames = [
+        pd.DataFrame(
+            {"model": name, "layer": layer, "neuron": np.arange(len(cosines)), "cosine": cosines, "change": changes}
+        ).astype({"cosine": "float32", "change": "float32"})
+        for layer, sums in whole.items()
+        for name, cosines, changes in zip(names, sums.cosines, sums.changes, strict=True)
+    ]
+    empty = pd.DataFrame(columns=["model", "layer", "neuron", "cosine", "change"])
+    return pd.concat(frames, ignore_index=True) if frames else empty
 
 
 def open_alike(base: str, models: Sequence[str]) -> list[Checkpoint]:
@@ -105,8 +127,37 @@ def _rows(checkpoint: Checkpoint) -> list[MlpLayer]:
     return sorted(found, key=lambda each: each.layer)
 
 
-def _cosines(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> NDArray[np.float64]:
-    """Return the (fine-tunes, neurons) cosines of one matrix with the first checkpoint's; NaN for zero vectors."""
+@dataclass(frozen=True)
+class _Sums:
+    """Products over the weights of a layer's neurons, float64.
+
+    Of each fine-tune with the base `dots` and with itself `squares`, (fine-tunes, neurons); of the base with itself
+    `base`, (neurons,).
+    """
+
+    dots: Tensor
+    squares: Tensor
+    base: Tensor
+
+    def plus(self, other: "_Sums") -> "_Sums":
+        """Return the products over the weights of both."""
+        return _Sums(self.dots + other.dots, self.squares + other.squares, self.base + other.base)
+
+    @property
+    def cosines(self) -> NDArray[np.float64]:
+        """The cosines with the base's, (fine-tunes, neurons); NaN for zero vectors."""
+        # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.
+        return (self.dots / (self.base * self.squares).sqrt()).clamp(-1, 1).numpy()
+
+    @property
+    def changes(self) -> NDArray[np.float64]:
+        """‖θ − θ_0‖ / ‖θ_0‖, (fine-tunes, neurons); NaN where the base's is a zero vector."""
+        square = (self.squares - 2 * self.dots + self.base).clamp(min=0)
+        return (square / torch.where(self.base > 0, self.base, torch.nan)).sqrt().numpy()
+
+
+def _sums(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> _Sums:
+    """Return the products of one matrix of a layer, the first checkpoint being the base."""
     models = len(checkpoints) - 1
     dots, squares = torch.zeros(2, models, layer.d_ffn, dtype=torch.float64)
     base_squares = torch.zeros(layer.d_ffn, dtype=torch.float64)
@@ -119,8 +170,7 @@ def _cosines(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) ->
             for index, w in enumerate(weights):
                 dots[index, neurons] += (w0 * w).sum(along)
                 squares[index, neurons] += (w * w).sum(along)
-    # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.
-    return (dots / (base_squares * squares).sqrt()).clamp(-1, 1).numpy()  # (fine-tunes, neurons)
+    return _Sums(dots, squares, base_squares)
 
 
 def neuron_blocks(checkpoints: Sequence[Checkpoint], part: NeuronMap) -> Iterator[tuple[slice, int, list[Tensor]]]:

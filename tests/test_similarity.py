@@ -30,6 +30,12 @@ def base(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("models") / "base")
 
 
+def neuron_weights(model: Path, layer: int, neuron: int) -> list[torch.Tensor]:
+    weights = load_file(model / "model.safetensors")
+    gate, up, down = (weights[f"model.layers.{layer}.mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
+    return [gate[neuron], up[neuron], down[:, neuron]]
+
+
 def one(frame, **where):
     found = frame.query(" and ".join(f"{key} == {value!r}" for key, value in where.items()))
     assert len(found) == 1
@@ -52,6 +58,11 @@ def test_hand_computed_rows_and_columns(base, tmp_path):
     summary = one(found.summary, matrix="gate", layer=0)
     assert summary["min"] == pytest.approx(0.96, abs=1e-12)
     assert summary["mean"] == pytest.approx((D_FFN - 1 + 0.96) / D_FFN, abs=1e-12)
+    [whole] = [row for row in found.neurons.itertuples() if (row.layer, row.neuron) == (0, 3)]
+    rest = sum(w.square().sum().item() for w in neuron_weights(Path(base), 0, 3)[1:])  # its up and its down, unchanged
+    # gate has ⟨θ0, θ⟩ = 24 and ‖θ0‖² = ‖θ‖² = 25, so that ‖θ − θ0‖² = 25 + 25 − 2 · 24 = 2
+    assert whole.cosine == pytest.approx((24 + rest) / (25 + rest), abs=1e-6)
+    assert whole.change == pytest.approx(math.sqrt(2 / (25 + rest)), rel=1e-5)
     untouched = one(found.summary, matrix="up", layer=1)
     assert (untouched["mean"], untouched["min"], untouched["p01"], untouched["p50"]) == (1, 1, 1, 1)
 

@@ -123,6 +123,7 @@ KINDS: Mapping[str, Kind] = {
             "cosine",
             "cosine similarity of neuron weights between a base and its fine-tunes",
             (settings.BASE, settings.FINE_TUNES),
+            version=2,
         ),
         Kind(
             "inherited",

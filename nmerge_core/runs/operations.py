@@ -21,12 +21,15 @@ def classify(parameters: Mapping[str, Any], results: Path, progress: Progress) -
 
 
 def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write cosine.csv (mean, percentiles per model, layer and matrix) and moved.csv (the neurons that moved most)."""
+    """Write cosine.csv (mean, percentiles per model, layer and matrix), moved.csv (the neurons that moved most) and
+    turned.parquet (every neuron).
+    """
     from nmerge_core.similarity import cosine
 
     found = cosine(parameters["base"], parameters["models"], progress=progress)
     found.summary.to_csv(results / "cosine.csv", index=False)
     found.moved.to_csv(results / "moved.csv", index=False)
+    found.neurons.to_parquet(results / "turned.parquet", index=False)
 
 
 def inherited(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
