@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from nmerge_core.figures import (
     departure,
     effects,
-    explorer,
     health,
     inheritance,
     knockout,
@@ -25,6 +24,7 @@ from nmerge_core.figures import (
     scores,
     similarity,
     style,
+    texts,
 )
 from nmerge_core.figures.describe import describe
 from nmerge_core.figures.paper import on_paper
@@ -167,7 +167,7 @@ def test_shaded_text_has_a_contrast_of_four_and_a_half(dark: bool) -> None:
     every = [*style.COLOURS.values(), *style.FURTHER, *style.MERGES]
     for colour in every:
         for shade in np.linspace(0.05, 1, 39):
-            css = explorer.ground(colour, shade)
+            css = texts.ground(colour, shade)
             inks = css.partition("light-dark(")[2].rstrip(")").split(",") if "light-dark" in css else []
             ink = inks[dark] if inks else style.ink(dark)
             on = style.over(colour, float(f"{shade:.3f}"), style.background(dark))

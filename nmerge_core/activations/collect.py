@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from nmerge_core import distributed
 from nmerge_core.activations.hooks import record_activations
@@ -184,12 +185,14 @@ def read_text(language_model: LanguageModel, text: str, max_length: int = 512) -
     limit = language_model.longest(max_length)
     encoded = language_model.tokenizer(text, truncation=True, max_length=limit, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-    return Tokens(ids, _pieces(language_model, text, ids, offsets))
+    return Tokens(ids, pieces_of(language_model.tokenizer, text, ids, offsets))
 
 
-def _pieces(language_model: LanguageModel, text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> list[str]:
-    """Cut a text where its tokens end."""
-    names = language_model.tokenizer.convert_ids_to_tokens(ids)
+def pieces_of(
+    tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], offsets: Sequence[tuple[int, int]]
+) -> list[str]:
+    """Cut a text where its tokens end, given their ids and the (start, end) of each in the text."""
+    names = tokenizer.convert_ids_to_tokens(ids)
     pieces, end = [], 0
     for name, (start, stop) in zip(names, offsets, strict=True):
         # From the end of the last token: keeps spaces that offsets leave out, and a character made of several

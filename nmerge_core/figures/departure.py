@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from nmerge_core.figures import explorer, style
+from nmerge_core.figures import style, texts
 
 FULL = 2.0  # nats at which a token is in full shade: the merge finds what it says e² times as likely as the model
 _TOKENS = 8  # of what may come next that are drawn
@@ -30,8 +30,8 @@ def pieces(tokens: Sequence[str], values: Sequence[float], model: str) -> list[P
         before = (
             token[: len(token) - len(token.lstrip(" "))] if token.strip(" ") else ""
         )  # else it hangs at a line's end
-        shade = explorer.opacity(value / FULL)
-        css = explorer.ground(style.MERGE, round(shade, 3)) if shade else ""
+        shade = texts.opacity(value / FULL)
+        css = texts.ground(style.MERGE, round(shade, 3)) if shade else ""
         text = token[len(before) :].replace("\n", "↵\n")
         found.append(Piece(before, text, css, f"{style.significant(value)} nats from {model} after this token"))
     return found

@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nmerge_core.architecture import Architecture, MlpLayer, NeuronMap
+from nmerge_core.architecture import Architecture, MlpLayer
 from nmerge_core.checkpoints import Checkpoint, labels
-from nmerge_core.errors import InputError
+from nmerge_core.checkpoints.neuron_weights import mlp_of, weights_of
 from nmerge_core.inheritance.tables import NeuronChanges, share
 from nmerge_core.progress import Progress, silent
 from nmerge_core.similarity import neuron_blocks, open_alike
@@ -74,18 +74,16 @@ def neuron_changes(base: str, models: Sequence[str], merges: Sequence[str], laye
         InputError: as `inherited`; or there is no such layer or neuron.
     """
     opened = open_alike(base, [*models, *merges])
-    architecture = opened[0].architecture
-    mlp = next((each for each in architecture.layers if each.layer == layer), None)
-    if mlp is None or not 0 <= neuron < mlp.d_ffn:
-        there = f"layer {layer} has neurons 0 to {mlp.d_ffn - 1}" if mlp else f"there are {architecture.depth} layers"
-        raise InputError(f"{base}: no neuron {neuron} of layer {layer}; {there}")
+    architecture, mlp = opened[0].architecture, mlp_of(opened[0], layer, neuron)
     start, *weights = (_vector(each, architecture, mlp, neuron) for each in opened)
-    changes = torch.stack(weights) - start  # (T + M, d)
+    after = torch.stack(weights)  # (T + M, d)
+    changes = after - start
     products = (changes @ changes.T).numpy()  # (T + M, T + M)
     lengths = np.sqrt(products.diagonal())
-    tunes = len(models)
+    tunes, length = len(models), float(start.norm())
     return NeuronChanges(
-        sizes=share(lengths, np.full(len(lengths), float(start.norm()))),
+        sizes=share(lengths, np.full(len(lengths), length)),
+        turned=share((after @ start).numpy(), length * after.norm(dim=1).numpy()),
         cosines=share(products, np.outer(lengths, lengths)),
         kept=share(products[tunes:, :tunes], np.broadcast_to(lengths[:tunes] ** 2, (len(merges), tunes))),
     )
@@ -93,20 +91,4 @@ def neuron_changes(base: str, models: Sequence[str], merges: Sequence[str], laye
 
 def _vector(checkpoint: Checkpoint, architecture: Architecture, mlp: MlpLayer, neuron: int) -> Tensor:
     """Return a neuron's weights one after the other, (d,) float64."""
-    return torch.cat([_own(checkpoint, architecture, part, neuron) for part in mlp.maps]).double()
-
-
-def _own(checkpoint: Checkpoint, architecture: Architecture, part: NeuronMap, neuron: int) -> Tensor:
-    """Return what a tensor has of a neuron: a row, a column, or nothing."""
-    matrix, index = architecture.matrix(part.tensor), neuron - part.first
-    if part.axis == 0:
-        row = part.start + index * part.step
-        inside = part.start <= row < part.stop
-        return checkpoint.read_matrix(part.tensor, matrix, row, row + inside).flatten() if inside else torch.empty(0)
-    if not 0 <= index < matrix.columns:
-        return torch.empty(0)
-    height = part.stop - part.start
-    if not checkpoint.as_stored(part.tensor):  # what it is made of cannot be read by columns
-        return checkpoint.read_matrix(part.tensor, matrix, part.start, part.stop)[:, index]
-    row = part.start // height * matrix.columns + index
-    return checkpoint.read_matrix(part.tensor, matrix.across(height), row, row + 1).flatten()
+    return torch.cat([weights_of(checkpoint, architecture, part, neuron) for part in mlp.maps]).double()

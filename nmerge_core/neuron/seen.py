@@ -1,4 +1,7 @@
-"""One neuron of a classification: its category, who voted for it, and the texts that excite it most."""
+"""One neuron of a classification: its category, who voted for it, and its score on every text."""
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification
 from nmerge_core.categories import categorise
@@ -22,12 +25,22 @@ def see(
     Raises:
         InputError: there is no such layer or neuron, or k or margin is out of range.
     """
-    ids, scores = found.top(layer)
-    if not 0 <= neuron < len(ids):
-        raise InputError(f"neuron {neuron}: expected 0 to {len(ids) - 1}, the neurons of layer {layer}")
+    scores = scores_of(found, layer, neuron)  # (exemplars,)
+    ids = np.argsort(-scores, kind="stable")  # equal ones in order of id, as the stored top exemplars are
     k = found.meta["top_k"] if k is None else k
     margin = found.meta["margin"] if margin is None else margin
-    [category], _ = categorise(ids[[neuron]], found.exemplar_categories, len(found.categories), k, margin)
-    voters = found.exemplar_categories[ids[neuron, :k]]
-    votes = [found.categories[index] for index in voters]
-    return Seen(label, found.categories[category], votes, ids[neuron].tolist(), scores[neuron].tolist())
+    [category], _ = categorise(ids[None], found.exemplar_categories, len(found.categories), k, margin)
+    votes = [found.categories[index] for index in found.exemplar_categories[ids[:k]]]
+    return Seen(label, found.categories[category], votes, ids.tolist(), scores[ids].tolist())
+
+
+def scores_of(found: Classification, layer: int, neuron: int) -> NDArray[np.float64]:
+    """Return (exemplars,): the score a_j(s) of one neuron on every exemplar.
+
+    Raises:
+        InputError: there is no such layer or neuron.
+    """
+    width = len(found.top(layer, 1)[0])
+    if not 0 <= neuron < width:
+        raise InputError(f"neuron {neuron}: expected 0 to {width - 1}, the neurons of layer {layer}")
+    return found.scores(layer, np.array([neuron]))[:, 0]

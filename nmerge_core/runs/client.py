@@ -141,10 +141,9 @@ def ask(
     A worker that is lost meanwhile is started again, and asked once more.
 
     Args:
-        question: "token_activations" (model, layer, neuron, texts), "neuron_changes" (base, models, merges, layer,
-            neuron), "generate" (model, prompt, max_new_tokens), "speak" (model, prompt, said, more, manner), "live"
+        question: "generate" (model, prompt, max_new_tokens), "speak" (model, prompt, said, more, manner), "live"
             (recipe, and as "speak"), "problems" (tasks, corpus), "quick_scores" (source, name, start, stop, and a model
-            or a recipe) or one of `MergeQuestions`.
+            or a recipe) or one of `NeuronQuestions` and `MergeQuestions`.
         timeout: Seconds to wait; the first question about a model loads it.
         session: Who asks: a question drops the one of the same name and session that still waits for its answer.
         progress: Hears what the worker is at meanwhile; where it raises, the question is taken back.

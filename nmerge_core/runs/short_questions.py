@@ -8,31 +8,12 @@ from nmerge_core.runs.answering import heed
 from nmerge_core.runs.held import LIVE, MODELS
 from nmerge_core.runs.kept import needs_of, provisional
 from nmerge_core.runs.merge_questions import MergeQuestions
+from nmerge_core.runs.neuron_questions import NeuronQuestions
 
 if TYPE_CHECKING:
     from nmerge_core.loading import LanguageModel
 
 # The bodies import what they need: the page process knows these names without importing torch.
-
-
-def token_activations(
-    model: str, layer: int, neuron: int, texts: list[str], max_length: int = 512
-) -> list[dict[str, Any]]:
-    """Return for each text its tokens and the activation of one neuron on each: {"tokens": […], "values": […]}."""
-    from nmerge_core.activations.collect import token_activations
-
-    found = token_activations(MODELS.get(model), texts, layer, neuron, max_length)
-    return [{"tokens": list(text.tokens), "values": [float(value) for value in text.values]} for text in found]
-
-
-def neuron_changes(
-    base: str, models: Sequence[str], merges: Sequence[str], layer: int, neuron: int
-) -> dict[str, list[Any]]:
-    """Return what fine-tunes and merges changed in one neuron: `inheritance.tables.NeuronChanges` as lists."""
-    from nmerge_core.inheritance.measure import neuron_changes
-
-    found = neuron_changes(base, models, merges, layer, neuron)
-    return {"sizes": found.sizes.tolist(), "cosines": found.cosines.tolist(), "kept": found.kept.tolist()}
 
 
 def generate(model: str, prompt: str, max_new_tokens: int = 64) -> str:
@@ -151,12 +132,11 @@ def _said(
 
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
-    "token_activations": token_activations,
-    "neuron_changes": neuron_changes,
     "generate": generate,
     "speak": speak,
     "live": live,
     "problems": problems,
     "quick_scores": quick_scores,
+    **NeuronQuestions(MODELS).by_name,
     **MergeQuestions(MODELS, LIVE).by_name,
 }

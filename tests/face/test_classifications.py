@@ -64,10 +64,29 @@ def test_one_neuron_up_close(found, family):
     own = found.explore(1, 7, texts="<i>3 + 4</i>")
     assert list(own.texts["text"]) == ["<i>3 + 4</i>"] and "<i>3" not in own.html
     assert own.texts["base"][0] == own.tokens.query("model == 'base'")["activation"].abs().max()
+    stored = found.record(1, 7, count=2)["models"][1]
+    assert [text["score"] for text in stored["texts"]] == pytest.approx(list(scores[7, :2]))
+    assert [text["token"] for text in stored["texts"]] == opened.positions(1)[7, :2].tolist()
+    whole = found.scores_figure(1, 7, model="math", texts={"own": "<i>3 + 4</i>"})
+    assert sum(sum(bar.y) for bar in whole.data if bar.type == "bar") == len(opened.exemplar_categories)
+    assert whole.data[-1].x[0] == pytest.approx(own.texts["math"][0])
     with pytest.raises(InputError, match="neuron 48: expected 0 to 47"):
         found.explore(1, 48)
+    with pytest.raises(InputError, match="way 'best': expected one of strongest"):
+        found.explore(1, 7, way="best")
     with pytest.raises(InputError, match="model 'maths': expected one of base, math"):
         found.explore(1, 7, model="maths")
+
+
+def test_a_text_of_ones_own(found, family):
+    read = found.on_text("1 + 2", more=3, model="math", count=2)
+    assert "".join(read.tokens["token"][:5]) == "1 + 2" and list(read.tokens["added"]) == [False] * 5 + [True] * 3
+    assert list(read.tokens) == ["position", "token", "added", "math"] and (read.tokens["math"] > 0).all()
+    assert len(read.neurons) == 2 * 8 * 2  # models, tokens, neurons
+    first = read.neurons.query("model == 'math' and position == 4").iloc[0]
+    seen = found.explore(int(first.layer), int(first.neuron), model="math", texts="1 + 2").tokens
+    assert seen.query("model == 'math' and position == 4")["activation"].iloc[0] == pytest.approx(first.activation)
+    assert list(read.figure().data[0].z[0]) == list(read.tokens["math"])
 
 
 def test_what_became_of_the_neurons_in_a_merge(family, cache, merged):

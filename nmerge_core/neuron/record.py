@@ -1,0 +1,38 @@
+"""One neuron as JSON: what is stored of it in every model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nmerge_core.activations.store import Classification
+from nmerge_core.figures.explorer import Seen
+
+
+def record(
+    opened: Sequence[Classification], models: Sequence[Seen], layer: int, neuron: int, count: int
+) -> dict[str, Any]:
+    """Return layer, neuron and, of each model, its category, votes, and strongest texts with score and token."""
+    corpus = opened[0].exemplars().set_index("id")
+    found = []
+    for each, seen in zip(opened, models, strict=True):
+        stored = each.positions(layer)[neuron].tolist()
+        positions = dict(zip(each.top(layer)[0][neuron].tolist(), stored, strict=True))
+        texts = [
+            {
+                "exemplar": id,
+                "category": str(corpus.at[id, "category"]),
+                "score": score,
+                "token": positions.get(id),
+                "text": str(corpus.at[id, "text"]),
+            }
+            for id, score in zip(seen.ids[:count], seen.scores[:count], strict=True)
+        ]
+        found.append(
+            {
+                "name": seen.label,
+                "model": each.meta["model"],
+                "category": seen.category,
+                "votes": {name: list(seen.votes).count(name) for name in dict.fromkeys(seen.votes)},
+                "texts": texts,
+            }
+        )
+    return {"layer": layer, "neuron": neuron, "models": found}
