@@ -9,7 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member
-from nmerge_core.figures import explorer
+from nmerge_core.figures import texts
+from nmerge_core.neuron.overview import overview
 from nmerge_core.runs.folder import list_runs
 from pages.shared.frame.choice import decimals
 from tests.app.conftest import OpenPage, vary_family
@@ -25,23 +26,23 @@ PINK = "#CC79A7"
     [(0.0, 0.0), (1.0, 1.0), (1 / 9, 0.05 + 0.95 * np.log10(2)), (2.0, 1.0)],  # 1 + 9 · 1/9 = 2
 )
 def test_opacity(share: float, expected: float) -> None:
-    assert explorer.opacity(share) == pytest.approx(expected)
+    assert texts.opacity(share) == pytest.approx(expected)
 
 
 def test_tokens_are_shaded_escaped_and_windowed() -> None:
-    cell = explorer.Cell("m", ["<b>", " two", " three", " four"], [0.0, 0.5, -4.5, 0.0], peak=4.5, note="")
-    shaded = explorer.shaded(cell, PINK)
+    cell = texts.Cell("m", ["<b>", " two", " three", " four"], [0.0, 0.5, -4.5, 0.0], peak=4.5, note="")
+    shaded = texts.shaded(cell, PINK)
     assert shaded.startswith("&lt;b&gt; <span")
     # r = 0.5 / 4.5 = 1/9, so the opacity is 0.05 + 0.95·log10(2) = 0.336; r = 1 has opacity 1.
     assert "rgba(204,121,167,0.336)" in shaded and "rgba(204,121,167,1.000)" in shaded
     assert shaded.count("dotted") == 1  # the negative one
     assert 'title="φ = -4.5"' in shaded
-    assert explorer.shaded(cell, PINK, window=1).startswith("… <span")
-    assert "four" in explorer.shaded(cell, PINK, window=1) and "&lt;" not in explorer.shaded(cell, PINK, window=1)
+    assert texts.shaded(cell, PINK, window=1).startswith("… <span")
+    assert "four" in texts.shaded(cell, PINK, window=1) and "&lt;" not in texts.shaded(cell, PINK, window=1)
 
 
 def test_votes_are_squares_in_order() -> None:
-    squares = explorer.votes(["math", "code"], {"math": "#111111", "code": "#222222"})
+    squares = texts.votes(["math", "code"], {"math": "#111111", "code": "#222222"})
     assert squares.index("#111111") < squares.index("#222222")
     assert squares.count("<i ") == 2
 
@@ -69,11 +70,11 @@ def test_a_neuron_by_its_link_with_tokens_from_the_worker(open_page: OpenPage, t
 
 
 def test_next_and_previous_go_round_the_ends(open_page: OpenPage) -> None:
-    app = open_page("pages/3_Explorer.py", neuron=str(D_FFN - 1))
+    app = open_page("pages/3_Explorer.py", layer="1", neuron=str(D_FFN - 1))
     app.button(key="explorer_next").click().run()
-    assert app.number_input(key="neuron").value == 0
+    assert (app.selectbox(key="layer").value, app.number_input(key="neuron").value) == (0, 0)
     app.button(key="explorer_prev").click().run()
-    assert app.number_input(key="neuron").value == D_FFN - 1
+    assert (app.selectbox(key="layer").value, app.number_input(key="neuron").value) == (1, D_FFN - 1)
 
 
 def test_a_layer_has_its_own_number_of_neurons(open_page: OpenPage, tiny_cache: Path, made_family) -> None:
@@ -83,23 +84,54 @@ def test_a_layer_has_its_own_number_of_neurons(open_page: OpenPage, tiny_cache: 
     file = vary_family(tiny_cache, "mixture", base=mixture.base, models=(Member(mixture.math, "math"),))
     app = open_page("pages/3_Explorer.py", family="mixture", layer="1", neuron="59")
     assert app.number_input(key="neuron").max == 59 == app.number_input(key="neuron").value and not app.warning
-    assert len(app.dataframe[0].value) == 60
+    assert any(each.value == ":small[84 of 84 found]" for each in app.markdown)  # 24 + 60
     app.selectbox(key="layer").select(0).run()
     file.unlink()
     assert not app.exception
     assert (app.number_input(key="neuron").max, app.number_input(key="neuron").value) == (23, 0)
-    assert len(app.dataframe[0].value) == 24
 
 
-def test_stepping_stays_in_the_category(open_page: OpenPage) -> None:
-    app = open_page("pages/3_Explorer.py")
-    table = app.dataframe[0].value
-    category = table["base"].value_counts().index[0]
-    app.selectbox(key="explorer_only").select(category).run()
-    members = list(app.dataframe[0].value["neuron"])
-    assert members == list(table.loc[table["base"] == category, "neuron"])
-    app.button(key="explorer_next").click().run()
-    assert app.number_input(key="neuron").value == next(n for n in members if n > 0)
+def test_stepping_stays_among_what_is_found(open_page: OpenPage, tiny_cache: Path) -> None:
+    app = open_page("pages/3_Explorer.py", explorer_only="math", explorer_order="certainty", explorer_layers="1")
+    run = next(run for run in list_runs(tiny_cache) if run.title == "Classify base")
+    found = overview(open_classification(run.results)).query("category == 'math' and layer == 1")
+    found = found.sort_values(["lead", "selectivity"], ascending=False, kind="stable")
+    expected = list(found["neuron"][:12])
+    shown = app.dataframe[0].value
+    assert list(shown["neuron"]) == expected and set(shown["base"]) == {"math"}
+    for neuron in expected[:2]:  # neuron 0 of layer 0 is none of them: the first is next
+        app.button(key="explorer_next").click().run()
+        assert (app.selectbox(key="layer").value, app.number_input(key="neuron").value) == (1, neuron)
+    assert list(app.dataframe[0].value["here"]).index("▶") == 1
+    app.button(key="explorer_quick_2").click().run()
+    assert not app.exception
+    assert (app.selectbox(key="explorer_only").value, app.selectbox(key="explorer_order").value) == (
+        "other category in math",
+        "certainty",
+    )
+    shown = app.dataframe[0].value
+    assert (shown["base"] != shown["math"]).all()
+
+
+def test_neurons_are_found_by_the_token_they_fire_on(open_page: OpenPage, tiny_cache: Path, asked_here: None) -> None:
+    """Tokens of the tiny models are bytes: "(" is in three texts."""
+    run = next(run for run in list_runs(tiny_cache) if run.title == "Classify base")
+    found = open_classification(run.results)
+    corpus = found.exemplars().sort_values("id")["text"].to_list()
+    expected = {}
+    for layer in found.layers:
+        for neuron, (ids, places) in enumerate(zip(found.top(layer, 10)[0], found.positions(layer, 10), strict=True)):
+            hits = sum(corpus[id].encode()[place : place + 1] == b"(" for id, place in zip(ids, places, strict=True))
+            if hits:
+                expected[layer, neuron] = hits
+    app = open_page("pages/3_Explorer.py", explorer_fires="(")
+    shown = app.dataframe[0].value
+    assert any(each.value.endswith(f"of {len(expected)}") for each in app.caption)
+    assert list(shown["fires on it"]) == sorted(expected.values(), reverse=True)[:12]
+    assert all(
+        expected[row.layer, row.neuron] == hits
+        for row, hits in zip(shown.itertuples(), shown["fires on it"], strict=True)
+    )
 
 
 def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
@@ -121,8 +153,8 @@ def test_a_column_has_one_format_that_gives_its_middle_number_three_digits(numbe
 
 def test_scores_in_the_table_have_as_many_decimals(open_page: OpenPage) -> None:
     table = open_page("pages/3_Explorer.py").dataframe[0]
-    written = json.loads(table.proto.columns)["highest score"]["type_config"]["format"]
-    assert written == decimals(table.value["highest score"])
+    written = json.loads(table.proto.columns)["score"]["type_config"]["format"]
+    assert written == decimals(table.value["score"])
 
 
 def test_without_a_classification_the_page_leads_to_one(open_page: OpenPage, tiny_cache: Path, tmp_path: Path) -> None:
@@ -133,9 +165,9 @@ def test_without_a_classification_the_page_leads_to_one(open_page: OpenPage, tin
 
 
 def test_every_setting_is_in_the_link_and_what_cannot_be_shown_is_said(open_page: OpenPage) -> None:
-    asked = {"explorer_count": "2", "explorer_whole": "true", "explorer_only": "math", "explorer_text": "2+2"}
+    asked = {"explorer_count": "2", "explorer_way": "random", "explorer_only": "math", "explorer_text": "2+2"}
     app = open_page("pages/3_Explorer.py", layer="99", neuron="seven", **asked)
-    assert (app.slider(key="explorer_count").value, app.toggle(key="explorer_whole").value) == (2, True)
+    assert (app.slider(key="explorer_count").value, app.session_state["explorer_way"]) == (2, "random")
     assert app.selectbox(key="explorer_only").value == "math"
     assert app.text_area(key="explorer_text").value == "2+2"
     told = "The address asks for **{}** = {}, which cannot be; shown is 0."
@@ -143,18 +175,18 @@ def test_every_setting_is_in_the_link_and_what_cannot_be_shown_is_said(open_page
 
 
 def test_spaces_and_line_breaks_are_kept() -> None:
-    cell = explorer.Cell(
+    cell = texts.Cell(
         "m", ["def f():", "\n", "    ", " return", "\tx  y"], [1.0, 0.0, 0.0, 2.0, 0.5], peak=2.0, note=""
     )
-    plain = re.sub(r"<[^>]*>", "", explorer.shaded(cell, PINK))
+    plain = re.sub(r"<[^>]*>", "", texts.shaded(cell, PINK))
     assert plain == "def f():↵\n     return\tx  y"
-    assert "white-space: pre-wrap" in explorer.grid(["m"], [("", PINK, [cell])])
+    assert "white-space: pre-wrap" in texts.grid(["m"], [("", PINK, [cell])])
 
 
 def test_narrow_columns_wrap_and_then_name_their_model() -> None:
-    cells = [explorer.Cell(f"model {i}", ["a"], [1.0], peak=1.0, note="") for i in range(4)]
-    drawn = explorer.grid(["head"] * 4, [("", PINK, cells)])
-    assert f"@container (max-width: {4 * explorer.READABLE}px)" in drawn
+    cells = [texts.Cell(f"model {i}", ["a"], [1.0], peak=1.0, note="") for i in range(4)]
+    drawn = texts.grid(["head"] * 4, [("", PINK, cells)])
+    assert f"@container (max-width: {4 * texts.READABLE}px)" in drawn
     assert all(f"<b>model {i} · </b>" in drawn for i in range(4))
 
 

@@ -8,8 +8,10 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
+from nmerge_core.activations.store import open_classification
 from nmerge_core.family import load_family
 from nmerge_core.merging.recipe.reading import load_recipe
+from nmerge_core.runs.folder import list_runs
 from pages.shared.frame.drafts import packed
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.recipes import recipe_shown, written_as_yaml
@@ -38,8 +40,10 @@ def add(app: AppTest, name: str) -> None:
 
 def test_neurons_are_kept_in_a_list_and_taken_out(tiny_cache: Path, open_page: OpenPage, asked_here: None) -> None:
     file = vary_family(tiny_cache, NAME)
-    app = open_page("pages/3_Explorer.py", family=NAME, layer="1", neuron="7", explorer_only="math")
-    members = [int(neuron) for neuron in app.dataframe[0].value["neuron"]]
+    wanted = {"explorer_only": "math", "explorer_layers": "1"}
+    app = open_page("pages/3_Explorer.py", family=NAME, layer="1", neuron="7", **wanted)
+    run = next(run for run in list_runs(tiny_cache) if run.title == "Classify base")
+    members = open_classification(run.results).neurons().query("layer == 1 and category == 'math'")["neuron"]
     app.text_input(key="explorer_list").set_value(" mine ").run()
     app.button(key="explorer_list_one").click().run()
     assert load_family(file).neurons == {"mine": ((1, 7),)}

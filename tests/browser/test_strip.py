@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from pages.shared.tuning.strip import CSS, HTML, SCRIPT
+from pages.shared.charts.tokens import CSS, HTML, SCRIPT
 
 TOKENS = [("", "def"), (" ", "f"), ("", "↵\n"), ("", "    "), ("", "<b>$x$")]
 DRAW = """async ([script, pieces]) => {

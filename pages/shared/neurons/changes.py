@@ -32,6 +32,32 @@ def _asked(
     return found
 
 
+def changes_of(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> NeuronChanges:
+    """What fine-tunes and merges, in this order, changed in one neuron of the base, which is classified too.
+
+    Raises:
+        InputError, TimeoutError, RuntimeError: the worker's; each a sentence for the user.
+    """
+    models, merges = parted(family, done)
+    named = {label: done[label].parameters["model"] for label in ("base", *models, *merges)}
+    content = [done[label].inputs[reference] for label, reference in named.items()]
+    tuned, merged = ([named[label] for label in labels] for labels in (models, merges))
+    found = _asked(named["base"], tuned, merged, content, layer, neuron)
+    return NeuronChanges(**{name: np.array(value, float) for name, value in found.items()})
+
+
+def turned(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> dict[str, tuple[float, float]]:
+    """The cosine of each model's neuron with the base's, and how long its change is, beside the base's weights."""
+    models, merges = parted(family, done)
+    if "base" not in done or not (models or merges):
+        return {}
+    with telling(set()):
+        found = changes_of(family, done, layer, neuron)
+        others = dict(zip([*models, *merges], zip(found.turned, found.sizes, strict=True), strict=True))
+        return {"base": (1.0, 0.0), **others}
+    return {}
+
+
 def draw_neuron(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> tuple[list[str], list[Step]]:
     """What each merge kept of what each fine-tune changed in one neuron.
 
@@ -45,13 +71,9 @@ def draw_neuron(family: Family, done: Mapping[str, Run], layer: int, neuron: int
     if "base" not in done:
         st.caption("What a model changed is told as soon as the base is classified too.")
         return [], []
-    runs = {label: done[label] for label in ("base", *models, *merges)}
-    named = {label: run.parameters["model"] for label, run in runs.items()}
-    content = [run.inputs[run.parameters["model"]] for run in runs.values()]
+    named = {label: done[label].parameters["model"] for label in ("base", *models, *merges)}
     with telling(set()):
-        tuned, merged = ([named[label] for label in labels] for labels in (models, merges))
-        found = _asked(named["base"], tuned, merged, content, layer, neuron)
-        changes = NeuronChanges(**{name: np.array(value, float) for name, value in found.items()})
+        changes = changes_of(family, done, layer, neuron)
         table = changes.table(models, merges)
         for merge, rows in table.groupby("merge", sort=False):
             st.markdown(_told(str(merge), rows))

@@ -1,6 +1,6 @@
 """Lists of neurons that a family keeps: the neurons that one finds on the Explorer, to be merged apart on Merge."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import streamlit as st
@@ -8,7 +8,7 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.family import keep_neurons
-from nmerge_core.family.kept import LONGEST_NAME
+from nmerge_core.family.kept import LONGEST_NAME, MOST_NEURONS
 from pages.shared.frame.family import chosen_family
 from pages.shared.frame.page import link
 from pages.shared.frame.text import shortened, verbatim
@@ -19,8 +19,8 @@ NAME = "explorer_list"
 UNKEPT = "explorer_unkept"  # the key of why a list could not be kept, until that is said
 
 
-def draw_keep(layer: int, neuron: int, others: Iterable[int], what: str) -> None:
-    """Draw what keeps a neuron in a list of the family, or `others` of its layer, if told `what` they are."""
+def draw_keep(layer: int, neuron: int, others: Callable[[], Neurons], count: int) -> None:
+    """Draw what keeps a neuron in a list of the family, or all `count` of the `others`, the neurons found."""
     family = chosen_family()  # as its file is now, of which a callback has just written
     here, lists = (layer, neuron), family.neurons
     with st.popover("Keep in a list", icon=":material/bookmark_add:", type="tertiary", key="explorer_keep"):
@@ -38,13 +38,11 @@ def draw_keep(layer: int, neuron: int, others: Iterable[int], what: str) -> None
                     on_click=_keep,
                     args=(family.name, name, known ^ {here}),
                 )
-                more = Neurons((layer, each) for each in others) - known
-                if what and more:
+                if 1 < count <= MOST_NEURONS:
                     st.button(
-                        f"Add all {len(more):,} {verbatim(what)} neurons of layer {layer}",
+                        f"Add all {count:,} neurons found",
                         key="explorer_list_all",
-                        on_click=_keep,
-                        args=(family.name, name, known | more),
+                        on_click=lambda: _keep(family.name, name, known | others()),
                     )
         for number, (each, neurons) in enumerate(lists.items()):
             with st.container(horizontal=True, horizontal_alignment="distribute", gap="small"):

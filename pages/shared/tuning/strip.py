@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +16,7 @@ from nmerge_core.figures.health import MERGE
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.runs import client
 from pages.shared.charts.charts import csv_button, dark, show
+from pages.shared.charts.tokens import token_strip
 from pages.shared.frame.beside import colours_of, fingerprints, names_of, telling
 from pages.shared.frame.choice import abreast, as_option, decimals
 from pages.shared.frame.text import verbatim
@@ -28,16 +27,6 @@ from pages.shared.tuning.asking import SECONDS, inputs_of
 TOKENS = 256  # of a text that are read
 LIKELIEST = 5  # next tokens of each model
 NEURONS = 3  # of each layer that moved most
-SCRIPT = Path(__file__).with_name("strip.js").read_text(encoding="utf-8")
-HTML = '<div class="token-strip" role="listbox" aria-orientation="horizontal"></div>'
-CSS = """
-.token-strip { white-space: pre-wrap; tab-size: 4; overflow-wrap: anywhere; line-height: 1.7; font-size: .95rem;
-  font-family: var(--st-code-font); max-height: 22rem; overflow-y: auto; padding: .25rem; }
-.token-strip [role=option] { border-radius: 3px; padding: .1em 0; cursor: pointer; }
-.token-strip [role=option]:hover { outline: 1px solid var(--st-border-color); }
-.token-strip [aria-selected=true] { outline: 2px solid var(--st-text-color); }
-.token-strip [role=option]:focus-visible { outline: 3px solid var(--st-link-color); }
-"""
 FORMULA = r"""
 After each token the merge and a model give every possible next token a probability; the shade is
 $\mathrm{KL}(p_\text{merge} \,\Vert\, p_\text{model}) = \sum_v p_\text{merge}(v) \ln \frac{p_\text{merge}(v)}
@@ -115,12 +104,7 @@ def draw_tokens(tokens: Sequence[str], values: Sequence[float], model: str, text
     """The strip of tokens; return the place of the chosen one, at first of that after which they differ most."""
     farthest = max(range(len(values)), key=values.__getitem__)
     key = f"strip_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    chosen = min(st.session_state.get(key, {}).get("token", farthest), len(tokens) - 1)
-    pieces = [asdict(piece) for piece in figures.pieces(tokens, values, model)]
-    strip = st.components.v2.component("strip", html=HTML, css=CSS, js=SCRIPT, isolate_styles=False)
-    data = {"pieces": pieces, "chosen": chosen, "label": "Tokens of the text"}
-    strip(key=key, data=data, on_token_change=lambda: None)
-    return int(chosen)
+    return token_strip(key, figures.pieces(tokens, values, model), farthest)
 
 
 def draw_next(

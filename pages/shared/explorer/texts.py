@@ -1,0 +1,90 @@
+"""The texts of one neuron: which, how much of each, and as every model reads them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from nmerge_core.figures import explorer as figures
+from nmerge_core.figures.explorer import CONTEXT, CONTEXTS, Answers, Seen
+from nmerge_core.neuron.exemplars import STRONGEST, WAYS, choose_texts
+from nmerge_core.runs.folder import Run
+from pages.shared.neurons.chosen import exemplars
+from pages.shared.neurons.readings import ask_all, draw_texts
+
+OWN_TEXT = 2000  # characters of the reader's own text, which is in the page's link
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which texts are shown, and how many tokens either side of the strongest one."""
+
+    way: str
+    count: int
+    context: int | None
+
+
+def choose_shown() -> Shown:
+    """The controls of which texts are shown."""
+    first, second, third = st.columns([1.6, 1, 1.2], vertical_alignment="bottom", gap="large")
+    way = first.segmented_control(
+        "Texts",
+        WAYS,
+        default=STRONGEST,
+        required=True,
+        key="explorer_way",
+        bind="query-params",
+        help="Bands: all texts by their score, cut into bands of equally many, and from each the one in its middle",
+    )
+    count = second.slider("How many", 1, 10, 5, key="explorer_count", bind="query-params")
+    context = third.segmented_control(
+        "Tokens around the strongest",
+        list(CONTEXTS),
+        default=CONTEXT,
+        required=True,
+        key="explorer_context",
+        bind="query-params",
+    )
+    return Shown(way, count, CONTEXTS[context])
+
+
+def draw_corpus(
+    runs: Mapping[str, Run],
+    models: Sequence[Seen],
+    chosen: Seen,
+    place: tuple[int, int],
+    shown: Shown,
+    colours: Mapping[str, str],
+) -> None:
+    """Texts chosen by one model's scores, as some models read them, of whom `runs` are."""
+    corpus = exemplars(str(runs[chosen.label].results)).set_index("id", drop=False).sort_index()
+    found = choose_texts(chosen.ids, corpus["text"].to_list(), shown.way, shown.count, place)
+    texts = corpus.loc[[each.id for each in found]].assign(title=[each.title for each in found])
+    draw_texts(
+        runs,
+        partial(ask_all, runs, *place, list(texts["text"])),
+        lambda answers: figures.chosen_texts(models, texts, answers, colours, shown.context),
+    )
+
+
+def draw_own(
+    ask: Callable[[list[str]], Answers], category: str, models: Sequence[Seen], colours: Mapping[str, str]
+) -> tuple[str, dict[str, float]]:
+    """A text of the reader's own as every model reads it, shaded as one of a category; return it and its scores."""
+    own = st.text_area(
+        "A text of your own",
+        key="explorer_text",
+        bind="query-params",
+        persist_state="session",
+        max_chars=OWN_TEXT,
+        placeholder="Type or paste a text",
+        height=80,
+    )
+    if not own.strip():
+        return own, {}
+    answers = ask([own])
+    read = pd.DataFrame({"category": [category], "text": [own]})
+    st.html(figures.own_texts(models, read, answers, colours))
+    return own, {name: max(map(abs, text["values"]), default=0.0) for name, [text] in answers.items()}
