@@ -10,7 +10,7 @@ from typing import Any
 from nmerge_core.cache import cache_root
 from nmerge_core.calibration.store import KINDS, VERSION, Statistics, of_weights, open_statistics
 from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus import Corpus, load_corpus
 from nmerge_core.errors import DISK_ERRORS, InputError
 from nmerge_core.folders import check_free, new_folder, write_meta
 from nmerge_core.inputs import model_fingerprint
@@ -65,20 +65,8 @@ def collect(
     chosen = list(dict.fromkeys(loaded.categories if categories is None else categories))
     drawn = sequences(loaded, chosen, checkpoint, samples=samples, max_length=max_length, seed=seed)
     texts = [text for category in chosen for text in drawn[category]]
-    meta: dict[str, Any] = {
-        "kind": kind,
-        "model": model,
-        "label": label(model),
-        "model_fingerprint": fingerprint(checkpoint),
-        "corpus": corpus,
-        "corpus_fingerprint": loaded.fingerprint,
-        "categories": chosen,
-        "samples": samples,
-        "max_length": max_length,
-        "seed": seed,
-        "device": kind_of(choose_device(device)),
-        "version": __version__,
-    }
+    taken: dict[str, Any] = {"categories": chosen, "samples": samples, "max_length": max_length, "seed": seed}
+    meta = meta_of(kind, checkpoint, loaded, device, corpus=corpus, **taken)
     try:
         with new_folder(out) as folder:
             if kind == "fisher":
@@ -101,6 +89,20 @@ def collect(
         if error.errno not in DISK_ERRORS:
             raise
         raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there, make room") from error
+
+
+def meta_of(kind: str, checkpoint: Checkpoint, corpus_texts: Corpus, device: str, **taken: Any) -> dict[str, Any]:
+    """Return what meta.json says of statistics from the start: of what they are, and which texts were `taken`."""
+    return {
+        "kind": kind,
+        "model": checkpoint.reference,
+        "label": label(checkpoint.reference),
+        "model_fingerprint": fingerprint(checkpoint),
+        "corpus_textsfingerprint": corpus_texts.fingerprint,
+        **taken,
+        "device": kind_of(choose_device(device)),
+        "version": __version__,
+    }
 
 
 def cache_folder(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.folders import save_tensors
-from nmerge_core.layerwise import LayerwiseModel
+from nmerge_core.layerwise import LayerwiseModel, Weights
 from nmerge_core.progress import Progress
 from nmerge_core.text_samples import Batch
 
@@ -53,50 +54,98 @@ def inputs(
     Raises:
         InputError: the model cannot be run, or an input of a linear layer is not finite or not one vector per token.
     """
-    summed = SUMS[kind]
     model = LayerwiseModel(checkpoint, device)
-    real = [batch.real.to(model.device) for batch in batches]
-    outer = model.weights(None)
-    outsides = [model.outside(outer, batch.tokens) for batch in batches]
-    del outer
-    states = [outside.entering for outside in outsides]
-    calls = [outside.calls for outside in outsides]
-    files, names = [], {}
-    total = len(model.layers) * len(batches)
+    walk = Walk(model, batches, model.weights(None), SUMS[kind])
+    files, names = [], dict[str, str]()
+    done, total = 0, len(model.layers) * len(batches)
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        progress(stage, done, total, "batches")
+
     progress(stage, 0, total, "batches")
-    for index, layer in enumerate(model.layers):
-        weights, inside = model.weights(index), model.plain_names(index)
-        sums: dict[str, Tensor] = {}
-        for number, kept in enumerate(real):
-            with _inputs(layer) as seen:
-                states[number] = model.run(index, weights, states[number], calls[number][index])
+    for layer in range(len(model.layers)):
+        found = walk.read(layer, model.weights(layer), tick)
+        walk.states = found.leaving
+        names |= found.of_weights
+        files.append(f"layer-{layer:05}.safetensors")
+        write_sums(found.sums, folder / files[-1], checkpoint.reference)
+    if model.head:
+        names[model.head] = model.head
+        files.append("head.safetensors")
+        write_sums(walk.read_head(model.weights(None)), folder / files[-1], checkpoint.reference)
+    return files, names
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the linear layers of one decoder layer read.
+
+    Attributes:
+        sums: by the name of the first weight that reads an input, what is summed of it.
+        of_weights: the name of the sum of each weight.
+        leaving: the states that leave the layer, (B, T, d_model) of each batch.
+    """
+
+    sums: dict[str, Tensor]
+    of_weights: dict[str, str]
+    leaving: list[Tensor]
+
+
+class Walk:
+    """Batches of texts on their way through the layers of a model; `states` (B, T, d_model) enter the next one."""
+
+    def __init__(
+        self, model: LayerwiseModel, batches: Sequence[Batch], outer: Weights, summed: Callable[[Tensor], Tensor]
+    ):
+        """Begin with the embeddings of `outer`, weights outside the layers; `summed` is one of `SUMS`."""
+        self.model, self._batches, self._summed = model, batches, summed
+        self._real = [batch.real.to(model.device) for batch in batches]
+        outsides = [model.outside(outer, batch.tokens) for batch in batches]
+        self.states = [outside.entering for outside in outsides]
+        self._calls = [outside.calls for outside in outsides]
+
+    def read(self, layer: int, weights: Weights, tick: Callable[[], None]) -> Read:
+        """Sum what the linear layers of a layer read, at these weights; `tick` is called after each batch."""
+        inside, found = self.model.plain_names(layer), Read({}, {}, [])
+        for states, calls, real in zip(self.states, self._calls, self._real, strict=True):
+            with _inputs(self.model.layers[layer]) as seen:
+                found.leaving.append(self.model.run(layer, weights, states, calls[layer]))
             shared: dict[int, str] = {}  # the first reader of each tensor
             for module, x in seen.items():
                 tensor = inside.get(f"{module}.weight")
                 if tensor is None:  # stored in another form
                     continue
-                first = names[tensor] = shared.setdefault(id(x), tensor)
+                first = found.of_weights[tensor] = shared.setdefault(id(x), tensor)
                 if first == tensor:
-                    _add(sums, tensor, summed, x, kept)
-            progress(stage, index * len(batches) + number + 1, total, "batches")
-        files.append(f"layer-{index:05}.safetensors")
-        _write(sums, folder / files[-1], checkpoint)
-    if head := model.head:
-        outer = model.weights(None)
-        sums = {}
-        for batch, own, kept in zip(batches, states, real, strict=True):
-            _add(sums, head, summed, model.outside(outer, batch.tokens, own).output, kept)
-        names[head] = head
-        files.append("head.safetensors")
-        _write(sums, folder / files[-1], checkpoint)
-    return files, names
+                    _add(found.sums, tensor, self._summed, x, real)
+            tick()
+        return found
+
+    def go(self, layer: int, weights: Weights) -> None:
+        """Take the states through a layer at these weights."""
+        self.states = [
+            self.model.run(layer, weights, states, calls[layer])
+            for states, calls in zip(self.states, self._calls, strict=True)
+        ]
+
+    def read_head(self, outer: Weights) -> dict[str, Tensor]:
+        """Sum what the untied head reads of the states, at these weights outside the layers."""
+        sums: dict[str, Tensor] = {}
+        for batch, states, real in zip(self._batches, self.states, self._real, strict=True):
+            _add(
+                sums, self.model.head or "", self._summed, self.model.outside(outer, batch.tokens, states).output, real
+            )
+        return sums
 
 
-def _write(sums: dict[str, Tensor], file: Path, checkpoint: Checkpoint) -> None:
+def write_sums(sums: Mapping[str, Tensor], file: Path, reference: str) -> None:
+    """Write sums of the model of a reference to a file; raises InputError where one is not finite."""
     for name, each in sums.items():
         if not torch.isfinite(each).all():
             raise InputError(
-                f"{checkpoint.reference}, tensor {name}: expected finite inputs, found NaN or infinite ones; check the "
+                f"{reference}, tensor {name}: expected finite inputs, found NaN or infinite ones; check the "
                 "model's weights"
             )
     save_tensors({name: each.cpu() for name, each in sums.items()}, file)

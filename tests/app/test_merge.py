@@ -32,7 +32,7 @@ def test_without_a_method_all_are_told_and_a_click_takes_one(tiny_cache: Path, o
     assert all(method.title in told and method.summary in told for method in methods().values())
     needs = [text.value for text in app.markdown if text.value.startswith("**Needs ")]
     assert needs == [
-        "**Needs nothing but the models** · 25 methods", "**Needs texts** · 6 methods", "**Needs tasks** · 1 method"
+        "**Needs nothing but the models** · 25 methods", "**Needs texts** · 7 methods", "**Needs tasks** · 1 method"
     ]  # fmt: skip
     app.button(key="merge_choose_ties").click().run()
     assert recipe_shown(app)["merge_method"] == "ties"

@@ -13,7 +13,7 @@ from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.merging.recipe.registry import methods
 
 TOKENS = 50  # of the random statistics
-STATISTICS = {"fisher": "fisher", "regmean": "gram"}  # the kind that a method reads
+STATISTICS = {"fisher": "fisher", "regmean": "gram", "regmean_pp": "gram"}  # the kind that a method reads
 D_MODEL, D_FFN, VOCABULARY, LAYERS = 8, 12, 20, 2
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -18,7 +18,7 @@ from tests.merging.merged import NEEDED, needed, run
 from tests.merging.test_pipeline import StopAt
 from tests.tiny import write_corpus
 
-LACKING = {*NEEDED, "fisher", "regmean"}  # what cannot merge without coefficients, texts or statistics
+LACKING = {*NEEDED, "fisher", "regmean", "regmean_pp"}  # what cannot merge without coefficients, texts or statistics
 
 
 @pytest.mark.parametrize("method", methods())
@@ -33,7 +33,7 @@ def test_a_dry_run_says_what_the_merge_would(family, tmp_path: Path, method: str
         {"corpus": corpus, "category": "maths"},
         {"neurons": family.neurons, "category": "maths"},
     ]
-    if method in ("linear", "fisher", "regmean", "multislerp"):
+    if method in ("linear", "fisher", "regmean", "regmean_pp", "multislerp"):
         wrong.append({"weight": 0.0})
     known = {parameter.name for parameter in methods()[method].parameters}
     for parameters in (each for each in wrong if each.keys() <= known):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from nmerge_core.calibration.collect import collect
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.compute.block import Block
-from nmerge_core.merging.methods.regmean import Recent, system
+from nmerge_core.merging.compute.regression import Recent, system
 from nmerge_core.merging.methods.regmean import merge as regmean
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate

@@ -47,7 +47,7 @@ def recipe_of(made: SimpleNamespace, method: str, dtype: str = "", **parameters:
 def needed(made: SimpleNamespace, method: str) -> dict[str, Any]:
     if method == "neuronmerge":
         return {"corpus": made.corpus, "calibration": made.corpus, "samples": 2, "top_k": 5}
-    data = {"corpus": made.corpus, "samples": 2} if method in ("fisher", "regmean") else {}
+    data = {"corpus": made.corpus, "samples": 2} if method in ("fisher", "regmean", "regmean_pp") else {}
     return NEEDED.get(method, data)
 
 

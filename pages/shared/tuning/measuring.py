@@ -16,7 +16,7 @@ WHAT = {
     "classify": "which neurons do what",
     "coefficients": "how much of each model every part takes",
     "statistics": "what each model goes by on its texts",
-    "merge": "the coefficients, by a search",
+    "merge": "what it goes by, in a merge to disk",
 }
 
 
