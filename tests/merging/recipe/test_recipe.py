@@ -95,8 +95,8 @@ def test_written_recipe_reads_the_same() -> None:
         ),
         (
             {"models": [{"model": "math", "parameters": {"category": "math"}}]},
-            "'category' (it is a parameter of adamerging, fisher, lorahub, neuronmerge, regmean, regmean_pp, sublin, aim; "
-            "leave it out here); known keys: weight, density",
+            "'category' (it is a parameter of adamerging, fisher, lorahub, neuronmerge, regmean, regmean_pp, sublin, "
+            "aim; leave it out here); known keys: weight, density",
         ),
         ({"models": [{"model": "base"}]}, "at least one model besides the base"),
         ({"models": "math"}, "key 'models': expected a list"),
