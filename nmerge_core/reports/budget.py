@@ -11,8 +11,8 @@ class Budget:
 
     `pairs` is how many pairs of fine-tunes are merged beside all of them together, `samples` how many texts measure
     linearity and solve coefficients, `repeats` how many random groups stand beside functional ones. `evaluations` is
-    how many candidates a search of coefficients merges, `validation` how many problems of each task it scores them on,
-    and `steps` how many AdaMerging takes.
+    how many candidates a search of coefficients merges, and `steps` how many AdaMerging takes. The first `validation`
+    problems of each task are those that a setting is chosen by where others test it.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Budget:
     proportions: tuple[float, ...]
     weights: tuple[float, ...]  # α of task arithmetic
     densities: tuple[float, ...]  # of DARE, 1 − the share that is dropped
+    ties: tuple[tuple[float, float], ...]  # density and λ of TIES-Merging, beside its defaults, 0.2 and 1
     votes: tuple[int, ...]  # k
     margins: tuple[int, ...]  # m
     ratios: tuple[float, ...]  # r
@@ -45,6 +46,7 @@ QUICK = Budget(
     proportions=(0.2, 0.6, 1.0),
     weights=(0.3, 0.5, 0.7),
     densities=(0.4, 0.2),
+    ties=((0.1, 1.0), (0.2, 0.5), (0.2, 1.5)),
     votes=(10, 20, 40),
     margins=(1, 2, 8),
     ratios=(0.05, 0.15, 0.5),
@@ -63,6 +65,11 @@ FULL = Budget(
     proportions=(0.2, 0.4, 0.6, 0.8, 1.0),
     weights=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     densities=(0.4, 0.3, 0.2, 0.1),
+    ties=(
+        *((0.1, scale) for scale in (0.5, 0.75, 1.0, 1.5, 2.0)),
+        *((0.2, scale) for scale in (0.5, 0.75, 1.5, 2.0)),
+        *((0.3, scale) for scale in (0.5, 0.75, 1.0, 1.5, 2.0)),
+    ),
     votes=(10, 20, 30, 40),
     margins=(1, 2, 3, 4, 5, 6, 7, 8),
     ratios=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0),

@@ -1,7 +1,7 @@
 """What was measured for a report, as tables, and what is asked of them again and again."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,8 @@ from nmerge_core.reports.variants import Variant
 from nmerge_core.reports.verdicts import NOT_YET, Verdict, nothing, signed
 
 BASE = "base"
+# What the models are, as far as the papers' tables tell them apart.
+WRITING, T5, VISION = "language models", "sequence-to-sequence models", "models that see images"
 
 
 class Lacking(Exception):
@@ -42,6 +44,8 @@ class NotYet(Lacking):
 class Findings:
     """The tables of a report; one that cannot be made, or is not there yet, is None, and `lacks` says why by its name.
 
+    `kind` is what the models are: `WRITING`, `T5` or `VISION`.
+
     `scores` has columns variant, subject, problem, value; `times` variant, merging, scoring (seconds), and
     `classifying` are the seconds of the base's classification, `kept_by_chance` the share of neurons that keep a random
     category. `neurons` has model, layer, neuron, category; `knockout`
@@ -54,6 +58,7 @@ class Findings:
     budget: Budget
     texts: bool
     tasks: bool = False
+    kind: str = WRITING
     subjects: tuple[Subject, ...] = ()
     scores: pd.DataFrame | None = None
     times: pd.DataFrame | None = None
@@ -96,6 +101,37 @@ class Findings:
     @cached_property
     def _verdicts(self) -> dict[Callable[["Findings"], Verdict], Verdict]:
         return {}
+
+    @property
+    def validation(self) -> int:
+        """How many problems of each task a setting is chosen by where others test it: half of them at the most."""
+        halves = [max(1, subject.count // 2) for subject in self.subjects if subject.owner]
+        return min([self.budget.validation, *halves])
+
+    @cached_property
+    def split(self) -> tuple["Findings", "Findings"]:
+        """The findings on the problems that settings are chosen by, and on those that test them, of other documents.
+
+        Raises:
+            Lacking: a fine-tune's task has none of these.
+        """
+        first, chosen, tested, places = self.validation, [], [], []
+        for subject in self.subjects:
+            if not subject.owner:
+                continue
+            seen = set(subject.documents[:first])
+            left = [place for place, document in enumerate(subject.documents) if document not in seen]
+            if not left:
+                raise Lacking(f"{subject.name} has too few problems, or documents, to leave some to test a setting by.")
+            chosen.append(replace(subject, count=first, clusters=subject.clusters[:first]))
+            tested.append(replace(subject, count=len(left), clusters=tuple(subject.documents[place] for place in left)))
+            places += [(subject.name, place) for place in left]
+        scores = self.table("scores")
+        rest = pd.MultiIndex.from_frame(scores[["subject", "problem"]]).isin(places)
+        return (
+            replace(self, subjects=tuple(chosen), scores=scores[scores["problem"] < first]),
+            replace(self, subjects=tuple(tested), scores=scores[rest]),
+        )
 
     def owned(self, models: Sequence[str]) -> list[Subject]:
         """Return what fine-tunes were made for, in their order; raises Lacking where one of them has nothing."""

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.inputs import Places
+from nmerge_core.kinds import SEQ2SEQ, kind_of
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.number_format import choose_format
 from nmerge_core.progress import Progress, silent
 from nmerge_core.reports.budget import BUDGETS
-from nmerge_core.reports.findings import Findings
+from nmerge_core.reports.findings import T5, VISION, WRITING, Findings
 from nmerge_core.reports.measure import measure
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.parameter import content_of, fingerprints
@@ -54,7 +56,7 @@ def make_report(
     notes += [lack] if lack else []
     texts = bool(family.corpus) and all(model.category for model in family.models)
     tasks = any(subject.task for subject, _ in scores)
-    found = Findings(family, chosen, texts, tasks, notes=tuple(notes))
+    found = Findings(family, chosen, texts, tasks, _kind(family.base), notes=tuple(notes))
     runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
     # The fingerprint of lm-eval's own tasks is its version, so that their names alone tell them apart.
     named = {task: f"{Path(task).name} {prints[task]}" for task in family.tasks}
@@ -68,6 +70,15 @@ def make_report(
     finally:
         if parts.made or not complete or not is_written(out, call, prints):
             write(report.found, out, call, prints, complete=complete)
+
+
+def _kind(base: str) -> str:
+    """Return what the models of a base are, as the papers' tables tell them apart."""
+    try:
+        kind = kind_of(open_checkpoint(base))
+    except InputError:  # one that is merged and not run
+        return WRITING
+    return T5 if kind is SEQ2SEQ else VISION if kind.sees_images else WRITING
 
 
 def subjects_of(

@@ -11,21 +11,23 @@ import pandas as pd
 from nmerge_core.ablation import category_neurons, plan
 from nmerge_core.activations.hooks import knock_out
 from nmerge_core.activations.store import open_classification
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.progress import Progress
+from nmerge_core.reports.effort import of_knockout
 from nmerge_core.reports.findings import BASE
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.subjects import Subject, owned_by_gain
 
 
-def answer_steps(report: Measuring) -> int:
+def answer_steps(report: Measuring) -> float:
     """Return how many measurements these are."""
     if not report.scores:
         return 0
     proportions, repeats = report.budget.proportions, report.budget.repeats
     draws = 2 * len(proportions) * repeats - (repeats - 1) * (1.0 in proportions)  # a whole category is drawn once
     silenced = [model.category for model in report.family.models if model.category] if report.family.corpus else []
-    return len(report.family.members) + len(silenced) * draws
+    return len(report.family.members) + len(silenced) * draws * of_knockout(report.found)
 
 
 def measure_alone(report: Measuring) -> None:
@@ -50,7 +52,7 @@ def measure_alone(report: Measuring) -> None:
 
 
 def _alone(report: Measuring, reference: str, subjects: list[Subject], told: Progress) -> pd.DataFrame:
-    return report.scored(load_model(reference, report.device), told, subjects)
+    return report.scored(load_model(reference, report.device, kinds=SCORED), told, subjects)
 
 
 def measure_knockouts(report: Measuring, folders: Mapping[str, Path]) -> None:
@@ -66,7 +68,8 @@ def measure_knockouts(report: Measuring, folders: Mapping[str, Path]) -> None:
         members = category_neurons(classification, model.category, classification.layers)
         seeds = range(report.budget.repeats)
         for trial in plan(members, classification.widths, model.category, report.budget.proportions, seeds):
-            with report.step(f"{trial.size} {trial.group} neurons off") as told:
+            name = f"{trial.size} {trial.group} neurons off"
+            with report.step(name, of_knockout(report.found)) as told:
                 frame = silenced.scored(trial.neurons, own, told)
             facts = {"category": model.category, "group": trial.group, "proportion": trial.proportion}
             frames.append(frame.assign(**facts, seed=trial.seed, neurons=trial.size))

@@ -15,6 +15,7 @@ from nmerge_core.merging.plan.coefficients import solve_coefficients
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import Progress
+from nmerge_core.reports.effort import of_merge
 from nmerge_core.reports.findings import BASE, Lacking
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.subjects import Subject
@@ -22,9 +23,15 @@ from nmerge_core.reports.variants import Data, Variant
 from nmerge_core.search.merging import Merges
 
 
-def merge_steps(report: Measuring) -> int:
+def merge_steps(report: Measuring) -> float:
     """Return how many measurements these are."""
-    return len(list(report.found.plan.merges(lambda several: several[0]))) if report.scores else 0
+    if not report.scores:
+        return 0
+    return sum(_effort(report, variant) for variant in report.found.plan.merges(lambda several: several[0]))
+
+
+def _effort(report: Measuring, variant: Variant) -> float:
+    return of_merge(report.found, variant, [subject for subject, _ in report.scores])
 
 
 def measure_merges(report: Measuring, folders: Mapping[str, Path]) -> None:
@@ -37,7 +44,7 @@ def measure_merges(report: Measuring, folders: Mapping[str, Path]) -> None:
     for variant in report.found.plan.merges(partial(_best, report)):
         if not merging.subjects(variant):  # its entries say that no task is that of its models
             continue
-        with report.step(f"{variant.title}: {' + '.join(variant.models)}") as told:
+        with report.step(f"{variant.title}: {' + '.join(variant.models)}", _effort(report, variant)) as told:
             try:
                 frame = merging.scored(variant, told)
             except InputError as error:
@@ -72,7 +79,7 @@ class _Merging:
             neurons=str(neurons) if neurons else None,
             samples=budget.samples,
             tasks=tuple(dict.fromkeys(subject.task for subject in report.found.subjects if subject.owner)),
-            problems=budget.validation,
+            problems=report.found.validation,
             run_code=report.run_code,
         )
         self._merges: Merges | None = None

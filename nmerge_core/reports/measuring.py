@@ -25,7 +25,7 @@ class Measuring:
     """One report on its way: what it has, what it keeps, and how far it is.
 
     `found` grows table by table, so that what is there can be shown whenever the report is stopped; `total` is how many
-    measurements it takes.
+    measurements it takes, of which one that searches counts as several (`effort`).
     """
 
     found: Findings
@@ -36,8 +36,8 @@ class Measuring:
     run_code: bool
     kept: Kept
     progress: Progress
-    done: int = 0
-    total: int = 0
+    done: float = 0
+    total: float = 0
 
     @property
     def family(self) -> Family:
@@ -55,16 +55,18 @@ class Measuring:
         return [model.label for model in self.family.models]
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str, effort: float = 1) -> Iterator[Progress]:
         """Tell of one step of the whole; what it tells itself says how much of it is done."""
+        share = 0.0
 
         def told(stage: str, done: float, total: float, unit: str = "") -> None:
-            within = self.done + min(0.99, done / max(total, 1))
-            self.progress("Report", within, self.total, f"measurements ({name})")
+            nonlocal share
+            share = max(share, min(0.99, done / max(total, 1)))  # of its first stage, which is the longest
+            self.progress("Report", self.done + effort * share, self.total, f"measurements ({name})")
 
         told(name, 0, 1)
         yield told
-        self.done += 1
+        self.done += effort
         self.progress("Report", self.done, self.total, "measurements")
 
     def tell(self, name: str, make: Callable[[], pd.DataFrame]) -> None:

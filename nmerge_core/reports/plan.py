@@ -126,6 +126,11 @@ class Plan:
             self.neuromerging(models),
         ]
 
+    def ties(self, models: tuple[str, ...]) -> list[Variant]:
+        """Return the settings of TIES-Merging that one with a validation set chooses from, its defaults first."""
+        tried = [{"density": density, "lambda": scale} for density, scale in self.budget.ties]
+        return [Variant(TIES, "ties", models, each) for each in ({}, *tried)]
+
     def by_data(self, models: tuple[str, ...]) -> list[Variant]:
         """Return the methods of NeuroMerging's tables that go by texts or by tasks."""
         searched = {"evaluations": self.budget.evaluations}
@@ -159,6 +164,10 @@ class Plan:
             for two in self.budget.lambdas_2
         }
 
+    def tuned(self) -> list[Variant]:
+        """Return the settings that NeuroMerging with a validation set chooses from: r, or λ1 and λ2."""
+        return list({each.key: each for each in (*self.lambdas().values(), *self.ratios().values())}.values())
+
     def subspaces(self) -> dict[tuple[str, str], Variant]:
         """Return each fine-tune with one part of its change alone (NeuroMerging's Fig. 1, Tables 6 and 12)."""
         return {
@@ -188,7 +197,7 @@ class Plan:
             if models in (self.pair, self.labels):
                 yield from self.data_free(models)
         if self.settings:
-            yield from self.by_data(self.labels)
+            yield from [*self.by_data(self.labels), *self.ties(self.labels)]
             yield from [*self.lambdas().values(), *self.functions().values(), *self.ratios().values()]
         yield from self.subspaces().values()
 

@@ -24,6 +24,7 @@ LEAST = replace(
     proportions=(1.0,),
     weights=(0.5,),
     densities=(0.4,),
+    ties=((0.1, 1.0),),
     votes=(2,),
     margins=(1,),
     ratios=(0.15, 1.0),
@@ -49,4 +50,5 @@ def made(scores: Mapping[str, Scores], **more: Any) -> Findings:
     ]
     subjects = tuple(Subject(label, "exact_match", True, PROBLEMS, label) for label in LABELS)
     frame = pd.DataFrame(rows, columns=["variant", "subject", "problem", "value"])
-    return Findings(FAMILY, LEAST, True, **({"subjects": subjects, "scores": frame if rows else None} | more))
+    given: dict[str, Any] = {"budget": LEAST, "subjects": subjects, "scores": frame if rows else None}
+    return Findings(FAMILY, texts=True, **(given | more))

@@ -10,10 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from nmerge_core.reports.findings import Findings, Lacking
+from nmerge_core.reports.findings import T5, VISION, WRITING, Findings, Lacking
 from nmerge_core.reports.html import drawn
 from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE
 from nmerge_core.reports.items import ITEMS
+from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Variant
 from tests.reports.findings import FAMILY, LABELS, LEAST, made, right
 
@@ -128,22 +129,84 @@ def test_costs_of_merges_that_are_not_made_yet_are_told_as_lacking() -> None:
         variants.append(variant)
 
 
-def test_an_overview_has_what_could_be_merged_in_the_papers_order_and_settings_at_their_best() -> None:
-    plan = replace(Findings(FAMILY, LEAST, True).plan, tasks=True)
+def validated() -> Findings:
+    """All methods, each with the first four of ten problems wrong and the next five right, but for two settings.
+
+    One of TIES-Merging is right on the first two alone, one of NeuroMerging on all but these.
+    """
+    budget = replace(LEAST, validation=2)
+    plan = replace(Findings(FAMILY, budget, True).plan, tasks=True)
     fisher, *others = plan.by_data(LABELS)
-    tuned = [*plan.lambdas().values(), *plan.ratios().values()]
-    variants = [*plan.search(LABELS, "task arithmetic"), *plan.search(LABELS, "DARE"), *plan.data_free(LABELS)]
-    numbers = {each.key: 5 for each in (*variants, *others, *tuned)} | {tuned[-1].key: 9}
-    numbers |= dict.fromkeys(LABELS, 8)
-    scores = {key: dict.fromkeys(LABELS, right(number)) for key, number in numbers.items()}
-    found = made(scores, tasks=True, lacks={fisher.key: "Its vocabularies differ."})
-    table = BY_ID["neuromerging-table-1"].table(found).set_index("method")
+    searched = [*plan.search(LABELS, "task arithmetic"), *plan.search(LABELS, "DARE"), *plan.ties(LABELS)]
+    keys = [each.key for each in (*searched, *plan.data_free(LABELS), *others, *plan.tuned())]
+    values = dict.fromkeys((*keys, *LABELS), [0.0] * 4 + [1.0] * 5 + [0.0])
+    values |= {plan.ties(LABELS)[-1].key: [1.0] * 2 + [0.0] * 8, plan.tuned()[-1].key: [0.0] * 2 + [1.0] * 8}
+    scores = {key: dict.fromkeys(LABELS, own) for key, own in values.items()}
+    return made(scores, tasks=True, budget=budget, lacks={fisher.key: "Its vocabularies differ."})
+
+
+def test_an_overview_has_what_could_be_merged_in_the_papers_order() -> None:
+    table = BY_ID["neuromerging-table-1"].table(validated()).set_index("method")
     assert list(table.index) == [
-        "RegMean", "task arithmetic", "TIES-Merging", "DARE", "LoraHub", "AdaMerging", "PCB-Merging",
+        "RegMean", "task arithmetic", "TIES-Merging", "TIES-Merging, tuned", "DARE", "LoraHub", "AdaMerging",
+        "PCB-Merging", "PCB-Merging + ES", "NeuroMerging", "NeuroMerging, tuned",
+    ]  # fmt: skip
+
+
+def test_a_setting_is_chosen_by_problems_on_which_it_is_not_tested() -> None:
+    found = validated()
+    table = BY_ID["neuromerging-table-3"].table(found).set_index("method")
+    assert list(table.index) == [
+        *LABELS, "averaging", "task arithmetic", "TIES-Merging", "TIES-Merging, tuned", "PCB-Merging",
         "PCB-Merging + ES", "NeuroMerging", "NeuroMerging, tuned",
     ]  # fmt: skip
-    assert table["mean"].tolist() == [50.0] * 9 + [90.0]
-    assert BY_ID["neuromerging-table-3"].table(found)["method"].tolist()[-2:] == ["PCB-Merging + ES", "NeuroMerging"]
+    # Of the last eight problems five are right. The best of TIES-Merging on the first two has none of the others; what
+    # would be best on the others is not chosen.
+    assert table["mean"].tolist() == [62.5] * 5 + [0.0] + [62.5] * 4
+    assert table.at["TIES-Merging, tuned", "chosen"] == "density 0.1, lambda 1"
+    assert table.at["NeuroMerging, tuned", "chosen"] == "lambda 1 0, lambda 2 1"  # the first of equals
+    verdict = BY_ID["neuromerging-table-3"].judge(found)
+    assert "NeuroMerging, tuned against TIES-Merging, tuned: +62.5" in verdict.told
+    assert "NeuroMerging against averaging: +0.0" in verdict.told
+
+
+def test_a_setting_is_tested_on_other_documents_than_those_it_is_chosen_by() -> None:
+    found = validated()
+    shared = [replace(each, clusters=("a", "b", "b", *"cdefghi")) for each in found.subjects]
+    chosen, tested = replace(found, subjects=tuple(shared)).split
+    assert [each.documents for each in chosen.subjects] == [("a", "b")] * 2
+    assert [each.documents for each in tested.subjects] == [tuple("cdefghi")] * 2  # not the third, which is of b
+    assert [len(own) for own in tested.values(LABELS[0], tested.subjects)] == [7, 7]
+    alone = [replace(each, clusters=("a",) * 10) for each in found.subjects]
+    with pytest.raises(Lacking, match="too few problems, or documents"):
+        BY_ID["neuromerging-table-3"].table(replace(found, subjects=tuple(alone)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "made_of", "where"),
+    [
+        (WRITING, {3}, "language models are in Table 3."),
+        (T5, {2, 7, 10, 11}, "sequence-to-sequence models are in Tables 2 and 7."),
+        (VISION, {4, 8, 9}, "models that see images are in Tables 4, 8 and 9."),
+    ],
+)
+def test_tables_of_scores_are_made_of_the_kind_of_models_that_the_paper_has(
+    kind: str, made_of: set[int], where: str
+) -> None:
+    found, general = replace(validated(), kind=kind), Subject("general", "acc", True, 10)
+    own = found.table("scores")
+    own = pd.concat([own, own[own["variant"] == "math"].assign(variant="base")])
+    scores = pd.concat([own, own[own["subject"] == "math"].assign(subject="general")])
+    found = replace(found, subjects=(*found.subjects, general), scores=scores)
+    tables = {}
+    for number in (2, 3, 4, 7, 8, 9, 10, 11):
+        try:
+            tables[number] = BY_ID[f"neuromerging-table-{number}"].table(found)
+        except Lacking as lacking:
+            assert number > 9 or where in str(lacking)
+    assert set(tables) == made_of
+    for number, table in tables.items():
+        assert list(table)[-4:] == ["general" if number > 9 else "code", "mean", "low", "high"]
 
 
 def test_one_fine_tune_alone_is_not_merged_and_says_so() -> None:
