@@ -70,6 +70,18 @@ def own_family(family: Path, corpus: Path, texts: Path, count: int) -> Subject:
     return Subject(family / "base", {name: family / name for name in pairs}, corpus, pairs)
 
 
+def subject_named(given: Sequence[str], work: Path, count: int) -> tuple[str, Subject]:
+    """Return the family that a command line names, and what it is called: demo, gentle, or three folders."""
+    work.mkdir(parents=True, exist_ok=True)
+    demo, name = write_family(cache_root() / DEMO), Path(given[0]).name
+    if given not in (["demo"], ["gentle"]):
+        family, corpus, texts = map(Path, given)
+        return name, own_family(family, corpus, texts, count)
+    if name == "gentle" and not (work / "gentle" / TUNED[-1]).exists():
+        tune_gently(demo, work / "gentle")
+    return name, demo_family(demo, demo if name == "demo" else work / "gentle", count)
+
+
 def tune_gently(demo: Path, folder: Path) -> None:
     """Fine-tune the demo's base as its own fine-tunes were, in steps a tenth as large; print how far neurons turned."""
     tokenizer: Any = AutoTokenizer.from_pretrained(demo / "base")
@@ -269,16 +281,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     work = cache_root() / "benchmarks"
-    work.mkdir(parents=True, exist_ok=True)
-    demo = write_family(cache_root() / DEMO)
-    name = Path(arguments.family[0]).name
-    if arguments.family == ["gentle"] and not (work / "gentle" / TUNED[-1]).exists():
-        tune_gently(demo, work / "gentle")
-    if arguments.family[0] in ("demo", "gentle"):
-        subject = demo_family(demo, demo if name == "demo" else work / "gentle", arguments.texts)
-    else:
-        family, corpus, texts = map(Path, arguments.family)
-        subject = own_family(family, corpus, texts, arguments.texts)
+    name, subject = subject_named(arguments.family, work, arguments.texts)
     bench = Bench(subject, arguments.samples, work / f"neurons-{name}", work / f"rules-{name}-{arguments.texts}.jsonl")
     print(f"base {np.mean(np.concatenate(bench.of_model(subject.base))):.4f}")
     measure_all(bench, arguments.draws)

@@ -48,7 +48,7 @@ FLOORS = (
     {"categories", "classification", "neuron", "similarity", "nonlinearity", "evaluation", "calibration", "lora"},
     {"inheritance", "random_labels", "agreement", "confidence"},
     {"merging.compute"},
-    {"merging.recipe"},
+    {"merging.recipe", "conflict"},
     {"merging.plan"},
     {"merging.write"},
     {"merging.methods", "merging.mergekit"},

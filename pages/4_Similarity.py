@@ -1,5 +1,7 @@
 """Similarity: how far fine-tuning turned each neuron's weights (NeuronMerge, App. A.3 and Fig. 8)."""
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -7,7 +9,7 @@ import streamlit as st
 
 from nmerge_core.family import Family
 from nmerge_core.figures import style
-from nmerge_core.figures.similarity import MATRICES, mean_cosine
+from nmerge_core.figures.similarity import MATRICES, MEASURES, interference, mean_cosine
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import csv_button, dark, show
@@ -72,6 +74,42 @@ def draw_moved(run: Run, family: Family) -> str:
     return f"model == {model!r} and matrix == {matrix!r}"
 
 
+def interference_reading(frame: pd.DataFrame) -> str:
+    """The map in a sentence: the matrix where fine-tunes share most, and what signs say on average."""
+    known = frame.dropna(subset="interference")
+    if known.empty:
+        return "Nothing was changed in any layer."
+    worst, best = (known.loc[known["interference"].agg(pick)] for pick in ("idxmax", "idxmin"))
+    said = [f"{verbatim(row['matrix'])} of layer {row['layer']}" for row in (worst, best)]
+    return (
+        f"They share most directions in **{said[0]}** ({style.significant(worst['interference'])}), fewest in "
+        f"{said[1]} ({style.significant(best['interference'])}). Where several changed a weight, they disagree about "
+        f"its sign in **{style.percent(known['opposed'].mean())}** of the cases, and "
+        f"**{style.percent(known['lost'].mean())}** of all change is lost when it is added up."
+    )
+
+
+def draw_interference(asked: Mapping[str, Any], title: str) -> list[str]:
+    """Where fine-tunes get in each other's way, as a map; the measure that is shown, if any is."""
+    st.subheader("Where do they get in each other's way?", anchor=False)
+    found = run_button("interference", asked, "Look for interference", "similarity_interference_run", title)
+    if found is None:
+        st.caption("Reads the weights once and decomposes every matrix of the layers: minutes for half a billion.")
+    elif run_panel(found):
+        frame = read_table(found, "interference.csv")
+        st.markdown(interference_reading(frame))
+        titles = {name: measure for measure, (name, _) in MEASURES.items()}
+        measure = titles[choose_model("Measure", list(titles), "similarity_measure")]
+        show(interference(frame, measure, dark=dark()), "similarity_interference", frame, "interference")
+        st.caption(
+            "Merging adds changes up. Where fine-tunes change a matrix in the same directions, or the same weight up "
+            "and down, they disturb each other; methods that elect signs (TIES) or turn directions apart (TSV-M) are "
+            "made for these places."
+        )
+        return [measure]
+    return []
+
+
 family = begin(
     "Similarity",
     "How far did fine-tuning move each neuron?",
@@ -98,12 +136,27 @@ elif run_panel(run):
         st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")
     chosen = draw_moved(run, family)
 
+tuned = [model.reference for model in family.models if not model.merged]
+measures = []
+if len(tuned) > 1:
+    pair = {"base": family.base, "models": tuned}
+    measures = draw_interference(pair, f"Interference of {named([m.label for m in family.models if not m.merged])}")
+
 how_computed(
     r"For neuron $i$ and each of its vectors (row $i$ of gate and up, column $i$ of down): "
     r"$\cos(w_i^\text{base}, w_i^\text{ft}) = \frac{w_i^\text{base} \cdot w_i^\text{ft}}"
     r"{\lVert w_i^\text{base}\rVert\,\lVert w_i^\text{ft}\rVert}$, averaged over the neurons of a layer "
-    "(NeuronMerge, App. A.3, Fig. 8). Zero vectors are counted, not averaged.",
-    command("cosine", family.base, *family.references, "--out", "cosine.csv", "--moved", "moved.csv"),
+    "(NeuronMerge, App. A.3, Fig. 8). Zero vectors are counted, not averaged."
+    "\n\n"
+    r"Shared directions are TSV-M's interference $\lVert (U^\top U - I)\,S\,(V^\top V - I)\rVert_1$ of the fine-tunes' "
+    r"strongest singular triples side by side, each the top $1/T$ of a change of a matrix, over $\lVert S\rVert_1$ "
+    "(Gargiulo et al., CVPR 2025): 0 where no direction is shared.",
+    "\n".join(
+        [
+            command("cosine", family.base, *family.references, "--out", "cosine.csv", "--moved", "moved.csv"),
+            *(command("interference", family.base, *tuned, "--out", "interference.csv") for _ in measures),
+        ]
+    ),
     [
         Step(
             f"models = {literal(dict(zip(names, family.references, strict=True)))}\n"
@@ -112,5 +165,13 @@ how_computed(
         ),
         Step("found.table", "## Numbers"),
         Step(f"found.moved.query({literal(chosen)})" if chosen else "found.moved", "## Neurons that moved most"),
+        *(
+            Step(
+                f"shared = nm.interference({literal(family.base)}, {literal(tuned)})\n"
+                f"shared.figure({literal(measure)}).show()",
+                "## Where do they get in each other's way?",
+            )
+            for measure in measures
+        ),
     ],
 )

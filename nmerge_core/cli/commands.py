@@ -104,6 +104,14 @@ def cosine(arguments: Namespace) -> None:
         write_csv(found.moved, arguments.moved)
 
 
+def interference(arguments: Namespace) -> None:
+    """Print where fine-tunes get in each other's way, the worst matrix first."""
+    from nmerge_core import face
+
+    found = face.interference(**given_to("interference", arguments)).table
+    give(found.sort_values("interference", ascending=False), arguments.out)
+
+
 def inherited(arguments: Namespace) -> None:
     """Print what a merge kept of each fine-tune in the neurons of each layer; the CSV has every neuron."""
     from nmerge_core import face

@@ -95,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     _out(cosine)
     _out(cosine, "--moved", "also write the neurons of lowest cosine")
 
+    _out(add_run("interference", commands.interference))
+
     _out(add_run("inherited", commands.inherited), what="also write the table of all neurons")
 
     knockout = add_run("knockout", commands.knockout)

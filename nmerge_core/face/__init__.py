@@ -2,7 +2,7 @@
 
 import warnings
 
-from nmerge_core.face.analysis import classify, compare, cosine, inherited, linearity, statistics
+from nmerge_core.face.analysis import classify, compare, cosine, inherited, interference, linearity, statistics
 from nmerge_core.face.kept import history, open_family
 from nmerge_core.face.knockouts import effects, knockout
 from nmerge_core.face.labels import label
@@ -26,6 +26,7 @@ __all__ = [
     "history",
     "inherited",
     "inspect",
+    "interference",
     "knockout",
     "label",
     "linearity",

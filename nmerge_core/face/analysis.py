@@ -6,7 +6,7 @@ from pathlib import Path
 from nmerge_core.checkpoints import labels
 from nmerge_core.face.calls import Models, Reference, as_called, do, named, named_once
 from nmerge_core.face.classifications import Classifications
-from nmerge_core.face.results import CollectedStatistics, Cosines, Inherited, Linearity
+from nmerge_core.face.results import CollectedStatistics, Cosines, Inherited, Interference, Linearity
 from nmerge_core.family import Family
 from nmerge_core.settings import (
     COLLECT_BATCH,
@@ -107,6 +107,21 @@ def cosine(base: Reference, models: Models, *, progress: bool = True) -> Cosines
     names, references = named_once(models.models if isinstance(models, Family) else models)
     run = do("cosine", progress, base=base, models=references)
     return Cosines(run.results, as_called(run, names))
+
+
+def interference(base: Reference, models: Models, *, progress: bool = True) -> Interference:
+    """Measure where fine-tunes get in each other's way, for each matrix of a layer (TSV-M's measure, and signs).
+
+    Args:
+        base: the base model.
+        models: at least two fine-tunes of it.
+        progress: whether it is shown.
+
+    Raises:
+        InputError: there are fewer than two fine-tunes, a model cannot be opened, or it is not of the base's shape.
+    """
+    _, references = named_once(models.models if isinstance(models, Family) else models)
+    return Interference(do("interference", progress, base=base, models=references).results)
 
 
 def inherited(merge: Reference, base: Reference, models: Models, *, progress: bool = True) -> Inherited:

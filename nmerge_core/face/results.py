@@ -107,6 +107,22 @@ class Cosines(OfModels):
 
 
 @dataclass(frozen=True)
+class Interference(Result):
+    """Where fine-tunes get in each other's way: of each matrix of a layer."""
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Columns layer, matrix, interference, opposed, lost, cosine (of `conflict.interference`)."""
+        return read_csv(self.path / "interference.csv")
+
+    def figure(self, measure: str = "interference", *, dark: bool = False) -> go.Figure:
+        """Draw one of the measures as a map, layers across and matrices down."""
+        from nmerge_core.figures.similarity import interference
+
+        return interference(self.table, measure, dark=dark)
+
+
+@dataclass(frozen=True)
 class Inherited(OfModels):
     """What each neuron of a merge kept of what its fine-tunes changed: τ_t theirs, Δ the merge's own.
 

@@ -1,14 +1,25 @@
 """How little fine-tuning turns the neurons' weights, layer by layer (NeuronMerge, App. A.3 and Fig. 8)."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import layer_axis, line_trace, panels
+from nmerge_core.figures.inheritance import FULL
+from nmerge_core.figures.panels import cell, layer_axis, line_trace, panels
 
 MATRICES = {"gate": "gate (row)", "up": "up (row)", "down": "down (column)"}
+
+MEASURES = {  # of interference: title, and what a cell says of it
+    "interference": ("shared directions", "TSV-M's interference is {} of ‖S‖₁ (two equal changes have 1)"),
+    "opposed": ("opposite signs", "{} of the weights that several fine-tunes changed have opposite signs"),
+    "lost": ("lost when added up", "{} of all change is lost when it is added up"),
+    "cosine": ("cosine", "the mean cosine of two fine-tunes' changes is {}"),
+}
+_WRITTEN = 12  # layers up to which cells hold their numbers
+_ROW, _FRAME = 34, 90  # pixels of a matrix, and around all of them
 
 
 def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
@@ -50,3 +61,51 @@ def _fact(row: Mapping[str, float]) -> str:
         f"mean cosine {row['mean']:.5f} · median {row['p50']:.5f}<br>"
         f"1 in 100 below {row['p01']:.5f} · lowest {row['min']:.5f}{zero}"
     )
+
+
+def interference(frame: pd.DataFrame, measure: str, *, dark: bool = False) -> go.Figure:
+    """Draw where fine-tunes get in each other's way as a map, layers across and matrices down.
+
+    Args:
+        frame: Columns layer, matrix and the measure (of `conflict.interference`).
+        measure: One of `MEASURES`.
+        dark: The reader's theme.
+    """
+    frame = style.plain_table(frame)
+    title, says = MEASURES[measure]
+    layers, matrices = sorted(frame["layer"].unique()), list(dict.fromkeys(frame["matrix"]))
+    found = {(row["matrix"], row["layer"]): row[measure] for row in frame.to_dict("records")}
+    grid = [[found.get((matrix, layer), math.nan) for layer in layers] for matrix in matrices]
+    write = style.percent if measure in ("opposed", "lost") else style.significant
+    told = [["–" if value != value else write(value) for value in row] for row in grid]
+    cells = {
+        "type": "heatmap",
+        "x": layers,
+        "y": matrices,
+        "z": [[None if value != value else value for value in row] for row in grid],
+        "text": told if len(layers) <= _WRITTEN else [[""] * len(layers) for _ in matrices],
+        "texttemplate": "%{text}",
+        "hovertext": [
+            [f"layer {layer} · {matrix}<br>{says.format(each)}" for layer, each in zip(layers, row, strict=True)]
+            for matrix, row in zip(matrices, told, strict=True)
+        ],
+        "hoverinfo": "text",
+        "hoverongaps": False,
+        "colorscale": [[0, style.background(dark)], [1, FULL]],
+        "colorbar": {"title": {"text": title, "font": {"size": 13}}, "thickness": 14},
+        "xgap": 2,
+        "ygap": 2,
+        **({"zmin": 0} if frame[measure].min() >= 0 else {}),
+        **cell(0),
+    }
+    layout = panels(
+        [""],
+        columns=1,
+        x_title="layer",
+        y_title="",
+        xaxis={"showgrid": False, "zeroline": False, **layer_axis(layers)},
+        yaxis={"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
+        height=_FRAME + _ROW * len(matrices),
+        dark=dark,
+    )
+    return go.Figure([cells], layout)

@@ -126,6 +126,11 @@ KINDS: Mapping[str, Kind] = {
             version=2,
         ),
         Kind(
+            "interference",
+            "where fine-tunes get in each other's way, matrix by matrix",
+            (settings.BASE, settings.FINE_TUNES),
+        ),
+        Kind(
             "inherited",
             "what each neuron of a merge kept of what its fine-tunes changed",
             (settings.MODEL.with_(name="merge", help="A merge of the fine-tunes."), settings.BASE, settings.FINE_TUNES),

@@ -32,6 +32,13 @@ def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
     found.neurons.to_parquet(results / "turned.parquet", index=False)
 
 
+def interference(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write interference.csv: a row for each matrix of a layer."""
+    from nmerge_core.conflict import interference
+
+    interference(**parameters, progress=progress).to_csv(results / "interference.csv", index=False)
+
+
 def inherited(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write inherited.parquet: what each neuron of a merge kept of each fine-tune's change."""
     from nmerge_core.inheritance.measure import inherited
@@ -149,7 +156,7 @@ def report(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
 
 
 _RUNS = (
-    classify, cosine, inherited, knockout, effects, label, linearity, coefficients, statistics, merge, extract,
-    evaluate, loss, sweep, report,
+    classify, cosine, interference, inherited, knockout, effects, label, linearity, coefficients, statistics, merge,
+    extract, evaluate, loss, sweep, report,
 )  # fmt: skip
 OPERATIONS: dict[str, Operation] = {operation.__name__: beside_what_is_held(operation) for operation in _RUNS}

@@ -33,7 +33,9 @@ def nothing(root: Path) -> None:
 
 def cosine(root: Path) -> Run:
     known = models(root)
-    return done(root, "cosine", {"base": known["base"], "models": [known["math"], known["code"]]})
+    asked = {"base": known["base"], "models": [known["math"], known["code"]]}
+    done(root, "interference", asked)
+    return done(root, "cosine", asked)
 
 
 def knockout(root: Path) -> Run:

@@ -56,3 +56,15 @@ def test_the_button_starts_the_run_that_the_page_then_watches(
     assert run is not None
     client.cancel(run)
     assert "similarity_run" not in [button.key for button in app.button]
+
+
+def test_interference_is_a_map_of_layers_and_matrices(tiny_cache: Path, open_page: OpenPage) -> None:
+    done(tiny_cache, "cosine", parameters(tiny_cache))
+    run = done(tiny_cache, "interference", parameters(tiny_cache))
+    app = open_page(PAGE, similarity_measure="opposite signs")
+    frame = pd.read_csv(run.results / "interference.csv")
+    cells = drawn(app, 1).data[0]
+    assert (list(cells.x), list(cells.y)) == ([0, 1], list(dict.fromkeys(frame["matrix"])))
+    here = frame[(frame["layer"] == 1) & (frame["matrix"] == cells.y[3])]
+    assert cells.z[3][1] == pytest.approx(here["opposed"].item())
+    assert any("disagree about its sign" in text.value for text in app.markdown)

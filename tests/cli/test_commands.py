@@ -95,6 +95,15 @@ def test_cosine(family, tmp_path, capsys):
     assert "gate" in capsys.readouterr().out
 
 
+def test_interference_has_the_worst_matrix_first(family, tmp_path, capsys):
+    out = tmp_path / "interference.csv"
+    assert main(["interference", family.base, family.math, family.code, "--out", str(out)]) == 0
+    found = pd.read_csv(out)["interference"]
+    assert len(found) == 2 * 7 and found.is_monotonic_decreasing and found.iloc[0] > 0
+    assert "mlp.up_proj" in capsys.readouterr().out
+    assert main(["interference", family.base, family.math]) == 2
+
+
 def test_inherited(family, tmp_path, capsys):
     out, mine = tmp_path / "inherited.csv", tmp_path / "mine.yaml"
     mine.write_text(f"base: {family.base}\nmodels: {{sums: {family.math}}}\n")

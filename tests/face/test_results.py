@@ -108,6 +108,8 @@ def test_paths_may_start_at_the_users_folder(family, cache, found, merged, tmp_p
 def test_the_other_functions_give_tables_and_figures(family, cache, found):
     cosines = nm.cosine(family.base, family.math, progress=False)
     assert set(cosines.table["model"]) == {"math"} and len(cosines.moved) and cosines.figure().data
+    shared = nm.interference(family.base, [family.math, family.code], progress=False)
+    assert set(shared.table["layer"]) == {0, 1} and shared.figure("cosine").data
     lines = nm.linearity(
         family.base, [family.math, family.code], family.corpus, neurons=found, categories=["math", "code"], samples=2,
         progress=False,

@@ -1,0 +1,148 @@
+"""Every merge method with its defaults on one family: loss on held-out texts, against task arithmetic; time, memory.
+
+    python -m benchmarks.methods demo                 # the demo family
+    python -m benchmarks.methods FAMILY CORPUS TEXTS  # folders, as of benchmarks.rules
+
+Each method merges in a process of its own, which finds all that it needs: categories of neurons, statistics,
+coefficients. Judged is the mean loss of the answers to held-out prompts of the tasks that were merged, in nats a token,
+paired by text with task arithmetic of the same models: 95 % by bootstrap over texts, p by Holm over all methods. What
+was measured is kept in the cache (benchmarks/methods-…): stopped, it goes on where it was.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.measure import run
+from benchmarks.merge import ours
+from benchmarks.rules import Subject, answer_losses, subject_named
+from nmerge_core.cache import cache_root
+from nmerge_core.loading import load_model
+from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.paired import compare_all
+
+ALL, PAIR = "all fine-tunes", "the first two"
+REFERENCE = {ALL: "task arithmetic, weight 0.4", PAIR: "task arithmetic of the first two, weight 0.5"}
+LAST = ("pcb_es", "lorahub", "adamerging")  # they search: minutes each
+WITHOUT = {"passthrough": "takes one model as it is"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row: what it is called, which models it merges, and its recipe's method and parameters."""
+
+    title: str
+    models: str
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def entries(subject: Subject, tasks: bool) -> Iterator[Entry]:
+    """Return every method with its defaults, and what they are compared with, the dearest last."""
+    yield Entry(REFERENCE[ALL], ALL, "task_arithmetic", {"weight": 0.4})
+    yield Entry(REFERENCE[PAIR], PAIR, "task_arithmetic", {"weight": 0.5})
+    known = sorted(methods().values(), key=lambda each: (each.name in LAST, each.name))
+    for method in known:
+        if method.name in WITHOUT or (method.name == "pcb_es" and not tasks):
+            continue
+        few = method.most is not None and method.most < len(subject.models)
+        yield Entry(method.title, PAIR if few else ALL, method.name, _data(method, subject))
+        if method.name == "neuronmerge":
+            amplify = _data(method, subject) | {"specific": "amplify"}
+            yield Entry(f"{method.title}, `specific: amplify`", ALL, method.name, amplify)
+
+
+def _data(method: Method, subject: Subject) -> dict[str, Any]:
+    """Return the parameters that name what a method measures on."""
+    named = {parameter.name for parameter in method.parameters}
+    found = dict.fromkeys(named & {"corpus", "calibration"}, str(subject.corpus))
+    return found | ({"tasks": [*subject.models], "run_code": True} if "tasks" in named else {})
+
+
+def recipe(entry: Entry, subject: Subject) -> dict[str, Any]:
+    """Return a row's recipe; a method that takes one model beside the base goes from the first fine-tune to it."""
+    base, names = str(subject.base), [*subject.models][: 2 if entry.models == PAIR else None]
+    if methods()[entry.method].most == 1:
+        base, names = str(subject.models[names[0]]), names[1:]
+    content: dict[str, Any] = {
+        "merge_method": entry.method,
+        "models": [{"model": str(subject.models[name])} for name in names],
+        "parameters": dict(entry.parameters),
+        "dtype": "float32",
+    }
+    return content | ({} if methods()[entry.method].base == "unused" else {"base_model": base})
+
+
+def measure(entry: Entry, subject: Subject, work: Path) -> dict[str, Any]:
+    """Merge and judge; a method that fails is told of."""
+    file, out = work / "recipe.yaml", work / "merged"
+    file.write_text(yaml.safe_dump(recipe(entry, subject)), encoding="utf-8")
+    try:
+        cost = run(ours(file, out))
+    except RuntimeError as error:
+        return {"title": entry.title, "failed": str(error).strip().splitlines()[-1]}
+    merged = load_model(str(out), run_dtype="float32")
+    texts = [*subject.texts.values()][: 2 if entry.models == PAIR else None]
+    losses = [answer_losses(merged, own) for own in texts]
+    return {"title": entry.title, "models": entry.models, "losses": losses, "cpu": cost.cpu, "memory": cost.memory}
+
+
+def print_table(found: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:
+    """Print a row per method, best first, those of all fine-tunes before those of two."""
+    for models, reference in REFERENCE.items():
+        own = {title: each for title, each in found.items() if each.get("models") == models}
+        flat = {title: np.concatenate(each["losses"]) for title, each in own.items()}
+        others = [title for title in sorted(flat, key=lambda title: flat[title].mean()) if title != reference]
+        compared = dict(zip(others, compare_all([(flat[each], flat[reference]) for each in others]), strict=True))
+        tasks = names[: len(own[reference]["losses"])]
+        print(f"\n| merged: {models} | loss | {' | '.join(tasks)} | against {reference} | p | processor s | MB |")
+        print("|---" * (len(tasks) + 6) + "|")
+        for title in [reference, *others]:
+            each = own[title]
+            cells = [title, *(f"{value:.4f}" for value in (flat[title].mean(), *map(np.mean, each["losses"])))]
+            if title == reference:
+                cells += ["", ""]
+            else:
+                one = compared[title]
+                span = f"{one.difference:+.4f} ({one.interval.low:+.4f} to {one.interval.high:+.4f})"
+                cells += [f"**{span}**" if one.distinguishable else span, f"{one.adjusted:.2g}"]
+            cells += [f"{each['cpu']:.1f}", f"{each['memory'] / 1e6:.0f}"]
+            print(f"| {' | '.join(cells)} |")
+    for title, each in found.items():
+        if "failed" in each:
+            print(f"{title}: {each['failed']}")
+
+
+def main() -> None:
+    """Measure the methods on a family and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", nargs="+", help="demo, or the folders of a family, its corpus and its texts")
+    parser.add_argument("--texts", type=int, default=100, help="held-out texts of each task (100)")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; as it chooses, if left out")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    work = cache_root() / "benchmarks"
+    name, subject = subject_named(arguments.family, work, arguments.texts)
+    kept, room = work / f"methods-{name}-{arguments.texts}.jsonl", work / f"methods-{name}"
+    room.mkdir(exist_ok=True)
+    lines = map(json.loads, kept.read_text().splitlines() if kept.exists() else [])
+    found = {each["title"]: each for each in lines}
+    for entry in entries(subject, tasks=name == "demo"):
+        if entry.title not in found:
+            found[entry.title] = measure(entry, subject, room)
+            with kept.open("a") as file:
+                file.write(json.dumps(found[entry.title]) + "\n")
+            print(entry.title, found[entry.title].get("failed", "done"), flush=True)
+    print_table(found, [*subject.models])
+
+
+if __name__ == "__main__":
+    main()
