@@ -62,6 +62,22 @@ def test_controls_of_every_method_make_its_default_recipe(tiny_cache: Path, open
 
 
 @pytest.mark.usefixtures("no_worker")
+def test_a_preset_sets_its_parameters_and_leaves_the_others(tiny_cache: Path, open_page: OpenPage) -> None:
+    recommended, paper = methods()["neuronmerge"].presets
+    app = open_page(PAGE, merge_method="NeuronMerge")
+    app.number_input(key="merge_seed").set_value(5).run()
+    before = recipe_shown(app)
+    assert any(preset.sentence in [text.value for text in app.caption] for preset in (recommended, paper))
+    app.button(key="merge_preset_Recommended").click().run()
+    assert not app.exception
+    taken = load_recipe(recipe_shown(app)).values().shared["specific"]
+    assert taken == load_recipe({**before, "parameters": recommended.parameters}).values().shared["specific"]
+    assert recipe_shown(app)["seed"] == 5
+    app.button(key="merge_preset_The paper's").click().run()
+    assert load_recipe(recipe_shown(app)) == load_recipe(before)
+
+
+@pytest.mark.usefixtures("no_worker")
 def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.method_part import MethodPart
-from nmerge_core.merging.recipe.registry import Method, methods, steps
+from nmerge_core.merging.recipe.registry import Method, Preset, methods, steps
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters import Number, Parameter, Solved
 
@@ -105,6 +105,7 @@ def in_full(method: Method) -> str:
             f"  {name}: {parameter.expected}{_unit(parameter)}{varies}{where}; default {_default(parameter)}",
             f"      {parameter.help}",
         ]
+    lines += [f"{preset.title}: {preset.sentence}\n  {_set_by(preset)}" for preset in method.presets]
     return "\n".join(lines)
 
 
@@ -157,7 +158,13 @@ def _section(method: Method, takes: str) -> list[str]:
         "|---|---|---|---|",
         *(_row(name, parameter) for name, parameter in _named(method)),
         "",
+        *(f"- **{preset.title}** (`{_set_by(preset)}`): {preset.sentence}" for preset in method.presets),
+        *([""] if method.presets else []),
     ]
+
+
+def _set_by(preset: Preset) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in preset.parameters.items())
 
 
 def _named(method: Method) -> list[tuple[str, Parameter]]:

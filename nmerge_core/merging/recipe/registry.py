@@ -55,6 +55,15 @@ def _nothing(stream: Stream, values: Values) -> Needs:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """Parameters of a method that go together: a paper's own setting, or one that was measured to be better."""
+
+    title: str
+    sentence: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Method:
     """A merge method: `merge(block, values, prepared)` returns the merged delta of a block, (rows, columns) float32.
 
@@ -62,13 +71,14 @@ class Method:
     it. `rows(name, values, prepared)` says how the rows of a matrix are merged by compiled loops, where they can be.
     `check(context, values)` raises InputError for parameters that do not go together or with the models, from
     headers alone; then `prepare(context, values)`, where there is one, finds whole-model facts; `results` say which of
-    them are worth seeing. `decides(place, values, prepared)` says what of all that decides a tensor: everything, if
-    there is none. Where `base` is unused, or optional and not named, a method works on the weights themselves: its
-    blocks have a zero base. It merges `fewest` to `most` models beside the base, any number where `most` is None.
-    `whole` tells whether a block must be a whole tensor, `passes` how often the models are read, the merge itself
-    included, `solves` whether something is measured by running them on texts, `searches` whether a whole model is held
-    in memory and run to find it, and `needs` what else the merge takes. `version` is raised when the merged bytes
-    change. A `step` changes what another method merged, `block.change`, under `then` of a recipe.
+    them are worth seeing, and `presets` which settings are to be had at a click. `decides(place, values, prepared)`
+    says what of all that decides a tensor: everything, if there is none. Where `base` is unused, or optional and
+    not named, a method works on the weights themselves: its blocks have a zero base. It merges `fewest` to `most`
+    models beside the base, any number where `most` is None. `whole` tells whether a block must be a whole tensor,
+    `passes` how often the models are read, the merge itself included, `solves` whether something is measured by
+    running them on texts, `searches` whether a whole model is held in memory and run to find it, and `needs` what
+    else the merge takes. `version` is raised when the merged bytes change. A `step` changes what another method merged,
+    `block.change`, under `then` of a recipe.
     """
 
     name: str
@@ -80,6 +90,7 @@ class Method:
     place: str
     version: int = 1
     results: tuple[Result, ...] = ()
+    presets: tuple[Preset, ...] = ()
     rule: RuleFunction | None = None
     rows: RuleFunction | None = None
     decides: DecideFunction | None = None
@@ -190,6 +201,7 @@ def method(
     parameters: Sequence[Parameter],
     version: int = 1,
     results: Sequence[Result] = (),
+    presets: Sequence[Preset] = (),
     decides: DecideFunction | None = None,
     check: CheckFunction = _accept,
     prepare: PrepareFunction | None = None,
@@ -230,6 +242,7 @@ def method(
             place=place,
             version=version,
             results=tuple(results),
+            presets=tuple(presets),
             rule=function if entrywise else None,
             rows=rows,
             decides=decides,

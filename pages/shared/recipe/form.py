@@ -3,6 +3,7 @@
 from typing import Any
 
 import streamlit as st
+import yaml
 
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
@@ -10,7 +11,7 @@ from nmerge_core.figures import style
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
-from nmerge_core.merging.recipe.registry import Method
+from nmerge_core.merging.recipe.registry import Method, Preset
 from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.yaml_file import LARGEST
@@ -44,6 +45,7 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
         help=f"The models to merge, in order: {method.models_told}",
         **KEPT,
     )
+    draw_presets(method, family)
     members = [labelled[label] for label in chosen]
     known = known_of(family, method, members)
     shared, each = controls(Drawn(method, chosen, tuned_for(members), known, family), available)
@@ -56,6 +58,30 @@ def recipe_of_controls(family: Family, method: Method, available: dict[str, Meth
     if method.takes_base and (then := draw_steps(family)):
         recipe["then"] = then
     return recipe | _written(method, members)
+
+
+def draw_presets(method: Method, family: Family) -> None:
+    """The settings of a method that are to be had at a click, beside each other, each with where it comes from."""
+    if not method.presets:
+        return
+    for column, preset in zip(st.columns(len(method.presets)), method.presets, strict=True):
+        column.button(
+            preset.title,
+            key=f"merge_preset_{preset.title}",
+            icon=":material/settings_suggest:",
+            on_click=take_preset,
+            args=(preset, method, family),
+            width="stretch",
+        )
+        column.caption(preset.sentence)
+
+
+def take_preset(preset: Preset, method: Method, family: Family) -> None:
+    """Set the controls to a preset, and leave what it says nothing of."""
+    last = yaml.safe_load(st.session_state.get("merge_last_recipe", "")) or {}
+    start = last if last.get("merge_method") == method.name else default_recipe(family, method)
+    parameters = start.get("parameters", {}) | preset.parameters
+    open_recipe(yaml.safe_dump(start | {"parameters": parameters}, sort_keys=False), family)
 
 
 def _written(method: Method, members: list[Member]) -> dict[str, Any]:
