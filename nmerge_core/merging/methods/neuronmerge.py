@@ -259,7 +259,7 @@ def needs(stream: Stream, values: Values) -> Needs:
 # Losses on held-out texts of the demo family, of one tuned gently and of one trained on public text: docs/results.md.
 _RECOMMENDED = Preset(
     "Recommended",
-    "A task's change counts 1.5 times in its own neurons. Of twenty rules this one alone had a lower loss than SubModule "
+    "A task's change counts 1.5 times in its own neurons. Of twenty rules this alone had a lower loss than SubModule "
     "Linearity, task arithmetic and random neurons on all three families tried (docs/results.md).",
     {"general": "sublin", "specific": AMPLIFY, "others": "sublin"},
 )
