@@ -19,7 +19,7 @@ from nmerge_core.kept_files import read_csv, reading
 from nmerge_core.progress import shown_progress
 from nmerge_core.reports.budget import BUDGET
 from nmerge_core.reports.said import read_said
-from nmerge_core.runs.kept import finished_results
+from nmerge_core.runs.kept import finished_results, newest_labels
 from nmerge_core.settings import ALLOW_TASK_CODE, DEVICE, RUN_CODE
 
 if TYPE_CHECKING:
@@ -110,5 +110,6 @@ def report(
 
     BUDGET.check(budget, "budget")
     folder, told = Path(text(out)), shown_progress(progress)
-    make_report(chosen, folder, budget=budget, **given, progress=told, kept=finished_results)
+    labelled = newest_labels(chosen.base)
+    make_report(chosen, folder, budget=budget, **given, labelled=labelled, progress=told, kept=finished_results)
     return Report(folder)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nmerge_core.family import Family
 from nmerge_core.figures.scores import metric
+from nmerge_core.labelling.tables import Labels
 from nmerge_core.reports.budget import Budget
 from nmerge_core.reports.intervals import Documents, Values, combined, mean
 from nmerge_core.reports.plan import Plan
@@ -51,7 +52,8 @@ class Findings:
     category. `neurons` has model, layer, neuron, category; `knockout`
     category, group, proportion, seed, neurons, subject, problem, value; `linearity` what `nonlinearity.by_chance`
     gives; `steps` model, part, change (‖τ‖), weight (‖θ0‖), parameters; `changes` model,
-    layer, neuron, change; `exemplars` category, layer, neuron, text.
+    layer, neuron, change; `exemplars` category, layer, neuron, text. `labels` are those of a labelling of the base that
+    was there.
     """
 
     family: Family
@@ -72,6 +74,7 @@ class Findings:
     steps: pd.DataFrame | None = None
     changes: pd.DataFrame | None = None
     exemplars: pd.DataFrame | None = None
+    labels: Labels | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

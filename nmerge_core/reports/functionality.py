@@ -1,21 +1,24 @@
 """NeuronMerge's entries on what neurons do: their categories, whether they keep them, and what they are for."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from nmerge_core.figures import style
+from nmerge_core.figures.labels import agreement_matrix
 from nmerge_core.figures.neurons import categories_by_layer, over_depth, proportions
 from nmerge_core.figures.report import knocked_out as draw_knocked_out
 from nmerge_core.figures.similarity import mean_cosine
+from nmerge_core.labelling.tables import Labels, describe
 from nmerge_core.reports.claims import kept_category, knocked_out
 from nmerge_core.reports.findings import BASE, Findings, Lacking
 from nmerge_core.reports.intervals import Estimate
 from nmerge_core.reports.item import NEURONMERGE, Item, cannot
 from nmerge_core.reports.published import neuronmerge as published
 from nmerge_core.reports.subjects import Subject
-from nmerge_core.reports.verdicts import AGREES, DIFFERS, Verdict, nothing, number
+from nmerge_core.reports.verdicts import AGREES, DIFFERS, Verdict, above, nothing, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -139,6 +142,24 @@ def _depth(found: Findings) -> pd.DataFrame:
     return found.table("counts").pivot(index="layer", columns="category", values=BASE)[_categories(found)].reset_index()
 
 
+def _labels(found: Findings) -> Labels:
+    if found.labels is None:
+        raise Lacking(
+            "No neurons of the base were labelled: `nmerge label`, or Neurons, asks a chat model; a report that is "
+            "begun after that has what it said."
+        )
+    return found.labels
+
+
+def _labels_agree(found: Findings) -> Verdict:
+    labels = _labels(found)
+    told = f"Asked: {labels.meta['by']}. {' '.join(describe(labels))}"
+    if labels.agreement is None or math.isnan(labels.kappa_interval.low):
+        return nothing(told)
+    kappa = Estimate(labels.agreement.kappa, labels.kappa_interval.low, labels.kappa_interval.high)
+    return above(kappa, 0.0, f"{told} It agrees where κ is above 0.")
+
+
 _SILENCED = (
     "All layers of the base are silenced, where the paper silences layer 13 of 28: "
     "one layer of a small model does little."
@@ -179,8 +200,9 @@ ITEMS = [
          judge=lambda found: nothing("The paper's two bases differ in it, so that a family cannot disagree.")),
     Item(NEURONMERGE, "Figure 10", "Categories by a language model",
          "A language model of 72 billion parameters gives 72 of 100 neurons the category of their texts.",
-         cannot("It needs a chat model that can label neurons; the paper's has 72 billion parameters."),
-         published.FIGURE_10),
+         lambda found: _labels(found).counts.reset_index(), published.FIGURE_10,
+         lambda found, dark: agreement_matrix(_labels(found).counts, dark=dark), _labels_agree,
+         note="Of the newest labelling of the base that was in the cache; rows are categories of the texts."),
     Item(NEURONMERGE, "Figure 11", "Cases of neurons of each category",
          "Neurons react to what their category is about.", _exemplars,
          judge=lambda found: nothing("Cases are to be read; judge them yourself."),

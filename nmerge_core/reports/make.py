@@ -11,6 +11,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.inputs import Places
 from nmerge_core.kinds import SEQ2SEQ, kind_of
+from nmerge_core.labelling.tables import open_labels
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.number_format import choose_format
 from nmerge_core.progress import Progress, silent
@@ -34,6 +35,7 @@ def make_report(
     allow_task_code: bool = False,
     device: str = "auto",
     in_cache: bool = False,
+    labelled: Path | None = None,
     progress: Progress = silent,
     kept: Kept = nothing_kept,
 ) -> None:
@@ -41,6 +43,7 @@ def make_report(
 
     The same call goes on where it was stopped, and measures anew what reads an input that was changed since. Stopped,
     it leaves a report of what there is. One that lies `in_cache` is a run's, which its notebook finds again by itself.
+    `labelled` is the folder of a labelling of the base's neurons, where there is one.
 
     Raises:
         InputError: a model, the corpus or a task cannot be read, or `out` holds something else.
@@ -56,7 +59,8 @@ def make_report(
     notes += [lack] if lack else []
     texts = bool(family.corpus) and all(model.category for model in family.models)
     tasks = any(subject.task for subject, _ in scores)
-    found = Findings(family, chosen, texts, tasks, _kind(family.base), notes=tuple(notes))
+    labels = open_labels(labelled) if labelled else None
+    found = Findings(family, chosen, texts, tasks, _kind(family.base), labels=labels, notes=tuple(notes))
     runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
     # The fingerprint of lm-eval's own tasks is its version, so that their names alone tell them apart.
     named = {task: f"{Path(task).name} {prints[task]}" for task in family.tasks}
@@ -68,8 +72,9 @@ def make_report(
         measure(report)
         complete = True
     finally:
-        if parts.made or not complete or not is_written(out, call, prints):
-            write(report.found, out, call, prints, complete=complete)
+        read = prints | ({"labels": str(labelled)} if labelled else {})
+        if parts.made or not complete or not is_written(out, call, read):
+            write(report.found, out, call, read, complete=complete)
 
 
 def _kind(base: str) -> str:

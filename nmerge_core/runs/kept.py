@@ -36,6 +36,16 @@ def _finished(request: Request) -> Path | None:
     return run.results if run else None
 
 
+def newest_labels(model: str) -> Path | None:
+    """Return the results of the newest finished labelling of a model as it is now; None where there is none."""
+    content = places_of(cache_root()).model(model)
+    for run in list_runs(cache_root()):
+        if run.kind == "label" and content in run.inputs.items() and run.parameters["model"] == content[0]:
+            if run.status().state == "done":
+                return run.results
+    return None
+
+
 class FinishedOrAlike:
     """Results of finished runs; if `alike`, where there are none those of the newest run like them, which it notes."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nmerge_core.progress import Progress
 from nmerge_core.runs.held import beside_what_is_held
-from nmerge_core.runs.kept import finished_results
+from nmerge_core.runs.kept import finished_results, newest_labels
 from nmerge_core.runs.perform import Operation
 
 # The bodies import what they need: the page process knows these names without importing torch.
@@ -152,7 +152,8 @@ def report(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
 
     given = {name: value for name, value in parameters.items() if name != "family"}
     family = open_family(parameters["family"])
-    make_report(family, results, **given, in_cache=True, progress=progress, kept=finished_results)
+    labelled = newest_labels(family.base)
+    make_report(family, results, **given, in_cache=True, labelled=labelled, progress=progress, kept=finished_results)
 
 
 _RUNS = (

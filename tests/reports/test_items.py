@@ -10,12 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from nmerge_core.labelling.tables import Labels
 from nmerge_core.reports.findings import T5, VISION, WRITING, Findings, Lacking
 from nmerge_core.reports.html import drawn
 from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE
 from nmerge_core.reports.items import ITEMS
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Variant
+from nmerge_core.reports.verdicts import NOTHING
 from tests.reports.findings import FAMILY, LABELS, LEAST, made, right
 
 BY_ID = {item.id: item for item in ITEMS}
@@ -53,6 +55,25 @@ def test_every_entry_says_what_the_paper_finds_in_a_sentence() -> None:
 def test_the_papers_numbers_are_theirs(entry: str, row: int, column: str, value: float) -> None:
     published = BY_ID[entry].published
     assert published is not None and published.at[row, column] == value
+
+
+def test_labels_by_a_language_model_are_those_that_were_there() -> None:
+    figure_10 = BY_ID["neuronmerge-figure-10"]
+    with pytest.raises(Lacking, match="`nmerge label`, or Neurons, asks a chat model"):
+        figure_10.table(made({}))
+    same, other = [("math", "math"), ("general", "general")] * 20, [("math", "general"), ("code", "")] * 2
+    columns = {"layer": 0, "neuron": 0, "score": 1, "read": 1, "explanation": "", "excited": None, "spared": None}
+    table = pd.DataFrame(same + other, columns=["category", "label"]).assign(**columns)
+    found = made({}, labels=Labels(table, {"by": "m", "categories": ["general", "math", "code"]}))
+    counts = figure_10.table(found).set_index("category")
+    assert counts.loc["math"].to_list() == [2, 20, 0, 0] and counts.loc["code"].to_list() == [0, 0, 0, 2]
+    assert figure_10.figure is not None and figure_10.figure(found, True).data[0].type == "heatmap"
+    verdict = figure_10.judge(found)
+    # p_o = 40 / 42, p_e = (20 · 22 + 22 · 20) / 42², κ = (p_o − p_e) / (1 − p_e)
+    assert verdict.estimate is not None and verdict.estimate.value == pytest.approx(0.9050, abs=1e-4)
+    assert verdict.verdict == "agrees" and "40 of 42 neurons" in verdict.told
+    assert "2 of 44 have no answer" in verdict.told
+    assert figure_10.judge(made({}, labels=Labels(table.assign(label=""), found.labels.meta))).verdict == NOTHING  # type: ignore[union-attr]
 
 
 def test_a_name_in_a_figure_ends_no_script_of_the_page() -> None:
