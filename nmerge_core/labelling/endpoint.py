@@ -15,8 +15,7 @@ from typing import Any
 
 from nmerge_core.errors import InputError, short
 from nmerge_core.labelling.parameter import Endpoint
-from nmerge_core.labelling.reply import Reply
-from nmerge_core.progress import Progress
+from nmerge_core.labelling.reply import Heed, Reply
 
 TIMEOUT = 120.0  # seconds until an answer begins, or goes on
 TRIES = 6
@@ -37,7 +36,7 @@ class Served:
     def check(self, prompt: str) -> None:
         """See `Labeller`: how much it reads is not known here, and it says so itself."""
 
-    def ask(self, prompt: str, heed: Progress) -> Reply:
+    def ask(self, prompt: str, heed: Heed) -> Reply:
         """See `Labeller`.
 
         Raises:
@@ -91,9 +90,9 @@ class Served:
                 "address that ends before /chat/completions"
             ) from None
 
-    def _wait(self, seconds: float, heed: Progress) -> None:
+    def _wait(self, seconds: float, heed: Heed) -> None:
         while seconds > 0:
-            heed(f"Waiting for {self.endpoint.host}", 0, 0)
+            heed()
             self.sleep(min(1.0, seconds))
             seconds -= 1.0
 

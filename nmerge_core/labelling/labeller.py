@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from nmerge_core.answers import Manner, forget, go_on, prompt_tokens
+from nmerge_core.answers import Answer, Manner, forget, go_on, prompt_tokens
 from nmerge_core.checkpoints import label, open_checkpoint
 from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.errors import InputError
 from nmerge_core.labelling.endpoint import Served
 from nmerge_core.labelling.parameter import endpoint_of, key_in
-from nmerge_core.labelling.reply import Labeller, Reply
+from nmerge_core.labelling.reply import Heed, Labeller, Reply
 from nmerge_core.loading import LanguageModel, load_model
-from nmerge_core.progress import Progress
+
+_PART = 16  # tokens that are said at once, between which a run can be cancelled
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Local:
                 f"{limit:,}; name a model that reads more, or lower answer_tokens ({self.longest:,})"
             )
 
-    def ask(self, prompt: str, heed: Progress) -> Reply:
+    def ask(self, prompt: str, heed: Heed) -> Reply:
         """See `Labeller`."""
-        tokens = prompt_tokens(self.language_model, prompt, chat=True)
-        answer = go_on(self.language_model, tokens, (), self.longest, Manner(chat=True))
+        tokens, answer = prompt_tokens(self.language_model, prompt, chat=True), Answer((), "", ended=False)
+        while not answer.ended and (left := self.longest - len(answer.tokens)) > 0:
+            heed()
+            answer = go_on(self.language_model, tokens, answer.tokens, min(_PART, left), Manner(chat=True))
         forget(self.language_model.model)  # what it keeps to go on with
         return Reply(answer.text, len(tokens), len(answer.tokens))
 

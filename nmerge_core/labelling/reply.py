@@ -1,9 +1,11 @@
 """What every labeller does: it answers questions, and tells what an answer took."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from nmerge_core.progress import Progress
+Heed = Callable[[], object]
+"""Called often while an answer is waited for; where it raises, nobody waits any more."""
 
 
 @dataclass(frozen=True)
@@ -21,5 +23,5 @@ class Labeller(Protocol):
     def check(self, prompt: str) -> None:
         """Raise an InputError where a question and the longest answer are more than the model is known to read."""
 
-    def ask(self, prompt: str, heed: Progress) -> Reply:
-        """Answer a question, telling `heed` while that waits; raises an InputError where no answer is to be had."""
+    def ask(self, prompt: str, heed: Heed) -> Reply:
+        """Answer a question; raises an InputError where no answer is to be had."""

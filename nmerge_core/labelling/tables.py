@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nmerge_core.agreement import Agreement, agreement_of, kappa_interval
+from nmerge_core.figures.style import percent
 from nmerge_core.kept_files import read_csv, read_object
 from nmerge_core.labelling.shown import HELD_OUT
 from nmerge_core.paired import Interval, mean_interval, wilson
@@ -108,8 +109,8 @@ def describe(found: Labels) -> list[str]:
         share, kappa = found.share_interval, found.kappa_interval
         sentences.append(
             f"{int(found.counts[found.categories].to_numpy().trace()):,} of {total - found.unanswered:,} neurons have "
-            f"the category of their texts ({found.agreement.share:.1%}, 95 % interval {share.low:.1%} to "
-            f"{share.high:.1%}); Cohen's κ {found.agreement.kappa:.2f} ({kappa.low:.2f} to {kappa.high:.2f})."
+            f"the category of their texts ({percent(found.agreement.share)}, 95 % interval {percent(share.low)} to "
+            f"{percent(share.high)}); Cohen's κ {found.agreement.kappa:.2f} ({kappa.low:.2f} to {kappa.high:.2f})."
         )
     if found.unanswered:
         sentences.append(f"{found.unanswered:,} of {total:,} have no answer that could be read.")
@@ -117,7 +118,8 @@ def describe(found: Labels) -> list[str]:
         held = found.detection_interval
         sentences.append(
             f"By its explanation the labeller tells which held-out texts excite a neuron with a balanced accuracy of "
-            f"{accuracy.mean():.1%} ({held.low:.1%} to {held.high:.1%}; 50 % is chance), {len(accuracy):,} neurons."
+            f"{percent(accuracy.mean())} ({percent(held.low)} to {percent(held.high)}; 50 % is chance), "
+            f"{len(accuracy):,} neurons."
         )
     return sentences
 

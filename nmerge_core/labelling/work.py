@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nmerge_core.labelling.asked import DETECTION, LABEL, Asked, append, by_ques
 from nmerge_core.labelling.excerpts import read_excerpts
 from nmerge_core.labelling.labeller import check_labeller, open_labeller
 from nmerge_core.labelling.prompts import detection_prompt, label_prompt, read_detection, read_labels
-from nmerge_core.labelling.reply import Labeller
+from nmerge_core.labelling.reply import Heed, Labeller
 from nmerge_core.labelling.sample import choose_neurons
 from nmerge_core.labelling.shown import Neuron, Shown
 from nmerge_core.labelling.tables import LABELS
@@ -87,8 +88,9 @@ def label_neurons(
     categories = found.neurons().set_index(["layer", "neuron"])["category"]
     questioning = _Questioning(labeller, out)
     for done, each in enumerate(shown):
-        progress("Labelling", done, len(shown), "neurons")
-        rows.append({"category": categories[each.neuron], **_labelled(questioning, found, each, progress)})
+        heed = partial(progress, "Labelling", done, len(shown), "neurons")
+        heed()
+        rows.append({"category": categories[each.neuron], **_labelled(questioning, found, each, heed)})
     frame = pd.DataFrame(rows)
     frame.insert(0, "neuron", [neuron for _, neuron in chosen])
     frame.insert(0, "layer", [layer for layer, _ in chosen])
@@ -104,7 +106,7 @@ class _Questioning:
         self._labeller, self._folder = labeller, folder
         self._known = by_question(read_asked(folder))
 
-    def answer(self, neuron: Neuron, about: str, prompt: str, heed: Progress) -> str:
+    def answer(self, neuron: Neuron, about: str, prompt: str, heed: Heed) -> str:
         key = (*neuron, about)
         if key not in self._known or self._known[key].prompt != prompt:
             began = time.monotonic()
@@ -126,7 +128,7 @@ def _question(found: Classification, shown: Shown) -> str:
     return label_prompt(found.categories, [excerpt.marked for excerpt in shown.excerpts])
 
 
-def _labelled(questioning: _Questioning, found: Classification, shown: Shown, heed: Progress) -> dict[str, Any]:
+def _labelled(questioning: _Questioning, found: Classification, shown: Shown, heed: Heed) -> dict[str, Any]:
     """Return what labels.csv has of a neuron beside its place and its category by frequency."""
     answer = questioning.answer(shown.neuron, LABEL, _question(found, shown), heed)
     said = read_labels(answer, found.categories, len(shown.excerpts))

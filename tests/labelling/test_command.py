@@ -33,7 +33,7 @@ def test_the_command_and_the_function_give_the_same(
     assert newest_labels(labelled.model) == found.path and newest_labels(labelled.corpus + "/../model") == found.path
     host = chat.address.removeprefix("http://").removesuffix("/v1")
     assert f"Excerpts of the corpus's texts are sent to {host}; about 6 requests of" in printed.err
-    assert "3 of 3 neurons have the category of their texts (100.0%" in printed.out and "Cohen's κ" in printed.out
+    assert "3 of 3 neurons have the category of their texts (100.0 %" in printed.out and "Cohen's κ" in printed.out
     assert "6 requests, " in printed.out
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "labels.csv"), pd.read_csv(found.path / "labels.csv"))
     assert pd.read_csv(tmp_path / "matrix.csv").set_index("category").to_numpy().sum() == len(found.table) == 3

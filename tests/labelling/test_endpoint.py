@@ -6,10 +6,13 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.labelling.endpoint import TRIES, Served
 from nmerge_core.labelling.parameter import BY, KEY_FROM, endpoint_of, key_in
 from nmerge_core.labelling.reply import Reply
-from nmerge_core.progress import silent
 from tests.chat import serve_chat
 
 KEY = "sk-not-to-be-seen"
+
+
+def nothing() -> None:
+    """Heed nothing."""
 
 
 def served(address: str, key: str | None = None, slept: list[float] | None = None) -> Served:
@@ -21,7 +24,7 @@ def served(address: str, key: str | None = None, slept: list[float] | None = Non
 def test_a_request_is_as_the_protocol_has_it() -> None:
     with serve_chat(lambda prompt: f"you said {prompt}") as chat:
         chat.key = KEY
-        reply = served(chat.address, KEY).ask("four words «é» here", silent)
+        reply = served(chat.address, KEY).ask("four words «é» here", nothing)
         assert reply == Reply("you said four words «é» here", 4, 6)
         path, key, content = chat.requests[0]
         assert path == "/v1/chat/completions" and key == f"Bearer {KEY}"
@@ -32,7 +35,7 @@ def test_a_request_is_as_the_protocol_has_it() -> None:
             "max_tokens": 7,
         }
         with pytest.raises(InputError, match=r"refused the request for a-model \(status 401, refused with 401\)"):
-            served(chat.address).ask("x", silent)
+            served(chat.address).ask("x", nothing)
         assert chat.requests[1][1] == ""  # without a key none is sent
     assert KEY not in repr(served(chat.address, KEY))
 
@@ -41,13 +44,13 @@ def test_what_is_busy_is_asked_again_when_it_says_or_later_each_time() -> None:
     with serve_chat(lambda prompt: "there") as chat:
         chat.refuse = lambda number: [503, (429, {"Retry-After": "3"}), 500, 200][number - 1]
         slept: list[float] = []
-        assert served(chat.address, slept=slept).ask("x", silent).text == "there"
+        assert served(chat.address, slept=slept).ask("x", nothing).text == "there"
         assert slept == [1.0, *[1.0] * 3, *[1.0] * 4] and len(chat.requests) == 4  # 1 s, the 3 s it asked for, 4 s
         chat.refuse = lambda number: 503
         with pytest.raises(InputError, match=rf"/v1: status 503, refused with 503, {TRIES} times; try again later"):
-            served(chat.address).ask("x", silent)
+            served(chat.address).ask("x", nothing)
 
-        def cancel(*_: object) -> None:
+        def cancel() -> None:
             raise Cancelled
 
         before = len(chat.requests)
@@ -60,15 +63,15 @@ def test_no_redirect_is_followed() -> None:
     with serve_chat(lambda prompt: "") as chat, serve_chat(lambda prompt: "stolen") as other:
         chat.refuse = lambda number: (307, {"Location": other.address})
         with pytest.raises(InputError, match=f"it leads to {other.address}: name that address"):
-            served(chat.address, KEY).ask("x", silent)
+            served(chat.address, KEY).ask("x", nothing)
         assert not other.requests
 
 
 def test_other_answers_and_nobody_there_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_chat(lambda prompt: "\ud800 half a pair") as chat:
-        assert served(chat.address).ask("x", silent).text == "? half a pair"
+        assert served(chat.address).ask("x", nothing).text == "? half a pair"
     with pytest.raises(InputError, match=rf"no answer \(.*refused.*\), {TRIES} times"):
-        served(chat.address).ask("x", silent)
+        served(chat.address).ask("x", nothing)
     for body in (b"<html>", b"{}", b'{"choices": []}', b"[1]", b'{"choices": [{"message": 3}]}'):
         with pytest.raises(InputError, match="expected a chat completion in JSON, found"):
             served(chat.address)._read(body)

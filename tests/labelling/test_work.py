@@ -153,5 +153,5 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert list(by_category["neurons"]) == [1, 1, 2] and list(by_category["same"]) == [0, 1, 1]
     assert by_category.at["math", "accuracy"] == 0.75
     told = describe(labels)
-    assert "2 of 3 neurons have the category of their texts (66.7 %" in told[0].replace("%", " %")
-    assert "balanced accuracy of 60.0%" in told[2]
+    assert "2 of 3 neurons have the category of their texts (66.7 %" in told[0]
+    assert "balanced accuracy of 60.0 %" in told[2]
