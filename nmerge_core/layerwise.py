@@ -107,12 +107,13 @@ class LayerwiseModel:
     def _find_layers(self) -> str:
         layer_of = self._checkpoint.architecture.layer_of
         inside = (each.loaded[0] for each in self._stored if layer_of(each.names[0]) is not None)
-        found = next((match for name in inside if (match := LAYER.match(name))), None)
-        if found is None:
+        found = sorted({match["tower"] for name in inside if (match := LAYER.match(name))})
+        if len(found) != 1:
             raise InputError(
-                f"{self._checkpoint.reference}: expected layers, found none; it cannot be run layer by layer"
+                f"{self._checkpoint.reference}: expected layers, one after the other, found "
+                f"{' beside '.join(found) or 'none'}; it cannot be run layer by layer"
             )
-        return found["tower"]
+        return found[0]
 
     def stored(self, layer: int | None) -> list[Stored]:
         """Return what the weights of a layer are made of, or those outside the layers: embeddings, norm, head."""
@@ -193,7 +194,7 @@ class LayerwiseModel:
         return self._outside(weights, tokens, head)
 
     def _probe(self, weights: Weights, tokens: Tensor) -> None:
-        """Find out whether layers return their states alone or, as Falcon's, in a tuple, and let stand-ins do so."""
+        """Find out whether layers return their states alone or, as Falcon's and Bamba's, with other values."""
         first = self._stand_ins[0]
         first.stops = True
         with suppress(_Stopped), torch.no_grad():
@@ -205,7 +206,7 @@ class LayerwiseModel:
         first.stops, self._probed = False, True
         for stand_in in self._stand_ins:
             stand_in.forget()
-            stand_in.in_tuple = isinstance(output, tuple)
+            stand_in.beside = (None,) * (len(output) - 1) if isinstance(output, tuple | list) else None
 
     def _outside(self, weights: Weights, tokens: Tensor, head: bool) -> Outside:
         module, names = self._model, {name: name for name in weights}
@@ -225,7 +226,7 @@ class LayerwiseModel:
     def run(self, layer: int, weights: Weights, states: Tensor, call: Call) -> Tensor:
         """Run one layer on hidden states (B, T, d_model)."""
         output = functional_call(self.layers[layer], weights, (states, *call.args), dict(call.keywords))
-        return output[0] if isinstance(output, tuple) else output
+        return output[0] if isinstance(output, tuple | list) else output
 
     def _read(self, name: str) -> Tensor:
         return self._checkpoint.read(name).to(self.device, torch.float32)
@@ -240,7 +241,8 @@ class _StandIn(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stops = self.in_tuple = False
+        self.stops = False
+        self.beside: tuple[None, ...] | None = None  # what the layer returns beside its states, in a tuple with them
         self.forget()
 
     def forget(self) -> None:
@@ -248,9 +250,9 @@ class _StandIn(nn.Module):
         self.call: Any = None
         self.given: Tensor | None = None
 
-    def forward(self, states: Tensor, *args: Any, **keywords: Any) -> Tensor | tuple[Tensor]:
+    def forward(self, states: Tensor, *args: Any, **keywords: Any) -> Tensor | tuple[Tensor | None, ...]:
         self.states, self.call = states, Call(args, keywords)
         if self.stops:
             raise _Stopped
         output = states if self.given is None else self.given
-        return (output,) if self.in_tuple else output
+        return output if self.beside is None else (output, *self.beside)

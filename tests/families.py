@@ -30,6 +30,7 @@ _DECODER = _TEXT | {
 }
 _ENCODER = {"hidden_size": D, "intermediate_size": F, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
 _IMAGES = {"image_size": 16, "patch_size": 8}
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_expand": 2, "mamba_n_groups": 1}
 _MOE = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "moe_intermediate_size": MOE_F}
 
 Weights = dict[str, torch.Tensor]
@@ -280,6 +281,55 @@ FAMILIES = (
         note="of a language model that sees, the layers and neurons are those of its text",
     ),
     Family(
+        "Gemma 4 (text)",
+        "Gemma4TextConfig",
+        _DECODER
+        | {"head_dim": 4, "global_head_dim": 4, "hidden_size_per_layer_input": 4, "num_kv_shared_layers": 0}
+        | {"vocab_size_per_layer_input": 257},
+        _GATED,
+        _FEEDFORWARD_NORMS,
+        note="what it adds by layer from embeddings of its own is no submodule's",
+    ),
+    Family(
+        "Apertus",
+        "ApertusConfig",
+        _DECODER | {"rope_parameters": _ROPE},
+        [*rows(r"mlp\.up_proj\.weight$"), columns(r"mlp\.down_proj\.weight$")],
+        r"\.(mlp|feedforward_layernorm)\.",
+        note="an activation with parameters of its own, which are no neuron's",
+    ),
+    Family(
+        "LFM2",
+        "Lfm2Config",
+        _DECODER | {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+        [*rows(r"feed_forward\.w[13]\.weight$"), columns(r"feed_forward\.w2\.weight$")],
+        r"\.(feed_forward|ffn_norm)\.",
+        note="a layer's convolution is its attention here",
+    ),
+    Family(
+        "Bamba",
+        "BambaConfig",
+        _DECODER | _MAMBA | {"attn_layer_indices": [1]},
+        [*rows(r"feed_forward\.(gate|up)_proj\.weight$"), columns(r"feed_forward\.down_proj\.weight$")],
+        r"\.(feed_forward|pre_ff_layernorm)\.",
+        note="a layer's state-space model is its attention here",
+    ),
+    Family(
+        "Granite hybrid",
+        "GraniteMoeHybridConfig",
+        _DECODER
+        | _MAMBA
+        | {"layer_types": ["mamba", "attention"], "num_local_experts": EXPERTS, "num_experts_per_tok": 2}
+        | {"shared_intermediate_size": SHARED_F},
+        [
+            *rows(r"shared_mlp\.input_linear\.weight$", first=lambda match: EXPERTS * F, modulo=SHARED_F),
+            columns(r"shared_mlp\.output_linear\.weight$", first=lambda match: EXPERTS * F),
+        ],
+        r"\.(block_sparse_moe|shared_mlp|post_attention_layernorm)\.",
+        neurons=(EXPERTS * F + SHARED_F,) * LAYERS,
+        note="experts stacked (experts, out, in), the shared MLP's neurons last",
+    ),
+    Family(
         "T5",
         "T5Config",
         _TEXT | {"d_model": D, "d_kv": 4, "d_ff": F, "num_layers": LAYERS, "num_heads": 4, "decoder_start_token_id": 0},
@@ -373,6 +423,11 @@ def neuron_ids(family: Family, name: str, shape: torch.Size) -> torch.Tensor | N
             own = torch.arange(2 * F)
             return (expert + (own // 2 if family.title == "gpt-oss" else own % F)).expand(shape)
         return (expert + torch.arange(F)[:, None]).expand(shape) if len(shape) == 3 else None
+    if family.title == "Granite hybrid" and len(shape) == 3 and "block_sparse_moe" in name:
+        expert = torch.arange(EXPERTS)[:, None] * F
+        if "input" in name:  # (experts, gate rows and up rows, in)
+            return (expert + torch.arange(2 * F) % F)[..., None].expand(shape)
+        return (expert + torch.arange(F))[:, None].expand(shape)  # (experts, out, columns)
     if name.endswith("mlp.experts.gate_up_proj"):  # (experts, gate rows and up rows, in)
         return (torch.arange(EXPERTS)[:, None] * MOE_F + torch.arange(2 * MOE_F) % MOE_F)[..., None].expand(shape)
     if name.endswith("mlp.experts.down_proj"):  # (experts, out, columns)
@@ -386,21 +441,23 @@ def neuron_ids(family: Family, name: str, shape: torch.Size) -> torch.Tensor | N
 
 
 def is_down(family: Family, name: str) -> bool:
-    return name.endswith("experts.down_proj") or any(o.down and re.search(o.pattern, name) for o in family.owners)
+    return name.endswith(("experts.down_proj", "block_sparse_moe.output_linear.weight")) or any(
+        o.down and re.search(o.pattern, name) for o in family.owners
+    )
 
 
 def as_matrix(family: Family, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """A stored tensor with a weight neuron a row, or as a vector."""
     if family.conv1d and re.search(family.conv1d, name):
         return tensor.T
-    if tensor.dim() > 3 or (tensor.dim() == 3 and "conv1d" in name):
+    if tensor.dim() > 3 or (tensor.dim() == 3 and "conv" in name):
         return tensor.flatten(1)
     if name.endswith("_proj_bias"):
         return tensor.flatten()
     if family.title in ("gpt-oss", "Llama 4 (text)") and tensor.dim() == 3:  # (experts, in, out)
         return tensor.transpose(1, 2).reshape(-1, tensor.shape[1])
     if tensor.dim() == 3:
-        if "experts" in name:
+        if "experts" in name or "moe" in name:
             return tensor.reshape(-1, tensor.shape[-1])
         return tensor[0, 0] if name.endswith("cls_token") else tensor[0]
     return tensor

@@ -52,8 +52,8 @@ def record_hidden_states(model: PreTrainedModel, architecture: Architecture, sin
     """
     places = Conversion(model)
 
-    def hook(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor | tuple[Tensor, ...]], None]:
-        return lambda module, inputs, output: sink(layer, output[0] if isinstance(output, tuple) else output)
+    def hook(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor | Sequence[Tensor]], None]:
+        return lambda module, inputs, output: sink(layer, output[0] if isinstance(output, tuple | list) else output)
 
     with ExitStack() as stack:
         for layer in architecture.layers:
@@ -115,7 +115,7 @@ def _recording(model: PreTrainedModel, places: Conversion, layer: MlpLayer, sink
     shape: list[int] = []
 
     def begin(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        shape[:] = (inputs[0] if inputs else named["hidden_states"]).shape[:-1]  # (B, T)
+        shape[:] = (inputs[0] if inputs else named["hidden_states"]).shape[:2]  # (B, T), of several streams too
         gathered.clear()
 
     def read(mlp: Mlp, phi: Tensor, tokens: Tensor | slice) -> Tensor:

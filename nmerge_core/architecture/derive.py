@@ -19,7 +19,7 @@ from nmerge_core.errors import InputError
 _MLP_PARTS = re.compile(
     r"(?:layer\.\d+\.DenseReluDense|mlp|block_sparse_moe|feed_forward|ffn|shared_mlp|intermediate|output|fc[12]"
     r"|ln_?2|ln_mlp|norm_2|layer_norm2|layernorm_after|final_layer_norm|ffn_norm|pre_ff_layernorm|post_mlp_layernorm"
-    r"|pre_feedforward_layernorm|post_feedforward_layernorm)\."
+    r"|pre_feedforward_layernorm|post_feedforward_layernorm|feedforward_layernorm)\."
 )
 _AFTER_ATTENTION = "post_attention_layernorm."
 _T5_SUBLAYER = re.compile(r"layer\.\d+\.")

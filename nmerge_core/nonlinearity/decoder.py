@@ -12,10 +12,13 @@ from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
-from nmerge_core.layerwise import LayerwiseModel
+from nmerge_core.layerwise import Call, LayerwiseModel, Weights
 from nmerge_core.nonlinearity.groups import neuron_groups
-from nmerge_core.nonlinearity.submodules import Form, Inputs, Submodule, form, submodules
+from nmerge_core.nonlinearity.submodules import Form, Inputs, Submodule, adds_residual, form, submodules
+from nmerge_core.nonlinearity.wiring import check_wiring
 from nmerge_core.text_samples import Batch
+
+_PROBED = 8  # tokens of a text that tell how a layer is wired
 
 
 class Decoder:
@@ -38,6 +41,8 @@ class Decoder:
         outsides = [self._model.outside(outer, batch.tokens) for batch in batches]
         self._states = [outside.entering for outside in outsides]
         self._calls = [outside.calls for outside in outsides]
+        self._probe = self._model.outside(outer, batches[0].tokens[:1, :_PROBED])
+        self._checked = set[frozenset[str]]()  # the names of the weights of layers whose wiring is as their form says
 
     def _check(self) -> list[Form]:
         base, *models = self._checkpoints
@@ -66,33 +71,69 @@ class Decoder:
 
         weights = [self._model.weights(mlp.layer, partial(read, checkpoint)) for checkpoint in self._checkpoints]
         found = submodules(mlp.layer, layer, built, weights)
+        if (names := frozenset(weights[0])) not in self._checked:
+            self._check_wiring(mlp, found, weights[0])
+            self._checked.add(names)
         return found + neuron_groups(self._model, self._checkpoints[0].architecture, mlp, built, weights, groups)
 
     def steps(self, submodules: Sequence[Submodule]) -> Iterator[Inputs]:
         """Run the base model's layer over every batch; yields what the submodules read, moves the states on."""
-        attention, mlp = submodules[0], submodules[1]
-        layer, built = self.layers[attention.layer], self._forms[attention.layer]
+        number, weights = submodules[0].layer, submodules[0].base | submodules[1].base
         for index, real in enumerate(self._real):
-            captured: dict[str, Any] = {}
-            read = {
-                "arguments": (built.attention.module, _keep_arguments),
-                "middle": (built.mlp.reads, _keep_input),
-                "normed": (built.mlp.module, _keep_input),
-            }
-            hooks = [
-                layer.get_submodule(module).register_forward_pre_hook(partial(keep, captured, name), with_kwargs=True)
-                for name, (module, keep) in read.items()
-            ]
-            states, call = self._states[index], self._calls[index][attention.layer]
-            try:
-                after = self._model.run(attention.layer, attention.base | mlp.base, states, call)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            # (n, d_model); OPT's MLP reads (B · T, d_model)
-            middle, normed = (captured[name].flatten(0, -2)[real.flatten()] for name in ("middle", "normed"))
-            yield Inputs(states, captured["arguments"], middle, normed, real)
+            inputs, after = self._run(number, weights, self._states[index], self._calls[index][number], real)
+            yield inputs
             self._states[index] = after
+
+    def _run(
+        self, number: int, weights: Weights, states: torch.Tensor, call: Call, real: torch.Tensor
+    ) -> tuple[Inputs, torch.Tensor]:
+        """Run a layer; return what its submodules read, and its output."""
+        layer, built = self.layers[number], self._forms[number]
+        captured: dict[str, Any] = {}
+        read = {
+            "arguments": (built.attention.module, _keep_arguments),
+            "middle": (built.mlp.reads, _keep_input),
+            "normed": (built.mlp.module, _keep_input),
+        }
+        hooks = [
+            layer.get_submodule(module).register_forward_pre_hook(partial(keep, captured, name), with_kwargs=True)
+            for name, (module, keep) in read.items()
+        ]
+        try:
+            after = self._model.run(number, weights, states, call)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # (n, d_model); OPT's MLP reads (B · T, d_model)
+        middle, normed = (captured[name].flatten(0, -2)[real.flatten()] for name in ("middle", "normed"))
+        return Inputs(states, captured["arguments"], middle, normed, real), after
+
+    def _check_wiring(self, mlp: MlpLayer, submodules: Sequence[Submodule], weights: Weights) -> None:
+        """Run a layer on a few tokens at the states that enter the first, and check it."""
+        layer, built = self.layers[mlp.layer], self._forms[mlp.layer]
+        states, call = self._probe.entering, self._probe.calls[mlp.layer]
+        real = torch.ones(states.shape[:2], dtype=torch.bool, device=self._device)
+        written: dict[str, torch.Tensor] = {}
+        last = {"attention": built.attention.names[-1], "mlp": built.mlp.names[-1]}
+        hooks = [
+            layer.get_submodule(name).register_forward_hook(partial(_keep_output, written, kind))
+            for kind, name in last.items()
+            if not adds_residual(layer.get_submodule(name))
+        ]
+        try:
+            inputs, _ = self._run(mlp.layer, weights, states, call, real)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        check_wiring(
+            self._checkpoints[0].reference,
+            mlp.decoder_layer,
+            lambda own: self._model.run(mlp.layer, own, states, call),
+            weights,
+            submodules,
+            inputs,
+            written,
+        )
 
 
 def _unknown(base: Checkpoint, found: str) -> InputError:
@@ -107,6 +148,11 @@ def _keep_arguments(
     captured: dict[str, Any], name: str, module: nn.Module, args: tuple, arguments: dict[str, Any]
 ) -> None:
     captured[name] = {name: value for name, value in arguments.items() if name != "hidden_states"}
+
+
+def _keep_output(written: dict[str, torch.Tensor], kind: str, module: nn.Module, args: tuple, output: Any) -> None:
+    """Keep a copy of what a module writes, (n, d_model): Falcon adds to it in its place."""
+    written[kind] = (output[0] if isinstance(output, tuple | list) else output).flatten(0, -2).clone()
 
 
 def _keep_input(captured: dict[str, Any], name: str, module: nn.Module, args: tuple, arguments: dict[str, Any]) -> None:

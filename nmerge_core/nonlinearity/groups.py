@@ -53,30 +53,43 @@ def neuron_groups(
         architecture: its architecture.
         layer: the layer's neurons.
         built: the layer's form.
-        weights: the layer's weights in the base model and in each fine-tune; of an MLP without routed experts grouped
-            neurons are copied from them.
+        weights: the layer's weights in the base model and in each fine-tune. Of an MLP whose activation is a module
+            grouped neurons are copied from them and run by themselves; any other, and one of routed experts, is run
+            whole with its other neurons silent.
         groups: name of each group and its neurons.
     """
+    loaded = {stored: name for name, stored in model.plain_names(layer.layer).items()}
+    activation = _activation(model.layers[layer.layer], built, weights[0])
+    apart = not layer.routed and all(part.tensor in loaded for part in layer.maps)
     found = []
     for group, neurons in groups.items():
         choose: Callable[[Weights], Weights]
         output: Output
-        if layer.routed:
+        if activation is None or not apart:
             names = model.made_of(layer.layer, {part.tensor for part in layer.maps})
             silent = np.setdiff1d(np.arange(layer.d_ffn), neurons)
             choose = partial(_named, names)
-            output = partial(_routed_output, model, architecture, layer.layer, built.mlp.module, silent, weights[0])
+            output = partial(_whole_output, model, architecture, layer.layer, built.mlp.module, silent, weights[0])
         else:
-            choose = partial(_neurons, layer, architecture.matrix, torch.tensor(neurons))
-            output = Neurons(_activation(model.layers[layer.layer], built))
+            choose = partial(_neurons, layer, architecture.matrix, loaded, torch.tensor(neurons))
+            output = Neurons(activation)
         base, *models = (choose(own) for own in weights)
         found.append(Submodule(layer.layer, "group", group, base, tuple(models), output))
     return found
 
 
-def _activation(layer: nn.Module, built: Form) -> nn.Module:
-    places = (layer.get_submodule(built.mlp.module), layer)
-    return next(own.get_submodule(name) for own in places for name in _ACTIVATIONS if hasattr(own, name))
+def _activation(layer: nn.Module, built: Form, base: Weights) -> Callable[[Tensor], Tensor] | None:
+    """Return the MLP's activation, None where it is no module.
+
+    Parameters of its own (Apertus) are no neuron's: they stay as in the base model.
+    """
+    modules = dict(layer.named_modules())
+    names = (f"{place}{name}" for place in (f"{built.mlp.module}.", "") for name in _ACTIVATIONS)
+    if (own := next((name for name in names if name in modules), None)) is None:
+        return None
+    module = modules[own]
+    held = {name: base[f"{own}.{name}"] for name, _ in module.named_parameters()} | dict(module.named_buffers())
+    return lambda states: functional_call(module, held, (states,))
 
 
 @dataclass(frozen=True)
@@ -97,11 +110,13 @@ class Neurons:
         return linear(self.phi(weights, inputs), weights["down"])
 
 
-def _neurons(layer: MlpLayer, matrix: Callable[[str], Matrix], neurons: Tensor, weights: Weights) -> Weights:
+def _neurons(
+    layer: MlpLayer, matrix: Callable[[str], Matrix], loaded: Mapping[str, str], neurons: Tensor, weights: Weights
+) -> Weights:
     """Return rows of gate and up (neurons, d_model), their biases, and columns of down (d_model, neurons)."""
     kept = {}
     for part in layer.maps:
-        oriented, weight = matrix(part.tensor), weights[part.tensor.removeprefix(f"{layer.decoder_layer}.")]
+        oriented, weight = matrix(part.tensor), weights[loaded[part.tensor]]
         rows = (weight.T if oriented.transposed else weight)[part.start : part.stop : part.step]
         own = (neurons - part.first).to(weight.device)
         name = part.matrix if oriented.neuronal else f"{part.matrix} bias"
@@ -113,7 +128,7 @@ def _named(names: set[str], weights: Weights) -> Weights:
     return {name: weights[name] for name in sorted(names)}
 
 
-def _routed_output(
+def _whole_output(
     model: LayerwiseModel,
     architecture: Architecture,
     layer: int,

@@ -91,6 +91,14 @@ _FORMS = (
     Form(Sublayer("input_layernorm", "self_attn"), Sublayer("post_attention_layernorm", "block_sparse_moe")),
     Form(Sublayer("input_layernorm", "self_attn"), Sublayer("pre_feedforward_layernorm", "mlp")),
     Form(Sublayer("norm_1", "attn"), Sublayer("norm_2", "ffn")),
+    # Apertus; LFM2, Bamba and Jamba, and Granite's hybrids without experts, with layers that have no attention
+    Form(Sublayer("attention_layernorm", "self_attn"), Sublayer("feedforward_layernorm", "mlp")),
+    Form(Sublayer("operator_norm", "self_attn"), Sublayer("ffn_norm", "feed_forward")),
+    Form(Sublayer("operator_norm", "conv"), Sublayer("ffn_norm", "feed_forward")),
+    Form(Sublayer("input_layernorm", "self_attn"), Sublayer("pre_ff_layernorm", "feed_forward")),
+    Form(Sublayer("input_layernorm", "mamba"), Sublayer("pre_ff_layernorm", "feed_forward")),
+    Form(Sublayer("input_layernorm", "self_attn"), Sublayer("post_attention_layernorm", "shared_mlp")),
+    Form(Sublayer("input_layernorm", "mamba"), Sublayer("post_attention_layernorm", "shared_mlp")),
     Form(Sublayer("attn_norm", "attn"), Sublayer("mlp_norm", "mlp")),
     # Layers with linear attention among others: Qwen3-Next, Qwen3.5, OLMo hybrid
     Form(Sublayer("input_layernorm", "linear_attn"), Sublayer("post_attention_layernorm", "mlp")),
@@ -179,6 +187,11 @@ def submodules(layer: int, module: nn.Module, built: Form, weights: Sequence[Wei
     ]
 
 
+def adds_residual(module: nn.Module) -> bool:
+    """Whether a module takes the residual stream and adds it itself, as BLOOM's do."""
+    return "residual" in signature(module.forward).parameters
+
+
 class _Composed(nn.Module):
     """f(x) = after(module(before(x))), the modules under their names in the layer.
 
@@ -188,7 +201,7 @@ class _Composed(nn.Module):
     def __init__(self, layer: nn.Module, sublayer: Sublayer) -> None:
         super().__init__()
         self.sublayer = sublayer
-        self.adds = "residual" in signature(layer.get_submodule(sublayer.module).forward).parameters
+        self.adds = adds_residual(layer.get_submodule(sublayer.module))
         self.adds_normed = getattr(layer, "apply_residual_connection_post_layernorm", False)
         for name in sublayer.names:
             self.add_module(name, layer.get_submodule(name))
@@ -202,7 +215,7 @@ class _Composed(nn.Module):
             if name == self.sublayer.after_sum:
                 states = entering + states
             output: Any = self.get_submodule(name)(states, **given)
-            states = output[0] if isinstance(output, tuple) else output  # attention has its weights beside it
+            states = output[0] if isinstance(output, tuple | list) else output  # attention has its weights beside it
         return states
 
 

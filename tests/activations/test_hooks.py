@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 from transformers import LlamaConfig, Qwen2Config
+from transformers.models.hy_v4 import HYV4Config
 
 from nmerge_core.activations.hooks import knock_out, record_activations
 from nmerge_core.errors import InputError
@@ -96,3 +99,18 @@ def test_unknown_layers_and_neurons_are_named(loaded):
             knock_out(loaded.model, loaded.architecture, {1: [wrong]}),
         ):
             run(loaded)
+
+
+def test_a_layer_that_reads_several_streams_has_the_neurons_of_one(tmp_path):
+    """Of Hy 4 a layer takes (B, T, streams, d_model), its MLP (B, T, d_model); the shared expert's neurons are last."""
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "first_k_dense_replace": 1}
+    heads = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
+    config = partial(HYV4Config, pad_token_id=0, n_shared_experts=1, n_group=1, topk_group=1, **experts, **heads)
+    loaded = load_model(tiny_model(tmp_path, config=config), "cpu")
+    seen, down = {}, []
+    shared = loaded.model.model.layers[1].mlp.shared_experts.down_proj
+    shared.register_forward_pre_hook(lambda module, inputs: down.append(inputs[0]))
+    with record_activations(loaded.model, loaded.architecture, [0, 1], lambda layer, phi: seen.update({layer: phi})):
+        run(loaded)
+    assert {layer: phi.shape for layer, phi in seen.items()} == {0: (2, 4, D_FFN), 1: (2, 4, 5 * 8)}
+    torch.testing.assert_close(seen[1][..., 4 * 8 :], down[0])

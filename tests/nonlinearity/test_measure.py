@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 from transformers import Qwen2Config
-from transformers.models.apertus import ApertusConfig
+from transformers.models.falcon_h1 import FalconH1Config
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification import classify
@@ -94,10 +94,10 @@ def test_wrong_input_is_named(qwen2, corpus, tmp_path):
 
 
 def test_layers_of_another_form_are_refused(corpus, tmp_path):
-    model = tiny_model(tmp_path / "model", config=ApertusConfig)
+    model = tiny_model(tmp_path / "model", config=FalconH1Config)
     with pytest.raises(
         InputError,
-        match="expected decoder layers of .*found self_attn, mlp, attention_layernorm, feedforward_layernorm",
+        match="expected decoder layers of .*found feed_forward, mamba, self_attn, input_layernorm, pre_ff_layernorm",
     ):
         measure(model, [model], corpus)
 

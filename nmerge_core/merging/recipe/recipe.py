@@ -25,7 +25,7 @@ from nmerge_core.number_format import AUTO
 from nmerge_core.parameters import Choice, Flag, Number, Parameter, Solved
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-ENGINE_VERSION = 3  # raised when the engine writes other bytes for the same recipe
+ENGINE_VERSION = 4  # raised when the engine writes other bytes for the same recipe
 
 
 @dataclass(frozen=True)
