@@ -5,7 +5,8 @@
     python -m benchmarks.collect --shape 7b --layers 28 --device cuda --batches 16x512
 
 A batch of random tokens goes through the layers alone (no head on either side), and through them with every score
-a_j(s) and its token taken. Medians; the ratio is the median of the pairs' ratios, of seconds on the clock and of cores.
+a_j(s) and its token taken, and so with the statistics over all tokens. Medians; a ratio is the median of the pairs'
+ratios to the layers alone, of seconds on the clock and of cores.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 from benchmarks.family import QWEN_05B, QWEN_7B, write_family
 from benchmarks.live import add_tokenizer
 from nmerge_core.activations.collect import Scores, run_body, scoring
+from nmerge_core.activations.statistics import LayerStatistics
 from nmerge_core.cache import cache_root
 from nmerge_core.loading import LanguageModel, load_model
 
@@ -45,8 +47,8 @@ def cost(work: Callable[[], object], device: torch.device) -> Cost:
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def in_turn(language_model: LanguageModel, texts: int, length: int, repeats: int) -> tuple[list[Cost], list[Cost]]:
-    """Run the layers alone and with scores, in turn; return what each took."""
+def in_turn(language_model: LanguageModel, texts: int, length: int, repeats: int) -> list[list[Cost]]:
+    """Run the layers alone, with scores, and with scores and statistics, in turn; return what each took."""
     chance = torch.Generator().manual_seed(length)
     batch = torch.randint(language_model.model.config.vocab_size, (texts, length), generator=chance)  # (B, T)
     mask = torch.ones_like(batch, dtype=torch.bool)
@@ -56,15 +58,17 @@ def in_turn(language_model: LanguageModel, texts: int, length: int, repeats: int
         tuple(torch.zeros(texts, width, dtype=language_model.model.dtype) for width in widths),
         tuple(torch.zeros(texts, width, dtype=torch.int16) for width in widths),
     )
-    alone, scored = [], []
+    found: list[list[Cost]] = [[], [], []]
     for turn in range(1 + repeats):  # the first is not counted
-        body = cost(lambda: run_body(language_model, batch, mask), language_model.device)
-        with scoring(language_model, scores, skip_first=False) as score:
-            both = cost(lambda: score(list(batch), list(range(texts))), language_model.device)
+        costs = [cost(lambda: run_body(language_model, batch, mask), language_model.device)]
+        counted = {layer: LayerStatistics.of(texts, width) for layer, width in enumerate(widths)}
+        for kept in (scores, replace(scores, statistics=counted)):
+            with scoring(language_model, kept, skip_first=False) as score:
+                costs.append(cost(lambda: score(list(batch), list(range(texts))), language_model.device))  # noqa: B023
         if turn:
-            alone.append(body)
-            scored.append(both)
-    return alone, scored
+            for side, own in zip(found, costs, strict=True):
+                side.append(own)
+    return found
 
 
 def main() -> None:
@@ -83,16 +87,32 @@ def main() -> None:
     add_tokenizer(folders, asked.work / "demo")
     language_model = load_model(str(folders[0]), asked.device, asked.run_dtype)
     print(f"{asked.layers} layers of {asked.shape} in {language_model.run_dtype}, medians of {asked.repeats} pairs")
-    print(f"{'texts x tokens':>14} {'forward s':>10} {'scores s':>9} {'ratio':>6} {'of cores':>9} {'wanted':>7}")
+    columns = (
+        "texts x tokens",
+        "forward s",
+        "scores s",
+        "ratio",
+        "of cores",
+        "wanted",
+        "statistics s",
+        "ratio",
+        "of cores",
+    )
+    print("  ".join(columns))
     for name in asked.batches.split(","):
         texts, length = map(int, name.split("x"))
-        alone, scored = in_turn(language_model, texts, length, asked.repeats)
-        wall, cpu = (
-            statistics.median(getattr(b, unit) / getattr(a, unit) for a, b in zip(alone, scored, strict=True))
-            for unit in ("wall", "cpu")
+        alone, scored, counted = in_turn(language_model, texts, length, asked.repeats)
+        seconds = [statistics.median(each.wall for each in side) for side in (alone, scored, counted)]
+        (wall, cpu), (more, cores) = (
+            [
+                statistics.median(getattr(b, unit) / getattr(a, unit) for a, b in zip(alone, side, strict=True))
+                for unit in ("wall", "cpu")
+            ]
+            for side in (scored, counted)
         )
-        seconds = [statistics.median(each.wall for each in side) for side in (alone, scored)]
-        print(f"{name:>14} {seconds[0]:10.3f} {seconds[1]:9.3f} {wall:6.3f} {cpu:9.3f} {f'≤ {WANTED}':>7}", flush=True)
+        written = (name, *(f"{number:.3f}" for number in (seconds[0], seconds[1], wall, cpu)), f"≤ {WANTED}")
+        written += tuple(f"{number:.3f}" for number in (seconds[2], more, cores))
+        print("  ".join(f"{each:>{len(title)}}" for each, title in zip(written, columns, strict=True)), flush=True)
 
 
 if __name__ == "__main__":

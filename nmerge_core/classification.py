@@ -39,6 +39,7 @@ def classify(
     run_dtype: str = AUTO,
     categories: Sequence[str] | None = None,
     skip_first: bool = False,
+    statistics: bool = False,
     in_place: bool = False,
     progress: Progress = silent,
 ) -> None:
@@ -60,6 +61,7 @@ def classify(
         run_dtype: the number format the model runs in (see `number_format.choose_format`).
         categories: categories of the corpus to use besides General; all by default.
         skip_first: leave out the first token of exemplars.
+        statistics: write what φ is like over all tokens too: statistics.safetensors (`activations.statistics`).
         in_place: write into `out`, a folder that is there, and go on with what is in it.
         progress: told of exemplars, then of layers.
 
@@ -71,6 +73,7 @@ def classify(
     from nmerge_core import distributed
     from nmerge_core.activations import kept, write
     from nmerge_core.activations.collect import collect
+    from nmerge_core.activations.statistics import save
     from nmerge_core.loading import load_model
 
     started = time.monotonic()
@@ -89,12 +92,15 @@ def classify(
             max_length=max_length,
             batch_size=batch_size,
             skip_first=skip_first,
+            statistics=statistics,
             folder=folder,
             progress=progress,
         )
         if folder is not None:
             write.write_top(folder, scores, progress)
             write.write_exemplars(folder, loaded)
+            if scores.statistics:
+                save(scores.statistics, folder)
             meta = {
                 "model": model,
                 "label": label(model),

@@ -4,12 +4,13 @@ import atexit
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch.distributed as dist
     from torch import Tensor
 
+T = TypeVar("T")
 _alone = False  # whether this process works for itself at the moment
 
 
@@ -61,6 +62,15 @@ def gather(parts: "Iterable[Tensor]") -> None:
         total = part.float()
         dist.reduce(total, dst=0)
         part.copy_(total)
+
+
+def gathered(part: T) -> list[T]:
+    """Return on the first process what each of the others has, by its rank; nothing on the others."""
+    import torch.distributed as dist
+
+    found: list[T] = [part] * dist.get_world_size()
+    dist.gather_object(part, found if dist.get_rank() == 0 else None)
+    return found[1:] if dist.get_rank() == 0 else []
 
 
 def wait() -> None:

@@ -262,6 +262,11 @@ class Permission(Flag):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extra(Flag):
+    """Yes or no to what a run writes beside its results, which stay the same: its key has it only where yes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Text(Parameter):
     """Any text."""
 

@@ -3,7 +3,7 @@
 from nmerge_core.cache import own_tasks
 from nmerge_core.input_parameters import Classification, Corpus, Model, Models, NeuronLists, Task, Tasks
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.parameters import Choice, Flag, Names, Number, Numbers, Permission, Text
+from nmerge_core.parameters import Choice, Extra, Flag, Names, Number, Numbers, Permission, Text
 
 MODEL = Model(name="model", required=True, help="A model folder or Hub id, or MODEL+ADAPTER with a LoRA.")
 BASE = MODEL.with_(name="base", help="The base model.")
@@ -68,6 +68,10 @@ COLLECT_BATCH = Number(
     name="batch_size", default="auto", low=1, step=1, whole=True, auto=True, unit="exemplars", help="Exemplars a batch."
 )
 SKIP_FIRST = Flag(name="skip_first", help="Leave out the first token, an attention sink in many models.")
+STATISTICS = Extra(
+    name="statistics",
+    help="Also what each neuron is like over all tokens: extrema, moments, signs of gate and up, a histogram.",
+)
 SAMPLES = Number(
     name="samples",
     default=30,

@@ -261,7 +261,7 @@ def test_a_model_with_missing_weights_is_refused(made, tmp_path):
 def test_two_processes_write_the_same_folder_as_one(made, forked, tmp_path):
     program = (
         "import sys; from pathlib import Path; from nmerge_core.classification import classify\n"
-        "classify(sys.argv[1], sys.argv[2], Path(sys.argv[3]), top_k=5, batch_size=1)"
+        "classify(sys.argv[1], sys.argv[2], Path(sys.argv[3]), top_k=5, batch_size=1, statistics=True)"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -272,10 +272,12 @@ def test_two_processes_write_the_same_folder_as_one(made, forked, tmp_path):
         subprocess.Popen([*command, str(tmp_path / "two")], env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
-    classify(str(made[0] / "base"), made[1], tmp_path / "one", top_k=5, batch_size=1)
+    classify(str(made[0] / "base"), made[1], tmp_path / "one", top_k=5, batch_size=1, statistics=True)
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     assert leftovers(tmp_path / "two") == leftovers(tmp_path / "one")
-    for name in leftovers(tmp_path / "one"):
+    added = [open_classification(tmp_path / folder).statistics() for folder in ("one", "two")]
+    pd.testing.assert_frame_equal(*added, rtol=1e-9)  # sums of sums
+    for name in set(leftovers(tmp_path / "one")) - {"statistics.safetensors"}:
         one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
         if name == "meta.json":
             one, two = ({**json.loads(each), "seconds": 0} for each in (one, two))

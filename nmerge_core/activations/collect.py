@@ -1,7 +1,7 @@
 """Run a corpus through a model and keep, for every exemplar and neuron, one score: its largest activation."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from nmerge_core import distributed
-from nmerge_core.activations.hooks import record_activations
+from nmerge_core.activations.hooks import record_activations, record_gates
 from nmerge_core.activations.kept import POSITIONS, SCORES, KeptScores, Room, forget
 from nmerge_core.activations.largest import largest
+from nmerge_core.activations.statistics import STATISTICS, LayerStatistics, load
 from nmerge_core.corpus import Corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
@@ -32,11 +33,13 @@ class Scores:
         layers: the layers, in the order of `values` and `positions`.
         values: of each layer (exemplars, d_ffn), the format the model runs in.
         positions: of each layer (exemplars, d_ffn), integer; the token, from 0, at which |φ| was first largest.
+        statistics: of each layer what φ is like over all tokens, where that is asked for.
     """
 
     layers: tuple[int, ...]
     values: tuple[Tensor, ...]
     positions: tuple[Tensor, ...]
+    statistics: dict[int, LayerStatistics] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def collect(
     batch_size: BatchSize = "auto",
     layers: Sequence[int] | None = None,
     skip_first: bool = False,
+    statistics: bool = False,
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> Scores:
@@ -80,6 +84,7 @@ def collect(
         layers: the layers to record, all by default.
         skip_first: leave out the first token (an attention sink in many models) of exemplars that have another.
             The papers keep it.
+        statistics: count what φ is like over all tokens as well (see `Scores.statistics`).
         folder: where the scores lie, and not in memory, as `store` has them: the same call goes on after what it had
             when it was killed, less the last seconds; among several processes it begins anew.
         progress: told of exemplars.
@@ -108,9 +113,15 @@ def collect(
         rooms = (Room(folder / SCORES, chosen, shapes, dtype), Room(folder / POSITIONS, chosen, shapes, position))
         kept = KeptScores(folder, *rooms)
         values, positions = kept.values, kept.positions
-    scores = Scores(chosen, values, positions)
     order = sorted(range(len(tokens)), key=lambda id: -len(tokens[id]))[rank::processes]
     done = kept.done(len(order)) if kept is not None else 0
+    counted = None
+    if statistics:
+        if folder is not None and done and (folder / STATISTICS).exists():
+            counted = load(folder, chosen)
+        else:
+            done, counted = 0, {at: LayerStatistics.of(*shape) for at, shape in zip(chosen, shapes, strict=True)}
+    scores = Scores(chosen, values, positions, counted)
     budget = _AUTO_TOKENS["cuda" if language_model.device.type == "cuda" else "cpu"]
     stage = f"Activations of {language_model.label}"
     progress(stage, done, len(order), "exemplars")
@@ -131,10 +142,14 @@ def collect(
                 continue
             done += len(batch)
             if kept is not None and processes == 1:
-                kept.tell(done, len(order))
+                kept.tell(done, len(order), scores.statistics)
             progress(stage, done, len(order), "exemplars")
     if processes > 1:
         distributed.gather((*scores.values, *scores.positions))
+        if counted is not None:
+            for other in distributed.gathered(counted):
+                for layer in chosen:
+                    counted[layer].merge(other[layer])
     for layer, own in zip(chosen, scores.values, strict=True):
         if not own.isfinite().all():
             raise InputError(f"{language_model.label}, layer {layer}: activations are not finite in {dtype}")
@@ -209,8 +224,14 @@ def scoring(language_model: LanguageModel, scores: Scores, skip_first: bool) -> 
     Hooks are set once for all batches: to find a model's modules takes as long as a short text.
     """
     rows = first = lengths = torch.empty(0)
+    gates: dict[int, Tensor] = {}
+
+    def open_gate(layer: int, gate: Tensor) -> None:
+        gates[layer] = gate > 0  # (B, T, d_ffn)
 
     def reduce(layer: int, activation: Tensor) -> None:
+        if scores.statistics:
+            scores.statistics[layer].add(activation, first, lengths, rows.tolist(), gates.pop(layer, None))
         values, positions = largest(activation, first, lengths)  # (B, d_ffn)
         index = scores.layers.index(layer)
         scores.values[index][rows] = values.cpu()
@@ -223,7 +244,8 @@ def scoring(language_model: LanguageModel, scores: Scores, skip_first: bool) -> 
         padded = torch.nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)  # (B, T)
         run_body(language_model, padded, torch.arange(padded.shape[1]) < lengths[:, None])
 
-    with record_activations(language_model.model, language_model.architecture, scores.layers, reduce):
+    read = language_model.model, language_model.architecture, scores.layers
+    with record_activations(*read, reduce), record_gates(*read, open_gate) if scores.statistics else nullcontext():
         yield score
 
 

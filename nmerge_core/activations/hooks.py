@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nmerge_core.activations.experts import editing
-from nmerge_core.architecture import LAYER, Architecture, Mlp, MlpLayer
+from nmerge_core.architecture import LAYER, Architecture, Mlp, MlpLayer, NeuronMap
 from nmerge_core.checkpoints.conversion import Conversion
 from nmerge_core.errors import InputError
 
@@ -40,6 +40,33 @@ def record_activations(
     with ExitStack() as stack:
         for layer in [_layer(architecture, number) for number in layers]:
             stack.enter_context(_recording(model, places, layer, sink))
+        yield
+
+
+@contextmanager
+def record_gates(
+    model: PreTrainedModel, architecture: Architecture, layers: Sequence[int], sink: Sink
+) -> Iterator[None]:
+    """Give gate · z (B, T, d_ffn), before φ of the same layer, to `sink` in every forward pass.
+
+    Layers without a gate are left out, and those of several MLPs, whose experts read other tokens each.
+
+    Raises:
+        InputError: the model has no such layer.
+    """
+    places = Conversion(model)
+
+    def hook(gate: NeuronMap) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda module, inputs, output: sink(gate.layer, output[..., gate.start : gate.stop : gate.step])
+
+    with ExitStack() as stack:
+        for layer in [_layer(architecture, number) for number in layers]:
+            gates = [part for part in layer.maps if part.matrix == "gate"] if len(layer.mlps) == 1 else []
+            for gate in gates:
+                name, converter = places.loaded(gate.tensor)
+                if converter is None and not layer.routed:
+                    module = model.get_submodule(name.rpartition(".")[0])
+                    stack.callback(module.register_forward_hook(hook(gate)).remove)
         yield
 
 

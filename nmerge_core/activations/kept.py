@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nmerge_core.activations.statistics import LayerStatistics, save
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.writer import create_files, plan_file
 from nmerge_core.kept_files import read_object, write_json
@@ -88,12 +89,17 @@ class KeptScores:
         found = read_object(self._file) if self._file.exists() else {}
         return int(found["done"]) if found.get("of") == total else 0
 
-    def tell(self, done: int, total: int) -> None:
-        """Note it, unless that was done a moment ago: what is noted the disk has, for which a note waits."""
+    def tell(self, done: int, total: int, statistics: Mapping[int, LayerStatistics] | None) -> None:
+        """Note it, unless that was done a moment ago: what is noted the disk has, for which a note waits.
+
+        Statistics that are ahead of a note know the exemplars that they have counted.
+        """
         if done < total and time.monotonic() - self._noted < _PACE:
             return
         for room in self._rooms:
             room.flush()
+        if statistics:
+            save(statistics, self._file.parent)
         write_json(self._file, {"done": done, "of": total})
         self._noted = time.monotonic()
 

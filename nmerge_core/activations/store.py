@@ -8,6 +8,7 @@ top.safetensors       ids, values, positions (layers, d_ffn, K) of the K best ex
                       that of the widest layer, zeros follow the neurons of narrower ones
 scores.safetensors    layer.<l> (exemplars, d_ffn) in the format the model ran in: all a_j(s)
 exemplars.parquet     id, category, text
+statistics.safetensors  layer.<l>.<name>, where it is asked for: what φ is like over all tokens (`statistics`)
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from nmerge_core.activations.statistics import load, table
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
@@ -93,6 +95,14 @@ class Classification:
     def neurons(self) -> pd.DataFrame:
         """Return neurons.parquet: one row per neuron, with the parameters the folder was made with."""
         return read_parquet(self.folder / "neurons.parquet", ("layer", "neuron", "category"))
+
+    def statistics(self) -> pd.DataFrame:
+        """Return what φ of each neuron is like over all tokens, as `activations.statistics.table` has it.
+
+        Raises:
+            InputError: the folder was made without statistics.
+        """
+        return table(load(self.folder, self.layers))
 
     def exemplars(self) -> pd.DataFrame:
         """Return the exemplars: id, category, text."""

@@ -83,6 +83,8 @@ def classify(arguments: Namespace) -> None:
 
 def compare(arguments: Namespace) -> None:
     """Print neurons per layer and category in each model, and in all; and how sure categories are where it is asked."""
+    import pandas as pd
+
     from nmerge_core import face
     from nmerge_core.classification import compare
 
@@ -92,6 +94,10 @@ def compare(arguments: Namespace) -> None:
         write_csv(neurons, arguments.neurons)
         print("\nmean lead and support")
         print_table(neurons.groupby("model", sort=False)[["lead", "support"]].mean().reset_index())
+    if arguments.statistics:
+        found = face.compare(arguments.folders)
+        tables = [found.statistics(label).assign(model=label) for label in found.labels]
+        write_csv(pd.concat(tables, ignore_index=True), arguments.statistics)
 
 
 def cosine(arguments: Namespace) -> None:

@@ -91,6 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
     _out(compare)
     _out(compare, "--neurons", "also write each neuron's category, and how sure it is: its lead and its support")
 
+    _out(compare, "--statistics", "also write what each neuron is like over all tokens, if it was classified so")
+
     cosine = add_run("cosine", commands.cosine)
     _out(cosine)
     _out(cosine, "--moved", "also write the neurons of lowest cosine")

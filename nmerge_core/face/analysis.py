@@ -18,6 +18,7 @@ from nmerge_core.settings import (
     SAMPLES,
     SEED,
     SKIP_FIRST,
+    STATISTICS,
     STATISTICS_SAMPLES,
     TOP_K,
 )
@@ -33,6 +34,7 @@ def classify(
     batch_size: int | str = COLLECT_BATCH.default,
     categories: str | Sequence[str] | None = None,
     skip_first: bool = SKIP_FIRST.default,
+    statistics: bool = STATISTICS.default,
     device: str = DEVICE.default,
     run_dtype: str = RUN_DTYPE.default,
     progress: bool = True,
@@ -48,6 +50,7 @@ def classify(
         batch_size: exemplars a batch, or "auto".
         categories: categories to use besides General; all by default.
         skip_first: leave out the first token, an attention sink in many models.
+        statistics: also take what each neuron is like over all tokens, for `statistics` of what is returned.
         device: "auto", "cpu", "cuda:1", ….
         run_dtype: the number format the models run in.
         progress: whether it is shown.
@@ -68,6 +71,7 @@ def classify(
             batch_size=batch_size,
             categories=categories,
             skip_first=skip_first,
+            statistics=statistics,
             device=device,
             run_dtype=run_dtype,
         )

@@ -172,6 +172,18 @@ class Classifications:
             for label, each in zip(self.labels, self.opened, strict=True)
         }
 
+    def statistics(self, model: str | None = None) -> pd.DataFrame:
+        """Return what each neuron of one model, the first by default, is like over all tokens of the texts.
+
+        Columns layer, neuron, tokens, mean, variance, skew, kurtosis (3 of a normal distribution), positive (share of
+        tokens with φ > 0), max and min of φ with max_exemplar, max_token, min_exemplar, min_token, and the shares of
+        tokens by the signs of gate and up, such as gate_pos_up_neg.
+
+        Raises:
+            InputError: there is no such model, or it was classified without statistics.
+        """
+        return self.opened[self.labels.index(self._known(model or self.labels[0]))].statistics()
+
     def agreement(self, model: str | None = None, other: Classifications | None = None) -> Agreement:
         """Return how far the base's categories are those of a model, or of the base in `other` (App. D.5).
 

@@ -114,6 +114,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.COLLECT_BATCH,
                 settings.CATEGORIES,
                 settings.SKIP_FIRST,
+                settings.STATISTICS,
                 DEVICE,
                 RUN_DTYPE,
             ),

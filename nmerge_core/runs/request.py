@@ -12,7 +12,7 @@ from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.engine import load
-from nmerge_core.parameters import Permission
+from nmerge_core.parameters import Extra, Permission
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.kinds import KINDS
 
@@ -32,7 +32,7 @@ class Request:
         asked = {
             name: value
             for name, value in self.parameters.items()
-            if value or not isinstance(kind.by_name[name], Permission)
+            if value or not isinstance(kind.by_name[name], Permission | Extra)
         }
         content = json.dumps([self.kind, kind.version, asked, self.inputs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]

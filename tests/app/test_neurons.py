@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -142,10 +143,16 @@ def test_a_view_is_shared_by_its_address(open_page: OpenPage) -> None:
     assert "in math" in drawn(app, 2).data[0].hovertext[0]
 
 
-def test_what_is_missing_is_offered(open_page: OpenPage) -> None:
+def test_what_is_missing_is_offered(open_page: OpenPage, tiny_cache: Path, no_worker: None) -> None:
     app = open_page("pages/2_Neurons.py")
     assert app.button(key="neurons_classify").label == "Classify 1 model"
     assert any("**code**" in text.value for text in app.markdown)
+    app.checkbox(key="neurons_classify_statistics").check().run()
+    app.button(key="neurons_classify").click().run()
+    assert not app.exception
+    (run,) = [run for run in list_runs(tiny_cache) if run.title == "Classify code"]
+    assert run.parameters["statistics"] is True and run.status().state == "queued"
+    shutil.rmtree(run.folder)  # as other tests have the family
 
 
 def test_sure_neurons_are_told_from_others(open_page: OpenPage) -> None:

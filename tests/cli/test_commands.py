@@ -53,7 +53,8 @@ def test_a_family_s_yaml_stands_for_its_models(family, tmp_path, capsys):
 
 
 def test_classify_writes_the_folder_and_prints_neurons_per_layer(family, tmp_path, capsys):
-    assert main(["classify", family.base, "--corpus", family.corpus, "--out", str(tmp_path / "out")]) == 0
+    asked = ["classify", family.base, "--corpus", family.corpus, "--out", str(tmp_path / "out"), "--statistics"]
+    assert main(asked) == 0
     printed = capsys.readouterr().out.splitlines()
     neurons = pd.read_parquet(tmp_path / "out" / "neurons.parquet")
     assert neurons.groupby("layer").size().to_dict() == {0: 48, 1: 48}
@@ -65,6 +66,9 @@ def test_classify_writes_the_folder_and_prints_neurons_per_layer(family, tmp_pat
         for layer, found in enumerate(categories)
     }
     assert printed[-1].startswith("run in float32; ")
+    table = tmp_path / "statistics.csv"
+    assert main(["compare", str(tmp_path / "out"), "--statistics", str(table)]) == 0
+    assert len(pd.read_csv(table)) == 2 * 48 and pd.read_csv(table)["tokens"].gt(0).all()
 
 
 def test_an_existing_folder_is_refused(family, classified, capsys):

@@ -12,7 +12,7 @@ from nmerge_core.errors import InputError
 FUNCTIONS = face.__all__
 
 
-def test_classifications_have_neurons_counts_and_figures(found):
+def test_classifications_have_neurons_counts_and_figures(found, family):
     neurons = found.neurons()
     assert list(neurons) == ["model", "layer", "neuron", "category"] and len(neurons) == 2 * 2 * 48
     counts = found.counts()
@@ -30,6 +30,11 @@ def test_classifications_have_neurons_counts_and_figures(found):
     every = counts.query("layer == 1").set_index("category")["base"]
     assert [a + b for a, b in zip(solid.y, pale.y, strict=True)] == [every[name] for name in solid.x]
     assert pale.base == solid.y and pale.opacity < 1
+    more = nm.classify(family.base, family.corpus, top_k=3, statistics=True, progress=False)
+    assert more.path != found.path and more.neurons()["category"].equals(neurons["category"][:96])
+    assert len(more.statistics()) == 2 * 48 and more.statistics("base")["tokens"].nunique() == 1
+    with pytest.raises(InputError, match="expected a classification with statistics.safetensors"):
+        found.statistics("math")
     both = found.agreement()
     assert both.share == (counts["intersection"].sum() / 96) and both.counts.to_numpy().sum() == 2 * 48
     assert found.agreement("base").kappa == found.agreement(other=found).kappa == 1.0

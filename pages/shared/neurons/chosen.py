@@ -28,7 +28,18 @@ def classify_parameters(family: Family, member: Member) -> dict[str, Any]:
 
 def classification_runs(family: Family) -> dict[str, Run | None]:
     """The classification run of each model by its label, base first; None where none was started."""
-    return {member.label: latest_run("classify", classify_parameters(family, member)) for member in family.members}
+    return {member.label: _classification_run(classify_parameters(family, member)) for member in family.members}
+
+
+def _classification_run(asked: Mapping[str, Any]) -> Run | None:
+    """The run with statistics or without: a finished one, else one that goes, else any."""
+
+    def rank(run: Run) -> tuple[bool, bool]:
+        status = run.status()
+        return status.state != "done", not status.active
+
+    runs = (latest_run("classify", {**asked, "statistics": statistics}) for statistics in (True, False))
+    return min(filter(None, runs), key=rank, default=None)
 
 
 def finished(runs: Mapping[str, Run | None]) -> dict[str, Run]:

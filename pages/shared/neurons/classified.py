@@ -80,7 +80,15 @@ def classify_missing(family: Family, found: Classified, key: str) -> None:
         why = reasons(missing, found.older, asked, "Not classified yet")
         text = f"{why} Each model reads the corpus once{time}; results are kept."
         if empty_state(text, f"Classify {every}", key=key):
-            start_all("classify", {f"Classify {label}": asked[label] for label in missing})
+            extra = {"statistics": st.session_state.get(f"{key}_statistics", False)}
+            start_all("classify", {f"Classify {label}": asked[label] | extra for label in missing})
+        st.checkbox(
+            "Statistics of every neuron too",
+            key=f"{key}_statistics",
+            help="In the same pass what each neuron is like over all tokens: its largest and smallest activation, "
+            "mean, variance, skew and kurtosis, how often it is positive, the signs of gate and up, and a histogram. "
+            "It takes about a tenth longer.",
+        )
     going = sorted(found.active.values(), key=lambda run: run.status().state != "running")
     for run in going:
         if not run_panel(run):  # one that has ended this moment draws nothing that would look again
