@@ -59,9 +59,9 @@ def scores_by_category(
     top = max(map(sum, zip(*(trace["y"] for trace in traces), strict=True)))
     for name, value in marks.items():
         line = {"color": style.ink(dark), "width": 2, "dash": "dot"}
-        told = f"{style.plain(name)}: score {style.significant(value)}"
-        mark = {"x": [value, value], "y": [0, top], "name": style.plain(name), "line": line, "customdata": [told] * 2}
-        traces.append({"type": "scatter", "mode": "lines", "hovertemplate": "%{customdata}<extra></extra>", **mark})
+        hover = f"{style.plain(name)}: score {style.significant(value)}<extra></extra>"
+        mark = {"x": [value, value], "y": [0, top], "name": style.plain(name), "line": line, "hovertemplate": hover}
+        traces.append({"type": "scatter", "mode": "lines", **mark})
     layout = panels(
         [title],
         x_title="score: largest |φ| on a text",

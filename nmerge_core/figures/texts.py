@@ -134,7 +134,7 @@ def _columns(number: int) -> str:
         else (
             f"@container (max-width: {READABLE * half}px) {{\n"
             f"  {of} {{ grid-template-columns: repeat({number}, 88%); }}\n"
-            f"  {of} .row-title {{ position: sticky; left: 0; width: 88cqw; grid-column: 1; }}\n"
+            f"  {of} .row-title {{ position: sticky; left: 0; width: 88cqw; }}\n"
             "}\n"
         )
     )

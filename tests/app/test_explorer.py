@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.families import family_of
 from tests.tiny import D_FFN
 
 PINK = "#CC79A7"
+OPEN = {"explorer_find": "true"}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,9 @@ def test_a_layer_has_its_own_number_of_neurons(open_page: OpenPage, tiny_cache: 
 
 
 def test_stepping_stays_among_what_is_found(open_page: OpenPage, tiny_cache: Path) -> None:
-    app = open_page("pages/3_Explorer.py", explorer_only="math", explorer_order="certainty", explorer_layers="1")
+    app = open_page(
+        "pages/3_Explorer.py", explorer_only="math", explorer_order="certainty", explorer_layers="1", **OPEN
+    )
     run = next(run for run in list_runs(tiny_cache) if run.title == "Classify base")
     found = overview(open_classification(run.results)).query("category == 'math' and layer == 1")
     found = found.sort_values(["lead", "selectivity"], ascending=False, kind="stable")
@@ -103,7 +107,8 @@ def test_stepping_stays_among_what_is_found(open_page: OpenPage, tiny_cache: Pat
         app.button(key="explorer_next").click().run()
         assert (app.selectbox(key="layer").value, app.number_input(key="neuron").value) == (1, neuron)
     assert list(app.dataframe[0].value["here"]).index("▶") == 1
-    app.button(key="explorer_quick_2").click().run()
+    quick: Any = next(each for each in app.get("button_group") if each.key == "explorer_quick")
+    quick.set_value("other category in math").run()
     assert not app.exception
     assert (app.selectbox(key="explorer_only").value, app.selectbox(key="explorer_order").value) == (
         "other category in math",
@@ -124,7 +129,7 @@ def test_neurons_are_found_by_the_token_they_fire_on(open_page: OpenPage, tiny_c
             hits = sum(corpus[id].encode()[place : place + 1] == b"(" for id, place in zip(ids, places, strict=True))
             if hits:
                 expected[layer, neuron] = hits
-    app = open_page("pages/3_Explorer.py", explorer_fires="(")
+    app = open_page("pages/3_Explorer.py", explorer_fires="(", **OPEN)
     shown = app.dataframe[0].value
     assert any(each.value.endswith(f"of {len(expected)}") for each in app.caption)
     assert list(shown["fires on it"]) == sorted(expected.values(), reverse=True)[:12]
@@ -152,7 +157,7 @@ def test_a_column_has_one_format_that_gives_its_middle_number_three_digits(numbe
 
 
 def test_scores_in_the_table_have_as_many_decimals(open_page: OpenPage) -> None:
-    table = open_page("pages/3_Explorer.py").dataframe[0]
+    table = open_page("pages/3_Explorer.py", **OPEN).dataframe[0]
     written = json.loads(table.proto.columns)["score"]["type_config"]["format"]
     assert written == decimals(table.value["score"])
 

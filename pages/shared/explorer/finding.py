@@ -21,14 +21,17 @@ from pages.shared.explorer.searching import (
     PLACE,
     SCORE,
     SELECTIVITY,
+    SUPPORT,
     TURNED,
     VOTERS,
     Query,
     Rows,
     found_by,
     hits,
+    place_of,
     row_of,
     similarity_of,
+    support_of,
     table_of,
     turned,
 )
@@ -40,6 +43,7 @@ from pages.shared.neurons.chosen import opened
 
 PAGE = 12  # rows of the table at a time
 LISTED = 5  # models whose categories have columns
+QUICK = "explorer_quick"
 PAGED = "explorer_page"  # the page of the table that the reader has turned to; else it follows the neuron
 
 
@@ -64,7 +68,7 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
     cosines = {label: (str(run.results), names[label]) for label in done if run is not None and label in names}
     others = [label for label in done if label != model]
     only = [ALL, *found.categories, *(OTHER + label for label in others), DEAD]
-    orders = [PLACE, CERTAINTY, SCORE, SELECTIVITY, *(TURNED + label for label in cosines)]
+    orders = [PLACE, CERTAINTY, SUPPORT, SCORE, SELECTIVITY, *(TURNED + label for label in cosines)]
     for key, options in (("explorer_only", only), ("explorer_order", orders), ("explorer_layers", found.layers)):
         forget_unknown(key, options)
     _quick_lists(found, cosines, others)
@@ -98,7 +102,8 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
             orders,
             key="explorer_order",
             bind="query-params",
-            help="*Certainty* is the lead of the first category over the second in votes. *Selectivity* is the "
+            help="*Certainty* is the lead of the first category over the second in votes, *support* the share of "
+            "corpora with the texts drawn anew that would give the neuron the same category. *Selectivity* is the "
             "share of all stored texts, the 50 that excite it most, that are of its category. *Turned* goes by the "
             "cosine of a neuron's weights with the base's.",
         ),
@@ -114,31 +119,32 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
 
 
 def _quick_lists(found: Classification, cosines: Mapping[str, object], others: Sequence[str]) -> None:
-    """Buttons that set the filter and the order to what one often looks for."""
+    """Names that set the filter and the order to what one often looks for."""
     lists = {f"most certain {category}": (category, CERTAINTY) for category in found.categories[1:]}
     lists |= {f"other category in {style.short(label)}": (OTHER + label, CERTAINTY) for label in others[:LISTED]}
     lists |= {f"turned most in {style.short(label)}": (ALL, TURNED + label) for label in [*cosines][:LISTED]}
     lists |= {DEAD: (DEAD, PLACE)}
-    with st.container(horizontal=True, gap="small", key="explorer_quick"):
-        for number, (name, (only, order)) in enumerate(lists.items()):
-            chosen = {"explorer_only": only, "explorer_order": order, "explorer_fires": ""}
-            st.button(
-                verbatim(name),
-                key=f"explorer_quick_{number}",
-                type="tertiary",
-                on_click=partial(_look_for, chosen),
-            )
+    st.pills(
+        "Quick lists",
+        list(lists),
+        key=QUICK,
+        format_func=verbatim,
+        label_visibility="collapsed",
+        on_change=lambda: _look_for(*lists[st.session_state[QUICK]]),
+    )
 
 
-def _look_for(chosen: Mapping[str, str]) -> None:
-    st.session_state.update(chosen)
+def _look_for(only: str, order: str) -> None:
+    """Set the filter and the order, in a callback of the quick lists, of which none stays chosen."""
+    chosen = {"explorer_only": only, "explorer_order": order, "explorer_fires": ""}
+    st.session_state.update({**chosen, QUICK: None})
     st.session_state.pop(PAGED, None)
 
 
 def go_to(done: Run, row: int) -> None:
     """Choose the neuron of a row; the table follows."""
-    place = table_of(str(done.results)).iloc[row]
-    st.session_state.update({"layer": int(place["layer"]), "neuron": int(place["neuron"])})
+    layer, neuron = place_of(done, row)
+    st.session_state.update({"layer": layer, "neuron": neuron})
     st.session_state.pop(PAGED, None)
 
 
@@ -180,6 +186,7 @@ def draw_table(done: Mapping[str, Run], found: Found, layer: int, neuron: int) -
             "lead": config.NumberColumn(help="Over the second category, in votes"),
             "score": config.NumberColumn("largest score", format=decimals(frame["score"])),
             "selectivity": config.NumberColumn(format="percent"),
+            SUPPORT: config.NumberColumn(format="percent", help="Of corpora with the texts drawn anew"),
             "dead": config.CheckboxColumn(),
             "fires on it": config.NumberColumn(help=f"Texts of its {VOTERS} strongest"),
             **{TURNED + label: config.NumberColumn(f"cosine, {label}", format="%.4f") for label in found.cosines},
@@ -223,8 +230,10 @@ def columns_of(done: Mapping[str, Run], found: Found, rows: Rows) -> pd.DataFram
         frame[label] = table_of(str(done[label].results))["category"].iloc[rows].astype(str).to_numpy()
     for name in ("votes", "lead", "score", "selectivity", "dead"):
         frame[name] = own[name].to_numpy()
-    for label, run in found.cosines.items():
-        frame[TURNED + label] = turned(*run)[rows]
+    if found.query.order == SUPPORT:
+        frame[SUPPORT] = support_of(str(done[found.query.model].results))[rows]
+    for label, compared in found.cosines.items():
+        frame[TURNED + label] = turned(*compared)[rows]
     if found.query.fires.strip():
         run = done[found.query.model]
         frame["fires on it"] = hits(str(run.results), run.inputs[run.parameters["model"]], found.query.fires)[rows]

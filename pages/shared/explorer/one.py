@@ -21,7 +21,7 @@ from pages.shared.explorer import weights
 from pages.shared.explorer.choosing import choose_neuron
 from pages.shared.explorer.finding import Found, draw_table, find
 from pages.shared.explorer.models import draw_models, reading
-from pages.shared.explorer.searching import table_of
+from pages.shared.explorer.searching import place_of
 from pages.shared.explorer.texts import Shown, choose_shown, draw_corpus, draw_own
 from pages.shared.frame.page import command, how_computed
 from pages.shared.neurons.changes import draw_neuron, turned
@@ -45,15 +45,15 @@ strongest token.
 def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequence[str]) -> None:
     """Find and choose a neuron, and draw all that is known of it: of the chosen model, and of those beside it."""
     run = done[model]
-    with st.expander("Find neurons", icon=":material/filter_list:", key="explorer_find"):
+    folded = st.expander("Find neurons", icon=":material/filter_list:", key="explorer_find", bind="query-params")
+    with folded:
         found = find(family, done, model)
-        place_of_table = st.container()
     layer, neuron = choose_neuron(run, found)
-    with place_of_table:
-        if len(found.rows):
-            draw_table(done, found, layer, neuron)
-        else:
+    with folded:
+        if not len(found.rows):
             st.caption("No neuron is like that: take out a filter.")
+        elif folded.open:
+            draw_table(done, found, layer, neuron)
     models = [see(opened(each), label, layer, neuron) for label, each in done.items()]
     by_label = {seen.label: seen for seen in models}
     chosen, colours = by_label[model], colours_in_order(family, opened(run))
@@ -77,7 +77,7 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
         draw_models(chosen, models, turned(family, done, layer, neuron))
         st.subheader("What does it say?", anchor=False)
         weights.draw_lens(run, layer, neuron)
-        like = st.expander("Neurons with the most similar weights", key="explorer_like", on_change="rerun")
+        like = st.expander("Neurons with the most similar weights", key="explorer_like", bind="query-params")
         if like.open:
             with like:
                 weights.draw_nearest(run, layer, neuron)
@@ -87,8 +87,7 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
 
 def _pairs(run: Run, found: Found) -> Neurons:
     """The neurons found, as lists have them."""
-    rows = table_of(str(run.results)).iloc[found.rows]
-    return set(zip(rows["layer"].tolist(), rows["neuron"].tolist(), strict=True))
+    return {place_of(run, int(row)) for row in found.rows}
 
 
 def _draw_json(done: Mapping[str, Run], models: Sequence[Seen], layer: int, neuron: int) -> None:

@@ -17,11 +17,12 @@ from nmerge_core.neuron.overview import overview
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.frame.runs import latest_run
-from pages.shared.neurons.chosen import exemplars, opened
+from pages.shared.neurons.chosen import confidence, exemplars, opened
 
 VOTERS = 10  # strongest texts of a neuron whose strongest tokens are searched
 SECONDS = 120.0  # for the worker to cut the texts into tokens
-PLACE, CERTAINTY, SCORE, SELECTIVITY = "layer and neuron", "certainty", "largest score", "selectivity"
+PLACE, CERTAINTY, SUPPORT = "layer and neuron", "certainty", "support"
+SCORE, SELECTIVITY = "largest score", "selectivity"
 ALL, DEAD = "all neurons", "dead"
 OTHER, TURNED = "other category in ", "turned most in "  # before the name of a model
 
@@ -43,6 +44,12 @@ class Query:
 def table_of(folder: str) -> pd.DataFrame:
     """All neurons of a classification, a row each, layer by layer."""
     return overview(open_classification(folder))
+
+
+def support_of(folder: str) -> NDArray[np.float64]:
+    """The share of redrawn corpora that give each neuron its category, (neurons,); the first time takes seconds."""
+    meta = open_classification(folder).meta
+    return confidence(folder, meta["top_k"], meta["margin"])["support"].to_numpy()
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -106,6 +113,8 @@ def found_by(query: Query, done: Mapping[str, Run], cosines: Mapping[str, tuple[
 @st.cache_data(max_entries=64, show_spinner=False)
 def _found(query: Query, folders: dict[str, str], content: str, cosines: dict[str, tuple[str, str]]) -> Rows:
     own = folders[query.model]
+    if query == Query(query.model, ALL, "", (), PLACE):  # as at first, before all neurons are read
+        return np.arange(sum(open_classification(own).widths.values()))
     table = table_of(own)
     kept = np.ones(len(table), bool)
     if query.only == DEAD:
@@ -124,6 +133,8 @@ def _found(query: Query, folders: dict[str, str], content: str, cosines: dict[st
         keys.append(count)
     if query.order == CERTAINTY:
         keys = [table["lead"].to_numpy(), table["selectivity"].to_numpy(), *keys]
+    elif query.order == SUPPORT:
+        keys = [support_of(own), *keys]
     elif query.order in (SCORE, SELECTIVITY):
         keys = [table["score" if query.order == SCORE else "selectivity"].to_numpy(), *keys]
     elif query.order.startswith(TURNED):
@@ -136,5 +147,17 @@ def _found(query: Query, folders: dict[str, str], content: str, cosines: dict[st
 
 def row_of(run: Run, layer: int, neuron: int) -> int:
     """The row of a neuron in `table_of`."""
-    found = opened(run)
-    return sum(width for each, width in found.widths.items() if each < layer) + neuron
+    return int(_first_rows(run)[opened(run).layers.index(layer)]) + neuron
+
+
+def place_of(run: Run, row: int) -> tuple[int, int]:
+    """The layer and the neuron of a row of `table_of`."""
+    first = _first_rows(run)
+    index = int(np.searchsorted(first, row, "right")) - 1
+    return opened(run).layers[index], row - int(first[index])
+
+
+def _first_rows(run: Run) -> Rows:
+    """The row of the first neuron of each layer."""
+    widths = [*opened(run).widths.values()]
+    return np.cumsum([0, *widths[:-1]])

@@ -51,11 +51,11 @@ def turned(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> 
     models, merges = parted(family, done)
     if "base" not in done or not (models or merges):
         return {}
+    others: dict[str, tuple[float, float]] = {}
     with telling(set()):
         found = changes_of(family, done, layer, neuron)
         others = dict(zip([*models, *merges], zip(found.turned, found.sizes, strict=True), strict=True))
-        return {"base": (1.0, 0.0), **others}
-    return {}
+    return {"base": (1.0, 0.0), **others} if others else {}
 
 
 def draw_neuron(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> tuple[list[str], list[Step]]:
