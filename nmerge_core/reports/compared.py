@@ -9,7 +9,7 @@ from nmerge_core.reports.findings import BASE, Findings, documents
 from nmerge_core.reports.intervals import Estimate, Values, combined, ratio
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Variant
-from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR, Verdict, above, interval, number, together
+from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR, Verdict, above, interval, number, together, within
 
 HARDLY = 0.1  # of what a merge gains on the base: an effect up to that share "hardly matters"
 
@@ -90,9 +90,7 @@ def hardly(
     )
     if gained.low <= 0:
         return Verdict(UNCLEAR, f"{told} That gain may be none.", percent)
-    inside = -HARDLY < share.low and share.high < HARDLY
-    outside = share.low > HARDLY or share.high < -HARDLY
-    return Verdict(AGREES if inside else DIFFERS if outside else UNCLEAR, told, percent)
+    return within(percent, 100 * HARDLY, told)
 
 
 def steady(found: Findings, name: str, first: Variant, last: Variant, subjects: Sequence[Subject]) -> Verdict:
