@@ -250,10 +250,12 @@ def test_a_saved_family_means_the_same_from_anywhere(tmp_path: Path, monkeypatch
         (tmp_path / folder).mkdir()
     (tmp_path / "own.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    family = Family("mine", "base", (Member("lab/m", "m"),), "texts", tasks=("own.yaml", "math"))
+    tasks = ("own.yaml", "math", "gsm8k=own.jsonl", "gsm8k=/its/own.jsonl")
+    family = Family("mine", "base", (Member("lab/m", "m"),), "texts", tasks=tasks)
     found = load_family(save_family(family, tmp_path / "families"))
     assert (found.base, found.corpus) == (str(tmp_path / "base"), str(tmp_path / "texts"))
-    assert found.tasks == (str(tmp_path / "own.yaml"), "math") and found.references == ["lab/m"]
+    files = (f"gsm8k={tmp_path / 'own.jsonl'}", "gsm8k=/its/own.jsonl")
+    assert found.tasks == (str(tmp_path / "own.yaml"), "math", *files) and found.references == ["lab/m"]
 
 
 def test_a_save_that_dies_leaves_the_old_file(tmp_path: Path) -> None:

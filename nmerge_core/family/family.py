@@ -6,6 +6,7 @@ from os.path import exists, expanduser
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.cache import task_data
 from nmerge_core.checkpoints.reference import check_labels, from_folder, halves, labels, on_this_machine
 from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
@@ -91,18 +92,14 @@ class Family:
                 raise InputError(f"{where}, key 'models': {problem}; give each its own label, other than '{BASE}'")
 
     def in_full(self, folder: Path = Path()) -> "Family":
-        """Return the family with local paths, which count from `folder`, in full; of the tasks only YAMLs are paths."""
+        """Return the family with local paths, which count from `folder`, in full; a task may be YAML or NAME=FILE."""
         corpus, meant = whole_and_slice(self.corpus or "")
-        tasks = [
-            str((folder / expanduser(task)).resolve()) if task.endswith((".yaml", ".yml")) else task
-            for task in self.tasks
-        ]
         return replace(
             self,
             base=from_folder(self.base, folder),
             models=tuple(replace(model, reference=from_folder(model.reference, folder)) for model in self.models),
             corpus=f"{(folder / expanduser(corpus)).resolve()}{meant}" if corpus else None,
-            tasks=tuple(tasks),
+            tasks=tuple(_task(task, folder) for task in self.tasks),
         )
 
     def to_yaml(self) -> str:
@@ -117,6 +114,13 @@ class Family:
             "notes": self.notes,
         }
         return yaml_text({key: value for key, value in content.items() if value})
+
+
+def _task(reference: str, folder: Path) -> str:
+    name, data = task_data(reference)
+    if data:
+        return f"{name}={(folder / expanduser(data)).resolve()}"
+    return str((folder / expanduser(name)).resolve()) if name.endswith((".yaml", ".yml")) else name
 
 
 def _written(models: tuple[Member, ...]) -> dict[str, Any] | list[Any]:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.evolution import Found, minimise
+from nmerge_core.inputs import Places
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.trail import trail_of
 from nmerge_core.merging.recipe.prepared import Prepared
@@ -130,11 +132,8 @@ def load_evaluator(context: Context, values: Values) -> Evaluator:
     """Load the tasks that candidates are scored on; raises InputError where one cannot be loaded."""
     from nmerge_core.evaluation import Evaluator
 
-    # A name is a task, even where a folder of that name lies beside the recipe.
-    files = {
-        task: str(context.recipe.path(task)) for task in values.shared["tasks"] if task.endswith((".yaml", ".yml"))
-    }
-    tasks = [files.get(task, task) for task in values.shared["tasks"]]
+    places = Places(cache_root(), context.recipe.folder)
+    tasks = [places.task(task)[0] for task in values.shared["tasks"]]  # as in the key of a run
     return Evaluator(tasks, limit=values.shared["limit"], run_code=values.shared["run_code"])
 
 

@@ -272,6 +272,8 @@ def test_a_task_s_name_is_no_folder_beside_the_recipe(
     context = Context(replace(searched(family, "pcb_es"), folder=tmp_path), None, (), silent)
     shared = {"tasks": ("plain.yaml",), "limit": None, "run_code": False}
     assert load_evaluator(context, Values("pcb_es", shared, {})).names == ["plain"]
+    own = load_evaluator(context, Values("pcb_es", shared | {"tasks": ("perplexity=plain.jsonl",)}, {}))
+    assert own.names == ["perplexity"]
     asked: list[list[str]] = []
     monkeypatch.setattr("nmerge_core.evaluation.Evaluator", lambda tasks, **_: asked.append(tasks))
     load_evaluator(context, Values("pcb_es", shared | {"tasks": ("math",)}, {}))
