@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import yaml
 
 from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.family import Family, demo_family, load_family, read_family
 from nmerge_core.inputs import Places
+from nmerge_core.number_format import choose_format
 from nmerge_core.parameters import Document
 
 _NAME = "name"  # of a family that is no file
@@ -30,6 +32,11 @@ class FamilyParameter(Document):
         """Return what stands in the family, named in full, and the fingerprint of all that it names."""
         family = open_family(value)
         return content_of(family), fingerprints(family, places)
+
+    def formats(self, value: Any, device: str) -> Mapping[str, str]:
+        """Return the format that each of the family's models runs in."""
+        named = [member.reference for member in open_family(value).members]
+        return {f"{each} runs in": choose_format(open_checkpoint(each), device=device).name for each in named}
 
 
 def open_family(value: Any) -> Family:

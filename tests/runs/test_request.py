@@ -264,6 +264,14 @@ def test_the_format_that_trials_run_in_tells_sweeps_apart(family, halves, native
     assert found(search={"parameters.lambda": [0.5, 1.0]}) == "bfloat16"
 
 
+def test_the_formats_that_its_models_run_in_tell_reports_apart(halves, native, tmp_path):
+    family = {"base": halves["base_model"], "models": {"math": halves["models"][0]["model"]}}
+    found = {resolve(tmp_path, "report", {"family": family}).id}
+    native("avx512_bf16")
+    request = resolve(tmp_path, "report", {"family": family})
+    assert request.inputs[f"{family['base']} runs in"] == "bfloat16" and request.id not in found
+
+
 def test_the_format_that_a_merge_has_models_run_in_is_that_of_its_device(family, halves, native, tmp_path):
     def found(device, **recipe):
         inputs = resolve(tmp_path, "merge", {"recipe": {**halves, **recipe}, "device": device}).inputs
