@@ -1,5 +1,6 @@
 """Where fine-tunes of one base get in each other's way: interference of their directions, signs and cosines."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -19,8 +20,10 @@ def interference(base: str, models: Sequence[str], *, progress: Progress = silen
 
     TSV-M's measure is ‖(UᵀU − I) S (VᵀV − I)‖₁, the sum over all entries, of the top ⌊min(rows, columns)/T⌋ singular
     triples of each τ_t side by side (Gargiulo et al., CVPR 2025): 0 where no two fine-tunes share a direction. Here it
-    is divided by ‖S‖₁, so that it does not grow with the size of the change: two equal changes have 1; many weak
-    overlaps, as unrelated ones have, add up to more. A matrix is read whole, and decomposed T times in float64.
+    is divided by ‖S‖₁, so that it does not grow with the size of the change: two equal changes have 1. Unrelated
+    directions overlap too, weakly and many of them, in a small matrix more; `chance` is the same of random directions
+    with the same singular values, and what is above it is shared. A matrix is read whole, and decomposed T times in
+    float64.
 
     Args:
         base: the base model.
@@ -28,10 +31,10 @@ def interference(base: str, models: Sequence[str], *, progress: Progress = silen
         progress: told of matrices.
 
     Returns:
-        layer, matrix (its name in the layer), interference, opposed (share of the entries that several fine-tunes
-        changed in which they disagree about the sign; NaN where there are none), lost (1 − ‖Σ τ_t‖₁ / Σ ‖τ_t‖₁, what is
-        lost where they are added up), cosine (the mean of that of every two τ_t that are not 0). NaN where nothing
-        changed.
+        layer, matrix (its name in the layer), interference, chance, opposed (share of the entries that several
+        fine-tunes changed in which they disagree about the sign; NaN where there are none), lost (1 − ‖Σ τ_t‖₁ /
+        Σ ‖τ_t‖₁, what is lost where they are added up), cosine (the mean of that of every two τ_t that are not 0). NaN
+        where nothing changed.
 
     Raises:
         InputError: there are fewer than two fine-tunes, a model cannot be opened, or it is not of the base's shape.
@@ -65,21 +68,34 @@ def _measures(deltas: Tensor) -> dict[str, float]:
     opposed = ((deltas > 0).any(0) & (deltas < 0).any(0))[several].double().mean()
     flat = [delta.flatten() for delta in deltas if delta.any()]
     cosines = [torch.cosine_similarity(one, other, dim=0) for one, other in combinations(flat, 2)]
+    shared, chance = singular_interference(deltas)
     return {
-        "interference": float(singular_interference(deltas)),
+        "interference": shared,
+        "chance": chance,
         "opposed": float(opposed),
         "lost": float(1 - deltas.sum(0).abs().sum() / absolute),
-        "cosine": float(torch.stack(cosines).mean()) if cosines else float("nan"),
+        "cosine": float(torch.stack(cosines).mean()) if cosines else math.nan,
     }
 
 
-def singular_interference(deltas: Tensor) -> Tensor:
-    """Return ‖(UᵀU − I) S (VᵀV − I)‖₁ / ‖S‖₁ of changes (T, rows, columns); NaN where there are none."""
-    count = max(1, min(deltas.shape[1:]) // len(deltas))
+def singular_interference(deltas: Tensor) -> tuple[float, float]:
+    """Return ‖(UᵀU − I) S (VᵀV − I)‖₁ / ‖S‖₁ of changes (T, rows, columns), and of random U and V; NaN of none."""
+    rows, columns = deltas.shape[1:]
+    count = max(1, min(rows, columns) // len(deltas))
     found = [singular(delta).top(count) for delta in deltas if delta.any()]
     if not found:
-        return torch.tensor(float("nan"))
-    left, right = (torch.cat([getattr(each, side) for each in found], 1) for side in ("left", "right"))
-    sizes = torch.cat([each.sizes for each in found])  # (k,)
-    one = torch.eye(len(sizes), dtype=sizes.dtype)
-    return ((left.T @ left - one) * sizes @ (right.T @ right - one)).abs().sum() / sizes.sum()
+        return math.nan, math.nan
+    chance = torch.Generator().manual_seed(0)
+
+    def random(height: int, own: Tensor) -> Tensor:
+        return torch.linalg.qr(torch.randn(height, len(own), generator=chance, dtype=own.dtype))[0]
+
+    sizes = [each.sizes for each in found]
+    own = _overlap([each.left for each in found], sizes, [each.right for each in found])
+    return own, _overlap([random(rows, each) for each in sizes], sizes, [random(columns, each) for each in sizes])
+
+
+def _overlap(left: Sequence[Tensor], sizes: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    u, s, v = torch.cat([*left], 1), torch.cat([*sizes]), torch.cat([*right], 1)  # (rows, k), (k,), (columns, k)
+    one = torch.eye(len(s), dtype=s.dtype)
+    return float(((u.T @ u - one) * s @ (v.T @ v - one)).abs().sum() / s.sum())

@@ -76,15 +76,16 @@ def draw_moved(run: Run, family: Family) -> str:
 
 def interference_reading(frame: pd.DataFrame) -> str:
     """The map in a sentence: the matrix where fine-tunes share most, and what signs say on average."""
-    known = frame.dropna(subset="interference")
+    known = frame.assign(shared=frame["interference"] / frame["chance"]).dropna(subset="shared")
     if known.empty:
         return "Nothing was changed in any layer."
-    worst, best = (known.loc[known["interference"].agg(pick)] for pick in ("idxmax", "idxmin"))
-    said = [f"{verbatim(row['matrix'])} of layer {row['layer']}" for row in (worst, best)]
+    most, fewest = (
+        f"{verbatim(row['matrix'])} of layer {row['layer']} ({style.significant(row['shared'])} times chance)"
+        for row in (known.loc[known["shared"].agg(pick)] for pick in ("idxmax", "idxmin"))
+    )
     return (
-        f"They share most directions in **{said[0]}** ({style.significant(worst['interference'])}), fewest in "
-        f"{said[1]} ({style.significant(best['interference'])}). Where several changed a weight, they disagree about "
-        f"its sign in **{style.percent(known['opposed'].mean())}** of the cases, and "
+        f"They share most directions in **{most}**, fewest in {fewest}. Where several changed a weight, they disagree "
+        f"about its sign in **{style.percent(known['opposed'].mean())}** of the cases, and "
         f"**{style.percent(known['lost'].mean())}** of all change is lost when it is added up."
     )
 
@@ -149,8 +150,8 @@ how_computed(
     "(NeuronMerge, App. A.3, Fig. 8). Zero vectors are counted, not averaged."
     "\n\n"
     r"Shared directions are TSV-M's interference $\lVert (U^\top U - I)\,S\,(V^\top V - I)\rVert_1$ of the fine-tunes' "
-    r"strongest singular triples side by side, each the top $1/T$ of a change of a matrix, over $\lVert S\rVert_1$ "
-    "(Gargiulo et al., CVPR 2025): 0 where no direction is shared.",
+    r"strongest singular triples side by side, each the top $1/T$ of a change of a matrix, over the same of random "
+    "directions (Gargiulo et al., CVPR 2025; the comparison with chance is ours).",
     "\n".join(
         [
             command("cosine", family.base, *family.references, "--out", "cosine.csv", "--moved", "moved.csv"),

@@ -59,11 +59,13 @@ def compared(frame: pd.DataFrame) -> str:
         for row in every.to_dict("records")
     ]
     answer = "lowers" if lower.all() else "raises" if higher.all() else "does not clearly change"
+    apart = (every["value"] / every["whole"]).mean() - 1
+    against = f"{style.percent(abs(apart))} {'above' if apart > 0 else 'below'} all neurons of a layer as one"
     quadratic, bend = (style.percent(every[part].sum() / every["value"].sum()) for part in ("quadratic", "bend"))
     return (
-        f"Grouping by function **{answer}** non-linearity against random groups of the same sizes. Over all layers: "
-        f"{'; '.join(told)}. By itself the quadratic term of NeuronMerge's Theorem 1 is {quadratic} of the groups' "
-        f"error, the bend of the activations {bend}."
+        f"Grouping by function **{answer}** non-linearity against random groups of the same sizes; it is {against}. "
+        f"Over all layers: {'; '.join(told)}. By itself the quadratic term of NeuronMerge's Theorem 1 is {quadratic} "
+        f"of the groups' error, the bend of the activations {bend}."
     )
 
 

@@ -29,17 +29,23 @@ def naive(deltas: list[np.ndarray]) -> float:
 @pytest.mark.parametrize("shape", [(3, 12, 7), (2, 5, 9)])
 def test_equals_an_svd_for_tall_and_wide(shape: tuple[int, ...]) -> None:
     deltas = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    assert float(singular_interference(deltas)) == pytest.approx(naive(list(deltas.numpy())))
+    assert singular_interference(deltas)[0] == pytest.approx(naive(list(deltas.numpy())))
 
 
 def test_equal_changes_have_one_and_changes_apart_none() -> None:
     """Of two equal ones UᵀU − I = VᵀV − I = [[0, I], [I, 0]], and the product [[S, 0], [0, S]] has ‖S‖₁ in all."""
     delta = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert float(singular_interference(torch.stack([delta, delta]))) == pytest.approx(1)
+    assert singular_interference(torch.stack([delta, delta]))[0] == pytest.approx(1)
     apart = torch.zeros(2, 6, 4, dtype=torch.float64)
     apart[0, 0, 0], apart[1, 3, 2] = 2.0, -1.0
-    assert float(singular_interference(apart)) == pytest.approx(0)
-    assert math.isnan(float(singular_interference(torch.zeros(2, 6, 4))))
+    assert singular_interference(apart)[0] == pytest.approx(0)
+    assert all(map(math.isnan, singular_interference(torch.zeros(2, 6, 4))))
+
+
+def test_unrelated_changes_interfere_by_chance_alone() -> None:
+    deltas = torch.randn(3, 60, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    own, chance = singular_interference(deltas)
+    assert own == pytest.approx(chance, rel=0.05) and chance > 2
 
 
 def test_a_table_by_hand(tmp_path: Path) -> None:

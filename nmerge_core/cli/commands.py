@@ -115,7 +115,8 @@ def interference(arguments: Namespace) -> None:
     from nmerge_core import face
 
     found = face.interference(**given_to("interference", arguments)).table
-    give(found.sort_values("interference", ascending=False), arguments.out)
+    order = (found["interference"] / found["chance"]).sort_values(ascending=False).index
+    give(found.loc[order], arguments.out)
 
 
 def inherited(arguments: Namespace) -> None:

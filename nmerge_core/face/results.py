@@ -112,11 +112,11 @@ class Interference(Result):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Columns layer, matrix, interference, opposed, lost, cosine (of `conflict.interference`)."""
+        """Columns layer, matrix, interference, chance, opposed, lost, cosine (of `conflict.interference`)."""
         return read_csv(self.path / "interference.csv")
 
-    def figure(self, measure: str = "interference", *, dark: bool = False) -> go.Figure:
-        """Draw one of the measures as a map, layers across and matrices down."""
+    def figure(self, measure: str = "shared", *, dark: bool = False) -> go.Figure:
+        """Draw "shared" (interference over chance), "opposed", "lost" or "cosine", layers across and matrices down."""
         from nmerge_core.figures.similarity import interference
 
         return interference(self.table, measure, dark=dark)

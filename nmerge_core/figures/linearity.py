@@ -101,7 +101,6 @@ def by_chance(
         x_title="layer",
         y_title="non-linearity (0 = linear)",
         xaxis=layer_axis(list(rows["layer"])),
-        yaxis={"rangemode": "tozero"},
         height=320 if len(models) <= 3 else 260,
         legend=[trace["name"] for trace in traces if trace["showlegend"]],
         dark=dark,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,11 +14,12 @@ from nmerge_core.figures.panels import cell, layer_axis, line_trace, panels
 MATRICES = {"gate": "gate (row)", "up": "up (row)", "down": "down (column)"}
 
 MEASURES = {  # of interference: title, and what a cell says of it
-    "interference": ("shared directions", "TSV-M's interference is {} of ‖S‖₁ (two equal changes have 1)"),
+    "shared": ("shared directions", "TSV-M's interference is {} times what unrelated directions would have"),
     "opposed": ("opposite signs", "{} of the weights that several fine-tunes changed have opposite signs"),
     "lost": ("lost when added up", "{} of all change is lost when it is added up"),
     "cosine": ("cosine", "the mean cosine of two fine-tunes' changes is {}"),
 }
+UNITS = {"shared": "times<br>chance", "opposed": "share", "lost": "share"}
 _WRITTEN = 12  # layers up to which cells hold their numbers
 _ROW, _FRAME = 34, 90  # pixels of a matrix, and around all of them
 
@@ -67,18 +69,18 @@ def interference(frame: pd.DataFrame, measure: str, *, dark: bool = False) -> go
     """Draw where fine-tunes get in each other's way as a map, layers across and matrices down.
 
     Args:
-        frame: Columns layer, matrix and the measure (of `conflict.interference`).
+        frame: Columns layer, matrix, interference, chance, opposed, lost, cosine (of `conflict.interference`).
         measure: One of `MEASURES`.
         dark: The reader's theme.
     """
-    frame = style.plain_table(frame)
+    frame = style.plain_table(frame.assign(shared=frame["interference"] / frame["chance"]))
     title, says = MEASURES[measure]
     layers, matrices = sorted(frame["layer"].unique()), list(dict.fromkeys(frame["matrix"]))
     found = {(row["matrix"], row["layer"]): row[measure] for row in frame.to_dict("records")}
     grid = [[found.get((matrix, layer), math.nan) for layer in layers] for matrix in matrices]
     write = style.percent if measure in ("opposed", "lost") else style.significant
     told = [["–" if value != value else write(value) for value in row] for row in grid]
-    cells = {
+    cells: dict[str, Any] = {
         "type": "heatmap",
         "x": layers,
         "y": matrices,
@@ -92,14 +94,14 @@ def interference(frame: pd.DataFrame, measure: str, *, dark: bool = False) -> go
         "hoverinfo": "text",
         "hoverongaps": False,
         "colorscale": [[0, style.background(dark)], [1, FULL]],
-        "colorbar": {"title": {"text": title, "font": {"size": 13}}, "thickness": 14},
+        "colorbar": {"title": {"text": UNITS.get(measure, ""), "font": {"size": 13}}, "thickness": 14},
         "xgap": 2,
         "ygap": 2,
         **({"zmin": 0} if frame[measure].min() >= 0 else {}),
         **cell(0),
     }
     layout = panels(
-        [""],
+        [title],
         columns=1,
         x_title="layer",
         y_title="",

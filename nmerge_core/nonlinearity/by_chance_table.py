@@ -38,7 +38,7 @@ def table(found: Mapping[str, Mapping[int, Values]]) -> pd.DataFrame:
         value, low, high: its non-linearity with the interval over texts; quadratic, bend: of its two parts;
         random, random_low, random_high: the mean over random groupings, the least and the largest;
         difference, difference_low, difference_high, p, adjusted: value less random, by the spread over texts and over
-        groupings, and p by Holm over all layers' groups, or over all rows of every layer;
+        groupings, and p by Holm: of layers, or of the means over all; of all groups together, or of single ones;
         whole, whole_quadratic: of all neurons of the layer; against_whole, against_whole_low, against_whole_high: value
         less whole, over texts; texts, draws.
     """

@@ -102,8 +102,9 @@ def test_cosine(family, tmp_path, capsys):
 def test_interference_has_the_worst_matrix_first(family, tmp_path, capsys):
     out = tmp_path / "interference.csv"
     assert main(["interference", family.base, family.math, family.code, "--out", str(out)]) == 0
-    found = pd.read_csv(out)["interference"]
-    assert len(found) == 2 * 7 and found.is_monotonic_decreasing and found.iloc[0] > 0
+    found = pd.read_csv(out)
+    shared = found["interference"] / found["chance"]
+    assert len(found) == 2 * 7 and shared.is_monotonic_decreasing and shared.iloc[0] > 0
     assert "mlp.up_proj" in capsys.readouterr().out
     assert main(["interference", family.base, family.math]) == 2
 
