@@ -61,7 +61,8 @@ def by_chance(
         progress: told after every batch, and asked to stop within.
 
     Returns:
-        See `by_chance_table.table`; layers of routed experts are left out, and without others it is empty.
+        See `by_chance_table.table`; layers whose neurons cannot be run apart from each other, as of routed experts, are
+        left out, and without others it is empty.
 
     Raises:
         InputError: as `measure`.
@@ -78,18 +79,19 @@ def by_chance(
         parts = decoder.submodules(mlp, {} if mlp.routed else {_ALL: np.arange(mlp.d_ffn)})
         groupings = [groups[mlp.layer], *_shuffled(groups[mlp.layer], mlp.layer, draws, seed)]
         values: list[list[NDArray[np.float64]]] = [[] for _ in models]  # of each batch
+        apart = isinstance(parts[-1].output, Neurons)
         for step, inputs in enumerate(decoder.steps(parts)):
             progress(stage, mlp.layer * len(batches) + step, total, "batches")
-            if not mlp.routed:
+            if apart:
                 texts, few = _thinned(inputs)
                 for index, own in enumerate(values):
                     own.append(_means(_ratios(parts[-1], index, few, groupings), texts, len(inputs.real)))
-        if not mlp.routed:
+        if apart:
             sizes = {name: len(own) for name, own in groups[mlp.layer].items()}
             for label, own in zip(found, values, strict=True):
                 found[label][mlp.layer] = Values(sizes, np.concatenate(own, axis=-1))
     progress(stage, total, total, "batches")
-    return table(found)
+    return table(found) if any(found.values()) else pd.DataFrame()
 
 
 def _shuffled(groups: Grouping, layer: int, draws: int, seed: int) -> list[Grouping]:
@@ -116,7 +118,7 @@ def _ratios(neurons: Submodule, model: int, inputs: Inputs, groupings: Sequence[
     The last group is all neurons.
     """
     function, base, tuned = neurons.output, neurons.base, neurons.models[model]
-    assert isinstance(function, Neurons)  # the layer has no routed experts
+    assert isinstance(function, Neurons)
     half: Weights = {name: torch.lerp(own, tuned[name], 0.5) for name, own in base.items()}
     before, after, between = (function.phi(weights, inputs) for weights in (base, tuned, half))  # (n, d_ffn)
     change, down = after - before, tuned["down"] - base["down"]
