@@ -1,8 +1,6 @@
 """The command line: `python -m nmerge_core COMMAND …`."""
 
-import sys
-
-from nmerge_core.cli import main
+from nmerge_core.cli import end_with_status
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with_status()

@@ -5,11 +5,12 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import NoReturn
 
+from nmerge_core import interrupts
 from nmerge_core.cli.parser import build_parser
 from nmerge_core.cli.streams import standard_streams
 from nmerge_core.errors import DISK_ERRORS, Cancelled, InputError, ProcessLost
-from nmerge_core.interrupts import interruptible
 from nmerge_core.runs.failure import out_of_memory, sentence
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -20,8 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A wrong command line ends in argparse's SystemExit(2).
     """
-    with standard_streams(), interruptible():
+    with standard_streams(), interrupts.interruptible():
         return _run(build_parser().parse_args(arguments))
+
+
+def end_with_status() -> NoReturn:
+    """Run this process's command line, and end the process with its status.
+
+    One that is interrupted ends at once: a library's thread may be computing still, and where Python ends such a thread
+    in the midst of C++ the process is aborted (terminate called without an active exception).
+    """
+    status = main()
+    if status == INTERRUPTED:
+        os._exit(status)
+    sys.exit(status)
 
 
 def _run(parsed: Namespace) -> int:
@@ -39,6 +52,9 @@ def _run(parsed: Namespace) -> int:
         _say(f"failed: {error}")
         return FAILED
     except Exception as error:
+        if interrupts.come():  # an import that was interrupted fails otherwise
+            _say("interrupted")
+            return INTERRUPTED
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             where = error.filename or "writing"
             _say(f"error: {where}: {error.strerror}; check that the disk has room and can be written")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from nmerge_core import interrupts
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.kept_files import Damaged, remove
 from nmerge_core.machine import peak_memory
@@ -119,7 +120,7 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
         append_log(run, f"started: {run.title}")
         handler = _log_to(run)
         check_unchanged(run)
-        operations[run.kind](run.parameters, run.part, progress)
+        _operate(operations[run.kind], run, progress)
         check_unchanged(run)
         os.replace(run.part, run.results)
     except Cancelled as error:
@@ -146,6 +147,16 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
     append_log(run, f"{state}{': ' if message else ''}{message}")
     progress.end(state, message, wrong_input=isinstance(failure, InputError))
     return failure
+
+
+def _operate(operation: Operation, run: Run, progress: RunProgress) -> None:
+    """Do the work of a run; what fails by a signal to end, as an import may, was interrupted."""
+    try:
+        operation(run.parameters, run.part, progress)
+    except Exception as error:
+        if interrupts.come():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def append_log(run: Run, text: str) -> None:

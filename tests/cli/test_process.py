@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from nmerge_core import interrupts
+from nmerge_core.cli import _run
 from nmerge_core.interrupts import interruptible
 from nmerge_core.progress import TerminalProgress
 
@@ -97,3 +100,34 @@ def test_closed_streams_and_readers_that_leave_fail_no_merge(family, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("closed", "full")]
     assert written[0] == written[1] and (tmp_path / "moved.csv").exists()
+
+
+def test_an_interrupted_process_ends_in_that_line_whatever_threads_compute():
+    program = (
+        "import os, signal, threading, torch\n"
+        "from argparse import ArgumentParser\n"
+        "from nmerge_core import cli\n"
+        "def compute():\n"
+        "    layer = torch.nn.Linear(64, 64)\n"
+        "    while True: layer(torch.ones(8, 64))\n"
+        "threading.Thread(target=compute, daemon=True).start()\n"
+        "parser = ArgumentParser()\n"
+        "parser.set_defaults(command=lambda parsed: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "cli.build_parser = lambda: parser\n"
+        "cli.end_with_status()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "nmerge: interrupted\n")
+
+
+def test_a_command_that_fails_by_an_interrupt_is_interrupted(capsys):
+    def command(parsed):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise ImportError("initialization failed")  # as of a module that was being imported
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with interruptible():
+        assert _run(Namespace(command=command)) == 130
+    assert capsys.readouterr().err == "nmerge: interrupted\n"
+    assert not interrupts.come() and before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))

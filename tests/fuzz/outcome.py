@@ -11,13 +11,14 @@ from types import FrameType
 from nmerge_core.cli import main
 from nmerge_core.errors import InputError
 
-SECONDS = 20  # longer than any command on a tiny family takes, on a machine with other work too
+SECONDS = 20  # of processors, in all: more than any command on a tiny family takes
+HANGING = 200  # seconds after which a command is interrupted, on a machine with other work too
 LONGEST = 4_000  # characters of an error
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended, and how long it took."""
+    """How a command ended, and how much of processors' time it took."""
 
     status: int
     error: str
@@ -61,14 +62,14 @@ def reading(read: Callable[[], object]) -> Outcome:
 
 def watched(run: Callable[[], int]) -> Outcome:
     """Run what returns an exit status, with its streams kept; what does not end is interrupted."""
-    started, error = time.monotonic(), io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error), _limit(2 * SECONDS):
+    started, error = time.process_time(), io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error), _limit(HANGING):
         try:
             status = run()
         except Exception as failure:
             status = 1
             print(f"{type(failure).__name__}: {failure}"[:1_000], file=error)
-    return Outcome(status, error.getvalue(), time.monotonic() - started)
+    return Outcome(status, error.getvalue(), time.process_time() - started)
 
 
 @contextlib.contextmanager

@@ -157,7 +157,9 @@ def test_what_a_fine_tune_does_not_change_has_no_value(qwen2, corpus, tmp_path) 
 
 
 @pytest.mark.parametrize(("title", "dense"), [("Qwen3-MoE", {0}), ("Mixtral", set()), ("LFM2", set())])
-def test_neurons_that_cannot_be_run_apart_are_left_out(title: str, dense: set[int], corpus, tmp_path, made_family) -> None:
+def test_neurons_that_cannot_be_run_apart_are_left_out(
+    title: str, dense: set[int], corpus, tmp_path, made_family
+) -> None:
     models = made_family(family_of(title))
     classify(models.base, corpus, tmp_path / "neurons", top_k=3)
     frame = by_chance(models.base, [models.math], corpus, str(tmp_path / "neurons"), draws=2, samples=1)
