@@ -16,6 +16,7 @@ _come = False
 def interruptible() -> Iterator[None]:
     """Let SIGINT, unless it is ignored here, and SIGTERM end what is done inside; for the main thread."""
     global _come
+    _come = False
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for `nmerge … &` in a script
         numbers.append(signal.SIGINT)
@@ -25,16 +26,20 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _come = False
 
 
-def come() -> bool:
-    """Tell whether a signal to end has come inside `interruptible`."""
-    return _come
+@contextmanager
+def telling_failures() -> Iterator[None]:
+    """Let what fails inside by a signal to end, as an import that it interrupts does, end as interrupted."""
+    try:
+        yield
+    except Exception:
+        check()
+        raise
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if a signal to end has come inside `interruptible`."""
+    """Raise KeyboardInterrupt if a signal to end has come inside the last `interruptible`."""
     if _come:
         raise KeyboardInterrupt
 

@@ -7,10 +7,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import NoReturn
 
-from nmerge_core import interrupts
 from nmerge_core.cli.parser import build_parser
 from nmerge_core.cli.streams import standard_streams
 from nmerge_core.errors import DISK_ERRORS, Cancelled, InputError, ProcessLost
+from nmerge_core.interrupts import interruptible, telling_failures
 from nmerge_core.runs.failure import out_of_memory, sentence
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A wrong command line ends in argparse's SystemExit(2).
     """
-    with standard_streams(), interrupts.interruptible():
+    with standard_streams(), interruptible():
         return _run(build_parser().parse_args(arguments))
 
 
@@ -39,8 +39,9 @@ def end_with_status() -> NoReturn:
 
 def _run(parsed: Namespace) -> int:
     try:
-        parsed.command(parsed)
-        sys.stdout.flush()
+        with telling_failures():
+            parsed.command(parsed)
+            sys.stdout.flush()
         return DONE
     except InputError as error:
         _say(f"error: {error}")
@@ -52,9 +53,6 @@ def _run(parsed: Namespace) -> int:
         _say(f"failed: {error}")
         return FAILED
     except Exception as error:
-        if interrupts.come():  # an import that was interrupted fails otherwise
-            _say("interrupted")
-            return INTERRUPTED
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             where = error.filename or "writing"
             _say(f"error: {where}: {error.strerror}; check that the disk has room and can be written")

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from nmerge_core import interrupts
 from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.interrupts import telling_failures
 from nmerge_core.kept_files import Damaged, remove
 from nmerge_core.machine import peak_memory
 from nmerge_core.progress import Progress, silent
@@ -120,7 +120,8 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
         append_log(run, f"started: {run.title}")
         handler = _log_to(run)
         check_unchanged(run)
-        _operate(operations[run.kind], run, progress)
+        with telling_failures():
+            operations[run.kind](run.parameters, run.part, progress)
         check_unchanged(run)
         os.replace(run.part, run.results)
     except Cancelled as error:
@@ -147,16 +148,6 @@ def perform(run: Run, operations: Mapping[str, Operation], progress: RunProgress
     append_log(run, f"{state}{': ' if message else ''}{message}")
     progress.end(state, message, wrong_input=isinstance(failure, InputError))
     return failure
-
-
-def _operate(operation: Operation, run: Run, progress: RunProgress) -> None:
-    """Do the work of a run; what fails by a signal to end, as an import may, was interrupted."""
-    try:
-        operation(run.parameters, run.part, progress)
-    except Exception as error:
-        if interrupts.come():
-            raise KeyboardInterrupt from error
-        raise
 
 
 def append_log(run: Run, text: str) -> None:

@@ -6,15 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from nmerge_core import interrupts
-from nmerge_core.cli import _run
-from nmerge_core.interrupts import interruptible
+from nmerge_core.interrupts import interruptible, telling_failures
 from nmerge_core.progress import TerminalProgress
 
 PROJECT = Path(__file__).parents[2]
@@ -85,21 +82,14 @@ def test_an_interrupt_that_something_swallows_ends_the_work_at_its_next_report(n
         progress("reading", 2, 2)
 
 
-def test_closed_streams_and_readers_that_leave_fail_no_merge(family, tmp_path):
-    """Each of these ended with status 1 or 0 with half of the work done, or could write messages into the weights."""
-    command = f"'{sys.executable}' -m nmerge_core"
-    merge = f"{command} merge {family.recipe} {tmp_path}"
-    both = f"{command} cosine {family.base} {family.math} --out {tmp_path}/all.csv --moved {tmp_path}/moved.csv"
-    lines = [
-        f"{merge}/closed <&- >&- 2>&- || exit 1",
-        f"{merge}/full 2>/dev/full >/dev/null || exit 2",
-        f"{both} 2>&1 | true || exit 3",
-        f"{command} inspect nowhere 2>&- ; [ $? = 2 ] || exit 4",
-    ]
-    done = subprocess.run(["bash", "-c", "set -o pipefail\n" + "\n".join(lines)], cwd=PROJECT, capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("closed", "full")]
-    assert written[0] == written[1] and (tmp_path / "moved.csv").exists()
+def test_what_fails_by_an_interrupt_is_interrupted():
+    """An import that is interrupted says `initialization failed`."""
+    with interruptible(), pytest.raises(KeyboardInterrupt), telling_failures():
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise ImportError("initialization failed")
+    with interruptible(), pytest.raises(ImportError), telling_failures():
+        raise ImportError("no module of this name")
 
 
 def test_an_interrupted_process_ends_in_that_line_whatever_threads_compute():
@@ -120,14 +110,18 @@ def test_an_interrupted_process_ends_in_that_line_whatever_threads_compute():
     assert (ended.returncode, ended.stderr) == (130, "nmerge: interrupted\n")
 
 
-def test_a_command_that_fails_by_an_interrupt_is_interrupted(capsys):
-    def command(parsed):
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-        raise ImportError("initialization failed")  # as of a module that was being imported
-
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with interruptible():
-        assert _run(Namespace(command=command)) == 130
-    assert capsys.readouterr().err == "nmerge: interrupted\n"
-    assert not interrupts.come() and before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+def test_closed_streams_and_readers_that_leave_fail_no_merge(family, tmp_path):
+    """Each of these ended with status 1 or 0 with half of the work done, or could write messages into the weights."""
+    command = f"'{sys.executable}' -m nmerge_core"
+    merge = f"{command} merge {family.recipe} {tmp_path}"
+    both = f"{command} cosine {family.base} {family.math} --out {tmp_path}/all.csv --moved {tmp_path}/moved.csv"
+    lines = [
+        f"{merge}/closed <&- >&- 2>&- || exit 1",
+        f"{merge}/full 2>/dev/full >/dev/null || exit 2",
+        f"{both} 2>&1 | true || exit 3",
+        f"{command} inspect nowhere 2>&- ; [ $? = 2 ] || exit 4",
+    ]
+    done = subprocess.run(["bash", "-c", "set -o pipefail\n" + "\n".join(lines)], cwd=PROJECT, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("closed", "full")]
+    assert written[0] == written[1] and (tmp_path / "moved.csv").exists()
