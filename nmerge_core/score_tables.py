@@ -201,11 +201,15 @@ def counts(found: pd.DataFrame) -> dict[str, int]:
 
 
 def searched(found: pd.DataFrame, words: str) -> pd.DataFrame:
-    """Keep the problems whose prompt, reference, answers or errors have every one of some words, in capitals or not."""
+    """Keep the problems whose prompt, reference, answers or errors have every one of some words, in capitals or not.
+
+    `#7` is the problem of that number.
+    """
     columns: Sequence[str] = [name for name in found if name.startswith(_SEARCHED)]
     texts = found[list(columns)].map(lambda text: text if isinstance(text, str) else "")
     text = texts.agg(" ".join, axis=1).str.casefold() if len(found) else pd.Series(dtype=str)
     kept = pd.Series(True, index=found.index)
     for word in words.casefold().split():
-        kept &= text.str.contains(word, regex=False)
+        numbered = word.startswith("#") and word[1:].isdecimal()
+        kept &= found["id"] == int(word[1:]) if numbered else text.str.contains(word, regex=False)
     return found[kept]

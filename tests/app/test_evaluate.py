@@ -3,6 +3,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pandas as pd
 import pytest
@@ -294,6 +295,11 @@ def test_what_one_model_lost_and_gained_is_there_at_once_and_in_the_address(
     app.segmented_control(key="evaluate_which").set_value("all").run()
     app.text_input(key="evaluate_search").set_value("7 OR").run()
     assert len(found := problems(app)) == 1 and found[0].startswith("Problem 7 ·")
+    [link] = [text.value for text in app.caption if "/link:" in text.value]
+    asked = parse_qs(link.partition("?")[2].rstrip(")"))
+    assert (asked["evaluate_search"], asked["evaluate_model"], asked["family"]) == (["#7"], ["code"], ["choosing"])
+    there = open_page(PAGE, **{name: value for name, [value] in asked.items()})
+    assert problems(there) == problems(app)
     differences = next(frame.value for frame in app.dataframe if "Verdict" in frame.value)
     assert set(differences["Test"]) == {"exact McNemar"} and list(differences["Model"]) == ["math", "code"]
     app.selectbox(key="evaluate_baseline").set_value("math").run()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
@@ -61,7 +62,7 @@ def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         which = st.segmented_control("Problems", SIDES, default=LOST, required=True, key="evaluate_which", **KEPT)
         words = st.text_input(
-            "Search", key="evaluate_search", placeholder="Words in prompts, references, answers and errors", **KEPT
+            "Search", key="evaluate_search", placeholder="Words in prompts, answers, errors; or #7", **KEPT
         ).strip()
     kept = primary(board.scores)
     row = kept[kept["task"] == task].iloc[0]
@@ -84,6 +85,23 @@ def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
         apart = (chosen["value_ours"].astype(float) - chosen["value_theirs"].astype(float)).abs()
         chosen = chosen.loc[apart.sort_values(ascending=False, kind="stable").index]
     _draw_page(chosen, ours, theirs, known)
+    st.download_button(
+        "These problems as JSON Lines",
+        lambda: chosen.to_json(orient="records", lines=True, force_ascii=False),
+        f"{task}.jsonl",
+        "application/x-ndjson",
+        key="evaluate_download",
+        icon=":material/download:",
+        on_click="ignore",
+        disabled=chosen.empty,
+    )
+
+
+def _address(problem: object) -> str:
+    """The address of this view with one problem alone."""
+    changed = {"evaluate_search": f"#{problem}", "evaluate_which": ALL}
+    kept = {name: st.query_params.get_all(name) for name in st.query_params if name != "evaluate_page"}
+    return "?" + urlencode(kept | changed, doseq=True)
 
 
 def _linked(label: str, options: Sequence[str], name: str, first: str, **how: Any) -> str:
@@ -123,7 +141,9 @@ def _draw_problem(problem: Mapping[str, object], ours: str, theirs: str, known: 
         else:
             st.text(text)
 
-    st.caption(" · ".join(filter(None, (f"Problem {problem['id']}", str(problem["side"])))))
+    with st.container(horizontal=True, horizontal_alignment="distribute"):
+        st.caption(" · ".join(filter(None, (f"Problem {problem['id']}", str(problem["side"])))))
+        st.caption(f"[:material/link: Link]({_address(problem['id'])})", width="content")
     if problem["prompt"]:
         draw(str(problem["prompt"]))
     if problem["answer_ours"] is None or problem["answer_ours"] != problem["answer_ours"]:  # a text, not a question
