@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification
-from nmerge_core.classification import neuron_categories
+from nmerge_core.classification import comparable, neuron_categories
 from nmerge_core.errors import InputError
 from nmerge_core.paired import RESAMPLED, Interval
+
+EXACT = "float32"  # the number format that others are held against
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,20 @@ def agreement(
     names = first.categories
     voted = [neuron_categories(each, k=k, margin=margin)["category"] for each in (first, second)]
     return agreement_of(pd.crosstab(*voted).reindex(index=names, columns=names, fill_value=0).to_numpy(), names)
+
+
+def rounding(opened: Sequence[Classification], *, k: int | None = None, margin: int | None = None) -> dict[Path, float]:
+    """Tell what the number format decides: by folder the share of neurons that have another category in float32.
+
+    Of those that ran in another format and of whose model, on the same texts, there is one in float32 as well.
+    """
+    exact = [each for each in opened if each.run_dtype == EXACT]
+    pairs = [(each, other) for each in opened if each not in exact for other in exact if _same_work(each, other)]
+    return {each.folder: 1 - agreement(each, other, k=k, margin=margin).share for each, other in pairs}
+
+
+def _same_work(one: Classification, other: Classification) -> bool:
+    return comparable(one, other) and one.meta["model_fingerprint"] == other.meta["model_fingerprint"]
 
 
 def agreement_of(counts: NDArray[np.integer], names: Sequence[str]) -> Agreement:

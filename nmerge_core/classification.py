@@ -211,7 +211,7 @@ def compare(
     opened = [open_classification(folder) for folder in folders]
     for other in opened[1:]:
         _check_comparable(opened[0], other)
-    names = short_labels([found.meta["model"] for found in opened]) if labels is None else labels
+    names = names_of(opened) if labels is None else labels
     if len(set(names)) < len(opened):
         raise InputError(f"compare: expected a different label for each folder, found {', '.join(names)}")
     check_labels(names, "compare")
@@ -224,6 +224,15 @@ def compare(
             kept = int((agree & (voted[0] == category)).sum())
             rows.append({"layer": layer, "category": name, **counts, "intersection": kept})
     return pd.DataFrame(rows)
+
+
+def names_of(opened: Sequence[Classification]) -> list[str]:
+    """Return the short names of the models; of one that is there in several number formats with the format."""
+    models = [found.meta["model"] for found in opened]
+    return [
+        f"{name} in {found.run_dtype}" if models.count(found.meta["model"]) > 1 else name
+        for name, found in zip(short_labels(models), opened, strict=True)
+    ]
 
 
 def _vote(

@@ -23,6 +23,7 @@ from pages.shared.neurons.chosen import (
     undecided,
 )
 from pages.shared.neurons.classified import classified, classify_missing
+from pages.shared.neurons.exact import tell_rounding
 from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.inherited import draw_categories
 from pages.shared.neurons.labelled import draw_labels
@@ -106,6 +107,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
                 f"The category of {style.count(open_)} of the base's neurons hangs on the order of scores that are "
                 "equal to five digits, which may differ between processors."
             )
+        tell_rounding(family, done["base"], k, min(m, k))
     support = choose_support()
     with st.container():
         sure = None

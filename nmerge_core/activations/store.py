@@ -68,6 +68,11 @@ class Classification:
         return dict(zip(self.layers, self.meta["widths"], strict=True))
 
     @property
+    def run_dtype(self) -> str:
+        """The number format that the model ran in, such as "bfloat16"; empty where an older folder does not say."""
+        return self.meta.get("run_dtype", "")
+
+    @property
     def exemplar_categories(self) -> NDArray[np.int64]:
         """The (exemplars,) category index of each exemplar id."""
         return np.array(self.meta["exemplar_categories"], dtype=np.int64)

@@ -86,9 +86,14 @@ def compare(arguments: Namespace) -> None:
     import pandas as pd
 
     from nmerge_core import face
+    from nmerge_core.activations.store import open_classification
+    from nmerge_core.agreement import EXACT, rounding
     from nmerge_core.classification import compare
 
     give(compare(arguments.folders, k=arguments.top_k, margin=arguments.margin), arguments.out)
+    opened = [open_classification(folder) for folder in arguments.folders]
+    for folder, share in rounding(opened, k=arguments.top_k, margin=arguments.margin).items():
+        print(f"{share:.2%} of the neurons of {folder} have another category in {EXACT}")
     if arguments.neurons:
         neurons = face.compare(arguments.folders).vote(arguments.top_k, arguments.margin).confidence()
         write_csv(neurons, arguments.neurons)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nmerge_core.checkpoints import labels
 from nmerge_core.face.calls import Models, Reference, as_called, do, named, named_once
 from nmerge_core.face.classifications import Classifications
 from nmerge_core.face.results import CollectedStatistics, Cosines, Inherited, Interference, Linearity
@@ -90,11 +89,12 @@ def compare(folders: Models) -> Classifications:
         InputError: a folder is no classification, or they differ in corpus or architecture.
     """
     from nmerge_core.activations.store import open_classification
+    from nmerge_core.classification import names_of
 
     names, given = named(folders)
     paths = [Path(folder) for folder in given]
     if not isinstance(folders, Mapping):
-        names = labels([open_classification(path).meta["model"] for path in paths])
+        names = names_of([open_classification(path) for path in paths])
     found = Classifications(tuple(paths), tuple(names))
     found.counts()
     return found

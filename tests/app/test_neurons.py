@@ -1,15 +1,18 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from nmerge_core.activations.store import open_classification
+from nmerge_core.family import Family, Member, load_family
 from nmerge_core.figures import neurons, style
 from nmerge_core.figures.neuron_map import heat_map
 from nmerge_core.runs.folder import list_runs
+from pages.shared.neurons import chosen, classified, exact
 from pages.shared.neurons.layers import read_layers, usual_layers
-from tests.app.conftest import OpenPage
+from tests.app.conftest import OpenPage, finish
 from tests.app.scored import drawn
 from tests.tiny import D_FFN, LAYERS
 
@@ -165,3 +168,29 @@ def test_sure_neurons_are_told_from_others(open_page: OpenPage) -> None:
     assert f"**{style.percent(solid / (LAYERS * D_FFN))}** of the base's neurons is sure" in told
     app.toggle(key="neurons_sure").set_value(False).run()
     assert not app.exception and len(drawn(app, 0).data) == LAYERS * 3
+
+
+def test_what_rounding_decides_is_told_or_offered(
+    open_page: OpenPage, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch, no_worker: None
+) -> None:
+    def in_bfloat16(family: Family, member: Member) -> dict[str, Any]:
+        return {"model": member.reference, "corpus": family.corpus, "run_dtype": "bfloat16"}
+
+    for module in (chosen, classified, exact):
+        monkeypatch.setattr(module, "classify_parameters", in_bfloat16)
+    family = load_family(tiny_cache / "families" / "tiny.yaml")
+    asked = in_bfloat16(family, family.members[0])
+    runs = [finish(tiny_cache, "classify", asked, "Classify base shortly")]
+    app = open_page("pages/2_Neurons.py")
+    app.button(key="neurons_exact").click().run()
+    assert not app.exception
+    (queued,) = [run for run in list_runs(tiny_cache) if run.title == "Classify base in float32"]
+    assert any("a run in float32 is queued" in text.value for text in app.caption)
+    shutil.rmtree(queued.folder)
+    runs.append(finish(tiny_cache, "classify", asked | {"run_dtype": "float32"}, "Classify base in float32"))
+    short, long = (open_classification(run.results).neurons()["category"] for run in runs)
+    app.run()
+    told = f"The base ran in bfloat16: {style.percent((short != long).mean())} of its neurons have another category"
+    assert any(text.value.startswith(told) for text in app.caption)
+    for run in runs:
+        shutil.rmtree(run.folder)

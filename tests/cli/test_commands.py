@@ -66,6 +66,15 @@ def test_classify_writes_the_folder_and_prints_neurons_per_layer(family, tmp_pat
         for layer, found in enumerate(categories)
     }
     assert printed[-1].startswith("run in float32; ")
+    again = ["classify", family.base, "--corpus", family.corpus, "--out", str(tmp_path / "short")]
+    assert main([*again, "--run-dtype", "bfloat16"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "short"), str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    short = pd.read_parquet(tmp_path / "short" / "neurons.parquet")
+    share = (short["category"] != neurons["category"]).mean()
+    assert f"{share:.2%} of the neurons of {tmp_path / 'short'} have another category in float32" in printed
+    assert "base in bfloat16" in printed and "base in float32" in printed
     table = tmp_path / "statistics.csv"
     assert main(["compare", str(tmp_path / "out"), "--statistics", str(table)]) == 0
     assert len(pd.read_csv(table)) == 2 * 48 and pd.read_csv(table)["tokens"].gt(0).all()

@@ -10,7 +10,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification, open_classification
-from nmerge_core.agreement import agreement
+from nmerge_core.agreement import agreement, rounding
 from nmerge_core.categories import categorise
 from nmerge_core.classification import compare, count_undecided
 from nmerge_core.confidence import confident_counts, neuron_confidence
@@ -81,6 +81,13 @@ def _comparison(folders: tuple[str, ...], labels: tuple[str, ...], k: int, margi
 def undecided(folder: str, k: int, margin: int) -> int:
     """How many neurons of a finished run hang on the order of scores that are as good as equal."""
     return count_undecided(open_classification(folder), k=k, margin=margin)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def rounded(folder: str, exact: str, k: int, margin: int) -> float:
+    """The share of a finished run's neurons that have another category in a run of the same model in float32."""
+    opened = [open_classification(each) for each in (folder, exact)]
+    return rounding(opened, k=k, margin=margin).get(Path(folder), 0.0)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
