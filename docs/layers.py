@@ -39,7 +39,7 @@ FLOORS = (
     {"distributed"},
     {"architecture"},
     {"checkpoints"},
-    {"inputs", "kinds", "number_format", "corpus", "held_out", "text_samples", "family"},
+    {"inputs", "kinds", "number_format", "corpus", "corpus_facts", "held_out", "text_samples", "family"},
     {"parameters"},
     {"input_parameters"},
     {"settings"},

@@ -11,6 +11,7 @@ from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from pages.shared.frame.page import begin, command, how_computed
 from pages.shared.frame.text import verbatim
+from pages.shared.models.corpus_table import draw_corpus
 from pages.shared.models.family_form import CHOOSE, choose, own_family
 
 
@@ -128,6 +129,7 @@ elif missing:
         fetch(fetchable)
 else:
     draw_report(family)
+    draw_corpus(family)
 
 if st.button(
     "Use the demo family",

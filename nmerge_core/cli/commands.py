@@ -43,7 +43,9 @@ def demo(arguments: Namespace) -> None:
 
 
 def inspect(arguments: Namespace) -> None:
-    """Print the facts of each model; wrong input if they cannot be merged."""
+    """Print the facts of each model, and of a family's corpus; wrong input if they cannot be merged."""
+    from nmerge_core.family.texts import corpus_of, warnings_of
+
     family = family_of(arguments.models)
     base, *models = [member.reference for member in family.members] if family else arguments.models
     report = inspect_family(base, models)
@@ -52,6 +54,10 @@ def inspect(arguments: Namespace) -> None:
     elif report.models:
         print_facts(report)
         warn(report.warnings)
+    if not arguments.json and family and (corpus := corpus_of(family, cache_root())) is not None:
+        print()
+        print_table(corpus)
+        warn([f"corpus: {each}" for each in warnings_of(corpus)])
     if report.errors:
         raise InputError("; ".join(report.errors))
 

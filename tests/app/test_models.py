@@ -6,11 +6,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family, Member, check_readable, load_family, save_family
+from nmerge_core.family import Family, Member, check_readable, delete_family, load_family, save_family
 from nmerge_core.figures import style
 from pages.shared.frame.family import category_colours, member_colours
 from tests.app.conftest import OpenPage, at, vary_family
-from tests.tiny import D_FFN, D_MODEL, LAYERS
+from tests.tiny import D_FFN, D_MODEL, LAYERS, write_corpus
 
 
 def test_facts_of_the_tiny_family(open_page: OpenPage) -> None:
@@ -229,3 +229,22 @@ def test_models_under_the_roots_are_found_and_runs_in_progress_are_not(
         str(tmp_path / "a/one"),
         str(tmp_path / "runs/merge-1/results/merged"),
     ]
+
+
+def test_what_of_a_corpus_to_look_at_is_told(open_page: OpenPage, tiny_cache: Path, tmp_path: Path) -> None:
+    texts = {"general": ["the cat sat", "the  cat sat"], "math": ["7", "What is one and two and three and four?"]}
+    task = tmp_path / "sums.yaml"
+    task.write_text("task: sums\ndataset_path: json\ndataset_kwargs: {data_files: {test: sums.jsonl}}\n")
+    (tmp_path / "sums.jsonl").write_text('{"q": "what is one and two and three and four"}\n')
+    corpus = write_corpus(tmp_path / "corpus", texts)
+    family = load_family(vary_family(tiny_cache, "doubtful", corpus=corpus, tasks=(str(task),)))
+    try:
+        app = open_page("pages/1_Models.py", family="doubtful")
+        table = app.dataframe[1].value
+        assert table["category"].tolist() == ["general", "math"] and table["in sums"].tolist() == [0, 1]
+        assert table["tokens"].tolist() == [11 + 12, 1 + 39]  # a token a byte
+        (told,) = [text.value for text in app.caption if "fewer than" in text.value]
+        assert "1 of 4 texts are there before; 1 of 4 texts have fewer than 8 tokens" in told
+        assert "1 of 4 texts hold a part of a problem of sums" in told
+    finally:
+        delete_family(family.name, tiny_cache)

@@ -37,6 +37,9 @@ def test_a_table_goes_into_a_pipe_or_a_device_as_it_is(family, tmp_path, capsys)
 def test_a_family_s_yaml_stands_for_its_models(family, tmp_path, capsys):
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"base: {family.base}\nmodels: {{math: {{model: {family.math}, label: sums}}}}\n")
+    mine.write_text(f"{mine.read_text()}corpus: {family.corpus}\n")
+    assert main(["inspect", str(mine)]) == 0
+    assert "repeated" in capsys.readouterr().out
     assert main(["inspect", "--json", str(mine)]) == 0
     assert [model["label"] for model in json.loads(capsys.readouterr().out)["models"]] == ["base", "math"]
     out, coefficients = tmp_path / "out.csv", tmp_path / "coefficients.csv"
