@@ -19,8 +19,12 @@ from nmerge_core.errors import InputError, short, shown
 from nmerge_core.yaml_file import read_mapping
 
 GENERAL = "general"
-SOURCE_DEFAULTS: dict[str, Any] = {"path": None, "config": None, "split": "train", "column": "text", "count": 300}
+SOURCE_DEFAULTS: dict[str, Any] = {
+    "path": None, "config": None, "split": "train", "column": "text", "template": None, "count": 300, "seed": None
+}  # fmt: skip
 """Keys of a YAML source; 300 exemplars a category is M of NeuronMerge §2.2."""
+_BUFFER = 10_000  # rows among which the next is drawn where a source has a seed
+_PLACE = re.compile(r"\{(\w+)\}")  # in a template
 _KINDS = ("text", "json", "csv", "parquet", "arrow", "xml", "webdataset", "imagefolder", "audiofolder")  # of `datasets`
 _SLICED = re.compile(r"(.+)\[(?::-([1-9]\d*)|-([1-9]\d*):)\]", re.DOTALL)
 
@@ -72,8 +76,10 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
     """Read a corpus: a folder with one `<category>.jsonl` per category, or a YAML file naming a source for each.
 
     Of `corpus[:-60]` the last 60 exemplars of each category are left out, of `corpus[-60:]` all others. A YAML source
-    is `{path, config, split, column, count}` as `datasets.load_dataset` takes them; `path` is a Hub id, a dataset
-    folder, or a .jsonl/.json/.csv/.parquet file relative to the YAML.
+    is `{path, config, split, column, template, count, seed}`, the first three as `datasets.load_dataset` takes them;
+    `path` is a Hub id, a dataset folder, or a .jsonl/.json/.csv/.parquet file relative to the YAML. A text is what
+    `column` has, or `template` with the columns it names: "{question} {answer}". The first `count` rows are taken, with
+    a `seed` as many that are drawn, each among the next 10,000.
 
     Args:
         reference: the folder or the YAML file, or a slice of it.
@@ -176,6 +182,19 @@ def _text(where: str, record: Any, column: str, expected: str) -> str:
     return record[column]
 
 
+def _filled(where: str, template: str, row: Mapping[str, Any]) -> str:
+    """Put what a row has into the places of a template."""
+
+    def value(place: re.Match[str]) -> str:
+        if not isinstance(found := row.get(place[1]), str | int | float):
+            raise InputError(
+                f"{where}: no text under {shown(place[1])}, which `template` names, found keys {short(', '.join(row))}"
+            )
+        return str(found)
+
+    return _PLACE.sub(value, template)
+
+
 def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
     sources = read_mapping(path, ("general", "other categories"))
     if not all(isinstance(source, dict) for source in sources.values()):
@@ -191,6 +210,16 @@ def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
         count = source.get("count", 1)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"corpus {path}, {category}: `count` must be a whole number from 1, found {shown(count)}")
+        seed = source.get("seed", 0)
+        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
+            raise InputError(f"corpus {path}, {category}: `seed` must be a whole number from 0, found {shown(seed)}")
+        if (template := source.get("template")) is not None:
+            beside = " beside a `column`" if "column" in source else ""
+            if beside or not isinstance(template, str) or not _PLACE.search(template):
+                raise InputError(
+                    f"corpus {path}, {category}: `template` must be a text with the names of columns, such as "
+                    f'"{{question}} {{answer}}", in place of a `column`; found {shown(template)}{beside}'
+                )
     return {str(category): {**SOURCE_DEFAULTS, **source} for category, source in sources.items()}
 
 
@@ -218,7 +247,10 @@ def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> It
             rows = load_dataset(builder, data_files=str(local), **arguments)
         else:
             rows = load_dataset(str(local) if isdir(local) else source["path"], **arguments)
-        for number, row in enumerate(rows.take(source["count"]), start=1):
+        drawn = rows if source["seed"] is None else rows.shuffle(seed=source["seed"], buffer_size=_BUFFER)
+        for number, row in enumerate(drawn.take(source["count"]), start=1):
+            if source["template"]:
+                row = {source["column"]: _filled(f"{where}, row {number}", source["template"], row)}
             yield _text(f"{where}, row {number}", row, source["column"], "name another `column`")
     except InputError:
         raise

@@ -112,11 +112,29 @@ def test_a_yaml_names_sources_beside_it(tmp_path):
     assert [exemplar.text for exemplar in corpus.exemplars] == TEXTS["general"][:3] + TEXTS["math"][:3]
 
 
+def test_a_template_joins_columns_and_a_seed_draws_rows(tmp_path):
+    rows = pd.DataFrame({"question": [f"{n} + 1 =" for n in range(40)], "answer": range(1, 41)})
+    rows.to_json(tmp_path / "math.jsonl", orient="records", lines=True)  # at the end of a Parquet `datasets` sleeps
+    write_corpus(tmp_path / "texts", {"general": [str(n) for n in range(40)]})
+    file = tmp_path / "corpus.yaml"
+
+    def read(**drawn):
+        math = {"path": "math.jsonl", "template": "Q: {question}\nA: {answer}", "count": 5, **drawn}
+        file.write_text(json.dumps({"general": {"path": "texts/general.jsonl", "count": 5}, "math": math}))
+        return [exemplar.text for exemplar in load_corpus(str(file)).exemplars][5:]
+
+    every = [f"Q: {n} + 1 =\nA: {n + 1}" for n in range(40)]
+    assert read() == every[:5]
+    drawn = read(seed=3)
+    assert len({*drawn}) == 5 and {*drawn} < {*every} and drawn != every[:5]
+    assert read(seed=3) == drawn != read(seed=4)
+
+
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
         ("[1, 2]", "expected a mapping with general, other categories; found list"),
-        ("{general: 3}", "expected `category: {path, config, split, column, count}`"),
+        ("{general: 3}", "expected `category: {path, config, split, column, template, count, seed}`"),
         ("{general: {path: x}, general: {path: y}}", "found the key 'general' a second time"),
         ("{general: {path: x, count: many}}", "general: `count` must be a whole number from 1, found 'many'"),
         ("{general: {path: x, count: 0}}", "general: `count` must be a whole number from 1, found 0"),
@@ -126,6 +144,13 @@ def test_a_yaml_names_sources_beside_it(tmp_path):
         ("{general: {path: text}}", "general: text is a kind of file; name the file"),
         ("{general: {path: no.jsonl}}", "general: no.jsonl could not be read .there is no"),
         ("{general: {path: texts/general.jsonl, column: words}}", "row 1: no string under 'words', found keys text"),
+        ("{general: {path: x, seed: -1}}", "general: `seed` must be a whole number from 0, found -1"),
+        ("{general: {path: x, template: text}}", "general: `template` must be a text with the names .*found 'text'$"),
+        ('{general: {path: x, template: "{a}", column: b}}', "in place of a `column`; found .* beside a `column`"),
+        (
+            '{general: {path: texts/general.jsonl, template: "{words}"}}',
+            "row 1: no text under 'words', which `template` names, found keys text",
+        ),
         ("general: {", "not readable as YAML"),
     ],
 )
