@@ -68,7 +68,7 @@ def test_a_heat_map_of_every_layer_and_category() -> None:
     assert (cells.x, cells.y) == ((13, 14), ("general", "code"))
     # Of 8,000 neurons: 5,000 and 4,500 are general, 3,000 and 3,500 code. The base's 6,000 are the largest share.
     assert cells.z == ([62.5, 56.25], [37.5, 43.75]) and cells.zmax == 75
-    assert cells.customdata[1][0] == [13, "code"]
+    assert cells.customdata[1][0] == [13, 1]
     told = "layer 13 · 3,000 code neurons in math · 37.5 % of the layer · 1,803 kept in all models"
     assert cells.hovertext[1][0] == told
     (kept,) = heat_map(FRAME, "intersection", style.INTERSECTION).data
@@ -80,7 +80,7 @@ def test_a_click_on_a_cell_leads_to_its_neurons(open_page: OpenPage, tiny_cache:
     app = open_page("pages/2_Neurons.py", neurons_map="math")
     run = next(run for run in list_runs(tiny_cache) if run.title == "Classify math")
     table = open_classification(run.results).neurons().query("layer == 1 and category == 'code'")
-    app.session_state["neurons_cell"] = [1, "code"]
+    app.session_state["neurons_cell"] = [1, 2]  # general, math, code
     app.run()
     assert not app.exception and app.title[0].value != "Which neurons do what?"
     asked = {name: app.query_params[name] for name in ("layer", "explorer_only", "neuron", "model")}

@@ -28,7 +28,8 @@ def draw_map(done: dict[str, Run], frame: pd.DataFrame, colours: dict[str, str])
     )
     st.caption("A click on a cell leads to its neurons in *Explorer*.")
     if picked:
-        explore(done, "base" if chosen == SAME else chosen, *picked)
+        layer, category = picked
+        explore(done, "base" if chosen == SAME else chosen, layer, [*dict.fromkeys(frame["category"])][category])
     return column
 
 
