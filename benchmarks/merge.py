@@ -3,8 +3,10 @@
     python -m benchmarks.merge                         # ours alone, where mergekit is not installed
     python -m benchmarks.merge --mergekit mergekit-yaml --repeats 5
     python -m benchmarks.merge --shapes                # peak memory against layers and vocabulary
+    python -m benchmarks.merge --growth 2 10 50 115    # seconds against bytes (0.1 B to 7 B, sparse files), and models
     python -m benchmarks.merge --dry-run               # how long the estimate for a 7B family takes
 
+The first row reads all inputs and writes as many bytes as the output has, and nothing else: no merge can beat it.
 Wall seconds and peak memory are of whole processes, from start to exit, medians; ratios are mergekit's over ours.
 mergekit trims TIES per tensor, NMerge over the whole model, as the authors do.
 """
@@ -12,10 +14,12 @@ mergekit trims TIES per tensor, NMerge over the whole model, as the authors do.
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from benchmarks.family import QWEN_05B, QWEN_7B, Shape, write_family, write_headers
@@ -34,8 +38,26 @@ METHODS: dict[str, dict[str, float]] = {
     "della": {"density": 0.5, "epsilon": 0.15},
     "sce": {"select_topk": 0.5},
 }
-OURS_ALONE: dict[str, dict[str, float]] = {"neuromerging": {}, "pcb": {}}
-WANTED = {"linear": 3, "task_arithmetic": 3, "dare_linear": 6, "ties": 10}  # times faster than mergekit
+OURS_ALONE: dict[str, dict[str, float]] = dict.fromkeys(("neuromerging", "pcb", "iso_c", "tsv_m", "swudi"), {})
+FLOOR = "read and write"  # what no merge can be faster than: all inputs read, as many bytes written as one has
+_COPY = """
+import os, sys
+*models, out = sys.argv[1:]
+block, written = bytearray(8 << 20), open(out, "wb", buffering=0)
+for number, model in enumerate(models):
+    for file in sorted(os.listdir(model)):
+        if file.endswith(".safetensors"):
+            with open(os.path.join(model, file), "rb", buffering=0) as read:
+                while count := read.readinto(block):
+                    if number == 0:
+                        written.write(memoryview(block)[:count])
+"""
+WANTED: dict[str, float] = {
+    "linear": 4.5,
+    "task_arithmetic": 4.5,
+    "dare_linear": 12,
+    "ties": 25,
+}  # times faster than mergekit
 WANTED |= dict.fromkeys(("slerp", "model_stock", "breadcrumbs", "della", "sce"), 4)
 SMALL = Shape(layers=12, d_model=896, d_ffn=4864, vocabulary=8192, heads=14, kv_heads=2)
 
@@ -73,11 +95,18 @@ def theirs(program: str, recipe: Path, out: Path) -> Command:
     return Command("mergekit", [*program.split(), str(recipe), str(out), "--no-copy-tokenizer"], {}, out)
 
 
+def floor(folders: list[Path], out: Path) -> Command:
+    """Read all models and write as many bytes as the first has, 8 MiB at a time, and nothing else."""
+    return Command("floor", [sys.executable, "-c", _COPY, *map(str, folders), str(out)], {}, out)
+
+
 def against_mergekit(work: Path, program: str, repeats: int, names: list[str]) -> None:
     """Print a row per method that both have, then ours alone."""
     folders = write_family(work / "qwen-0.5b", QWEN_05B)
     print(f"{'method':16} {'mergekit s':>10} {'nmerge s':>9} {'faster':>7} {'wanted':>6}   "
           f"{'mergekit MB':>11} {'nmerge MB':>9} {'share':>6}")  # fmt: skip
+    bare = median(in_turn([floor(folders, work / "out-floor")], repeats)["floor"])
+    print(f"{FLOOR:16} {'—':>10} {bare.wall:9.1f} {'':>7} {'':>6}   {'—':>11} {bare.memory / 1e6:9.0f}", flush=True)
     for method, parameters in (METHODS | OURS_ALONE).items():
         if names and method not in names:
             continue
@@ -117,6 +146,30 @@ def memory_by_shape(work: Path) -> None:
         shutil.rmtree(folder)
 
 
+def growth(work: Path, repeats: int, factors: Sequence[int]) -> None:
+    """Print seconds of task arithmetic as bytes and models grow, each with its linear fit; files are sparse."""
+    widths = {f"{layers} layers": (replace(SMALL, layers=layers), 2) for layers in (4 * factor for factor in factors)}
+    models = {f"{count} models": (replace(SMALL, layers=4), count) for count in (2, 4, 7, 10)}
+    for title, cases in (("layers", widths), ("models", models)):
+        points = []
+        print(f"{f'task arithmetic, more {title}':32} {'GB read and written':>20} {'seconds':>8}")
+        for name, (shape, count) in cases.items():
+            folder = work / "growth"
+            shutil.rmtree(folder, ignore_errors=True)
+            folders = write_headers(folder, shape, models=count)
+            recipe = write_recipe("task_arithmetic", {}, folders, work / "growth.yaml")
+            wall = median(in_turn([ours(recipe, work / "out-nmerge")], repeats)["nmerge"]).wall
+            size = sum(file.stat().st_size for file in folders[0].glob("*.safetensors")) * (count + 2) / 1e9
+            points.append((size, wall))
+            print(f"{name:32} {size:20.2f} {wall:8.2f}", flush=True)
+            shutil.rmtree(folder)
+        sizes, seconds = np.array(points).T
+        slope, start = np.polyfit(sizes, seconds, 1)
+        left = seconds - (slope * sizes + start)
+        fit = 1 - (left**2).sum() / ((seconds - seconds.mean()) ** 2).sum()
+        print(f"fit: {start:.2f} s and {slope:.3f} s a GB, R² {fit:.3f}\n", flush=True)
+
+
 def dry_runs(work: Path, repeats: int) -> None:
     """Print how long `merge --dry-run` of a base and three fine-tunes in the shape of Qwen2.5-7B takes."""
     folders = write_headers(work / "qwen-7b", QWEN_7B)
@@ -135,6 +188,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each (default: 3)")
     parser.add_argument("--methods", default="", help="some of the methods, separated by commas (default: all)")
     parser.add_argument("--shapes", action="store_true", help="peak memory against layers and vocabulary instead")
+    parser.add_argument(
+        "--growth", type=int, nargs="+", metavar="N", help="seconds at N × 4 layers, and with 2 to 10 models, instead"
+    )
     parser.add_argument("--dry-run", action="store_true", help="time of the estimate for a 7B family instead")
     parser.add_argument(
         "--work", type=Path, default=cache_root() / "benchmarks", help="where families and merges are kept"
@@ -143,6 +199,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.shapes:
         memory_by_shape(arguments.work)
+    elif arguments.growth:
+        growth(arguments.work, arguments.repeats, arguments.growth)
     elif arguments.dry_run:
         dry_runs(arguments.work, arguments.repeats)
     else:
