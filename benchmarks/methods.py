@@ -24,6 +24,7 @@ from benchmarks.measure import run
 from benchmarks.merge import ours
 from benchmarks.rules import Subject, answer_losses, subject_named
 from nmerge_core.cache import cache_root
+from nmerge_core.face.results import REPORT
 from nmerge_core.loading import load_model
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.paired import compare_all
@@ -88,10 +89,12 @@ def measure(entry: Entry, subject: Subject, work: Path) -> dict[str, Any]:
         cost = run(ours(file, out))
     except RuntimeError as error:
         return {"title": entry.title, "failed": str(error).strip().splitlines()[-1]}
+    # Not the operating system's figure, in which this process counts too: it has torch and a model.
+    memory = json.loads((out / REPORT).read_text(encoding="utf-8"))["peak_memory"]
     merged = load_model(str(out), run_dtype="float32")
     texts = [*subject.texts.values()][: 2 if entry.models == PAIR else None]
     losses = [answer_losses(merged, own) for own in texts]
-    return {"title": entry.title, "models": entry.models, "losses": losses, "cpu": cost.cpu, "memory": cost.memory}
+    return {"title": entry.title, "models": entry.models, "losses": losses, "cpu": cost.cpu, "memory": memory}
 
 
 def print_table(found: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:

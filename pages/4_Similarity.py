@@ -74,7 +74,7 @@ def draw_moved(run: Run, family: Family) -> str:
     return f"model == {model!r} and matrix == {matrix!r}"
 
 
-def interference_reading(frame: pd.DataFrame) -> str:
+def interference_reading(frame: pd.DataFrame, tunes: int) -> str:
     """The map in a sentence: the matrix where fine-tunes share most, and what signs say on average."""
     known = frame.assign(shared=frame["interference"] / frame["chance"]).dropna(subset="shared")
     if known.empty:
@@ -85,7 +85,8 @@ def interference_reading(frame: pd.DataFrame) -> str:
     )
     return (
         f"They share most directions in **{most}**, fewest in {fewest}. Where several changed a weight, they disagree "
-        f"about its sign in **{style.percent(known['opposed'].mean())}** of the cases, and "
+        f"about its sign in **{style.percent(known['opposed'].mean())}** of the cases (by chance in up to "
+        f"{style.percent(1 - 2.0 ** (1 - tunes))}), and "
         f"**{style.percent(known['lost'].mean())}** of all change is lost when it is added up."
     )
 
@@ -98,7 +99,7 @@ def draw_interference(asked: Mapping[str, Any], title: str) -> list[str]:
         st.caption("Reads the weights once and decomposes every matrix of the layers: minutes for half a billion.")
     elif run_panel(found):
         frame = read_table(found, "interference.csv")
-        st.markdown(interference_reading(frame))
+        st.markdown(interference_reading(frame, len(asked["models"])))
         titles = {name: measure for measure, (name, _) in MEASURES.items()}
         measure = titles[choose_model("Measure", list(titles), "similarity_measure")]
         show(interference(frame, measure, dark=dark()), "similarity_interference", frame, "interference")

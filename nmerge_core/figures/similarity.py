@@ -97,7 +97,6 @@ def interference(frame: pd.DataFrame, measure: str, *, dark: bool = False) -> go
         "colorbar": {"title": {"text": UNITS.get(measure, ""), "font": {"size": 13}}, "thickness": 14},
         "xgap": 2,
         "ygap": 2,
-        **({"zmin": 0} if frame[measure].min() >= 0 else {}),
         **cell(0),
     }
     layout = panels(
