@@ -84,10 +84,12 @@ def tiny_chat_model(folder: Path, *, positions: int = 4096) -> str:
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", chat_template=TEMPLATE)
     fast.save_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = Qwen2Config(
         vocab_size=257,
-        **sizes,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=positions,
         tie_word_embeddings=True,

@@ -60,7 +60,8 @@ def test_neurons_are_labelled_from_the_page(
 
     app.run()
     assert any(each.value == " ".join(describe(labels)) for each in app.markdown)
-    [matrix] = [figure for n in range(figures + 1) if (figure := drawn(app, n)).data[0].type == "heatmap"]
+    matrix = drawn(app, figures)  # the last of the page
+    assert matrix.data[0].type == "heatmap"
     assert [[int(text) for text in row] for row in matrix.data[0].text] == labels.counts.to_numpy().tolist()
     command, script = (next(each.value for each in app.code if part in each.value) for part in (" label ", "nm.label("))
     assert f"--by {by} --count 5" in command

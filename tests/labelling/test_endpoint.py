@@ -6,7 +6,7 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.labelling.endpoint import TRIES, Served
 from nmerge_core.labelling.parameter import BY, KEY_FROM, endpoint_of, key_in
 from nmerge_core.labelling.reply import Reply
-from tests.chat import serve_chat
+from tests.chat import Status, serve_chat
 
 KEY = "sk-not-to-be-seen"
 
@@ -42,7 +42,8 @@ def test_a_request_is_as_the_protocol_has_it() -> None:
 
 def test_what_is_busy_is_asked_again_when_it_says_or_later_each_time() -> None:
     with serve_chat(lambda prompt: "there") as chat:
-        chat.refuse = lambda number: [503, (429, {"Retry-After": "3"}), 500, 200][number - 1]
+        statuses: list[Status] = [503, (429, {"Retry-After": "3"}), 500, 200]
+        chat.refuse = lambda number: statuses[number - 1]
         slept: list[float] = []
         assert served(chat.address, slept=slept).ask("x", nothing).text == "there"
         assert slept == [1.0, *[1.0] * 3, *[1.0] * 4] and len(chat.requests) == 4  # 1 s, the 3 s it asked for, 4 s

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_a_corpus_too_small_to_hold_out_is_told_of(labelled: SimpleNamespace, tm
 
 def test_larger_draws_have_the_smaller(labelled: SimpleNamespace) -> None:
     found, architecture = open_classification(labelled.neurons), open_checkpoint(labelled.model).architecture
-    given = {"each_category": False, "lists": None}
+    given: dict[str, Any] = {"each_category": False, "lists": None}
     few, many = (choose_neurons(found, architecture, count=count, seed=0, **given) for count in (5, 30))
     assert set(few) < set(many) and len(many) == 30
     assert few != choose_neurons(found, architecture, count=5, seed=1, **given)

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -35,9 +36,9 @@ def reads(prompt: str) -> str:
     return f"texts: {', '.join(str(n) for n, text in enumerate(texts, 1) if kind(text) == said[1]) or 'none'}"
 
 
-def labelled_by(chat: Chat, labelled: SimpleNamespace, out: Path, **given: object) -> None:
+def labelled_by(chat: Chat, labelled: SimpleNamespace, out: Path, **given: Any) -> None:
     out.mkdir(exist_ok=True)
-    label_neurons(labelled.model, labelled.neurons, f"m@{chat.address}", out, **given)  # type: ignore[arg-type]
+    label_neurons(labelled.model, labelled.neurons, f"m@{chat.address}", out, **given)
 
 
 def test_labels_and_scores_are_those_of_the_answers(labelled: SimpleNamespace, tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_chat_model_on_this_machine_answers_and_is_checked_before(labelled: Si
     assert [(each.about, each.answer_tokens) for each in read_asked(out)] == [("label", 16)] * 2
     assert all(each.prompt_tokens == len(each.prompt.encode()) + len("> ") for each in read_asked(out))  # bytes
     assert seen[-1] == ("Labelling", 2, 2) and ("Labelling", 1, 2) in seen
-    given = {"count": 1, "out": out}
+    given: dict[str, Any] = {"count": 1, "out": out}
     with pytest.raises(InputError, match="base: has no chat template; expected a chat model, or NAME@URL"):
         label_neurons(labelled.model, labelled.neurons, tiny_model(tmp_path / "base"), **given)
     with pytest.raises(InputError, match=r"tokens, and the model reads 600; .* lower answer_tokens \(512\)"):

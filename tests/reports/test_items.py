@@ -73,7 +73,7 @@ def test_labels_by_a_language_model_are_those_that_were_there() -> None:
     assert verdict.estimate is not None and verdict.estimate.value == pytest.approx(0.9050, abs=1e-4)
     assert verdict.verdict == "agrees" and "40 of 42 neurons" in verdict.told
     assert "2 of 44 have no answer" in verdict.told
-    assert figure_10.judge(made({}, labels=Labels(table.assign(label=""), found.labels.meta))).verdict == NOTHING  # type: ignore[union-attr]
+    assert figure_10.judge(made({}, labels=Labels(table.assign(label=""), found.labels.meta))).verdict == NOTHING
 
 
 def test_a_name_in_a_figure_ends_no_script_of_the_page() -> None:

@@ -168,14 +168,16 @@ def _draw_neurons(family: Family, run: Run, labels: Labels) -> None:
     """A row per neuron; of one that is chosen, what was asked and answered."""
     table = labels.table.assign(explained=100 * labels.balanced_accuracy)
     chosen = st.dataframe(
-        table[["layer", "neuron", "category", "label", "read", "explanation", "explained"]],
+        table[["layer", "neuron", "category", "label", "read", "explained", "explanation"]],
         hide_index=True,
         height=300,
         key="neurons_labels_table",
         on_select="rerun",
         selection_mode="single-row",
         column_config={
-            "read": st.column_config.NumberColumn(help="Excerpts, of ten, that the answer has a line for."),
+            "read": st.column_config.NumberColumn(
+                "lines read", help="Excerpts, of ten, that the answer has a line for."
+            ),
             "explained": st.column_config.NumberColumn(format="%.0f %%", help="Balanced accuracy of detection."),
             "explanation": st.column_config.TextColumn(width="large"),
         },
