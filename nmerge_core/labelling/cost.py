@@ -31,8 +31,9 @@ class Cost:
 
 def leaves_for(by: str) -> str:
     """Say where excerpts of texts are sent; empty where a model on this machine labels."""
-    endpoint = endpoint_of(by)
-    return f"Excerpts of the corpus's texts are sent to {endpoint.host}" if endpoint else ""
+    if not (endpoint := endpoint_of(by)):
+        return ""
+    return f"Excerpts of the corpus's texts are sent to {endpoint.host}{', unencrypted' if endpoint.overheard else ''}"
 
 
 def estimate(neurons: int, categories: Sequence[str]) -> Cost:

@@ -30,6 +30,12 @@ class Endpoint:
         """The machine that texts are sent to."""
         return urlsplit(self.url).netloc
 
+    @property
+    def overheard(self) -> bool:
+        """Whether texts and key go to another machine unencrypted."""
+        address = urlsplit(self.url)
+        return address.scheme == "http" and address.hostname not in ("localhost", "127.0.0.1", "::1")
+
 
 def endpoint_of(by: str) -> Endpoint | None:
     """Return the endpoint that NAME@URL means; None where a labeller is a model on this machine.

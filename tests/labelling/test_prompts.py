@@ -116,3 +116,5 @@ def test_the_cost_is_told_before_and_where_texts_go() -> None:
     assert "about 200 requests" in cost.told
     assert leaves_for("some/model") == ""
     assert leaves_for("m@https://api.example.org/v1") == "Excerpts of the corpus's texts are sent to api.example.org"
+    assert leaves_for("m@http://10.0.0.7:8000/v1").endswith("sent to 10.0.0.7:8000, unencrypted")
+    assert leaves_for("m@http://localhost:8000/v1").endswith("sent to localhost:8000")
