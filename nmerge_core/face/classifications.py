@@ -377,7 +377,7 @@ class Classifications:
     def lens(self, layer: int, neuron: int, *, model: str | None = None, count: int = 10) -> pd.DataFrame:
         """Return the tokens that one neuron promotes and suppresses in a model, the first by default (logit lens).
 
-        Columns promoted, logit, suppressed, logit_suppressed; docs/neurons.md says how they are found.
+        Columns promoted, logit, suppressed, logit_suppressed; docs/explorer.md says how they are found.
 
         Raises:
             InputError: there is no such model, layer or neuron, or the model has no unembedding.

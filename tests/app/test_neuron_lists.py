@@ -9,10 +9,12 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.activations.store import open_classification
+from nmerge_core.errors import InputError
 from nmerge_core.family import load_family
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs.folder import list_runs
 from pages.shared.frame.drafts import packed
+from pages.shared.neurons.exchange import read_lists
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.recipes import recipe_shown, written_as_yaml
 
@@ -48,6 +50,10 @@ def test_neurons_are_kept_in_a_list_and_taken_out(tiny_cache: Path, open_page: O
     app.button(key="explorer_list_one").click().run()
     assert load_family(file).neurons == {"mine": ((1, 7),)}
     assert any(caption.value.endswith("In mine") for caption in app.caption)
+    given: Any = app.get("file_uploader")[0]
+    given.set_value(("lists.json", b'{"given": [[0, 2]]}', "application/json")).run()
+    assert load_family(file).neurons == {"mine": ((1, 7),), "given": ((0, 2),)}
+    app.button(key="explorer_list_forget_1").click().run()
     app.button(key="explorer_list_all").click().run()
     assert load_family(file).neurons == {"mine": tuple((1, neuron) for neuron in sorted({7, *members}))}
     assert app.button(key="explorer_list_one").label == "Take this neuron out"
@@ -59,6 +65,14 @@ def test_neurons_are_kept_in_a_list_and_taken_out(tiny_cache: Path, open_page: O
     app.button(key="explorer_list_one").click().run()
     assert "cannot be called “code”" in app.error[0].value and not load_family(file).neurons
     file.unlink()
+
+
+def test_lists_of_a_file_are_checked() -> None:
+    widths = {0: 4, 1: 6}
+    assert read_lists(b'{"mine": [[0, 3], [1, 5], [0, 3]]}', widths) == {"mine": [(0, 3), (1, 5)]}
+    for content in (b"", b"[]", b"{}", b'{"mine": [[0, 4]]}', b'{"mine": [[2, 0]]}', b'{"mine": [["a", 0]]}'):
+        with pytest.raises(InputError, match="expected JSON of"):
+            read_lists(content, widths)
 
 
 def test_without_a_saved_list_the_way_to_one_is_told(tiny_cache: Path, open_page: OpenPage) -> None:

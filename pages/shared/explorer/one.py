@@ -59,7 +59,7 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
     chosen, colours = by_label[model], colours_in_order(family, opened(run))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(reading(chosen, models, layer, neuron), width="stretch")
-        draw_keep(layer, neuron, partial(_pairs, run, found), len(found.rows))
+        draw_keep(layer, neuron, partial(_pairs, run, found), len(found.rows), opened(run).widths)
         _draw_json(done, models, layer, neuron)
     shown = choose_shown()
     asked = {label: done[label] for label in beside}

@@ -1,6 +1,6 @@
 """Lists of neurons that a family keeps: the neurons that one finds on the Explorer, to be merged apart on Merge."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import streamlit as st
@@ -12,6 +12,7 @@ from nmerge_core.family.kept import LONGEST_NAME, MOST_NEURONS
 from pages.shared.frame.family import chosen_family
 from pages.shared.frame.page import link
 from pages.shared.frame.text import shortened, verbatim
+from pages.shared.neurons.exchange import FILE, draw_export, read_lists
 from pages.shared.neurons.groups import described
 
 Neurons = set[tuple[int, int]]
@@ -19,8 +20,11 @@ NAME = "explorer_list"
 UNKEPT = "explorer_unkept"  # the key of why a list could not be kept, until that is said
 
 
-def draw_keep(layer: int, neuron: int, others: Callable[[], Neurons], count: int) -> None:
-    """Draw what keeps a neuron in a list of the family, or all `count` of the `others`, the neurons found."""
+def draw_keep(layer: int, neuron: int, others: Callable[[], Neurons], count: int, widths: Mapping[int, int]) -> None:
+    """Draw what keeps a neuron in a list of the family, or all `count` of the `others`, the neurons found.
+
+    `widths` are the numbers of neurons by layer, to check lists by that come from a file.
+    """
     family = chosen_family()  # as its file is now, of which a callback has just written
     here, lists = (layer, neuron), family.neurons
     with st.popover("Keep in a list", icon=":material/bookmark_add:", type="tertiary", key="explorer_keep"):
@@ -52,9 +56,25 @@ def draw_keep(layer: int, neuron: int, others: Callable[[], Neurons], count: int
                 forget = partial(_keep, family.name, each, ())
                 st.button("Forget", key=f"explorer_list_forget_{number}", type="tertiary", on_click=forget)
         if lists:
+            draw_export(family.name, lists)
+        st.file_uploader(
+            "Import lists", "json", key=FILE, on_change=_take, args=(family.name, widths), help="As exported here"
+        )
+        if lists:
             link("pages/7_Merge.py", "Merge them apart", "merge", family, merge_method="neuronmerge")
     if inside_of := [each for each, neurons in lists.items() if here in neurons]:
         st.caption(f":material/bookmark: In {', '.join(verbatim(shortened(each)) for each in inside_of)}")
+
+
+def _take(family: str, widths: Mapping[int, int]) -> None:
+    """Keep the lists of the file that was given, in a callback; one of a name that is there already is replaced."""
+    if (file := st.session_state[FILE]) is None:
+        return
+    try:
+        for name, neurons in read_lists(file.getvalue(), widths).items():
+            _keep(family, name, neurons)
+    except InputError as error:
+        st.session_state[UNKEPT] = str(error)
 
 
 def _keep(family: str, name: str, neurons: Iterable[tuple[int, int]]) -> None:
