@@ -7,7 +7,7 @@ from nmerge_core.figures import neurons as figures
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.charts.charts import csv_button, dark, show
+from pages.shared.charts.charts import csv_button, dark, show, show_picked
 from pages.shared.frame.address import forget_outside
 from pages.shared.frame.choice import choose_model, number_columns
 from pages.shared.frame.family import member_colours
@@ -28,7 +28,7 @@ from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.inherited import draw_categories
 from pages.shared.neurons.labelled import draw_labels
 from pages.shared.neurons.layers import choose_layers
-from pages.shared.neurons.layers_map import draw_map
+from pages.shared.neurons.layers_map import draw_map, explore
 from pages.shared.neurons.sure import choose_support, draw_confidence
 
 FORMULA = r"""
@@ -115,11 +115,16 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             sure = confident(done, k, min(m, k), list(by_category), support)
             draw_confidence(sure, total, support, done, k, min(m, k))
         if layers:
-            show(
+            clicked = show_picked(
                 figures.categories_by_layer(frame, layers, colours, sure, dark=dark()),
                 "neurons_by_layer",
                 frame[frame["layer"].isin(layers)],
             )
+            st.caption(
+                "A click on a bar leads to its neurons in *Explorer*, and so does one on a point or a cell below."
+            )
+            if clicked:
+                explore(done, *clicked)
         else:
             st.caption("Choose at least one layer above.")
 
@@ -130,7 +135,10 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     with right:
         st.subheader("Where in the depth?", anchor=False)
         model = choose_model("Model", list(done), "neurons_model")
-        show(figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame)
+        if point := show_picked(
+            figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame
+        ):
+            explore(done, *point)
 
     mapped = draw_map(done, frame, colours)
 

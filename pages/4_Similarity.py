@@ -7,12 +7,15 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.similarity import MATRICES, MEASURES, interference, mean_cosine
+from nmerge_core.kept_files import read_parquet
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.charts.charts import csv_button, dark, show
+from pages.shared.charts.charts import csv_button, dark, show, show_picked
+from pages.shared.explorer.searching import ALL, TURNED
 from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.choice import as_option, choose_model, named
 from pages.shared.frame.family import member_colours
@@ -32,6 +35,17 @@ def reading(summary: pd.DataFrame) -> str:
         for row in (low, high)
     )
     return f"The mean cosine lies between {least} and {most}; 1 is no change of direction at all."
+
+
+def explore(run: Run, model: str, layer: int) -> None:
+    """Go to the neurons of a layer, those first that turned most in a model."""
+    called = dict(zip(names, labels(run.parameters["models"]), strict=True))[model]
+    frame = read_parquet(run.results / "turned.parquet", ("model", "layer", "neuron", "cosine"))
+    rows = frame[(frame["model"] == called) & (frame["layer"] == layer)].sort_values("cosine", kind="stable")
+    asked = {"layer": str(layer), "explorer_layers": str(layer), "explorer_find": "true"}
+    order = {"explorer_order": TURNED + model, "model": as_option(model, names), "explorer_only": ALL}
+    neuron = {"neuron": str(rows["neuron"].iloc[0])} if len(rows) else {}
+    st.switch_page("pages/3_Explorer.py", query_params={**asked, **order, **neuron})
 
 
 def draw_moved(run: Run, family: Family) -> str:
@@ -133,7 +147,12 @@ if run is None:
 elif run_panel(run):
     summary = read_table(run, "cosine.csv", names)
     st.markdown(reading(summary))
-    show(mean_cosine(summary, member_colours(family, dark()), dark=dark()), "similarity_figure", summary, "similarity")
+    figure = mean_cosine(summary, member_colours(family, dark()), dark=dark())
+    clicked = show_picked(figure, "similarity_figure", summary, "similarity")
+    if family.corpus:
+        st.caption("A click on a point leads to the neurons of that layer in *Explorer*, those that turned most first.")
+    if clicked and family.corpus:
+        explore(run, *clicked)
     if zeros := int(summary["zero"].sum()):
         st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")
     chosen = draw_moved(run, family)

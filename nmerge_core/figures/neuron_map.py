@@ -48,7 +48,7 @@ def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False
         "x": layers,
         "y": [style.plain(category) for category in categories],
         "z": grid(lambda category, layer: shares.at[(category, layer), label]),
-        "customdata": grid(lambda category, layer: [layer, categories.index(category)]),
+        "customdata": grid(lambda category, layer: [layer, style.plain(category)]),
         "text": grid(lambda c, layer: f"{shares.at[(c, layer), label]:.0f}" if len(layers) <= WRITTEN else ""),
         "texttemplate": "%{text}",
         "hovertext": grid(told),

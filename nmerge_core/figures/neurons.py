@@ -25,7 +25,8 @@ def categories_by_layer(
 ) -> go.Figure:
     """One panel per layer: for each category a bar per model and the purple bar of neurons all of several agree on.
 
-    Where `sure` is given the rest of each bar, of neurons whose category is unsure, is pale.
+    Where `sure` is given the rest of each bar, of neurons whose category is unsure, is pale. A bar's `customdata` is
+    [model, layer, category], the base's where it is of all models.
 
     Args:
         frame: layer, category, a column of neuron counts per model, intersection; as `classification.compare` gives.
@@ -57,6 +58,9 @@ def categories_by_layer(
                 "showlegend": i == 0,
                 "hovertext": _facts(here, label, None if sure is None else own[label]),
                 "hoverinfo": "text",
+                "customdata": [
+                    ["base" if label == "intersection" else label, layer, each] for each in here["category"]
+                ],
                 **cell(i),
             }
             traces.append(bar)
@@ -157,6 +161,8 @@ def proportions(
 def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
     """The number of neurons of each category in each layer of one model, one line per category.
 
+    A point's `customdata` is [model, layer, category].
+
     Args:
         frame: layer, category and a column of neuron counts called `label`.
         label: The model to show.
@@ -185,6 +191,7 @@ def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, d
                 for layer, n in zip(layers, neurons, strict=True)
             ],
             "hoverinfo": "text",
+            "customdata": [[label, layer, category] for layer in layers],
         }
         traces.append(trace)
     layout = {

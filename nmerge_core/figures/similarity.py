@@ -27,6 +27,8 @@ _ROW, _FRAME = 34, 90  # pixels of a matrix, and around all of them
 def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
     """Draw the mean cosine of each layer's neurons, a panel per matrix and a line per fine-tune.
 
+    A point's `customdata` is [model, layer].
+
     Args:
         summary: Columns model, layer, matrix, neurons, mean, min, p01, p50, zero (of `similarity.cosine`).
         colours: The colour of each model.
@@ -42,7 +44,8 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
             told = [_fact(row) for row in rows.to_dict("records")]
             x, y, colour = rows["layer"], rows["mean"], colours[str(model)]
             name, mark = names[str(model)], marks[str(model)]
-            traces.append(line_trace(index, name, x, y, colour, told, in_legend=index == 0, mark=mark, marker=6))
+            line = line_trace(index, name, x, y, colour, told, in_legend=index == 0, mark=mark, marker=6)
+            traces.append({**line, "customdata": [[str(model), int(layer)] for layer in x]})
     layout = panels(
         [MATRICES[matrix] for matrix in found],
         x_title="layer",

@@ -80,7 +80,7 @@ def test_a_click_on_a_cell_leads_to_its_neurons(open_page: OpenPage, tiny_cache:
     app = open_page("pages/2_Neurons.py", neurons_map="math")
     run = next(run for run in list_runs(tiny_cache) if run.title == "Classify math")
     table = open_classification(run.results).neurons().query("layer == 1 and category == 'code'")
-    app.session_state["neurons_cell"] = [1, 2]  # general, math, code
+    app.session_state["neurons_heat_map_clicked"] = [1, "code"]
     app.run()
     assert not app.exception and app.title[0].value != "Which neurons do what?"
     asked = {name: app.query_params[name] for name in ("layer", "explorer_only", "neuron", "model")}

@@ -68,3 +68,15 @@ def test_interference_is_a_map_of_layers_and_matrices(tiny_cache: Path, open_pag
     here = frame[(frame["layer"] == 1) & (frame["matrix"] == cells.y[3])]
     assert cells.z[3][1] == pytest.approx(here["opposed"].item())
     assert any("disagree about its sign" in text.value for text in app.markdown)
+
+
+def test_a_click_on_a_point_leads_to_the_neurons_of_its_layer(open_page: OpenPage, tiny_cache: Path) -> None:
+    known = models(tiny_cache)
+    run = done(tiny_cache, "cosine", {"base": known["base"], "models": [known["math"], known["code"]]})
+    app = open_page("pages/4_Similarity.py")
+    app.session_state["similarity_figure_clicked"] = ["math", 1]  # as a click leaves it
+    app.run()
+    assert not app.exception and app.selectbox(key="explorer_order").value == "turned most in math"
+    frame = pd.read_parquet(run.results / "turned.parquet").query("model == 'math' and layer == 1")
+    expected = frame.sort_values("cosine", kind="stable")["neuron"].tolist()[:12]
+    assert app.dataframe[0].value["neuron"].tolist() == expected

@@ -1,5 +1,6 @@
 """Showing a figure, and saving it for a document."""
 
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def show(
     """
     _draw(figure, key, picked)
     _exports(figure, key, name or key, frame)
+
+
+def show_picked(figure: go.Figure, key: str, frame: pd.DataFrame | None = None, name: str | None = None) -> Any:
+    """As `show`; return once the `customdata` of the point that was clicked, its texts as they are, else None."""
+    clicked = st.session_state.pop(f"{key}_clicked", None)
+    show(figure, key, frame, name, lambda data: st.session_state.update({f"{key}_clicked": data}))
+    return clicked and [html.unescape(each) if isinstance(each, str) else each for each in clicked]
 
 
 def _draw(figure: go.Figure, key: str, picked: Callable[[Any], None]) -> None:

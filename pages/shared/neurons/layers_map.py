@@ -6,7 +6,7 @@ import streamlit as st
 from nmerge_core.figures import style
 from nmerge_core.figures.neuron_map import heat_map
 from nmerge_core.runs.folder import Run
-from pages.shared.charts.charts import dark, show
+from pages.shared.charts.charts import dark, show_picked
 from pages.shared.frame.choice import as_option, choose_model
 from pages.shared.neurons.chosen import layer_categories, opened
 
@@ -19,17 +19,10 @@ def draw_map(done: dict[str, Run], frame: pd.DataFrame, colours: dict[str, str])
     names = [*done, SAME] if len(done) > 1 else [*done]
     chosen = choose_model("Model", names, "neurons_map")
     column, colour = ("intersection", style.INTERSECTION) if chosen == SAME else (chosen, colours[chosen])
-    picked = st.session_state.pop("neurons_cell", None)
-    show(
-        heat_map(frame, column, colour, dark=dark()),
-        "neurons_heat_map",
-        frame,
-        picked=lambda cell: st.session_state.update(neurons_cell=cell),
-    )
+    picked = show_picked(heat_map(frame, column, colour, dark=dark()), "neurons_heat_map", frame)
     st.caption("A click on a cell leads to its neurons in *Explorer*.")
     if picked:
-        layer, category = picked
-        explore(done, "base" if chosen == SAME else chosen, layer, [*dict.fromkeys(frame["category"])][category])
+        explore(done, "base" if chosen == SAME else chosen, *picked)
     return column
 
 
