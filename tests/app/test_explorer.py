@@ -11,6 +11,8 @@ from streamlit.testing.v1 import AppTest
 from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member
 from nmerge_core.figures import texts
+from nmerge_core.loading import load_model
+from nmerge_core.neuron.on_text import continued, strongest
 from nmerge_core.neuron.overview import overview
 from nmerge_core.runs.folder import list_runs
 from pages.shared.frame.choice import decimals
@@ -146,6 +148,25 @@ def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
     own = [element.proto.body for element in app.get("html") if "neuron-grid" in element.proto.body][-1]
     assert own.count('class="cell"') == 2
     assert "<i>3" not in own
+
+
+def test_a_text_of_ones_own_has_the_strongest_neurons_of_every_model(
+    open_page: OpenPage, tiny_cache: Path, asked_here: None
+) -> None:
+    asked = {"explorer_view": "A text of yours", "explorer_text_read": "<i>3 + 4", "explorer_more": "2"}
+    app = open_page("pages/3_Explorer.py", model="math", explorer_token="3", **asked)
+    assert not app.warning and not app.info
+    assert any(text.value.startswith("**At '3'** the strongest neurons") for text in app.markdown)
+    [shown] = [body for element in app.get("html") if "strong-grid" in (body := element.proto.body)]
+    links = re.findall(r"model=(\w+)&amp;layer=(\d)&amp;neuron=(\d+)", shown)
+    assert [model for model, *_ in links] == ["base"] * 8 + ["math"] * 8
+    runs = {run.title: run for run in list_runs(tiny_cache)}
+    found = open_classification(runs["Classify math"].results)
+    read = continued(load_model(found.meta["model"]), "<i>3 + 4", 2)
+    expected = strongest(load_model(found.meta["model"]), found, read.ids, 8)[3]
+    assert [(int(layer), int(neuron)) for model, layer, neuron in links if model == "math"] == [
+        (each.layer, each.neuron) for each in expected
+    ]
 
 
 @pytest.mark.parametrize(

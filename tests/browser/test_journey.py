@@ -27,6 +27,7 @@ def test_from_the_demo_family_to_a_merged_checkpoint(app: App, tab: Callable[[],
     page = tab()
     choose_models(page, app)
     classify(page, app)
+    explore(page, app)
     knock_out(page, app)
     first = merge_with(page, app, "NeuronMerge", "samples", "Home", 1, nth=1)
     second = tune(page, app, nth=2)
@@ -122,6 +123,20 @@ def expected_counts(folders: list[Path], k: int) -> dict[tuple[str, int], dict[s
         for layer, rows in frame.groupby("layer")
         for label in [*MODELS, "same in all models"]
     }
+
+
+def explore(page: Page, app: App) -> None:
+    """The arrow keys step through the neurons that a link looks for; the texts and the link follow."""
+    visit(page, app, "Explorer", explorer_only="code", explorer_order="certainty", explorer_find="true")
+    number, texts = keyed(page, "explorer_neuron").locator("input"), keyed(page, "explorer_texts")
+    page.locator("h1").click()
+    for place in ("1", "2"):
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_text(re.compile(f"^{place} of [0-9]+ found$"))).to_be_visible(timeout=60_000)
+    settle(page)
+    expect(page).to_have_url(re.compile(f"neuron={number.input_value()}(&|$)"))
+    expect(texts.locator(".head").first).to_contain_text("code")
+    sound(page)
 
 
 def knock_out(page: Page, app: App) -> None:

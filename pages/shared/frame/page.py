@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -77,7 +78,8 @@ def begin(title: str, question: str, sentence: str, *, needs_models: bool = True
     Returns:
         The family chosen in the sidebar.
     """
-    st.set_page_config(f"{title} · NMerge", ICON, layout="wide")
+    sidebar: Literal["collapsed", "auto"] = "collapsed" if st.context.is_embedded else "auto"
+    st.set_page_config(f"{title} · NMerge", ICON, layout="wide", initial_sidebar_state=sidebar)
     asked = asked_settings()
     st.html(STYLE)
     with st.sidebar:
