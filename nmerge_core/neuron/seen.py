@@ -40,7 +40,9 @@ def scores_of(found: Classification, layer: int, neuron: int) -> NDArray[np.floa
     Raises:
         InputError: there is no such layer or neuron.
     """
-    width = len(found.top(layer, 1)[0])
+    if layer not in found.layers:
+        raise InputError(f"{found.folder}: no layer {layer}; it has layers {found.layers[0]} to {found.layers[-1]}")
+    width = found.widths[layer]
     if not 0 <= neuron < width:
         raise InputError(f"neuron {neuron}: expected 0 to {width - 1}, the neurons of layer {layer}")
     return found.scores(layer, np.array([neuron]))[:, 0]
