@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from os.path import exists, expanduser, isdir, isfile  # which raise of no name, where pathlib's do
@@ -54,6 +54,10 @@ class Places:
     folder: Path | None = None
     results: Callable[[str], Path | None] = no_run
     _models: dict[str, Found] = field(default_factory=dict, repr=False, compare=False)
+
+    def with_models(self, found: Mapping[str, Found]) -> "Places":
+        """Return places where some models are known beforehand, as those that are yet to be made."""
+        return replace(self, _models={**self._models, **found})
 
     def model(self, reference: str) -> Found:
         """Find a model: its weights and configuration count, its tokenizer and how it generates."""

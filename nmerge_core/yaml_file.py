@@ -4,7 +4,7 @@ What is read is bounded: a file of a few hundred bytes can stand for more values
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
@@ -87,20 +87,34 @@ def read_mapping(source: Path | str, keys: Iterable[str], name: str = "text") ->
     Raises:
         InputError: it cannot be read, is not YAML, holds too much, has a key twice, or holds no mapping.
     """
+    (content,) = _read(source, keys, name, lambda text, where: [load(text, where, _Loader)])
+    return content
+
+
+def read_mappings(source: Path | str, keys: Iterable[str], name: str = "text") -> list[dict[Any, Any]]:
+    """Read a mapping or several, divided by `---`, as `read_mapping` does."""
+    found = _read(source, keys, name, lambda text, where: load(text, where, _Loader, every=True))
+    return found
+
+
+def _read(
+    source: Path | str, keys: Iterable[str], name: str, read: Callable[[str | bytes, str], list[Any]]
+) -> list[dict[Any, Any]]:
     where = short(str(source)) if isinstance(source, Path) else name
     text = read_small(source, LARGEST) if isinstance(source, Path) else source
     try:
-        content = load(text, where, _Loader)
+        contents = read(text, where)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not readable as YAML ({_told(error)})") from error
-    if not isinstance(content, Mapping):
-        found = "nothing" if content is None else type(content).__name__
-        raise InputError(f"{where}: expected a mapping with {', '.join(keys)}; found {found}")
-    return dict(content)
+    for content in contents or [None]:
+        if not isinstance(content, Mapping):
+            found = "nothing" if content is None else type(content).__name__
+            raise InputError(f"{where}: expected a mapping with {', '.join(keys)}; found {found}")
+    return [dict(content) for content in contents]
 
 
-def load(text: str | bytes, where: str, loader: type[Loader] = Loader) -> Any:
-    """Return what YAML text holds.
+def load(text: str | bytes, where: str, loader: type[Loader] = Loader, *, every: bool = False) -> Any:
+    """Return what YAML text holds; with `every` a list of what each of its documents does, but empty ones.
 
     Raises:
         InputError: it holds more than a file that somebody wrote, told as that of `where`.
@@ -110,6 +124,8 @@ def load(text: str | bytes, where: str, loader: type[Loader] = Loader) -> Any:
         raise InputError(f"{where}: expected YAML of at most {LARGEST:,} bytes, found {len(text):,}")
     try:
         _check_bounds(text, where, loader)
+        if every:
+            return [each for each in yaml.load_all(text, loader) if each is not None]
         return yaml.load(text, loader)
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         # `!!bool maybe`, bytes that are no text: PyYAML passes on what Python says of a value.

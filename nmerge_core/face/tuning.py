@@ -89,5 +89,5 @@ def live(recipe: Reference | Mapping[str, Any], *, device: str = DEVICE.default,
 def _own(recipe: Reference | Mapping[str, Any]) -> Recipe:
     read = engine.load(recipe)
     if not isinstance(read, Recipe):
-        raise InputError("recipe, key 'engine': mergekit merges to disk alone; use `merge`")
+        raise InputError("recipe: mergekit's and those in stages are merged to disk alone; use `merge`")
     return read

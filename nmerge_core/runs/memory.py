@@ -76,9 +76,8 @@ def _running(model: str, parameters: Mapping[str, Any]) -> int:
 
 
 def _merging(parameters: Mapping[str, Any]) -> int:
-    from nmerge_core.merging.engine import load
-    from nmerge_core.merging.plan.estimate import estimate
-    from nmerge_core.merging.recipe.recipe import Recipe
+    from nmerge_core.merging.engine import expected, load
+    from nmerge_core.merging.recipe.mergekit_recipe import MergekitRecipe
 
     recipe = load(parameters["recipe"])
-    return estimate(recipe, cache_root()).peak_memory if isinstance(recipe, Recipe) else _UNKNOWN
+    return _UNKNOWN if isinstance(recipe, MergekitRecipe) else expected(recipe, cache_root()).peak_memory

@@ -101,8 +101,8 @@ class LiveMerges:
 
         recipe = load(content)
         if not isinstance(recipe, Recipe):
-            raise InputError("mergekit's methods are merged to disk: start the merge")
-        if recipe.method.searches(recipe.values()):
+            raise InputError("mergekit's methods, and recipes in stages, are merged to disk: start the merge")
+        if recipe.searches:
             recipe = _searched(recipe)
         references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
         checkpoints = [open_checkpoint(reference) for reference in references]

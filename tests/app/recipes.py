@@ -15,5 +15,14 @@ def recipe_shown(app: AppTest) -> dict[str, Any]:
 
 def written_as_yaml(app: AppTest) -> None:
     """Have the recipe as text, not as controls."""
+    _turned(app, "YAML")
+
+
+def turned_to_controls(app: AppTest) -> None:
+    """Have the recipe in the controls again, if they can hold it."""
+    _turned(app, "Controls")
+
+
+def _turned(app: AppTest, to: str) -> None:
     way: Any = app.get("button_group")[0]
-    way.set_value("YAML").run()
+    way.set_value(to).run()

@@ -1,7 +1,9 @@
 """RegMean++ against a whole merged model that is run anew for every layer."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,9 +119,9 @@ def test_it_measures_once_and_goes_on_after_a_kill(tuned: Path, tmp_path: Path, 
 
 
 def test_a_merge_that_measures_nothing_says_which_run_does(tuned: Path, tmp_path: Path) -> None:
-    recipe, asked = recipe_of(tuned, samples=2), []
+    recipe, asked = recipe_of(tuned, samples=2), list[Measurement]()
 
-    def kept(measurements: list[Measurement]) -> list[None]:
+    def kept(measurements: Sequence[Measurement]) -> list[Path | None]:
         asked.extend(measurements)
         raise NotMeasured(measurements)
 
@@ -132,7 +134,7 @@ def test_a_merge_that_measures_nothing_says_which_run_does(tuned: Path, tmp_path
 
 
 def test_statistics_are_named_for_all_models_or_for_none(tuned: Path, tmp_path: Path) -> None:
-    models = [{"model": str(tuned / name)} for name in TASKS]
+    models: list[dict[str, Any]] = [{"model": str(tuned / name)} for name in TASKS]
     models[0]["parameters"] = {"statistics": "somewhere"}
     shared = {"corpus": str(tuned / "corpus")}
     with pytest.raises(InputError, match="statistics.*expected a folder for every model, or for none"):

@@ -9,8 +9,8 @@ from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.registry import Method, methods, steps
 
-KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "slices", "parameters", "then", "dtype")
-KEYS += ("out_dtype", "run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template", "engine")
+KEYS: tuple[str, ...] = ("merge_method", "base_model", "models", "slices", "parameters", "then", "stages")
+KEYS += ("dtype", "out_dtype", "run_dtype", "seed", "tokenizer", "tokenizer_source", "chat_template", "engine")
 # mergekit's parameters where they say what a method does anyway: people's recipes have them, so they are left unused.
 _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "int8_mask": (True, False),

@@ -44,7 +44,7 @@ OF_OTHERS: Mapping[str, str] = dict.fromkeys(
     ("experts", "gate_mode", "experts_per_token", "shared_experts"),
     "of a recipe for mergekit-moe, which makes a mixture of experts; that command reads it. Here models become one of "
     "their own kind: name them under 'models', with a merge_method",
-) | {"name": "of mergekit-multi, whose recipes have names; leave it out, and name the folder that one writes in others"}
+) | {"name": "of one of several recipes in a file, divided by `---`, that others name as a model; leave it out"}
 _OURS = ("engine", "seed")
 _TOKENIZERS = ("tokenizer", "tokenizer_source", "source")  # keys that name a model, or whose tokens by a word
 

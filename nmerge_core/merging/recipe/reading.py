@@ -18,7 +18,7 @@ from nmerge_core.merging.recipe.steps import read_steps
 from nmerge_core.merging.recipe.template_choice import read_template_choice
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.yaml_file import plain, read_mapping
+from nmerge_core.yaml_file import plain, read_mappings
 
 Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or what stands in it
 
@@ -34,6 +34,8 @@ def load_recipe(source: Source) -> Recipe:
     """
     content = read_content(source)
     _check_engine(content.get("engine", "nmerge"))
+    if content.get("stages") is not None:
+        raise InputError("recipe, key 'stages': expected a recipe of one stage, found several; merge them one by one")
     for key in content:
         if key in mergekit.KEYS and key not in KEYS:
             raise InputError(f"recipe: key '{key}' is mergekit's own; {mergekit.elsewhere()}, or leave the key out")
@@ -89,16 +91,50 @@ def read_content(source: Source) -> Mapping[str, Any]:
 
     Models are named as they are found: of a file also from its own folder (`reference.found_from`).
 
+    Several documents are one recipe in stages (`in_stages`).
+
     Raises:
         InputError: it cannot be read, is not YAML, has a key twice, or is no mapping.
     """
     if isinstance(source, Mapping):
         return {key: plain(value) for key, value in source.items()}
     file = file_of(source)
+    content = in_stages(read_mappings(file or str(source), KEYS, "recipe"))
     if file is None:
-        return read_mapping(str(source), KEYS, "recipe")
-    found: Mapping[str, Any] = mergekit.renamed(read_mapping(file, KEYS), lambda name: found_from(name, file.parent))
-    return found
+        return content
+    given = content.get("stages")
+    made: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+
+    def found(name: str) -> str:
+        return name if name in made else found_from(name, file.parent)
+
+    stages = {"stages": {name: mergekit.renamed(each, found) for name, each in made.items()}} if made else {}
+    renamed: Mapping[str, Any] = mergekit.renamed(content, found)
+    return {**renamed, **stages}
+
+
+def in_stages(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the recipe of a file with several, as mergekit-multi has them, each with a name but the last of all.
+
+    Raises:
+        InputError: a name is missing or there twice.
+    """
+    *others, last = documents
+    if not others:
+        return dict(last)
+    if unnamed := [each for each in documents if each.get("name") is None]:
+        last = unnamed[0]
+    if len(unnamed) > 1:
+        raise InputError("recipe: expected a 'name' in every document but one, found several without")
+    stages: dict[str, Any] = {}
+    for each in documents:
+        if each is last:
+            continue
+        name = each["name"]
+        if not isinstance(name, str) or name in stages:
+            raise InputError(f"recipe, key 'name': expected a text, another in each document, found {shown(name)}")
+        stages[name] = {key: value for key, value in each.items() if key != "name"}
+    return {**{key: value for key, value in last.items() if key != "name"}, "stages": stages}
 
 
 def _no_method(name: str) -> InputError:

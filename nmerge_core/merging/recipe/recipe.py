@@ -1,6 +1,6 @@
 """A checked recipe: it knows its values, its own content and YAML, what it reads, and what it is called."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -114,7 +114,12 @@ class Recipe:
     @property
     def runs_models(self) -> bool:
         """Whether models are run on texts or tasks before they are merged."""
-        return self.method.solves(self.values()) or self.method.searches(self.values())
+        return self.method.solves(self.values()) or self.searches
+
+    @property
+    def searches(self) -> bool:
+        """Whether a whole model is held in memory and run to find something."""
+        return self.method.searches(self.values())
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -181,6 +186,17 @@ class Recipe:
             changed.append(f"chat template {names.get(source, label(source))}")
         return ", ".join([f"{self.method.title}{own}", *changed, *(f"then {each.method.title}" for each in self.then)])
 
+    def renamed(self, name: Callable[[str], str]) -> "Recipe":
+        """Return the recipe with other names of its models."""
+        return replace(
+            self,
+            base_model=name(self.base_model) if self.base_model else None,
+            models=tuple(ModelEntry(name(entry.model), entry.parameters) for entry in self.models),
+            slices=tuple(each.renamed(name) for each in self.slices),
+            tokenizer=self.tokenizer and self.tokenizer.renamed(name),
+            chat_template=self.chat_template and self.chat_template.renamed(name),
+        )
+
     def path(self, reference: str) -> Path:
         """Find a file that the recipe names: as it is written, else beside the recipe's own file."""
         return find_path(reference, self.folder)
@@ -214,26 +230,24 @@ class Recipe:
                     found.update(inputs)
             return full
 
-        entries = tuple(ModelEntry(model(entry.model), values(entry.parameters)) for entry in self.models)
-        base = model(self.base_model) if self.base_model else None
-        slices = tuple(each.renamed(model) for each in self.slices)
+        named = self.renamed(model)
+        entries = tuple(ModelEntry(entry.model, values(entry.parameters)) for entry in named.models)
         then = []
         for index, step in enumerate(self.then):
             with _named(f"then[{index}]"):
                 own, inputs = step.in_full(places)
             then.append(own)
             found.update(inputs)
-        template = self.chat_template and self.chat_template.renamed(model)
+        template = named.chat_template
         if template and template.kind == "file":
             with _named("chat_template"):
                 file, found["chat_template"] = places.file(template.source)
             template = replace(template, source=file)
-        tokenizer = self.tokenizer and self.tokenizer.renamed(model)
-        full = replace(self, base_model=base, models=entries, slices=slices, parameters=values(self.parameters))
+        full = replace(named, models=entries, parameters=values(self.parameters))
         for parameter in self.method.parameters:  # a part's method decides where it is the default one too
             if isinstance(parameter, MethodPart) and parameter.name not in self.parameters:
                 found.update(_content(parameter, parameter.default, places)[1])
-        return replace(full, then=tuple(then), tokenizer=tokenizer, chat_template=template), found
+        return replace(full, then=tuple(then), chat_template=template), found
 
     def resolved(self, prepared: Prepared) -> "Recipe":
         """Fill in what a method found out, as a finished merge records it."""

@@ -6,8 +6,10 @@ from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import halves, is_hub_id, on_this_machine
 from nmerge_core.family import Family
 from nmerge_core.figures import style
-from nmerge_core.merging.engine import AnyRecipe
+from nmerge_core.merging.engine import AnyRecipe, expected
+from nmerge_core.merging.recipe.mergekit_recipe import MergekitRecipe
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.staged_recipe import StagedRecipe
 from nmerge_core.runs.folder import Run
 from pages.shared.frame.page import lack, link
 from pages.shared.frame.runs import run_button
@@ -36,7 +38,7 @@ def draw_run(recipe: AnyRecipe, family: Family) -> tuple[Run | None, float | Non
             link("pages/1_Models.py", "Get the models", "arrow_forward", family)
         return None, None
     seconds = None
-    if isinstance(recipe, Recipe):
+    if not isinstance(recipe, MergekitRecipe):
         seconds = draw_cost(recipe)
     else:
         st.caption("mergekit merges it in a process of its own; it tells no time or memory before it starts.")
@@ -51,17 +53,14 @@ def title_of(recipe: AnyRecipe, family: Family) -> str:
     return recipe.title(family.labels, [model.label for model in family.models])
 
 
-def draw_cost(recipe: Recipe) -> float:
+def draw_cost(recipe: Recipe | StagedRecipe) -> float:
     """What the merge will take, told from headers alone; return the seconds."""
-    # Imported here: it brings torch along, which the head of the page need not wait for.
-    from nmerge_core.merging.plan.estimate import estimate
-
-    cost = estimate(recipe, cache_root())
+    cost = expected(recipe, cache_root())
     at_least = "≥ " if cost.solving else ""
     more = " Running the models on texts comes on top." if cost.solving else ""
     with st.container(horizontal=True, gap="medium"):
         metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more} {COMPILING}")
-        whole = "one whole model" if recipe.method.searches(recipe.values()) else "never a whole one"
+        whole = "one whole model" if recipe.searches else "never a whole one"
         metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
     if cost.conversation:

@@ -5,6 +5,7 @@ import streamlit as st
 from nmerge_core.family import Family
 from nmerge_core.merging.engine import AnyRecipe
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.staged_recipe import StagedRecipe
 from nmerge_core.notebook import Step, literal, text_literal
 from pages.shared.frame.page import command
 from pages.shared.kept.report import scoring
@@ -12,6 +13,9 @@ from pages.shared.kept.report import scoring
 
 def formula(recipe: AnyRecipe) -> str:
     """How the method of a recipe merges, with its source."""
+    if isinstance(recipe, StagedRecipe):
+        each = [f"Stage {name or 'of the output'}: {formula(stage)}" for name, stage in recipe.each]
+        return "\n\n".join(each)
     if not isinstance(recipe, Recipe):
         return (
             "mergekit computes it in a process of its own; NMerge checks recipe and models first and adds the report."

@@ -12,6 +12,7 @@ from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
 from nmerge_core.merging.recipe.registry import Method, Preset
+from nmerge_core.merging.recipe.staged_recipe import StagedRecipe
 from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.yaml_file import LARGEST
@@ -150,6 +151,8 @@ def open_recipe(text: str, family: Family) -> None:
     move({"merge_source": "YAML", "merge_yaml": text})
     try:
         recipe = load(text)
+        if isinstance(recipe, StagedRecipe):
+            raise InputError("They have no place for stages.")
         if not isinstance(recipe, Recipe):
             method = recipe.content["merge_method"]
             move({"merge_method": method, f"merge_yaml_{method}_{family.name}": text})

@@ -57,7 +57,10 @@ MODULES = {
         ({"merge_method": "ties", "engine": "mergkit"}, "expected nmerge or mergekit, found 'mergkit'"),
         ({"merge_method": "ties", "out_dtype": "bf16"}, "key 'base_model'"),
         ({"merge_method": "linear", "models": [{"model": "a"}], "out_dtype": "bf16"}, "key 'out_dtype': expected one"),
-        ({"merge_method": "linear", "models": [{"model": "a"}], "name": "x"}, "key 'name' is of mergekit-multi"),
+        (
+            {"merge_method": "linear", "models": [{"model": "a"}], "name": "x"},
+            "'name' is of one of several recipes",
+        ),
     ],
 )
 def test_what_only_mergekit_has_is_named(content: dict, message: str) -> None:

@@ -92,8 +92,8 @@ LINEAR = "merge_method: linear\nmodels: [{model: m}, {model: n}]\n"
         ("merge_method: linear\nmodels: [{model: {model: {path: m}}}]", "write `model: m`"),
         ("merge_method: linear\nmodels: [{model: [m]}]", "expected a folder, a Hub id, or MODEL+ADAPTER, found ['m']"),
         ("base_model: b\ngate_mode: hidden\nexperts: [{source_model: m}]", "of a recipe for mergekit-moe"),
-        (LINEAR + "name: first", "mergekit-multi"),
-        (LINEAR + "---\n" + LINEAR, "found another in line 3; write each to its own file"),
+        (LINEAR + "name: first", "one of several recipes in a file"),
+        (LINEAR + "---\n" + LINEAR, "'name' in every document but one, found several without"),
         (LINEAR + "dtype: bf16", "found 'bf16'; write bfloat16"),
         (LINEAR + "out_dtype: torch.half", "write float16"),
         (
