@@ -53,7 +53,7 @@ FLOORS = (
     {"merging.write"},
     {"merging.methods", "merging.mergekit"},
     {"merging"},  # its pipeline, which goes through the rooms
-    {"ablation", "resident", "labelling"},
+    {"ablation", "core_space", "resident", "labelling"},
     {"search"},
     {"reports"},
     {"runs"},

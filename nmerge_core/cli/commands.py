@@ -245,6 +245,14 @@ def merge(arguments: Namespace) -> None:
         print(arguments.out)
 
 
+def combine(arguments: Namespace) -> None:
+    """Write the adapter that several make together."""
+    from nmerge_core.core_space import combine
+
+    make("combine", arguments, combine, "adapter")
+    print(arguments.out)
+
+
 def extract(arguments: Namespace) -> None:
     """Write the adapter, and print how much of the change it has, summed over the layers."""
     import pandas as pd

@@ -123,6 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
     merge.add_argument("out", type=_path, metavar="OUT", help="the folder to write; must be new")
     merge.add_argument("--dry-run", action="store_true", help="check everything, print the cost, write nothing")
 
+    combine = add_run("combine", commands.combine)
+    combine.add_argument("out", type=_path, metavar="OUT", help="the adapter's folder; must be new")
+
     extract = add_run("extract", commands.extract)
     extract.add_argument("out", type=_path, metavar="OUT", help="the adapter's folder; must be new")
 

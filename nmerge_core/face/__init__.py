@@ -6,7 +6,7 @@ from nmerge_core.face.analysis import classify, compare, cosine, inherited, inte
 from nmerge_core.face.kept import history, open_family
 from nmerge_core.face.knockouts import effects, knockout
 from nmerge_core.face.labels import label
-from nmerge_core.face.merges import estimate, extract, merge, methods, sweep
+from nmerge_core.face.merges import combine, estimate, extract, merge, methods, sweep
 from nmerge_core.face.models import evaluate, generate, inspect, loss
 from nmerge_core.face.reports import report
 from nmerge_core.face.tuning import live
@@ -21,6 +21,7 @@ __all__ = [
     "effects",
     "estimate",
     "evaluate",
+    "combine",
     "extract",
     "generate",
     "history",

@@ -9,6 +9,7 @@ import pandas as pd
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.face.results import (
+    Combined,
     Extracted,
     Merged,
     Sweep,
@@ -93,6 +94,20 @@ def merge(
     told = shown_progress(progress)
     engine.merge(engine.load(recipe), folder, device=device, progress=told, kept=finished_results)
     return Merged(folder)
+
+
+def combine(recipe: Reference | Mapping[str, Any], *, device: str = DEVICE.default, progress: bool = True) -> Combined:
+    """Merge LoRA adapters of one base in their core space, into one adapter, exactly.
+
+    Args:
+        recipe: whose models are BASE+ADAPTER each: a YAML file, its text, or what stands in it.
+        device: "auto", "cpu", "cuda:1", ….
+        progress: whether it is shown.
+
+    Raises:
+        InputError: a model is no LoRA of the base, or the method goes by more than weights.
+    """
+    return Combined(do("combine", progress, recipe=recipe, device=device).results / "adapter")
 
 
 def extract(

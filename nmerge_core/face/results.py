@@ -271,6 +271,11 @@ class Merged(Result):
 
 
 @dataclass(frozen=True)
+class Combined(Result):
+    """A LoRA adapter of several: `path` is a folder that PEFT opens."""
+
+
+@dataclass(frozen=True)
 class Extracted(Result):
     """A LoRA adapter: `path` is a folder that PEFT opens."""
 

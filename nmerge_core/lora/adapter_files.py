@@ -31,21 +31,7 @@ def write_companions(
         conv1d: whether layers store their weights (in, out).
         table: what `extract` found.
     """
-    lower = {path: own for path, own in ranks.items() if own < rank}
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": absolute(base.reference),
-        "r": rank,
-        "lora_alpha": rank,  # as much as the rank: the scale is 1
-        "rank_pattern": lower,
-        "alpha_pattern": lower,
-        "target_modules": sorted({path.rpartition(".")[2] for path in ranks}),
-        "fan_in_fan_out": conv1d,
-        "bias": "none",
-        "lora_dropout": 0.0,
-        "inference_mode": True,
-    }
+    write_config(part, base, rank, ranks, conv1d)
     report = {
         "version": __version__,
         **{
@@ -74,9 +60,28 @@ from transformers import AutoModelForCausalLM
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base.reference}"), "this-folder")
 ```
 """
-    (part / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (part / "nmerge_report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (part / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_config(part: Path, base: Checkpoint, rank: int, ranks: Mapping[str, int], conv1d: bool) -> None:
+    """Write adapter_config.json of an adapter of scale 1 as PEFT reads it; arguments as in `write_companions`."""
+    lower = {path: own for path, own in ranks.items() if own < rank}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": absolute(base.reference),
+        "r": rank,
+        "lora_alpha": rank,  # as much as the rank: the scale is 1
+        "rank_pattern": lower,
+        "alpha_pattern": lower,
+        "target_modules": sorted({path.rpartition(".")[2] for path in ranks}),
+        "fan_in_fan_out": conv1d,
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "inference_mode": True,
+    }
+    (part / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def captured(table: pd.DataFrame) -> float:

@@ -238,6 +238,7 @@ KINDS: Mapping[str, Kind] = {
             version=statistics.VERSION,
         ),
         Kind("merge", "merge models as a recipe says", (RECIPE, DEVICE), resumable=True),
+        Kind("combine", "a LoRA adapter of several of one base, merged in their core space", (RECIPE, DEVICE)),
         Kind(
             "extract",
             "a LoRA adapter that makes a merge or fine-tune of its base",

@@ -17,7 +17,7 @@ from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 # At most, of kinds of run that read models block by block, or run them layer by layer.
 _AT_MOST = {
-    **dict.fromkeys(("cosine", "extract", "inherited"), 1 << 30),
+    **dict.fromkeys(("combine", "cosine", "extract", "inherited"), 1 << 30),
     **dict.fromkeys(("coefficients", "interference", "linearity", "statistics"), 4 << 30),
 }
 _UNKNOWN = 1 << 60  # of a search, and of mergekit's merges

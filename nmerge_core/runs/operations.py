@@ -113,6 +113,13 @@ def merge(parameters: Mapping[str, Any], results: Path, progress: Progress) -> N
         merge(load(parameters["recipe"]), out, device=parameters["device"], progress=progress, kept=finished_results)
 
 
+def combine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
+    """Write adapter/, which PEFT opens."""
+    from nmerge_core.core_space import combine
+
+    combine(**parameters, out=results / "adapter", progress=progress)
+
+
 def extract(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write adapter/, which PEFT opens, and changes.csv."""
     from nmerge_core.lora.extract import extract
@@ -158,6 +165,6 @@ def report(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
 
 _RUNS = (
     classify, cosine, interference, inherited, knockout, effects, label, linearity, coefficients, statistics, merge,
-    extract, evaluate, loss, sweep, report,
+    combine, extract, evaluate, loss, sweep, report,
 )  # fmt: skip
 OPERATIONS: dict[str, Operation] = {operation.__name__: beside_what_is_held(operation) for operation in _RUNS}
