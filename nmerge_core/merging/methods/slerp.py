@@ -32,7 +32,8 @@ def prepare(context: Context, values: Values) -> Prepared:
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return θ = (sin((1 − t)φ) θ0 + sin(tφ) θ1) / sin φ less θ0, φ the angle between the whole tensors θ0 and θ1.
 
-    On a straight line where |cos φ| ≥ 0.9995, as in mergekit.
+    On a straight line where |cos φ| ≥ 0.9995, as in mergekit. NeuronMerge's amplify multiplies a change on the arc of
+    the unmultiplied one: at 0 what the arc itself does to θ0's length stays, so that this is not `drop`.
     """
     products = prepared.data[block.name]
     base, product, change = products[0, 0], products[0, 0] + products[0, 1], products[1, 1]
