@@ -98,7 +98,7 @@ SNIPPETS += (
 
 
 def recipes(family: SimpleNamespace) -> list[dict[str, Any]]:
-    """Return recipes of every shape: methods, gradients, filters, parts, tokenizers."""
+    """Return recipes of every shape: methods, gradients, filters, parts, tokenizers, steps, stages."""
     base, models = family.base, [{"model": family.math}, {"model": family.code}]
     weighted = [{**each, "parameters": {"weight": 0.5, "density": 0.4}} for each in models]
     common = {"base_model": base, "models": models}
@@ -140,6 +140,20 @@ def recipes(family: SimpleNamespace) -> list[dict[str, Any]]:
             "tokenizer": {"source": "base", "tokens": {"a": {"source": family.math, "force": True}}},
         },
         {"engine": "mergekit", "merge_method": "slerp", **common, "parameters": {"t": [0, 0.5, 1]}},
+        {
+            "merge_method": "ties",
+            **common,
+            "then": ["svc", {"method": "aim", "omega": 0.5, "corpus": family.corpus, "category": "general"}],
+        },
+        {
+            "stages": {
+                "both": {"merge_method": "linear", "models": models},
+                "more": {"merge_method": "ties", **common},
+            },
+            "merge_method": "slerp",
+            "base_model": "more",
+            "models": [{"model": "both"}],
+        },
     ]  # fmt: skip
 
 
