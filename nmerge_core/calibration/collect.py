@@ -91,14 +91,14 @@ def collect(
         raise InputError(f"{out}: writing failed ({error.strerror}); nothing was left there, make room") from error
 
 
-def meta_of(kind: str, checkpoint: Checkpoint, corpus_texts: Corpus, device: str, **taken: Any) -> dict[str, Any]:
+def meta_of(kind: str, checkpoint: Checkpoint, loaded: Corpus, device: str, **taken: Any) -> dict[str, Any]:
     """Return what meta.json says of statistics from the start: of what they are, and which texts were `taken`."""
     return {
         "kind": kind,
         "model": checkpoint.reference,
         "label": label(checkpoint.reference),
         "model_fingerprint": fingerprint(checkpoint),
-        "corpus_textsfingerprint": corpus_texts.fingerprint,
+        "corpus_fingerprint": loaded.fingerprint,
         **taken,
         "device": kind_of(choose_device(device)),
         "version": __version__,

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nmerge_core.calibration import collect, open_statistics
 from nmerge_core.calibration.collect import cached
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.progress import silent
 from tests.tiny import LAYERS, TEXTS, tiny_model, write_corpus
@@ -94,6 +95,7 @@ def test_grams_equal_hooks_on_the_whole_model(model: str, corpus: str, tmp_path:
     assert len(found) == LAYERS * 4 + ("lm_head.weight" in expected)
     _, texts = load(model)
     assert meta["tokens"] == sum(tokens.shape[1] for tokens in texts) and meta["texts"] == len(texts)
+    assert meta["corpus_fingerprint"] == load_corpus(corpus, CATEGORIES).fingerprint
 
 
 def test_magnitudes_equal_hooks_on_the_whole_model(qwen2: str, corpus: str, tmp_path: Path) -> None:
