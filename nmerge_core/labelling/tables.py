@@ -96,8 +96,9 @@ def open_labels(folder: str | Path) -> Labels:
     """Read what a labelling has written; raises Damaged where a file is not as it was written."""
     folder = Path(folder)
     missing = {name: [""] for name in _NUMBERS}
-    # Anything may be an explanation, "none" and "NA" too.
-    table = read_csv(folder / LABELS, _COLUMNS, keep_default_na=False, na_values=missing)
+    # Anything may be an explanation, "none" and "NA" too; categories may be numbers.
+    texts = dict.fromkeys(("category", "label", "explanation"), "str")
+    table = read_csv(folder / LABELS, _COLUMNS, keep_default_na=False, na_values=missing, dtype=texts)
     return Labels(table, read_object(folder / "meta.json", {"by": str, "categories": list}))
 
 

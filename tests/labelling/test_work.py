@@ -156,3 +156,12 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     told = describe(labels)
     assert "2 of 3 neurons have the category of their texts (66.7 %" in told[0]
     assert "balanced accuracy of 60.0 %" in told[2]
+
+
+def test_categories_may_be_numbers(tmp_path: Path) -> None:
+    row: dict[str, Any] = {"score": 5, "read": 10, "explanation": "7", "excited": 4, "spared": 4}
+    rows = [{"layer": 0, "neuron": place, "category": str(place % 2), "label": "1", **row} for place in range(4)]
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
+    (tmp_path / "meta.json").write_text(json.dumps({"by": "a", "categories": ["0", "1"]}))
+    labels = open_labels(tmp_path)
+    assert labels.counts.to_numpy().tolist() == [[0, 2, 0], [0, 2, 0]] and list(labels.by_category()["same"]) == [0, 2]
