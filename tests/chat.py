@@ -24,6 +24,7 @@ class Chat:
     say: Callable[[str], str]
     refuse: Callable[[int], Status] = lambda number: 200
     key: str = ""
+    says: str = ""  # where it refuses; else the status
     address: str = ""
     requests: list[tuple[str, str, Any]] = field(default_factory=list)  # path, authorization, content
 
@@ -48,7 +49,7 @@ def serve_chat(say: Callable[[str], str]) -> Iterator[Chat]:
                 code = 401
             [message] = content["messages"]
             said = chat.say(message["content"])
-            body: Any = {"error": {"message": f"refused with {code}"}}
+            body: Any = {"error": {"message": chat.says or f"refused with {code}"}}
             if code == 200:
                 used = {
                     "prompt_tokens": len(message["content"].split()),

@@ -70,7 +70,7 @@ class Served:
                 return self._read(response.read(_LARGEST))
         except urllib.error.HTTPError as error:
             with error:
-                said = f"status {error.code}, {_reason(error)}"
+                said = f"status {error.code}, {short(self._without_key(_reason(error)))}"
                 if error.code in _BUSY:
                     raise _Again(said, _seconds(error.headers.get("Retry-After"))) from None
             raise InputError(f"{url}: refused the request for {self.endpoint.model} ({said})") from None
@@ -83,12 +83,17 @@ class Served:
             text = content["choices"][0]["message"]["content"]
             used = content.get("usage") or {}
             counts = [int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-            return Reply(str(text or "").encode(errors="replace").decode(), *counts)  # JSON may hold half a pair
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            text = str(text or "").encode(errors="replace").decode()  # JSON may hold half a pair
+            return Reply(self._without_key(text), *counts)
+        except (ValueError, OverflowError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise InputError(
-                f"{self.endpoint.url}: expected a chat completion in JSON, found {short(_text(body))!r}; name the "
-                "address that ends before /chat/completions"
+                f"{self.endpoint.url}: expected a chat completion in JSON, found "
+                f"{short(self._without_key(_text(body)))!r}; name the address that ends before /chat/completions"
             ) from None
+
+    def _without_key(self, said: str) -> str:
+        """Return what a server says without the key, which some repeat where they refuse it: all of it is kept."""
+        return said.replace(self.key, "…") if self.key else said
 
     def _wait(self, seconds: float, heed: Heed) -> None:
         while seconds > 0:
@@ -124,9 +129,9 @@ def _reason(error: urllib.error.HTTPError) -> str:
     except (OSError, http.client.HTTPException):
         return str(error.reason)
     try:
-        return short(str(json.loads(body)["error"]["message"]))
+        return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return short(_text(body)) or str(error.reason)
+        return _text(body) or str(error.reason)
 
 
 def _seconds(value: str | None) -> float:

@@ -77,6 +77,20 @@ def test_other_answers_and_nobody_there_are_told_of(monkeypatch: pytest.MonkeyPa
         with pytest.raises(InputError, match="expected a chat completion in JSON, found"):
             served(chat.address)._read(body)
     assert served(chat.address)._read(b'{"choices": [{"message": {"content": null}}]}') == Reply("", 0, 0)
+    with pytest.raises(InputError, match="expected a chat completion in JSON, found"):
+        served(chat.address)._read(b'{"choices": [{"message": {"content": ""}}], "usage": {"prompt_tokens": 1e999}}')
+
+
+def test_a_key_that_the_server_repeats_is_not_told_of() -> None:
+    """What is refused becomes the error of a run, and answers its results: both are kept."""
+    with serve_chat(lambda prompt: f"your key is {KEY}") as chat:
+        assert served(chat.address, KEY).ask("x", nothing).text == "your key is …"
+        chat.says = f"no such key: {KEY}"
+        chat.refuse = lambda number: 401
+        with pytest.raises(InputError, match="status 401, no such key: …"):
+            served(chat.address, KEY).ask("x", nothing)
+    with pytest.raises(InputError, match="found 'key …'"):
+        served(chat.address, KEY)._read(f"key {KEY}".encode())
 
 
 @pytest.mark.parametrize("address", ["https://user:word@host/v1", "https://host/v1?key=1", "http:///v1"])
