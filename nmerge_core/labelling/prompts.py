@@ -16,7 +16,7 @@ from nmerge_core.categories import GENERAL
 
 VERSION = 1  # of the wording, which results hang on
 _LONGEST = 300  # characters of an explanation
-_THOUGHT = re.compile(r".*</think>", re.DOTALL)  # what a model that thinks before it answers has put before the answer
+_THOUGHT = "</think>"  # ends what a model that thinks before it answers has put before the answer
 _GAP = r"[^\w\n]"  # what may stand between the words of a line
 _MARKUP = re.compile(r"[*`#>]+")
 
@@ -116,7 +116,7 @@ def read_detection(answer: str, texts: int) -> frozenset[int] | None:
 
 def _plain(answer: str) -> str:
     """Return an answer without thoughts before it and without Markdown."""
-    return _MARKUP.sub("", _THOUGHT.sub("", answer))
+    return _MARKUP.sub("", answer.rpartition(_THOUGHT)[2])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -74,6 +74,8 @@ def test_what_is_not_clear_is_not_guessed(line: str) -> None:
 
 
 def test_thoughts_before_an_answer_are_passed_over() -> None:
+    # Of a thought that was cut off, here as long as an answer may be: looked for from every place it takes an hour.
+    assert read_labels("<think> so " * 400_000, NAMES, 1).category("general") == ""
     said = read_labels("<think>1: code 5\nfires on: no</think>\n1: math 4\nfires on: **yes**", NAMES, 1)
     assert dict(said.excerpts) == {0: ("math", 4)} and said.explanation == "yes"
 
