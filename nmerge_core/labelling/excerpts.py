@@ -69,13 +69,16 @@ def _chosen(
     """Return the exemplars to show, those held out, shuffled, and which of these excite the neuron."""
     layer, number = neuron
     best = found.top(layer, SHOWN + HELD_OUT)[0][number].tolist()
-    least = np.argsort(peaks, kind="stable")[: len(peaks) // 2]
+    order = np.argsort(peaks, kind="stable")
+    rest = order[~np.isin(order, best)]
+    # Of a neuron that many texts excite alike, as a dead one, the weaker half has some of its best.
+    weaker = max(HELD_OUT, len(np.setdiff1d(order[: len(peaks) // 2], best)))
     generator = np.random.default_rng([seed, layer, number])
-    others = generator.choice(np.setdiff1d(least, best), HELD_OUT, replace=False)
+    others = generator.choice(np.sort(rest[:weaker]), HELD_OUT, replace=False)
     held_out = [*best[SHOWN:], *others.tolist()]
-    order = generator.permutation(len(held_out)).tolist()
-    excited = frozenset(place for place, one in enumerate(order) if one < HELD_OUT)
-    return best[:SHOWN], [held_out[one] for one in order], excited
+    shuffled = generator.permutation(len(held_out)).tolist()
+    excited = frozenset(place for place, one in enumerate(shuffled) if one < HELD_OUT)
+    return best[:SHOWN], [held_out[one] for one in shuffled], excited
 
 
 def _cut(pieces: Sequence[str], trace: NDArray[np.float32], threshold: float) -> Excerpt:

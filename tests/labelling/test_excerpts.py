@@ -12,7 +12,7 @@ from nmerge_core.activations.store import open_classification
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
-from nmerge_core.labelling.excerpts import read_excerpts
+from nmerge_core.labelling.excerpts import _chosen, read_excerpts
 from nmerge_core.labelling.sample import choose_neurons
 from nmerge_core.loading import load_model
 from nmerge_core.progress import silent
@@ -77,3 +77,11 @@ def test_categories_are_drawn_alike_and_lists_taken_whole(labelled: SimpleNamesp
     assert Counter(known[pair] for pair in drawn) == {name: min(3, sizes[name]) for name in sizes.index}
     lists = {"mine": [[1, 2], [0, 7]]}
     assert choose_neurons(found, architecture, count=1, each_category=False, lists=lists, seed=0) == [(0, 7), (1, 2)]
+
+
+def test_a_neuron_that_all_texts_excite_alike_has_texts_to_hold_out() -> None:
+    """Of a dead one the strongest 15 of 30 exemplars are the first, and so is the weaker half."""
+    found = SimpleNamespace(top=lambda layer, k: (np.tile(np.arange(k), (3, 1)), np.zeros((3, k), np.float32)))
+    shown, held_out, excited = _chosen(found, (0, 2), np.zeros(30, np.float32), 0)  # type: ignore[arg-type]
+    assert shown == [*range(10)] and {held_out[place] for place in excited} == {*range(10, 15)}
+    assert {held_out[place] for place in range(10) if place not in excited} == {*range(15, 20)}
