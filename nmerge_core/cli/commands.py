@@ -175,7 +175,8 @@ def label(arguments: Namespace) -> None:
     if here.finished("label", given) is None:
         expected = estimate(arguments.count, open_classification(arguments.neurons).categories)
         told = [leaves_for(arguments.by), "" if arguments.lists else expected.told]
-        print(f"nmerge: {'; '.join(filter(None, told))}", file=sys.stderr)
+        if any(told):
+            print(f"nmerge: {'; '.join(filter(None, told))}", file=sys.stderr)
     found = face.label(**given)
     if arguments.out:
         write_csv(found.table, arguments.out)
