@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from nmerge_core.against_draws import against_draws
 from nmerge_core.paired import Z_95, holm, standard_error
 
+_COLUMNS = (
+    "model", "layer", "group", "neurons", "value", "low", "high", "quadratic", "bend", "random", "random_low",
+    "random_high", "difference", "difference_low", "difference_high", "p", "whole", "whole_quadratic", "against_whole",
+    "against_whole_low", "against_whole_high", "texts", "draws",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Values:
@@ -48,7 +54,7 @@ def table(found: Mapping[str, Mapping[int, Values]]) -> pd.DataFrame:
         names = dict.fromkeys(group.name for group in groups)
         every = [_over_layers([group for group in groups if group.name == name]) for name in names]
         rows += [{"model": model} | _row(group) for group in [*groups, *every]]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=_COLUMNS)  # of fine-tunes that change nothing no row has a value
     compared = [frame["layer"].isna(), frame["group"] == ""]
     return frame.assign(adjusted=frame.groupby(compared)["p"].transform(lambda own: holm(list(own))))
 

@@ -135,6 +135,12 @@ def test_the_table_by_hand() -> None:
     assert every["value"].tolist() == frame[frame["layer"] == 5]["value"].tolist()
 
 
+def test_where_nothing_changes_the_table_has_its_columns() -> None:
+    none = table({"math": {0: Values({"code": 2}, np.full((3, 3, 2, 5), np.nan))}})
+    some = table({"math": {0: Values({"code": 2}, np.ones((3, 3, 2, 5)))}})
+    assert list(none) == list(some) and none["value"].isna().all() and none["adjusted"].eq(1).all()
+
+
 def test_what_a_fine_tune_does_not_change_has_no_value(qwen2, corpus, tmp_path) -> None:
     tuned = fine_tune(qwen2, tmp_path / "tuned", seed=1, only=r"layers\.0\.mlp", scale=0.5)
     classify(qwen2, corpus, tmp_path / "neurons", top_k=3)
