@@ -244,7 +244,7 @@ def test_steps_are_told_in_words_and_stay_in_the_yaml() -> None:
     plain, recipe = (load_recipe(content | ({"then": then} if then else {})) for then in (None, ["svc", "aim"]))
     assert load_recipe(recipe.yaml).content == recipe.content and recipe.content != plain.content
     held = load_recipe(content | {"then": {"method": "aim", "omega": 0.5, "corpus": "texts"}})
-    assert held.title({}).endswith("then AIM") and told(held, {}) == "TIES-Merging, Then AIM (omega 0.5)"
+    assert held.title({}).endswith("then AIM (ω 0.5)") and told(held, {}) == "TIES-Merging, Then AIM (omega 0.5)"
     assert side_by_side([plain, recipe], {})["Then"] == ["", "SVC, AIM"]
 
 

@@ -172,19 +172,17 @@ class Recipe:
         """Name the merge by its method, its models unless they are the whole family, and what is no default."""
         short = labels(self.references)
         called = [names.get(reference, own) for reference, own in zip(self.references, short, strict=True)]
-        own = "" if set(called) == set(family) else f" of {', '.join(called)}"
-        changed = [
-            f"{parameter.title} {_short(self.parameters[parameter.name])}"
-            for parameter in self.method.parameters
-            if isinstance(parameter, Number | Choice | Flag | MethodPart)
-            and self.parameters.get(parameter.name, parameter.default) != parameter.default
-        ]
+        whose = "" if set(called) == set(family) else f" of {', '.join(called)}"
+        changed = _changed(self.method, self.parameters)
         if self.tokenizer:
             changed.append(f"tokenizer {names.get(self.tokenizer.source, label(self.tokenizer.source))}")
         if self.chat_template and self.chat_template.kind != "text":
             source = self.chat_template.source
             changed.append(f"chat template {names.get(source, label(source))}")
-        return ", ".join([f"{self.method.title}{own}", *changed, *(f"then {each.method.title}" for each in self.then)])
+        for step in self.then:
+            own = ", ".join(_changed(step.method, step.parameters))
+            changed.append(f"then {step.method.title}" + (f" ({own})" if own else ""))
+        return ", ".join([f"{self.method.title}{whose}", *changed])
 
     def renamed(self, name: Callable[[str], str]) -> "Recipe":
         """Return the recipe with other names of its models."""
@@ -256,6 +254,16 @@ class Recipe:
             for i, entry in enumerate(self.models)
         )
         return replace(self, parameters={**self.parameters, **prepared.solved}, models=entries)
+
+
+def _changed(method: Method, parameters: Mapping[str, Any]) -> list[str]:
+    """Tell those of a method's settings that are no default."""
+    return [
+        f"{parameter.title} {_short(parameters[parameter.name])}"
+        for parameter in method.parameters
+        if isinstance(parameter, Number | Choice | Flag | MethodPart)
+        and parameters.get(parameter.name, parameter.default) != parameter.default
+    ]
 
 
 def _short(value: Any) -> str:
