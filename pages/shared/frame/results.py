@@ -43,7 +43,7 @@ def read_table(run: Run, name: str, models: Sequence[str] = ()) -> pd.DataFrame:
 @st.cache_data(max_entries=64, show_spinner=False)
 def _read_csv(path: str, modified: int) -> pd.DataFrame:
     """Read a CSV; `modified` is there to make the cache forget a rewritten file."""
-    return pd.read_csv(path)
+    return pd.read_csv(path, dtype=dict.fromkeys(("model", "group", "category"), "str"))  # which may be numbers
 
 
 def asked_parameters(kind: str) -> dict[str, Any]:
