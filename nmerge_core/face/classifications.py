@@ -337,20 +337,21 @@ class Classifications:
             count: neurons of each token and model, strongest on their own scales over the corpus.
 
         Raises:
-            InputError: there is no such model, the text is empty, or a model is no causal language model.
+            InputError: there is no such model, the text is empty, or a model is no causal language model, or has
+                another tokenizer.
         """
         from nmerge_core.runs.short_questions import QUESTIONS
 
         read = QUESTIONS["continued"](self._reference(model), text, more)
-        ids = read["ids"]
+        ids, names = read["ids"], read["names"]
         tokens = pd.DataFrame({"position": range(len(ids)), "token": read["pieces"]})
         tokens["added"] = tokens["position"] >= read["given"]
         rows, base = [], self._reference(None)
         for label, found, path in zip(self.labels, self.opened, self.paths, strict=True):
-            strongest = QUESTIONS["strongest_neurons"](found.meta["model"], str(path), ids, count)
+            strongest = QUESTIONS["strongest_neurons"](found.meta["model"], str(path), ids, names, count)
             rows += [{"model": label, "position": n, **each} for n, at in enumerate(strongest) for each in at]
             if label != self.labels[0]:
-                tokens[label] = QUESTIONS["token_divergence"](found.meta["model"], base, ids)
+                tokens[label] = QUESTIONS["token_divergence"](found.meta["model"], base, ids, names)
         neurons = pd.DataFrame(rows).merge(self.neurons(), on=["model", "layer", "neuron"], how="left")
         return TextRead(tokens, neurons, self.labels[0])
 

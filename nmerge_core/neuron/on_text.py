@@ -16,9 +16,13 @@ from nmerge_core.loading import LanguageModel
 
 @dataclass(frozen=True)
 class Continued:
-    """A text and how a model went on: the ids of all tokens, the pieces they stand for, how many of them were given."""
+    """A text and how a model went on: the ids of all tokens, what the model calls them, and the pieces they stand for.
+
+    `given` is how many of them are the text's.
+    """
 
     ids: list[int]
+    names: list[str]
     pieces: list[str]
     given: int
 
@@ -45,7 +49,27 @@ def continued(language_model: LanguageModel, text: str, more: int, max_length: i
     said = go_on(language_model, read.ids, (), more, Manner()).tokens if more else ()
     starts = [str(language_model.tokenizer.decode(list(said[:end]))) for end in range(len(said) + 1)]
     added = [whole[len(before) :] for before, whole in zip(starts, starts[1:], strict=False)]
-    return Continued([*read.ids, *said], [*read.pieces, *added], len(read.ids))
+    ids = [*read.ids, *said]
+    return Continued(ids, _names(language_model, ids), [*read.pieces, *added], len(read.ids))
+
+
+def check_tokens(language_model: LanguageModel, ids: Sequence[int], names: Sequence[str]) -> None:
+    """Check that ids are tokens of these names to a model: another tokenizer, or a token it lacks, gives other texts.
+
+    Raises:
+        InputError: they are not.
+    """
+    for id, name, own in zip(ids, names, _names(language_model, ids), strict=True):
+        if own != name:
+            raise InputError(
+                f"{language_model.label}: expected token {id} to be {name!r}, as for the model that read the text, "
+                f"found {own or None!r}; models of other tokenizers read it by themselves"
+            )
+
+
+def _names(language_model: LanguageModel, ids: Sequence[int]) -> list[str]:
+    """Return what the tokenizer calls each token, "" where it has none."""
+    return [name or "" for name in language_model.tokenizer.convert_ids_to_tokens(list(ids))]
 
 
 def strongest(

@@ -64,20 +64,29 @@ class NeuronQuestions:
 
         return asdict(continued(self._models.get(model), text, more, max_length))
 
-    def strongest_neurons(self, model: str, neurons: str, ids: Sequence[int], count: int) -> list[Rows]:
+    def strongest_neurons(
+        self, model: str, neurons: str, ids: Sequence[int], names: Sequence[str], count: int
+    ) -> list[Rows]:
         """Return for each token the strongest neurons, `neuron.on_text.Strong`; `neurons` is the classification."""
         from nmerge_core.activations.store import open_classification
-        from nmerge_core.neuron.on_text import strongest
+        from nmerge_core.neuron.on_text import check_tokens, strongest
 
-        found = strongest(self._models.get(model), open_classification(neurons), ids, count)
+        asked = self._models.get(model)
+        check_tokens(asked, ids, names)
+        found = strongest(asked, open_classification(neurons), ids, count)
         return [[asdict(strong) for strong in token] for token in found]
 
-    def token_divergence(self, model: str, other: str, ids: Sequence[int]) -> list[float]:
+    def token_divergence(self, model: str, other: str, ids: Sequence[int], names: Sequence[str]) -> list[float]:
         """Return KL(model ‖ other) of what comes after each token, in nats."""
+        from nmerge_core.neuron.on_text import check_tokens
         from nmerge_core.resident.departure import divergence, log_probabilities
 
-        ours, theirs = (log_probabilities(self._models.get(each), ids) for each in (model, other))
-        values: list[float] = divergence(ours, theirs).tolist()
+        found = []
+        for each in (model, other):
+            asked = self._models.get(each)
+            check_tokens(asked, ids, names)
+            found.append(log_probabilities(asked, ids))
+        values: list[float] = divergence(*found).tolist()
         return values
 
     def tokens_of_texts(self, model: str, texts: Sequence[str], max_length: int = 512) -> list[list[str]]:

@@ -14,7 +14,7 @@ from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.neuron.exemplars import BANDS, RANDOM, STRONGEST, choose_texts
-from nmerge_core.neuron.on_text import continued, strongest
+from nmerge_core.neuron.on_text import check_tokens, continued, strongest
 from nmerge_core.neuron.overview import overview
 from nmerge_core.neuron.pieces import pieces_of_texts
 from nmerge_core.neuron.seen import scores_of, see
@@ -103,3 +103,13 @@ def test_the_strongest_neurons_of_each_token(tiny: SimpleNamespace) -> None:
 
 def test_texts_are_cut_where_tokens_end(tiny: SimpleNamespace) -> None:
     assert pieces_of_texts(tiny.model, ["ab né", "xyz"], 5) == [["a", "b", " ", "n", "é"], ["x", "y", "z"]]
+
+
+def test_tokens_are_the_same_to_every_model_that_reads_them(tiny: SimpleNamespace) -> None:
+    """One that a fine-tune was given has no row in the base's embeddings; of another tokenizer all are other texts."""
+    read = continued(tiny.loaded, "ab", 2)
+    check_tokens(tiny.loaded, read.ids, read.names)
+    with pytest.raises(InputError, match=r"model: expected token 9999 to be '<\|im_end\|>', .* found None; models of"):
+        check_tokens(tiny.loaded, [*read.ids, 9999], [*read.names, "<|im_end|>"])
+    with pytest.raises(InputError, match=rf"expected token {read.ids[0]} to be 'Ġthe', .* found 'a'"):
+        check_tokens(tiny.loaded, read.ids, ["Ġthe", *read.names[1:]])

@@ -63,7 +63,7 @@ def draw_own_text(family: Family, done: Mapping[str, Run], model: str) -> None:
         read = _asked("continued", (content[model],), model=references[model], text=own, more=more)
         for label, run in done.items():
             with telling(said):
-                asked = {"model": references[label], "ids": read["ids"]}
+                asked = {"model": references[label], "ids": read["ids"], "names": read["names"]}
                 found = _asked(
                     "strongest_neurons", (content[label],), neurons=str(run.results), count=STRONGEST, **asked
                 )
