@@ -1,6 +1,7 @@
 """NeuroMerging's entries that compare methods of merging: of language models, T5 and models that see images."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -50,8 +51,9 @@ def _beyond(found: Findings) -> Verdict:
     if not found.foreign:
         raise Lacking("Every task of the family is that of a fine-tune.")
     rows = data_free(found)
-    verdicts = [better(found, [(rows[NEURO], rows[other]) for other in (TIES, PCB)], [each]) for each in found.foreign]
-    return together(verdicts)
+    pairs = [(rows[NEURO], rows[other]) for other in (TIES, PCB)]
+    # Each is told in its own unit, which the fine-tunes' tasks may not have.
+    return together([better(replace(found, subjects=(each,)), pairs, [each]) for each in found.foreign])
 
 
 def _panel(found: Findings, dark: bool) -> "go.Figure":

@@ -17,7 +17,7 @@ from nmerge_core.reports.item import NEUROMERGING, NEURONMERGE
 from nmerge_core.reports.items import ITEMS
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Variant
-from nmerge_core.reports.verdicts import NOTHING
+from nmerge_core.reports.verdicts import AGREES, NOTHING
 from tests.reports.findings import FAMILY, LABELS, LEAST, made, right
 
 BY_ID = {item.id: item for item in ITEMS}
@@ -228,6 +228,19 @@ def test_tables_of_scores_are_made_of_the_kind_of_models_that_the_paper_has(
     assert set(tables) == made_of
     for number, table in tables.items():
         assert list(table)[-4:] == ["general" if number > 9 else "code", "mean", "low", "high"]
+
+
+def test_a_task_that_is_no_fine_tunes_is_judged_in_its_own_unit() -> None:
+    """In bits per byte NeuroMerging is better by 0.02 on each of ten problems, beside tasks in percent."""
+    rows = {each.title: each for each in Findings(FAMILY, LEAST, True).plan.data_free(LABELS)}
+    values = {rows[title].key: value for title, value in (("NeuroMerging", 1.0), ("TIES-Merging", 1.02))}
+    values[rows["PCB-Merging"].key] = 1.02
+    found = made({key: {"general": [value] * 10} for key, value in values.items()})
+    general = Subject("general", "bits_per_byte", False, 10)
+    verdict = BY_ID["neuromerging-figure-3"].judge(replace(found, subjects=(*found.subjects, general)))
+    assert (
+        verdict.verdict == AGREES and verdict.told.count("+0.020 (95 % interval +0.020 to +0.020) bits per byte") == 2
+    )
 
 
 def test_one_fine_tune_alone_is_not_merged_and_says_so() -> None:
