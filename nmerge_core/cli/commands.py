@@ -14,7 +14,7 @@ from nmerge_core.checkpoints.reference import labels
 from nmerge_core.cli.given import family_of, given_to, make
 from nmerge_core.cli.output import give, print_facts, print_table, warn, write_csv, write_samples
 from nmerge_core.errors import InputError
-from nmerge_core.family import Member
+from nmerge_core.family import Family, Member
 from nmerge_core.machine import choose_device
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
@@ -44,8 +44,6 @@ def demo(arguments: Namespace) -> None:
 
 def inspect(arguments: Namespace) -> None:
     """Print the facts of each model, and of a family's corpus; wrong input if they cannot be merged."""
-    from nmerge_core.family.texts import corpus_of, warnings_of
-
     family = family_of(arguments.models)
     base, *models = [member.reference for member in family.members] if family else arguments.models
     report = inspect_family(base, models)
@@ -54,12 +52,21 @@ def inspect(arguments: Namespace) -> None:
     elif report.models:
         print_facts(report)
         warn(report.warnings)
-    if not arguments.json and family and (corpus := corpus_of(family, cache_root())) is not None:
+    if not arguments.json and family and family.corpus:
+        _describe_corpus(family)
+    if report.errors:
+        raise InputError("; ".join(report.errors))
+
+
+def _describe_corpus(family: Family) -> None:
+    """Print what is in the corpus of a family, where that is a folder."""
+    from nmerge_core.family.texts import corpus_of, warnings_of
+
+    corpus = corpus_of(family, cache_root())
+    if corpus is not None:
         print()
         print_table(corpus)
         warn([f"corpus: {each}" for each in warnings_of(corpus)])
-    if report.errors:
-        raise InputError("; ".join(report.errors))
 
 
 def methods(arguments: Namespace) -> None:
