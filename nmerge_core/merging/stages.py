@@ -8,9 +8,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from nmerge_core import distributed
 from nmerge_core.cache import cache_root
@@ -29,6 +31,7 @@ from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe, named_by
 from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.report import Report
+from nmerge_core.merging.write.staging import lock_output
 from nmerge_core.progress import Progress, silent
 from nmerge_core.yaml_file import read_mapping
 
@@ -72,13 +75,20 @@ def merge(
     """Merge all stages, one after the other, the last into a complete checkpoint folder at `out`.
 
     Raises:
-        InputError: as `pipeline.merge` of a stage, which is named.
+        InputError: as `pipeline.merge` of a stage, which is named, or another process merges into `out`.
     """
     first = distributed.join()[0] == 0
     hidden = out.absolute().parent / f".{out.name}.stages"
     if out.exists() and first:
         shutil.rmtree(hidden, ignore_errors=True)  # left where a kill came after all was done
     check_target(out, 0)
+    with lock_output(out) if first else nullcontext():
+        return _merge(recipe, out, hidden, first, device, progress, kept)
+
+
+def _merge(
+    recipe: StagedRecipe, out: Path, hidden: Path, first: bool, device: str, progress: Progress, kept: Kept
+) -> Report:
     keys = recipe.keys(Places(cache_root()), kind_of(choose_device(device)))
     work = _Work(recipe, hidden, out.name, keys)
     earlier = hidden.exists()
@@ -189,24 +199,28 @@ class _Work:
     def tell(self) -> None:
         """Tell of the stages, by their names, in the last one's recipe, report and card, as their folders go."""
         last = self.folder(None)
-        content, report = read_mapping(last / _RECIPE, ()), json.loads(self._named(_text(last / _REPORT)))
+        content, report = read_mapping(last / _RECIPE, ()), self._named(json.loads(_text(last / _REPORT)))
         if "stages" not in content:  # else told before a kill
-            stages = {name: json.loads(self._named(_text(self._notes(name)))) for name in self.recipe.stages}
+            stages = {name: self._named(json.loads(_text(self._notes(name)))) for name in self.recipe.stages}
             report["facts"]["stages"] = {name: each["report"] for name, each in stages.items()}
             write_text(last / _REPORT, json.dumps(report, indent=1) + "\n")
             write_text(last / _CARD, self._named(_text(last / _CARD)))
-            own = read_mapping(self._named(_text(last / _RECIPE)), ())
             recipes = {name: each["recipe"] for name, each in stages.items()}
-            write_text(last / _RECIPE, write_yaml({"stages": recipes, **own}))
+            write_text(last / _RECIPE, write_yaml({"stages": recipes, **self._named(content)}))
 
     def _notes(self, name: str) -> Path:
         return self.hidden / f"{self.keys[name]}.json"
 
-    def _named(self, text: str) -> str:
-        """Return a text with stages' names in place of their folders."""
-        for name in self.recipe.stages:
-            text = text.replace(str(self.folder(name)), name)
-        return text
+    def _named(self, content: Any) -> Any:
+        """Return a text, or what has texts in it, with stages' names in place of their folders."""
+        if isinstance(content, Mapping):
+            return {self._named(key): self._named(each) for key, each in content.items()}
+        if isinstance(content, list):
+            return [self._named(each) for each in content]
+        if isinstance(content, str):
+            for name in self.recipe.stages:
+                content = content.replace(str(self.folder(name)), name)
+        return content
 
 
 def _text(file: Path) -> str:

@@ -94,6 +94,22 @@ def test_a_killed_chain_goes_on_to_the_same_bytes(
     assert list(dict.fromkeys(each.partition(":")[0] for each in seen)) == STAGES[STAGES.index(at) :]
 
 
+def test_one_merge_in_stages_at_a_time_makes_an_output(family: SimpleNamespace, by_hand: bytes, tmp_path: Path) -> None:
+    """Another recipe would remove what this one has in progress. A folder's name may have what JSON escapes."""
+    recipe, out, refused = engine.load(staged(family)), tmp_path / 'größer "1"', list[str]()
+    other = engine.load({**staged(family), "seed": 1})
+
+    def begin_another(stage: str, done: float, total: float, unit: str = "") -> None:
+        if stage == "last stage: Merging" and not refused:
+            with pytest.raises(InputError, match="is merging into it") as error:
+                engine.merge(other, out)
+            refused.append(str(error.value))
+
+    engine.merge(recipe, out, progress=begin_another)
+    assert refused and weights(out) == by_hand and [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert ".stages" not in (out / "nmerge_report.json").read_text() + (out / "nmerge_recipe.yaml").read_text()
+
+
 def test_what_no_later_stage_needs_goes_at_once(family: SimpleNamespace, tmp_path: Path) -> None:
     content = staged(family)
     content["models"] = [{"model": "words"}]
