@@ -164,7 +164,7 @@ def _no_match(own: pd.DataFrame | None, other: pd.DataFrame | None) -> str:
 
 def _references(own: pd.DataFrame) -> "pd.Series[str]":
     """Return what tells problems of equal ids apart where the task was changed meanwhile; models have no part in it."""
-    return own["reference"].fillna("").astype(str)
+    return own["reference"].astype(str)
 
 
 def sides(samples: pd.DataFrame, task: str, metric: str, ours: str, theirs: str, *, better: bool) -> pd.DataFrame:

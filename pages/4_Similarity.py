@@ -1,6 +1,5 @@
 """Similarity: how far fine-tuning turned each neuron's weights (NeuronMerge, App. A.3 and Fig. 8)."""
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -105,7 +104,7 @@ def interference_reading(frame: pd.DataFrame, tunes: int) -> str:
     )
 
 
-def draw_interference(asked: Mapping[str, Any], title: str) -> list[str]:
+def draw_interference(asked: dict[str, Any], title: str) -> list[str]:
     """Where fine-tunes get in each other's way, as a map; the measure that is shown, if any is."""
     st.subheader("Where do they get in each other's way?", anchor=False)
     found = run_button("interference", asked, "Look for interference", "similarity_interference_run", title)

@@ -80,7 +80,7 @@ def record_hidden_states(model: PreTrainedModel, architecture: Architecture, sin
     places = Conversion(model)
 
     def hook(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor | Sequence[Tensor]], None]:
-        return lambda module, inputs, output: sink(layer, output[0] if isinstance(output, tuple | list) else output)
+        return lambda module, inputs, output: sink(layer, output if isinstance(output, Tensor) else output[0])
 
     with ExitStack() as stack:
         for layer in architecture.layers:

@@ -54,4 +54,4 @@ def test_without_a_run_the_page_offers_one(tiny_cache: Path, open_page: OpenPage
 def test_categories_of_a_table_may_be_numbers(tmp_path: Path) -> None:
     """Else 2024 is 2024.0 beside the group of all, which has no name, and no neurons are that category's."""
     pd.DataFrame({"model": ["2"] * 2, "group": [None, "2024"]}).to_csv(tmp_path / "table.csv", index=False)
-    assert _read_csv(str(tmp_path / "table.csv"), 0.0)["group"].to_list()[1:] == ["2024"]
+    assert _read_csv(str(tmp_path / "table.csv"), 0)["group"].to_list()[1:] == ["2024"]

@@ -178,4 +178,5 @@ def test_a_figure_is_printed_as_a_page_of_its_size() -> None:
 def test_each_figure_is_described_and_saved_under_its_own_name(open_page: OpenPage) -> None:
     app = open_page(NEURONS)
     sent = [component.proto.json for component in app.get("bidi_component")]
-    assert len(sent) == 4 and all('"alt": "' in each or '"alt":"' in each for each in sent)
+    assert len(sent) >= 4  # more where neurons were labelled
+    assert all('"alt": "' in each or '"alt":"' in each for each in sent)
