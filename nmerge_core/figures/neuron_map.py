@@ -17,7 +17,7 @@ GAPS = 40  # layers up to which they have room
 def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False) -> go.Figure:
     """The share of each layer's neurons that each category has, layers across and categories down, of one model.
 
-    A cell's `customdata` is [layer, number of the category]. The scale ends at the largest share of any model: models
+    A cell's `customdata` is [layer, category]. The scale ends at the largest share of any model: models
     compare. That of the neurons that are the same in all models has an end of its own.
 
     Args:

@@ -68,7 +68,7 @@ def test_a_heat_map_of_every_layer_and_category() -> None:
     assert (cells.x, cells.y) == ((13, 14), ("general", "code"))
     # Of 8,000 neurons: 5,000 and 4,500 are general, 3,000 and 3,500 code. The base's 6,000 are the largest share.
     assert cells.z == ([62.5, 56.25], [37.5, 43.75]) and cells.zmax == 75
-    assert cells.customdata[1][0] == [13, 1]
+    assert cells.customdata[1][0] == [13, "code"]
     told = "layer 13 · 3,000 code neurons in math · 37.5 % of the layer · 1,803 kept in all models"
     assert cells.hovertext[1][0] == told
     (kept,) = heat_map(FRAME, "intersection", style.INTERSECTION).data
