@@ -8,7 +8,17 @@ from types import ModuleType
 from typing import Any
 
 from nmerge_core import face
-from nmerge_core.face import classifications, knockouts, losses, reports, results, scores, tuning
+from nmerge_core.face import (
+    classifications,
+    knockouts,
+    losses,
+    reports,
+    results,
+    scores,
+    single_neurons,
+    tuning,
+    votes,
+)
 from nmerge_core.family import Family, Member
 from nmerge_core.merging.mergekit.process import Plan
 from nmerge_core.merging.plan.estimate import Estimate
@@ -21,6 +31,8 @@ def document() -> str:
         lines += _function(getattr(face, name))
     lines += ["## What they return", ""]
     for found in (
+        *_classes(votes),
+        *_classes(single_neurons),
         *_classes(classifications),
         *_classes(results),
         *_classes(knockouts),
