@@ -1,5 +1,8 @@
 """The Merge page's recipe as text: checked at once, to the controls and back, in the link."""
 
+import errno
+import hashlib
+import os
 import time
 import zlib
 from base64 import urlsafe_b64encode
@@ -125,3 +128,14 @@ def test_a_small_address_stands_for_no_more_than_a_recipe_may_have() -> None:
     assert unpacked(bomb) is None
     assert unpacked(packed("a: 1 # ü\n") or "") == "a: 1 # ü\n"
     assert unpacked("draft-../../etc") is None and unpacked("") is None
+
+
+def test_a_draft_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    noise = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(100))  # hardly compressible
+    assert packed(noise) is None and not [*(tmp_path / "drafts").iterdir()]

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import re
-import tempfile
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from contextlib import suppress
 from pathlib import Path
 
 from nmerge_core.cache import cache_root, make_private
+from nmerge_core.kept_files import write_text
 from nmerge_core.yaml_file import LARGEST
 
 LONGEST = 1500  # characters in an address: with all else in it, what mail and messengers leave whole
@@ -54,8 +54,6 @@ def _keep(file: Path, text: str) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     make_private(cache_root())
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".new", delete=False, encoding="utf-8") as new:
-        new.write(text)
-    os.replace(new.name, file)
+    write_text(file, text, 0o600)
     for old in sorted(file.parent.glob("*.yaml"), key=os.path.getmtime)[:-KEPT]:
         old.unlink(missing_ok=True)
