@@ -90,14 +90,7 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
         InputError: no such corpus, no General, an unknown category, an empty one, a line that is not
             `{"text": "…"}`, or categories of unequal size (the vote of Eq. 2 assumes the same M for each).
     """
-    path, sources = _sources(reference)
-    texts: dict[str, list[str]] = {}
-    for category in _chosen(reference, list(sources), categories):
-        source = sources[category]
-        lines = _jsonl_texts(source) if isinstance(source, Path) else _dataset_texts(path, category, source)
-        texts[category] = list(islice(_meant(lines, reference), per_category))
-        if not texts[category]:
-            raise InputError(f"corpus {reference}: category {category} has no exemplars; add some or leave it out")
+    texts = read_texts(reference, categories, per_category=per_category)
     counts = {category: len(found) for category, found in texts.items()}
     smallest = min(counts.values())
     if per_category is not None and smallest < per_category or len(set(counts.values())) > 1:
@@ -123,6 +116,21 @@ def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
     if isfile(path) and path.suffix in (".yaml", ".yml"):
         return path, _read_yaml(path)
     raise InputError(f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither")
+
+
+def read_texts(
+    reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None
+) -> dict[str, list[str]]:
+    """Read the texts of each category, of which there may be more in one than in another; else as `load_corpus`."""
+    path, sources = _sources(reference)
+    texts: dict[str, list[str]] = {}
+    for category in _chosen(reference, list(sources), categories):
+        source = sources[category]
+        lines = _jsonl_texts(source) if isinstance(source, Path) else _dataset_texts(path, category, source)
+        texts[category] = list(islice(_meant(lines, reference), per_category))
+        if not texts[category]:
+            raise InputError(f"corpus {reference}: category {category} has no exemplars; add some or leave it out")
+    return texts
 
 
 def labelled(reference: str, texts: Mapping[str, Sequence[str]]) -> Corpus:

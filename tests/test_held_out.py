@@ -24,6 +24,19 @@ def test_a_slice_holds_out_what_it_leaves_out(tmp_path):
     assert texts(f"{corpus}[-3:]", "math") == texts(f"{corpus}[:-3]", "math")
 
 
+def test_texts_that_also_stand_in_what_is_kept_are_not_held_out(tmp_path):
+    lines = {"general": [*LINES["general"], "math 7"], "math": ["math 9", *LINES["math"]]}
+    corpus = f"{write_corpus(tmp_path, lines)}[:-3]"  # general 8, 9 and math 7; math 7, 8 and 9, which is its first too
+    assert texts(corpus, "math") == sorted(
+        ["math 7", "math 8"], key=lambda text: hashlib.sha256(text.encode()).digest()
+    )
+    assert set(texts(corpus, "general")) == {"general 8", "general 9", "math 7"}
+    assert held_out(corpus).said.endswith("[:-3] leaves out, but those that stand in it too (1)")
+    write_corpus(tmp_path / "same", LINES | {"math": ["one"] * 5})
+    with pytest.raises(InputError, match="expected texts of 'math' among the last 2 that do not stand before them too"):
+        held_out(f"{tmp_path / 'same'}[:-2]")
+
+
 def test_a_whole_corpus_holds_out_a_fifth_that_content_decides(tmp_path):
     by_digest = sorted(LINES["math"], key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     found = held_out(write_corpus(tmp_path / "one", LINES))

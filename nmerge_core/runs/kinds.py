@@ -268,6 +268,7 @@ KINDS: Mapping[str, Kind] = {
             "loss",
             "loss of models on the held-out texts of a corpus",
             (settings.MODELS, settings.CORPUS, settings.MAX_LENGTH, DEVICE, RUN_DTYPE),
+            version=2,
         ),
         Kind(
             "sweep",
