@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.corpus import GENERAL
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.inputs import Places
@@ -20,10 +21,15 @@ from nmerge_core.reports.findings import T5, VISION, WRITING, Findings
 from nmerge_core.reports.measure import measure
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.parameter import content_of, fingerprints
-from nmerge_core.reports.parts import Parts, begin
+from nmerge_core.reports.parts import Parts, alone, begin
 from nmerge_core.reports.subjects import Score, Subject, open_subjects
 from nmerge_core.reports.write import call_of, is_written, write
 from nmerge_core.task_code import runs_code
+
+_TOGETHER = (
+    "Methods that go by texts of each fine-tune's category are left out, as several fine-tunes are of one category, or "
+    f"one is of {GENERAL}: give each its own."
+)
 
 
 def make_report(
@@ -46,7 +52,8 @@ def make_report(
     `labelled` is the folder of a labelling of the base's neurons, where there is one.
 
     Raises:
-        InputError: a model, the corpus or a task cannot be read, or `out` holds something else.
+        InputError: a model, the corpus or a task cannot be read, or `out` holds something else, or another process
+            makes the report there.
     """
     places = Places(cache_root())
     prints = fingerprints(family, places)
@@ -57,24 +64,30 @@ def make_report(
     chosen = BUDGETS[budget]
     scores, lack = subjects_of(family, chosen.problems, places, run_code, allow_task_code)
     notes += [lack] if lack else []
-    texts = bool(family.corpus) and all(model.category for model in family.models)
+    categories = [model.category for model in family.models]
+    named = [category for category in categories if category]
+    apart = len(set(named)) == len(named) and GENERAL not in named
+    notes += [] if apart or not family.corpus else [_TOGETHER]
+    texts = bool(family.corpus) and all(categories) and apart
     tasks = any(subject.task for subject, _ in scores)
     labels = open_labels(labelled) if labelled else None
-    found = Findings(family, chosen, texts, tasks, _kind(family.base), labels=labels, notes=tuple(notes))
+    lacks = {} if apart else {"neurons": _TOGETHER}
+    found = Findings(family, chosen, texts, tasks, _kind(family.base), labels=labels, lacks=lacks, notes=tuple(notes))
     runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
     # The fingerprint of lm-eval's own tasks is its version, so that their names alone tell them apart.
-    named = {task: f"{Path(task).name} {prints[task]}" for task in family.tasks}
-    parts = Parts(out / "parts", prints | named, runs_in)
+    by_name = {task: f"{Path(task).name} {prints[task]}" for task in family.tasks}
+    parts = Parts(out / "parts", prints | by_name, runs_in)
     report = Measuring(found, scores, parts, places, device, run_code, kept, progress)
     call = call_of(family, budget, run_code, allow_task_code, None if in_cache else out)
     complete = False
-    try:
-        measure(report)
-        complete = True
-    finally:
-        read = prints | ({"labels": str(labelled)} if labelled else {})
-        if parts.made or not complete or not is_written(out, call, read):
-            write(report.found, out, call, read, complete=complete)
+    with alone(out):
+        try:
+            measure(report)
+            complete = True
+        finally:
+            read = prints | ({"labels": str(labelled)} if labelled else {})
+            if parts.made or not complete or not is_written(out, call, read):
+                write(report.found, out, call, read, complete=complete)
 
 
 def _kind(base: str) -> str:

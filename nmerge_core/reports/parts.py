@@ -1,8 +1,10 @@
 """What a report has measured so far: each part a file of its folder, named after all that it follows from."""
 
+import fcntl
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.folders import make_folder
 from nmerge_core.kept_files import digest, read_object, read_parquet, write_json
 
-_RECORD = "report.json"
+_RECORD, _LOCK = "report.json", ".lock"
 _VERSION = 2  # raised when what is measured changes: parts of an older one are made anew
 
 
@@ -77,3 +79,18 @@ def begin(out: Path, family: Mapping[str, Any], prints: Mapping[str, str]) -> li
     make_folder(out / "parts")
     write_json(file, record)
     return [name for name, was in before.get("sources", {}).items() if prints.get(name, was) != was]
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Be the only process that makes the report of a folder; the kernel frees the lock however the process ends.
+
+    Raises:
+        InputError: another process makes it.
+    """
+    with (out / "parts" / _LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: another process makes this report; wait for it, or name another folder") from None
+        yield

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures.scores import metric
 from nmerge_core.inputs import Places
@@ -77,6 +78,12 @@ def open_subjects(
     else:
         return []
     found = [_subject(each, problems, source) for source in sources for each in open_problems(source)]
+    names = [subject.name for subject, _ in found]
+    if twice := next((subject for subject, _ in found if names.count(subject.name) > 1), None):
+        told = " and ".join(own.task for own, _ in found if own.name == twice.name)
+        raise InputError(
+            f"tasks: expected tasks of different names, found '{twice.name}' in {told}; rename one of them"
+        )
     named = {subject.name: subject for subject, _ in found}
     owned = {model.category or model.label: model.label for model in family.models}
     owned |= {model.label: model.label for model in family.models}

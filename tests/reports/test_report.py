@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nmerge_core.cli import main
-from nmerge_core.errors import Cancelled
+from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.face.reports import Report
 from nmerge_core.family import load_family
 from nmerge_core.inputs import Places
@@ -20,6 +20,7 @@ from nmerge_core.reports import make
 from nmerge_core.reports.budget import BUDGETS
 from nmerge_core.reports.make import make_report, subjects_of
 from nmerge_core.reports.measuring import Measuring
+from nmerge_core.reports.parts import alone
 from nmerge_core.reports.plan import Best, Plan
 from nmerge_core.reports.subjects import Subject, owned_by_gain
 from nmerge_core.reports.variants import Variant
@@ -238,6 +239,42 @@ def test_tasks_are_those_of_the_fine_tunes_of_their_names_and_methods_with_data_
     assert searched["subject"].tolist() == ["math", "math", "code", "code"]  # by PCB-Merging + ES
     [note] = json.loads((tmp_path / "out" / "verdicts.json").read_text())["notes"]
     assert note.startswith("RegMean of math + code cannot be merged: ") and "corpus" in note
+
+
+def test_fine_tunes_of_one_category_are_not_merged_by_their_texts(family: SimpleNamespace, tmp_path: Path) -> None:
+    """NeuronMerge refuses them, which ended the report after all that is measured before it."""
+    file = family.root / "alike.yaml"
+    models = "[{model: math, category: math}, {model: code, label: again, category: math}]"
+    file.write_text(f"base: base\nmodels: {models}\ncorpus: corpus\n")
+    made: list[Plan] = []
+
+    def measured(report: Measuring) -> None:
+        made.append(report.found.plan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make, "measure", measured)
+        make_report(load_family(file), tmp_path / "out")
+        methods = {variant.method for variant in made[0].merges(lambda several: several[0])}
+    assert {"ties", "neuromerging"} <= methods and not {"neuronmerge", "sublin", "fisher"} & methods
+    found = json.loads((tmp_path / "out" / "verdicts.json").read_text())
+    assert found["notes"] == [make._TOGETHER] and "give each its own" in found["items"]["neuronmerge-table-3"]["told"]
+
+
+def test_tasks_of_one_name_are_refused(family: SimpleNamespace) -> None:
+    """Each problem counted twice, with the values of two tasks."""
+    (family.root / "other.yaml").write_text((family.root / "plain.yaml").read_text())
+    tasks = tuple(str(family.root / name) for name in ("plain.yaml", "other.yaml"))
+    with pytest.raises(InputError, match=r"different names, found 'plain' in .*plain.yaml and .*other.yaml; rename"):
+        subjects_of(replace(load_family(family.file), tasks=tasks), 3, Places(family.root), False, False)
+
+
+def test_one_process_makes_a_report(tmp_path: Path) -> None:
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    with alone(tmp_path / "out"):
+        with pytest.raises(InputError, match="another process makes this report; wait for it"), alone(tmp_path / "out"):
+            pass
+    with alone(tmp_path / "out"):
+        pass
 
 
 def test_problems_that_are_scored_bring_their_documents(family: SimpleNamespace) -> None:
