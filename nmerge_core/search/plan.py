@@ -12,6 +12,7 @@ from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.mergekit_recipe import renamed
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.steps import written_out
 from nmerge_core.search.axis import Axis
 
 Point = Mapping[str, Any]  # the value of each searched key
@@ -49,6 +50,8 @@ class Sweep:
     def content_at(self, point: Point) -> dict[str, Any]:
         """Return what stands in the recipe of one trial."""
         content = deepcopy(dict(self.recipe))
+        if content.get("then") is not None:
+            content["then"] = written_out(content["then"])
         for axis in self.axes:
             axis.put(content, point[axis.key])
         return content

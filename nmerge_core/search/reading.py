@@ -49,7 +49,9 @@ def load_sweep(source: Source) -> Sweep:
     _check(file, content)
     recipe, folder = _recipe(file, content["recipe"])
     search, strategy, trials = content["search"], content["strategy"], content["trials"]
-    whole = ["seed", *(p.name for p in load_recipe(recipe).method.parameters if isinstance(p, Number) and p.whole)]
+    loaded = load_recipe(recipe)
+    taken = [parameter for each in (loaded, *loaded.then) for parameter in each.method.parameters]
+    whole = ["seed", *(p.name for p in taken if isinstance(p, Number) and p.whole)]
     axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
     if strategy == "grid":
         ranged = [axis.key for axis in axes if not axis.values]

@@ -48,6 +48,21 @@ def test_paths_reach_models_and_points_of_a_gradient(tmp_path: Path) -> None:
     assert plan.recipe["parameters"]["lambda"] == [0.5, 1.0]  # what was written stays
 
 
+@pytest.mark.parametrize(
+    ("then", "keys"),
+    [
+        (["svc", {"method": "aim", "corpus": "c"}], ("then[0].alpha", "then[1].samples")),
+        ("svc", ("then.alpha", "seed")),
+    ],
+)
+def test_parameters_of_steps_are_searched_also_of_those_that_are_names(tmp_path: Path, then, keys) -> None:
+    plan = load(
+        tmp_path, {keys[0]: [0.2, 0.4], keys[1]: {"low": 2, "high": 9}}, {**RECIPE, "then": then}, strategy="random"
+    )
+    recipe = plan.recipe_at({keys[0]: 0.4, keys[1]: plan.axes[1].value(4.3)})
+    assert recipe.then[0].parameters["alpha"] == 0.4 and 4 in (recipe.seed, recipe.then[-1].parameters.get("samples"))
+
+
 def test_a_recipe_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (tmp_path / "own.yaml").write_text("task: own")

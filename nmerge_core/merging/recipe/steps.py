@@ -68,6 +68,13 @@ def read_steps(given: Any, method: Method, base: str | None, *, slices: bool) ->
     return tuple(_step(each, f"then[{index}]") for index, each in enumerate(entries))
 
 
+def written_out(given: Any) -> Any:
+    """Return a step, or a list of some, with mappings, in which parameters can be set, where names alone stand."""
+    if isinstance(given, list):
+        return [written_out(each) for each in given]
+    return {"method": given} if isinstance(given, str) else given
+
+
 def _step(given: Any, where: str) -> Step:
     name = given.get("method") if isinstance(given, Mapping) else given
     own = {key: value for key, value in given.items() if key != "method"} if isinstance(given, Mapping) else {}
