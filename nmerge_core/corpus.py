@@ -24,7 +24,7 @@ SOURCE_DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 """Keys of a YAML source; 300 exemplars a category is M of NeuronMerge §2.2."""
 _BUFFER = 10_000  # rows among which the next is drawn where a source has a seed
-_PLACE = re.compile(r"\{(\w+)\}")  # in a template
+_PLACE = re.compile(r"\{([^{}\n]+)\}")  # in a template; a column may have spaces and signs in its name
 _KINDS = ("text", "json", "csv", "parquet", "arrow", "xml", "webdataset", "imagefolder", "audiofolder")  # of `datasets`
 _SLICED = re.compile(r"(.+)\[(?::-([1-9]\d*)|-([1-9]\d*):)\]", re.DOTALL)
 

@@ -113,13 +113,13 @@ def test_a_yaml_names_sources_beside_it(tmp_path):
 
 
 def test_a_template_joins_columns_and_a_seed_draws_rows(tmp_path):
-    rows = pd.DataFrame({"question": [f"{n} + 1 =" for n in range(40)], "answer": range(1, 41)})
+    rows = pd.DataFrame({"question": [f"{n} + 1 =" for n in range(40)], "final answer": range(1, 41)})
     rows.to_json(tmp_path / "math.jsonl", orient="records", lines=True)  # at the end of a Parquet `datasets` sleeps
     write_corpus(tmp_path / "texts", {"general": [str(n) for n in range(40)]})
     file = tmp_path / "corpus.yaml"
 
     def read(**drawn):
-        math = {"path": "math.jsonl", "template": "Q: {question}\nA: {answer}", "count": 5, **drawn}
+        math = {"path": "math.jsonl", "template": "Q: {question}\nA: {final answer}", "count": 5, **drawn}
         file.write_text(json.dumps({"general": {"path": "texts/general.jsonl", "count": 5}, "math": math}))
         return [exemplar.text for exemplar in load_corpus(str(file)).exemplars][5:]
 
