@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nmerge_core.architecture import LAYER
+from nmerge_core.architecture import LAYER, Matrix
+from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute.spectral import singular
 from nmerge_core.progress import Progress, silent
@@ -37,7 +38,8 @@ def interference(base: str, models: Sequence[str], *, progress: Progress = silen
         where nothing changed.
 
     Raises:
-        InputError: there are fewer than two fine-tunes, a model cannot be opened, or it is not of the base's shape.
+        InputError: there are fewer than two fine-tunes, a model cannot be opened, is not of the base's shape, or has
+            weights that are not finite.
     """
     if len(models) < 2:
         raise InputError(f"models: expected at least two fine-tunes, to see if they disagree, found {len(models)}")
@@ -49,11 +51,21 @@ def interference(base: str, models: Sequence[str], *, progress: Progress = silen
     for done, name in enumerate(names):
         progress("Looking for interference", done, len(names), "matrices")
         oriented = architecture.matrix(name)
-        start, *tuned = (each.read_matrix(name, oriented, 0, oriented.rows).double() for each in opened)
+        start, *tuned = (_read(each, name, oriented) for each in opened)
         place = {"layer": layers[name], "matrix": _within(name)}
         rows.append(place | _measures(torch.stack(tuned) - start))
     progress("Looking for interference", len(names), len(names), "matrices")
     return pd.DataFrame(rows)
+
+
+def _read(checkpoint: Checkpoint, name: str, oriented: Matrix) -> Tensor:
+    found = checkpoint.read_matrix(name, oriented, 0, oriented.rows).double()
+    if not found.isfinite().all():
+        raise InputError(
+            f"{checkpoint.reference}, tensor {name}: holds NaN or infinite entries; expected finite weights. Fetch or "
+            "train this model again, or leave it out"
+        )
+    return found
 
 
 def _within(name: str) -> str:

@@ -76,3 +76,11 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
     assert frame.drop(index=[(1, "mlp.up_proj")]).isna().all(axis=None)
     with pytest.raises(InputError, match="expected at least two fine-tunes, .* found 1"):
         interference(start, [start])
+
+
+def test_weights_that_are_not_finite_are_told_of(tmp_path: Path) -> None:
+    """Their matrix read as one in which nothing was changed, or ended in a traceback of its decomposition."""
+    base = tiny_model(tmp_path / "base")
+    broken = variant(base, tmp_path / "broken", lambda weights: weights[UP].fill_(math.inf))
+    with pytest.raises(InputError, match=rf"broken, tensor {UP}: holds NaN or infinite entries"):
+        interference(base, [base, broken])
