@@ -110,6 +110,6 @@ def report(
 
     BUDGET.check(budget, "budget")
     folder, told = Path(text(out)), shown_progress(progress)
-    labelled = newest_labels(chosen.base)
+    labelled = newest_labels(chosen.base, chosen.corpus)
     make_report(chosen, folder, budget=budget, **given, labelled=labelled, progress=told, kept=finished_results)
     return Report(folder)

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.activations.store import open_classification
 from nmerge_core.cache import cache_root
+from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured, StandIn
 from nmerge_core.runs.durations import seconds_of
@@ -36,14 +38,33 @@ def _finished(request: Request) -> Path | None:
     return run.results if run else None
 
 
-def newest_labels(model: str) -> Path | None:
-    """Return the results of the newest finished labelling of a model as it is now; None where there is none."""
+def newest_labels(model: str, corpus: str | None) -> Path | None:
+    """Return the results of the newest finished labelling of a model as it is now; None where there is none.
+
+    It is of neurons that were classified by this corpus: by other texts they have other categories.
+    """
     content = places_of(cache_root()).model(model)
-    for run in list_runs(cache_root()):
-        if run.kind == "label" and content in run.inputs.items() and run.parameters["model"] == content[0]:
-            if run.status().state == "done":
-                return run.results
-    return None
+    of_model = [
+        run
+        for run in list_runs(cache_root())
+        if run.kind == "label" and content in run.inputs.items() and run.parameters["model"] == content[0]
+    ]
+    done = [run for run in of_model if run.status().state == "done"]
+    if corpus is None or not done:
+        return None
+    try:
+        texts = load_corpus(corpus).fingerprint
+    except InputError:  # whoever reads it says what is wrong
+        return None
+    return next((run.results for run in done if texts_labelled(run) == texts), None)
+
+
+def texts_labelled(labelling: Run) -> str | None:
+    """Return the fingerprint of the texts that the neurons of a labelling were classified by; None where it is gone."""
+    try:
+        return open_classification(labelling.parameters["neurons"]).meta.get("corpus_fingerprint")
+    except InputError:
+        return None
 
 
 class FinishedOrAlike:

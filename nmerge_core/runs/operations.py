@@ -159,7 +159,7 @@ def report(parameters: Mapping[str, Any], results: Path, progress: Progress) -> 
 
     given = {name: value for name, value in parameters.items() if name != "family"}
     family = open_family(parameters["family"])
-    labelled = newest_labels(family.base)
+    labelled = newest_labels(family.base, family.corpus)
     make_report(family, results, **given, in_cache=True, labelled=labelled, progress=progress, kept=finished_results)
 
 

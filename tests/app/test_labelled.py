@@ -16,6 +16,8 @@ from tests.labelling.conftest import TEXTS
 from tests.labelling.test_work import reads
 from tests.tiny import write_corpus
 
+OTHER = {name: [f"another {name} text {number}" for number in range(12)] for name in TEXTS}
+
 
 @pytest.fixture
 def large(tiny_cache: Path) -> Iterator[SimpleNamespace]:
@@ -39,6 +41,11 @@ def test_neurons_are_labelled_from_the_page(
         first = done(tiny_cache, "label", asked)
         app = open_page("pages/2_Neurons.py", family="large")  # shows what is there, whoever was asked
         assert any(each.value == " ".join(describe(open_labels(first.results))) for each in app.markdown)
+        file = vary_family(tiny_cache, "other", corpus=(other := write_corpus(tiny_cache / "other", OTHER)))
+        done(tiny_cache, "classify", {"model": large.base, "corpus": other})
+        elsewhere = open_page("pages/2_Neurons.py", family="other")  # whose texts give other categories
+        file.unlink()
+        assert any("Name who is asked" in each.value for each in elsewhere.caption)
         chat.requests.clear()
         app.selectbox(key="neurons_label_by").set_value(by).run()
         app.number_input(key="neurons_label_count").set_value(5).run()

@@ -10,7 +10,9 @@ import nmerge_core as nm
 from nmerge_core.cli import main
 from nmerge_core.runs.kept import newest_labels
 from tests.chat import serve_chat
+from tests.labelling.conftest import TEXTS
 from tests.labelling.test_work import reads
+from tests.tiny import write_corpus
 
 
 def test_the_command_and_the_function_give_the_same(
@@ -30,7 +32,10 @@ def test_the_command_and_the_function_give_the_same(
         assert main([*asked, "OWN_API_KEY"]) == 0 and "requests" not in capsys.readouterr().err
         with pytest.raises(SystemExit, match="2"):
             main([*asked, "HOME"])
-    assert newest_labels(labelled.model) == found.path and newest_labels(labelled.corpus + "/../model") == found.path
+    for model in (labelled.model, labelled.corpus + "/../model"):
+        assert newest_labels(model, labelled.corpus) == found.path
+    other = write_corpus(tmp_path / "other", {name: ["another text"] for name in TEXTS})  # gives other categories
+    assert newest_labels(labelled.model, other) is None and newest_labels(labelled.model, None) is None
     host = chat.address.removeprefix("http://").removesuffix("/v1")
     assert f"Excerpts of the corpus's texts are sent to {host}; about 6 requests of" in printed.err
     assert "3 of 3 neurons have the category of their texts (100.0 %" in printed.out and "Cohen's κ" in printed.out

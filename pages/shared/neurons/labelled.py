@@ -19,6 +19,7 @@ from nmerge_core.labelling.tables import Labels, describe, open_labels, spent
 from nmerge_core.machine import cores
 from nmerge_core.notebook import IMPORT, literal
 from nmerge_core.runs.folder import Run, list_runs
+from nmerge_core.runs.kept import texts_labelled
 from nmerge_core.runs.kinds import KINDS
 from pages.shared.charts.charts import csv_button, dark, show
 from pages.shared.frame.choice import choose_model
@@ -74,7 +75,9 @@ def draw_labels(family: Family, done: Mapping[str, Run]) -> None:
         key="neurons_label_which",
     )
     if by is None:
-        run = next((run for run in earlier if run.status().state == "done"), None)
+        texts = opened(done[name]).meta.get("corpus_fingerprint")
+        ended = (run for run in earlier if run.status().state == "done")
+        run = next((run for run in ended if texts_labelled(run) == texts), None)
         if run is None:
             st.caption("Name who is asked. A model that follows instructions is needed: one of 7 billion or more.")
             return
