@@ -50,7 +50,8 @@ def load_sweep(source: Source) -> Sweep:
     recipe, folder = _recipe(file, content["recipe"])
     search, strategy, trials = content["search"], content["strategy"], content["trials"]
     loaded = load_recipe(recipe)
-    taken = [parameter for each in (loaded, *loaded.then) for parameter in each.method.parameters]
+    methods = [loaded.method, *(step.method for step in loaded.then)]
+    taken = [parameter for method in methods for parameter in method.parameters]
     whole = ["seed", *(p.name for p in taken if isinstance(p, Number) and p.whole)]
     axes = tuple(read_axis(str(key), given, whole=str(key).split(".")[-1] in whole) for key, given in search.items())
     if strategy == "grid":

@@ -1,6 +1,7 @@
 """RegMean++ against a whole merged model that is run anew for every layer."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.pipeline import merge
+from nmerge_core.merging.plan import along
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured
 from nmerge_core.merging.recipe.reading import load_recipe
@@ -116,6 +118,20 @@ def test_it_measures_once_and_goes_on_after_a_kill(tuned: Path, tmp_path: Path, 
     ]
     merge(recipe_of(tuned, samples=3, scale=0.5), tmp_path / "other")  # other merged layers, so other inputs
     assert len(list(own_cache.iterdir())) == 2
+
+
+def test_of_two_processes_that_collect_the_same_both_go_on(
+    tuned: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beside_another(context: Any, values: Any, folder: Path, name: str) -> None:
+        collect(context, values, folder, name)
+        shutil.copytree(folder, own_cache / name)  # the other is done first
+
+    collect = along._collect
+    monkeypatch.setattr(along, "_collect", beside_another)
+    merge(recipe_of(tuned, samples=2), tmp_path / "out")
+    [folder] = own_cache.iterdir()
+    assert json.loads((folder / "0/meta.json").read_text())["along"] == folder.name  # and no name of a process
 
 
 def test_a_merge_that_measures_nothing_says_which_run_does(tuned: Path, tmp_path: Path) -> None:

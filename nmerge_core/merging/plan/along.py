@@ -50,8 +50,12 @@ def grams_along(context: Context, values: Values) -> list[Statistics]:
             remove(folder)
     # Where nothing may be measured, this says that the merge has to be run; its run leaves them in the cache.
     context.kept([Measurement("merge", {"recipe": context.recipe.content})])
-    with new_folder(folder) as made, torch.inference_mode():
-        _collect(context, values, made)
+    try:
+        with new_folder(folder) as made, torch.inference_mode():
+            _collect(context, values, made, folder.name)
+    except (InputError, OSError):
+        if not folder.exists():  # where it does, another process has collected the same meanwhile
+            raise
     return [open_statistics(folder / str(index), KIND, model) for index, model in enumerate(models)]
 
 
@@ -63,8 +67,8 @@ def _cache_folder(context: Context) -> Path:
     return cache_root() / "statistics" / f"{KIND}-{recipe.merge_method}-{key}"
 
 
-def _collect(context: Context, values: Values, folder: Path) -> None:
-    """Write a statistics folder for each model, named by its place in the recipe."""
+def _collect(context: Context, values: Values, folder: Path, along: str) -> None:
+    """Write a statistics folder for each model, named by its place in the recipe; `along` names the merge."""
     stream, corpus = context.stream, context.recipe.corpus(values.shared["corpus"])
     taken: dict[str, Any] = {
         "samples": values.shared["samples"],
@@ -81,7 +85,7 @@ def _collect(context: Context, values: Values, folder: Path) -> None:
         alone = open_checkpoint(checkpoint.reference)  # without a head that its family gave it
         meta = meta_of(KIND, alone, loaded, stream.device, corpus=corpus, categories=[category], **taken)
         counted = {"texts": len(texts), "tokens": sum(map(len, texts))}
-        metas.append(meta | counted | {"files": [], of_weights(KIND): {}, "along": folder.name})
+        metas.append(meta | counted | {"files": [], of_weights(KIND): {}, "along": along})
         (folder / str(len(metas) - 1)).mkdir()
     layers = len(walks[0].model.layers)
     done, total = 0, layers * sum(len(walk.states) for walk in walks)
