@@ -149,7 +149,7 @@ def cached(
             device=device,
             progress=progress,
         )
-    except InputError:
+    except (InputError, OSError):
         if not folder.exists():  # where it does, another process has collected the same meanwhile
             raise
     return open_statistics(folder, kind, checkpoint)

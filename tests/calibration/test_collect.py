@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nmerge_core.calibration.collect import cached
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.folders import write_meta
 from nmerge_core.progress import silent
 from tests.tiny import LAYERS, TEXTS, tiny_model, write_corpus
 
@@ -230,3 +232,17 @@ def test_the_cache_knows_a_model_by_its_tokenizer_too(qwen2: str, corpus: str, t
     tokens["2"], tokens["x"] = tokens["x"], tokens["2"]
     file.write_text(json.dumps(content), encoding="utf-8")
     assert cached(open_checkpoint(str(folder)), corpus, "gram", "math", **asked).fingerprint != first.fingerprint
+
+
+def test_of_two_processes_that_collect_the_same_both_have_it(
+    qwen2: str, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_is_done_first(folder: Path, meta: Any) -> None:
+        write_meta(folder, meta)
+        [name] = folder.name.removeprefix(".").split(".")[:1]
+        shutil.copytree(folder, folder.with_name(name))
+
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys.modules["nmerge_core.calibration.collect"], "write_meta", another_is_done_first)
+    given: dict[str, Any] = {"samples": 2, "seed": 0, "device": "cpu", "progress": silent}
+    assert cached(open_checkpoint(qwen2), corpus, "magnitude", "math", **given).meta["texts"] == 2
