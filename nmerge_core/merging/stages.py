@@ -16,6 +16,8 @@ from typing import Any
 
 from nmerge_core import distributed
 from nmerge_core.cache import cache_root
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.fingerprint import stamps
 from nmerge_core.checkpoints.writer import check_target, plan_layout
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
@@ -89,7 +91,8 @@ def merge(
 def _merge(
     recipe: StagedRecipe, out: Path, hidden: Path, first: bool, device: str, progress: Progress, kept: Kept
 ) -> Report:
-    keys = recipe.keys(Places(cache_root()), kind_of(choose_device(device)))
+    times = sorted(stamps(map(open_checkpoint, recipe.references)).values())  # fingerprints sample large files
+    keys = recipe.keys(Places(cache_root()), f"{kind_of(choose_device(device))} {times}")
     work = _Work(recipe, hidden, out.name, keys)
     earlier = hidden.exists()
     if first:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
@@ -108,6 +109,25 @@ def test_one_merge_in_stages_at_a_time_makes_an_output(family: SimpleNamespace, 
     engine.merge(recipe, out, progress=begin_another)
     assert refused and weights(out) == by_hand and [path.name for path in tmp_path.iterdir()] == [out.name]
     assert ".stages" not in (out / "nmerge_report.json").read_text() + (out / "nmerge_recipe.yaml").read_text()
+
+
+def test_a_model_that_was_written_to_meanwhile_is_merged_anew(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large file the fingerprint knows samples alone, as here of a small one; the change lies between these."""
+    module = sys.modules["nmerge_core.checkpoints.fingerprint"]
+    monkeypatch.setattr(module, "_WHOLE_BYTES", 0)
+    monkeypatch.setattr(module, "_SAMPLE_BYTES", 4)
+    shutil.copytree(family.models[0], tmp_path / "math")
+    recipe = engine.load(staged(SimpleNamespace(base=family.base, models=[str(tmp_path / "math"), *family.models[1:]])))
+    with pytest.raises(Cancelled):
+        engine.merge(recipe, tmp_path / "out", progress=StopIn("last stage"))
+    weights_of = load_file(tmp_path / "math/model.safetensors")
+    next(each for each in weights_of.values() if each.dim() == 2)[1, 1] += 1
+    save_file(weights_of, tmp_path / "math/model.safetensors", {"format": "pt"})
+    engine.merge(recipe, tmp_path / "out")
+    engine.merge(recipe, tmp_path / "anew")
+    assert weights(tmp_path / "out") == weights(tmp_path / "anew")
 
 
 def test_what_no_later_stage_needs_goes_at_once(family: SimpleNamespace, tmp_path: Path) -> None:

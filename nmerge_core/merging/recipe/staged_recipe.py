@@ -80,9 +80,9 @@ class StagedRecipe:
         stages = {name: full[name] for name in self.stages}
         return StagedRecipe(stages, full[None]), found
 
-    def keys(self, places: Places, device: str) -> dict[str | None, str]:
-        """Return what tells each stage's result from any other: its recipe, all that it reads, the kind of device."""
-        return {name: digest([own.yaml, inputs, device]) for name, own, inputs in self._in_full(places)}
+    def keys(self, places: Places, beside: str) -> dict[str | None, str]:
+        """Return what tells each stage's result from any other: its recipe, all that it reads, and what is `beside`."""
+        return {name: digest([own.yaml, inputs, beside]) for name, own, inputs in self._in_full(places)}
 
     def _in_full(self, places: Places) -> Iterator[tuple[str | None, Recipe, dict[str, str]]]:
         """Yield of each stage its name, its recipe in full, and the fingerprints of what it reads."""
