@@ -70,7 +70,10 @@ def test_an_interrupted_classification_is_status_130_and_leaves_nothing(family, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_that_something_swallows_ends_the_work_at_its_next_report(number):
+def test_an_interrupt_that_something_swallows_ends_the_work_at_its_next_report(number, monkeypatch):
+    monkeypatch.setattr(
+        signal, "getsignal", lambda number: signal.SIG_DFL
+    )  # the tests may be run where SIGINT is ignored
     progress = TerminalProgress()
     with interruptible():
         progress("reading", 0, 2)

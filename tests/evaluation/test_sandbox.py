@@ -213,7 +213,15 @@ assert [outcome.passed for outcome in outcomes] == [True, False, False, False], 
     (package / "__init__.py").touch()
     (package / "evaluation" / "__init__.py").touch()
     here = Path(sandbox.__file__).parent
-    for name in ("../errors.py", "../progress.py", "sandbox.py", "system_calls.py", "jail.py", "bridge.py"):
+    for name in (
+        "../errors.py",
+        "../interrupts.py",
+        "../progress.py",
+        "sandbox.py",
+        "system_calls.py",
+        "jail.py",
+        "bridge.py",
+    ):
         source = here / name
         (package / ("evaluation" if source.parent == here else ".") / source.name).write_text(source.read_text())
     system_python = Path("/usr/bin/python3")
