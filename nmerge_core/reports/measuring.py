@@ -25,7 +25,8 @@ class Measuring:
     """One report on its way: what it has, what it keeps, and how far it is.
 
     `found` grows table by table, so that what is there can be shown whenever the report is stopped; `total` is how many
-    measurements it takes, of which one that searches counts as several (`effort`).
+    measurements it takes, of which one that searches counts as several (`effort`), `done` those made now, and `there`
+    those made before, which take no time: what is told is how many of the others are done.
     """
 
     found: Findings
@@ -37,6 +38,7 @@ class Measuring:
     kept: Kept
     progress: Progress
     done: float = 0
+    there: float = 0
     total: float = 0
 
     @property
@@ -57,17 +59,24 @@ class Measuring:
     @contextmanager
     def step(self, name: str, effort: float = 1) -> Iterator[Progress]:
         """Tell of one step of the whole; what it tells itself says how much of it is done."""
-        share = 0.0
+        share, made = 0.0, self.parts.made
 
         def told(stage: str, done: float, total: float, unit: str = "") -> None:
             nonlocal share
             share = max(share, min(0.99, done / max(total, 1)))  # of its first stage, which is the longest
-            self.progress("Report", self.done + effort * share, self.total, f"measurements ({name})")
+            self._tell(self.done + effort * share, f" ({name})")
 
         told(name, 0, 1)
         yield told
-        self.done += effort
-        self.progress("Report", self.done, self.total, "measurements")
+        if self.parts.made > made:
+            self.done += effort
+        else:
+            self.there += effort
+        self._tell(self.done)
+
+    def _tell(self, done: float, what: str = "") -> None:
+        left = round(self.total - self.there, 6)  # efforts are fractions, which add up to a whole within rounding
+        self.progress("Report", min(done, left), left, f"measurements{what}")
 
     def tell(self, name: str, make: Callable[[], pd.DataFrame]) -> None:
         """Keep a table, or why it cannot be made."""
