@@ -64,7 +64,7 @@ def _lead(found: Findings) -> str:
     held = f" The texts are {own[0].said}." if own and own[0].said else ""
     return (
         "<p>Every figure and table of NeuronMerge and NeuroMerging that this family allows, each beside what the paper "
-        f"reports and whether the two agree. Base and fine-tunes: {escape(models)}. What each is judged by – "
+        f"reports and whether the two agree. Fine-tunes: {escape(models)}. What each is judged by – "
         f"{escape(judged)}; numbers are in {escape(found.unit)}.{escape(held)} Intervals are of 95 %.</p>"
     )
 

@@ -96,8 +96,11 @@ def _table(found: Findings, rows: Mapping[str, Variant]) -> pd.DataFrame:
 def _setting(variant: Variant) -> str:
     if variant.title == PCB_ES:
         return "a scale per model"
-    told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in variant.parameters.items())
-    return told or "its defaults"
+    return ", ".join(f"{_symbol(name)} = {value:g}" for name, value in variant.parameters.items()) or "its defaults"
+
+
+def _symbol(parameter: str) -> str:
+    return parameter.replace("lambda_", "λ").replace("lambda", "λ").replace("_", " ")
 
 
 def overview(found: Findings) -> pd.DataFrame:

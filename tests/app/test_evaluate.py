@@ -292,6 +292,8 @@ def test_what_one_model_lost_and_gained_is_there_at_once_and_in_the_address(
     linked = {"evaluate_task": "choices", "evaluate_model": "code", "evaluate_against": "math"}
     app = open_page(PAGE, family="choosing", evaluate_which="gained", **linked)
     assert problems(app) == [f"Problem {n} · gained" for n in gained]
+    app.text_input(key="evaluate_search").set_value(f"#{lost[0]}").run()
+    assert "None of these; what is searched is among: lost." in [text.value for text in app.caption]
     app.segmented_control(key="evaluate_which").set_value("all").run()
     app.text_input(key="evaluate_search").set_value("7 OR").run()
     assert len(found := problems(app)) == 1 and found[0].startswith("Problem 7 ·")

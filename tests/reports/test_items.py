@@ -184,8 +184,8 @@ def test_a_setting_is_chosen_by_problems_on_which_it_is_not_tested() -> None:
     # Of the last eight problems five are right. The best of TIES-Merging on the first two has none of the others; what
     # would be best on the others is not chosen.
     assert table["mean"].tolist() == [62.5] * 5 + [0.0] + [62.5] * 4
-    assert table.at["TIES-Merging, tuned", "chosen"] == "density 0.1, lambda 1"
-    assert table.at["NeuroMerging, tuned", "chosen"] == "lambda 1 0, lambda 2 1"  # the first of equals
+    assert table.at["TIES-Merging, tuned", "chosen"] == "density = 0.1, λ = 1"
+    assert table.at["NeuroMerging, tuned", "chosen"] == "λ1 = 0, λ2 = 1"  # the first of equals
     verdict = BY_ID["neuromerging-table-3"].judge(found)
     assert "NeuroMerging, tuned against TIES-Merging, tuned: +62.5" in verdict.told
     assert "NeuroMerging against averaging: +0.0" in verdict.told

@@ -80,11 +80,16 @@ def draw_between(board: Board, task: str, ours: str, theirs: str) -> None:
         else "The metric is of all problems together, none is better or worse by itself"
     )
     st.markdown(f"{told} · of {len(found)} problems, against **{verbatim(theirs)}**")
-    chosen = searched(found if which == ALL or not parted else found[found["side"] == which], words)
+    everywhere = searched(found, words)
+    chosen = everywhere if which == ALL or not parted else everywhere[everywhere["side"] == which]
     if not binary:  # the largest difference first
         apart = (chosen["value_ours"].astype(float) - chosen["value_theirs"].astype(float)).abs()
         chosen = chosen.loc[apart.sort_values(ascending=False, kind="stable").index]
-    _draw_page(chosen, ours, theirs, known)
+    if chosen.empty:
+        others = ", ".join(everywhere["side"].unique())
+        st.caption(f"None of these; what is searched is among: {others}." if words and others else "None of these.")
+    else:
+        _draw_page(chosen, ours, theirs, known)
     st.download_button(
         "These problems as JSON Lines",
         lambda: chosen.to_json(orient="records", lines=True, force_ascii=False),
@@ -112,17 +117,12 @@ def _linked(label: str, options: Sequence[str], name: str, first: str, **how: An
     if name not in st.session_state:
         asked = st.query_params.get(name)
         st.session_state[name] = asked if asked in options else None
-    made: str | None = st.selectbox(
-        label, options, None, key=name, width=240, placeholder=first, persist_state="session", **how
-    )
+    made: str | None = st.selectbox(label, options, None, key=name, placeholder=first, persist_state="session", **how)
     put(name, chosen := made or first)
     return chosen
 
 
 def _draw_page(chosen: pd.DataFrame, ours: str, theirs: str, known: Metric) -> None:
-    if chosen.empty:
-        st.caption("None of these.")
-        return
     pages = -(-len(chosen) // PAGE)
     page = 1
     if pages > 1:
