@@ -5,6 +5,7 @@ Where problems share documents, these are drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,15 +39,21 @@ def drawn_means(columns: Sequence[Values], documents: Documents | None, seed: in
     Returns:
         (draws, columns).
     """
-    rng, total = np.random.default_rng(seed), np.zeros((REPEATS, len(columns)))
-    for place, own in enumerate(zip(*columns, strict=True)):  # each column's values of one subject
-        values = np.stack(own, axis=1)  # (problems, columns)
-        units = _units(documents[place] if documents else range(len(values)))  # (problems,)
-        sums, sizes = np.zeros((units.max() + 1, len(columns))), np.bincount(units)  # (units, columns), (units,)
-        np.add.at(sums, units, values)
-        drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), REPEATS)  # (draws, units)
+    total = np.zeros((REPEATS, len(columns)))
+    numbered = [_units(each) for each in documents or [range(len(own)) for own in columns[0]]]
+    draws = _draws(tuple(int(units.max()) + 1 for units in numbered), seed)
+    for own, units, drawn in zip(zip(*columns, strict=True), numbered, draws, strict=True):  # of one subject
+        sums, sizes = np.zeros((drawn.shape[1], len(columns))), np.bincount(units)  # (units, columns), (units,)
+        np.add.at(sums, units, np.stack(own, axis=1))  # (problems, columns)
         total += drawn @ sums / (drawn @ sizes)[:, None]
     return total / len(columns[0])
+
+
+@lru_cache(maxsize=8)  # a report asks hundreds of times for the same few
+def _draws(counts: tuple[int, ...], seed: int) -> tuple[NDArray[np.float64], ...]:
+    """Return how often each unit is drawn in draws of as many, (draws, units) for each subject's count of units."""
+    rng = np.random.default_rng(seed)
+    return tuple(rng.multinomial(count, np.full(count, 1 / count), REPEATS).astype(float) for count in counts)
 
 
 def _units(documents: Sequence[object]) -> NDArray[np.int64]:
