@@ -40,7 +40,8 @@ def drawn_means(columns: Sequence[Values], documents: Documents | None, seed: in
         (draws, columns).
     """
     total = np.zeros((REPEATS, len(columns)))
-    numbered = [_units(each) for each in documents or [range(len(own)) for own in columns[0]]]
+    own_units = [range(len(own)) for own in columns[0]]  # each problem's
+    numbered = [_units(each) for each in documents] if documents else [_units(each) for each in own_units]
     draws = _draws(tuple(int(units.max()) + 1 for units in numbered), seed)
     for own, units, drawn in zip(zip(*columns, strict=True), numbered, draws, strict=True):  # of one subject
         sums, sizes = np.zeros((drawn.shape[1], len(columns))), np.bincount(units)  # (units, columns), (units,)
