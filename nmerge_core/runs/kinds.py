@@ -222,6 +222,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.SAMPLES,
                 *_SHARED,
             ),
+            version=2,
         ),
         Kind(
             "statistics",
