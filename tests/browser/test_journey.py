@@ -227,7 +227,11 @@ def evaluate(page: Page, app: App) -> None:
     matches = scores.loc[scores["metric"] == "exact_match", "value"]
     assert matches.between(0, 1).all()
     assert ((matches * LIMIT).round(6) % 1 == 0).all()  # so many of the problems
-    drawn = {model for trace in traces(page, "evaluate_run_figure") for model in trace["y"]}
+    for _ in range(60):  # the page draws each model's scores when it next looks for them
+        drawn = {model for trace in traces(page, "evaluate_run_figure") for model in trace["y"]}
+        if len(drawn) == len(MODELS) + 1:
+            break
+        page.wait_for_timeout(500)
     assert drawn >= {*MODELS} and len(drawn) == len(MODELS) + 1
     expect(page.get_by_text(re.compile("lost [0-9]+, gained [0-9]+, .* against math$"))).to_be_visible(timeout=60_000)
 
