@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from nmerge_core import number_format
 from nmerge_core.cli import main
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.inputs import Places
@@ -21,6 +22,7 @@ from nmerge_core.merging import engine
 from nmerge_core.merging.pipeline import merge as merge_one
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe, read_staged
+from nmerge_core.merging.recipe_parameter import RecipeParameter
 
 
 def stages_of(family: SimpleNamespace) -> dict[str, dict[str, Any]]:
@@ -180,6 +182,26 @@ def test_what_a_stage_reads_tells_it_and_all_later_ones_apart(family: SimpleName
     content["stages"]["words"]["parameters"] = {"weight": 2.0}
     after = read_staged(content, None).keys(Places(tmp_path), "cpu")
     assert [before[name] == after[name] for name in ("skills", "words", None)] == [True, False, False]
+
+
+@pytest.mark.parametrize(("flags", "runs_in"), [({"avx512_bf16"}, "bfloat16"), (set(), "float32")])
+def test_a_run_is_told_by_what_the_models_of_each_stage_run_in(
+    flags: set[str], runs_in: str, family: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models are stored in float32; the first stage is written in bfloat16, which the last one reads."""
+    monkeypatch.setattr(number_format, "cpu_flags", lambda: flags)
+    math, code, _ = family.models
+
+    def fisher(*models: str) -> dict[str, Any]:
+        return {
+            "merge_method": "fisher",
+            "models": [{"model": model} for model in models],
+            "parameters": {"corpus": "c"},
+        }
+
+    content = {"stages": {"skills": fisher(math, code) | {"dtype": "bfloat16"}}, **fisher("skills", math)}
+    found = RecipeParameter(name="recipe", help="").formats(content, "cpu")
+    assert found == {"stage skills: models run in": "float32", "models run in": runs_in}
 
 
 @pytest.mark.parametrize(
