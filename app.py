@@ -7,8 +7,8 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.family import Family
 from nmerge_core.runs.folder import list_runs
-from pages.shared.frame.page import begin, link, result_link
-from pages.shared.frame.runs import began, state_badge
+from pages.shared.frame.page import begin, link
+from pages.shared.frame.runs import draw_links
 from pages.shared.frame.text import verbatim
 from pages.shared.neurons.chosen import classification_runs, colours_in_order, comparison, finished, opened
 
@@ -99,9 +99,5 @@ for column, (name, (text, links)) in zip(st.columns(len(STEPS), gap="medium"), S
 draw_figures(family)
 if last := list_runs(cache_root())[:LAST_RUNS]:
     st.subheader("Last runs", anchor=False)
-    for run in last:
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(state_badge(run.status()), width="content")
-            result_link(run, verbatim(run.title), family)
-            st.caption(began(run), width="content")
+    draw_links(last, family)
     link("pages/9_Runs.py", "All runs", "list_alt", family)

@@ -20,6 +20,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 from safetensors.numpy import save_file
 
+from benchmarks.page import watch
 from nmerge_core.activations import write
 from nmerge_core.categories import categorise
 from nmerge_core.family import Family, Member, save_family
@@ -33,20 +34,6 @@ SHOWN = (13, 14, 15, 16)  # layers whose scores are written; the others' are hol
 NAMES = ("base", "math", "code", "translation")
 CATEGORIES = ("general", "math", "code", "translation")
 WANTED = {"first neuron": 300, "next neuron": 400}  # milliseconds
-WATCH = """selector => {
-    const shown = () => document.querySelector(selector)?.textContent;
-    addEventListener('keydown', () => {
-        Object.assign(window, {before: shown(), pressed: performance.now(), took: 0});
-    }, true);
-    addEventListener('pointerdown', () => {
-        Object.assign(window, {before: shown(), pressed: performance.now(), took: 0});
-    }, true);
-    new MutationObserver(() => {
-        const now = shown();
-        if (window.pressed && !window.took && now && now !== window.before)
-            window.took = performance.now() - window.pressed;
-    }).observe(document.body, {subtree: true, childList: true, characterData: true});
-}"""
 
 
 def write_model(folder: Path) -> str:
@@ -172,7 +159,7 @@ def timed(page: Page, act: Callable[[], None], repeats: int, between: Callable[[
 def measure(page: Page, app: App, repeats: int) -> dict[str, list[float]]:
     """Look at neurons as a reader does, and return the milliseconds of each way."""
     visit(page, app, "Explorer", family="large", layer=str(SHOWN[0]), neuron="5")
-    page.evaluate(WATCH, ".st-key-explorer_texts .neuron-grid")
+    page.evaluate(watch("() => document.querySelector('.st-key-explorer_texts .neuron-grid')?.textContent"))
     layers = iter(SHOWN[1:])
 
     def other_layer() -> None:

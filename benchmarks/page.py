@@ -24,18 +24,22 @@ SLIDERS = (  # of methods, and the keys that move them so far that the next toke
 )
 STEPS = 4  # after which a slider is at its end, and the next one is moved
 WANTED = 300  # milliseconds
-WATCH = """() => {
-    const shown = () => [...document.querySelectorAll('.st-key-merge_answer_0 p')]
-        .map(each => each.textContent).find(text => text.startsWith('Next token: '));
-    addEventListener('keydown', () => {
-        Object.assign(window, {before: shown(), pressed: performance.now(), took: 0});
-    }, true);
-    new MutationObserver(() => {
+ANSWER = """() => [...document.querySelectorAll('.st-key-merge_answer_0 p')]
+    .map(each => each.textContent).find(text => text.startsWith('Next token: '))"""
+
+
+def watch(shown: str) -> str:
+    """Return JavaScript that sets `window.took` to the milliseconds from a key or click to another text of `shown`."""
+    return f"""() => {{
+    const shown = {shown};
+    const start = () => Object.assign(window, {{before: shown(), pressed: performance.now(), took: 0}});
+    for (const each of ['keydown', 'pointerdown']) addEventListener(each, start, true);
+    new MutationObserver(() => {{
         const now = shown();
         if (window.pressed && !window.took && now && now !== window.before)
             window.took = performance.now() - window.pressed;
-    }).observe(document.body, {subtree: true, childList: true, characterData: true});
-}"""
+    }}).observe(document.body, {{subtree: true, childList: true, characterData: true}});
+}}"""
 
 
 def moves(page: Page, app: App, method: str, parameter: str, key: str, repeats: int) -> list[float]:
@@ -43,7 +47,7 @@ def moves(page: Page, app: App, method: str, parameter: str, key: str, repeats: 
     visit(page, app, "Merge", merge_method=method, merge_prompt="Question:")
     page.get_by_text("Next token: ").first.wait_for(timeout=120_000)
     sliders = keyed(page, f"merge_{parameter}").get_by_role("slider")
-    page.evaluate(WATCH)
+    page.evaluate(watch(ANSWER))
     found = []
     for turn in range(repeats + 1):
         settle(page)

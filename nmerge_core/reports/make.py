@@ -110,8 +110,9 @@ def subjects_of(
     if running and not run_code and family.corpus:
         family = replace(family, tasks=())
         lack = (
-            f"The task {', '.join(running)} runs what models write, which was not switched on (--run-code): models are "
-            "judged by their loss on held-out texts of the corpus in place of tasks."
+            f"The task {', '.join(running)} runs what models write, which was not switched on (Run generated code on "
+            "the page, --run-code in a command): models are judged by their loss on held-out texts of the corpus in "
+            "place of tasks."
         )
         return open_subjects(family, problems, places, run_code=False, allow_task_code=False), lack
     return open_subjects(family, problems, places, run_code=run_code, allow_task_code=allow_task_code), ""

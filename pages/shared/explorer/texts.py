@@ -36,6 +36,7 @@ def choose_shown() -> Shown:
         required=True,
         key="explorer_way",
         bind="query-params",
+        wrap=True,
         help="Bands: all texts by their score, cut into bands of equally many, and from each the one in its middle",
     )
     count = second.slider("How many", 1, 10, 5, key="explorer_count", bind="query-params")

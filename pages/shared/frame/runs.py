@@ -1,7 +1,7 @@
 """Starting a run from a page and watching it: the page never does the work, it looks at the run's folder."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -10,11 +10,13 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status, delete
 from nmerge_core.runs.workers import who_does
 from pages.shared.frame.older import older_run, reasons, tell_older
+from pages.shared.frame.page import result_link
 from pages.shared.frame.text import verbatim
 
 BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
@@ -48,6 +50,15 @@ def state_badge(status: Status) -> str:
 def began(run: Run) -> str:
     """When a run was started, in the words of lists."""
     return time.strftime("%d %b, %H:%M", time.localtime(run.created))
+
+
+def draw_links(runs: Iterable[Run], chosen: Family) -> None:
+    """A line for each run: its state, the way to its result, and when it was started."""
+    for run in runs:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(state_badge(run.status()), width="content")
+            result_link(run, verbatim(run.title), chosen)
+            st.caption(began(run), width="content")
 
 
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:

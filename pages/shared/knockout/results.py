@@ -97,13 +97,15 @@ def reading(frame: pd.DataFrame, category: str, *, keep_only: bool = False) -> s
 
 
 def _sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
-    """By how much the category matters more than random neurons, in a sentence."""
-    size, low, high = known.change(effect["effect"])[1:], known.change(effect["low"]), known.change(effect["high"])
-    interval = "" if pd.isna(effect["low"]) else f"95 % interval {low} to {high}, "
+    """By how much the category matters more than random neurons, or less, in a sentence whose figures say the same."""
+    sign = 1 if effect["effect"] >= 0 else -1
+    low, high = sorted(sign * effect[end] for end in ("low", "high"))
+    size = known.change(effect["effect"])[1:]
+    interval = "" if pd.isna(low) else f"95 % interval {known.change(low)} to {known.change(high)}, "
     verdict = "more than chance" if effect["adjusted"] < LEVEL else "it may be chance"
     unit = " points" if known.share else ""
     than = f"{'better' if keep_only == (effect['effect'] >= 0) else 'worse'} than with random ones"
-    return f"Problem by problem that is {size}{unit} {than} ({interval}p {effect['adjusted']:.2g}): {verdict}."
+    return f"Problem by problem that is {size}{unit} {than} ({interval}adjusted p {effect['adjusted']:.2g}): {verdict}."
 
 
 def _draw_map(frame: pd.DataFrame) -> str:

@@ -73,6 +73,7 @@ def draw_labels(family: Family, done: Mapping[str, Run]) -> None:
         default=AT_RANDOM,
         required=True,
         key="neurons_label_which",
+        wrap=True,
     )
     if by is None:
         texts = opened(done[name]).meta.get("corpus_fingerprint")

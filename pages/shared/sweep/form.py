@@ -19,6 +19,7 @@ from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, 
 from pages.shared.recipe.form import default_recipe
 
 FIRST = "neuromerging"  # the method that the page opens with
+KEEP_HELP = "Of the best trials, so many are written to the disk; the others are merged in memory alone"
 STRATEGIES = {"grid": "Grid", "random": "Random", "tpe": "TPE", "cma": "CMA-ES", "nsga2": "NSGA-II, two objectives"}
 OWN = "own"
 SEARCHED = (Number, Choice, Flag, MethodPart)
@@ -47,7 +48,15 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
         recipe = recipe | {"parameters": recipe["parameters"] | preset.parameters}
     search = _search(method, preset)
     strategy = st.pills(
-        "Strategy", STRATEGIES, default="grid", required=True, format_func=STRATEGIES.__getitem__, key="sweep_strategy"
+        "Strategy",
+        STRATEGIES,
+        default="grid",
+        required=True,
+        format_func=STRATEGIES.__getitem__,
+        key="sweep_strategy",
+        wrap=True,
+        help="Grid tries every combination of the values, random draws them. TPE and CMA-ES go by what earlier trials "
+        "scored. NSGA-II looks for settings that no other beats on both of two objectives.",
     )
     content: dict[str, Any] = {"recipe": recipe, "search": search, "strategy": strategy}
     left, right = st.columns(2)
@@ -61,7 +70,7 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
         content["objectives"] = _objectives(names)
     left, right = st.columns(2)
     content["limit"] = left.number_input("Problems", 1, None, 50, step=10, key="sweep_limit", help="Of each task")
-    content["keep"] = right.number_input("Checkpoints kept", 0, 20, 1, key="sweep_keep") or "none"
+    content["keep"] = right.number_input("Checkpoints kept", 0, 20, 1, key="sweep_keep", help=KEEP_HELP) or "none"
     if strategy != "nsga2":
         content["prune"] = st.toggle(
             "End hopeless trials early",

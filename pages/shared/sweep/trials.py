@@ -89,7 +89,9 @@ def _tell_best(found: Found) -> None:
     values = " and ".join(f"**{style.significant(best[name])}**" for name in found.objectives)
     st.markdown(
         f"Best of {style.counted(len(found.trials), 'trial')}{' by the mean' if several else ''}: number "
-        f"{int(best['trial'])} with {point}, {'objectives' if several else 'objective'} {values}."
+        f"{int(best['trial'])} with {point}, {'objectives' if several else 'objective'} {values}.",
+        help="The objective is what trials make large: the mean of what models are scored on, a share of problems from "
+        "0 to 1, and what is better when it is lower, as bits per byte or a loss, below 0.",
     )
 
 

@@ -20,7 +20,7 @@ from pages.shared.tuning.quick_score import draw_quick_scores
 from pages.shared.tuning.strip import draw_strip
 
 AT_ONCE = 10.0  # seconds that a merge may take by the estimate and still begin without being asked to
-ANSWERS, SCORES, HEALTH, TOKENS, COMPARE = "Answers", "Quick score", "Health", "Tokens", "Compare"
+VIEWS = ANSWERS, SCORES, HEALTH, TOKENS, COMPARE = "Answers", "Quick score", "Health", "Tokens", "Compare"
 
 
 def follows(seconds: float | None) -> bool:
@@ -63,7 +63,7 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         view = st.segmented_control(
             "Look at",
-            [ANSWERS, SCORES, HEALTH, TOKENS, COMPARE],
+            VIEWS,
             default=ANSWERS,
             required=True,
             key="merge_view",
@@ -73,16 +73,17 @@ def draw_tuning(recipe: Recipe, family: Family) -> None:
         )
         with st.popover("How it answers", icon=":material/tune:", type="tertiary"):
             length, manner = draw_manner()
-    if view == COMPARE:
-        draw_comparison(candidate, log, family)
-    elif view == SCORES:
-        saving(log.learn, candidate.number, "scores", draw_quick_scores(recipe, family))
-    elif view == HEALTH:
-        draw_health(recipe, family)
-    elif view == TOKENS:
-        draw_strip(recipe, family, prompt)
-    else:
-        asked = [Asked(each, length, manner) for each in (prompt, *others) if each.strip()]
-        if asked:
+    # What draws itself again, as quick scores do, stays where its place is given to nothing else.
+    places = {each: st.container() if each == view else st.empty() for each in VIEWS}
+    with places[view]:
+        if view == COMPARE:
+            draw_comparison(candidate, log, family)
+        elif view == SCORES:
+            saving(log.learn, candidate.number, "scores", draw_quick_scores(recipe, family))
+        elif view == HEALTH:
+            draw_health(recipe, family)
+        elif view == TOKENS:
+            draw_strip(recipe, family, prompt)
+        elif asked := [Asked(each, length, manner) for each in (prompt, *others) if each.strip()]:
             st.session_state[ASKED] = asked[0]
             draw_answers(recipe, family, asked, candidate.number, log)
