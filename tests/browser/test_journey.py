@@ -200,6 +200,13 @@ def tune(page: Page, app: App, nth: int) -> Path:
     expect(following).to_have_text(first, timeout=60_000)
     heard_out(page)
     assert answer.get_by_test_id("stText").inner_text() == said
+    page.get_by_text("Quick score", exact=True).click()
+    expect(keyed(page, "quick_count")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Scoring the first problems.")).to_be_visible(timeout=60_000)
+    page.get_by_text("Health", exact=True).click()
+    expect(page.get_by_text("How far it went").first).to_be_visible(timeout=60_000)
+    settle(page)
+    expect(keyed(page, "quick_count")).to_have_count(0)
     page.get_by_text("Compare", exact=True).click()
     expect(page.get_by_role("cell", name="λ2", exact=True)).to_be_visible(timeout=60_000)
     settle(page)
