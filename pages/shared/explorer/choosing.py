@@ -5,7 +5,8 @@ from functools import partial
 import streamlit as st
 
 from nmerge_core.runs.folder import Run
-from pages.shared.explorer.finding import Found, step
+from pages.shared.explorer.finding import Found
+from pages.shared.explorer.found import step
 from pages.shared.explorer.searching import row_of
 from pages.shared.frame.address import forget_outside, forget_unknown
 from pages.shared.frame.settings import KEPT

@@ -19,7 +19,8 @@ from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import dark, show
 from pages.shared.explorer import weights
 from pages.shared.explorer.choosing import choose_neuron
-from pages.shared.explorer.finding import Found, draw_table, find
+from pages.shared.explorer.finding import Found, find
+from pages.shared.explorer.found import draw_table
 from pages.shared.explorer.models import draw_models, reading
 from pages.shared.explorer.searching import place_of
 from pages.shared.explorer.texts import Shown, choose_shown, draw_corpus, draw_own

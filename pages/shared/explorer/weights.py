@@ -8,7 +8,7 @@ import streamlit as st
 
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
-from pages.shared.explorer.finding import go_to
+from pages.shared.explorer.found import go_to
 from pages.shared.explorer.searching import row_of
 from pages.shared.frame.beside import telling
 from pages.shared.frame.text import verbatim
