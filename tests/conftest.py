@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,10 @@ import pytest
 
 from tests.hub import Seen, serve_hub
 
+# Killed workers and commands leave temporary files behind, which go when the tests end; pytest's own stay for a look.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nmerge-tests-")
+_FOLDERS = os.environ["NMERGE_CACHE"], os.environ["TMPDIR"]
 gc.set_threshold(50_000, 20, 100)  # imports make a million objects that stay, and tests few circles
 # What commands, notebooks, workers and launchers import sooner or later.
 IMPORTS = (
@@ -40,6 +45,11 @@ IMPORTS = (
     "ipykernel.kernelapp",
     "torch.distributed.run",
 )
+
+
+def pytest_unconfigure() -> None:
+    for folder in _FOLDERS:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

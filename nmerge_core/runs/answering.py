@@ -30,6 +30,17 @@ Questions = Mapping[str, Callable[..., Any]]
 _SAYING = 5.0  # seconds in which a client has to say what it asks
 _AT_ONCE = 64  # clients that are heard
 _TELLING = 0.25  # seconds between reports of progress
+_PREFIX, _SOCKET = "nmerge-", "questions"  # of the temporary folder that a worker listens in, and in it
+
+
+def clear_after_killed(root: Path, number: int) -> None:
+    """Remove the socket that a killed worker left in its temporary folder."""
+    left = address_at(root, number)
+    path = Path(left.address if left else "")
+    if path.name == _SOCKET and path.parent.name.startswith(_PREFIX):
+        with suppress(OSError):  # it is gone, or another's
+            path.unlink()
+            path.parent.rmdir()
 
 
 class QuestionServer:
@@ -45,8 +56,8 @@ class QuestionServer:
         self._waiting: queue.Queue[tuple[Question, Future[bytes]]] = queue.Queue()
         # a socket's path may have 107 characters, a cache's may have more: the socket is in a temporary folder, which
         # is this user's alone
-        self._folder = tempfile.TemporaryDirectory(prefix="nmerge-")
-        address = str(Path(self._folder.name) / "questions")
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        address = str(Path(self._folder.name) / _SOCKET)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(address)
         os.chmod(address, 0o600)

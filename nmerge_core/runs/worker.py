@@ -13,7 +13,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.kept_files import remove
 from nmerge_core.machine import release_memory
 from nmerge_core.runs import queue
-from nmerge_core.runs.answering import Questions, QuestionServer
+from nmerge_core.runs.answering import Questions, QuestionServer, clear_after_killed
 from nmerge_core.runs.folder import Run, clear_leftovers, list_runs
 from nmerge_core.runs.lock import (
     give_back,
@@ -137,8 +137,10 @@ def main() -> None:
     from nmerge_core.runs.operations import OPERATIONS
     from nmerge_core.runs.short_questions import QUESTIONS
 
-    if killed and worker_at(root, number).about:
-        tell_lost()
+    if killed:
+        clear_after_killed(root, number)
+        if worker_at(root, number).about:
+            tell_lost()
     worker = Worker(root, lock, OPERATIONS, QUESTIONS, number, spare)
     import torch  # noqa: F401  here, so that the first run or question need not wait for it
     import transformers  # noqa: F401

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from nmerge_core.errors import InputError
 from nmerge_core.runs import client
 from nmerge_core.runs.lock import worker_pid
+from nmerge_core.runs.questions import address_at
 from tests.tiny_family import make_family
 
 
@@ -102,9 +104,10 @@ def test_a_worker_killed_while_a_merge_is_tuned_is_told_of_and_the_same_candidat
     asked = partial(client.ask, "live", timeout=120, session="page", prompt="one", more=4)
     first = asked(recipe=recipe)
     assert first["reread"] == ""
-    lost = worker_pid(real_cache)
+    lost, left = worker_pid(real_cache), Path(address_at(real_cache).address).parent
     os.kill(lost, signal.SIGKILL)
     found = asked(recipe=recipe)
+    assert not left.exists()
     assert worker_pid(real_cache) != lost and found["answer"] == first["answer"] and found["next"] == first["next"]
     assert found["reread"] == "The models were read again: the worker process was lost (killed, or out of memory)."
     assert asked(recipe=recipe)["reread"] == ""

@@ -13,7 +13,7 @@ import pytest
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import Damaged
 from nmerge_core.places import PACKAGE
-from nmerge_core.runs import client, here, queue
+from nmerge_core.runs import client, here, questions, queue
 from nmerge_core.runs.folder import STOPPED, create, delete, find, list_runs
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.lock import stop_marker, transitions, worker_pid
@@ -207,15 +207,16 @@ def test_an_idle_worker_ends_and_the_next_run_starts_another(cache, wait, monkey
     wait(lambda: run.status().state == "done")
 
 
-def test_a_worker_of_other_code_ends_after_its_run_and_its_successor_does_the_queue(cache, wait, tmp_path):
+def test_a_worker_of_other_code_ends_after_its_run_and_its_successor_does_the_queue(cache, wait, tmp_path, monkeypatch):
     going = client.submit("count", {"until": str(tmp_path / "go")})
     wait(lambda: going.status().stage == "waiting")
     old = worker_pid(cache)
     described = json.loads((cache / "worker.json").read_text())
     assert (described["version"], described["package"]) == (__version__, str(PACKAGE))
-    (cache / "worker.json").write_text(json.dumps({**described, "version": "0"}))  # as if it began before an update
-    queued = [client.submit("count", {"name": name}) for name in "ab"]
-    assert client.ask("double", number=2) == 4
+    with monkeypatch.context() as updated:
+        updated.setattr(questions, "__version__", "later")
+        queued = [client.submit("count", {"name": name}) for name in "ab"]
+        assert client.ask("double", number=2) == 4
     assert worker_pid(cache) == old and going.status().state == "running"
     (tmp_path / "go").touch()
     wait(lambda: all(run.status().state == "done" for run in (going, *queued)))
