@@ -6,13 +6,14 @@ gram     one (inputs, inputs) float32 tensor per input of linear layers: the sum
 magnitude  one (inputs,) float32 vector per input of linear layers: the sum over tokens of |x|; `magnitudes` names it
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints import Checkpoint, TensorInfo, fingerprint, open_checkpoint
 from nmerge_core.checkpoints.header import read_header
+from nmerge_core.checkpoints.stacked import Part, origins
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_object, reading
 
@@ -28,21 +29,20 @@ def of_weights(kind: str) -> str:
 
 @dataclass(frozen=True)
 class Statistics:
-    """A statistics folder that was opened from its headers; `tensors` are read by rows, as those of a model."""
+    """A statistics folder that was opened from its headers; `tensors` are read by rows, as those of a model.
+
+    Attributes:
+        of_weights: of sums over inputs, the tensor that belongs to each weight.
+        tokens: of sums over inputs, the number of tokens that each tensor is of.
+        parts: those that they are put together from, if they are not of one model.
+    """
 
     folder: Path
     meta: Mapping[str, Any]
     tensors: Checkpoint
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of its texts."""
-        return self.meta["tokens"]
-
-    @property
-    def of_weights(self) -> Mapping[str, str]:
-        """Of sums over inputs: the tensor that belongs to each weight."""
-        return self.meta[of_weights(self.meta["kind"])]
+    of_weights: Mapping[str, str]
+    tokens: Mapping[str, int]
+    parts: "tuple[Statistics, ...]" = ()
 
     @property
     def fingerprint(self) -> str:
@@ -73,6 +73,28 @@ def open_statistics(folder: str | Path, kind: str, model: Checkpoint) -> Statist
     tensors: dict[str, TensorInfo] = {}
     with reading(folder / "meta.json"):
         files = [folder / name for name in meta["files"]]
+        sums: Mapping[str, str] = {} if kind == "fisher" else meta[of_weights(kind)]
+        tokens = dict.fromkeys(sums.values(), meta["tokens"])
     for file in files:
         tensors |= read_header(file)
-    return Statistics(folder, meta, Checkpoint(str(folder), folder, meta, tensors))
+    return Statistics(folder, meta, Checkpoint(str(folder), folder, meta, tensors), sums, tokens)
+
+
+def stacked_statistics(parts: Sequence[Part], found: Sequence[Statistics]) -> Statistics:
+    """Return the statistics of what is stacked of some parts, by those `found` of each part's model.
+
+    Each tensor has those that it has in the model that it comes from. Folder and meta are the first part's.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    sums: dict[str, str] = {}
+    places = origins(parts)
+    names = {place: name for name, place in places.items()}
+    for name, (part, own) in places.items():
+        theirs = found[part]
+        if own in theirs.of_weights:
+            sums[name] = names[part, theirs.of_weights[own]]  # a sum is called after the first weight that reads it
+        if own in theirs.tensors.tensors:
+            tensors[name] = theirs.tensors.tensors[own]
+    tokens = {name: found[places[name][0]].tokens[places[name][1]] for name in set(sums.values())}
+    stacked = replace(found[0].tensors, tensors=tensors)
+    return replace(found[0], tensors=stacked, of_weights=sums, tokens=tokens, parts=tuple(found))

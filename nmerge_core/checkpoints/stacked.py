@@ -1,6 +1,6 @@
 """A checkpoint whose layers are those of others, one range after the other; nothing is copied."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,30 +36,40 @@ def stacked(parts: Sequence[Part]) -> Checkpoint:
             the first and the last have other tokens; or a layer would be built otherwise in its new place.
     """
     first, last = parts[0].checkpoint, parts[-1].checkpoint
-    own = [_tower(part) for part in parts]
-    if len(parts) == 1 and parts[0].last - parts[0].first == len(own[0][1]):
+    if len(parts) == 1 and parts[0].last - parts[0].first == len(_tower(parts[0])[1]):
         return first
     adapter = next((part.checkpoint.adapter for part in parts if part.checkpoint.adapter), None)
     if adapter and any(part.checkpoint.reference != first.reference for part in parts):
         raise InputError(f"{first.reference}: a model with an adapter is stacked with others; merge the adapter first")
-    tower = own[0][0]
-    tensors = {
-        name: each
-        for checkpoint, embeds in ((first, True), (last, False))
-        for name, each in checkpoint.tensors.items()
-        if not _in_tower(name, tower) and (checkpoint.architecture.submodule(name) == "embedding") == embeds
-    }
-    tensors |= _tied_head(first, last)
     _check_tokens(first, last)
-    made = 0
-    for part, (name, numbers) in zip(parts, own, strict=True):
-        layers = _layers(part.checkpoint.tensors, name)
-        for number in numbers[part.first : part.last]:
-            tensors |= {f"{tower}.{made}.{rest}": each for rest, each in layers[number].items()}
-            made += 1
-    config = _config(parts, made)
+    tensors = {name: parts[part].checkpoint.tensors[own] for name, (part, own) in origins(parts).items()}
+    tensors |= _tied_head(first, last)
+    config = _config(parts, sum(part.last - part.first for part in parts))
     _check_kinds(config, parts)
     return replace(first, config=config, tensors=tensors, carried={}, adapter=adapter)
+
+
+def origins(parts: Sequence[Part]) -> dict[str, tuple[int, str]]:
+    """Return of which part each tensor of all stacked is, and its name there; a head that is an embedding is of none.
+
+    Raises:
+        InputError: a model does not have such layers, or has those of an encoder too.
+    """
+    towers_of = [_tower(part) for part in parts]
+    tower = towers_of[0][0]
+    found = {
+        name: (part, name)
+        for part, embeds in ((0, True), (len(parts) - 1, False))
+        for name in parts[part].checkpoint.tensors
+        if not _in_tower(name, tower) and (parts[part].checkpoint.architecture.submodule(name) == "embedding") == embeds
+    }
+    made = 0
+    for index, (part, (own, numbers)) in enumerate(zip(parts, towers_of, strict=True)):
+        layers = _layers(part.checkpoint.tensors, own)
+        for number in numbers[part.first : part.last]:
+            found |= {f"{tower}.{made}.{rest}": (index, name) for rest, name in layers[number].items()}
+            made += 1
+    return found
 
 
 def _tied_head(first: Checkpoint, last: Checkpoint) -> dict[str, TensorInfo]:
@@ -128,12 +138,12 @@ def _in_tower(name: str, tower: str) -> bool:
     return found is not None and found["tower"] == tower
 
 
-def _layers(tensors: Mapping[str, TensorInfo], tower: str) -> dict[int, dict[str, TensorInfo]]:
-    """Return the tensors of each layer of a tower by what follows its number."""
-    layers: dict[int, dict[str, TensorInfo]] = {}
-    for name, each in tensors.items():
+def _layers(names: Iterable[str], tower: str) -> dict[int, dict[str, str]]:
+    """Return the names of each layer's tensors, of a tower, by what follows the layer's number."""
+    layers: dict[int, dict[str, str]] = {}
+    for name in names:
         if (found := LAYER.match(name)) and found["tower"] == tower:
-            layers.setdefault(int(found["number"]), {})[found["rest"]] = each
+            layers.setdefault(int(found["number"]), {})[found["rest"]] = name
     return layers
 
 

@@ -1,6 +1,7 @@
 """Outputs whose layers are ranges of several models': what each is made of, and that all else holds of them too."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from nmerge_core.resident import hold_family
 from tests.merging import checkpoints
 from tests.merging.merged import Weights
 from tests.merging.test_pipeline import StopAt
+from tests.tiny import TEXTS, tiny_model, write_corpus
 
 MIDDLE = "model.layers.{}.mlp.down_proj.weight"
 ENDS = ("model.embed_tokens.weight", "model.norm.weight")
@@ -184,3 +186,80 @@ def test_what_two_recipes_of_slices_say_differently(family: SimpleNamespace) -> 
         "Slices": ("math 0–2", "math 0–2; code 1–2 (scale 0.5)"),
     }
     assert load_recipe(after.yaml).content == after.content and after.title({}) == "Passthrough of math, code"
+
+
+STATISTICS_METHODS = ["fisher", "regmean"]
+
+
+def measured(method: str, model: str, first: int, last: int, **more: Any) -> dict[str, Any]:
+    return source(model, first, last, statistics=checkpoints.statistics(model, checkpoints.STATISTICS[method]), **more)
+
+
+@pytest.mark.parametrize("method", STATISTICS_METHODS)
+def test_a_layer_goes_by_the_statistics_of_the_layers_it_is_made_of(
+    family: SimpleNamespace, tmp_path: Path, method: str
+) -> None:
+    """Each layer, the embeddings (the first slice's) and the norm (the last's) are those of a merge of whole models."""
+    math, code, translation = family.models
+    made_of = [((math, code), 1), ((math, code), 0), ((translation, math), 1)]
+    slices = [[measured(method, model, own, own + 1) for model in pair] for pair, own in made_of]
+    found = merged(tmp_path / "out", slices, method)
+    whole: dict[Any, Weights] = {}
+    for pair in {pair for pair, _ in made_of}:
+        folder = tmp_path / f"whole-{len(whole)}"
+        merge(load_recipe({"merge_method": method, "models": checkpoints.entries(method, list(pair))}), folder)
+        whole[pair] = load_file(folder / "model.safetensors")
+    for layer, (pair, own) in enumerate(made_of):
+        for rest in checkpoints.SHAPES:
+            expected = whole[pair][f"model.layers.{own}.{rest}"]
+            assert torch.equal(found[f"model.layers.{layer}.{rest}"], expected)
+    for name, (pair, _) in zip(ENDS, (made_of[0], made_of[-1]), strict=True):
+        assert torch.equal(found[name], whole[pair][name])
+    report = json.loads((tmp_path / "out/nmerge_report.json").read_text())
+    assert sorted(each["label"] for each in report["facts"]["statistics"]) == ["code", "math", "translation"]
+    merge(load_recipe(tmp_path / "out/nmerge_recipe.yaml"), tmp_path / "again")
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_regmean_of_different_layers_of_its_models(family: SimpleNamespace, tmp_path: Path) -> None:
+    """W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of layer 0 of math, weight 1, and layer 1 of code, weight 2."""
+    math, code, _ = family.models
+    sources = [measured("regmean", math, 0, 1, weight=1.0), measured("regmean", code, 1, 2, weight=2.0)]
+    found = merged(tmp_path / "out", [sources], "regmean")
+    for rest in ("self_attn.v_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"):
+        above = below = torch.zeros(())
+        for tune, layer, weight in (("math", 0, 1.0), ("code", 1, 2.0)):
+            name = f"model.layers.{layer}.{rest}"
+            folder = Path(checkpoints.statistics(family.models[["math", "code"].index(tune)], "gram"))
+            gram = load_file(folder / "model.safetensors")[checkpoints.gram_name(name)].double()
+            scaled = weight * (0.9 * gram + 0.1 * gram.diagonal().diag())  # (inputs, inputs)
+            above, below = above + family.tunes[tune][name].double() @ scaled, below + scaled
+        expected = (above @ below.inverse()).float()
+        torch.testing.assert_close(found[f"model.layers.0.{rest}"], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_statistics_of_slices_are_collected_once_for_each_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model is measured on the texts of the category of its name, however many slices have layers of it."""
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    for seed, name in enumerate(("math", "code")):
+        tiny_model(tmp_path / name, seed=seed)
+    write_corpus(tmp_path / "corpus", TEXTS)
+    models = [str(tmp_path / name) for name in ("math", "code")]
+    slices = [[source(model, first, first + 1) for model in models] for first in (0, 1, 0)]
+    parameters = {"corpus": str(tmp_path / "corpus"), "samples": 3}
+    merged(tmp_path / "out", slices, "regmean", parameters=parameters)
+    whole = {"merge_method": "regmean", "models": [{"model": model} for model in models], "parameters": parameters}
+    merge(load_recipe(whole), tmp_path / "whole")
+    assert len(list((tmp_path / "cache/statistics").iterdir())) == 2
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
+    for layer, own in enumerate((0, 1, 0)):
+        assert torch.equal(ours[MIDDLE.format(layer)], theirs[MIDDLE.format(own)])
+    shutil.rmtree(tmp_path / "cache")
+    resolved = load_recipe(tmp_path / "out/nmerge_recipe.yaml")
+    assert [each.parameters["category"] for each in resolved.merged] == ["math", "code"] * 3
+    merge(resolved, tmp_path / "again")
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()

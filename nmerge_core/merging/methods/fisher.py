@@ -52,7 +52,8 @@ def prepare(context: Context, values: Values) -> Prepared:
     check=check,
     prepare=prepare,
     base="unused",
-    solves=lambda values: None in values.each["statistics"],
+    by_layer=True,
+    solves=lambda values: None in values.beside("statistics"),
     version=2,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:

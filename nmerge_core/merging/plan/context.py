@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nmerge_core.checkpoints import label
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError, short
 from nmerge_core.machine import choose_device
@@ -133,9 +134,9 @@ class Context:
         return inner_products(self.stream, self.names, self.progress)
 
     def task_categories(self, values: Values) -> list[str]:
-        """Return the corpus category of each model: its `category`, else its own name."""
-        given = values.each["category"]
-        return [category or label for category, label in zip(given, self.labels, strict=True)]
+        """Return the corpus category of each of the recipe's `merged`: its `category`, else the model's own name."""
+        names = [label(each.model) for each in self.recipe.merged] if self.recipe.slices else self.labels
+        return [category or name for category, name in zip(values.beside("category"), names, strict=True)]
 
     def check_total(self, values: Values) -> None:
         """Check that the weights that every tensor is divided by do not sum to 0; raises InputError."""

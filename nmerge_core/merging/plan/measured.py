@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints import Checkpoint, open_checkpoint
 from nmerge_core.checkpoints.heads import is_head
+from nmerge_core.checkpoints.stacked import Part
 from nmerge_core.corpus import check_categories
 from nmerge_core.errors import InputError
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.slices import Slice
 from nmerge_core.merging.recipe.values import Values
 
 if TYPE_CHECKING:
@@ -26,15 +28,21 @@ class _Wanted:
     folder: Path | None
     category: str
 
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Whose texts they are collected on, if need be: a model's, of a category."""
+        return self.checkpoint.reference, self.category
+
 
 def _wanted(context: Context, values: Values) -> list[_Wanted]:
-    """Say what is wanted of each model, or of the base by a method that is told of one folder for it."""
+    """Say what is wanted of each that is merged, or of the base by a method that is told of one folder for it."""
     if "statistics" in values.shared:
         checkpoints, folders = [context.stream.donor], [values.shared["statistics"]]
         categories = [values.shared["category"]]
     else:
-        checkpoints, folders = list(context.stream.models), list(values.each["statistics"])
-        categories = context.task_categories(values)
+        opened = {name: open_checkpoint(name) for name in context.recipe.references}
+        checkpoints = [opened[each.model] for each in context.recipe.merged]
+        folders, categories = values.beside("statistics"), context.task_categories(values)
     found = [folder and context.recipe.path(folder) for folder in folders]
     return [_Wanted(*each) for each in zip(checkpoints, found, categories, strict=True)]
 
@@ -60,7 +68,8 @@ def check_statistics(context: Context, values: Values, kind: str) -> None:
 def statistics_of(context: Context, values: Values, kind: str) -> "list[Statistics]":
     """Return statistics, from their folder, else from the cache or a finished run, else collected here.
 
-    They are those of each model, or of the base where the method is told of one folder for it.
+    They are those of each model, or of the base where the method is told of one folder for it. In slices each tensor's
+    are of the model that it comes from.
 
     Raises:
         InputError: a folder is of another model or kind.
@@ -75,22 +84,23 @@ def statistics_of(context: Context, values: Values, kind: str) -> "list[Statisti
     wanted = _wanted(context, values)
     if any(each.folder is None for each in wanted):
         corpus = context.recipe.corpus(values.shared["corpus"])
-        lacking = [
-            index
-            for index, each in enumerate(wanted)
+        lacking = dict.fromkeys(
+            each.texts
+            for each in wanted
             if each.folder is None and not cache_folder(each.checkpoint, corpus, kind, each.category, **drawn).exists()
-        ]
+        )
         told = {"corpus": corpus, "kind": kind, **drawn}
-        asked = [{"model": wanted[i].checkpoint.reference, "categories": [wanted[i].category], **told} for i in lacking]
-        kept = context.kept([Measurement("statistics", each) for each in asked])
-        for index, folder in zip(lacking, kept, strict=True):
-            wanted[index] = replace(wanted[index], folder=folder)
+        asked = [{"model": model, "categories": [category], **told} for model, category in lacking]
+        kept = dict(zip(lacking, context.kept([Measurement("statistics", each) for each in asked]), strict=True))
+        wanted = [replace(each, folder=each.folder or kept.get(each.texts)) for each in wanted]
     found = [
         open_statistics(each.folder, kind, each.checkpoint)
         if each.folder
         else cached(each.checkpoint, corpus, kind, each.category, **drawn, progress=context.progress)
         for each in wanted
     ]
+    if context.recipe.slices:
+        found = _stacked(context.recipe.slices, wanted, found)
     for own in found:
         covered = own.tensors.tensors if kind == "fisher" else own.of_weights
         if not any(name in covered for name in context.names):
@@ -99,6 +109,23 @@ def statistics_of(context: Context, values: Values, kind: str) -> "list[Statisti
                 f"{next(iter(covered), 'none')} …; save the model as that one is saved, and collect them again"
             )
     return found
+
+
+def _stacked(slices: Sequence[Slice], wanted: Sequence[_Wanted], found: "Sequence[Statistics]") -> "list[Statistics]":
+    """Return the statistics of each place among a slice's models; `found` are of all, slice after slice."""
+    from nmerge_core.calibration import stacked_statistics
+
+    places = len(slices[0].models)
+    return [
+        stacked_statistics(
+            [
+                Part(each.checkpoint, own.models[place].first, own.models[place].last)
+                for each, own in zip(wanted[place::places], slices, strict=True)
+            ],
+            found[place::places],
+        )
+        for place in range(places)
+    ]
 
 
 def shared_grams(statistics: "Sequence[Statistics]") -> dict[str, str]:
@@ -127,8 +154,8 @@ def prepared_by(
     The resolved recipe names the folders that were given, and for the others the texts to collect them on again,
     as the cache, where those lie, may be cleared.
     """
-    folders = [folder and str(context.recipe.path(folder).resolve()) for folder in values.each["statistics"]]
-    categories = zip(folders, values.each["category"], context.task_categories(values), strict=True)
+    folders = [folder and str(context.recipe.path(folder).resolve()) for folder in values.beside("statistics")]
+    categories = zip(folders, values.beside("category"), context.task_categories(values), strict=True)
     corpus = str(Path(context.recipe.corpus(values.shared["corpus"])).resolve()) if None in folders else None
     return Prepared(
         data,
@@ -144,4 +171,5 @@ def prepared_by(
 def measured_on(statistics: "Sequence[Statistics]") -> list[dict[str, Any]]:
     """Return what the report says of statistics: whose, and on which texts."""
     keys = ("label", "corpus", "categories", "texts", "tokens")
-    return [{**{key: each.meta[key] for key in keys}, "fingerprint": each.fingerprint} for each in statistics]
+    folders = {part.folder: part for each in statistics for part in (each.parts or (each,))}
+    return [{**{key: each.meta[key] for key in keys}, "fingerprint": each.fingerprint} for each in folders.values()]

@@ -36,7 +36,7 @@ def _read_system(
     inputs = found[0].tensors.info(gram).rows
     read = torch.empty(len(found), inputs, inputs, dtype=torch.float64, device=device)
     for matrix, own in zip(read, found, strict=True):
-        matrix.copy_(own.tensors.read(gram)).div_(own.tokens)
+        matrix.copy_(own.tensors.read(gram)).div_(own.tokens[gram])
     return system(read, weights, scale)
 
 

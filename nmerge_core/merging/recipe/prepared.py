@@ -46,9 +46,10 @@ class _ByValue(pickle.Pickler):
 class Prepared:
     """What a method's `prepare` found: `solved` goes into the resolved recipe, `report` into the report.
 
-    `solved_each` has a value per model. `results` are those that it found beside its method's own. `categories` holds
-    the neuron groups that were used, for the output to carry. `data` is what the method merges by: it can be pickled,
-    as all processes that share a merge are told it, and a merge that was stopped goes on only where it is the same.
+    `solved_each` has a value for each of `Recipe.merged`. `results` are those that it found beside its method's own.
+    `categories` holds the neuron groups that were used, for the output to carry. `data` is what the method merges by:
+    it can be pickled, as all processes that share a merge are told it, and a merge that was stopped goes on only where
+    it is the same.
     """
 
     data: Any = None

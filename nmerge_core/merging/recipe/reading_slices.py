@@ -22,7 +22,7 @@ def read_slices(content: Mapping[str, Any], base: str | None, method: Method) ->
         return ()
     if content.get("models") is not None:
         raise InputError("recipe: expected 'models' or 'slices', found both; a slice names its models under 'sources'")
-    if method.inputs:
+    if method.inputs and not method.by_layer:
         raise InputError(
             f"recipe, key 'slices': {method.name} goes by {', '.join(each.name for each in method.inputs)}, of whole "
             "models; merge whole models by it, then take slices of that merge"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nmerge_core.merging.recipe.chain import chained
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Method, named
-from nmerge_core.merging.recipe.slices import Slice
+from nmerge_core.merging.recipe.slices import Layers, Slice
 from nmerge_core.merging.recipe.steps import Step
 from nmerge_core.merging.recipe.template_choice import TemplateChoice
 from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice
@@ -74,6 +75,11 @@ class Recipe:
     def references(self) -> tuple[str, ...]:
         """The models that are merged, in order; the base is not among them."""
         return tuple(entry.model for entry in self.models)
+
+    @property
+    def merged(self) -> "tuple[ModelEntry | Layers, ...]":
+        """What parameters stand beside: the models, or the layers of them that slices name, slice after slice."""
+        return tuple(source for each in self.slices for source in each.models) if self.slices else self.models
 
     @property
     def labels(self) -> list[str]:
@@ -241,7 +247,8 @@ class Recipe:
             with _named("chat_template"):
                 file, found["chat_template"] = places.file(template.source)
             template = replace(template, source=file)
-        full = replace(named, models=entries, parameters=values(self.parameters))
+        slices = tuple(each.with_parameters(values) for each in named.slices)
+        full = replace(named, models=entries, slices=slices, parameters=values(self.parameters))
         for parameter in self.method.parameters:  # a part's method decides where it is the default one too
             if isinstance(parameter, MethodPart) and parameter.name not in self.parameters:
                 found.update(_content(parameter, parameter.default, places)[1])
@@ -249,11 +256,13 @@ class Recipe:
 
     def resolved(self, prepared: Prepared) -> "Recipe":
         """Fill in what a method found out, as a finished merge records it."""
-        entries = tuple(
-            replace(entry, parameters={**entry.parameters, **{n: own[i] for n, own in prepared.solved_each.items()}})
-            for i, entry in enumerate(self.models)
+        filled: Iterator[Any] = (
+            replace(own, parameters={**own.parameters, **{n: each[i] for n, each in prepared.solved_each.items()}})
+            for i, own in enumerate(self.merged)
         )
-        return replace(self, parameters={**self.parameters, **prepared.solved}, models=entries)
+        slices = tuple(replace(own, models=tuple(islice(filled, len(own.models)))) for own in self.slices)
+        entries = self.models if slices else tuple(filled)
+        return replace(self, parameters={**self.parameters, **prepared.solved}, models=entries, slices=slices)
 
 
 def _changed(method: Method, parameters: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,8 @@ class Method:
     them are worth seeing, and `presets` which settings are to be had at a click. `decides(place, values, prepared)`
     says what of all that decides a tensor: everything, if there is none. Where `base` is unused, or optional and
     not named, a method works on the weights themselves: its blocks have a zero base. It merges `fewest` to `most`
-    models beside the base, any number where `most` is None. `whole` tells whether a block must be a whole tensor,
+    models beside the base, any number where `most` is None. What it reads beside weights is of whole models, or
+    `by_layer`, so that slices can be merged too. `whole` tells whether a block must be a whole tensor,
     `passes` how often the models are read, the merge itself included, `solves` whether something is measured by
     running them on texts, `searches` whether a whole model is held in memory and run to find it, and `needs` what
     else the merge takes. `version` is raised when the merged bytes change. A `step` changes what another method merged,
@@ -97,6 +98,7 @@ class Method:
     check: CheckFunction = _accept
     prepare: PrepareFunction | None = None
     base: Base = "needed"
+    by_layer: bool = False
     fewest: int = 1
     most: int | None = None
     whole: Callable[[Values], bool] = _never
@@ -206,6 +208,7 @@ def method(
     check: CheckFunction = _accept,
     prepare: PrepareFunction | None = None,
     base: Base = "needed",
+    by_layer: bool = False,
     fewest: int = 1,
     most: int | None = None,
     whole: Callable[[Values], bool] = _never,
@@ -249,6 +252,7 @@ def method(
             check=check,
             prepare=prepare,
             base=base,
+            by_layer=by_layer,
             fewest=fewest,
             most=most,
             whole=whole,

@@ -46,6 +46,11 @@ class Slice:
         own = {"parameters": dict(self.parameters)} if self.parameters else {}
         return {"sources": [source.content for source in self.sources], **base, **own}
 
+    def with_parameters(self, of: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> "Slice":
+        """Return the slice with other parameters, its own and those beside its models."""
+        models = tuple(replace(source, parameters=of(source.parameters)) for source in self.models)
+        return replace(self, models=models, parameters=of(self.parameters))
+
     def renamed(self, name: Callable[[str], str]) -> "Slice":
         """Return the slice with other names of its models."""
         models = tuple(replace(source, model=name(source.model)) for source in self.models)

@@ -84,6 +84,10 @@ class Values:
             return self.slices[0 if position == 0 else -1]
         return next(own for own in self.slices if own.first <= layer < own.first + own.depth)
 
+    def beside(self, name: str) -> list[Any]:
+        """Return a parameter of each model, in slices of each one's models, slice after slice."""
+        return [value for own in self.slices for value in own.values.each[name]] or list(self.each[name])
+
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Values":
         """Return the values with a default in place of every None."""
         shared = {key: defaults.get(key) if value is None else value for key, value in self.shared.items()}
