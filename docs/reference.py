@@ -18,6 +18,7 @@ from nmerge_core.face import (
     single_neurons,
     tuning,
     votes,
+    weights,
 )
 from nmerge_core.family import Family, Member
 from nmerge_core.merging.mergekit.process import Plan
@@ -35,6 +36,7 @@ def document() -> str:
         *_classes(single_neurons),
         *_classes(classifications),
         *_classes(results),
+        *_classes(weights),
         *_classes(knockouts),
         *_classes(scores),
         *_classes(losses),

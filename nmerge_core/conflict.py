@@ -13,7 +13,7 @@ from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute.spectral import singular
 from nmerge_core.progress import Progress, silent
-from nmerge_core.similarity import open_alike
+from nmerge_core.similarity.blocks import open_alike
 
 
 def interference(base: str, models: Sequence[str], *, progress: Progress = silent) -> pd.DataFrame:

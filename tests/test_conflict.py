@@ -9,7 +9,7 @@ import torch
 
 from nmerge_core.conflict import interference, singular_interference
 from nmerge_core.errors import InputError
-from tests.test_similarity import variant
+from tests.similarity.test_measure import variant
 from tests.tiny import tiny_model
 
 UP = "model.layers.1.mlp.up_proj.weight"  # (48, 32)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nmerge_core import similarity
 from nmerge_core.activations.hooks import knock_out, record_activations
 from nmerge_core.calibration.fisher import fisher
 from nmerge_core.checkpoints import inspect_family, open_checkpoint
@@ -21,6 +20,8 @@ from nmerge_core.merging.compute import stream
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.nonlinearity import solve
+from nmerge_core.similarity import blocks
+from nmerge_core.similarity.measure import cosine
 from nmerge_core.stored import stored_weights
 from tests.families import (
     FAMILIES,
@@ -49,7 +50,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut tensors of these sizes into several blocks, inside experts and fused matrices too."""
     monkeypatch.setattr(stream, "BLOCK_ELEMENTS", 7 * D)
     monkeypatch.setattr(stream, "_RUN", 5)
-    monkeypatch.setattr(similarity, "_BLOCK", 7 * D)
+    monkeypatch.setattr(blocks, "_BLOCK", 7 * D)
 
 
 def each_family(families=FAMILIES):
@@ -166,9 +167,7 @@ def test_neuronmerge_finds_neurons_and_sublin_submodules(
 @each_family()
 def test_cosine(family: Family, made_family, small_blocks) -> None:
     models = made_family(family)
-    found = similarity.cosine(models.base, [models.code], lowest=10_000).moved.set_index(["layer", "matrix", "neuron"])[
-        "cosine"
-    ]
+    found = cosine(models.base, [models.code], lowest=10_000).moved.set_index(["layer", "matrix", "neuron"])["cosine"]
     counts = found.groupby(["layer", "matrix"]).size()
     assert set(counts.index.get_level_values("matrix")) in ({"gate", "up", "down"}, {"up", "down"})
     assert all(count == family.neurons[layer] for (layer, _), count in counts.items())
@@ -233,7 +232,9 @@ def test_a_family_without_known_neurons_is_inspected_merged_and_compared_by_rows
     merged = run(models, tmp_path / "out", "ties", density=0.3)
     least = thresholds(models, 0.3)
     assert_merged(merged, family, models, lambda name, base, tau: psi(trimmed(tau, least)))
-    summary = similarity.cosine(models.base, [models.code]).summary.set_index(["layer", "matrix"])
+    found = cosine(models.base, [models.math, models.code])
+    assert found.neurons.empty and found.between.empty
+    summary = found.summary.query("model == 'code'").set_index(["layer", "matrix"])
     name = "backbone.layers.1.mixer.in_proj.weight"
     rows = torch.nn.functional.cosine_similarity(models.weights[name].double(), models.tunes[1][name].double())
     assert summary["neurons"][1, "mixer.in_proj"] == len(rows)

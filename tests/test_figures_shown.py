@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nmerge_core.figures import (
+    changes,
     departure,
     effects,
     health,
@@ -52,6 +53,7 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
     parts = layered(models, submodule="mlp", group=None, alpha=0.1, value=0.2)
     beside = {**colours, health.MERGE: style.MERGE}
     changed = layered(models, part="mlp", norm=2.0, kept=0.5)
+    changed_by = layered(models, neurons=8, value=0.2)
     merged = layered(["merge"], part="mlp", norm=3.0, opposed=0.4, chance=0.5, cancelled=0.3).drop(columns="model")
     kept = pd.DataFrame({"category": "code", "model": models, "neurons": 3, "kept": 0.5})
     ended = kept.assign(before="code", after="code", share=1.0)
@@ -61,6 +63,7 @@ def every_figure(models: list[str], colours: dict[str, str], dark: bool) -> dict
         "shares": neurons.proportions(counts, models, categories, dark=dark),
         "depth": neurons.over_depth(counts, models[-1], categories, dark=dark),
         "cosine": similarity.mean_cosine(cosines, colours, dark=dark),
+        "changes": changes.over_layers(changed_by.rename(columns={"model": "row"}), "change", dark=dark),
         "coefficients": merge.by_layer(layered(models, alpha=0.3), "α", colours, dark=dark),
         "history": merge.history([1.0, 2.0], "loss", dark=dark),
         "linearity": linearity.nonlinearity(parts, categories, dark=dark),

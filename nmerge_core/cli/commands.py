@@ -126,6 +126,12 @@ def cosine(arguments: Namespace) -> None:
     give(found.table, arguments.out)
     if arguments.moved:
         write_csv(found.moved, arguments.moved)
+    if arguments.neurons:
+        write_csv(found.neurons, arguments.neurons)
+    if arguments.between:
+        write_csv(found.between, arguments.between)
+    if arguments.conflicts:
+        write_csv(found.conflicts(), arguments.conflicts)
 
 
 def interference(arguments: Namespace) -> None:

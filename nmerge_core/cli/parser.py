@@ -96,6 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     cosine = add_run("cosine", commands.cosine)
     _out(cosine)
     _out(cosine, "--moved", "also write the neurons of lowest cosine")
+    _out(cosine, "--neurons", "also write each neuron's cosine, change and parallel share in each fine-tune")
+    _out(cosine, "--between", "also write of each neuron how every two fine-tunes' changes agree: cosine and signs")
+    _out(cosine, "--conflicts", "also write the means over every two fine-tunes, the neurons most in conflict first")
 
     _out(add_run("interference", commands.interference))
 

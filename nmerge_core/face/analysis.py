@@ -5,7 +5,8 @@ from pathlib import Path
 
 from nmerge_core.face.calls import Models, Reference, as_called, do, named, named_once
 from nmerge_core.face.classifications import Classifications
-from nmerge_core.face.results import CollectedStatistics, Cosines, Inherited, Interference, Linearity
+from nmerge_core.face.results import CollectedStatistics, Linearity
+from nmerge_core.face.weights import Cosines, Inherited, Interference
 from nmerge_core.family import Family
 from nmerge_core.settings import (
     COLLECT_BATCH,

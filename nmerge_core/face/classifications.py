@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nmerge_core.errors import InputError
-from nmerge_core.face.results import Inherited, model_colours
+from nmerge_core.face.results import model_colours
 from nmerge_core.face.single_neurons import SingleNeurons
+from nmerge_core.face.weights import Inherited
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

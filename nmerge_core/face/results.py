@@ -17,7 +17,7 @@ from nmerge_core.checkpoints import FamilyReport
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.figures.merge import history as history_figure
-from nmerge_core.kept_files import read_csv, read_object, read_parquet
+from nmerge_core.kept_files import read_csv, read_object
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -83,64 +83,6 @@ class Inspection:
         return pd.DataFrame(
             [{**vars(model), "label": self.names[model.reference]} for model in self.report.models],
         )
-
-
-@dataclass(frozen=True)
-class Cosines(OfModels):
-    """How far fine-tunes turned each neuron's weights."""
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """Columns model, layer, matrix, neurons, mean, min, p01, p50, zero."""
-        return self._table("cosine.csv")
-
-    @cached_property
-    def moved(self) -> pd.DataFrame:
-        """The neurons of lowest cosine: model, layer, neuron, matrix, cosine."""
-        return self._table("moved.csv")
-
-    def figure(self, *, dark: bool = False) -> go.Figure:
-        """Draw the mean cosine over the layers, a panel per matrix (NeuronMerge Fig. 8)."""
-        from nmerge_core.figures.similarity import mean_cosine
-
-        return mean_cosine(self.table, model_colours(list(self.table["model"].unique()), {}, dark=dark), dark=dark)
-
-
-@dataclass(frozen=True)
-class Interference(Result):
-    """Where fine-tunes get in each other's way: of each matrix of a layer."""
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """Columns layer, matrix, interference, chance, opposed, lost, cosine (of `conflict.interference`)."""
-        return read_csv(self.path / "interference.csv")
-
-    def figure(self, measure: str = "shared", *, dark: bool = False) -> go.Figure:
-        """Draw "shared" (interference over chance), "opposed", "lost" or "cosine", layers across and matrices down."""
-        from nmerge_core.figures.similarity import interference
-
-        return interference(self.table, measure, dark=dark)
-
-
-@dataclass(frozen=True)
-class Inherited(OfModels):
-    """What each neuron of a merge kept of what its fine-tunes changed: τ_t theirs, Δ the merge's own.
-
-    `kept` is ⟨Δ, τ_t⟩ / ‖τ_t‖²: 1 where all of it is in the merge, 0 where nothing is, negative where that goes against
-    it.
-    """
-
-    @cached_property
-    def neurons(self) -> pd.DataFrame:
-        """Columns layer, neuron, model, change (‖τ_t‖), kept, cosine (of Δ and τ_t)."""
-        frame = read_parquet(self.path / "inherited.parquet", ("layer", "neuron", "model", "change", "kept", "cosine"))
-        return frame.assign(model=frame["model"].map(self.names))
-
-    def layers(self) -> pd.DataFrame:
-        """Return layer, model, neurons, kept: of all neurons of each layer taken together."""
-        from nmerge_core.inheritance.tables import kept_by
-
-        return kept_by(self.neurons, ["layer"])
 
 
 @dataclass(frozen=True)

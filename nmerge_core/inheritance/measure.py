@@ -12,7 +12,7 @@ from nmerge_core.checkpoints import Checkpoint, labels
 from nmerge_core.checkpoints.neuron_weights import mlp_of, weights_of
 from nmerge_core.inheritance.tables import NeuronChanges, share
 from nmerge_core.progress import Progress, silent
-from nmerge_core.similarity import neuron_blocks, open_alike
+from nmerge_core.similarity.blocks import neuron_blocks, open_alike
 
 
 def inherited(merge: str, base: str, models: Sequence[str], *, progress: Progress = silent) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint, open_checkpoint
 from nmerge_core.checkpoints.neuron_weights import mlp_of, weights_of
 from nmerge_core.progress import Progress, silent
-from nmerge_core.similarity import neuron_blocks
+from nmerge_core.similarity.blocks import neuron_blocks
 
 
 def nearest(

@@ -8,7 +8,7 @@ from nmerge_core.inheritance.measure import inherited
 from nmerge_core.progress import Progress
 from nmerge_core.reports.measuring import Measuring, called
 from nmerge_core.reports.steps import steps
-from nmerge_core.similarity import cosine
+from nmerge_core.similarity.measure import cosine
 
 STEPS = 3  # of a report
 

@@ -32,7 +32,7 @@ def steps(base: str, models: Mapping[str, str], progress: Progress = silent) -> 
     Raises:
         InputError: a model cannot be opened, or is not of the base's shape.
     """
-    from nmerge_core.similarity import open_alike  # which imports torch
+    from nmerge_core.similarity.blocks import open_alike  # which imports torch
 
     opened = open_alike(base, list(models.values()))
     origin = opened[0]

@@ -122,9 +122,9 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "cosine",
-            "cosine similarity of neuron weights between a base and its fine-tunes",
+            "cosine similarity of neuron weights between a base and its fine-tunes, and of what these changed",
             (settings.BASE, settings.FINE_TUNES),
-            version=2,
+            version=3,
         ),
         Kind(
             "interference",

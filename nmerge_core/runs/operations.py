@@ -21,15 +21,16 @@ def classify(parameters: Mapping[str, Any], results: Path, progress: Progress) -
 
 
 def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write cosine.csv (mean, percentiles per model, layer and matrix), moved.csv (the neurons that moved most) and
-    turned.parquet (every neuron).
+    """Write cosine.csv (mean, percentiles per model, layer and matrix), moved.csv (the neurons that moved most),
+    turned.parquet (every neuron) and between.parquet (every neuron of every two fine-tunes).
     """
-    from nmerge_core.similarity import cosine
+    from nmerge_core.similarity.measure import cosine
 
     found = cosine(parameters["base"], parameters["models"], progress=progress)
     found.summary.to_csv(results / "cosine.csv", index=False)
     found.moved.to_csv(results / "moved.csv", index=False)
     found.neurons.to_parquet(results / "turned.parquet", index=False)
+    found.between.to_parquet(results / "between.parquet", index=False)
 
 
 def interference(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:

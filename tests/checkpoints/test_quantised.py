@@ -18,7 +18,7 @@ from nmerge_core.loading import load_model
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.similarity import cosine
+from nmerge_core.similarity.measure import cosine
 from tests.tiny import tiny_model
 
 BLOCK = (16, 16)  # of matrices of 16, 32 and 48 rows and columns

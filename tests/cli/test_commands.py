@@ -109,6 +109,14 @@ def test_cosine(family, tmp_path, capsys):
     assert len(found) == 2 * 3 and found["mean"].between(0.5, 1).all()
     assert len(pd.read_csv(moved)) == 3 * 50
     assert "gate" in capsys.readouterr().out
+    files = {option: tmp_path / f"{option}.csv" for option in ("neurons", "between", "conflicts")}
+    named = [part for option, file in files.items() for part in (f"--{option}", str(file))]
+    assert main(["cosine", family.base, family.math, family.code, *named]) == 0
+    neurons, between, conflicts = (pd.read_csv(file) for file in files.values())
+    assert list(neurons) == ["model", "layer", "neuron", "cosine", "change", "parallel"] and len(neurons) == 2 * 2 * 48
+    assert set(between["one"]) == {"math"} and set(between["other"]) == {"code"} and len(between) == 2 * 48
+    assert conflicts["opposed"].is_monotonic_decreasing
+    assert sorted(conflicts["opposed"]) == pytest.approx(sorted(between["opposed"]))  # of the one pair that there is
 
 
 def test_interference_has_the_worst_matrix_first(family, tmp_path, capsys):
@@ -324,7 +332,7 @@ def test_a_failure_of_ours_is_status_1_and_hides_the_traceback_unless_asked(fami
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setenv("NMERGE_CACHE", str(tmp_path))  # where it was not done before
-    monkeypatch.setattr("nmerge_core.similarity.cosine", broken)
+    monkeypatch.setattr("nmerge_core.similarity.measure.cosine", broken)
     assert main(["cosine", family.base, family.math]) == 1
     error = capsys.readouterr().err
     assert "Internal error (ZeroDivisionError: division by zero)" in error and "Traceback" not in error

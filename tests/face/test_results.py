@@ -108,6 +108,16 @@ def test_paths_may_start_at_the_users_folder(family, cache, found, merged, tmp_p
 def test_the_other_functions_give_tables_and_figures(family, cache, found):
     cosines = nm.cosine(family.base, family.math, progress=False)
     assert set(cosines.table["model"]) == {"math"} and len(cosines.moved) and cosines.figure().data
+    both = nm.cosine(family.base, {"sums": family.math, "python": family.code}, progress=False)
+    assert set(both.neurons["model"]) == {"sums", "python"}
+    assert set(both.between["one"]) == {"sums"} and set(both.between["other"]) == {"python"}
+    assert list(both.map_figure().data[0].y) == ["sums and python"] and both.conflicts(["sums"]).empty
+    categories = nm.compare(found).overview()
+    assert list(both.map_figure("parallel", "python", categories).data[0].y) == list(
+        categories["category"].cat.categories[categories["category"].value_counts(sort=False) > 0]
+    )
+    with pytest.raises(InputError, match="expected one of change, parallel, cosine, opposed"):
+        both.map_figure("nothing")
     shared = nm.interference(family.base, [family.math, family.code], progress=False)
     assert set(shared.table["layer"]) == {0, 1} and shared.figure("cosine").data
     lines = nm.linearity(

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from nmerge_core import similarity
 from nmerge_core.checkpoints import rows
 from nmerge_core.errors import InputError
 from nmerge_core.inheritance.measure import inherited, neuron_changes
+from nmerge_core.similarity import blocks
 from tests.families import Family, family_of, layer_number, neuron_ids
-from tests.test_similarity import variant
+from tests.similarity.test_measure import variant
 from tests.tiny import D_FFN, LAYERS, tiny_model
 
 GATE, UP, DOWN = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
@@ -99,7 +99,7 @@ def gathered(family: Family, weights: dict[str, torch.Tensor], layer: int, neuro
 def test_neurons_are_gathered_from_all_that_is_theirs(title: str, made_family, monkeypatch: pytest.MonkeyPatch) -> None:
     family = family_of(title)
     models = made_family(family)
-    monkeypatch.setattr(similarity, "_BLOCK", 50)
+    monkeypatch.setattr(blocks, "_BLOCK", 50)
     frame = inherited(models.code, models.base, [models.math]).set_index(["layer", "neuron"])
     assert len(frame) == sum(family.neurons)
     for layer, width in enumerate(family.neurons):

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from nmerge_core import similarity
 from nmerge_core.activations.hooks import knock_out
 from nmerge_core.checkpoints import inspect_family, open_checkpoint
 from nmerge_core.loading import load_model
@@ -16,6 +15,7 @@ from nmerge_core.merging.plan.candidate import load_candidate
 from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
+from nmerge_core.similarity.measure import cosine
 from tests.families import Family, Weights, categories, family_of, rewrite, run
 
 STORED_OTHERWISE = [family_of("GPT-2"), family_of("Qwen3-MoE, experts stacked")]
@@ -79,7 +79,7 @@ def test_gpt2_with_and_without_its_prefix_is_one_family(which: str, made_family,
     expected = bare(expected) if which == "base" else expected
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    cosines = [similarity.cosine(each.base, [each.code]).summary for each in (models, mixed)]
+    cosines = [cosine(each.base, [each.code]).summary for each in (models, mixed)]
     pd.testing.assert_frame_equal(*cosines)
     if which == "base":
         model, loading = models.auto.from_pretrained(tmp_path / "two", output_loading_info=True)

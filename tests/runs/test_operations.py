@@ -56,6 +56,8 @@ def test_classify_then_knock_out_by_the_run_s_id(do, family):
 def test_cosine_and_linearity(do, family):
     results = do("cosine", {"base": family.base, "models": [family.math]}).results
     assert len(pd.read_csv(results / "cosine.csv")) == 6 and (results / "moved.csv").exists()
+    assert len(pd.read_parquet(results / "turned.parquet")) == 2 * 48
+    assert pd.read_parquet(results / "between.parquet").empty  # one fine-tune alone
     parameters = {"base": family.base, "models": [family.math, family.code], "corpus": family.corpus, "samples": 2}
     assert not (do("linearity", parameters).results / "coefficients.csv").exists()
     solved = do("linearity", {**parameters, "categories": ["math", "code"]}).results

@@ -1,0 +1,44 @@
+"""Tables of what fine-tunes changed in neurons: where they disagree, and the means of layers."""
+
+from collections.abc import Collection
+
+import pandas as pd
+
+
+def conflicts(between: pd.DataFrame, among: Collection[str] | None = None) -> pd.DataFrame:
+    """Rank neurons by how far fine-tunes disagree in them: the means over every two of them.
+
+    Args:
+        between: one, other, layer, neuron, cosine, opposed, as `measure.cosine` gives.
+        among: the fine-tunes that count; all by default.
+
+    Returns:
+        layer, neuron, opposed, cosine, the most opposed first; NaN, and last, where no two changed the same weight.
+    """
+    kept = between if among is None else between[between["one"].isin(among) & between["other"].isin(among)]
+    found = kept.groupby(["layer", "neuron"], as_index=False)[["opposed", "cosine"]].mean()
+    return found.sort_values(["opposed", "cosine"], ascending=[False, True], kind="stable", ignore_index=True)
+
+
+def layer_means(
+    frame: pd.DataFrame, quantity: str, of: tuple[str, ...] = (), categories: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Average a quantity over the neurons of each layer that have it: a row for each fine-tune, or each two.
+
+    Args:
+        frame: a row for each neuron of each model, or of `one` and `other`, as `measure.cosine` gives.
+        quantity: the column.
+        of: one model, or two, whose neurons alone are averaged, of each category by itself.
+        categories: layer, neuron, category; needed with `of`.
+
+    Returns:
+        row (the model, both of two, or the category), layer, neurons (those that have it), value (NaN where none has).
+    """
+    keys = [each for each in ("model", "one", "other") if each in frame]
+    if of and categories is not None:
+        own = frame[(frame[keys] == list(of)).all(axis=1)]
+        frame, keys = own.merge(categories[["layer", "neuron", "category"]], on=["layer", "neuron"]), ["category"]
+    groups = frame.groupby([*keys, "layer"], observed=True)[quantity]
+    found = groups.agg(neurons="count", value="mean").reset_index()
+    rows = [" and ".join(map(str, names)) for names in found[keys].itertuples(index=False)]
+    return found.assign(row=rows)[["row", "layer", "neurons", "value"]]
