@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.family import QWEN_05B, QWEN_7B, write_family
 from benchmarks.live import add_tokenizer
-from nmerge_core.activations.collect import Scores, run_body, scoring
+from nmerge_core.activations.collect import Scores, run_body, scoring, whole
 from nmerge_core.activations.statistics import LayerStatistics
 from nmerge_core.cache import cache_root
 from nmerge_core.loading import LanguageModel, load_model
@@ -63,7 +63,7 @@ def in_turn(language_model: LanguageModel, texts: int, length: int, repeats: int
         costs = [cost(lambda: run_body(language_model, batch, mask), language_model.device)]
         counted = {layer: LayerStatistics.of(texts, width) for layer, width in enumerate(widths)}
         for kept in (scores, replace(scores, statistics=counted)):
-            with scoring(language_model, kept, skip_first=False) as score:
+            with scoring(language_model, kept, False, kept.layers, whole(language_model)) as score:
                 costs.append(cost(lambda: score(list(batch), list(range(texts))), language_model.device))  # noqa: B023
         if turn:
             for side, own in zip(found, costs, strict=True):

@@ -381,6 +381,7 @@ FAMILIES = (
         note="a row of the patch embedding is an output channel",
     ),
 )
+CAUSAL = [family for family in FAMILIES if family.auto in ("AutoModelForCausalLM", "AutoModelForImageTextToText")]
 
 
 def make(family: Family, root: Path) -> SimpleNamespace:

@@ -24,6 +24,7 @@ from nmerge_core.similarity import blocks
 from nmerge_core.similarity.measure import cosine
 from nmerge_core.stored import stored_weights
 from tests.families import (
+    CAUSAL,
     FAMILIES,
     MIXED,
     D,
@@ -42,7 +43,6 @@ from tests.families import (
 from tests.tiny import TEXTS, write_corpus
 
 DOCUMENT = Path(__file__).parent.parent / "docs/families.md"
-CAUSAL = [family for family in FAMILIES if family.auto in ("AutoModelForCausalLM", "AutoModelForImageTextToText")]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ def tiny_model(
     config: Callable[..., PreTrainedConfig] = Qwen2Config,
     dtype: torch.dtype = torch.float32,
     tied: bool = True,
+    layers: int = LAYERS,
 ) -> str:
     """Save a model and its tokenizer, one token a byte; return the folder as a reference."""
     torch.manual_seed(seed)
@@ -27,7 +28,7 @@ def tiny_model(
             vocab_size=257,
             hidden_size=D_MODEL,
             intermediate_size=D_FFN,
-            num_hidden_layers=LAYERS,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=64,

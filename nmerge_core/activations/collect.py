@@ -1,7 +1,7 @@
 """Run a corpus through a model and keep, for every exemplar and neuron, one score: its largest activation."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from nmerge_core import distributed
 from nmerge_core.activations.hooks import record_activations, record_gates
-from nmerge_core.activations.kept import POSITIONS, SCORES, KeptScores, Room, forget
+from nmerge_core.activations.kept import POSITIONS, SCORES, STATES, KeptScores, Room, forget
 from nmerge_core.activations.largest import largest
+from nmerge_core.activations.layered import LayeredModel, Run, Walk
 from nmerge_core.activations.statistics import STATISTICS, LayerStatistics, load
 from nmerge_core.corpus import Corpus
 from nmerge_core.errors import InputError
@@ -21,6 +22,7 @@ from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress, silent
 
 BatchSize = int | Literal["auto"]
+Part = tuple[Sequence[int], AbstractContextManager[Run]]  # layers that are recorded together, while they are there
 ScoreBatch = Callable[[Sequence[Tensor], Sequence[int]], None]  # of the tokens of some exemplars, and their ids
 _AUTO_TOKENS = {"cuda": 16384, "cpu": 2048}  # padded tokens of a batch to start with
 
@@ -76,6 +78,9 @@ def collect(
     first, so that a batch has little padding and one that is too large fails at once. Memory holds the activation of
     one batch and one layer at a time. The result does not depend on batch size or order, to the format's rounding.
 
+    A `LayeredModel` takes all exemplars through one layer before it reads the next; their hidden states lie beside the
+    scores.
+
     Args:
         language_model: the model.
         corpus: the exemplars.
@@ -87,7 +92,7 @@ def collect(
         statistics: count what φ is like over all tokens as well (see `Scores.statistics`).
         folder: where the scores lie, and not in memory, as `store` has them: the same call goes on after what it had
             when it was killed, less the last seconds; among several processes it begins anew.
-        progress: told of exemplars.
+        progress: told of exemplars; of a `LayeredModel` of steps, an exemplar at a layer each.
 
     Among the processes of `accelerate launch` the exemplars are divided; the first process returns all scores, the
     others theirs and zeros.
@@ -103,18 +108,26 @@ def collect(
     position = torch.int16 if max_length < 2**15 else torch.int32
     dtype = language_model.model.dtype
     rank, processes = distributed.join()
+    order = sorted(range(len(tokens)), key=lambda id: -len(tokens[id]))[rank::processes]
+    lengths = {id: len(tokens[id]) for id in order}
+    room = {SCORES: (chosen, shapes, dtype), POSITIONS: (chosen, shapes, position)}
+    if isinstance(language_model, LayeredModel):
+        room[STATES] = (0, 1), [(sum(lengths.values()), language_model.architecture.d_model)] * 2, dtype
     kept = None
     if folder is None:
-        values, positions = (tuple(torch.zeros(shape, dtype=kind) for shape in shapes) for kind in (dtype, position))
+        values, positions, *states = (tuple(torch.zeros(s, dtype=kind) for s in own) for _, own, kind in room.values())
     else:
         if processes > 1:  # what is gathered is added up, so that it begins at zeros and is not gone on with
             forget(folder)
             (folder / SCORES).unlink(missing_ok=True)
-        rooms = (Room(folder / SCORES, chosen, shapes, dtype), Room(folder / POSITIONS, chosen, shapes, position))
-        kept = KeptScores(folder, *rooms)
-        values, positions = kept.values, kept.positions
-    order = sorted(range(len(tokens)), key=lambda id: -len(tokens[id]))[rank::processes]
-    done = kept.done(len(order)) if kept is not None else 0
+        kept = KeptScores(folder, [Room(folder / name, *own) for name, own in room.items()])
+        values, positions, *states = kept.tensors
+    parts: list[Part] = [(chosen, nullcontext(whole(language_model)))]
+    if isinstance(language_model, LayeredModel):
+        walk = Walk(language_model, lengths, *states)
+        parts = [([layer] if layer in chosen else [], walk.layer(layer)) for layer in range(max(chosen) + 1)]
+    total = len(parts) * len(order)
+    done = kept.done(total) if kept is not None else 0
     counted = None
     if statistics:
         if folder is not None and done and (folder / STATISTICS).exists():
@@ -124,26 +137,32 @@ def collect(
     scores = Scores(chosen, values, positions, counted)
     budget = _AUTO_TOKENS["cuda" if language_model.device.type == "cuda" else "cpu"]
     stage = f"Activations of {language_model.label}"
-    progress(stage, done, len(order), "exemplars")
-    with scoring(language_model, scores, skip_first) as score:
-        while done < len(order):
-            size = max(1, budget // len(tokens[order[done]])) if batch_size == "auto" else batch_size
-            batch = order[done : done + size]
-            try:
-                score([tokens[id] for id in batch], batch)
-            except torch.OutOfMemoryError:
-                if batch_size != "auto" or len(batch) == 1:
-                    raise InputError(
-                        f"{len(batch)} exemplars of up to {len(tokens[batch[0]])} tokens do not fit in GPU memory; "
-                        "lower the batch size or the maximum length"
-                    ) from None
-                budget = len(batch) * len(tokens[batch[0]]) // 2
-                torch.cuda.empty_cache()
-                continue
-            done += len(batch)
-            if kept is not None and processes == 1:
-                kept.tell(done, len(order), scores.statistics)
-            progress(stage, done, len(order), "exemplars")
+    unit = "exemplars" if len(parts) == 1 else "steps"
+    progress(stage, done, total, unit)
+    for number, (recorded, entered) in enumerate(parts):
+        first, end = number * len(order), (number + 1) * len(order)
+        if done >= end:
+            continue
+        with entered as run, scoring(language_model, scores, skip_first, recorded, run) as score:
+            while done < end:
+                at = done - first
+                size = max(1, budget // lengths[order[at]]) if batch_size == "auto" else batch_size
+                batch = order[at : at + size]
+                try:
+                    score([tokens[id] for id in batch], batch)
+                except torch.OutOfMemoryError:
+                    if batch_size != "auto" or len(batch) == 1:
+                        raise InputError(
+                            f"{len(batch)} exemplars of up to {lengths[batch[0]]} tokens do not fit in GPU memory; "
+                            "lower the batch size or the maximum length"
+                        ) from None
+                    budget = len(batch) * lengths[batch[0]] // 2
+                    torch.cuda.empty_cache()
+                    continue
+                done += len(batch)
+                if kept is not None and processes == 1:  # a layer is noted before the next one takes its states' place
+                    kept.tell(done, total, scores.statistics, due=done == end)
+                progress(stage, done, total, unit)
     if processes > 1:
         distributed.gather((*scores.values, *scores.positions))
         if counted is not None:
@@ -218,10 +237,12 @@ def pieces_of(
 
 
 @contextmanager
-def scoring(language_model: LanguageModel, scores: Scores, skip_first: bool) -> Iterator[ScoreBatch]:
-    """Give what runs exemplars as one batch, padded on the right, and writes their rows of the scores.
+def scoring(
+    language_model: LanguageModel, scores: Scores, skip_first: bool, layers: Sequence[int], run: Run
+) -> Iterator[ScoreBatch]:
+    """Give what takes exemplars through `run` as one batch, padded on the right, and writes their rows of the scores.
 
-    Hooks are set once for all batches: to find a model's modules takes as long as a short text.
+    Hooks are set once for all batches, on these layers: to find a model's modules takes as long as a short text.
     """
     rows = first = lengths = torch.empty(0)
     gates: dict[int, Tensor] = {}
@@ -242,11 +263,16 @@ def scoring(language_model: LanguageModel, scores: Scores, skip_first: bool) -> 
         rows, lengths = torch.tensor(ids), torch.tensor([len(sequence) for sequence in tokens])
         first = (lengths > 1).long() if skip_first else torch.zeros_like(lengths)
         padded = torch.nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)  # (B, T)
-        run_body(language_model, padded, torch.arange(padded.shape[1]) < lengths[:, None])
+        run(padded, torch.arange(padded.shape[1]) < lengths[:, None], ids)
 
-    read = language_model.model, language_model.architecture, scores.layers
+    read = language_model.model, language_model.architecture, layers
     with record_activations(*read, reduce), record_gates(*read, open_gate) if scores.statistics else nullcontext():
         yield score
+
+
+def whole(language_model: LanguageModel) -> Run:
+    """Give what takes exemplars through the body of a model in memory."""
+    return lambda tokens, real, ids: run_body(language_model, tokens, real)
 
 
 @torch.inference_mode()

@@ -16,7 +16,8 @@ from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.writer import create_files, plan_file
 from nmerge_core.kept_files import read_object, write_json
 
-SCORES, POSITIONS, NOTED = "scores.safetensors", "positions.safetensors", "collected.json"
+SCORES, POSITIONS, STATES = "scores.safetensors", "positions.safetensors", "states.safetensors"
+NOTED = "collected.json"
 _WORDS = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
 _WORDS |= {torch.int16: "I16", torch.int32: "I32"}
 _PACE = 10.0  # seconds between notes, each of which waits for the disk
@@ -74,27 +75,27 @@ class Room:
 
 
 class KeptScores:
-    """The values and positions of scores in a folder, and how many exemplars, in the order of the work, have theirs."""
+    """What a collection has so far, in rooms of a folder, and how many of its steps, in their order, are done."""
 
-    def __init__(self, folder: Path, values: Room, positions: Room) -> None:
+    def __init__(self, folder: Path, rooms: Sequence[Room]) -> None:
         """Take up what is there of a collection of this shape, or begin anew."""
-        self._file, self._rooms = folder / NOTED, (values, positions)
-        if not all([room.make() for room in self._rooms]):
+        self._file, self._rooms = folder / NOTED, rooms
+        if not all([room.make() for room in rooms]):
             self._file.unlink(missing_ok=True)
-        self.values, self.positions = values.tensors, positions.tensors
+        self.tensors = [room.tensors for room in rooms]
         self._noted = time.monotonic()
 
     def done(self, total: int) -> int:
-        """Return how many of so many exemplars were noted as done."""
+        """Return how many of so many steps were noted as done."""
         found = read_object(self._file) if self._file.exists() else {}
         return int(found["done"]) if found.get("of") == total else 0
 
-    def tell(self, done: int, total: int, statistics: Mapping[int, LayerStatistics] | None) -> None:
-        """Note it, unless that was done a moment ago: what is noted the disk has, for which a note waits.
+    def tell(self, done: int, total: int, statistics: Mapping[int, LayerStatistics] | None, *, due: bool) -> None:
+        """Note it, unless that was done a moment ago and is not `due`: what is noted the disk has, which takes time.
 
         Statistics that are ahead of a note know the exemplars that they have counted.
         """
-        if done < total and time.monotonic() - self._noted < _PACE:
+        if not due and time.monotonic() - self._noted < _PACE:
             return
         for room in self._rooms:
             room.flush()
@@ -106,5 +107,5 @@ class KeptScores:
 
 def forget(folder: Path) -> None:
     """Remove what only a collection that goes on needs; the scores stay."""
-    for name in (POSITIONS, NOTED):
+    for name in (POSITIONS, STATES, NOTED):
         (folder / name).unlink(missing_ok=True)

@@ -142,6 +142,6 @@ def _whole_output(
     prefix = f"{module}."
     own = {name.removeprefix(prefix): value for name, value in (base | weights).items() if name.startswith(prefix)}
     mlp = model.layers[layer].get_submodule(module)
-    with model.whole() as whole, knock_out(whole, architecture, {layer: silent}):
+    with knock_out(model.model, architecture, {layer: silent}):
         output = functional_call(mlp, {**dict(mlp.named_buffers()), **own}, inputs.normed[None], strict=True)
     return (output[0] if isinstance(output, tuple) else output).flatten(0, -2)  # (n, d_model)
