@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.family import QWEN_05B, QWEN_7B, write_family
 from benchmarks.live import add_tokenizer
-from nmerge_core.activations.collect import Scores, run_body, scoring, whole
+from nmerge_core.activations.collect import Scores, scoring, whole
+from nmerge_core.activations.forward import run_body
 from nmerge_core.activations.statistics import LayerStatistics
 from nmerge_core.cache import cache_root
 from nmerge_core.loading import LanguageModel, load_model

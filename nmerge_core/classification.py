@@ -74,6 +74,7 @@ def classify(
     from nmerge_core.activations import kept, write
     from nmerge_core.activations.collect import collect
     from nmerge_core.activations.statistics import save
+    from nmerge_core.kinds import READERS
     from nmerge_core.loading import load_model
 
     started = time.monotonic()
@@ -83,7 +84,7 @@ def classify(
     stored = min(write.STORED, len(loaded.exemplars))
     if not 0 <= margin <= top_k <= stored or top_k < 1:
         raise InputError(f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}")
-    language_model = load_model(model, device, run_dtype)
+    language_model = load_model(model, device, run_dtype, kinds=READERS)
     writes = distributed.join()[0] == 0
     with (nullcontext(out) if in_place else new_folder(out)) if writes else nullcontext() as folder:
         scores = collect(
@@ -107,6 +108,7 @@ def classify(
                 "model_fingerprint": fingerprint(open_checkpoint(model)),
                 "layers": list(scores.layers),
                 "widths": [values.shape[1] for values in scores.values],
+                "stacks": language_model.architecture.stacks,
                 "corpus": corpus,
                 "corpus_fingerprint": loaded.fingerprint,
                 "categories": list(loaded.categories),

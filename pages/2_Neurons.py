@@ -29,6 +29,7 @@ from pages.shared.neurons.inherited import draw_categories
 from pages.shared.neurons.labelled import draw_labels
 from pages.shared.neurons.layers import choose_layers
 from pages.shared.neurons.layers_map import draw_map, explore
+from pages.shared.neurons.stacks import tell_stacks
 from pages.shared.neurons.sure import choose_support, draw_confidence
 
 FORMULA = r"""
@@ -82,6 +83,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
         "1: ties are general. 0: a tie goes to the first category.",
     )
     layers = choose_layers(found.layers, "neurons_layers", right)
+    tell_stacks(found)
     by_category = colours_in_order(family, found)
     frame = comparison(done, k, min(m, k), list(by_category))
     colours = member_colours(family, dark())

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from nmerge_core import distributed
+from nmerge_core.activations.forward import run_body
 from nmerge_core.activations.hooks import record_activations, record_gates
 from nmerge_core.activations.kept import POSITIONS, SCORES, STATES, KeptScores, Room, forget
 from nmerge_core.activations.largest import largest
@@ -34,7 +35,8 @@ class Scores:
     Attributes:
         layers: the layers, in the order of `values` and `positions`.
         values: of each layer (exemplars, d_ffn), the format the model runs in.
-        positions: of each layer (exemplars, d_ffn), integer; the token, from 0, at which |φ| was first largest.
+        positions: of each layer (exemplars, d_ffn), integer; the token, from 0, at which |φ| was first largest: in a
+            decoder beside an encoder the one that it writes (`forward.run_body`).
         statistics: of each layer what φ is like over all tokens, where that is asked for.
     """
 
@@ -210,12 +212,7 @@ def token_activations(
 
 
 def read_text(language_model: LanguageModel, text: str, max_length: int = 512) -> Tokens:
-    """Return the tokens of a text, at most `max_length`, or as many as the model reads.
-
-    Raises:
-        InputError: it is no causal language model.
-    """
-    language_model.check_causal()
+    """Return the tokens of a text, at most `max_length`, or as many as the model reads."""
     limit = language_model.longest(max_length)
     encoded = language_model.tokenizer(text, truncation=True, max_length=limit, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
@@ -255,7 +252,7 @@ def scoring(
             scores.statistics[layer].add(activation, first, lengths, rows.tolist(), gates.pop(layer, None))
         values, positions = largest(activation, first, lengths)  # (B, d_ffn)
         index = scores.layers.index(layer)
-        scores.values[index][rows] = values.cpu()
+        scores.values[index][rows] = values.to(scores.values[index].dtype).cpu()  # of T5 in float16 φ is in float32
         scores.positions[index][rows] = positions.to(scores.positions[index].dtype).cpu()
 
     def score(tokens: Sequence[Tensor], ids: Sequence[int]) -> None:
@@ -273,15 +270,6 @@ def scoring(
 def whole(language_model: LanguageModel) -> Run:
     """Give what takes exemplars through the body of a model in memory."""
     return lambda tokens, real, ids: run_body(language_model, tokens, real)
-
-
-@torch.inference_mode()
-def run_body(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
-    """Run the body of the model alone: the head's (B, T, vocabulary) logits are not needed."""
-    device = language_model.device
-    language_model.model.base_model(
-        input_ids=tokens.to(device), attention_mask=None if mask is None else mask.long().to(device), use_cache=False
-    )
 
 
 def _encode(language_model: LanguageModel, corpus: Corpus, max_length: int) -> list[Tensor]:

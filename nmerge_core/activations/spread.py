@@ -24,8 +24,9 @@ def spread(language_model: LanguageModel, texts: Sequence[str], max_length: int 
         tokens, the mean over the entries); NaN where H is not finite.
 
     Raises:
-        InputError: the texts have no tokens, or the model's layers are not known.
+        InputError: it is no causal language model, the texts have no tokens, or the model's layers are not known.
     """
+    language_model.check_causal()
     read = [read_text(language_model, text, max_length).ids for text in texts]
     states: dict[int, list[Tensor]] = {layer.layer: [] for layer in language_model.architecture.layers}
 

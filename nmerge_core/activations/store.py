@@ -68,6 +68,12 @@ class Classification:
         return dict(zip(self.layers, self.meta["widths"], strict=True))
 
     @property
+    def stacks(self) -> dict[str, list[int]]:
+        """The layers of each stack of a model that has several, such as encoder and decoder; empty of any other."""
+        found: dict[str, list[int]] = self.meta.get("stacks", {})
+        return found if len(found) > 1 else {}
+
+    @property
     def run_dtype(self) -> str:
         """The number format that the model ran in, such as "bfloat16"; empty where an older folder does not say."""
         return self.meta.get("run_dtype", "")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nmerge_core.architecture.config_keys import OWN_CODE, TEXT, VOCABULARY, WIDTHS
 from nmerge_core.architecture.matrices import Matrix, Shape, matrices
 from nmerge_core.architecture.mlps import MlpLayer, NeuronMap, find_mlps, has_mlps
-from nmerge_core.architecture.towers import LAYER, of_language, towers
+from nmerge_core.architecture.towers import LAYER, of_language, plain_name, towers
 from nmerge_core.errors import InputError
 
 # Parts of a layer that are its MLP or norms that read or write for it; all others are its attention, input norm
@@ -56,6 +56,15 @@ class Architecture:
         if self.unknown:
             raise InputError(self.unknown)
         return self._mlps
+
+    @property
+    def stacks(self) -> dict[str, tuple[int, ...]]:
+        """The layers of each stack by what people call it: encoder and decoder, or text encoder and image encoder."""
+        found: dict[str, tuple[int, ...]] = {}
+        for (tower, _), layer in self._numbers.items():
+            name = plain_name(tower)
+            found[name] = (*found.get(name, ()), layer)
+        return found
 
     def matrix(self, name: str) -> Matrix:
         """Return how a tensor is a matrix with a weight neuron a row."""

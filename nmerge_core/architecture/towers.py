@@ -21,6 +21,12 @@ def towers(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return {tower: tuple(sorted(found[tower])) for tower in sorted(found, key=lambda each: ("decoder" in each, each))}
 
 
+def plain_name(tower: str) -> str:
+    """Return what people call a tower: encoder, decoder, text encoder, image encoder."""
+    of = "image " if _SENSES.search(tower) else "text " if "text" in tower else ""
+    return f"{of}{'decoder' if 'decoder' in tower else 'encoder'}"
+
+
 def of_language(names: Iterable[str]) -> tuple[str, ...]:
     """Return the towers whose layers are a model's layers: those of its text where it is a language model that sees.
 

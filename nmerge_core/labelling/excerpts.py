@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nmerge_core.activations.collect import Tokens, read_text, run_body
+from nmerge_core.activations.collect import Tokens, read_text
+from nmerge_core.activations.forward import run_body
 from nmerge_core.activations.hooks import record_activations
 from nmerge_core.activations.store import Classification
 from nmerge_core.errors import InputError

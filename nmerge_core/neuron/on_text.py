@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmerge_core.activations.collect import read_text, run_body
+from nmerge_core.activations.collect import read_text
+from nmerge_core.activations.forward import run_body
 from nmerge_core.activations.hooks import record_activations
 from nmerge_core.activations.store import Classification
 from nmerge_core.answers import Manner, go_on
@@ -43,6 +44,7 @@ def continued(language_model: LanguageModel, text: str, more: int, max_length: i
     Raises:
         InputError: it is no causal language model, or the text has no tokens.
     """
+    language_model.check_causal()
     read = read_text(language_model, text, max_length)
     if not read.ids:
         raise InputError("the text is empty: expected at least one token")

@@ -25,8 +25,10 @@ def read_alike(models: Sequence[LanguageModel], text: str, max_length: int) -> T
     """Return the tokens of a text, at most `max_length`, which all of some models read alike.
 
     Raises:
-        InputError: one reads it in other tokens than the first, or it has none.
+        InputError: one is no causal language model, or reads it in other tokens than the first, or it has none.
     """
+    for model in models:
+        model.check_causal()
     first, *others = models
     read = read_text(first, text, max_length)
     if not read.ids:

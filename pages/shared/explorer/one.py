@@ -30,6 +30,7 @@ from pages.shared.neurons.chosen import colours_in_order, opened
 from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.lists import Neurons, draw_keep
 from pages.shared.neurons.readings import ask_all
+from pages.shared.neurons.stacks import tell_stacks
 
 KEPT_TEXTS = 50  # texts of each model in a neuron's JSON
 FORMULA = r"""
@@ -50,6 +51,7 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
     with folded:
         found = find(family, done, model)
     layer, neuron = choose_neuron(run, found)
+    tell_stacks(opened(run))
     with folded:
         if not len(found.rows):
             st.caption("No neuron is like that: take out a filter.")

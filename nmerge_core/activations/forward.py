@@ -1,0 +1,55 @@
+"""A model's forward pass as far as its neurons go: without the head, and of a pair of stacks through both."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmerge_core.errors import InputError
+from nmerge_core.kinds import SEQ2SEQ
+from nmerge_core.loading import LanguageModel
+
+
+@torch.inference_mode()
+def run_body(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
+    """Run the body of a model on tokens (B, T): the head's (B, T, vocabulary) logits are not needed.
+
+    A sequence-to-sequence model reads a text with its encoder and writes the same text with its decoder, which is told
+    what it has written (teacher forcing): at token t the decoder has read the tokens before t, and all that the encoder
+    made of the text. So both stacks have φ at the same (B, T) tokens.
+
+    Args:
+        language_model: the model.
+        tokens: the texts, padded on the right.
+        mask: (B, T) which tokens are no padding; None where there is none.
+
+    Raises:
+        InputError: the decoder's first token is not known.
+    """
+    tokens = tokens.to(language_model.device)
+    real = None if mask is None else mask.long().to(language_model.device)
+    if language_model.kind == SEQ2SEQ:
+        _run_stacks(language_model, tokens, real)
+    else:
+        language_model.model.base_model(input_ids=tokens, attention_mask=real, use_cache=False)
+
+
+def _run_stacks(language_model: LanguageModel, tokens: Tensor, real: Tensor | None) -> None:
+    model: Any = language_model.model
+    try:
+        # A model may know the end of a text by its padding, and begin to write with what it has there.
+        padded = tokens if real is None else tokens.masked_fill(real == 0, model.config.pad_token_id)  # (B, T)
+        before = model.prepare_decoder_input_ids_from_labels(padded)  # (B, T): at t the token before t
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{language_model.label}: expected its config.json to say how its decoder begins (decoder_start_token_id, "
+            "pad_token_id), found that missing"
+        ) from error
+    states = model.get_encoder()(input_ids=padded, attention_mask=real).last_hidden_state  # (B, T, d_model)
+    model.get_decoder()(
+        input_ids=before,
+        attention_mask=real,
+        encoder_hidden_states=states,
+        encoder_attention_mask=real,
+        use_cache=False,
+    )
