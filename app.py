@@ -72,13 +72,15 @@ def draw_figures(family: Family) -> None:
         return
     # Imported here: a first visit has no figure to wait for.
     from nmerge_core.figures.neurons import proportions
-    from pages.shared.charts.charts import dark, show
+    from pages.shared.charts.charts import dark
+    from pages.shared.neurons.behind import show_neurons
 
     found = opened(done["base"])
     by_category = colours_in_order(family, found)
     frame = comparison(done, min(10, found.top(found.layers[0])[0].shape[1]), 1, list(by_category))
     st.subheader(f"The neurons of {verbatim(family.name)}", anchor=False)
-    show(proportions(frame, list(done), by_category, dark=dark()), "home_neurons", frame, "neurons")
+    figure = proportions(frame, list(done), by_category, dark=dark())
+    show_neurons(figure, "home_neurons", family, done, "a part of a bar", frame, name="neurons")
 
 
 family = begin(

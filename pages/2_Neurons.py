@@ -7,12 +7,13 @@ from nmerge_core.figures import neurons as figures
 from nmerge_core.figures import style
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.charts.charts import csv_button, dark, show, show_picked
+from pages.shared.charts.charts import csv_button, dark
 from pages.shared.frame.address import forget_outside
 from pages.shared.frame.choice import choose_model, number_columns
 from pages.shared.frame.family import member_colours
 from pages.shared.frame.page import begin, command, how_computed, link, tell_lack
 from pages.shared.frame.results import with_merges
+from pages.shared.neurons.behind import show_neurons
 from pages.shared.neurons.chosen import (
     agreements,
     chance,
@@ -28,7 +29,7 @@ from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.inherited import draw_categories
 from pages.shared.neurons.labelled import draw_labels
 from pages.shared.neurons.layers import choose_layers
-from pages.shared.neurons.layers_map import draw_map, explore
+from pages.shared.neurons.layers_map import draw_map
 from pages.shared.neurons.stacks import tell_stacks
 from pages.shared.neurons.sure import choose_support, draw_confidence
 
@@ -117,32 +118,23 @@ def draw(family: Family, done: dict[str, Run]) -> None:
             sure = confident(done, k, min(m, k), list(by_category), support)
             draw_confidence(sure, total, support, done, k, min(m, k))
         if layers:
-            clicked = show_picked(
-                figures.categories_by_layer(frame, layers, colours, sure, dark=dark()),
-                "neurons_by_layer",
-                frame[frame["layer"].isin(layers)],
-            )
-            st.caption(
-                "A click on a bar leads to its neurons in *Explorer*, and so does one on a point or a cell below."
-            )
-            if clicked:
-                explore(done, *clicked)
+            figure = figures.categories_by_layer(frame, layers, colours, sure, dark=dark())
+            show_neurons(figure, "neurons_by_layer", family, done, "a bar", frame[frame["layer"].isin(layers)])
         else:
             st.caption("Choose at least one layer above.")
 
     left, right = st.columns(2, gap="large") if len(done) <= ABREAST else (st.container(), st.container())
     with left:
         st.subheader("How much of each model is what?", anchor=False)
-        show(figures.proportions(frame, list(done), by_category, dark=dark()), "neurons_proportions", frame)
+        figure = figures.proportions(frame, list(done), by_category, dark=dark())
+        show_neurons(figure, "neurons_proportions", family, done, "a part of a bar", frame)
     with right:
         st.subheader("Where in the depth?", anchor=False)
         model = choose_model("Model", list(done), "neurons_model")
-        if point := show_picked(
-            figures.over_depth(frame, model, by_category, dark=dark()), "neurons_over_depth", frame
-        ):
-            explore(done, *point)
+        figure = figures.over_depth(frame, model, by_category, dark=dark())
+        show_neurons(figure, "neurons_over_depth", family, done, "a point", frame)
 
-    mapped = draw_map(done, frame, colours)
+    mapped = draw_map(family, done, frame, colours)
 
     merged_commands, merged_steps = draw_categories(family, done, k, min(m, k), list(by_category))
 

@@ -93,5 +93,5 @@ with right:
         lack(runs.lacks)
         st.stop()
     there = run_each(chosen.kind, runs.asked, runs.titles, "Knock them out", "knockout_run", runs.told)
-    metric = draw(there, chosen, family) if there else None
+    metric = draw(there, neurons, chosen, family) if there else None
 how_computed(FORMULA, runs.commands(), runs.steps(family, metric))

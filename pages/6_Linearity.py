@@ -12,7 +12,7 @@ from nmerge_core.figures.merge import by_layer
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from nmerge_core.settings import RANDOM_GROUPS
-from pages.shared.charts.charts import dark, show
+from pages.shared.charts.charts import dark
 from pages.shared.frame.address import forget_outside
 from pages.shared.frame.choice import choose_model, named, number_columns
 from pages.shared.frame.family import member_colours
@@ -20,6 +20,7 @@ from pages.shared.frame.page import begin, command, how_computed, lack, link, te
 from pages.shared.frame.results import asked_parameters, read_table
 from pages.shared.frame.runs import run_button, run_panel
 from pages.shared.frame.text import verbatim
+from pages.shared.neurons.behind import show_neurons
 from pages.shared.neurons.chosen import colours_in_order, opened
 from pages.shared.neurons.classified import classified, tell_untokenised
 
@@ -69,15 +70,15 @@ def compared(frame: pd.DataFrame) -> str:
     )
 
 
-def draw_by_chance(run: Run, names: list[str], colours: Mapping[str, str]) -> None:
-    """Groups by function beside groups by chance."""
-    frame = read_table(run, "by_chance.csv", names).fillna({"group": ""})
+def draw_by_chance(run: Run, by_base: Mapping[str, Run], family: Family, colours: Mapping[str, str]) -> None:
+    """Groups by function, of the base's categories for each fine-tune, beside groups by chance."""
+    frame = read_table(run, "by_chance.csv", [model.label for model in family.models]).fillna({"group": ""})
     st.subheader("Does grouping neurons by function help?", anchor=False)
     st.markdown(compared(frame))
     chosen = choose_model("Neurons", [EVERY_GROUP, *colours], "linearity_group")
     group = "" if chosen == EVERY_GROUP else chosen
     figure = by_chance(frame, group, colours, title="{} fine-tune", dark=dark())
-    show(figure, "linearity_by_chance", frame, "groups_by_chance")
+    show_neurons(figure, "linearity_by_chance", family, by_base, "a point of a group", frame, name="groups_by_chance")
     st.caption(
         "Bars are 95 % intervals over texts; the band reaches from the lowest to the highest of "
         f"{frame['draws'].max()} random groupings. *Not grouped* is all neurons of the layer as one."
@@ -91,13 +92,15 @@ def draw(run: Run, base: Run | None, family: Family) -> None:
     st.markdown(reading(frame))
     colours = colours_in_order(family, opened(base)) if base else {}
     figure = nonlinearity(frame, colours, title="{} fine-tune", dark=dark())
-    show(figure, "linearity_figure", frame, "linearity")
+    by_base = dict.fromkeys(names, base) if base else {}
+    what = "a point of an MLP or of a neuron group"
+    show_neurons(figure, "linearity_figure", family, by_base, what, frame, name="linearity")
     st.caption(safe(frame))
     if base is None:
         with lack("Classify the base model's neurons to see its neuron groups here too."):
             link("pages/2_Neurons.py", "Neurons", "arrow_forward", family)
     if (run.results / "by_chance.csv").exists():
-        draw_by_chance(run, names, colours)
+        draw_by_chance(run, by_base, family, colours)
     if not (run.results / "coefficients.csv").exists():
         with lack("Say what each fine-tune was tuned for, and the merging coefficients are solved too."):
             link("pages/1_Models.py", "Change the family", "arrow_forward", family)
@@ -110,7 +113,8 @@ def draw(run: Run, base: Run | None, family: Family) -> None:
         "own task. SubModule Linearity and NeuronMerge use them."
     )
     figure = by_layer(solved, "coefficient α", member_colours(family, dark()), dark=dark())
-    show(figure, "linearity_coefficients", solved, "coefficients")
+    what = "a point of the MLP"
+    show_neurons(figure, "linearity_coefficients", family, by_base, what, solved, name="coefficients")
     wide = solved.assign(part=solved["part"].map(part_title)).pivot(
         index=["part", "layer"], columns="model", values="coefficient"
     )[names]

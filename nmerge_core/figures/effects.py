@@ -36,7 +36,7 @@ def by_layer(frame: pd.DataFrame, name: str, *, dark: bool = False) -> go.Figure
     """Draw by how much a category's neurons of a layer matter more than random ones; pale where it may be chance.
 
     A panel for each model, layers across, categories down, of one colour scale: the merges' colour where the category
-    matters more, the random control's where that does.
+    matters more, the random control's where that does. The `customdata` of a cell is [model, layer, category].
 
     Args:
         frame: Columns model, layer, category, neurons, metric, intact, own, random, effect, stderr, adjusted, draws,
@@ -89,6 +89,7 @@ def _cells(
         "texttemplate": "%{text}",
         "textfont": {"size": _FONT},
         "hovertext": [[_told(row, known) if row else "" for row in line] for line in grid],
+        "customdata": [[row and [row["model"], row["layer"], row["category"]] for row in line] for line in grid],
         "hoverinfo": "text",
         "hoverongaps": False,
         "xgap": 2,

@@ -18,6 +18,8 @@ ROW, FRAME = 40, 92  # pixels of a category, and of a panel around its categorie
 def became(frame: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     """A panel per fine-tune: of the neurons of each of its categories, the shares in each category of the merge.
 
+    A cell's `customdata` is [model, None, category, category in the merge].
+
     Args:
         frame: model, before, after, neurons, share; all pairs of categories of each model.
         dark: The reader's theme.
@@ -50,6 +52,7 @@ def _shares(index: int, frame: pd.DataFrame, categories: list[str], dark: bool) 
         ]
         for before in categories
     ]
+    model = frame["model"].iloc[0]
     return {
         "type": "heatmap",
         "x": categories,
@@ -65,6 +68,7 @@ def _shares(index: int, frame: pd.DataFrame, categories: list[str], dark: bool) 
         "texttemplate": "%{text}",
         "hovertext": told,
         "hoverinfo": "text",
+        "customdata": [[[model, None, before, after] for after in categories] for before in categories],
         **cell(index),
     }
 
@@ -75,6 +79,8 @@ def _percent(share: float) -> str:
 
 def kept(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
     """For each category a bar per fine-tune: the share of its change in these neurons that the merge has.
+
+    A bar's `customdata` is [model, None, category].
 
     Args:
         frame: category, model, neurons, kept.
@@ -97,6 +103,7 @@ def kept(frame: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False)
                 for row in rows.itertuples()
             ],
             "hoverinfo": "text",
+            "customdata": [[str(model), None, category] for category in rows["category"]],
         }
         traces.append(bar)
     room = legend_room(list(names.values()))

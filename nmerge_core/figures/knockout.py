@@ -34,7 +34,7 @@ def curves(
     """Draw a metric over the share of neurons that are off, or kept: the category's curve and its random control.
 
     A panel for each model. The lines are means over draws, the bands reach from the lowest draw to the highest; of the
-    whole category there is but one.
+    whole category there is but one. The `customdata` of the category's points is [model, None, category].
 
     Args:
         frame: Columns model, group (category, `random` or `intact`), proportion, neurons, seed, metric, value.
@@ -53,7 +53,9 @@ def curves(
             curve = spread(own[own["group"] == group])
             colour = style.RANDOM if group == RANDOM else style.base_colour(dark) if group == INTACT else colours[group]
             named = {trace["name"] for trace in traces}
-            traces += _lines(index, group, curve, known, colour, keep_only=keep_only, named=named)
+            *band, line = _lines(index, group, curve, known, colour, keep_only=keep_only, named=named)
+            behind = {} if group in (RANDOM, INTACT) else {"customdata": [[model, None, group]] * len(curve)}
+            traces += [*band, line | behind]
     layout = panels(
         list(models.values()),
         x_title=_x_title(len(models), keep_only),

@@ -12,6 +12,8 @@ from nmerge_core.figures.inheritance import FRAME, FULL, ROW
 def agreement_matrix(counts: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     """One cell per pair of category and label: its neurons; darker where they are more of the category's own.
 
+    The `customdata` of a cell that has neurons is [category, label].
+
     Args:
         counts: Neurons, a row per category by frequency, a column per label; a last column for no answer.
         dark: The reader's theme.
@@ -44,6 +46,10 @@ def agreement_matrix(counts: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         "texttemplate": "%{text}",
         "hovertext": told,
         "hoverinfo": "text",
+        "customdata": [
+            [[row, column] if number else None for column, number in zip(columns, numbers, strict=True)]
+            for row, numbers in zip(rows, cells, strict=True)
+        ],
     }
     layout = {
         "template": style.template(dark),

@@ -1,6 +1,6 @@
 """How far a submodule is from linear in its weights, layer by layer (NeuronMerge, §2.4 and App. B)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -26,10 +26,20 @@ def part_title(part: str) -> str:
     return _WHOLE.get(part, f"{part} neurons")
 
 
+def neurons_behind(model: str, layers: Iterable[int], part: str) -> dict[str, Any]:
+    """Return the `customdata` of a part's points: [model, layer, category or None for all]; none of attention."""
+    if part in ("attention", "layer"):
+        return {}
+    category = None if part in ("mlp", "") else part
+    return {"customdata": [[model, int(layer), category] for layer in layers]}
+
+
 def nonlinearity(
     frame: pd.DataFrame, colours: Mapping[str, str], *, title: str = "{}", dark: bool = False
 ) -> go.Figure:
     """Draw the non-linearity of attention, MLP and neuron groups, a panel per fine-tune; the mean over α.
+
+    The `customdata` of a point is as of `neurons_behind`.
 
     Args:
         frame: Columns model, layer, submodule, group, alpha, value (of `linearity.measure`).
@@ -60,7 +70,7 @@ def nonlinearity(
                 in_legend=all(other["name"] != title_of_part for other in traces),
                 mark=_ATTENTION if part == "attention" else marks.get(part, style.PLAIN),
             )
-            traces.append(trace)
+            traces.append(trace | neurons_behind(model, line["layer"], part))
     layout = panels(
         [title.format(short) for short in models.values()],
         x_title="layer",
@@ -79,7 +89,8 @@ def by_chance(
 ) -> go.Figure:
     """Draw a group's non-linearity over the layers, beside random groups of its size and all neurons of the layer.
 
-    Bars are 95 % intervals over texts, the band reaches from the lowest random grouping to the highest.
+    Bars are 95 % intervals over texts, the band reaches from the lowest random grouping to the highest. The
+    `customdata` of the group's points is as of `neurons_behind`.
 
     Args:
         frame: Of `nonlinearity.by_chance`.
@@ -130,6 +141,7 @@ def _against_chance(panel: int, rows: pd.DataFrame, colour: str, dark: bool) -> 
     black, dotted = style.base_colour(dark), style.Mark("dot", "square", "")
     whole = line_trace(panel, ALL_NEURONS, rows["layer"], rows["whole"], black, told, mark=dotted, **shared)
     own = line_trace(panel, ALL_GROUPS, rows["layer"], rows["value"], colour, told, marker=7, **shared)
+    own |= neurons_behind(str(rows["model"].iloc[0]), rows["layer"], str(rows["group"].iloc[0])) if len(rows) else {}
     own["error_y"] = {"array": rows["high"] - rows["value"], "thickness": 1.5, "width": 4, "color": colour}
     return [band, random, whole, own]
 

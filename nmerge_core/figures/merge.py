@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.linearity import part_title
+from nmerge_core.figures.linearity import neurons_behind, part_title
 from nmerge_core.figures.panels import layer_axis, line_trace, panels
 
 
@@ -14,6 +14,8 @@ def by_layer(
     frame: pd.DataFrame, title: str, colours: Mapping[str, str], *, from_zero: bool = False, dark: bool = False
 ) -> go.Figure:
     """Draw a number of each fine-tune over the layers, a panel per part of a layer.
+
+    The `customdata` of a point is as of `neurons_behind`.
 
     Args:
         frame: Columns model, layer, perhaps part (attention, mlp or a category), and one with the number.
@@ -38,7 +40,8 @@ def by_layer(
             ]
             x, y, colour = line["layer"], line[number], colours[str(model)]
             name, mark = names[str(model)], marks[str(model)]
-            traces.append(line_trace(index, name, x, y, colour, told, in_legend=index == 0, mark=mark))
+            trace = line_trace(index, name, x, y, colour, told, in_legend=index == 0, mark=mark)
+            traces.append(trace | neurons_behind(str(model), x, part))
     layout = panels(
         titles,
         x_title="layer",

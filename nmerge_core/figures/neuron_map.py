@@ -17,8 +17,9 @@ GAPS = 40  # layers up to which they have room
 def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False) -> go.Figure:
     """The share of each layer's neurons that each category has, layers across and categories down, of one model.
 
-    A cell's `customdata` is [layer, category]. The scale ends at the largest share of any model: models
-    compare. That of the neurons that are the same in all models has an end of its own.
+    A cell's `customdata` is [model, layer, category], the base's where it is of all models. The scale ends at the
+    largest share of any model: models compare. That of the neurons that are the same in all models has an end of its
+    own.
 
     Args:
         frame: layer, category, a column of neuron counts per model, intersection; as `classification.compare` gives.
@@ -29,6 +30,7 @@ def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False
     counts = frame.set_index(["category", "layer"])
     layers, categories = ([*dict.fromkeys(frame[name])] for name in ("layer", "category"))
     models = [*counts.columns.drop("intersection")]
+    model = "base" if label == "intersection" else style.plain(label)
     totals = counts.groupby("layer")[models[0]].sum()  # every model has as many
     shares = 100 * counts.div(totals, level="layer", axis=0)
 
@@ -48,7 +50,7 @@ def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False
         "x": layers,
         "y": [style.plain(category) for category in categories],
         "z": grid(lambda category, layer: shares.at[(category, layer), label]),
-        "customdata": grid(lambda category, layer: [layer, style.plain(category)]),
+        "customdata": grid(lambda category, layer: [model, layer, style.plain(category)]),
         "text": grid(lambda c, layer: f"{shares.at[(c, layer), label]:.0f}" if len(layers) <= WRITTEN else ""),
         "texttemplate": "%{text}",
         "hovertext": grid(told),

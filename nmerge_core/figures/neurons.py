@@ -102,6 +102,8 @@ def proportions(
 ) -> go.Figure:
     """One bar per model, cut into the shares of its neurons in each category over all layers.
 
+    A part's `customdata` is [model, None, category].
+
     Args:
         frame: layer, category and a column of neuron counts per model.
         labels: The models to show, top to bottom.
@@ -135,6 +137,7 @@ def proportions(
                 for label, share in zip(labels, written, strict=True)
             ],
             "hoverinfo": "text",
+            "customdata": [[label, None, category] for label in labels],
         }
         traces.append(bar)
     room = legend_room(list(colours), HALF)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,19 @@ def _lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists(inner) for key, inner in value.items()}
     return [_lists(inner) for inner in value] if isinstance(value, list) else value
+
+
+def click(app: AppTest, key: str, point: Sequence[Any]) -> tuple[str, int, int, str, list[int]]:
+    """Click on what a chart says of a point as its `customdata`.
+
+    Returns:
+        What the Explorer then shows: model, layer, neuron, which neurons, of which layers (none: all).
+    """
+    app.session_state[f"{key}_clicked"] = list(point)
+    app.run()
+    assert not app.exception and app.title[0].value == "What does this neuron react to?"
+    assert not [each.value for each in app.warning if "asks for" in each.value]
+    model, layer, neuron, only, layers = (
+        app.session_state[name] for name in ("model", "layer", "neuron", "explorer_only", "explorer_layers")
+    )
+    return model, layer, neuron, only, layers

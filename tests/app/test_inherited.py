@@ -15,7 +15,7 @@ from nmerge_core.kept_files import read_parquet
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import delete
 from tests.app.conftest import OpenPage, vary_family
-from tests.app.scored import done, drawn, models
+from tests.app.scored import click, done, drawn, models
 
 NAME = "A bit of both"
 
@@ -80,5 +80,16 @@ def test_neurons_shows_where_they_ended_up_and_what_was_kept(
             own = rows[rows["category"] == category]
             square = own["change"].astype(float) ** 2
             assert value == pytest.approx(100 * (square * own["kept"]).sum() / square.sum())
+    merge = open_classification(
+        done(tiny_cache, "classify", {"model": pair.merged, "corpus": str(tiny_cache / "corpus")}).results
+    )
+    tuned = done(tiny_cache, "classify", {"model": pair.tuned[0], "corpus": str(tiny_cache / "corpus")})
+    both = open_classification(tuned.results).neurons().merge(merge.neurons(), on=["layer", "neuron"])
+    cell = both[(both["category_x"] == "math") & (both["category_y"] == "code")].sort_values(["layer", "neuron"])
+    point = next(each for row in shares.data[0].customdata for each in row if each[2:] == ["math", "code"])
+    assert click(app, "neurons_became", point) == ("math", *cell.iloc[0][["layer", "neuron"]], "math", [])
+    assert app.multiselect(key="merges").value == [NAME]
+    assert bars.data[1].customdata[0] == ["code", None, bars.data[1].x[0]]
+    app = open_page("pages/2_Neurons.py", merges=NAME, family="pair")
     most = max(value for bar in bars.data for value in bar.y)
     assert any(text.value.startswith(f"**{NAME}** kept most, **{percent(most / 100)}**") for text in app.markdown)

@@ -10,7 +10,7 @@ from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.knockout.controls import usual_models
 from tests.app.conftest import OpenPage, vary_family
-from tests.app.scored import FAMILY, done, drawn, make_family, models
+from tests.app.scored import FAMILY, click, done, drawn, make_family, models
 
 PAGE = "pages/5_Knockout.py"
 
@@ -70,6 +70,11 @@ def test_curve_control_and_reading_of_a_finished_run(tiny_cache: Path, open_page
     count = int((neurons["category"] == "math").sum())
     assert f"With all {count:,} math neurons off" in said(app) and "95 % interval" in said(app)
     assert len(app.dataframe[0].value) == 2 * 6
+    assert curves["as many random neurons"].customdata is None
+    point = curves["math neurons"].customdata[5]
+    first = neurons[neurons["category"] == "math"].sort_values(["layer", "neuron"]).iloc[0]
+    assert point == ["base", None, "math"]
+    assert click(app, "knockout_figure", point) == ("base", first["layer"], first["neuron"], "math", [])
 
 
 def test_models_are_drawn_side_by_side_by_the_base_s_neurons(tiny_cache: Path, open_page: OpenPage) -> None:
@@ -112,6 +117,9 @@ def test_a_heat_map_by_loss_of_each_category_and_list(tiny_cache: Path, open_pag
     filled = [sum(value is not None for line in trace.z for value in line) for trace in (sure, pale)]
     assert sum(filled) == len(app.dataframe[0].value) == 7  # three categories in two layers, a list in one
     assert app.selectbox(key="knockout_metric").value == "own texts"
+    points = [each[3][1] for each in (sure.customdata, pale.customdata)]  # a list's cell of layer 1, in one of both
+    assert sorted(points, key=bool) == [None, ["base", 1, "loud"]]
+    assert click(app, "knockout_map", ["base", 1, "loud"]) == ("base", 1, 0, "all neurons", [1])
 
 
 def test_controls_start_at_the_run_the_address_names(tiny_cache: Path, open_page: OpenPage) -> None:

@@ -3,9 +3,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nmerge_core.activations.store import open_classification
 from pages.shared.frame.results import _read_csv
 from tests.app.conftest import OpenPage
-from tests.app.scored import done, drawn, models
+from tests.app.scored import click, done, drawn, models
 
 PAGE = "pages/6_Linearity.py"
 
@@ -43,6 +44,18 @@ def test_nonlinearity_with_groups_and_coefficients(tiny_cache: Path, open_page: 
     coefficients = pd.read_csv(run.results / "coefficients.csv")
     assert len(coefficients) == sum(len(line.y) for line in solved.data)
     assert any("from least to most linear: " in text.value for text in app.markdown)
+
+    lines = {line.name: line for line in figure.data if line.xaxis == "x"}
+    assert lines["attention"].customdata is None and list(lines["whole MLP"].customdata[1]) == ["math", 1, None]
+    point = ["math", 0, "general"]
+    assert line.customdata[0] == lines["general neurons"].customdata[0] == point
+    assert [line.customdata and line.customdata[0] for line in solved.data] == [  # attention, then the MLP
+        *(None, None),
+        *(["math", 0, None], ["code", 0, None]),
+    ]
+    general = open_classification(classified.results).neurons().query("layer == 0 and category == 'general'")
+    shown = ("base", 0, general["neuron"].min(), "general", [0])  # groups are the base's
+    assert click(app, "linearity_by_chance", point) == shown
 
 
 def test_without_a_run_the_page_offers_one(tiny_cache: Path, open_page: OpenPage) -> None:

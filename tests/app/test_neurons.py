@@ -13,7 +13,7 @@ from nmerge_core.runs.folder import list_runs
 from pages.shared.neurons import chosen, classified, exact
 from pages.shared.neurons.layers import read_layers, usual_layers
 from tests.app.conftest import OpenPage, finish
-from tests.app.scored import drawn
+from tests.app.scored import click, drawn
 from tests.tiny import D_FFN, LAYERS
 
 FRAME = pd.DataFrame(
@@ -68,24 +68,36 @@ def test_a_heat_map_of_every_layer_and_category() -> None:
     assert (cells.x, cells.y) == ((13, 14), ("general", "code"))
     # Of 8,000 neurons: 5,000 and 4,500 are general, 3,000 and 3,500 code. The base's 6,000 are the largest share.
     assert cells.z == ([62.5, 56.25], [37.5, 43.75]) and cells.zmax == 75
-    assert cells.customdata[1][0] == [13, "code"]
+    assert cells.customdata[1][0] == ["math", 13, "code"]
     told = "layer 13 · 3,000 code neurons in math · 37.5 % of the layer · 1,803 kept in all models"
     assert cells.hovertext[1][0] == told
     (kept,) = heat_map(FRAME, "intersection", style.INTERSECTION).data
     told = "layer 13 · 4,800 general neurons in every model · 60.0 % of the layer"
     assert kept.z[0][0] == kept.zmax == 60 and kept.hovertext[0][0] == told
+    assert kept.customdata[0][0] == ["base", 13, "general"]
 
 
 def test_a_click_on_a_cell_leads_to_its_neurons(open_page: OpenPage, tiny_cache: Path) -> None:
     app = open_page("pages/2_Neurons.py", neurons_map="math")
     run = next(run for run in list_runs(tiny_cache) if run.title == "Classify math")
     table = open_classification(run.results).neurons().query("layer == 1 and category == 'code'")
-    app.session_state["neurons_heat_map_clicked"] = [1, "code"]
-    app.run()
-    assert not app.exception and app.title[0].value != "Which neurons do what?"
-    asked = {name: app.query_params[name] for name in ("layer", "explorer_only", "neuron", "model")}
-    first = str(table["neuron"].min())
-    assert asked == {"layer": "1", "explorer_only": "code", "neuron": first, "model": "math"}
+    index = next(i for i in range(8) if drawn(app, i).data[0].type == "heatmap")
+    point = drawn(app, index).data[0].customdata[2][1]
+    shown = ("math", 1, table["neuron"].min(), "code", [1])
+    assert point == ["math", 1, "code"] and click(app, "neurons_heat_map", point) == shown
+    assert app.dataframe[0].value["neuron"].tolist() == table["neuron"].tolist()[:12]
+
+
+def test_a_click_on_a_share_leads_to_the_neurons_of_all_layers(open_page: OpenPage, tiny_cache: Path) -> None:
+    app = open_page("app.py")
+    run = next(run for run in list_runs(tiny_cache) if run.title == "Classify math")
+    table = open_classification(run.results).neurons().query("category == 'code'").sort_values(["layer", "neuron"])
+    bar = next(bar for bar in drawn(app).data if bar.name == "code")
+    at = list(bar.y).index("math")
+    assert bar.customdata[at] == ["math", None, "code"]
+    shown = ("math", *table.iloc[0][["layer", "neuron"]], "code", [])
+    assert click(app, "home_neurons", bar.customdata[at]) == shown
+    assert app.dataframe[0].value["neuron"].tolist() == table["neuron"].tolist()[:12]
 
 
 def test_sliders_redraw_from_the_stored_scores(open_page: OpenPage, tiny_cache: Path) -> None:

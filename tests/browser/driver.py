@@ -213,6 +213,25 @@ def traces(page: Page, key: str) -> list[dict[str, Any]]:
     )
 
 
+def click_point(page: Page, key: str, name: str, place: int) -> None:
+    """Click on a point of the line of this name in the chart with this key, which shows that it leads somewhere."""
+    chart = keyed(page, key).locator(".js-plotly-plot")
+    chart.scroll_into_view_if_needed()
+    across, down = chart.evaluate(
+        """(chart, [name, place]) => {
+            const line = chart._fullData.find(trace => trace.name === name);
+            const { xaxis, yaxis } = chart._fullLayout;
+            const box = chart.getBoundingClientRect();
+            const [x, y] = [xaxis.d2p(line.x[place]), yaxis.d2p(line.y[place])];
+            return [box.left + xaxis._offset + x, box.top + yaxis._offset + y];
+        }""",
+        [name, place],
+    )
+    page.mouse.move(across, down)
+    expect(chart.locator(".nsewdrag").first).to_have_css("cursor", "pointer")
+    page.mouse.click(across, down)
+
+
 def answer(page: Page, selector: str, act: Callable[[], None]) -> float:
     """Seconds from the key or mouse press in `act` to the last change a reader sees inside the selected element.
 

@@ -16,7 +16,20 @@ from nmerge_core.classification import compare
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs.short_questions import generate
-from tests.browser.driver import App, choose, classify_family, fill, finish, keyed, press, settle, sound, traces, visit
+from tests.browser.driver import (
+    App,
+    choose,
+    classify_family,
+    click_point,
+    fill,
+    finish,
+    keyed,
+    press,
+    settle,
+    sound,
+    traces,
+    visit,
+)
 
 EXEMPLARS = 12  # of each category: the way is the same, and shorter to wait for
 MODELS = ["base", "math", "code", "translation"]
@@ -155,6 +168,11 @@ def knock_out(page: Page, app: App) -> None:
     for group, name in (("math", "math neurons"), ("random", "as many random neurons")):
         curve = 100 * table[table["group"] == group].sort_values("proportion")["value"]
         assert drawn[name] == pytest.approx(curve.tolist())
+    click_point(page, "knockout_figure", "math neurons", 5)
+    expect(page.locator("h1")).to_have_text("What does this neuron react to?", timeout=60_000)
+    expect(page).to_have_url(re.compile("explorer_only=math"))
+    settle(page)
+    sound(page)
 
 
 def merge_with(page: Page, app: App, title: str, parameter: str, key: str, value: float, *, nth: int) -> Path:

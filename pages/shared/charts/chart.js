@@ -75,6 +75,18 @@ function resize(chart) {
   if (!layout || (width && (width !== layout.width || height !== layout.height))) draw(chart);
 }
 
+function listen(chart) {
+  const { graph } = chart;
+  graph.on("plotly_click", ({ points }) => chart.pick(points));
+  for (const [event, hand] of [["plotly_hover", true], ["plotly_unhover", false]]) {
+    graph.on(event, ({ points }) => {
+      const cursor = hand && chart.leads(points) ? "pointer" : "";
+      for (const area of graph.querySelectorAll(".nsewdrag")) area.style.cursor = cursor;
+    });
+  }
+  return true;
+}
+
 export default async function ({ data, parentElement, setTriggerValue }) {
   if (!charts.has(parentElement)) charts.set(parentElement, place(parentElement));
   const chart = charts.get(parentElement);
@@ -83,7 +95,8 @@ export default async function ({ data, parentElement, setTriggerValue }) {
   chart.graph.style.minHeight = `${laidOut(chart).height}px`; // its room, before Plotly is there
   await (library ??= fetched(data.plotly));
   await draw(chart);
-  chart.pick = (point) => point?.customdata !== undefined && setTriggerValue("picked", point.customdata);
-  chart.listens ??= chart.graph.on("plotly_click", ({ points }) => chart.pick(points[0]));
+  chart.leads = (points) => data.leads && points?.[0]?.customdata != null;
+  chart.pick = (points) => chart.leads(points) && setTriggerValue("picked", points[0].customdata);
+  chart.listens ??= listen(chart);
   return () => parentElement.isConnected || window.Plotly.purge(chart.graph);
 }

@@ -37,12 +37,16 @@ def dark() -> bool:
     return st.context.theme.type == "dark"
 
 
+def _nowhere(_: Any) -> None:
+    """Where a click on a chart leads that has no other place."""
+
+
 def show(
     figure: go.Figure,
     key: str,
     frame: pd.DataFrame | None = None,
     name: str | None = None,
-    picked: Callable[[Any], None] = lambda _: None,
+    picked: Callable[[Any], None] = _nowhere,
 ) -> None:
     """Draw a figure in full width, and under it the menu that saves it, and `frame` as CSV.
 
@@ -68,7 +72,8 @@ def _draw(figure: go.Figure, key: str, picked: Callable[[Any], None]) -> None:
     """
     chart = st.components.v2.component("chart", js=SCRIPT, isolate_styles=False)  # told at each call: runtimes forget
     library = f"component/{LIBRARY.name}/plotly.min.js?{plotly.__version__}"
-    data = {"figure": figure.to_json(validate=False), "config": CONFIG, "plotly": library, "alt": describe(figure)}
+    drawn = {"figure": figure.to_json(validate=False), "config": CONFIG, "alt": describe(figure)}
+    data = drawn | {"plotly": library, "leads": picked is not _nowhere}
     chart(key=key, data=data, on_picked_change=lambda: picked(st.session_state[key].picked))
 
 

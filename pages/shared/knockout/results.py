@@ -12,13 +12,14 @@ from nmerge_core.figures.knockout import INTACT, RANDOM, curves, spread
 from nmerge_core.figures.scores import Metric, metric
 from nmerge_core.paired import LEVEL, holm
 from nmerge_core.runs.folder import Run
-from pages.shared.charts.charts import dark, show
+from pages.shared.charts.charts import dark
 from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.family import category_colours
 from pages.shared.frame.results import read_table
 from pages.shared.frame.settings import KEPT
 from pages.shared.frame.text import verbatim
 from pages.shared.knockout.controls import KEEP, MAP, Chosen
+from pages.shared.neurons.behind import show_neurons
 
 CAPTION = (
     "The line is the mean over the draws, the band reaches from the lowest to the highest; of the whole category there "
@@ -32,11 +33,12 @@ CAPTION_MAP = (
 )
 
 
-def draw(runs: Mapping[str, Run], chosen: Chosen, family: Family) -> str:
-    """Draw what was measured of each model; return the metric that was chosen."""
+def draw(runs: Mapping[str, Run], neurons: Mapping[str, Run], chosen: Chosen, family: Family) -> str:
+    """Draw what was measured of each model, by its `neurons`' classification; return the metric that was chosen."""
     if chosen.view == MAP:
-        return _draw_map(_tables(runs, "effects.csv"))
-    return _draw_curves(_tables(runs, "knockout.csv"), _tables(runs, "effects.csv"), chosen, family)
+        return _draw_map(_tables(runs, "effects.csv"), neurons, family)
+    curve, effects = (_tables(runs, name) for name in ("knockout.csv", "effects.csv"))
+    return _draw_curves(curve, effects, neurons, chosen, family)
 
 
 def _tables(runs: Mapping[str, Run], name: str) -> pd.DataFrame:
@@ -54,7 +56,9 @@ def _named(name: str) -> str:
     return "each category on its own texts" if name == OWN else verbatim(metric(name).title)
 
 
-def _draw_curves(frame: pd.DataFrame, effects: pd.DataFrame, chosen: Chosen, family: Family) -> str:
+def _draw_curves(
+    frame: pd.DataFrame, effects: pd.DataFrame, neurons: Mapping[str, Run], chosen: Chosen, family: Family
+) -> str:
     category, keep = chosen.category, chosen.view == KEEP
     name = _metric(list(dict.fromkeys(frame["metric"])))
     rows, models = frame[frame["metric"] == name], list(dict.fromkeys(frame["model"]))
@@ -68,7 +72,16 @@ def _draw_curves(frame: pd.DataFrame, effects: pd.DataFrame, chosen: Chosen, fam
     st.markdown(said[0] if len(models) == 1 else "\n".join(named))
     colours = category_colours(family, [category])
     figure = curves(frame, name, colours, keep_only=keep, dark=dark())
-    show(figure, "knockout_figure", frame, f"knockout-{category}")
+    show_neurons(
+        figure,
+        "knockout_figure",
+        family,
+        neurons,
+        "a point of the category",
+        frame,
+        name=f"knockout-{category}",
+        layers=chosen.parameters["layers"],
+    )
     st.caption(CAPTION)
     known, parts = metric(name), []
     for (model, group), own in rows.groupby(["model", "group"], sort=False):
@@ -108,10 +121,11 @@ def _sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
     return f"Problem by problem that is {size}{unit} {than} ({interval}adjusted p {effect['adjusted']:.2g}): {verdict}."
 
 
-def _draw_map(frame: pd.DataFrame) -> str:
+def _draw_map(frame: pd.DataFrame, neurons: Mapping[str, Run], family: Family) -> str:
     name = _metric(metrics_of(frame))
     st.markdown(CAPTION_MAP)
-    show(by_layer(frame, name, dark=dark()), "knockout_map", frame, "knockout-layers")
+    figure = by_layer(frame, name, dark=dark())
+    show_neurons(figure, "knockout_map", family, neurons, "a cell", frame, name="knockout-layers")
     known, rows = metric(LOSS if name == OWN else name), of_metric(frame, name)
     effect = [f"{known.change(e)} ± {known.change(s)[1:]}" for e, s in zip(rows["effect"], rows["stderr"], strict=True)]
     table = rows[["model", "layer", "category", "neurons"]].assign(

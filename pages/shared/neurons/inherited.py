@@ -16,12 +16,13 @@ from nmerge_core.inheritance.tables import became, kept_by, with_categories
 from nmerge_core.kept_files import read_parquet
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
-from pages.shared.charts.charts import dark, show
+from pages.shared.charts.charts import dark
 from pages.shared.frame.choice import choose_model
 from pages.shared.frame.family import member_colours
 from pages.shared.frame.page import command
 from pages.shared.frame.runs import run_button, run_panel
 from pages.shared.frame.text import shortened, verbatim
+from pages.shared.neurons.behind import show_neurons
 
 FORMULA = r"""
 Of a merge: with $\theta_0$ a neuron's weights in the base (its rows of gate and up, their biases, its column of down),
@@ -89,7 +90,7 @@ def draw_categories(
     folders = {label: str(done[label].results) for label in ("base", merge, *models)}
     frame = _became({label: folders[label] for label in models}, folders[merge], k, margin, order)
     st.markdown(_kept_category(frame, merge))
-    show(figures.became(frame, dark=dark()), "neurons_became", frame)
+    show_neurons(figures.became(frame, dark=dark()), "neurons_became", family, done, "a cell", frame, merge=done[merge])
     asked: dict[str, Any] = {
         "merge": done[merge].parameters["model"],
         "base": done["base"].parameters["model"],
@@ -105,8 +106,10 @@ def draw_categories(
         colours = member_colours(family, dark())
         st.markdown(_kept_most(whole, merge))
         st.caption(f"{MEANING} Of many neurons it is the share of all their change taken together.")
-        show(figures.kept(whole, colours, dark=dark()), "neurons_kept", whole)
-        show(figures.kept_over_depth(by_layer, colours, dark=dark()), "neurons_kept_depth", by_layer)
+        by_base = dict.fromkeys(models, done["base"])
+        show_neurons(figures.kept(whole, colours, dark=dark()), "neurons_kept", family, by_base, "a bar", whole)
+        figure = figures.kept_over_depth(by_layer, colours, dark=dark())
+        show_neurons(figure, "neurons_kept_depth", family, by_base, "a point", by_layer)
     tuned = {label: done[label].parameters["model"] for label in models}
     called = f"nm.inherited({literal(asked['merge'])}, {literal(asked['base'])}, {literal(tuned)})"
     steps += [

@@ -15,18 +15,19 @@ from nmerge_core.figures.labels import agreement_matrix
 from nmerge_core.labelling.asked import by_question, read_asked
 from nmerge_core.labelling.cost import Cost, estimate, leaves_for
 from nmerge_core.labelling.parameter import endpoint_of
-from nmerge_core.labelling.tables import Labels, describe, open_labels, spent
+from nmerge_core.labelling.tables import NO_ANSWER, Labels, describe, open_labels, spent
 from nmerge_core.machine import cores
 from nmerge_core.notebook import IMPORT, literal
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.kept import texts_labelled
 from nmerge_core.runs.kinds import KINDS
-from pages.shared.charts.charts import csv_button, dark, show
+from pages.shared.charts.charts import csv_button, dark, show_picked
 from pages.shared.frame.choice import choose_model
 from pages.shared.frame.estimates import OPERATIONS_PER_SECOND, START
 from pages.shared.frame.page import command, link
 from pages.shared.frame.runs import run_button, run_panel
 from pages.shared.frame.text import shortened, verbatim
+from pages.shared.neurons.behind import explore_neuron
 from pages.shared.neurons.chosen import opened
 
 FORMULA = r"""
@@ -87,7 +88,7 @@ def draw_labels(family: Family, done: Mapping[str, Run]) -> None:
         asked |= {"each_category": which == EACH, "lists": _lists(family) if which == LISTS else None}
         run = _started(family, done[name], asked, name)
     if run is not None and run_panel(run):
-        _draw(family, run)
+        _draw(family, done[name], run)
 
 
 def _lists(family: Family) -> dict[str, list[list[int]]]:
@@ -138,14 +139,20 @@ def _time(by: str, cost: Cost) -> str:
     return f", {style.roughly(START + operations / (OPERATIONS_PER_SECOND * cores()))}" if entries else ""
 
 
-def _draw(family: Family, run: Run) -> None:
-    """What a finished labelling found."""
+def _draw(family: Family, classified: Run, run: Run) -> None:
+    """What a finished labelling found of the neurons of a classification."""
     labels = open_labels(run.results)
     st.markdown(" ".join(describe(labels)))
     st.caption(f"Asked: {verbatim(shortened(labels.meta['by'], 80))} · {spent(labels.meta)}")
     left, right = st.columns([1.3, 1], gap="large")
     with left:
-        show(agreement_matrix(labels.counts, dark=dark()), "neurons_labels", labels.counts.reset_index())
+        figure = agreement_matrix(labels.counts, dark=dark())
+        clicked = show_picked(figure, "neurons_labels", labels.counts.reset_index())
+        st.caption("A click on a cell leads to the first of its neurons in *Explorer*.")
+    if clicked:
+        called = labels.table[["category", "label"]].replace("", NO_ANSWER)
+        row = labels.table[(called == clicked).all(axis=1)].iloc[0]
+        explore_neuron(family, classified, int(row["layer"]), int(row["neuron"]))
     with right:
         frame = labels.by_category()
         st.dataframe(
