@@ -51,6 +51,7 @@ def test_importance_has_the_most_important_on_top() -> None:
 def test_what_keys_are_called() -> None:
     assert title_of("models[1].parameters.weight") == "weight of model 2"
     assert title_of("parameters.lambda") == "λ" and title_of("seed") == "seed"
+    assert title_of("then[1].omega") == "omega of step 2"
     assert title_of("models") == "fine-tunes" and title_of("parameters.specific.math") == "math neurons"
     assert title_of("parameters.specific.own") == "own factor"
     assert title_of("parameters.specific.math.foreign") == "foreign factor of math"

@@ -153,14 +153,18 @@ def front(trials: pd.DataFrame, objectives: Sequence[str], *, dark: bool = False
 
 
 def title_of(key: str) -> str:
-    """What a column is called: `parameters.lambda_1` is λ1, `models[0].parameters.weight` weight of model 1."""
+    """What a column is called: `parameters.lambda_1` is λ1, `models[0].parameters.weight` weight of model 1.
+
+    Those of steps are told likewise: `then[0].omega` is omega of step 1.
+    """
     if "/" in key:  # a score
         return key.replace("/", ", ").replace("_", " ")
     if key == "models":
         return "fine-tunes"
     name = key.rpartition(".")[2].replace("lambda_", "λ").replace("lambda", "λ").replace("_", " ")
-    if key.startswith("models["):
-        return f"{name} of model {int(key[7 : key.index(']')]) + 1}"
+    for listed, of in (("models[", "model"), ("then[", "step")):
+        if key.startswith(listed):
+            return f"{name} of {of} {int(key[len(listed) : key.index(']')]) + 1}"
     if ".specific." in key:
         *category, last = key.partition(".specific.")[2].split(".")
         whose = f" of {category[0]}" if category else ""

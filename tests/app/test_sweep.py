@@ -108,3 +108,38 @@ def test_the_factors_of_tasks_own_neurons_are_searched(open_page, no_worker, tin
         ("own factor", "1.0, 1.5, 2.0, 3.0"),
         ("foreign factor", "0.6, 0.8, 1.0"),
     ]
+
+
+def test_parameters_of_steps_are_searched(open_page, no_worker, tiny_cache: Path) -> None:
+    """Steps are those chosen on Merge until others are; what is searched of one goes with it."""
+    app = open_page("pages/10_Sweep.py", sweep_method="Task arithmetic")
+    assert app.multiselect(key="sweep_then").value == []
+    app.multiselect(key="sweep_then").set_value(["svc", "aim"]).run()
+    [parameters] = [each for each in app.multiselect if each.key.startswith("sweep_parameters_task_arithmetic")]
+    assert parameters.options[-2:] == ["omega of step 2", "samples of step 2"]
+    first = parameters.value
+    parameters.set_value([*first, "then[0].alpha", "then[1].omega"]).run()
+    assert not app.exception and not app.error
+    [omega] = [each for each in app.text_input if each.label == "omega of step 2"]
+    omega.set_value("0.4, 1.0").run()
+    app.button(key="sweep_run").click().run()
+    plan = load_sweep(newest_sweep(tiny_cache).parameters["sweep"])
+    assert [axis.key for axis in plan.axes] == [*first, "then[0].alpha", "then[1].omega"]
+    assert plan.axes[-1].values == (0.4, 1.0)
+    then = plan.recipe_at(plan.first).content["then"]
+    assert [each["method"] for each in then] == ["svc", "aim"]
+    assert then[1]["omega"] == 0.4 and Path(then[1]["corpus"]).is_dir()  # the family's
+    app.multiselect(key="sweep_then").set_value(["svc"]).run()
+    assert not app.exception and not app.error
+    [parameters] = [each for each in app.multiselect if each.key.startswith("sweep_parameters_task_arithmetic")]
+    assert parameters.value == [*first, "then[0].alpha"]
+
+
+def test_steps_go_from_merge_to_sweep_and_back(tiny_cache: Path, open_page, no_worker) -> None:
+    app = open_page("pages/7_Merge.py", merge_method="TIES-Merging")
+    app.multiselect(key="merge_then").set_value(["svc"]).run()
+    app.slider(key="merge_svc_alpha").set_value(0.5).run()
+    app.switch_page("pages/10_Sweep.py").run()
+    assert app.multiselect(key="sweep_then").value == ["svc"] and not app.exception
+    app.switch_page("pages/7_Merge.py").run()
+    assert app.multiselect(key="merge_then").value == ["svc"] and app.slider(key="merge_svc_alpha").value == 0.5

@@ -1,5 +1,6 @@
 """A recipe made on the Merge page, by controls or as text, and taken from the one into the other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -144,6 +145,15 @@ def default_recipe(family: Family, method: Method) -> dict[str, Any]:
         recipe["base_model"] = family.base
     models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
     return recipe | {"models": models, "parameters": {n: v for n, v in known.items() if not takes[n].per_model}}
+
+
+def default_steps(family: Family, chosen: Sequence[Method]) -> list[dict[str, Any]]:
+    """Some steps as a recipe has them, with their defaults, and what a family tells of data."""
+    told = [(step, known_of(family, step)) for step in chosen]
+    return [
+        {"method": step.name, **{p.name: known[p.name] for p in step.parameters if p.name in known}}
+        for step, known in told
+    ]
 
 
 def open_recipe(text: str, family: Family) -> None:

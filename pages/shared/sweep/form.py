@@ -16,7 +16,9 @@ from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.parameters import Choice, Flag, Number, Parameter
 from nmerge_core.search.presets import Preset, presets_of
 from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code, task_name
-from pages.shared.recipe.form import default_recipe
+from pages.shared.recipe.controls import THEN
+from pages.shared.recipe.form import default_recipe, default_steps
+from pages.shared.recipe.steps import choose_steps
 
 FIRST = "neuromerging"  # the method that the page opens with
 KEEP_HELP = "Of the best trials, so many are written to the disk; the others are merged in memory alone"
@@ -46,7 +48,10 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
     preset = presets.get(chosen)
     if preset:
         recipe = recipe | {"parameters": recipe["parameters"] | preset.parameters}
-    search = _search(method, preset)
+    then = choose_steps("sweep_then", default=st.session_state.get(THEN))
+    if then:
+        recipe = recipe | {"then": default_steps(family, then)}
+    search = _search(method, then, preset)
     strategy = st.pills(
         "Strategy",
         STRATEGIES,
@@ -84,9 +89,10 @@ def _searched(method: Method) -> bool:
     return any(isinstance(parameter, SEARCHED) for parameter in method.parameters)
 
 
-def _search(method: Method, preset: Preset | None) -> dict[str, Any]:
-    """Draw which parameters are searched, and over what; return that by recipe key."""
-    known = {f"parameters.{p.name}": p for p in method.parameters if isinstance(p, SEARCHED)}
+def _search(method: Method, then: Sequence[Method], preset: Preset | None) -> dict[str, Any]:
+    """Draw which parameters are searched, of a method and the steps after it, and over what; return that by key."""
+    places = {"parameters": method, **{f"then[{index}]": step for index, step in enumerate(then)}}
+    known = {f"{at}.{p.name}": p for at, of in places.items() for p in of.parameters if isinstance(p, SEARCHED)}
     start = dict(preset.search) if preset else {}
     named = preset.title if preset else OWN
     keys = st.multiselect(
