@@ -12,10 +12,12 @@ from nmerge_core.errors import InputError, short, shown
 # Bytes per element of the dtypes of the safetensors format that weights come in.
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 DTYPE_BYTES |= {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+DTYPE_BYTES |= {"U64": 8, "U32": 4, "U16": 2, "F8_E8M0": 1}  # of quantised weights, and of their scales
 # What torch, and so a configuration, calls them.
 TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
 TORCH_NAMES |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
-TORCH_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+TORCH_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"}
+TORCH_NAMES |= {"U64": "uint64", "U32": "uint32", "U16": "uint16"}
 FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_HEADER = 100_000_000  # bytes; the safetensors reference implementation's own bound
 _MAX_AXES = 32
@@ -82,7 +84,9 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             head = stream.read(8)
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MAX_HEADER
             if len(head) < 8 or length > min(size - 8, _MAX_HEADER):
-                raise InputError(f"{file}: not a complete safetensors file ({size:,} bytes, its header does not fit)")
+                raise InputError(
+                    f"{file}: not a complete safetensors file ({size:,} bytes, its header does not fit); fetch it again"
+                )
             text = stream.read(length)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error

@@ -138,7 +138,7 @@ def dequantised(reference: str, config: Mapping[str, Any], tensors: Mapping[str,
     for tensor in found.values():
         # FP8 without scales holds what it means, as any float does.
         if tensor.dtype not in FLOATS and not is_counter(tensor) and (scaled or not tensor.dtype.startswith("F8")):
-            raise _refusal(reference, config, tensor)
+            raise _refusal(reference, config, tensor, mlx=tensor.name.removesuffix(".weight") + ".biases" in found)
     return found
 
 
@@ -167,14 +167,20 @@ def _block(reference: str, config: Mapping[str, Any], codes: TensorInfo, scale: 
     )
 
 
-def _refusal(reference: str, config: Mapping[str, Any], tensor: TensorInfo) -> InputError:
+def _refusal(reference: str, config: Mapping[str, Any], tensor: TensorInfo, *, mlx: bool) -> InputError:
+    """Say what quantised the weights, MLX or what the configuration names, and how they are dequantised."""
     said = config.get(QUANTISATION)
     method = str(said.get("quant_method", "")) if isinstance(said, Mapping) else ""
-    how = f" by {_CALLED.get(method, method)}" if method else ""
+    called = "MLX" if mlx else _CALLED.get(method, method)
+    how = f" by {called}" if called else ""
+    then = (
+        "run `mlx_lm.convert --dequantize` on it"
+        if mlx
+        else "load it with transformers, call model.dequantize() and save_pretrained"
+    )
     return InputError(
         f"{reference}: its weights are quantised{how} ({tensor.name} is {tensor.dtype}), expected "
-        f"{', '.join(FLOATS)}; name the model it was made of, or dequantise it: load it with transformers, call "
-        "model.dequantize() and save_pretrained, and name that folder"
+        f"{', '.join(FLOATS)}; name the model it was made of, or dequantise it: {then}, and name that folder"
     )
 
 

@@ -182,6 +182,15 @@ def test_mxfp4_is_read_as_transformers_dequantises_it(tmp_path: Path) -> None:
         ("compressed-tensors", "compressed-tensors", {"weight_packed": torch.zeros(48, 4, dtype=torch.int32)}),
         ("compressed-tensors", "compressed-tensors", {"weight": torch.zeros(48, 32, dtype=torch.float8_e4m3fn)}),
         (None, "", {"weight": torch.zeros(48, 32, dtype=torch.int8)}),
+        (
+            None,
+            "MLX",
+            {
+                "weight": torch.zeros(48, 4, dtype=torch.uint32),
+                "scales": torch.ones(48, 1),
+                "biases": torch.ones(48, 1),
+            },
+        ),
     ],
 )
 def test_other_formats_are_refused_by_their_names(
@@ -194,6 +203,7 @@ def test_other_formats_are_refused_by_their_names(
     save_file(weights | more, folder / "model.safetensors", {"format": "pt"})
     if method:
         configure(folder, quantization_config={"quant_method": method})
-    how = f" by {called}" if method else ""
-    with pytest.raises(InputError, match=f"its weights are quantised{how} .*dequantise it: load it with transformers"):
+    how = f" by {called}" if called else ""
+    then = "run `mlx_lm.convert --dequantize`" if called == "MLX" else "load it with transformers"
+    with pytest.raises(InputError, match=f"its weights are quantised{how} .*dequantise it: {then}"):
         open_checkpoint(str(folder))
