@@ -7,6 +7,7 @@ from nmerge_core.checkpoints.adapter import Adapter, LowRank, Shift
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.conversion import conversion_of
+from nmerge_core.checkpoints.found_instead import found_instead
 from nmerge_core.checkpoints.header import FLOATS, TensorInfo
 from nmerge_core.checkpoints.pickled import PICKLED, reader
 from nmerge_core.checkpoints.reference import resolve
@@ -34,6 +35,9 @@ def open_adapter(reference: str, model: Checkpoint) -> Adapter:
         InputError: there is no such adapter, it is of a kind that is no sum of weights, or it does not fit the model.
     """
     folder = resolve(reference, ADAPTER_CONFIG)
+    if not (folder / ADAPTER_CONFIG).exists():
+        model_there = "found a model; list it as one of its own" if (folder / "config.json").exists() else None
+        raise InputError(f"{folder}: expected an adapter ({ADAPTER_CONFIG}), {model_there or found_instead(folder)}")
     config = read_adapter_config(folder)
     file = folder / WEIGHTS
     if not file.exists():

@@ -60,7 +60,7 @@ def parse_json(
     except RecursionError:
         raise InputError(f"{where}: not readable as JSON (found thousands of lists inside one another)") from None
     except ValueError as error:
-        raise InputError(f"{where}: not readable as JSON ({short(str(error))})") from error
+        raise InputError(f"{where}: not readable as JSON ({short(str(error))}); mend it, or fetch it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(content).__name__}")
     return content

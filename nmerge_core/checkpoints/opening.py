@@ -10,8 +10,10 @@ from pathlib import Path
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.adapter_opening import open_adapter
 from nmerge_core.checkpoints.checkpoint import Checkpoint
+from nmerge_core.checkpoints.companions import companions
 from nmerge_core.checkpoints.described import check_described, with_embeddings
 from nmerge_core.checkpoints.fingerprint import Stamp, stamps
+from nmerge_core.checkpoints.found_instead import found_instead
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.checkpoints.parameters import parameters
@@ -19,8 +21,9 @@ from nmerge_core.checkpoints.pickled import reader
 from nmerge_core.checkpoints.quantised import dequantised
 from nmerge_core.checkpoints.reference import halves, resolve
 from nmerge_core.checkpoints.tying import TIED
-from nmerge_core.checkpoints.weight_files import weight_files
-from nmerge_core.errors import InputError
+from nmerge_core.checkpoints.weight_files import SAFETENSORS, weight_files
+from nmerge_core.errors import InputError, short
+from nmerge_core.small_file import check_fetched
 
 Listed = tuple[tuple[str, Stamp], ...]  # the files of a folder
 _NEW = 2 * 10**9  # nanoseconds
@@ -34,16 +37,19 @@ def open_checkpoint(reference: str) -> Checkpoint:
     are opened as `pickled` tells.
 
     Raises:
-        InputError: no such model, a file of it is missing, truncated or unreadable, it has no weights, they are
-            quantised in a way that is not read, or are not those of the model that its configuration describes; or its
-            adapter is none that can be added to its weights.
+        InputError: no such model, a file of it is missing, truncated, not fetched or unreadable, it has no weights,
+            they are quantised in a way that is not read, or are not those of the model that its configuration
+            describes; or its adapter is none that can be added to its weights.
     """
     model, *adapter = halves(reference)
     folder = resolve(model)
     if (folder / ADAPTER_CONFIG).exists():
         if not (folder / "config.json").exists():
+            trained_on = read_json(folder / ADAPTER_CONFIG, "it tells an adapter").get("base_model_name_or_path")
+            named = f" ({short(trained_on)})" if isinstance(trained_on, str) and trained_on else ""
             raise InputError(
                 f"{model}: expected a model, found an adapter; write MODEL+{model} with the model it was trained on"
+                f"{named}"
             )
         raise InputError(
             f"{folder}: expected a model, found one (config.json) and an adapter ({ADAPTER_CONFIG}) in one folder, of "
@@ -82,7 +88,11 @@ def _just_written(listed: Listed) -> bool:
 @lru_cache(maxsize=64)
 def _opened(model: str, folder: Path, listed: Listed) -> tuple[Checkpoint, Mapping[Path, Stamp]]:
     """Open a model in the state that its folder is in, and return the stamps of its weights."""
-    config = read_json(folder / "config.json", "a Hugging Face model folder has one")
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder}: expected a model (config.json and {SAFETENSORS}), {found_instead(folder)}")
+    config = read_json(folder / "config.json", "it describes the model")
+    for file in companions(folder):  # a tokenizer that was not fetched would go along with every merge
+        check_fetched(file)
     tensors: dict[str, TensorInfo] = {}
     for file in weight_files(folder, config):
         for name, tensor in reader(file)(file).items():

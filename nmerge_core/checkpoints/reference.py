@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from os.path import exists, expanduser, isdir  # which raise of no name, where pathlib's do
 from pathlib import Path
 
+from nmerge_core.checkpoints.found_instead import file_instead
 from nmerge_core.checkpoints.weight_files import is_complete
 from nmerge_core.errors import InputError, short
 
 COLUMNS = {"layer", "category", "intersection", "id", "text"}  # of tables that have one for each model too
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _ADDRESS = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
+_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
+_OF_OLLAMA = re.compile(r"[\w./-]+:[\w.-]+")
 _REVISION = re.compile(r"([\w.-]+/[\w.-]+)@([\w.-]+)")
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.tiktoken", "README.md"]
 _PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json", "adapter_model.bin"]
@@ -114,9 +117,7 @@ def resolve(reference: str, config: str = "config.json") -> Path:
     if isdir(folder):
         return folder
     if exists(folder):
-        raise InputError(
-            f"{short(reference)}: expected a model folder, found a file; name the folder that holds {config}"
-        )
+        raise InputError(f"{short(reference)}: expected a folder with {config} and weights, {file_instead(folder)}")
     if not is_hub_id(reference):
         expected = f"expected a folder with {config} and weights, or a Hub id"
         hint = _hint(reference)
@@ -148,6 +149,10 @@ def _hint(reference: str) -> str:
     if revision := _REVISION.fullmatch(reference):
         fetch = f"hf download {revision[1]} --revision {revision[2]} --local-dir DIR"
         return f"; for one revision of a model run `{fetch}`, and name that folder"
+    if cached := _CACHED.fullmatch(reference):
+        return f"; write its id: {cached[1]}/{cached[2]}"
+    if _OF_OLLAMA.fullmatch(reference):
+        return "; what Ollama names so is quantised for llama.cpp: name the folder or Hub id of the original model"
     return ""
 
 

@@ -1,19 +1,18 @@
 """Which files of a model folder hold its weights: those that transformers loads, and no others that lie beside them."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nmerge_core.architecture.config_keys import WEIGHTS_FILE
+from nmerge_core.checkpoints.found_instead import found_instead
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.errors import InputError, shown
+from nmerge_core.small_file import check_fetched
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"
-_LFS_POINTER = b"version https://git-lfs"
-_SHARD = re.compile(r"(model|pytorch_model)-\d+-of-\d+(\.safetensors|\.bin)")
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5")
+_UNFINISHED = ".aria2"  # the suffix of what aria2 has beside a file that it still fetches
 _LISTED = 3  # files named in a message before "and N more"
 
 
@@ -33,7 +32,7 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
             for each in files:
                 _check_fetched(each)
             return files
-    raise InputError(f"{folder}: expected {SAFETENSORS} (or its index, or {PICKLED}), {_found_instead(folder)}")
+    raise InputError(f"{folder}: expected {SAFETENSORS} (or its index, or {PICKLED}), {found_instead(folder)}")
 
 
 def is_complete(folder: Path) -> bool:
@@ -83,29 +82,8 @@ def _check_fetched(file: Path) -> None:
     """Refuse what stands for a file that was not fetched, or is none; other faults are told by the file's reader."""
     if file.exists() and not file.is_file():  # opening a pipe would wait for somebody to write
         raise InputError(f"{file}: expected a file, found {'a folder' if file.is_dir() else 'a device or a pipe'}")
-    try:
-        with file.open("rb") as stream:
-            pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER
-    except OSError:
-        return
-    if pointer:
-        raise InputError(f"{file}: a Git LFS pointer, not the weights; fetch them (`git lfs pull` in that folder)")
-
-
-def _found_instead(folder: Path) -> str:
-    """Say what is there in the place of weights, and what to do."""
-    if gguf := sorted(folder.glob("*.gguf")):
-        return (
-            f"found {gguf[0].name}: GGUF is quantised for llama.cpp; name the folder or Hub id of the original model, "
-            "or dequantise it with transformers (from_pretrained(…, gguf_file=…), then save_pretrained)"
+    if (file.parent / f"{file.name}{_UNFINISHED}").exists():  # the file has its full size from the start
+        raise InputError(
+            f"{file}: its download by aria2 did not end ({file.name}{_UNFINISHED} is there); go on with it"
         )
-    others = sorted(file.name for suffix in _SUFFIXES for file in folder.glob(f"*{suffix}"))
-    if not others:
-        return "found no weights; name the folder that holds them"
-    if shard := next((found for name in others if (found := _SHARD.fullmatch(name))), None):
-        return f"found {shard[0]} without {shard[1]}{shard[2]}{_INDEX}, which lists the shards; fetch the model again"
-    more = f" and {len(others) - _LISTED:,} more" if len(others) > _LISTED else ""
-    return (
-        f"found {', '.join(others[:_LISTED])}{more}, which transformers does not load; fetch the files that are "
-        "missing, or load the model your way and save it with save_pretrained"
-    )
+    check_fetched(file)

@@ -241,7 +241,7 @@ def test_files_that_are_not_an_adapters(qwen2: str, tmp_path: Path) -> None:
         open_checkpoint(str(tmp_path / "lora"))
     with pytest.raises(InputError, match="nowhere: no such folder; expected a folder with adapter_config.json"):
         open_checkpoint(f"{qwen2}+nowhere")
-    with pytest.raises(InputError, match="adapter_config.json: missing; the folder of a PEFT adapter has one"):
+    with pytest.raises(InputError, match="expected an adapter .adapter_config.json., found a model"):
         open_checkpoint(f"{qwen2}+{qwen2}")
     with pytest.raises(InputError, match=r"found an empty name beside a '\+'"):
         open_checkpoint(f"{qwen2}+")

@@ -192,7 +192,7 @@ def test_what_is_no_file_of_torch_is_refused(tmp_path: Path, weights: Weights) -
     file = folder / "pytorch_model.bin"
     content = file.read_bytes()
     file.write_text("version https://git-lfs.github.com/spec/v1\n")
-    refused(folder, "pytorch_model.bin: a Git LFS pointer, not the weights")
+    refused(folder, "pytorch_model.bin: a Git LFS pointer, not the file itself")
     file.write_text("hello, world")
     refused(folder, "not a complete file of torch.save")
     file.unlink()

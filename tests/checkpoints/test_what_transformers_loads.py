@@ -318,17 +318,7 @@ def test_padding_rows_are_the_base_s(rows: int, tmp_path: Path) -> None:
 
 def lfs_pointer(folder: Path) -> str:
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    return "a Git LFS pointer, not the weights"
-
-
-def gguf_alone(folder: Path) -> str:
-    (folder / "model.safetensors").rename(folder / "model-q4_k_m.gguf")
-    return "GGUF is quantised for llama.cpp"
-
-
-def consolidated_alone(folder: Path) -> str:
-    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
-    return "found consolidated.safetensors, which transformers does not load"
+    return "a Git LFS pointer, not the file itself"
 
 
 def adapter_beside(folder: Path) -> str:
@@ -348,7 +338,7 @@ def escaping_shard(folder: Path) -> str:
     return "weight_map.a': expected the name of a file beside it, found '../outside.safetensors'"
 
 
-REFUSED = [lfs_pointer, gguf_alone, consolidated_alone, adapter_beside, shard_missing, escaping_shard]
+REFUSED = [lfs_pointer, adapter_beside, shard_missing, escaping_shard]
 
 
 @pytest.mark.parametrize("kind", REFUSED, ids=[kind.__name__ for kind in REFUSED])
