@@ -17,6 +17,7 @@ from nmerge_core.reports.said import VERDICTS, read_said
 from nmerge_core.reports.verdicts import AGREES, DIFFERS, UNCLEAR
 from nmerge_core.runs.folder import Run, list_runs
 from pages.shared.charts.charts import dark, show
+from pages.shared.frame.estimates import told_reports
 from pages.shared.frame.page import begin, command, how_computed, link
 from pages.shared.frame.runs import run_button, run_panel, took
 from pages.shared.frame.settings import KEPT, named_run
@@ -25,7 +26,6 @@ from pages.shared.frame.text import verbatim
 
 BADGES = {AGREES: "green", DIFFERS: "orange", UNCLEAR: "gray"}
 PAPERS = ("NeuronMerge", "NeuroMerging")
-LEAST = {"quick": "2 to 25 minutes on two cores, by the machine", "full": "all points of the papers; an hour or more"}
 FORMULA = """
 Each merge is made in memory and scored once, on the same problems of what its fine-tunes were made for: the task that
 is called as the fine-tune or its category, else the one on which it gains most; without tasks, the loss on the corpus's
@@ -46,13 +46,15 @@ def settings(family: Family) -> dict[str, object]:
     budget = st.segmented_control(
         "Budget", list(BUDGETS), default=QUICK.name, required=True, key="report_budget", **KEPT
     )
-    st.caption(f"{LEAST[budget].capitalize()}, for the demo.")
+    lasts = st.empty()
     run_code = code_switch(family.tasks, "report_code")
     own_code = own_code_switch(family.tasks, "report_own_code")
     if not run_code and any(map(runs_code, family.tasks)):
         st.caption(f"Without “{CODE_SWITCH}” models are judged by their loss on held-out texts in place of tasks.")
     given = {"family": content_of(family), "budget": budget, "run_code": run_code, "allow_task_code": own_code}
-    return given | {"device": "auto"}
+    given |= {"device": "auto"}
+    lasts.caption(told_reports([given | {"budget": each} for each in BUDGETS]))
+    return given
 
 
 def folder_of(run: Run) -> Path:

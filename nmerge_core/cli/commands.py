@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from nmerge_core.family import Family, Member
 from nmerge_core.machine import choose_device
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
+from nmerge_core.runs.kinds import KINDS
 from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 if TYPE_CHECKING:
@@ -346,8 +348,14 @@ def sweep(arguments: Namespace) -> None:
 def report(arguments: Namespace) -> None:
     """Make a report and print what the family says to the six claims, and where the page is."""
     from nmerge_core import face
+    from nmerge_core.figures.style import roughly
+    from nmerge_core.runs.durations import report_seconds
 
-    found = face.report(**given_to("report", arguments), out=arguments.out)
+    given = given_to("report", arguments)
+    with suppress(InputError):  # not known, or wrong, which the report itself tells
+        told = roughly(report_seconds(KINDS["report"].check(given)))
+        print(f"nmerge: {told} in all; what was measured before is taken over", file=sys.stderr)
+    found = face.report(**given, out=arguments.out)
     for claim in found.claims.itertuples():
         print(f"{claim.claim}: {claim.verdict}\n    {claim.told}")
     print(found.page)

@@ -14,20 +14,9 @@ from nmerge_core.activations.store import open_classification
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.progress import Progress
-from nmerge_core.reports.effort import of_knockout
 from nmerge_core.reports.findings import BASE
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.subjects import Subject, owned_by_gain
-
-
-def answer_steps(report: Measuring) -> float:
-    """Return how many measurements these are."""
-    if not report.scores:
-        return 0
-    proportions, repeats = report.budget.proportions, report.budget.repeats
-    draws = 2 * len(proportions) * repeats - (repeats - 1) * (1.0 in proportions)  # a whole category is drawn once
-    silenced = [model.category for model in report.family.models if model.category] if report.family.corpus else []
-    return len(report.family.members) + len(silenced) * draws * of_knockout(report.found)
 
 
 def measure_alone(report: Measuring) -> None:
@@ -39,7 +28,7 @@ def measure_alone(report: Measuring) -> None:
         return
     report.found = replace(report.found, subjects=tuple(subjects))
     for member in report.family.members:
-        with report.step(f"scores of {member.label}") as told:
+        with report.step(f"scores of {member.label}", 1) as told:
             asked = report.asked(subjects) | {"model": member.reference}
             frame = report.parts.frame("scores", asked, partial(_alone, report, member.reference, subjects, told))
             report.keep_scores(member.label, frame)
@@ -69,7 +58,7 @@ def measure_knockouts(report: Measuring, folders: Mapping[str, Path]) -> None:
         seeds = range(report.budget.repeats)
         for trial in plan(members, classification.widths, model.category, report.budget.proportions, seeds):
             name = f"{trial.size} {trial.group} neurons off"
-            with report.step(name, of_knockout(report.found)) as told:
+            with report.step(name, report.effort.knockout) as told:
                 frame = silenced.scored(trial.neurons, own, told)
             facts = {"category": model.category, "group": trial.group, "proportion": trial.proportion}
             frames.append(frame.assign(**facts, seed=trial.seed, neurons=trial.size))

@@ -15,23 +15,11 @@ from nmerge_core.merging.plan.coefficients import solve_coefficients
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import Progress
-from nmerge_core.reports.effort import of_merge
 from nmerge_core.reports.findings import BASE, Lacking
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import Data, Variant
 from nmerge_core.search.merging import Merges
-
-
-def merge_steps(report: Measuring) -> float:
-    """Return how many measurements these are."""
-    if not report.scores:
-        return 0
-    return sum(_effort(report, variant) for variant in report.found.plan.merges(lambda several: several[0]))
-
-
-def _effort(report: Measuring, variant: Variant) -> float:
-    return of_merge(report.found, variant, [subject for subject, _ in report.scores])
 
 
 def measure_merges(report: Measuring, folders: Mapping[str, Path]) -> None:
@@ -41,10 +29,10 @@ def measure_merges(report: Measuring, folders: Mapping[str, Path]) -> None:
     if not folders:
         report.found = replace(report.found, texts=False)
     merging, times = _Merging(report, folders.get(BASE)), []
-    for variant in report.found.plan.merges(partial(_best, report)):
+    for variant, effort in report.effort.merges(report.found.plan.merges(partial(_best, report))):
         if not merging.subjects(variant):  # its entries say that no task is that of its models
             continue
-        with report.step(f"{variant.title}: {' + '.join(variant.models)}", _effort(report, variant)) as told:
+        with report.step(f"{variant.title}: {' + '.join(variant.models)}", effort) as told:
             try:
                 frame = merging.scored(variant, told)
             except InputError as error:
@@ -109,8 +97,7 @@ class _Merging:
     def subjects(self, variant: Variant) -> list[Subject]:
         """Return what its models were made for; all, where the papers look at other tasks as well."""
         found = self._report.found
-        elsewhere = {each.key for each in found.plan.data_free(found.plan.labels)}
-        if variant.method == "subspace" or variant.key in elsewhere:
+        if found.plan.everywhere(variant):
             return list(found.subjects)
         return [subject for subject in found.subjects if subject.owner in variant.models]
 

@@ -22,11 +22,6 @@ from nmerge_core.settings import RANDOM_GROUPS
 _SHOWN = 160  # characters of a text that shows what excites a neuron
 
 
-def text_steps(report: Measuring) -> int:
-    """Return how many measurements these are."""
-    return len(report.family.members) + 1 if report.family.corpus else 0
-
-
 def measure_neurons(report: Measuring) -> dict[str, Path]:
     """Classify every model; return the folders by label, none where there is no corpus or models have no MLPs."""
     corpus = report.family.corpus
@@ -37,7 +32,7 @@ def measure_neurons(report: Measuring) -> dict[str, Path]:
     folders, started = {}, time.monotonic()
     try:
         for member in report.family.members:
-            with report.step(f"neurons of {member.label}") as told:
+            with report.step(f"neurons of {member.label}", report.effort.classifying) as told:
                 folders[member.label] = _classification(report, member.reference, corpus, told)
             if member.label == BASE:
                 seconds = open_classification(folders[BASE]).meta.get("seconds", time.monotonic() - started)
@@ -80,7 +75,7 @@ def measure_linearity(report: Measuring, folders: Mapping[str, Path]) -> None:
         "draws": RANDOM_GROUPS.default,
         "device": report.device,
     }
-    with report.step("linearity of groups") as told:
+    with report.step("linearity of groups", report.effort.linearity) as told:
         frame = report.parts.frame(
             "linearity",
             asked | {"neurons": report.print_of(folders[BASE])},

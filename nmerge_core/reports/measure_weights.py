@@ -10,8 +10,6 @@ from nmerge_core.reports.measuring import Measuring, called
 from nmerge_core.reports.steps import steps
 from nmerge_core.similarity.measure import cosine
 
-STEPS = 3  # of a report
-
 
 def measure_weights(report: Measuring) -> None:
     """Measure the tables `cosine`, `steps` and `changes`."""
@@ -20,11 +18,11 @@ def measure_weights(report: Measuring) -> None:
     def frame_of(name: str, make: Callable[[], pd.DataFrame]) -> None:
         report.tell(name, lambda: report.parts.frame(name, {base: models}, make))
 
-    with report.step("cosine similarity") as told:
+    with report.step("cosine similarity", report.effort.weights) as told:
         frame_of("cosine", lambda: _cosines(report, told))
-    with report.step("steps of tuning") as told:
+    with report.step("steps of tuning", report.effort.weights) as told:
         frame_of("steps", lambda: steps(base, models, told))
-    with report.step("changes of neurons") as told:
+    with report.step("changes of neurons", report.effort.weights) as told:
         frame_of("changes", lambda: _changes(report, told))
 
 

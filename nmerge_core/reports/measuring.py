@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nmerge_core.loading import LanguageModel
 from nmerge_core.merging.plan.kept import Kept
 from nmerge_core.progress import Progress
 from nmerge_core.reports.budget import Budget
+from nmerge_core.reports.effort import Effort, effort_of
 from nmerge_core.reports.findings import Findings
 from nmerge_core.reports.parts import Parts
 from nmerge_core.reports.subjects import Score, Subject
@@ -24,9 +25,9 @@ from nmerge_core.reports.subjects import Score, Subject
 class Measuring:
     """One report on its way: what it has, what it keeps, and how far it is.
 
-    `found` grows table by table, so that what is there can be shown whenever the report is stopped; `total` is how many
-    measurements it takes, of which one that searches counts as several (`effort`), `done` those made now, and `there`
-    those made before, which take no time: what is told is how many of the others are done.
+    `found` grows table by table, so that what is there can be shown whenever the report is stopped. What measurements
+    take is counted in scorings of a model (`effort`): `done` are those made now, and `there` those made before, which
+    take no time: what is told is how many of the others are done.
     """
 
     found: Findings
@@ -39,7 +40,16 @@ class Measuring:
     progress: Progress
     done: float = 0
     there: float = 0
-    total: float = 0
+    effort: Effort = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Foresee what all will take."""
+        self.foresee()
+
+    def foresee(self) -> None:
+        """Count anew what all will take, by what is to be merged as far as it is known now."""
+        self.effort = effort_of(self.found.plan, [subject for subject, _ in self.scores])
+        self._total = self.effort.total
 
     @property
     def family(self) -> Family:
@@ -57,7 +67,7 @@ class Measuring:
         return [model.label for model in self.family.models]
 
     @contextmanager
-    def step(self, name: str, effort: float = 1) -> Iterator[Progress]:
+    def step(self, name: str, effort: float) -> Iterator[Progress]:
         """Tell of one step of the whole; what it tells itself says how much of it is done."""
         share, made = 0.0, self.parts.made
 
@@ -75,8 +85,8 @@ class Measuring:
         self._tell(self.done)
 
     def _tell(self, done: float, what: str = "") -> None:
-        left = round(self.total - self.there, 6)  # efforts are fractions, which add up to a whole within rounding
-        self.progress("Report", min(done, left), left, f"measurements{what}")
+        left = round(self._total - self.there, 6)  # efforts are fractions, which add up to a whole within rounding
+        self.progress("Report", min(done, left), left, f"scorings{what}")
 
     def tell(self, name: str, make: Callable[[], pd.DataFrame]) -> None:
         """Keep a table, or why it cannot be made."""

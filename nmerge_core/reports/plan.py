@@ -24,6 +24,7 @@ from nmerge_core.reports.variants import (
     TIES,
     Variant,
 )
+from nmerge_core.settings import MARGIN, TOP_K
 
 CHOICES = {"own": "choose model", "merge": "merge", "drop": "drop"}
 Best = Callable[[Sequence[Variant]], Variant]  # which of several settings scores best
@@ -111,11 +112,13 @@ class Plan:
 
     def votes(self) -> dict[int, Variant]:
         """Return NeuronMerge₂ by the number of texts that vote (Table 9)."""
-        return {k: self.neuronmerge(self.pair, f"k = {k}", top_k=k) for k in self.budget.votes}
+        usual = {TOP_K.default: self.neuronmerge(self.pair)}
+        return {k: usual.get(k) or self.neuronmerge(self.pair, f"k = {k}", top_k=k) for k in self.budget.votes}
 
     def margins(self) -> dict[int, Variant]:
         """Return NeuronMerge₂ by the margin of the vote (Table 13)."""
-        return {m: self.neuronmerge(self.pair, f"m = {m}", margin=m) for m in self.budget.margins}
+        usual = {MARGIN.default: self.neuronmerge(self.pair)}
+        return {m: usual.get(m) or self.neuronmerge(self.pair, f"m = {m}", margin=m) for m in self.budget.margins}
 
     def data_free(self, models: tuple[str, ...]) -> list[Variant]:
         """Return the methods without validation of NeuroMerging's tables."""
@@ -175,6 +178,10 @@ class Plan:
             for label in self.labels
             for keep in ("orthogonal", "parallel")
         }
+
+    def everywhere(self, variant: Variant) -> bool:
+        """Whether the papers look at what a merge scores on all tasks, and not on those of its fine-tunes alone."""
+        return variant.method == "subspace" or variant.key in {each.key for each in self.data_free(self.labels)}
 
     def merges(self, best: Best) -> Iterator[Variant]:
         """Yield every merge once, in the order of the papers; `best` is asked when what it compares has been scored."""

@@ -12,7 +12,7 @@ NEUROMERGING, TIES, PCB, AVERAGING = "NeuroMerging", "TIES-Merging", "PCB-Mergin
 FISHER, REGMEAN, ADAMERGING, LORAHUB = "Fisher merging", "RegMean", "AdaMerging", "LoraHub"
 PCB_ES = "PCB-Merging + ES"
 # Which methods go by texts of each fine-tune's category: by equations, by statistics, and by a search.
-_SOLVED, _MEASURED, _SEARCHED = ("sublin", "neuronmerge"), ("fisher", "regmean"), ("adamerging", "lorahub")
+SOLVED, _MEASURED, _SEARCHED = ("sublin", "neuronmerge"), ("fisher", "regmean"), ("adamerging", "lorahub")
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,11 @@ def _goes_by(method: str, data: Data) -> dict[str, Any]:
         return {"tasks": list(data.tasks), "limit": data.problems, "run_code": data.run_code}
     if method in _MEASURED:
         return {"corpus": data.corpus, "samples": data.samples}
-    given: dict[str, Any] = {"calibration": data.corpus} if method in (*_SOLVED, *_SEARCHED) else {}
-    given |= {"samples": data.samples} if method in _SOLVED else {}
+    given: dict[str, Any] = {"calibration": data.corpus} if method in (*SOLVED, *_SEARCHED) else {}
+    given |= {"samples": data.samples} if method in SOLVED else {}
     return given | ({"neurons": data.neurons} if method == "neuronmerge" else {})
 
 
 def _model(model: Member, method: str) -> dict[str, Any]:
     named: dict[str, Any] = {"model": model.reference}
-    return named | (
-        {"parameters": {"category": model.category}} if method in (*_SOLVED, *_MEASURED, *_SEARCHED) else {}
-    )
+    return named | ({"parameters": {"category": model.category}} if method in (*SOLVED, *_MEASURED, *_SEARCHED) else {})

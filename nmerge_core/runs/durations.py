@@ -1,4 +1,4 @@
-"""How long a measurement will take, to the nearest order: from headers, the size of its texts, and a usual speed."""
+"""How long a measurement, or a report, will take: from headers, the size of what is read, and the speed of the last."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,10 +12,14 @@ from nmerge_core.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.machine import CPU, choose_device, cores
 from nmerge_core.merging.plan.kept import Measurement
+from nmerge_core.reports.budget import BUDGETS
+from nmerge_core.reports.effort import Effort, foreseen
+from nmerge_core.reports.parameter import open_family
 from nmerge_core.runs.folder import list_runs
 
 _START = 2.0  # seconds until a worker takes up a run and has read its models
 _CORE, _ACCELERATOR = 1.5e10, 5e12  # operations a second in float32, running a model on a few texts
+_CORE_BATCHES = 8e10  # of a core, on many texts at a time
 _BYTES_PER_TOKEN = 4
 _LONGEST = 512  # tokens that are read of a text
 
@@ -33,6 +37,36 @@ def seconds_of(measurement: Measurement) -> float:
 
         return estimate(load_recipe(parameters["recipe"]), cache_root()).seconds
     return _START + _operations(measurement.kind, parameters) / _speed(measurement)
+
+
+def report_seconds(parameters: Mapping[str, Any]) -> float:
+    """Return about how many seconds a report takes of which nothing is measured yet, given the parameters of its run.
+
+    Raises:
+        InputError: something that its family names cannot be read, or not before it is fetched.
+    """
+    effort = _report_effort(parameters)
+    return _START + effort.total * _scoring(effort) / _report_speed(parameters["device"])
+
+
+def _report_effort(parameters: Mapping[str, Any]) -> Effort:
+    return foreseen(open_family(parameters["family"]), BUDGETS[parameters["budget"]], parameters["run_code"])
+
+
+def _scoring(effort: Effort) -> float:
+    """Count operations of scoring one model, as all of a report is counted in."""
+    return 2.0 * _entries(effort.plan.family.base) * effort.scoring
+
+
+def _report_speed(device: str) -> float:
+    """Return operations a second as the newest report on a device has shown, by what it measured in its last run."""
+    for run in list_runs(cache_root()):
+        if run.kind == "report" and run.parameters.get("device") == device:
+            status = run.status()
+            if status.state == "done" and status.seconds and status.total:
+                with suppress(InputError):  # what it has read is gone
+                    return status.total * _scoring(_report_effort(run.parameters)) / status.seconds
+    return _CORE_BATCHES * cores() if choose_device(device) == CPU else _ACCELERATOR
 
 
 def _speed(measurement: Measurement) -> float:
@@ -60,8 +94,11 @@ def _operations(kind: str, parameters: Mapping[str, Any]) -> float:
         "coefficients": 1 + 2 * (1 + len(parameters.get("models", ()))),
     }
     texts = [_tokens(parameters["corpus"], name, parameters.get("samples")) for name in _categories(parameters)]
-    entries = sum(tensor.elements for tensor in open_checkpoint(_model(parameters)).tensors.values())
-    return 2.0 * entries * sum(texts) * passes[parameters.get("kind", kind)]
+    return 2.0 * _entries(_model(parameters)) * sum(texts) * passes[parameters.get("kind", kind)]
+
+
+def _entries(model: str) -> int:
+    return sum(tensor.elements for tensor in open_checkpoint(model).tensors.values())
 
 
 def _model(parameters: Mapping[str, Any]) -> str:

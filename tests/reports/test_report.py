@@ -18,6 +18,7 @@ from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe import recipe
 from nmerge_core.reports import make
 from nmerge_core.reports.budget import BUDGETS
+from nmerge_core.reports.effort import foreseen
 from nmerge_core.reports.make import make_report, subjects_of
 from nmerge_core.reports.measuring import Measuring
 from nmerge_core.reports.parts import alone
@@ -87,6 +88,20 @@ def test_what_was_measured_before_is_none_of_the_work_that_is_told(done: SimpleN
     made, wanted = zip(*done.again, strict=True)
     assert set(made) == {0} and wanted[0] > 20
     assert list(wanted) == sorted(wanted, reverse=True) and wanted[-1] == 0
+
+
+def test_the_work_that_is_told_is_what_was_foreseen_with_as_many_coefficients_as_are_solved(
+    done: SimpleNamespace, family: SimpleNamespace
+) -> None:
+    assert done.again[0][1] == pytest.approx(foreseen(load_family(family.file), SHORT, run_code=False).total, abs=1e-5)
+    effort = foreseen(load_family(family.file), LEAST, run_code=False)  # without the vote of more texts than there are
+    merges = list(effort.plan.merges(lambda several: several[0]))
+    alone = [next(iter(effort.merges([variant])))[1] for variant in merges]
+    new = [share for _, share in effort.merges(merges)]
+    solving = next(iter(effort.merges([effort.plan.sublin(effort.plan.labels)])))[1] - 2 / 3
+    spared = round((sum(alone) - sum(new)) / solving)
+    by_coefficients = sum(variant.method in ("sublin", "neuronmerge") for variant in merges) - 2  # experiments 1 and 3
+    assert by_coefficients - spared == len(list((done.out / "parts").glob("coefficients-*")))
 
 
 def test_fine_tunes_without_a_task_of_their_own_are_told(family: SimpleNamespace, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.runs import here
-from nmerge_core.runs.durations import seconds_of
+from nmerge_core.runs.durations import report_seconds, seconds_of
 from tests.tiny import TEXTS, tiny_model, write_corpus
 
 
@@ -26,3 +26,16 @@ def test_it_grows_with_what_is_read_and_goes_by_the_last_run(tmp_path: Path, mon
     )
     seconds = run.status().seconds
     assert seconds and told(4) == pytest.approx(2 + 2 * seconds)
+
+
+def test_a_report_is_told_by_the_speed_of_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    base, math = (tiny_model(tmp_path / name, seed=seed) for seed, name in enumerate(("base", "math")))
+    family = {"base": base, "models": {"math": math}}  # judged by nothing: its weights are all that is measured
+    asked = {"family": family, "budget": "quick", "run_code": False, "device": "auto"}
+    assert report_seconds(asked) == pytest.approx(2, abs=0.1)  # a usual speed does that at once
+    seconds = here.do("report", {"family": family}).status().seconds
+    assert seconds and report_seconds(asked) == pytest.approx(2 + seconds)
+    with_texts = family | {"corpus": write_corpus(tmp_path / "corpus", TEXTS)}
+    quick, full = (report_seconds(asked | {"family": with_texts, "budget": budget}) for budget in ("quick", "full"))
+    assert report_seconds(asked) < quick < full

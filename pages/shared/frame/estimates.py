@@ -14,6 +14,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.held_out import held_out
 from nmerge_core.machine import cores
+from nmerge_core.runs.durations import report_seconds
 from nmerge_core.runs.folder import list_runs
 from nmerge_core.score_tables import primary
 from nmerge_core.task_files import task_files
@@ -55,6 +56,15 @@ def told_scoring(asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
         return f"It may take {style.roughly(guessed)}{in_all}, which is known better after the first time."
     last = next((score for score in known if score.tasks.keys() == set(asked[0]["tasks"])), known[0])
     return f"It takes {style.roughly(sum(work) * last.seconds_per_work)}{in_all}."
+
+
+def told_reports(asked: Sequence[Mapping[str, Any]]) -> str:
+    """How long a report takes by each budget, as a sentence."""
+    try:
+        told = [f"{parameters['budget']} takes {style.roughly(report_seconds(parameters))}" for parameters in asked]
+    except InputError:
+        return "How long it takes is told while it goes on."
+    return f"{'; '.join(told).capitalize()}."
 
 
 @dataclass(frozen=True)
