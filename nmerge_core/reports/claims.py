@@ -101,7 +101,9 @@ def knocked_out(found: Findings, categories: Sequence[str] | None = None) -> Ver
     pooled = combined(columns, [1.0, -1.0], documents(silenced))
     more = interval(pooled, found.write)
     lost = f"What a task loses more without its own neurons than without as many random ones: {more} {found.of_change}."
-    return above(pooled, 0.0, f"{lost} By task, {'; '.join(told)}.")
+    reverse = [name for name, each in zip(names, compared, strict=True) if each.interval.high < 0]
+    but = f" Of {' and '.join(reverse)} it is the other way round." if reverse else ""
+    return above(pooled, 0.0, f"{lost} By task, {'; '.join(told)}.{but}")
 
 
 def kept_category(found: Findings) -> Verdict:

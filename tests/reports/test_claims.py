@@ -84,6 +84,12 @@ def test_own_neurons_matter_more_than_random_ones() -> None:
     assert "math +70.0" in found.told and "code +70.0" in found.told
     assert knocked_out(made({}, knockout=knockouts(own=8, random=1))).verdict == DIFFERS
     assert knocked_out(made({}, knockout=knockouts(own=5, random=6))).verdict == UNCLEAR
+    mixed = knockouts(own=1, random=8)
+    of_math = mixed["category"] == "math"
+    mixed.loc[of_math, "group"] = mixed.loc[of_math, "group"].map({"math": "random", "random": "math"})
+    told = knocked_out(made({}, knockout=mixed)).told
+    assert "math −70.0" in told and told.endswith("Of math it is the other way round.")
+    assert "way round" not in found.told
     with pytest.raises(Lacking):
         knocked_out(made({}, knockout=knockouts(own=1, random=8)), ["translation"])
 
