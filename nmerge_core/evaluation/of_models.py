@@ -13,6 +13,7 @@ from nmerge_core.evaluation.scores import Evaluator, Model
 from nmerge_core.evaluation.served import check_served, served
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import load_model
+from nmerge_core.machine import release_memory
 from nmerge_core.progress import Progress, silent
 from nmerge_core.settings import BACKEND, DEVICE, RUN_DTYPE, VLLM
 
@@ -44,6 +45,7 @@ def evaluate(
         if backend == VLLM:
             where = {"device": device, "run_dtype": run_dtype}
             subject: Model = served(reference, label, **where, batch_size=evaluator_.batch_size, seed=evaluator_.seed)
+            release_memory()  # that of the engine before, which is kept until nothing refers to it
         else:
             subject = dataclasses.replace(load_model(reference, device, run_dtype, kinds=SCORED), label=label)
         found.append(evaluator_.scored(subject, progress))

@@ -46,6 +46,11 @@ def check_served(models: list[str], decoding: str, device: str) -> None:
         )
     if decoding != ALIKE:
         raise InputError(f"backend: vLLM decodes all models alike; expected decoding {ALIKE}, found {decoding}")
+    if ":" in device and not device.endswith(":0"):
+        raise InputError(
+            "backend: vLLM takes the first accelerator that it sees, and none by its number; expected device auto or "
+            f"cuda, found {device}; name it in CUDA_VISIBLE_DEVICES"
+        )
     if choose_device(device) == CPU:
         raise InputError("backend: vLLM is asked for on accelerators alone, found the CPU; take transformers")
     for reference in models:

@@ -12,11 +12,13 @@ from types import ModuleType
 import lm_eval
 import pytest
 import torch
+from lm_eval.models import MODEL_MAPPING
 from lm_eval.models.huggingface import HFLM
 
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import Evaluator, evaluate
-from nmerge_core.evaluation.served import Served, served
+from nmerge_core.evaluation.served import Served, check_served, served
+from nmerge_core.settings import ALIKE
 from tests.evaluation.test_tasks import DOCS, SUMS, write_task
 from tests.tiny import tiny_model
 
@@ -40,10 +42,21 @@ def test_without_vllm_it_is_said_in_a_sentence_before_a_model_is_read(model: str
 def test_what_lm_evals_backend_is_told_are_parameters_of_it(model: str) -> None:
     found = served(model, "tiny", device="cpu", run_dtype="bfloat16", batch_size="auto", seed=7)
     assert dict(found.arguments) == {"pretrained": model, "dtype": "bfloat16", "batch_size": "auto", "seed": 7}
-    text = (Path(lm_eval.__file__).parent / "models" / "vllm_causallms.py").read_text()
-    [backend] = [each for each in ast.parse(text).body if isinstance(each, ast.ClassDef) and each.name == "VLLM"]
-    [made] = [each for each in backend.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
-    assert found.arguments.keys() <= {each.arg for each in made.args.args}
+    module, name = MODEL_MAPPING["vllm"].split(":")  # lm-eval's registry; importing it would import vLLM
+    text = (Path(lm_eval.__file__).parent.parent / f"{module.replace('.', '/')}.py").read_text()
+    [backend] = [each for each in ast.parse(text).body if isinstance(each, ast.ClassDef) and each.name == name]
+    members = {each.name: each for each in backend.body if isinstance(each, ast.FunctionDef)}
+    assert found.arguments.keys() <= {each.arg for each in members["__init__"].args.args}
+    # What is asked of a backend, and what scores are made by.
+    assert {"max_length", "max_gen_toks", "tok_encode", "apply_chat_template", "generate_until"} <= members.keys()
+    # It takes no device, so that a number of one would be passed over in silence.
+    assert "device" not in found.arguments and "device" not in {each.arg for each in members["__init__"].args.args}
+
+
+def test_an_accelerator_by_its_number_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmerge_core.evaluation.served.find_spec", lambda name: name)  # as where vLLM is installed
+    with pytest.raises(InputError, match="none by its number; expected device auto or cuda, found cuda:1; name it in"):
+        check_served([model], ALIKE, "cuda:1")
 
 
 def test_scores_of_another_backend_are_those_of_ours_and_tell_it(
