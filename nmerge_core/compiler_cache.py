@@ -7,6 +7,7 @@ from types import FunctionType
 from typing import Any
 
 from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 
 
 def keep(dispatcher: Any, function: FunctionType, sources: Sequence[Path]) -> None:
@@ -28,7 +29,9 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            # numba's own first loads all that it could be asked to compile, which takes as long as many a merge.
+            rtsys.initialize(target_context)
+            return self._load_overload(sig, target_context)
         except Exception:  # whatever reading half a pickle may raise
             return None
 

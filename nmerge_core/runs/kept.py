@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.activations.store import open_classification
 from nmerge_core.cache import cache_root
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError, shown
@@ -61,6 +60,8 @@ def newest_labels(model: str, corpus: str | None) -> Path | None:
 
 def texts_labelled(labelling: Run) -> str | None:
     """Return the fingerprint of the texts that the neurons of a labelling were classified by; None where it is gone."""
+    from nmerge_core.activations.store import open_classification  # here, as it brings pandas along
+
     try:
         return open_classification(labelling.parameters["neurons"]).meta.get("corpus_fingerprint")
     except InputError:

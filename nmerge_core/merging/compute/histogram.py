@@ -32,7 +32,10 @@ def look(
                     if inside[i]:
                         bins[found] = (_key(keys[start + i]) - first) >> shift
                         found += 1
-    return found, above.sum()
+    total = 0
+    for each in above:  # not by numpy's sum, whose compiled form brings scipy.linalg along
+        total += each
+    return found, total
 
 
 @compiled

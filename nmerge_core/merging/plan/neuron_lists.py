@@ -1,17 +1,20 @@
 """Lists of neurons that are groups of their own beside the categories: read, and put into the table of neurons."""
 
+from __future__ import annotations
+
 import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from nmerge_core.architecture import Architecture
 from nmerge_core.errors import InputError, short
 from nmerge_core.input_parameters import checked_pairs
 from nmerge_core.small_file import read_small
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LARGEST = 20_000_000  # bytes: a million neurons
 _COLUMNS = ("layer", "neuron")
@@ -42,6 +45,8 @@ def read_lists(lists: Mapping[str, Any], base: Architecture) -> dict[str, list[t
 
 def with_lists(frame: pd.DataFrame, lists: Mapping[str, list[tuple[int, int]]]) -> pd.DataFrame:
     """Return neurons by layer, neuron and category with those of each list in a category of the list's name."""
+    import pandas as pd  # here, as every merge imports this file
+
     rows = [(layer, neuron, name) for name, pairs in lists.items() for layer, neuron in pairs]
     found = frame.merge(pd.DataFrame(rows, columns=[*_COLUMNS, "list"]), how="left", on=[*_COLUMNS])
     return frame.assign(category=found["list"].where(found["list"].notna(), frame["category"]).to_numpy())

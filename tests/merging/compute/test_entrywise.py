@@ -174,10 +174,21 @@ def test_a_merge_of_entries_on_a_cpu_takes_no_torch(family, tmp_path: Path, meth
     program = (
         "import sys; from nmerge_core.cli import main\n"
         f"status = main(['merge', {str(tmp_path / 'recipe.yaml')!r}, {str(tmp_path / 'out')!r}, '--device', 'cpu'])\n"
-        "assert not status and 'numba' in sys.modules and 'torch' not in sys.modules"
+        "assert not status and 'numba' in sys.modules and not {'torch', 'pandas'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_kept_loop_is_loaded_without_what_compiles_it() -> None:
+    program = (
+        "import sys; import numpy as np; from nmerge_core.merging.compute.kernels import magnitudes\n"
+        "out = np.zeros((1, 1), np.float32)\n"
+        "assert magnitudes(np.array([[0x3F80], [0xC000]], np.uint16), out) and out == 3\n"  # |−2 − 1|, of bfloat16
+        "print('scipy.linalg' in sys.modules)"
+    )
+    first, second = (subprocess.run([sys.executable, "-c", program], capture_output=True, text=True) for _ in "12")
+    assert (second.returncode, second.stdout) == (0, "False\n"), first.stderr + second.stderr
 
 
 def test_a_pool_leaves_the_number_of_threads() -> None:
