@@ -6,15 +6,14 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.similarity import MATRICES, MEASURES, interference, mean_cosine
-from nmerge_core.kept_files import read_parquet
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import csv_button, dark, show, show_picked
-from pages.shared.explorer.searching import ALL, TURNED
+from pages.shared.explorer.changes_map import draw_changes, explore
+from pages.shared.explorer.compared import TURNED, compared
 from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.choice import as_option, choose_model, named
 from pages.shared.frame.family import member_colours
@@ -34,17 +33,6 @@ def reading(summary: pd.DataFrame) -> str:
         for row in (low, high)
     )
     return f"The mean cosine lies between {least} and {most}; 1 is no change of direction at all."
-
-
-def explore(run: Run, model: str, layer: int) -> None:
-    """Go to the neurons of a layer, those first that turned most in a model."""
-    called = dict(zip(names, labels(run.parameters["models"]), strict=True))[model]
-    frame = read_parquet(run.results / "turned.parquet", ("model", "layer", "neuron", "cosine"))
-    rows = frame[(frame["model"] == called) & (frame["layer"] == layer)].sort_values("cosine", kind="stable")
-    asked = {"layer": str(layer), "explorer_layers": str(layer), "explorer_find": "true"}
-    order = {"explorer_order": TURNED + model, "model": as_option(model, names), "explorer_only": ALL}
-    neuron = {"neuron": str(rows["neuron"].iloc[0])} if len(rows) else {}
-    st.switch_page("pages/3_Explorer.py", query_params={**asked, **order, **neuron})
 
 
 def draw_moved(run: Run, family: Family) -> str:
@@ -140,10 +128,10 @@ run = run_button(
     key="similarity_run",
     title=f"Similarity of {named(names)}",
 )
-chosen = None
+chosen, mapped = None, list[Step]()
 if run is None:
     st.caption("Reads the weights once, block by block; needs no accelerator.")
-elif run_panel(run):
+elif run_panel(run) and (weights := compared(family)):
     summary = read_table(run, "cosine.csv", names)
     st.markdown(reading(summary))
     figure = mean_cosine(summary, member_colours(family, dark()), dark=dark())
@@ -151,10 +139,12 @@ elif run_panel(run):
     if family.corpus:
         st.caption("A click on a point leads to the neurons of that layer in *Explorer*, those that turned most first.")
     if clicked and family.corpus:
-        explore(run, *clicked)
+        model, layer = clicked
+        explore(weights, classified(family).usable, TURNED + model, model, layer)
     if zeros := int(summary["zero"].sum()):
         st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")
     chosen = draw_moved(run, family)
+    mapped = draw_changes(family, weights)
 
 tuned = [model.reference for model in family.models if not model.merged]
 measures = []
@@ -168,12 +158,30 @@ how_computed(
     r"{\lVert w_i^\text{base}\rVert\,\lVert w_i^\text{ft}\rVert}$, averaged over the neurons of a layer "
     "(NeuronMerge, App. A.3, Fig. 8). Zero vectors are counted, not averaged."
     "\n\n"
+    r"With $\theta_0$ all weights of a neuron in the base (its rows of gate and up, its column of down) and "
+    r"$\tau_t = \theta_t - \theta_0$ what fine-tune $t$ changed, the parallel share is "
+    r"$\lVert \tau_\parallel \rVert^2 / \lVert \tau \rVert^2 = \langle \tau, \theta_0 \rangle^2 / "
+    r"(\lVert \theta_0 \rVert^2 \lVert \tau \rVert^2)$ (NeuroMerging, §3, decomposes each row of a matrix so), and the "
+    "sign conflict of two fine-tunes the share of the weights changed by both that they moved opposite ways."
+    "\n\n"
     r"Shared directions are TSV-M's interference $\lVert (U^\top U - I)\,S\,(V^\top V - I)\rVert_1$ of the fine-tunes' "
     r"strongest singular triples side by side, each the top $1/T$ of a change of a matrix, over the same of random "
     "directions (Gargiulo et al., CVPR 2025; the comparison with chance is ours).",
     "\n".join(
         [
-            command("cosine", family.base, *family.references, "--out", "cosine.csv", "--moved", "moved.csv"),
+            command(
+                "cosine",
+                family.base,
+                *family.references,
+                "--out",
+                "cosine.csv",
+                "--moved",
+                "moved.csv",
+                "--neurons",
+                "neurons.csv",
+                "--between",
+                "between.csv",
+            ),
             *(command("interference", family.base, *tuned, "--out", "interference.csv") for _ in measures),
         ]
     ),
@@ -185,6 +193,7 @@ how_computed(
         ),
         Step("found.table", "## Numbers"),
         Step(f"found.moved.query({literal(chosen)})" if chosen else "found.moved", "## Neurons that moved most"),
+        *mapped,
         *(
             Step(
                 f"shared = nm.interference({literal(family.base)}, {literal(tuned)})\n"

@@ -17,14 +17,20 @@ from nmerge_core.figures.panels import layer_axis
 class Quantity:
     """A number that a neuron has of each fine-tune or, `mutual`, of every two.
 
-    `meaning` is what it says in a sentence, `unit` what stands beside the scale.
+    `meaning` is what it says in a sentence, `unit` what stands beside the scale, `ticks` d3's format of its numbers.
     """
 
     title: str
     mutual: bool
     unit: str
+    ticks: str
     write: Callable[[float], str]
     meaning: str
+
+
+def _fine(share: float) -> str:
+    """A share as a percentage with three significant digits, as small ones are common."""
+    return f"{style.significant(100 * share)} %"
 
 
 QUANTITIES = {
@@ -32,14 +38,16 @@ QUANTITIES = {
         "change",
         False,
         "‖τ‖ / ‖θ₀‖",
-        style.percent,
+        ".3~p",
+        _fine,
         "How long what a fine-tune changed in a neuron is, beside the neuron's weights in the base.",
     ),
     "parallel": Quantity(
         "parallel share",
         False,
         "‖τ∥‖² / ‖τ‖²",
-        style.percent,
+        ".3~p",
+        _fine,
         "How much of a change lies along the neuron's own weights in the base, which makes them longer or shorter; the "
         "rest turns them. Of a change at random it would be one over the number of weights: next to nothing.",
     ),
@@ -47,6 +55,7 @@ QUANTITIES = {
         "cosine between tasks",
         True,
         "cosine",
+        ".3~g",
         style.significant,
         "Whether two fine-tunes moved a neuron the same way: 1 the same, 0 unrelated, −1 the opposite.",
     ),
@@ -54,6 +63,7 @@ QUANTITIES = {
         "sign conflict",
         True,
         "share",
+        ".3~p",
         style.percent,
         "Of the weights that two fine-tunes both changed, the share that one made larger and the other smaller. "
         "Unrelated changes have 50 %: less is agreement, more is conflict.",
@@ -104,7 +114,7 @@ def over_layers(frame: pd.DataFrame, quantity: str, *, dark: bool = False) -> go
         "hoverinfo": "text",
         "hoverongaps": False,
         "colorscale": [[0, style.background(dark)], [1, FULL]],
-        "colorbar": {"title": {"text": shown.unit, "font": {"size": 13}}, "thickness": 14},
+        "colorbar": {"title": {"text": shown.unit, "font": {"size": 13}}, "thickness": 14, "tickformat": shown.ticks},
         "xgap": 1 if len(layers) <= GAPS else 0,
         "ygap": 1,
     }

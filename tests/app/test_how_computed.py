@@ -122,7 +122,12 @@ PAGES = [
     Page("1_Models"),
     Page("2_Neurons", merge_beside, {"neurons_k": "3", "neurons_layers": "1", "neurons_model": "math"} | BESIDE),
     Page("3_Explorer", merge_beside, {"model": "math", "layer": "1", "neuron": "7"} | BESIDE, typed="explorer_text"),
-    Page("4_Similarity", cosine, tables=("cosine.csv", "moved.csv")),
+    Page(
+        "4_Similarity",
+        cosine,
+        {"similarity_quantity": "sign conflict", "similarity_of": "math and code"},
+        tables=("cosine.csv", "moved.csv"),
+    ),
     Page(
         "5_Knockout",
         knockout,

@@ -3,8 +3,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member
+from nmerge_core.neuron.overview import overview
 from nmerge_core.runs import client
+from nmerge_core.runs.folder import list_runs
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done, drawn, models
 
@@ -63,7 +66,7 @@ def test_interference_is_a_map_of_layers_and_matrices(tiny_cache: Path, open_pag
     run = done(tiny_cache, "interference", parameters(tiny_cache))
     app = open_page(PAGE, similarity_measure="opposite signs")
     frame = pd.read_csv(run.results / "interference.csv")
-    cells = drawn(app, 1).data[0]
+    cells = drawn(app, 2).data[0]
     assert (list(cells.x), list(cells.y)) == ([0, 1], list(dict.fromkeys(frame["matrix"])))
     here = frame[(frame["layer"] == 1) & (frame["matrix"] == cells.y[3])]
     assert cells.z[3][1] == pytest.approx(here["opposed"].item())
@@ -80,3 +83,49 @@ def test_a_click_on_a_point_leads_to_the_neurons_of_its_layer(open_page: OpenPag
     frame = pd.read_parquet(run.results / "turned.parquet").query("model == 'math' and layer == 1")
     expected = frame.sort_values("cosine", kind="stable")["neuron"].tolist()[:12]
     assert app.dataframe[0].value["neuron"].tolist() == expected
+
+
+def test_the_map_shows_a_quantity_of_models_or_of_the_categories_of_one(tiny_cache: Path, open_page: OpenPage) -> None:
+    run = done(tiny_cache, "cosine", parameters(tiny_cache))
+    app = open_page(PAGE, similarity_quantity="parallel share")
+    neurons = pd.read_parquet(run.results / "turned.parquet")
+    cells = drawn(app, 1).data[0]
+    assert (list(cells.x), list(cells.y)) == ([0, 1], ["math", "code"])
+    expected = neurons.query("model == 'code' and layer == 1")["parallel"].mean()
+    assert cells.z[1][1] == pytest.approx(expected, rel=1e-5)
+    app = open_page(PAGE, similarity_quantity="sign conflict", similarity_of="math and code")
+    between = pd.read_parquet(run.results / "between.parquet").query("layer == 0")
+    base = next(each for each in list_runs(tiny_cache) if each.title == "Classify base")
+    table = overview(open_classification(base.results)).query("layer == 0")
+    kind = str(table["category"].mode()[0])
+    own = between.merge(table.loc[table["category"] == kind, ["layer", "neuron"]], on=["layer", "neuron"])
+    cells = drawn(app, 1).data[0]
+    assert cells.z[list(cells.y).index(kind)][0] == pytest.approx(own["opposed"].mean(), rel=1e-5)
+    app.session_state["similarity_changes_clicked"] = [0, kind]  # as a click leaves it
+    app.run()
+    assert not app.exception and app.selectbox(key="explorer_order").value == "most in sign conflict"
+    assert app.selectbox(key="explorer_only").value == kind
+    ranked = own.sort_values("opposed", ascending=False, kind="stable")
+    assert app.dataframe[0].value["neuron"].tolist() == ranked["neuron"].tolist()[:12]
+    assert app.number_input(key="neuron").value == ranked["neuron"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("order", "column", "lowest"),
+    [("most parallel in code", "parallel", False), ("changed most in math", "change", False)]
+    + [("most in sign conflict", "opposed", False), ("pulled apart most", "cosine", True)],
+)
+def test_the_explorer_sorts_by_what_was_changed(
+    order: str, column: str, lowest: bool, tiny_cache: Path, open_page: OpenPage
+) -> None:
+    run = done(tiny_cache, "cosine", parameters(tiny_cache))
+    mutual = column in ("opposed", "cosine")
+    frame = pd.read_parquet(run.results / ("between.parquet" if mutual else "turned.parquet"))
+    frame = frame if mutual else frame[frame["model"] == order.rpartition(" ")[2]]
+    expected = frame.sort_values(column, ascending=lowest, kind="stable")[["layer", "neuron", column]][:12]
+    layer, neuron = map(str, expected[["layer", "neuron"]].iloc[0])
+    app = open_page("pages/3_Explorer.py", explorer_find="true", explorer_order=order, layer=layer, neuron=neuron)
+    shown = app.dataframe[0].value
+    assert shown[["layer", "neuron"]].to_numpy().tolist() == expected[["layer", "neuron"]].to_numpy().tolist()
+    assert shown[order].tolist() == pytest.approx(expected[column].tolist(), rel=1e-5)
+    assert {"most in sign conflict", "pulled apart most", "turned most in math"} <= set(shown)

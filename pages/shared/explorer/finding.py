@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -11,6 +12,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.runs.folder import Run
+from pages.shared.explorer.compared import APART, CONFLICT, PARALLEL, TURNED, Compared, Order, compared
 from pages.shared.explorer.searching import (
     ALL,
     CERTAINTY,
@@ -20,12 +22,10 @@ from pages.shared.explorer.searching import (
     SCORE,
     SELECTIVITY,
     SUPPORT,
-    TURNED,
     VOTERS,
     Query,
     Rows,
     found_by,
-    similarity_of,
 )
 from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.page import link
@@ -43,7 +43,12 @@ class Found:
 
     query: Query
     rows: Rows
-    cosines: Mapping[str, tuple[str, str]]  # of each fine-tune the run that compared its weights, and its name there
+    compared: Compared | None  # the family's weights
+
+    @cached_property
+    def orders(self) -> dict[str, Order]:
+        """What the comparison of the weights tells of neurons."""
+        return self.compared.orders() if self.compared else {}
 
     def place(self, row: int) -> int | None:
         """Where a neuron is among them; None where it is not."""
@@ -54,14 +59,14 @@ class Found:
 def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
     """The controls of what is looked for, folded, and what is found."""
     found = opened(done[model])
-    run, names = similarity_of(family)
-    cosines = {label: (str(run.results), names[label]) for label in done if run is not None and label in names}
+    weights = compared(family)
+    told = weights.orders() if weights else {}
     others = [label for label in done if label != model]
     only = [ALL, *found.categories, *(OTHER + label for label in others), DEAD]
-    orders = [PLACE, CERTAINTY, SUPPORT, SCORE, SELECTIVITY, *(TURNED + label for label in cosines)]
+    orders = [PLACE, CERTAINTY, SUPPORT, SCORE, SELECTIVITY, *told]
     for key, options in (("explorer_only", only), ("explorer_order", orders), ("explorer_layers", found.layers)):
         forget_unknown(key, options)
-    _quick_lists(found, cosines, others)
+    _quick_lists(found, told, others)
     first, second, third, fourth = st.columns([1.2, 1.2, 1.2, 1.4])
     fires = second.text_input(
         "Fires on",
@@ -95,24 +100,31 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
             help="*Certainty* is the lead of the first category over the second in votes, *support* the share of "
             "corpora with the texts drawn anew that would give the neuron the same category. *Selectivity* is the "
             "share of all stored texts, the 50 that excite it most, that are of its category. *Turned* goes by the "
-            "cosine of a neuron's weights with the base's.",
+            "cosine of a neuron's weights with the base's, *changed* by how long the change is beside them, "
+            "*parallel* by the share of it that lies along them. *Sign conflict* is the share of the weights changed "
+            "by both of two models that they moved opposite ways, *pulled apart* goes by the cosine of their changes; "
+            "both are the mean over every two fine-tunes unless two models are named.",
         ),
     )
+    order = (weights.results, told[query.order]) if weights and query.order in told else None
     try:
-        rows = found_by(query, done, cosines)
+        rows = found_by(query, done, order)
     except (InputError, TimeoutError, RuntimeError) as error:  # each a sentence for the user
         st.warning(verbatim(error))
-        rows = found_by(Query(model, query.only, "", query.layers, query.order), done, cosines)
-    if others and not cosines:
+        rows = found_by(Query(model, query.only, "", query.layers, query.order), done, order)
+    if others and not weights:
         link("pages/4_Similarity.py", "Compare the weights, to sort by how far they turned", "compare_arrows", family)
-    return Found(query, rows, cosines)
+    return Found(query, rows, weights)
 
 
-def _quick_lists(found: Classification, cosines: Mapping[str, object], others: Sequence[str]) -> None:
+def _quick_lists(found: Classification, orders: Mapping[str, Order], others: Sequence[str]) -> None:
     """Names that set the filter and the order to what one often looks for."""
     lists = {f"most certain {category}": (category, CERTAINTY) for category in found.categories[1:]}
     lists |= {f"other category in {style.short(label)}": (OTHER + label, CERTAINTY) for label in others[:LISTED]}
-    lists |= {f"turned most in {style.short(label)}": (ALL, TURNED + label) for label in [*cosines][:LISTED]}
+    for kind in (TURNED, PARALLEL):
+        names = [order.removeprefix(kind) for order in orders if order.startswith(kind)]
+        lists |= {kind + style.short(name): (ALL, kind + name) for name in names[:LISTED]}
+    lists |= {order: (ALL, order) for order in (CONFLICT, APART) if order in orders}
     lists |= {DEAD: (DEAD, PLACE)}
     st.pills(
         "Quick lists",

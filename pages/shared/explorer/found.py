@@ -6,13 +6,14 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from nmerge_core.runs.folder import Run
+from pages.shared.explorer.compared import APART, CONFLICT, TURNED, Order, values
 from pages.shared.explorer.finding import PAGED, Found
 from pages.shared.explorer.searching import (
     PLACE,
     SUPPORT,
-    TURNED,
     VOTERS,
     Rows,
     hits,
@@ -20,7 +21,6 @@ from pages.shared.explorer.searching import (
     row_of,
     support_of,
     table_of,
-    turned,
 )
 from pages.shared.frame.choice import decimals
 
@@ -76,7 +76,7 @@ def draw_table(done: Mapping[str, Run], found: Found, layer: int, neuron: int) -
             SUPPORT: config.NumberColumn(format="percent", help="Of corpora with the texts drawn anew"),
             "dead": config.CheckboxColumn(),
             "fires on it": config.NumberColumn(help=f"Texts of its {VOTERS} strongest"),
-            **{TURNED + label: config.NumberColumn(f"cosine, {label}", format="%.4f") for label in found.cosines},
+            **{name: _column(order) for name, order in found.orders.items() if name in frame},
         },
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="explorer_pages"):
@@ -115,16 +115,27 @@ def columns_of(done: Mapping[str, Run], found: Found, rows: Rows) -> pd.DataFram
     first = [found.query.model, *(label for label in done if label != found.query.model)]
     for label in first[:LISTED]:
         frame[label] = table_of(str(done[label].results))["category"].iloc[rows].astype(str).to_numpy()
+    numbers = {
+        name: values(found.compared.results, order)[rows]
+        for name, order in found.orders.items()
+        if found.compared and (name in (found.query.order, CONFLICT, APART) or name.startswith(TURNED))
+    }
+    if found.query.order in numbers:  # where it is seen without scrolling
+        frame[found.query.order] = numbers[found.query.order]
     for name in ("votes", "lead", "score", "selectivity", "dead"):
         frame[name] = own[name].to_numpy()
     if found.query.order == SUPPORT:
         frame[SUPPORT] = support_of(str(done[found.query.model].results))[rows]
-    for label, compared in found.cosines.items():
-        frame[TURNED + label] = turned(*compared)[rows]
+    frame = frame.assign(**numbers)
     if found.query.fires.strip():
         run = done[found.query.model]
         frame["fires on it"] = hits(str(run.results), run.inputs[run.parameters["model"]], found.query.fires)[rows]
     return frame
+
+
+def _column(order: Order) -> ColumnConfig:
+    """How the number of an order is shown."""
+    return st.column_config.NumberColumn(order.title, format="%.4f" if order.column == "cosine" else "percent")
 
 
 def _pick(run: Run, rows: Rows) -> None:

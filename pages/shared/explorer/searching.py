@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,10 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.checkpoints import labels
-from nmerge_core.family import Family
-from nmerge_core.kept_files import read_parquet
 from nmerge_core.neuron.overview import overview
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
-from pages.shared.frame.runs import latest_run
+from pages.shared.explorer.compared import Order, values
 from pages.shared.neurons.chosen import confidence, exemplars, opened
 
 VOTERS = 10  # strongest texts of a neuron whose strongest tokens are searched
@@ -24,7 +20,7 @@ SECONDS = 120.0  # for the worker to cut the texts into tokens
 PLACE, CERTAINTY, SUPPORT = "layer and neuron", "certainty", "support"
 SCORE, SELECTIVITY = "largest score", "selectivity"
 ALL, DEAD = "all neurons", "dead"
-OTHER, TURNED = "other category in ", "turned most in "  # before the name of a model
+OTHER = "other category in "  # before the name of a model
 
 Rows = NDArray[np.int64]
 
@@ -50,22 +46,6 @@ def support_of(folder: str) -> NDArray[np.float64]:
     """The share of redrawn corpora that give each neuron its category, (neurons,); the first time takes seconds."""
     meta = open_classification(folder).meta
     return confidence(folder, meta["top_k"], meta["margin"])["support"].to_numpy()
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def turned(results: str, model: str) -> NDArray[np.float32]:
-    """The cosine of each neuron's weights with the base's, of a run of *Similarity*; `model` is as the run calls it."""
-    frame = read_parquet(Path(results) / "turned.parquet", ("model", "layer", "neuron", "cosine"))
-    return frame.loc[frame["model"] == model].sort_values(["layer", "neuron"])["cosine"].to_numpy()
-
-
-def similarity_of(family: Family) -> tuple[Run | None, dict[str, str]]:
-    """The finished comparison of the family's weights, and what it calls each fine-tune by what pages do."""
-    run = latest_run("cosine", {"base": family.base, "models": family.references})
-    if run is None or run.status().state != "done":
-        return None, {}
-    names = [model.label for model in family.models]
-    return run, dict(zip(names, labels(run.parameters["models"]), strict=True))
 
 
 @st.cache_resource(max_entries=4, show_spinner="Looking up the texts' tokens")
@@ -103,15 +83,15 @@ def hits(folder: str, content: str, text: str) -> NDArray[np.int64]:
     return wanted[_strongest(folder, content)].sum(axis=1)
 
 
-def found_by(query: Query, done: Mapping[str, Run], cosines: Mapping[str, tuple[str, str]]) -> Rows:
-    """The rows of `table_of` that a query finds, in its order; `cosines` are results of *Similarity* by model."""
+def found_by(query: Query, done: Mapping[str, Run], compared: tuple[str, Order] | None) -> Rows:
+    """The rows of `table_of` that a query finds, in its order, which may be that of a comparison of the weights."""
     folders = {label: str(run.results) for label, run in done.items()}
     run = done[query.model]
-    return _found(query, folders, run.inputs[run.parameters["model"]], dict(cosines))
+    return _found(query, folders, run.inputs[run.parameters["model"]], compared)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _found(query: Query, folders: dict[str, str], content: str, cosines: dict[str, tuple[str, str]]) -> Rows:
+def _found(query: Query, folders: dict[str, str], content: str, compared: tuple[str, Order] | None) -> Rows:
     own = folders[query.model]
     if query == Query(query.model, ALL, "", (), PLACE):  # as at first, before all neurons are read
         return np.arange(sum(open_classification(own).widths.values()))
@@ -137,8 +117,9 @@ def _found(query: Query, folders: dict[str, str], content: str, cosines: dict[st
         keys = [support_of(own), *keys]
     elif query.order in (SCORE, SELECTIVITY):
         keys = [table["score" if query.order == SCORE else "selectivity"].to_numpy(), *keys]
-    elif query.order.startswith(TURNED):
-        keys = [-turned(*cosines[query.order.removeprefix(TURNED)]), *keys]
+    elif compared is not None:
+        results, order = compared
+        keys = [(-1 if order.lowest else 1) * values(results, order), *keys]
     rows = np.flatnonzero(kept)
     if not keys:
         return rows
