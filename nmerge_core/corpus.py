@@ -26,7 +26,7 @@ SOURCE_DEFAULTS: dict[str, Any] = {
 _BUFFER = 10_000  # rows among which the next is drawn where a source has a seed
 _PLACE = re.compile(r"\{([^{}\n]+)\}")  # in a template; a column may have spaces and signs in its name
 _KINDS = ("text", "json", "csv", "parquet", "arrow", "xml", "webdataset", "imagefolder", "audiofolder")  # of `datasets`
-_SLICED = re.compile(r"(.+)\[(?::-([1-9]\d*)|-([1-9]\d*):)\]", re.DOTALL)
+_SLICED = re.compile(r"(.+)\[(?::-([1-9]\d{0,17})|-([1-9]\d{0,17}):)\]", re.DOTALL)  # a list has no more lines
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
         return path, {file.stem: file for file in sorted(path.glob("[!.]*.jsonl"))}
     if isfile(path) and path.suffix in (".yaml", ".yml"):
         return path, _read_yaml(path)
-    raise InputError(f"corpus {reference}: expected a folder of <category>.jsonl files or a YAML file, found neither")
+    raise InputError(
+        f"corpus {short(reference)}: expected a folder of <category>.jsonl files or a YAML file, found neither"
+    )
 
 
 def read_texts(

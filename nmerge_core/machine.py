@@ -48,7 +48,7 @@ def threads() -> int:
     if told_torch:
         return max(1, min(told_torch(), cores()))
     told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return max(1, min(int(told) if told.isdigit() else cores(), cores()))
+    return max(1, min(int(told[:9]) if told.isdecimal() else cores(), cores()))
 
 
 def cores() -> int:

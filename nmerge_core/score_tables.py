@@ -211,5 +211,5 @@ def searched(found: pd.DataFrame, words: str) -> pd.DataFrame:
     kept = pd.Series(True, index=found.index)
     for word in words.casefold().split():
         numbered = word.startswith("#") and word[1:].isdecimal()
-        kept &= found["id"] == int(word[1:]) if numbered else text.str.contains(word, regex=False)
+        kept &= found["id"].astype(str) == word[1:] if numbered else text.str.contains(word, regex=False)
     return found[kept]

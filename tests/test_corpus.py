@@ -37,7 +37,7 @@ def test_lines_held_out_are_the_last_of_each_category(tmp_path):
         load_corpus(f"{folder}[:-2]", per_category=3)
 
 
-@pytest.mark.parametrize("reference", ["c[:-0]", "c[:3]", "c[3:]", "c[:]", "c[-2:-1]", "c[1]"])
+@pytest.mark.parametrize("reference", ["c[:-0]", "c[:3]", "c[3:]", "c[:]", "c[-2:-1]", "c[1]", f"c[:-{'9' * 5000}]"])
 def test_what_is_no_slice_of_last_lines_is_a_name(reference):
     assert whole_and_slice(reference) == (reference, "")
     with pytest.raises(InputError, match="found neither"):

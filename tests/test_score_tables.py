@@ -133,6 +133,7 @@ def test_problems_are_lost_gained_kept_by_both_or_solved_by_neither() -> None:
     assert found.loc[0, ["answer_ours", "answer_theirs"]].tolist() == ["merge says 0", "math says 0"]
     assert list(searched(found, "WHAT 2?")["id"]) == [2] and len(searched(found, "")) == 4
     assert list(searched(found.assign(error_ours=["", "SyntaxError", "", ""]), "syntaxerror")["id"]) == [1]
+    assert len(searched(found, "#" + "9" * 5000)) == 0
     assert len(searched(found, "nobody")) == 0 and len(searched(found[:0], "what")) == 0
     losses = pd.DataFrame(samples("merge", [2.5, 1.0, 1.0]) + samples("math", [2.0, 2.0, 1.0]))
     assert list(sides(losses, "sums", "exact_match", "merge", "math", better=False)["side"]) == [LOST, GAINED, BOTH]

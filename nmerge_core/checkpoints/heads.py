@@ -47,7 +47,7 @@ def class_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
         pairs = named.items() if isinstance(named, Mapping) else enumerate(named)
         labels = {int(id): str(text) for id, text in pairs}
         ordered = tuple(labels[id] for id in range(len(labels)))
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         raise InputError(
             f"{checkpoint.folder / 'config.json'}, key 'id2label': expected a label for each number from 0, found "
             f"{shown(named)}"

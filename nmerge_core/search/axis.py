@@ -67,7 +67,7 @@ class Axis:
             parts += [name, *map(int, re.findall(r"\d+", places))]
         place: Any = recipe
         for depth, part in enumerate(parts):
-            if isinstance(part, str) and part.isdigit() and isinstance(place, list):  # models.0, as some write it
+            if isinstance(part, str) and part.isdecimal() and isinstance(place, list):  # models.0, as some write it
                 part = int(part)
             if isinstance(part, int):
                 if not isinstance(place, list) or part >= len(place):

@@ -1,6 +1,7 @@
 """Heads and labels: what a classifier's rows stand for is compared before they are merged."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_unlike_heads_are_named_as_heads_with_their_labels(tmp_path: Path) -> No
 def test_labels_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     ours, theirs = classifier(tmp_path / "ours", ["no", "yes"]), classifier(tmp_path / "theirs", ["no", "yes"])
     file = tmp_path / "theirs/config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "id2label": {"zero": "no", "1": "yes"}}))
-    report = inspect_family(ours, [theirs])
-    assert any("key 'id2label': expected a label for each number from 0" in error for error in report.errors)
+    config = json.loads(file.read_text())
+    for wrong in ({"id2label": {"zero": "no", "1": "yes"}}, {"id2label": None, "label2id": {"no": math.inf}}):
+        file.write_text(json.dumps({**config, **wrong}))
+        report = inspect_family(ours, [theirs])
+        assert any("key 'id2label': expected a label for each number from 0" in error for error in report.errors)

@@ -59,7 +59,7 @@ class Opened:
         """
 
         def order(tensor: TensorInfo) -> list[tuple[int, str]]:
-            return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", tensor.name)]
+            return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", tensor.name)]
 
         donor = self.stream.donor
         return sorted([*map(self.stream.info, donor.tensors), *donor.carried.values()], key=order)

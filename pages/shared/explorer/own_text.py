@@ -82,7 +82,7 @@ def draw_own_text(family: Family, done: Mapping[str, Run], model: str) -> None:
             show(figure, "explorer_parted", picked=lambda token: choose_token(key, int(token)))
     pieces = figures.token_pieces(read["pieces"], strongest[model], colours, read["given"])
     asked_token = st.query_params.get(TOKEN, "")
-    first = int(asked_token) if asked_token.isdecimal() else read["given"] - 1
+    first = int(asked_token[:9]) if asked_token.isdecimal() else read["given"] - 1
     chosen = token_strip(key, pieces, first)
     st.session_state[TOKEN] = chosen
     put(TOKEN, str(chosen))
