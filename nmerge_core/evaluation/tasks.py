@@ -22,7 +22,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 import nmerge_core.evaluation.code  # noqa: F401 — registers the filter run_code
 import nmerge_core.evaluation.translation  # noqa: F401 — registers the aggregation bleu_zh
 from nmerge_core.cache import DEMO, cache_root, own_tasks, task_data, task_file
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, shown
 from nmerge_core.evaluation.image_file import read_image_file
 from nmerge_core.evaluation.image_task import ImageTask
 from nmerge_core.evaluation.templates import UnsafeTemplate
@@ -151,6 +151,9 @@ def _set_fewshot(task: Task) -> None:
         task.set_config(key="num_fewshot", value=0)
 
 
+_DATA = {"dataset_path", "custom_dataset", "class"}  # keys by which a member of a group is a task of its own
+
+
 class _Factory(TaskFactory):
     """lm-eval's factory, with local data read afresh from beside the YAML, and generated code kept in the sandbox."""
 
@@ -171,6 +174,20 @@ class _Factory(TaskFactory):
             local = {"data_files": _beside(entry.yaml_path, files), "cache_dir": self._cache, "keep_in_memory": True}
             config["dataset_kwargs"] = {**config["dataset_kwargs"], **local}
         return config
+
+    def _build_group_members(
+        self, member_list: list[Any], group_name: str, overrides: dict[str, Any] | None, registry: dict[str, Entry]
+    ) -> list[Any]:
+        """Build the members of a group; one that is neither a known task nor brings data of its own is refused."""
+        for member in member_list:
+            own = member if isinstance(member, Mapping) else {"task": member}
+            name = own.get("task")
+            if isinstance(name, str) and name not in registry and not _DATA & {*own, *(overrides or {})}:
+                raise InputError(
+                    f"group '{group_name}', key 'task': expected tasks of YAML files in its folder, found "
+                    f"{shown(name)}, which is none of them; correct it, or name a task of lm-eval beside the group"
+                )
+        return super()._build_group_members(member_list, group_name, overrides, registry)
 
     def _asked_of_file(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings by which one of our tasks reads a file; raises InputError where that lacks a field."""

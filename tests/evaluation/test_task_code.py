@@ -147,6 +147,16 @@ def test_a_script_of_a_data_set_never_runs(write: Write, monkeypatch: pytest.Mon
     assert not ran(task)
 
 
+@pytest.mark.parametrize("member", ["gone", "{task: gone, num_fewshot: 0}", "{group: inner, task: [gone]}"])
+def test_a_member_that_a_group_s_folder_does_not_have_is_named(write: Write, member: str) -> None:
+    folder = write("").parent
+    (folder / "all.yaml").write_text(f"group: all\ntask: [sums, {member}]\n")
+    with pytest.raises(
+        InputError, match=r"group '(all|all::inner)', key 'task': .* found 'gone', which is none of them"
+    ):
+        load_task(str(folder / "all.yaml"), run_code=False)
+
+
 def test_what_is_included_counts_and_so_do_members(write: Write) -> None:
     """Through two files and over a group; a YAML beside them that is no member does not."""
     task = write("include: one.yaml\n")

@@ -25,6 +25,8 @@ def known(content: Mapping[str, Any], keys: Iterable[str], where: str, method: M
     keys = tuple(keys)
     for key in content:
         if key not in keys:
+            if isinstance(key, str) and key in mergekit.OF_OTHERS:
+                raise InputError(f"{where}: key '{key}' is {mergekit.OF_OTHERS[key]}")
             elsewhere = _elsewhere(key, method)
             near = [] if elsewhere else get_close_matches(str(key), keys, 1, 0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys) or 'none'}"

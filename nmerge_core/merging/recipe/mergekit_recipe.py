@@ -39,12 +39,25 @@ KEYS: tuple[str, ...] = (
     "out_dtype",
 )
 KEYS += ("tokenizer", "tokenizer_source", "chat_template")
-# Keys of recipes for its other commands, and what to do with one of those.
-OF_OTHERS: Mapping[str, str] = dict.fromkeys(
+# Keys of recipes for its other commands and versions, and its options, and what to do with one of those.
+OF_OTHERS: dict[str, str] = dict.fromkeys(
     ("experts", "gate_mode", "experts_per_token", "shared_experts"),
     "of a recipe for mergekit-moe, which makes a mixture of experts; that command reads it. Here models become one of "
     "their own kind: name them under 'models', with a merge_method",
-) | {"name": "of one of several recipes in a file, divided by `---`, that others name as a model; leave it out"}
+)
+OF_OTHERS |= {
+    "name": "of one of several recipes in a file, divided by `---`, that others name as a model; leave it out",
+    "genome": "of a recipe for mergekit-evolve, which searches; write a sweep with `strategy: cma` (`nmerge sweep`)",
+    "random_seed": "an option of mergekit's command; write 'seed'",
+    "embed_slerp": "of older versions of mergekit, for the rows of tokens; leave it out: they are merged as all rows",
+    "tokens": "a part of 'tokenizer'; write `tokenizer: {source: union, tokens: …}`",
+}
+OF_OTHERS |= dict.fromkeys(
+    ("allow_crimes", "async_write", "clone_tensors", "copy_tokenizer", "cuda", "device", "gpu_rich", "lazy_unpickle")
+    + ("lora_merge_cache", "lora_merge_dtype", "low_cpu_memory", "multi_gpu", "num_threads", "out_shard_size", "quiet")
+    + ("read_to_gpu", "safe_serialization", "transformers_cache", "trust_remote_code", "write_model_card"),
+    "an option of mergekit's command and no part of a recipe; leave it out",
+)
 _OURS = ("engine", "seed")
 _TOKENIZERS = ("tokenizer", "tokenizer_source", "source")  # keys that name a model, or whose tokens by a word
 

@@ -39,8 +39,6 @@ def load_recipe(source: Source) -> Recipe:
     for key in content:
         if key in mergekit.KEYS and key not in KEYS:
             raise InputError(f"recipe: key '{key}' is mergekit's own; {mergekit.elsewhere()}, or leave the key out")
-        if key in mergekit.OF_OTHERS:
-            raise InputError(f"recipe: key '{key}' is {mergekit.OF_OTHERS[key]}")
     name = str(content.get("merge_method", ""))
     method = find_method(name)
     known(content, KEYS, "recipe", method)
