@@ -15,7 +15,7 @@ from nmerge_core.folders import make_folder
 from nmerge_core.kept_files import digest, read_object, read_parquet, write_json
 
 _RECORD, _LOCK = "report.json", ".lock"
-_VERSION = 2  # raised when what is measured changes: parts of an older one are made anew
+_VERSION = 3  # raised when what is measured changes: parts of an older one are made anew
 
 
 class Parts:

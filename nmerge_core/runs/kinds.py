@@ -202,7 +202,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.RANDOM_GROUPS,
                 *_SHARED,
             ),
-            version=2,
+            version=3,
         ),
         Kind(
             "coefficients",
@@ -283,7 +283,7 @@ KINDS: Mapping[str, Kind] = {
             "report",
             "every figure and table of both papers of a family, beside the papers' own",
             (FAMILY, BUDGET, settings.RUN_CODE, settings.ALLOW_TASK_CODE, DEVICE),
-            version=3,
+            version=4,
             resumable=True,
             paused=True,
         ),
