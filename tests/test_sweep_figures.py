@@ -17,7 +17,9 @@ KEYS = ["parameters.lambda_1", "parameters.merge_function"]
 
 
 def test_the_best_so_far_and_only_trials_with_an_objective() -> None:
-    points, best = progress(TRIALS, "objective").data
+    figure = progress(TRIALS, "objective")
+    points, best = figure.data
+    assert figure.layout.xaxis.dtick == 1  # there is no trial 1.5
     assert list(points.x) == [1, 2, 3, 5] and list(points.y) == [0.25, 0.5, 0.375, 0.75]
     assert list(best.y) == [0.25, 0.5, 0.5, 0.75]
 
@@ -44,7 +46,9 @@ def test_a_line_a_trial_the_best_last_and_thick() -> None:
 
 
 def test_importance_has_the_most_important_on_top() -> None:
-    [bars] = importance(pd.DataFrame({"key": KEYS, "importance": [0.75, 0.25]})).data
+    figure = importance(pd.DataFrame({"key": KEYS, "importance": [0.75, 0.25]}))
+    [bars] = figure.data
+    assert figure.layout.xaxis.tickformat == ".0%" and not figure.layout.xaxis.tickformatstops  # these would rule it
     assert list(bars.y) == ["merge function", "λ1"] and list(bars.x) == pytest.approx([0.25, 0.75])
 
 

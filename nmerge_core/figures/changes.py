@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from nmerge_core.figures import style
 from nmerge_core.figures.inheritance import FULL
 from nmerge_core.figures.neuron_map import FRAME, GAPS, ROW, WRITTEN
-from nmerge_core.figures.panels import layer_axis
+from nmerge_core.figures.panels import numbered_axis
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def over_layers(frame: pd.DataFrame, quantity: str, *, dark: bool = False) -> go
         "template": style.template(dark),
         "height": FRAME + ROW * len(rows),
         "margin": {"t": 10},
-        "xaxis": {"title": {"text": "layer"}, "showgrid": False, "zeroline": False, **layer_axis(layers)},
+        "xaxis": {"title": {"text": "layer"}, "showgrid": False, "zeroline": False, **numbered_axis(layers)},
         "yaxis": {"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
     }
     return go.Figure(cells, layout)

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import cell, layer_axis, panels
+from nmerge_core.figures.panels import cell, numbered_axis, panels
 from nmerge_core.figures.scores import Metric, metric
 from nmerge_core.paired import LEVEL
 
@@ -60,7 +60,7 @@ def by_layer(frame: pd.DataFrame, name: str, *, dark: bool = False) -> go.Figure
         columns=1,
         x_title="layer",
         y_title="category",
-        xaxis={"showgrid": False, "zeroline": False, **layer_axis(layers)},
+        xaxis={"showgrid": False, "zeroline": False, **numbered_axis(layers)},
         yaxis={"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
         height=_FRAME + _ROW * len(categories),
         dark=dark,

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import cell, layer_axis, line_trace, panels
+from nmerge_core.figures.panels import cell, line_trace, numbered_axis, panels
 from nmerge_core.paired import LEVEL
 
 _WHOLE = {"attention": "attention", "mlp": "whole MLP", "layer": "whole layer"}
@@ -75,7 +75,7 @@ def nonlinearity(
         [title.format(short) for short in models.values()],
         x_title="layer",
         y_title="non-linearity (0 = linear)",
-        xaxis=layer_axis(list(frame["layer"])),
+        xaxis=numbered_axis(list(frame["layer"])),
         yaxis={"rangemode": "tozero"},
         height=340 if len(models) <= 3 else 260,
         legend=[trace["name"] for trace in traces if trace["showlegend"]],
@@ -111,7 +111,7 @@ def by_chance(
         [title.format(short) for short in models.values()],
         x_title="layer",
         y_title="non-linearity (0 = linear)",
-        xaxis=layer_axis(list(rows["layer"])),
+        xaxis=numbered_axis(list(rows["layer"])),
         height=320 if len(models) <= 3 else 260,
         legend=[trace["name"] for trace in traces if trace["showlegend"]],
         dark=dark,

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from nmerge_core.figures import style
 from nmerge_core.figures.linearity import neurons_behind, part_title
-from nmerge_core.figures.panels import layer_axis, line_trace, panels
+from nmerge_core.figures.panels import line_trace, numbered_axis, panels
 
 
 def by_layer(
@@ -46,7 +46,7 @@ def by_layer(
         titles,
         x_title="layer",
         y_title=title,
-        xaxis=layer_axis(list(frame["layer"])),
+        xaxis=numbered_axis(list(frame["layer"])),
         yaxis={"zeroline": True, "zerolinewidth": 1.5, **({"rangemode": "tozero"} if from_zero else {})},
         height=340 if len(titles) <= 3 else 260,
         legend=list(names.values()),

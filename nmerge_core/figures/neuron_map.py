@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import layer_axis
+from nmerge_core.figures.panels import numbered_axis
 
 ROW, FRAME = 34, 96  # pixels of a category in the heat map, and of what is around all
 WRITTEN = 12  # layers up to which the heat map's cells hold their numbers
@@ -66,7 +66,7 @@ def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False
         "template": style.template(dark),
         "height": FRAME + ROW * len(categories),
         "margin": {"t": 10},
-        "xaxis": {"title": {"text": "layer"}, "showgrid": False, "zeroline": False, **layer_axis(layers)},
+        "xaxis": {"title": {"text": "layer"}, "showgrid": False, "zeroline": False, **numbered_axis(layers)},
         "yaxis": {"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
     }
     return go.Figure(cells, layout)

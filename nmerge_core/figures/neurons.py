@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import cell, layer_axis, legend_room, panels
+from nmerge_core.figures.panels import cell, legend_room, numbered_axis, panels
 from nmerge_core.figures.style import INTERSECTION
 
 HALF = 520  # pixels of a figure that stands beside another
@@ -202,7 +202,7 @@ def over_depth(frame: pd.DataFrame, label: str, colours: Mapping[str, str], *, d
         "height": 266 + room,
         "margin": {"t": room + 10},
         "meta": {"legend": room},
-        "xaxis": {"title": {"text": "layer"}, "showgrid": False, **layer_axis(list(per_layer))},
+        "xaxis": {"title": {"text": "layer"}, "showgrid": False, **numbered_axis(list(per_layer))},
         "yaxis": {"title": {"text": "neurons"}, "rangemode": "tozero", "tickformat": ","},
     }
     return go.Figure(traces, layout)

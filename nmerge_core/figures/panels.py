@@ -1,6 +1,6 @@
 """Small multiples: one panel per thing, common axes, one legend above them all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nmerge_core.figures import style
@@ -126,7 +126,7 @@ def cell(index: int) -> dict[str, str]:
     return {"xaxis": f"x{index + 1}", "yaxis": f"y{index + 1}"}
 
 
-def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
-    """An axis with layers marked on it: each of them where there are few, whole numbers in any case."""
-    few = len(set(layers)) <= 12
+def numbered_axis(numbers: Iterable[int]) -> dict[str, Any]:
+    """An axis with layers, or trials, marked on it: each of them where there are few, whole numbers in any case."""
+    few = len(set(numbers)) <= 12
     return {"tickformat": ",d", **({"dtick": 1} if few else {"nticks": 8})}

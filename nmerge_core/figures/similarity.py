@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from nmerge_core.figures import style
 from nmerge_core.figures.inheritance import FULL
-from nmerge_core.figures.panels import cell, layer_axis, line_trace, panels
+from nmerge_core.figures.panels import cell, line_trace, numbered_axis, panels
 
 MATRICES = {"gate": "gate (row)", "up": "up (row)", "down": "down (column)"}
 
@@ -50,7 +50,7 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
         [MATRICES[matrix] for matrix in found],
         x_title="layer",
         y_title="mean cosine with the base",
-        xaxis=layer_axis(list(summary["layer"])),
+        xaxis=numbered_axis(list(summary["layer"])),
         yaxis={"tickformat": ".5~f"},
         height=340,
         legend=list(names.values()),
@@ -107,7 +107,7 @@ def interference(frame: pd.DataFrame, measure: str, *, dark: bool = False) -> go
         columns=1,
         x_title="layer",
         y_title="",
-        xaxis={"showgrid": False, "zeroline": False, **layer_axis(layers)},
+        xaxis={"showgrid": False, "zeroline": False, **numbered_axis(layers)},
         yaxis={"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
         height=_FRAME + _ROW * len(matrices),
         dark=dark,

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import line_trace, panels
+from nmerge_core.figures.panels import line_trace, numbered_axis, panels
 
 SCALE = "Viridis"  # read by the colour-blind too
 _CELLS = 14  # values of a parameter, above which its trials are points and no cells
@@ -26,7 +26,8 @@ def progress(trials: pd.DataFrame, objective: str, *, dark: bool = False) -> go.
         for number, value in zip(done["trial"], done[objective], strict=True)
     ]
     named, legend = style.plain(title_of(objective)), ["trial", "best so far"]
-    layout = panels([""], columns=1, x_title="trial", y_title=named, legend=legend, dark=dark)
+    across = numbered_axis(done["trial"])
+    layout = panels([""], columns=1, x_title="trial", y_title=named, xaxis=across, legend=legend, dark=dark)
     points = line_trace(0, "trial", done["trial"], done[objective], style.RANDOM, told, in_legend=True)
     points |= {"mode": "markers", "marker": {"color": style.RANDOM, "size": 8}, "customdata": done["trial"].tolist()}
     best = line_trace(0, "best so far", done["trial"], done[objective].cummax(), style.MERGE, told, in_legend=True)
@@ -91,7 +92,8 @@ def importance(found: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     names = [style.plain(title_of(key)) for key in found["key"]][::-1]
     shares = found["importance"].tolist()[::-1]
     share = "share of the differences in the objective"
-    layout = panels([""], columns=1, x_title=share, xaxis={"tickformat": ".0%"}, height=80 + 34 * len(names), dark=dark)
+    shares_axis = {"tickformat": ".0%", "tickformatstops": []}  # which stand before it
+    layout = panels([""], columns=1, x_title=share, xaxis=shares_axis, height=80 + 34 * len(names), dark=dark)
     bar = {"type": "bar", "orientation": "h", "x": shares, "y": names, "marker": {"color": style.MERGE}}
     told = {"text": [style.percent(share) for share in shares], "hoverinfo": "text"}
     return go.Figure([bar | told], layout)
