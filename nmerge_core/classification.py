@@ -1,5 +1,6 @@
 """Categories of a model's neurons: collect, vote and write them; vote again; compare several models."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from nmerge_core.version import __version__
 
 if TYPE_CHECKING:
     from nmerge_core.activations.collect import BatchSize
+    from nmerge_core.loading import LanguageModel
 
 
 def classify(
@@ -40,6 +42,7 @@ def classify(
     categories: Sequence[str] | None = None,
     skip_first: bool = False,
     statistics: bool = False,
+    layerwise: bool = False,
     in_place: bool = False,
     progress: Progress = silent,
 ) -> None:
@@ -62,6 +65,8 @@ def classify(
         categories: categories of the corpus to use besides General; all by default.
         skip_first: leave out the first token of exemplars.
         statistics: write what φ is like over all tokens too: statistics.safetensors (`activations.statistics`).
+        layerwise: hold the weights of one layer at a time (`activations.layered`); so it is done where the whole model
+            has no room, too. The scores are the same: bit for bit in float32, of routed experts within 1e-5.
         in_place: write into `out`, a folder that is there, and go on with what is in it.
         progress: told of exemplars, then of layers.
 
@@ -74,8 +79,6 @@ def classify(
     from nmerge_core.activations import kept, write
     from nmerge_core.activations.collect import collect
     from nmerge_core.activations.statistics import save
-    from nmerge_core.kinds import READERS
-    from nmerge_core.loading import load_model
 
     started = time.monotonic()
     if not in_place:
@@ -84,7 +87,7 @@ def classify(
     stored = min(write.STORED, len(loaded.exemplars))
     if not 0 <= margin <= top_k <= stored or top_k < 1:
         raise InputError(f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}")
-    language_model = load_model(model, device, run_dtype, kinds=READERS)
+    language_model = _opened(model, device, run_dtype, layerwise)
     writes = distributed.join()[0] == 0
     with (nullcontext(out) if in_place else new_folder(out)) if writes else nullcontext() as folder:
         scores = collect(
@@ -124,6 +127,21 @@ def classify(
             write_meta(folder, {**meta, "seconds": round(time.monotonic() - started, 3)})
             kept.forget(folder)
     distributed.wait()
+
+
+def _opened(model: str, device: str, run_dtype: str, layerwise: bool) -> "LanguageModel":
+    """Load a model, or open it to run layer by layer where that is asked for or is the only way."""
+    from nmerge_core.activations.layered import open_layered
+    from nmerge_core.kinds import CAUSAL_KINDS, READERS, kind_of
+    from nmerge_core.loading import has_room, load_model
+
+    checkpoint = open_checkpoint(model)
+    if not layerwise and kind_of(checkpoint) in CAUSAL_KINDS and not has_room(checkpoint, device, run_dtype):
+        logging.warning(f"{model} runs layer by layer: as a whole it has no room in memory")
+        layerwise = True
+    if layerwise:
+        return open_layered(model, device, run_dtype)
+    return load_model(model, device, run_dtype, kinds=READERS)
 
 
 def _write_categories(found: Classification, progress: Progress) -> int:

@@ -19,12 +19,12 @@ from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import CAUSAL, CAUSAL_KINDS, Kind, check_causal, kind_of
-from nmerge_core.machine import choose_device
+from nmerge_core.machine import CPU, available_memory, choose_device, total_memory
 from nmerge_core.number_format import AUTO, ITEM_BYTES, choose_format
 
 _BLOCK_ELEMENTS = 1 << 22  # of a weight that an adapter is added to at once, in float32
 _PROCESSOR = "preprocessor_config.json"
-_DEVICE_SHARE = 0.8  # of a device's free memory that weights may fill; the rest is for activations
+_SHARE = 0.8  # of the free memory of a device that weights may fill; the rest is for activations
 
 
 @dataclass(frozen=True)
@@ -168,11 +168,22 @@ def _add_adapter(model: PreTrainedModel, checkpoint: Checkpoint, adapter: Adapte
             parameters[own][start:stop].copy_(checkpoint.read(name, start, stop).to(torch_dtype(tensor.dtype)))
 
 
+def has_room(checkpoint: Checkpoint, device: str = "auto", run_dtype: str = AUTO) -> bool:
+    """Tell whether a whole model has room in the memory that is free where `load_model` would put it."""
+    size = checkpoint.parameters * ITEM_BYTES[choose_format(checkpoint, run_dtype, device).name]
+    chosen = choose_device(device)
+    room = available_memory() or total_memory() if device == "auto" or chosen == CPU else 0
+    if chosen != CPU:
+        every = range(torch.cuda.device_count()) if device == "auto" else [chosen]
+        room += sum(torch.cuda.mem_get_info(gpu)[0] for gpu in every)
+    return size < _SHARE * room
+
+
 def _place(device: str, size: int) -> str:
     if device == "auto":
         if not torch.cuda.is_available():
             return "cpu"
         local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         free, _ = torch.cuda.mem_get_info(local)
-        return local if size < _DEVICE_SHARE * free else "auto"
+        return local if size < _SHARE * free else "auto"
     return choose_device(device)

@@ -39,7 +39,8 @@ def choose_format(
 
     auto is the checkpoint's own (or the format in which a merge of its shape is `written`) on an accelerator and on a
     CPU that multiplies in it; on any other CPU, where emulating it takes several times as long, float32, unless that
-    would fill more than half of the machine's memory.
+    would fill more than half of the machine's memory, and its own format not all of it: then it can run no way but
+    layer by layer, for which the memory is no bound.
 
     Raises:
         InputError: there is no such format or device.
@@ -51,8 +52,8 @@ def choose_format(
     stored = written or stored_format(checkpoint)
     if kind_of(choose_device(device)) != CPU or stored == FLOAT32 or cpu_flags() & {*_NATIVE[stored]}:
         return NumberFormat(stored)
-    needed = checkpoint.parameters * ITEM_BYTES[FLOAT32]
-    if needed <= _MEMORY_SHARE * total_memory():
+    needed, own = (checkpoint.parameters * ITEM_BYTES[name] for name in (FLOAT32, stored))
+    if needed <= _MEMORY_SHARE * total_memory() or own > total_memory():
         return NumberFormat(FLOAT32)
     return NumberFormat(
         stored,

@@ -267,6 +267,11 @@ class Extra(Flag):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Manner(Flag):
+    """Yes or no to how a run comes to its results, which stay the same: its key is without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Text(Parameter):
     """Any text."""
 

@@ -3,7 +3,7 @@
 from nmerge_core.cache import own_tasks
 from nmerge_core.input_parameters import Classification, Corpus, Model, Models, NeuronLists, Task, Tasks
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.parameters import Choice, Extra, Flag, Names, Number, Numbers, Permission, Text
+from nmerge_core.parameters import Choice, Extra, Flag, Manner, Names, Number, Numbers, Permission, Text
 
 MODEL = Model(name="model", required=True, help="A model folder or Hub id, or MODEL+ADAPTER with a LoRA.")
 BASE = MODEL.with_(name="base", help="The base model.")
@@ -71,6 +71,11 @@ SKIP_FIRST = Flag(name="skip_first", help="Leave out the first token, an attenti
 STATISTICS = Extra(
     name="statistics",
     help="Also what each neuron is like over all tokens: extrema, moments, signs of gate and up, a histogram.",
+)
+LAYERWISE = Manner(
+    name="layerwise",
+    help="Hold the weights of one layer at a time, for a model larger than the memory; so it is done by itself where "
+    "the whole model has no room.",
 )
 SAMPLES = Number(
     name="samples",

@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nmerge_core import loading
 from nmerge_core.activations.store import open_classification
 from nmerge_core.categories import TOLERANCE, categorise
-from nmerge_core.checkpoints import fingerprint_weights
+from nmerge_core.checkpoints import fingerprint_weights, open_checkpoint
 from nmerge_core.classification import classify, compare, neuron_categories
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import Cancelled, InputError
@@ -125,6 +126,22 @@ def test_batch_size_leaves_the_categories_alone(made, tmp_path):
             own = load_file(other.folder / "scores.safetensors")[f"layer.{layer}"].numpy()  # (exemplars, d_ffn)
             before = np.take_along_axis(own.T, ids_before, axis=1)
             np.testing.assert_allclose(before[moved], values[moved], rtol=TOLERANCE)
+
+
+def test_layer_by_layer_the_folder_is_that_of_the_whole_model(made, tmp_path, monkeypatch, caplog):
+    """Asked for, and by itself where 0.8 of the free memory is less than the weights take."""
+    model = tiny_model(tmp_path / "model")
+    size = 4 * open_checkpoint(model).parameters
+    for name, free in (("whole", 1.26 * size), ("alone", 1.24 * size)):
+        monkeypatch.setattr(loading, "available_memory", lambda free=free: free)
+        classify(model, made[1], tmp_path / name, top_k=5, device="cpu")
+        assert ("has no room" in caplog.text) == (name == "alone")
+    classify(model, made[1], tmp_path / "asked", top_k=5, device="cpu", layerwise=True)
+    files = {file.name for file in (tmp_path / "whole").iterdir()}
+    for name in ("alone", "asked"):
+        assert {file.name for file in (tmp_path / name).iterdir()} == files
+        for file in files - {"meta.json"}:
+            assert (tmp_path / name / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
 
 
 def test_neurons_whose_category_hangs_on_equal_scores_are_counted(tmp_path):

@@ -56,6 +56,14 @@ def test_a_model_too_large_for_float32_keeps_its_format_and_says_so(half, proces
     assert "runs in bfloat16, which this processor emulates slowly" in caplog.text
 
 
+def test_a_model_too_large_for_any_format_runs_layer_by_layer_in_float32(half, processor):
+    checkpoint = open_checkpoint(half)
+    processor(PLAIN, memory=2 * checkpoint.parameters)
+    assert choose_format(checkpoint, "auto", "cpu").name == "bfloat16"  # all of the memory
+    processor(PLAIN, memory=2 * checkpoint.parameters - 1)
+    assert choose_format(checkpoint, "auto", "cpu") == NumberFormat("float32")
+
+
 def test_an_unknown_format_is_refused(half):
     with pytest.raises(InputError, match="run_dtype: expected one of auto, float32, bfloat16, float16, found 'int8'"):
         choose_format(open_checkpoint(half), "int8")

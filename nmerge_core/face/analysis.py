@@ -11,6 +11,7 @@ from nmerge_core.family import Family
 from nmerge_core.settings import (
     COLLECT_BATCH,
     DEVICE,
+    LAYERWISE,
     MARGIN,
     MAX_LENGTH,
     RANDOM_GROUPS,
@@ -35,6 +36,7 @@ def classify(
     categories: str | Sequence[str] | None = None,
     skip_first: bool = SKIP_FIRST.default,
     statistics: bool = STATISTICS.default,
+    layerwise: bool = LAYERWISE.default,
     device: str = DEVICE.default,
     run_dtype: str = RUN_DTYPE.default,
     progress: bool = True,
@@ -51,6 +53,7 @@ def classify(
         categories: categories to use besides General; all by default.
         skip_first: leave out the first token, an attention sink in many models.
         statistics: also take what each neuron is like over all tokens, for `statistics` of what is returned.
+        layerwise: hold the weights of one layer at a time; so it is done by itself where a whole model has no room.
         device: "auto", "cpu", "cuda:1", ….
         run_dtype: the number format the models run in.
         progress: whether it is shown.
@@ -72,6 +75,7 @@ def classify(
             categories=categories,
             skip_first=skip_first,
             statistics=statistics,
+            layerwise=layerwise,
             device=device,
             run_dtype=run_dtype,
         )

@@ -52,11 +52,14 @@ def submit(kind: str, parameters: Mapping[str, Any], title: str = "") -> Run:
 def find_or_create(root: Path, request: Request, title: str = "") -> Run:
     """Return the run of a request, making its folder, queued, where there is none or a damaged one.
 
-    The caller holds `transitions`.
+    One that has no results yet and that nobody does is made anew where it is to come to them in another manner. The
+    caller holds `transitions`.
     """
     run = find(root, request.id)
-    if run is not None and run.status().state != "damaged":
-        return run
+    if run is not None and (state := run.status().state) != "damaged":
+        same = request.manner.items() <= run.parameters.items()
+        if same or state in ("done", "running"):
+            return run
     if run is not None and run_held(run.folder):
         raise InputError(f"{run.status().message} when the process that is doing this run has ended")
     title = title or request.title

@@ -115,6 +115,7 @@ KINDS: Mapping[str, Kind] = {
                 settings.CATEGORIES,
                 settings.SKIP_FIRST,
                 settings.STATISTICS,
+                settings.LAYERWISE,
                 DEVICE,
                 RUN_DTYPE,
             ),

@@ -13,12 +13,13 @@ from nmerge_core.machine import CPU, available_memory, choose_device, kind_of, t
 from nmerge_core.number_format import FLOAT32, ITEM_BYTES, choose_format
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.workers import count
-from nmerge_core.settings import DEVICE, RUN_DTYPE
+from nmerge_core.settings import DEVICE, LAYERWISE, RUN_DTYPE
 
 # At most, of kinds of run that read models block by block, or run them layer by layer.
+_BLOCKS, _LAYERS = 1 << 30, 4 << 30
 _AT_MOST = {
-    **dict.fromkeys(("combine", "cosine", "extract", "inherited"), 1 << 30),
-    **dict.fromkeys(("coefficients", "interference", "linearity", "statistics"), 4 << 30),
+    **dict.fromkeys(("combine", "cosine", "extract", "inherited"), _BLOCKS),
+    **dict.fromkeys(("coefficients", "interference", "linearity", "statistics"), _LAYERS),
 }
 _UNKNOWN = 1 << 60  # of a search, and of mergekit's merges
 _RUNNING = 1.5  # times its weights, that a model takes
@@ -62,7 +63,8 @@ def _needed(kind: str, parameters: Mapping[str, Any]) -> int:
     running = [each.name for each in KINDS[kind].parameters if isinstance(each, Model | LabellerParameter)]
     named = [parameters[name] for name in running if name != BY.name or not endpoint_of(parameters[name])]
     models = [model for each in named for model in ([each] if isinstance(each, str) else each)]
-    return min(max((_running(model, parameters) for model in models), default=_UNKNOWN), _AT_MOST.get(kind, _UNKNOWN))
+    most = _LAYERS if parameters.get(LAYERWISE.name) else _AT_MOST.get(kind, _UNKNOWN)
+    return min(max((_running(model, parameters) for model in models), default=_UNKNOWN), most)
 
 
 def _running(model: str, parameters: Mapping[str, Any]) -> int:

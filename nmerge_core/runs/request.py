@@ -12,7 +12,7 @@ from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.engine import load
-from nmerge_core.parameters import Extra, Permission
+from nmerge_core.parameters import Extra, Manner, Permission
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.kinds import KINDS
 
@@ -32,7 +32,8 @@ class Request:
         asked = {
             name: value
             for name, value in self.parameters.items()
-            if value or not isinstance(kind.by_name[name], Permission | Extra)
+            if not isinstance(kind.by_name[name], Manner)
+            and (value or not isinstance(kind.by_name[name], Permission | Extra))
         }
         content = json.dumps([self.kind, kind.version, asked, self.inputs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -41,6 +42,12 @@ class Request:
     def id(self) -> str:
         """The name of the run's folder."""
         return f"{self.kind}-{self.key}"
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """What is asked for of how the run comes to its results."""
+        by_name = KINDS[self.kind].by_name
+        return {name: value for name, value in self.parameters.items() if isinstance(by_name[name], Manner)}
 
     @property
     def title(self) -> str:

@@ -162,11 +162,12 @@ def test_what_is_missing_is_offered(open_page: OpenPage, tiny_cache: Path, no_wo
     app = open_page("pages/2_Neurons.py")
     assert app.button(key="neurons_classify").label == "Classify 1 model"
     assert any("**code**" in text.value for text in app.markdown)
-    app.checkbox(key="neurons_classify_statistics").check().run()
+    app.checkbox(key="neurons_classify_statistics").check()
+    app.checkbox(key="neurons_classify_layerwise").check().run()
     app.button(key="neurons_classify").click().run()
     assert not app.exception
     (run,) = [run for run in list_runs(tiny_cache) if run.title == "Classify code"]
-    assert run.parameters["statistics"] is True and run.status().state == "queued"
+    assert run.parameters["statistics"] is run.parameters["layerwise"] is True and run.status().state == "queued"
     shutil.rmtree(run.folder)  # as other tests have the family
 
 

@@ -30,7 +30,7 @@ def test_classifications_have_neurons_counts_and_figures(found, family):
     every = counts.query("layer == 1").set_index("category")["base"]
     assert [a + b for a, b in zip(solid.y, pale.y, strict=True)] == [every[name] for name in solid.x]
     assert pale.base == solid.y and pale.opacity < 1
-    more = nm.classify(family.base, family.corpus, top_k=3, statistics=True, progress=False)
+    more = nm.classify(family.base, family.corpus, top_k=3, statistics=True, layerwise=True, progress=False)
     assert more.path != found.path and more.neurons()["category"].equals(neurons["category"][:96])
     assert len(more.statistics()) == 2 * 48 and more.statistics("base")["tokens"].nunique() == 1
     with pytest.raises(InputError, match="expected a classification with statistics.safetensors"):

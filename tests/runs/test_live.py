@@ -96,6 +96,8 @@ def test_what_a_run_takes_is_told_by_its_kind(family, monkeypatch: pytest.Monkey
         assert memory.memory_needed(kind, {"model": family.base, **shared}) == model
     assert memory.memory_needed("evaluate", {"models": [family.base, family.math], **shared}) == model
     assert memory.memory_needed("cosine", {"base": family.base, "models": [family.math]}) == model
+    monkeypatch.setattr(memory, "_LAYERS", 2000)
+    assert memory.memory_needed("classify", {"model": family.base, "layerwise": True, **shared}) == 2000
     monkeypatch.setitem(memory._AT_MOST, "cosine", 1000)
     assert memory.memory_needed("cosine", {"base": family.base, "models": [family.math]}) == 1000
     elsewhere = {"models": [family.base], **shared, "device": "cuda"}  # whose memory is another

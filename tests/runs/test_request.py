@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -12,8 +13,10 @@ from nmerge_core import number_format
 from nmerge_core.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
+from nmerge_core.runs.client import find_or_create
 from nmerge_core.runs.folder import list_runs
-from nmerge_core.runs.request import resolve
+from nmerge_core.runs.lock import transitions
+from nmerge_core.runs.request import check_unchanged, resolve
 from tests.tiny import tiny_model
 from tests.tiny_family import make_family
 
@@ -30,6 +33,21 @@ def test_defaults_and_ways_to_write_a_path_make_no_difference(family, tmp_path, 
     assert same == asked and same.id.startswith("classify-") and len(same.key) == 12
     assert asked.parameters["model"] == family.base and asked.title == "classify base"
     assert resolve(tmp_path, "classify", {"model": family.base, "corpus": family.corpus, "top_k": 9}).id != asked.id
+
+
+def test_a_run_is_found_whatever_its_manner_and_made_anew_in_another_until_it_is_done(family, tmp_path):
+    asked = {"model": family.base, "corpus": family.corpus}
+    plain, layered = (resolve(tmp_path, "classify", {**asked, "layerwise": layerwise}) for layerwise in (False, True))
+    assert plain.id == layered.id and layered.parameters["layerwise"]
+    with transitions(tmp_path):
+        first = find_or_create(tmp_path, plain, "")
+        assert find_or_create(tmp_path, plain, "").created == first.created
+        run = find_or_create(tmp_path, layered, "")
+        assert run.id == first.id and run.parameters["layerwise"] and run.status().state == "queued"
+        assert check_unchanged(run).id == run.id
+        run.results.mkdir()
+        run.write_status(replace(run.status(), state="done"))
+        assert find_or_create(tmp_path, plain, "").parameters["layerwise"]
 
 
 def test_a_run_s_parameters_lead_to_that_run_again(family, tmp_path):

@@ -80,7 +80,7 @@ def classify_missing(family: Family, found: Classified, key: str) -> None:
         why = reasons(missing, found.older, asked, "Not classified yet")
         text = f"{why} Each model reads the corpus once{time}; results are kept."
         if empty_state(text, f"Classify {every}", key=key):
-            extra = {"statistics": st.session_state.get(f"{key}_statistics", False)}
+            extra = {name: st.session_state.get(f"{key}_{name}", False) for name in ("statistics", "layerwise")}
             start_all("classify", {f"Classify {label}": asked[label] | extra for label in missing})
         st.checkbox(
             "Statistics of every neuron too",
@@ -88,6 +88,13 @@ def classify_missing(family: Family, found: Classified, key: str) -> None:
             help="In the same pass what each neuron is like over all tokens: its largest and smallest activation, "
             "mean, variance, skew and kurtosis, how often it is positive, the signs of gate and up, and a histogram. "
             "It takes about a tenth longer.",
+        )
+        st.checkbox(
+            "One layer in memory at a time",
+            key=f"{key}_layerwise",
+            help="For a model larger than the memory: the texts go through one layer after the other, and no more than "
+            "one layer's weights are read at a time. The categories are the same. It is done by itself where a whole "
+            "model has no room.",
         )
     going = sorted(found.active.values(), key=lambda run: run.status().state != "running")
     for run in going:
