@@ -13,6 +13,7 @@ from pages.shared.frame.choice import choose_model, number_columns
 from pages.shared.frame.family import member_colours
 from pages.shared.frame.page import begin, command, how_computed, link, tell_lack
 from pages.shared.frame.results import with_merges
+from pages.shared.frame.terms import KAPPA
 from pages.shared.neurons.behind import show_neurons
 from pages.shared.neurons.chosen import (
     agreements,
@@ -200,8 +201,7 @@ def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str
             "kappa": st.column_config.NumberColumn(
                 "Cohen's κ",
                 format="%.2f",
-                help="How far the two agree beyond what categories that have nothing to do with each other would: "
-                "1 in full, 0 not at all.",
+                help=KAPPA,
             ),
         },
     )

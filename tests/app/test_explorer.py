@@ -141,6 +141,18 @@ def test_neurons_are_found_by_the_token_they_fire_on(open_page: OpenPage, tiny_c
     )
 
 
+def test_the_best_hit_of_a_text_is_shown(open_page: OpenPage, asked_here: None) -> None:
+    app = open_page("pages/3_Explorer.py", layer="1", neuron="7", **OPEN)
+    app.text_input(key="explorer_fires").set_value("1").run()
+    first = app.dataframe[0].value.iloc[0]
+    place = app.selectbox(key="layer").value, app.number_input(key="neuron").value
+    assert first["here"] == "▶" and place == (first["layer"], first["neuron"]) != (1, 7)
+    app.number_input(key="neuron").set_value(7).run()
+    assert app.number_input(key="neuron").value == 7  # as long as the text is the same
+    linked = open_page("pages/3_Explorer.py", layer="1", neuron="7", explorer_fires="1", **OPEN)
+    assert (linked.selectbox(key="layer").value, linked.number_input(key="neuron").value) == (1, 7)
+
+
 def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
     app = open_page("pages/3_Explorer.py")
     app.text_area(key="explorer_text").input("<i>3 + 4</i>").run()

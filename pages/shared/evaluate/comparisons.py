@@ -7,6 +7,7 @@ from nmerge_core.figures.scores import metric
 from nmerge_core.score_tables import BETTER, WORSE, compare
 from pages.shared.frame.scoring import Board
 from pages.shared.frame.settings import KEPT
+from pages.shared.frame.terms import HOLM
 from pages.shared.frame.text import shortened, verbatim
 
 NAMED = 6  # comparisons that are said by name
@@ -64,7 +65,7 @@ _COLUMNS = {
     ),
     "Difference": st.column_config.TextColumn(alignment="right"),
     "95 %": st.column_config.TextColumn(help="The interval of the difference in this row alone", alignment="right"),
-    "p (Holm)": st.column_config.NumberColumn(format="%.2g"),
+    "p (Holm)": st.column_config.NumberColumn(help=HOLM, format="%.2g"),
     "Could show": st.column_config.TextColumn(
         help="The smallest difference that so many problems show four times in five", alignment="right"
     ),

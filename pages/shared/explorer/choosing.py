@@ -6,16 +6,19 @@ import streamlit as st
 
 from nmerge_core.runs.folder import Run
 from pages.shared.explorer.finding import Found
-from pages.shared.explorer.found import step
+from pages.shared.explorer.found import go_to, step
 from pages.shared.explorer.searching import row_of
 from pages.shared.frame.address import forget_outside, forget_unknown
 from pages.shared.frame.settings import KEPT
 from pages.shared.neurons.chosen import opened
 
+FIRED = "explorer_fired"  # the text by which the neuron shown was looked for
+
 
 def choose_neuron(run: Run, found: Found) -> tuple[int, int]:
     """The chosen layer and neuron, with buttons, and the arrow keys, that step through the neurons found."""
     known = opened(run)
+    _follow(run, found)
     forget_unknown("layer", known.layers)
     first, second, third, fourth, fifth = st.columns([1, 1, 1.1, 1.1, 1.6], vertical_alignment="bottom")
     with first.container(key="explorer_layer"):
@@ -38,3 +41,11 @@ def choose_neuron(run: Run, found: Found) -> tuple[int, int]:
     )
     fifth.markdown(f":small[{where}]")
     return layer, neuron
+
+
+def _follow(run: Run, found: Found) -> None:
+    """Go to the best hit where the reader has just asked for another text; a link says by itself which neuron."""
+    fires = found.query.fires.strip()
+    if fires != st.session_state.setdefault(FIRED, fires) and fires and len(found.rows):
+        go_to(run, int(found.rows[0]))
+    st.session_state[FIRED] = fires

@@ -1,7 +1,7 @@
 """The controls that find neurons, and what is found by them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -69,7 +69,7 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
     _quick_lists(found, told, others)
     first, second, third, fourth = st.columns([1.2, 1.2, 1.2, 1.4])
     fires = second.text_input(
-        "Fires on",
+        "Find by text: fires on",
         key="explorer_fires",
         bind="query-params",
         max_chars=80,
@@ -111,7 +111,8 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
         rows = found_by(query, done, order)
     except (InputError, TimeoutError, RuntimeError) as error:  # each a sentence for the user
         st.warning(verbatim(error))
-        rows = found_by(Query(model, query.only, "", query.layers, query.order), done, order)
+        query = replace(query, fires="")
+        rows = found_by(query, done, order)
     if others and not weights:
         link("pages/4_Similarity.py", "Compare the weights, to sort by how far they turned", "compare_arrows", family)
     return Found(query, rows, weights)

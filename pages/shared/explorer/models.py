@@ -8,6 +8,7 @@ import streamlit as st
 from nmerge_core.figures.explorer import Seen
 from nmerge_core.figures.style import short
 from pages.shared.frame.choice import decimals
+from pages.shared.frame.terms import VOTES
 from pages.shared.frame.text import verbatim
 
 NAMED = 3  # models that are named in a sentence; more are counted
@@ -46,7 +47,7 @@ def draw_models(chosen: Seen, models: Sequence[Seen], turned: Mapping[str, tuple
         hide_index=True,
         key="explorer_models",
         column_config={
-            "votes": st.column_config.NumberColumn(help="Votes of the leading category"),
+            "votes": st.column_config.NumberColumn(help=VOTES),
             "highest score": st.column_config.NumberColumn(format=decimals(peaks), help="Over all texts"),
             "same texts": st.column_config.NumberColumn(
                 format="%.0f %%", help=f"Of its voting texts, those that vote in {verbatim(chosen.label)} too"

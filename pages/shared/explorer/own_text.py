@@ -20,6 +20,7 @@ from pages.shared.frame.choice import as_option
 from pages.shared.frame.page import command, how_computed
 from pages.shared.frame.settings import KEPT, put
 from pages.shared.frame.text import verbatim
+from pages.shared.frame.terms import DIVERGENCE
 from pages.shared.neurons.chosen import all_categories, colours_in_order, opened
 
 SECONDS = 180.0  # for the worker to load a model and answer
@@ -46,7 +47,7 @@ def _asked(question: str, content: tuple[str, ...], **arguments: Any) -> Any:
 def draw_own_text(family: Family, done: Mapping[str, Run], model: str) -> None:
     """The text, what the chosen model adds to it, and the neurons at a chosen token."""
     left, right = st.columns([3, 1], gap="large")
-    own = left.text_area("Your text", EXAMPLE, key="explorer_text_read", max_chars=OWN_TEXT, height=110, **KEPT)
+    own = left.text_area("Your own text", EXAMPLE, key="explorer_text_read", max_chars=OWN_TEXT, height=110, **KEPT)
     more = right.slider(
         "Tokens that the model adds", 0, 64, 16, key="explorer_more", help="The likeliest one, again and again", **KEPT
     )
@@ -77,7 +78,7 @@ def draw_own_text(family: Family, done: Mapping[str, Run], model: str) -> None:
     key = f"explorer_tokens_{hashlib.sha256(own.encode()).hexdigest()[:12]}"
     with st.container(key="explorer_apart"):
         if parted:
-            st.markdown("**How differently does each model go on from the base after each token?**")
+            st.markdown("**How differently does each model go on from the base after each token?**", help=DIVERGENCE)
             figure = figures.divergences(read["pieces"], parted, "base", dark=dark())
             show(figure, "explorer_parted", picked=lambda token: choose_token(key, int(token)))
     pieces = figures.token_pieces(read["pieces"], strongest[model], colours, read["given"])

@@ -75,7 +75,7 @@ def draw_own(
 ) -> tuple[str, dict[str, float]]:
     """A text of the reader's own as every model reads it, shaded as one of a category; return it and its scores."""
     own = st.text_area(
-        "A text of your own",
+        "Your own text, as this neuron reads it",
         key="explorer_text",
         bind="query-params",
         persist_state="session",

@@ -17,6 +17,7 @@ from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.family import category_colours
 from pages.shared.frame.results import read_table
 from pages.shared.frame.settings import KEPT
+from pages.shared.frame.terms import NATS
 from pages.shared.frame.text import verbatim
 from pages.shared.knockout.controls import KEEP, MAP, Chosen
 from pages.shared.neurons.behind import show_neurons
@@ -82,7 +83,7 @@ def _draw_curves(
         name=f"knockout-{category}",
         layers=chosen.parameters["layers"],
     )
-    st.caption(CAPTION)
+    st.caption(CAPTION, help=NATS if "nats" in metric(name).title else None)
     known, parts = metric(name), []
     for (model, group), own in rows.groupby(["model", "group"], sort=False):
         parts.append(spread(own).assign(model=model, group=group))
@@ -123,7 +124,7 @@ def _sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
 
 def _draw_map(frame: pd.DataFrame, neurons: Mapping[str, Run], family: Family) -> str:
     name = _metric(metrics_of(frame))
-    st.markdown(CAPTION_MAP)
+    st.markdown(CAPTION_MAP, help=NATS if LOSS in frame["metric"].to_list() else None)
     figure = by_layer(frame, name, dark=dark())
     show_neurons(figure, "knockout_map", family, neurons, "a cell", frame, name="knockout-layers")
     known, rows = metric(LOSS if name == OWN else name), of_metric(frame, name)

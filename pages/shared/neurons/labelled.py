@@ -26,6 +26,7 @@ from pages.shared.frame.choice import choose_model
 from pages.shared.frame.estimates import OPERATIONS_PER_SECOND, START
 from pages.shared.frame.page import command, link
 from pages.shared.frame.runs import run_button, run_panel
+from pages.shared.frame.terms import BALANCED, KAPPA
 from pages.shared.frame.text import shortened, verbatim
 from pages.shared.neurons.behind import explore_neuron
 from pages.shared.neurons.chosen import opened
@@ -142,7 +143,7 @@ def _time(by: str, cost: Cost) -> str:
 def _draw(family: Family, classified: Run, run: Run) -> None:
     """What a finished labelling found of the neurons of a classification."""
     labels = open_labels(run.results)
-    st.markdown(" ".join(describe(labels)))
+    st.markdown(" ".join(describe(labels)), help=f"Cohen's κ: {KAPPA} Balanced accuracy: {BALANCED}")
     st.caption(f"Asked: {verbatim(shortened(labels.meta['by'], 80))} · {spent(labels.meta)}")
     left, right = st.columns([1.3, 1], gap="large")
     with left:

@@ -19,6 +19,7 @@ from pages.shared.charts.charts import csv_button, dark, show
 from pages.shared.charts.tokens import token_strip
 from pages.shared.frame.beside import colours_of, fingerprints, names_of, telling
 from pages.shared.frame.choice import abreast, as_option, decimals
+from pages.shared.frame.terms import DIVERGENCE
 from pages.shared.frame.text import verbatim
 from pages.shared.neurons.chosen import all_categories
 from pages.shared.neurons.classified import classified
@@ -67,7 +68,8 @@ def draw_strip(recipe: Recipe, family: Family, text: str) -> None:
     st.caption(
         "A token is shaded by how differently the merge goes on after it, fully from "
         f"{style.significant(figures.FULL)} nats on. Click one, or go to it by the arrow keys and press Enter.{cut} "
-        f"Over the whole text the merge is this many nats away: {means}."
+        f"Over the whole text the merge is this many nats away: {means}.",
+        help=DIVERGENCE,
     )
     nats = style.significant(compared[model][token])
     st.markdown(f"**After {verbatim(repr(found['tokens'][token]))}**: {nats} nats from {verbatim(model)}")
