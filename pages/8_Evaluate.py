@@ -17,6 +17,7 @@ from pages.shared.evaluate.leaderboard import draw_charts, draw_leaderboard, in_
 from pages.shared.evaluate.samples import draw_samples
 from pages.shared.evaluate.scoreboard import draw_bars, scoreboard
 from pages.shared.evaluate.view import draw_view
+from pages.shared.frame.address import forget_endless
 from pages.shared.frame.family import full
 from pages.shared.frame.page import begin, command, how_computed, tell_lack
 from pages.shared.frame.results import asked_parameters, merges, model_colours
@@ -157,6 +158,7 @@ with right:
             **KEPT,
             help="Tasks of the family; or type an lm-evaluation-harness task, or the path of a task's YAML",
         )
+        forget_endless("evaluate_limit")
         limit = st.number_input(
             "Problems per task",
             1,

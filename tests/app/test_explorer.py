@@ -162,6 +162,27 @@ def test_an_own_text_is_read_by_every_model(open_page: OpenPage) -> None:
     assert "<i>3" not in own
 
 
+@pytest.mark.parametrize(
+    ("page", "controls"),
+    [
+        ("3_Explorer", ("neuron", "explorer_token")),
+        ("5_Knockout", ("knockout_repeats", "knockout_texts")),
+        ("8_Evaluate", ("evaluate_limit", "evaluate_shots")),
+    ],
+)
+def test_an_address_with_a_number_of_five_thousand_digits_is_refused(
+    open_page: OpenPage, asked_here: None, page: str, controls: tuple[str, ...]
+) -> None:
+    """Which Python reads neither as a whole number nor, but as infinity, as a float."""
+    asked = dict.fromkeys(controls, "9" * 5000)
+    app = open_page(f"pages/{page}.py", **asked)
+    assert sum("The address asks for" in each.value for each in app.warning) == len(controls)
+    if page == "3_Explorer":
+        own = {"explorer_view": "A text of yours", "explorer_text_read": "3 + 4", "explorer_more": "0"}
+        app = open_page(f"pages/{page}.py", **asked, **own)
+        assert app.query_params["explorer_token"] == "4"  # the last of "3 + 4"
+
+
 def test_a_text_of_ones_own_has_the_strongest_neurons_of_every_model(
     open_page: OpenPage, tiny_cache: Path, asked_here: None
 ) -> None:

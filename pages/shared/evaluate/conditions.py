@@ -8,6 +8,7 @@ import streamlit as st
 
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.settings import BACKEND, CHAT_TEMPLATE, DECODING, EVALUATE_BATCH, EVALUATE_SEED, RUN_DTYPE, SHOTS, VLLM
+from pages.shared.frame.address import forget_endless
 from pages.shared.frame.scoring import Scoring
 from pages.shared.frame.settings import KEPT
 
@@ -50,6 +51,7 @@ def conditions(asked: Mapping[str, Any], kind: str) -> dict[str, Any]:
                     ("evaluate_seed", "Seed", EVALUATE_SEED, str(EVALUATE_SEED.default)),
                 ):
                     low = int(parameter.low or 0)
+                    forget_endless(key)
                     given[parameter.name] = st.number_input(
                         label, low, None, began[key], key=key, placeholder=unset, help=parameter.help, **KEPT
                     )

@@ -15,12 +15,13 @@ from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import dark, show
 from pages.shared.charts.tokens import choose_token, token_strip
 from pages.shared.explorer.texts import OWN_TEXT
+from pages.shared.frame.address import asked_number
 from pages.shared.frame.beside import telling
 from pages.shared.frame.choice import as_option
 from pages.shared.frame.page import command, how_computed
 from pages.shared.frame.settings import KEPT, put
-from pages.shared.frame.text import verbatim
 from pages.shared.frame.terms import DIVERGENCE
+from pages.shared.frame.text import verbatim
 from pages.shared.neurons.chosen import all_categories, colours_in_order, opened
 
 SECONDS = 180.0  # for the worker to load a model and answer
@@ -82,8 +83,8 @@ def draw_own_text(family: Family, done: Mapping[str, Run], model: str) -> None:
             figure = figures.divergences(read["pieces"], parted, "base", dark=dark())
             show(figure, "explorer_parted", picked=lambda token: choose_token(key, int(token)))
     pieces = figures.token_pieces(read["pieces"], strongest[model], colours, read["given"])
-    asked_token = st.query_params.get(TOKEN, "")
-    first = int(asked_token[:9]) if asked_token.isdecimal() else read["given"] - 1
+    asked_token, last = asked_number(TOKEN), len(pieces) - 1
+    first = read["given"] - 1 if asked_token is None else int(min(max(0, asked_token), last))
     chosen = token_strip(key, pieces, first)
     st.session_state[TOKEN] = chosen
     put(TOKEN, str(chosen))

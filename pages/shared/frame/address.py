@@ -1,13 +1,34 @@
-"""Settings kept from another visit that today's controls cannot take, as of a family of other models and layers."""
+"""Settings of an address or of another visit that today's controls cannot take: numbers without end, other layers."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
+ENDLESS = "settings_endless"  # the key of what the address asked for and `forget_endless` took out of it
+
+
+def asked_number(key: str) -> float | None:
+    """The number that the address has under `key`, infinite where it has more digits than a number can; else None."""
+    try:
+        return float(st.query_params.get(key, ""))
+    except ValueError:
+        return None
+
+
+def forget_endless(key: str) -> None:
+    """Draw the page without an infinite number in its address: Streamlit's control of whole numbers breaks on it."""
+    number = asked_number(key)
+    if number is not None and math.isinf(number):
+        st.session_state[ENDLESS] = {**st.session_state.get(ENDLESS, {}), key: st.query_params.get_all(key)}
+        del st.query_params[key]
+        st.rerun()
+
 
 def forget_outside(key: str, low: float, high: float) -> None:
     """Forget a number kept from another visit that is out of today's range: another family may have fewer layers."""
+    forget_endless(key)
     kept = st.session_state.get(key)
     if kept is None:
         return

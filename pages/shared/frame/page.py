@@ -15,6 +15,7 @@ from nmerge_core.notebook import Notebook, Step
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.version import __version__
+from pages.shared.frame.address import ENDLESS
 from pages.shared.frame.family import chosen_family, family_of
 from pages.shared.frame.settings import asked_settings, lost_run, refused, take_back
 from pages.shared.frame.text import verbatim
@@ -195,6 +196,7 @@ def how_computed(formula_markdown: str, commands: str, steps: Sequence[Step]) ->
 def tell_refused() -> None:
     """Say below the page's head what of its address cannot be: settings that its controls did not take, a lost run."""
     take_back()
+    st.session_state.pop(ENDLESS, None)
     if (told := st.session_state.pop("page_asked", None)) is None:  # a fragment alone is drawn again
         return
     place, asked = told

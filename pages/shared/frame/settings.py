@@ -7,6 +7,7 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.runs.folder import Run, find
+from pages.shared.frame.address import ENDLESS
 from pages.shared.frame.text import shortened, verbatim
 
 NOT_SETTINGS = ("family", "run")  # what every page looks at, and told of where it is read
@@ -31,6 +32,7 @@ def asked_settings() -> dict[str, list[str]]:
     ours, st.session_state[DRAWN] = st.session_state.get(PUT, {}), set()
     not_asked = {*NOT_SETTINGS, *st.session_state.pop(MOVED, ())}
     asked = {name: st.query_params.get_all(name) for name in st.query_params if name not in not_asked}
+    asked |= st.session_state.get(ENDLESS, {})
     return {name: values for name, values in asked.items() if values != [ours.get(name)]}
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 from nmerge_core.activations.store import Classification
 from nmerge_core.family import Family
 from nmerge_core.settings import LAYERS
-from pages.shared.frame.address import forget_unknown
+from pages.shared.frame.address import forget_endless, forget_unknown
 from pages.shared.frame.settings import KEPT, move
 from pages.shared.frame.tasks import code_switch, own_code_switch, runs_code, task_name
 from pages.shared.frame.text import shortened, verbatim
@@ -123,6 +123,7 @@ def draw_controls(
     )
     scale = _scale(tasks, category, asked, texts=texts)
     layers = _layers(found, asked)
+    forget_endless("knockout_repeats")
     repeats = st.number_input(
         "Repeats",
         1,
@@ -133,13 +134,15 @@ def draw_controls(
         **KEPT,
     )
     by_loss = scale == HELD_OUT
+    limit_key = "knockout_texts" if by_loss else "knockout_limit"
+    forget_endless(limit_key)
     limit = st.number_input(
         "Texts of each category" if by_loss else "Problems",
         1,
         None,
         asked.get("limit") or (20 if by_loss else 100),
         step=10,
-        key="knockout_texts" if by_loss else "knockout_limit",
+        key=limit_key,
         help="The first so many: more give a steadier curve and take longer",
         **KEPT,
     )

@@ -17,6 +17,7 @@ from nmerge_core.merging.recipe.staged_recipe import StagedRecipe
 from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 from nmerge_core.yaml_file import LARGEST
+from pages.shared.frame.address import forget_endless
 from pages.shared.frame.drafts import packed, unpacked
 from pages.shared.frame.family import unfit
 from pages.shared.frame.settings import KEPT, move, put
@@ -124,6 +125,7 @@ def _written(method: Method, members: list[Member]) -> dict[str, Any]:
         "is named. A file of your own can be named in the YAML",
         **KEPT,
     )
+    forget_endless("merge_seed")
     seed = right.number_input(
         "Seed", 0, None, 0, key="merge_seed", help="Of random masks; the same seed merges the same", **KEPT
     )

@@ -11,6 +11,7 @@ from nmerge_core.input_parameters import Input, NeuronLists, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from pages.shared.frame.address import forget_endless
 from pages.shared.frame.settings import KEPT
 from pages.shared.frame.text import shortened, verbatim
 from pages.shared.neurons.groups import Lists, draw_lists
@@ -236,6 +237,7 @@ def _number(parameter: Number, label: str, key: str, default: float | None) -> f
         low += step
     value = kind(default) if default is not None else None
     if value is None or low is None or high is None:
+        forget_endless(key)
         shown = "%d" if parameter.whole else "%g"
         return st.number_input(
             label, low, high, value, step, shown, key=key, help=parameter.help, placeholder=UNSET, **KEPT

@@ -11,6 +11,7 @@ from nmerge_core.candidates import CandidateLog
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
+from pages.shared.frame.address import forget_endless
 from pages.shared.frame.settings import KEPT
 from pages.shared.frame.text import shortened, verbatim
 
@@ -82,6 +83,7 @@ def draw_manner() -> tuple[int, tuple[tuple[str, Any], ...]]:
     )
     manner: dict[str, Any] = {"chat": True} if chat else {}
     if temperature:
+        forget_endless("merge_answer_seed")
         seed = st.number_input("Seed of the draws", 0, None, 0, key="merge_answer_seed", **KEPT)
         manner |= {"temperature": temperature, "seed": seed}
     return length, tuple(manner.items())
