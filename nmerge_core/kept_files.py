@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+_NAMES = ("model", "group", "category", "task")  # columns of texts that may look like numbers
 _DIGESTED = 8 << 20  # bytes of a file whose content is told by a digest; of a larger one, such as weights, by its size
 
 
@@ -61,11 +62,15 @@ def read_object(path: Path, known: Mapping[str, type] | None = None) -> dict[str
 
 
 def read_csv(path: Path, columns: Collection[str] = (), **options: Any) -> "pd.DataFrame":
-    """Read a table; raises Damaged where it is none, or lacks one of `columns`."""
+    """Read a table; raises Damaged where it is none, or lacks one of `columns`.
+
+    Names are read as they were written, as a category may be called 2024, NA or null: only what is empty is missing.
+    """
     import pandas as pd
 
+    as_written = {"dtype": dict.fromkeys(_NAMES, "str"), "keep_default_na": False, "na_values": [""]}
     with reading(path):
-        return _with_columns(pd.read_csv(path, **options), columns)
+        return _with_columns(pd.read_csv(path, **{**as_written, **options}), columns)
 
 
 def read_parquet(path: Path, columns: Collection[str] = ()) -> "pd.DataFrame":

@@ -38,7 +38,9 @@ _SAMPLE = ("id", "prompt", "answer", "filtered", "reference", "metric", "value",
 
 def read_scores(file: Path) -> pd.DataFrame:
     """Read scores.csv; raises Damaged where it is none."""
-    return read_csv(file, ("task", "metric", "value", "low", "high", "stderr", "samples"), dtype={"model": "str"})
+    return read_csv(
+        file, ("task", "metric", "value", "low", "high", "stderr", "samples"), dtype={"model": "str", "task": "str"}
+    )
 
 
 def read_samples(file: Path) -> pd.DataFrame:

@@ -139,6 +139,7 @@ def test_a_template_joins_columns_and_a_seed_draws_rows(tmp_path):
         ("{general: {path: x, count: many}}", "general: `count` must be a whole number from 1, found 'many'"),
         ("{general: {path: x, count: 0}}", "general: `count` must be a whole number from 1, found 0"),
         ("{general: {path: x, colum: text}}", "general: unknown key colum; did you mean column?"),
+        ("{general: {path: x}, '': {path: y}}", "a category needs a name, found ''"),
         ("{general: {column: text}}", "general: `path` must name a dataset, found None"),
         (f"{{general: {{path: [{'0, ' * 3000}0]}}}}", r"`path` must name a dataset, found \[0, 0, .{,200}$"),
         ("{general: {path: text}}", "general: text is a kind of file; name the file"),

@@ -16,6 +16,7 @@ from nmerge_core.cli.given import family_of, given_to, make
 from nmerge_core.cli.output import give, print_facts, print_table, warn, write_csv, write_samples
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
+from nmerge_core.kept_files import read_csv
 from nmerge_core.machine import choose_device
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
@@ -88,9 +89,7 @@ def classify(arguments: Namespace) -> None:
     from nmerge_core.classification import classify
 
     make("classify", arguments, classify)
-    import pandas as pd
-
-    summary = pd.read_csv(arguments.out / "summary.csv")
+    summary = read_csv(arguments.out / "summary.csv")
     print(summary.pivot(index="layer", columns="category", values="neurons").to_string())
     meta = json.loads((arguments.out / "meta.json").read_text(encoding="utf-8"))
     print(f"run in {meta['run_dtype']}; {meta['undecided']:,} neurons hang on the order of scores within 1e-5")

@@ -45,7 +45,7 @@ class OfEach:
 
     def _table(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
         frames = [
-            read_csv(path / name, columns, dtype={"group": "str", "category": "str"}).assign(model=label)
+            read_csv(path / name, columns).assign(model=label)
             for path, label in zip(self.paths, self.labels, strict=True)
         ]
         found = pd.concat(frames, ignore_index=True)

@@ -41,7 +41,7 @@ class Result:
         return str(self.path)
 
     def _table(self, name: str) -> pd.DataFrame:
-        return read_csv(self.path / name, dtype={"model": "str", "group": "str"})
+        return read_csv(self.path / name)
 
 
 @dataclass(frozen=True)

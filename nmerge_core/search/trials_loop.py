@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nmerge_core.errors import InputError
+from nmerge_core.kept_files import read_csv
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.progress import Progress, silent
 from nmerge_core.search.merging import Merges
@@ -88,7 +89,7 @@ def run_trials(
             else:
                 progress("Waiting for another process to write checkpoints", 0, len(kept_ones), "checkpoints")
                 time.sleep(_WAIT_SECONDS)
-    return pd.read_csv(out / TRIALS)
+    return read_csv(out / TRIALS)
 
 
 def _do(

@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from nmerge_core.activations.store import open_classification
-from pages.shared.frame.results import _read_csv
 from tests.app.conftest import OpenPage
 from tests.app.scored import click, done, drawn, models
 
@@ -62,9 +61,3 @@ def test_without_a_run_the_page_offers_one(tiny_cache: Path, open_page: OpenPage
     app = open_page(PAGE, linearity_samples="60")
     assert app.button(key="linearity_run").label == "Measure linearity"
     assert any("60 texts of every category" in text.value for text in app.caption)
-
-
-def test_categories_of_a_table_may_be_numbers(tmp_path: Path) -> None:
-    """Else 2024 is 2024.0 beside the group of all, which has no name, and no neurons are that category's."""
-    pd.DataFrame({"model": ["2"] * 2, "group": [None, "2024"]}).to_csv(tmp_path / "table.csv", index=False)
-    assert _read_csv(str(tmp_path / "table.csv"), 0)["group"].to_list()[1:] == ["2024"]

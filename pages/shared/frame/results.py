@@ -13,7 +13,7 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family, Member
-from nmerge_core.kept_files import reading
+from nmerge_core.kept_files import read_csv, reading
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.tints import merge_tints
@@ -34,16 +34,16 @@ def read_table(run: Run, name: str, models: Sequence[str] = ()) -> pd.DataFrame:
     """
     path = run.results / name
     with reading(path):
-        frame = _read_csv(str(path), path.stat().st_mtime_ns)
+        frame = _read_csv(path, path.stat().st_mtime_ns)
     if models:
         frame["model"] = frame["model"].map(dict(zip(labels(run.parameters["models"]), models, strict=True)))
     return frame
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _read_csv(path: str, modified: int) -> pd.DataFrame:
+def _read_csv(path: Path, modified: int) -> pd.DataFrame:
     """Read a CSV; `modified` is there to make the cache forget a rewritten file."""
-    return pd.read_csv(path, dtype=dict.fromkeys(("model", "group", "category"), "str"))  # which may be numbers
+    return read_csv(path)
 
 
 def asked_parameters(kind: str) -> dict[str, Any]:
