@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.initialization import no_init_weights
 from transformers.utils.logging import disable_progress_bar
 from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
@@ -17,6 +18,7 @@ from nmerge_core.checkpoints.adapter import Adapter
 from nmerge_core.checkpoints.adapter_opening import find_tensor
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.tokenizer import load_tokenizer
+from nmerge_core.checkpoints.written_config import written_config
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import CAUSAL, CAUSAL_KINDS, Kind, check_causal, kind_of
 from nmerge_core.machine import CPU, available_memory, choose_device, total_memory
@@ -89,17 +91,14 @@ def load_model(
             loaded; weights are missing; or there is no such device.
     """
     checkpoint = open_checkpoint(reference)
-    kind = kind_of(checkpoint)
-    if kind not in kinds:
-        check_causal(reference, kind)
+    kind = _kind(checkpoint, kinds)
     disable_progress_bar()
     chosen = choose_format(checkpoint, run_dtype, device)
     if chosen.remark:
         logging.warning(chosen.remark)
     place = _place(device, checkpoint.parameters * ITEM_BYTES[chosen.name])
     plain = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}.get(checkpoint.quantised)
-    tokenizer = load_tokenizer(checkpoint) if kind.reads_text else None
-    seeing = {"processor": _load_processor(checkpoint)} if kind.sees_images else {}
+    beside = _beside(checkpoint, kind)
     try:
         loaded: Any = kind.auto.from_pretrained(
             checkpoint.folder,
@@ -112,10 +111,8 @@ def load_model(
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # a configuration can hold anything, so anything can go wrong
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            raise
-        raise InputError(f"{reference}: transformers cannot load the model ({_first_line(error)})") from error
+    except Exception as error:
+        raise _not_loaded(reference, error) from error
     model, found = loaded  # as `output_loading_info` asks; its types do not tell
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
@@ -124,9 +121,61 @@ def load_model(
         model.to(getattr(torch, chosen.name))  # transformers leaves some of them in bfloat16
     if checkpoint.adapter:
         _add_adapter(model, checkpoint, checkpoint.adapter)
-    made: Any = ImageModel if seeing else LanguageModel
-    own = {"architecture": checkpoint.architecture, "label": label(reference), "kind": kind}
-    return made(model=model.eval(), tokenizer=tokenizer, device=model.device, **own, **seeing)
+    return _made(model, checkpoint, kind, beside)
+
+
+def empty_model(
+    checkpoint: Checkpoint, device: str, run_dtype: str, *, kinds: Collection[Kind] = CAUSAL_KINDS
+) -> LanguageModel:
+    """Return a model of a checkpoint's configuration for weights that are yet to be put in: it holds none.
+
+    Args:
+        checkpoint: of which configuration and tokenizer are taken.
+        device: a torch device.
+        run_dtype: the number format of its weights.
+        kinds: as in `load_model`.
+
+    Raises:
+        InputError: the model is of no such kind, or transformers cannot make it.
+    """
+    kind = _kind(checkpoint, kinds)
+    beside = _beside(checkpoint, kind)
+    try:
+        known = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        config = type(known).from_dict(written_config(checkpoint.config, checkpoint.tensors))
+        with no_init_weights(), torch.device(device):
+            model = kind.auto.from_config(config, dtype=getattr(torch, run_dtype))
+        model.tie_weights()
+    except Exception as error:
+        raise _not_loaded(checkpoint.reference, error) from error
+    return _made(model, checkpoint, kind, beside)
+
+
+def _kind(checkpoint: Checkpoint, kinds: Collection[Kind]) -> Kind:
+    """Return what kind of model a checkpoint is; raises InputError where it is none of those wanted."""
+    kind = kind_of(checkpoint)
+    if kind not in kinds:
+        check_causal(checkpoint.reference, kind)
+    return kind
+
+
+def _beside(checkpoint: Checkpoint, kind: Kind) -> dict[str, Any]:
+    """Load what prepares a model's input: tokenizer and, where it sees images, image processor."""
+    seeing = {"processor": _load_processor(checkpoint)} if kind.sees_images else {}
+    return {"tokenizer": load_tokenizer(checkpoint) if kind.reads_text else None, **seeing}
+
+
+def _made(model: Any, checkpoint: Checkpoint, kind: Kind, beside: Mapping[str, Any]) -> LanguageModel:
+    made: Any = ImageModel if kind.sees_images else LanguageModel
+    own = {"architecture": checkpoint.architecture, "label": label(checkpoint.reference), "kind": kind}
+    return made(model=model.eval(), device=model.device, **own, **beside)
+
+
+def _not_loaded(reference: str, error: Exception) -> Exception:
+    """Return the error to raise for one of transformers: as a configuration can hold anything, it may be any."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return error
+    return InputError(f"{reference}: transformers cannot load the model ({_first_line(error)})")
 
 
 def _load_processor(checkpoint: Checkpoint) -> Any:

@@ -1,7 +1,7 @@
 """Merge: choose a method, see at once what it does, keep what you like, and see what became of it."""
 
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import streamlit as st
 
@@ -63,11 +63,6 @@ def draw_recipe(name: str, family: Family, available: dict[str, Method]) -> str 
     return recipe_of_controls(family, method, available)
 
 
-def in_memory(recipe: AnyRecipe | None) -> TypeGuard[Recipe]:
-    """Tell whether a merge can follow its recipe in memory: mergekit's and those of slices are written to disk."""
-    return isinstance(recipe, Recipe) and not recipe.slices
-
-
 @st.fragment  # so that what a control changes is there before the reports below are drawn again
 def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
     """The recipe on the left, what its merge does on the right, and how that is computed."""
@@ -82,7 +77,7 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
             try:
                 recipe = load(given)
                 st.session_state["merge_last_recipe"] = recipe.yaml
-                if in_memory(recipe) and not not_here(recipe):
+                if isinstance(recipe, Recipe) and not not_here(recipe):
                     ask_ahead(recipe)
                 run, seconds = draw_run(recipe, family)
             except InputError as error:
@@ -94,7 +89,9 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
         with st.container():  # what is below keeps its place when there is a run, to which fragments of it are drawn
             if run is not None:
                 run_panel(run)
-        if follows(seconds) and in_memory(recipe) and seconds is not None:
+        if recipe is not None and not isinstance(recipe, Recipe):
+            st.caption("Stages, and mergekit's own methods, are merged to the disk alone: keep it to see what it does.")
+        elif follows(seconds) and recipe is not None and seconds is not None:
             draw_tuning(recipe, family)
         if isinstance(recipe, Recipe):
             draw_log(recipe, CandidateLog(cache_root(), family.name), family)

@@ -25,7 +25,7 @@ class Checkpoint:
 
     `tensors` are the parameters of the model that runs; `carried` lie beside them and go along with a merge as they are
     (layers that predict tokens beyond the next, counters). With an adapter, `folder`, `config` and `tensors` are the
-    model's own; `read` gives what the adapter makes of them.
+    model's own; `read` gives what the adapter makes of them. One that is `stacked` of others' layers is in no folder.
     """
 
     reference: str
@@ -34,6 +34,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     carried: Mapping[str, TensorInfo] = field(default_factory=dict)
     adapter: Adapter | None = None
+    stacked: bool = False
 
     @cached_property
     def architecture(self) -> Architecture:

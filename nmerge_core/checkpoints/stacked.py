@@ -46,7 +46,7 @@ def stacked(parts: Sequence[Part]) -> Checkpoint:
     tensors |= _tied_head(first, last)
     config = _config(parts, sum(part.last - part.first for part in parts))
     _check_kinds(config, parts)
-    return replace(first, config=config, tensors=tensors, carried={}, adapter=adapter)
+    return replace(first, config=config, tensors=tensors, carried={}, adapter=adapter, stacked=True)
 
 
 def origins(parts: Sequence[Part]) -> dict[str, tuple[int, str]]:

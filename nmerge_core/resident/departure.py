@@ -103,8 +103,13 @@ def moved_neurons(merge: LanguageModel, model: LanguageModel, ids: Sequence[int]
         all layers first.
 
     Raises:
-        InputError: the neurons of this family are not known.
+        InputError: the neurons of this family are not known, or one has more layers than the other.
     """
+    depths = [len(each.architecture.layers) for each in (merge, model)]
+    if len({*depths}) > 1:
+        raise InputError(
+            f"the merge has {depths[0]} layers and {model.label} {depths[1]}: their neurons are not the same"
+        )
     of_merge, of_model = (_last_activations(each, ids) for each in (merge, model))
     rows = []
     for layer, ours in of_merge.items():

@@ -73,8 +73,6 @@ def hold_family(
     Raises:
         InputError: they do not fit together, or a file is no longer whole.
     """
-    if recipe.slices:
-        raise InputError("a merge of slices has layers that no model has, and is written to disk: start the merge")
     opened = open_recipe(recipe, device)
     names = opened.merged_names
     return Family(replace(opened, stream=hold(opened.stream, names, place, progress)), names)
@@ -130,7 +128,7 @@ class LiveMerge:
 
     def _speak_as(self, recipe: Recipe) -> None:
         """Speak by the chat template of a recipe of the same models and tokenizer, whose weights stay in memory."""
-        own, models = self.family.opened.recipe, attrgetter("base_model", "references", "tokenizer")
+        own, models = self.family.opened.recipe, attrgetter("base_model", "references", "layers", "tokenizer")
         if models(recipe) != models(own) or self._spoken == _way_of_speaking(recipe):
             return
         held = self.family.opened.stream

@@ -96,6 +96,7 @@ class LiveMerges:
             NotMeasured: runs have to measure first what it is merged by, or to search it.
         """
         from nmerge_core.merging.engine import load
+        from nmerge_core.merging.plan.opened import open_recipe
         from nmerge_core.merging.recipe.recipe import Recipe
         from nmerge_core.resident import LiveMerge, hold_family
 
@@ -106,13 +107,13 @@ class LiveMerges:
             recipe = _searched(recipe)
         references = [*([recipe.base_model] if recipe.base_model else []), *recipe.references]
         checkpoints = [open_checkpoint(reference) for reference in references]
-        asked = (recipe.base_model is None, recipe.dtype, str(recipe.tokenizer))
+        asked = (recipe.base_model is None, recipe.layers, recipe.dtype, str(recipe.tokenizer))
         key = (tuple(references), *map(model_fingerprint, checkpoints), *asked)
         if self._live is None or self._live[0] != key:
             others = self._live is not None and self._live[0][0] != key[0]
             self.release("other models were merged meanwhile" if others else "")
-            weights = sum(checkpoint.bytes for checkpoint in checkpoints)
-            place = _choose_place(weights, len(checkpoints), self._left)
+            held = open_recipe(recipe).stream.checkpoints if recipe.slices else checkpoints
+            place = _choose_place(sum(each.bytes for each in held), len(held), self._left)
             family = hold_family(recipe, progress=heed_models, place=place)
             heed_models("Loading the model that runs", 0, 0)
             self._live = (key, LiveMerge(family, recipe))

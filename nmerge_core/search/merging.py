@@ -70,7 +70,8 @@ class Merges:
 
     def _held(self, recipe: Recipe, progress: Progress) -> LiveMerge | None:
         """Return the merge in memory that can follow a recipe; None where there can be none."""
-        decides = (recipe.base_model, recipe.references, recipe.dtype, recipe.tokenizer, recipe.chat_template)
+        models = (recipe.base_model, recipe.references, recipe.layers)
+        decides = (*models, recipe.dtype, recipe.tokenizer, recipe.chat_template)
         if self._tried != decides:
             self._live, self._tried = None, decides
             if self._opened.vocabulary.rows is None:  # else it has other rows than the model that it would be put into

@@ -13,11 +13,14 @@ from safetensors.torch import load_file
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.stacked import Part, stacked
 from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.loading import load_model
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.changes import changes
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.resident import hold_family
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.resident import LiveMerge, hold_family
+from nmerge_core.resident.departure import moved_neurons
 from tests.merging import checkpoints
 from tests.merging.merged import Weights
 from tests.merging.test_pipeline import StopAt
@@ -35,6 +38,16 @@ def merged(out: Path, slices: list[list[dict[str, Any]]], method: str = "passthr
     recipe = {"merge_method": method, "slices": [{"sources": sources} for sources in slices], **more}
     merge(load_recipe(recipe), out)
     return load_file(out / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models that run, with tokenizers, and a corpus."""
+    root = tmp_path_factory.mktemp("tuned")
+    for seed, name in enumerate(("math", "code")):
+        tiny_model(root / name, seed=seed)
+    write_corpus(root / "corpus", TEXTS)
+    return root
 
 
 def test_layers_of_two_models_one_after_the_other(family: SimpleNamespace, tmp_path: Path) -> None:
@@ -161,10 +174,32 @@ def test_what_is_wrong_with_slices_is_said(
         estimate(load_recipe(json.loads(text)), tmp_path / "out")
 
 
-def test_a_merge_in_memory_has_no_slices(family: SimpleNamespace) -> None:
-    recipe = {"merge_method": "passthrough", "slices": [{"sources": [source(family.models[0], 0, 2)]}]}
-    with pytest.raises(InputError, match="a merge of slices .* is written to disk"):
-        hold_family(load_recipe(recipe))
+@pytest.mark.parametrize("layers", [(0, 1, 0), (1,)])
+def test_a_merge_in_memory_follows_its_slices(tuned: Path, tmp_path: Path, layers: tuple[int, ...]) -> None:
+    """Deeper and flatter than its models: the weights and the outputs of what is written, and what changes alone."""
+
+    def sliced(scale: float) -> Recipe:
+        slices = [[source(str(tuned / "math"), own, own + 1, scale=0.5)] for own in layers]
+        slices[-1] = [source(str(tuned / "code"), layers[-1], layers[-1] + 1, scale=scale)]
+        recipe = {"merge_method": "passthrough", "slices": [{"sources": sources} for sources in slices]}
+        return load_recipe(recipe)
+
+    live = LiveMerge(hold_family(sliced(1.0)), sliced(1.0))
+    live.follow(sliced(1.0))
+    followed = live.follow(sliced(0.75))
+    assert 0 < followed.tensors < followed.of or len(layers) == 1
+    merge(sliced(0.75), tmp_path / "out")
+    written = load_file(tmp_path / "out/model.safetensors")
+    assert written.keys() == {*live.family.names}
+    assert all(torch.equal(live.weights(name), tensor) for name, tensor in written.items())
+    loaded, tokens = load_model(str(tmp_path / "out")), torch.tensor([[1, 2, 3, 4]])
+    with torch.inference_mode():
+        ours, theirs = (each.model(input_ids=tokens).logits for each in (live.language_model, loaded))
+    assert torch.equal(ours, theirs)
+    with pytest.raises(InputError, match=f"the merge has {len(layers)} layers and math 2: their neurons are not the"):
+        moved_neurons(live.language_model, load_model(str(tuned / "math")), [1, 2], 1)
+    with pytest.raises(InputError, match="of the models .* that it was opened with"):
+        live.follow(load_recipe({"merge_method": "passthrough", "models": [{"model": str(tuned / "math")}]}))
 
 
 def test_a_weight_that_is_not_finite_is_named_where_it_stands(family: SimpleNamespace, tmp_path: Path) -> None:
@@ -240,16 +275,13 @@ def test_regmean_of_different_layers_of_its_models(family: SimpleNamespace, tmp_
 
 
 def test_statistics_of_slices_are_collected_once_for_each_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model is measured on the texts of the category of its name, however many slices have layers of it."""
     monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
-    for seed, name in enumerate(("math", "code")):
-        tiny_model(tmp_path / name, seed=seed)
-    write_corpus(tmp_path / "corpus", TEXTS)
-    models = [str(tmp_path / name) for name in ("math", "code")]
+    models = [str(tuned / name) for name in ("math", "code")]
     slices = [[source(model, first, first + 1) for model in models] for first in (0, 1, 0)]
-    parameters = {"corpus": str(tmp_path / "corpus"), "samples": 3}
+    parameters = {"corpus": str(tuned / "corpus"), "samples": 3}
     merged(tmp_path / "out", slices, "regmean", parameters=parameters)
     whole = {"merge_method": "regmean", "models": [{"model": model} for model in models], "parameters": parameters}
     merge(load_recipe(whole), tmp_path / "whole")

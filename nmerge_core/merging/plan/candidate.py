@@ -13,7 +13,7 @@ from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import SCORED
-from nmerge_core.loading import LanguageModel, load_model
+from nmerge_core.loading import LanguageModel, empty_model, load_model
 from nmerge_core.machine import CPU
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
@@ -97,7 +97,10 @@ def load_candidate(stream: Stream, names: Sequence[str], dtype: str | None, run_
     """
     donor = stream.donor
     chosen = choose_format(donor, run_dtype, stream.device, written=dtype)
-    language_model = load_model(donor.reference, stream.device, chosen.name, kinds=SCORED)
+    if donor.stacked:
+        language_model = empty_model(donor, stream.device, chosen.name, kinds=SCORED)
+    else:
+        language_model = load_model(donor.reference, stream.device, chosen.name, kinds=SCORED)
     own = language_model.model.state_dict()
     stored = stored_weights(language_model.model, {name: donor.info(name).shape for name in names})
     plain = {each.names[0]: own[each.loaded[0]] for each in stored if each.plain}

@@ -143,8 +143,7 @@ def reopen(opened: Opened, recipe: Recipe, device: str = "auto") -> Opened:
     """Open another recipe; where it merges the same models they stay open."""
 
     def sources(of: Recipe) -> tuple[object, ...]:
-        layers = [[(each.model, each.first, each.last) for each in own.sources] for own in of.slices]
-        return (of.base_model, of.references, layers, of.tokenizer, of.chat_template)
+        return (of.base_model, of.references, of.layers, of.tokenizer, of.chat_template)
 
     if sources(opened.recipe) != sources(recipe):
         return open_recipe(recipe, device)

@@ -82,6 +82,11 @@ class Recipe:
         return tuple(source for each in self.slices for source in each.models) if self.slices else self.models
 
     @property
+    def layers(self) -> tuple[tuple[tuple[str, int, int], ...], ...]:
+        """Which layers of which models each slice has, the base's first: none where whole models are merged."""
+        return tuple(tuple((own.model, own.first, own.last) for own in each.sources) for each in self.slices)
+
+    @property
     def labels(self) -> list[str]:
         """A distinct short name per model that is merged, in order; in slices by the layers that it has."""
         if not self.slices:
