@@ -31,6 +31,7 @@ from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.mergekit_recipe import write_yaml
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe, named_by
+from nmerge_core.merging.run_formats import formats_of_stages
 from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.report import Report
 from nmerge_core.merging.write.staging import lock_output
@@ -92,7 +93,8 @@ def _merge(
     recipe: StagedRecipe, out: Path, hidden: Path, first: bool, device: str, progress: Progress, kept: Kept
 ) -> Report:
     times = sorted(stamps(map(open_checkpoint, recipe.references)).values())  # fingerprints sample large files
-    keys = recipe.keys(Places(cache_root()), f"{kind_of(choose_device(device))} {times}")
+    chosen = choose_device(device)
+    keys = recipe.keys(Places(cache_root()), f"{kind_of(chosen)} {times}", dict(formats_of_stages(recipe, chosen)))
     work = _Work(recipe, hidden, out.name, keys)
     earlier = hidden.exists()
     if first:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nmerge_core.inputs import Places
-from nmerge_core.merging.recipe_parameter import merged_format, run_formats
+from nmerge_core.merging.run_formats import merged_format, run_formats
 from nmerge_core.parameters import Document
 from nmerge_core.search.reading import load_sweep
 

@@ -178,9 +178,11 @@ def test_the_estimate_is_of_the_whole_chain(family: SimpleNamespace, tmp_path: P
 
 def test_what_a_stage_reads_tells_it_and_all_later_ones_apart(family: SimpleNamespace, tmp_path: Path) -> None:
     content = staged(family)
-    before = read_staged(content, None).keys(Places(tmp_path), "cpu")
+    before = read_staged(content, None).keys(Places(tmp_path), "cpu", {})
+    run = read_staged(content, None).keys(Places(tmp_path), "cpu", {"words": {"models run in": "bfloat16"}})
+    assert [before[name] == run[name] for name in ("skills", "words", None)] == [True, False, False]
     content["stages"]["words"]["parameters"] = {"weight": 2.0}
-    after = read_staged(content, None).keys(Places(tmp_path), "cpu")
+    after = read_staged(content, None).keys(Places(tmp_path), "cpu", {})
     assert [before[name] == after[name] for name in ("skills", "words", None)] == [True, False, False]
 
 

@@ -80,15 +80,23 @@ class StagedRecipe:
         stages = {name: full[name] for name in self.stages}
         return StagedRecipe(stages, full[None]), found
 
-    def keys(self, places: Places, beside: str) -> dict[str | None, str]:
-        """Return what tells each stage's result from any other: its recipe, all that it reads, and what is `beside`."""
-        return {name: digest([own.yaml, inputs, beside]) for name, own, inputs in self._in_full(places)}
+    def keys(
+        self, places: Places, beside: str, formats: Mapping[str | None, Mapping[str, str]]
+    ) -> dict[str | None, str]:
+        """Return what tells each stage's result from any other.
 
-    def _in_full(self, places: Places) -> Iterator[tuple[str | None, Recipe, dict[str, str]]]:
-        """Yield of each stage its name, its recipe in full, and the fingerprints of what it reads."""
+        That is its recipe, all that it reads, the number formats in which it has models run, and what is `beside`.
+        """
+        return {name: digest([own.yaml, inputs, beside]) for name, own, inputs in self._in_full(places, formats)}
+
+    def _in_full(
+        self, places: Places, formats: Mapping[str | None, Mapping[str, str]] | None = None
+    ) -> Iterator[tuple[str | None, Recipe, dict[str, str]]]:
+        """Yield of each stage its name, its recipe in full, and the fingerprints of what it reads, with its formats."""
         made: dict[str, tuple[str, str]] = {}
         for name, recipe in self.each:
             own, inputs = recipe.in_full(places.with_models(made))
+            inputs |= (formats or {}).get(name, {})
             yield name, own, inputs
             if name is not None:
                 made[name] = (name, digest([own.yaml, inputs]))
