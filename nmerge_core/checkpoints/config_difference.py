@@ -72,8 +72,17 @@ def config_differences(base: Mapping[str, Any], model: Mapping[str, Any]) -> lis
     if known[0] is not None and known[1] is not None:
         ours, theirs = known[0], known[1]
     keys = dict.fromkeys((*ours, *theirs))
-    pairs = [Difference(key, ours.get(key), theirs.get(key)) for key in keys]
+    pairs = [Difference(key, _value(ours, key), _value(theirs, key)) for key in keys]
     return [each for each in pairs if each.base != each.model and not _both_unset(each, ours, theirs)]
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    """Return what a key says; of the width of a head that is not said what every class takes then: an equal share."""
+    said, (tower, dot, name) = config.get(key), key.rpartition(".")
+    width, heads = (config.get(f"{tower}{dot}{of}") for of in ("hidden_size", "num_attention_heads"))
+    if said is None and name == "head_dim" and isinstance(width, int) and isinstance(heads, int) and heads:
+        return width // heads
+    return said
 
 
 def _both_unset(each: Difference, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

@@ -34,6 +34,9 @@ def test_what_means_the_same_is_no_difference() -> None:
 
         whole = CONFIG_MAPPING[type](**SMALL).to_dict()
         assert said({"model_type": type, **SMALL}, json.loads(json.dumps(whole))) == []
+    qwen = {"model_type": "qwen2", **SMALL}  # whose class has no head_dim, and takes one that is written
+    assert said(qwen, qwen | {"head_dim": 64 // 4}) == []
+    assert said(qwen, qwen | {"head_dim": 32}) == ["key 'head_dim': 32 where the base has 16"]
     unknown = {"model_type": "of-nobody", "depth": 3}
     assert said(unknown, {**unknown, "use_mrope": False, "extra": None}) == []
 
