@@ -14,10 +14,10 @@ Clusters = Sequence[object] | None  # the document of each problem, where severa
 LEVEL = 0.05
 REPEATS = 10_000
 Z_95, _Z_POWER = 1.959963984540054, 0.8416212335729143  # of 5 % on two sides, and of 80 % power
-_LEAST_DISCORDANT = 6  # all one way: 2 · 2⁻⁶ is the first below 5 %
+_LEAST_DISCORDANT = 6  # problems, or documents, all one way: 2 · 2⁻⁶ is the first below 5 %
 _DRAWN = 1 << 22  # numbers of a bootstrap that are drawn at once
 MCNEMAR, BOOTSTRAP = "exact McNemar", "paired bootstrap"
-WILSON, RESAMPLED = "Wilson", "bootstrap"  # what intervals of a mean are by
+WILSON, WILSON_SHARED, RESAMPLED = "Wilson", "Wilson, by documents", "bootstrap"  # what intervals of a mean are by
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,21 @@ class Comparison:
 def mean_interval(values: ArrayLike, *, clusters: Clusters = None, seed: int = 0) -> Interval:
     """Return the 95 % interval of a mean: Wilson's of right or wrong, which holds near 0 and 1; else a bootstrap's.
 
-    The bootstrap is over documents where values share them; `clusters` names each one's.
+    Where values share documents, `clusters` names each one's: a bootstrap is over these, and Wilson's interval is of as
+    many problems as tell as much, one of each document, by the standard error over documents (Kish's effective number);
+    of as many as there are documents where they do not differ. A bootstrap has no length at 0 and 1.
     """
     own, shared = _numbers(values), _shared(clusters)
-    return (
-        wilson(int(own.sum()), len(own)) if _binary(own) and not shared else _percentiles(_resampled(own, shared, seed))
-    )
+    if not _binary(own):
+        return _percentiles(_resampled(own, shared, seed))
+    if shared is None:
+        return wilson(int(own.sum()), len(own))
+    share, spread = float(own.mean()), standard_error(own, shared)
+    units = min(share * (1 - share) / spread**2, len(own)) if spread > 0 else len(set(shared))
+    return replace(wilson(share * units, units), by=WILSON_SHARED)
 
 
-def wilson(successes: int, trials: int) -> Interval:
+def wilson(successes: float, trials: float) -> Interval:
     """Return Wilson's 95 % score interval of a share (1927): it has a length at 0 and 1 too; p ± 1.96 SE has none."""
     share, square = successes / trials, Z_95**2
     centre = (share + square / (2 * trials)) / (1 + square / trials)
@@ -91,7 +97,7 @@ def compare(ours: ArrayLike, theirs: ArrayLike, *, clusters: Clusters = None, se
         # The bootstrap knows no other sign than it saw: n problems of one sign have that by chance once in 2ⁿ⁻¹.
         units = len(set(shared or range(len(difference))))
         p = min(1.0, max(2 * _tail(means), 2.0 ** (1 - units)))
-        detectable = (Z_95 + _Z_POWER) * spread
+        detectable = (Z_95 + _Z_POWER) * spread if units >= _LEAST_DISCORDANT else math.nan
         return Comparison(len(one), float(difference.mean()), _percentiles(means), p, p, detectable, BOOTSTRAP)
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
     least = _LEAST_DISCORDANT / len(one)

@@ -25,6 +25,32 @@ def test_wilson_holds_at_the_ends():
     assert mean_interval([0] * 20) == wilson(0, 20)
 
 
+def test_wilson_counts_documents_where_problems_share_them():
+    """Documents that do not differ tell as much as one problem each; of those that do the standard error tells."""
+    pairs = [number // 2 for number in range(40)]
+    found = mean_interval([0] * 40, clusters=pairs)
+    assert found == wilson(0, 20) and (found.by, found.low) == ("Wilson, by documents", 0)
+    # Both of each pair right or both wrong: SE² = 20/19 · 20 · (2 · ½)² / 40² = 1/76, so p(1 − p) / SE² = 19 problems.
+    halves, of_19 = mean_interval([1] * 20 + [0] * 20, clusters=pairs), wilson(9.5, 19)
+    assert (halves.low, halves.high) == pytest.approx((of_19.low, of_19.high))
+    # One right of each pair: no document differs from another. Hardly any does: they are never more than there are.
+    assert mean_interval([1, 0] * 20, clusters=pairs) == wilson(10, 20)
+    assert mean_interval([1, 0] * 19 + [1, 1], clusters=pairs) == wilson(21, 40)
+
+
+def test_intervals_of_shared_documents_hold_near_one():
+    """Of 300 draws of 20 documents of five problems, right nineteen times in twenty: a bootstrap holds in 85 %."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        share = rng.beta(
+            0.95 * 7 / 3, 0.05 * 7 / 3, 20
+        )  # of each document; correlation within one is 1 / (1 + 7/3) = 0.3
+        values = (rng.random((20, 5)) < share[:, None]).astype(float).ravel()
+        found = mean_interval(values, clusters=np.repeat(range(20), 5).tolist())
+        held += found.low <= 0.95 <= found.high
+    assert held >= 0.93 * 300
+
+
 def test_mcnemar_is_a_fair_coin_on_what_one_alone_solves():
     """All sequences of n tosses are counted: those whose rarer side comes up at most as often as it did."""
     for gained, lost in ((0, 0), (1, 0), (5, 0), (6, 0), (2, 7), (3, 3)):
@@ -65,7 +91,9 @@ def test_other_values_are_compared_by_a_bootstrap_over_problems():
     found = compare([2.5, 3.5, 4.5], [1.5, 1.5, 1.5])
     assert (found.difference, found.test, found.p) == (2, BOOTSTRAP, 0.25)  # 2 · 2⁻³: three of one sign by chance
     assert found.interval.low == pytest.approx(1) and found.interval.high == pytest.approx(3)
-    assert found.detectable == pytest.approx((1.96 + 0.8416) * 1 / math.sqrt(3), rel=1e-4)
+    assert math.isnan(found.detectable)  # whatever three problems say, p is not below 0.25
+    six = compare([1.5, 2.5, 3.5] * 2, [0.5] * 6)  # differences 1, 2, 3 twice: variance 4/5, of a mean of six
+    assert six.detectable == pytest.approx((1.96 + 0.8416) * math.sqrt(0.8 / 6), rel=1e-4)
     rng = np.random.default_rng(1)
     noise = rng.normal(size=400)
     wide = compare(noise + 5, rng.normal(size=400) * 0 + 5)
@@ -86,7 +114,7 @@ def test_problems_of_one_document_count_as_one():
     assert many.interval.low == pytest.approx(alone.interval.low) and many.p == alone.p
     assert compare(np.repeat(documents, 5), np.zeros(200)).detectable < 0.5 * alone.detectable
     right = compare([1, 1, 1, 1, 0, 0], [0] * 6, clusters=[1, 1, 1, 1, 2, 2])
-    assert right.test == BOOTSTRAP and right.p == 0.5  # two documents tell nothing
+    assert right.test == BOOTSTRAP and right.p == 0.5 and math.isnan(right.detectable)  # two documents tell nothing
 
 
 def test_holm_steps_down():

@@ -264,7 +264,7 @@ KINDS: Mapping[str, Kind] = {
                 RUN_DTYPE,
                 settings.BACKEND,
             ),
-            version=5,
+            version=6,
         ),
         Kind(
             "loss",

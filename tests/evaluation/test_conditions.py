@@ -287,7 +287,7 @@ def test_samples_tell_what_was_chosen_and_what_a_program_died_of(model: str, tmp
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["value"] for row in rows] == [float(row["answer"] == "no") for row in rows]
     assert [row["cluster"] for row in rows] == ["0", "0", "1", "1"] and {row["reference"] for row in rows} == {"no"}
-    assert scores.loc[0, "interval"] == "bootstrap" and scores.loc[0, "task_version"] == 2
+    assert scores.loc[0, "interval"] == "Wilson, by documents" and scores.loc[0, "task_version"] == 2
     other = write_task(tmp_path, CHOICES | {"metadata": {"version": 2, "cluster": "author"}}, docs)
     with pytest.raises(InputError, match="task 'choices', metadata, key 'cluster': expected a field .* book; found"):
         evaluate([model], [other])
