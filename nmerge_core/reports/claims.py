@@ -96,11 +96,11 @@ def knocked_out(found: Findings, categories: Sequence[str] | None = None) -> Ver
     compared = compare_all(pairs, clusters=documents(silenced))
     for name, each in zip(names, compared, strict=True):
         ends = Estimate(each.difference, each.interval.low, each.interval.high)
-        told.append(f"{name} {interval(ends, found.write)} {found.of_change}, {probability(each)}")
+        told.append(f"{name} {interval(ends, found.write)} {found.of_cost}, {probability(each)}")
     columns = [[random for random, _ in pairs], [own for _, own in pairs]]
     pooled = combined(columns, [1.0, -1.0], documents(silenced))
     more = interval(pooled, found.write)
-    lost = f"What a task loses more without its own neurons than without as many random ones: {more} {found.of_change}."
+    lost = f"What a task loses more without its own neurons than without as many random ones: {more} {found.of_cost}."
     reverse = [name for name, each in zip(names, compared, strict=True) if each.interval.high < 0]
     but = f" Of {' and '.join(reverse)} it is the other way round." if reverse else ""
     return above(pooled, 0.0, f"{lost} By task, {'; '.join(told)}.{but}")

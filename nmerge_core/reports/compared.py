@@ -1,6 +1,7 @@
 """Whether merges differ on the same problems, as both papers' tables need it again and again."""
 
 from collections.abc import Sequence
+from math import isnan
 
 import numpy as np
 
@@ -43,7 +44,10 @@ def judged(found: Findings, name: str, each: Comparison) -> Verdict:
     scale = _scale(found)
     estimate = Estimate(*(scale * value for value in (each.difference, each.interval.low, each.interval.high)))
     verdict = UNCLEAR if not each.distinguishable else AGREES if each.difference > 0 else DIFFERS
-    least = f", the smallest that could be seen {number(each.detectable * scale, found.digits)}"
+    seen = number(each.detectable * scale, found.digits)
+    least = (
+        ", of too few problems to see any" if isnan(each.detectable) else f", the smallest that could be seen {seen}"
+    )
     told = f"{name}: {interval(estimate, found.write)} {found.of_change}, {probability(each)}{least}."
     return Verdict(verdict, told, estimate)
 

@@ -19,14 +19,13 @@ from nmerge_core.reports.variants import SOLVED, Variant
 from nmerge_core.settings import MAX_LENGTH, RANDOM_GROUPS
 from nmerge_core.task_code import runs_code
 
-# Of a task's problem: some 150 are read and written, and one that is written takes as long as several that are read.
-_PROBLEM_TOKENS = 450
+_PROBLEM_TOKENS = 150  # read and written, of a task's problem
 _BYTES_PER_TOKEN = 4
 _WEIGHTS = 25  # tokens that a model reads in the time in which its weights are read once
 _LEARNING = 3  # a step goes forwards and backwards
 _FISHER, _GRAM = 20, 3  # forwards and backwards, each text by itself; forwards, and products of inputs
 _COMPARED = 64  # tokens of a text at most by which groups of neurons are compared with random ones
-_GROUPED = 4  # products with the matrices by which MLPs write, of each grouping and fine-tune
+_GROUPED = 12  # products with the matrices by which MLPs write that each grouping and fine-tune takes as long as
 
 
 @dataclass(frozen=True)

@@ -199,9 +199,14 @@ class Findings:
         return metric(metrics.pop()).title if len(metrics) == 1 else "points"
 
     @property
-    def of_change(self) -> str:
-        """What differences are shown in."""
+    def of_cost(self) -> str:
+        """What is shown in that something costs, more being worse."""
         return "points" if self.unit == "%" else self.unit
+
+    @property
+    def of_change(self) -> str:
+        """What differences are shown in, more being better."""
+        return f"{self.of_cost} (+ is lower)" if self.lower_is_better else self.of_cost
 
     @property
     def digits(self) -> int:

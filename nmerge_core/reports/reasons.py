@@ -80,7 +80,7 @@ def _redundancy(found: Findings) -> str:
         intact = found.mean(BASE, [subject])
         lost = intact - float(subject.points(own["value"].tolist()).mean())
         told.append(
-            f"{own['neurons'].iloc[0]} random neurons cost {category} {number(lost, found.digits)} {found.of_change}"
+            f"{own['neurons'].iloc[0]} random neurons cost {category} {number(lost, found.digits)} {found.of_cost}"
         )
     total = len(found.neurons[found.neurons["model"] == BASE]) if found.neurons is not None else 0
     return f"Of {total:,} neurons {', '.join(told)}: the more they cost, the fewer of them are redundant."

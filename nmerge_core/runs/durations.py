@@ -19,7 +19,7 @@ from nmerge_core.runs.folder import list_runs
 
 _START = 2.0  # seconds until a worker takes up a run and has read its models
 _CORE, _ACCELERATOR = 1.5e10, 5e12  # operations a second in float32, running a model on a few texts
-_CORE_BATCHES = 8e10  # of a core, on many texts at a time
+_CORE_BATCHES = 6e10  # of a core, on many texts at a time
 _BYTES_PER_TOKEN = 4
 _LONGEST = 512  # tokens that are read of a text
 

@@ -22,6 +22,7 @@ from nmerge_core.reports.compared import better
 from nmerge_core.reports.findings import Findings, Lacking
 from nmerge_core.reports.intervals import combined, ratio
 from nmerge_core.reports.reasons import facts
+from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.verdicts import AGREES, DIFFERS, NOTHING, UNCLEAR
 from tests.reports.findings import FAMILY, LABELS, LEAST, made, right
 
@@ -143,6 +144,20 @@ def test_neuronmerge_is_compared_with_what_it_improves_on() -> None:
     assert found.told.count("+50.0") == 2 and found.told.count("p = 0.004 (exact McNemar, Holm)") == 2
     assert neuronmerge_gains(merged(first=9, second=3, dare=4, sublin=8)).verdict == DIFFERS  # one is worse
     assert neuronmerge_gains(merged(first=9, second=5, dare=4, sublin=4)).verdict == UNCLEAR
+
+
+def test_a_lower_loss_is_told_as_such() -> None:
+    first, second = PLAN.neuronmerge(LABELS), PLAN.sublin(LABELS)
+    losses = {first.key: [1.0 + 0.1 * number for number in range(10)], second.key: [2.0] * 10}
+    subjects = tuple(Subject(label, "loss", False, 10, label) for label in LABELS)
+    scores = {key: dict.fromkeys(LABELS, values) for key, values in losses.items()}
+    found = better(made(scores, subjects=subjects), [(first, second)], subjects)  # 2 − (1 + … + 1.9) / 10 = 0.55 less
+    assert found.verdict == AGREES and found.told.startswith("NeuronMerge₂ against SubModule Linearity: +0.550 (")
+    assert ") loss, nats per token (+ is lower), p < 0.001" in found.told
+    few = [replace(subject, count=2) for subject in subjects]
+    scores = {key: {label: values[:2] for label, values in own.items()} for key, own in scores.items()}
+    told = better(made(scores, subjects=tuple(few)), [(first, second)], few).told
+    assert told.endswith("of too few problems to see any.")
 
 
 def cut(across: int, along: int) -> Findings:

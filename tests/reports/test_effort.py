@@ -64,9 +64,9 @@ def test_what_is_foreseen_follows_from_texts_and_the_number_of_tasks(tmp_path: P
     for file, more in ((task, ""), (runs, "unsafe_code: true\n")):
         file.write_text(f"task: {file.stem}\n{more}")
     by_tasks = foreseen(replace(family, tasks=(str(task), str(task))), LEAST, run_code=False)
-    assert by_tasks.subjects == [2 * 450] * 2  # two problems of each
+    assert by_tasks.subjects == [2 * 150] * 2  # two problems of each
     code = replace(family, tasks=(str(runs),))
-    assert [foreseen(code, LEAST, run_code=run).subjects for run in (False, True)] == [losses.subjects, [900]]
+    assert [foreseen(code, LEAST, run_code=run).subjects for run in (False, True)] == [losses.subjects, [300]]
     bare = foreseen(replace(family, corpus=None), LEAST, run_code=False)
     assert bare.total == 3 * bare.weights  # nothing judges models: what weights tell is all there is
     sources = tmp_path / "sources.yaml"
