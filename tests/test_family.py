@@ -28,7 +28,8 @@ def test_a_whole_family_is_read(tmp_path: Path) -> None:
     text = (
         "base: lab/base\nmodels:\n  math: lab/math\n  code: {model: lab/coder+lab/lora, label: coder}\n"
         "corpus: texts[:-60]\ntasks: [math, gsm8k]\nprompts: ['2 + 2 =', \"a\\nb\"]\n"
-        "neurons:\n  loud: [[0, 17], [1, 3]]\n  none: []\nnotes: |\n  First.\n  Second.\n"
+        "neurons:\n  loud: [[0, 17], [1, 3]]\n  none: []\nneuron_notes: [[0, 17, 'digits: ?']]\n"
+        "notes: |\n  First.\n  Second.\n"
     )
     assert load_family(written(tmp_path, text)) == Family(
         name="mine",
@@ -38,6 +39,7 @@ def test_a_whole_family_is_read(tmp_path: Path) -> None:
         tasks=("math", "gsm8k"),
         prompts=("2 + 2 =", "a\nb"),
         neurons={"loud": ((0, 17), (1, 3)), "none": ()},
+        neuron_notes={(0, 17): "digits: ?"},
         notes="First.\nSecond.\n",
     ).in_full(tmp_path)
 
@@ -54,6 +56,7 @@ def test_the_example_of_the_docs_is_a_family(tmp_path: Path) -> None:
         tasks=("math", "tasks/own.yaml"),
         prompts=("What is 3 + 4?",),
         neurons={"loud": ((0, 17),)},
+        neuron_notes={(0, 17): "fires on digits"},
         notes="anything",
     ).in_full(tmp_path)
 
@@ -61,7 +64,9 @@ def test_the_example_of_the_docs_is_a_family(tmp_path: Path) -> None:
 def test_only_base_and_models_are_needed_and_a_blank_key_is_left_out(tmp_path: Path) -> None:
     least = Family("mine", "b", (Member("m", "math", "math"),))
     assert load_family(written(tmp_path, LEAST)) == least.in_full(tmp_path)
-    assert load_family(str(written(tmp_path, f"{LEAST}corpus:\ntasks:\nneurons:\nnotes:\n"))) == least.in_full(tmp_path)
+    assert load_family(
+        str(written(tmp_path, f"{LEAST}corpus:\ntasks:\nneurons:\nneuron_notes:\nnotes:\n"))
+    ) == least.in_full(tmp_path)
     assert least.categories == ["general", "math"] and least.labels == {"b": "base", "m": "math"}
 
 
@@ -111,14 +116,17 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "{file}: expected a mapping with base, models, corpus, tasks, prompts, neurons, notes; found nothing"),
+        (
+            "",
+            "{file}: expected a mapping with base, models, .*, prompts, neurons, neuron_notes, notes; found nothing",
+        ),
         ("[1]", "{file}: expected a mapping with .*; found list"),
         ("base: {", r"{file}: not readable as YAML \(.*line \d, column \d\)"),
         ("notes: !!bool maybe", r"{file}: not readable as YAML \(a value is not of its kind: KeyError: 'maybe'\)"),
         ("base: a\nbase: b\n", r"{file}: .*found the key 'base' a second time \(keep one\) in line 2"),
         ("base: b\nmodels: {math: m, math: n}", r"{file}: .*the key 'math' a second time \(keep one\).*line 2"),
         (f"{LEAST}corpora: c", "{file}: unknown key 'corpora'; did you mean 'corpus'?"),
-        (f"{LEAST}zzz: c", "{file}: unknown key 'zzz'; known keys: base, models, corpus, tasks, prompts, neurons, not"),
+        (f"{LEAST}zzz: c", "{file}: unknown key 'zzz'; known keys: base, models, corpus, tasks, prompts, neurons, neu"),
         ("models: {math: m}", "{file}, key 'base': expected the folder or Hub id of a model; found nothing"),
         ("base: [b]\nmodels: {math: m}", r"{file}, key 'base': expected the folder .*; found \['b'\]"),
         ("base: ' '\nmodels: {math: m}", "{file}, key 'base': expected the folder .*; found ' '"),
@@ -156,6 +164,13 @@ def test_what_is_not_here_is_missing(tmp_path: Path) -> None:
         (f"{LEAST}neurons: {{loud: [[0, 1, 2]]}}", "{file}, key 'neurons.loud': expected"),
         (f"{LEAST}neurons: {{loud: [[0, -1]]}}", "{file}, key 'neurons.loud': expected"),
         (f"{LEAST}neurons: {{loud: [[0, yes]]}}", "{file}, key 'neurons.loud': expected"),
+        (
+            f"{LEAST}neuron_notes: {{a: b}}",
+            r"{file}, key 'neuron_notes': expected a list of \[layer, neuron, text\], w",
+        ),
+        (f"{LEAST}neuron_notes: [[0, 1]]", "{file}, key 'neuron_notes': expected"),
+        (f"{LEAST}neuron_notes: [[0, -1, x]]", "{file}, key 'neuron_notes': expected"),
+        (f"{LEAST}neuron_notes: [[0, 1, 2]]", "{file}, key 'neuron_notes': expected"),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_key(tmp_path: Path, text: str, message: str) -> None:
@@ -224,6 +239,7 @@ def random_family(rng: random.Random) -> Family:
         tasks=tuple(map(name, few())),
         prompts=tuple(map(name, few())),
         neurons={name(index): tuple((rng.randrange(9), index) for _ in few()) for index in few()},
+        neuron_notes={(rng.randrange(9), index): f"{name(0)}\n{name(1)}" for index in few()},
         notes=text(),
     )
 

@@ -8,6 +8,7 @@
     tasks: [math, tasks/own.yaml]
     prompts: ["What is 3 + 4?"]
     neurons: {loud: [[0, 17]]}    # named lists of [layer, neuron]
+    neuron_notes: [[0, 17, "fires on digits"]]    # notes on single neurons
     notes: anything
 
 Only `base` and `models` are needed. Relative paths count from the file's folder.
@@ -15,7 +16,15 @@ Only `base` and `models` are needed. Relative paths count from the file's folder
 
 from nmerge_core.family.contents import check_readable
 from nmerge_core.family.family import Family, Member
-from nmerge_core.family.kept import delete_family, demo_family, families, keep_neurons, rename_family, save_family
+from nmerge_core.family.kept import (
+    delete_family,
+    demo_family,
+    families,
+    keep_neurons,
+    keep_note,
+    rename_family,
+    save_family,
+)
 from nmerge_core.family.read import load_family, read_family
 
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "demo_family",
     "families",
     "keep_neurons",
+    "keep_note",
     "load_family",
     "read_family",
     "rename_family",

@@ -37,7 +37,7 @@ class Family:
     """A base and its fine-tunes, the corpus that classifies neurons, the tasks that score models, and a user's notes.
 
     The corpus may be a slice, `corpus[:-60]`, which holds out the last lines of each category; `neurons` holds lists of
-    (layer, neuron) by name.
+    (layer, neuron) by name, `neuron_notes` what a user noted on a neuron by (layer, neuron).
     """
 
     name: str
@@ -47,6 +47,7 @@ class Family:
     tasks: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     neurons: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    neuron_notes: Mapping[tuple[int, int], str] = field(default_factory=dict)
     notes: str = ""
 
     @property
@@ -111,6 +112,7 @@ class Family:
             "tasks": list(self.tasks),
             "prompts": list(self.prompts),
             "neurons": {name: [list(neuron) for neuron in neurons] for name, neurons in self.neurons.items()},
+            "neuron_notes": [[*place, note] for place, note in self.neuron_notes.items()],
             "notes": self.notes,
         }
         return yaml_text({key: value for key, value in content.items() if value})

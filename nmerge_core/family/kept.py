@@ -3,7 +3,7 @@
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from nmerge_core.kept_files import changing, remove
 
 MOST_NEURONS = 5_000  # in all lists of a family: its file is read at every click, and recipes hold lists as they are
 LONGEST_NAME = 60  # characters of a list's
+NOTES = "notes"  # what the file of all lists calls the notes beside them
+MOST_NOTES, LONGEST_NOTE = 500, 1_000  # of a family, and characters of each
 
 
 def families(root: Path) -> dict[str, Path]:
@@ -88,14 +90,15 @@ def delete_family(name: str, root: Path) -> None:
 def demo_family(root: Path) -> Family:
     """Return the family that comes with the program; its parts are `missing` until its files are in the cache.
 
-    Of a user's own it has the lists of neurons that `keep_neurons` has kept.
+    Of a user's own it has the lists of neurons and the notes that `keep_neurons` and `keep_note` have kept.
     """
     demo = root / DEMO
     tuned = ("math", "code", "translation")
     models = tuple(Member(str(demo / name), name, name) for name in tuned)
     family = Family(DEMO, str(demo / "base"), models, str(demo / "corpus"), tasks=(*tuned, "general"))
     with suppress(InputError):  # there is none, or it is damaged, and the next list makes it anew
-        return replace(family, neurons=load_family(_file(family, root / "families")).neurons)
+        kept = load_family(_file(family, root / "families"))
+        return replace(family, neurons=kept.neurons, neuron_notes=kept.neuron_notes)
     return family
 
 
@@ -106,21 +109,50 @@ def keep_neurons(family: str, name: str, neurons: Iterable[tuple[int, int]], roo
         InputError: the list cannot be called so, the family's lists would hold too many neurons, or there is no such
             family, or its file has a mistake.
     """
+    _change(family, root, lambda kept: _with_list(kept, name, neurons))
+
+
+def keep_note(family: str, place: tuple[int, int], note: str, root: Path, *, before: str = "") -> None:
+    """Keep a note on a neuron, (layer, neuron), with a family of a cache, in the place of the one that was `before`.
+
+    Where another has been kept meanwhile, from another page say, both stay. An empty one takes `before` away.
+
+    Raises:
+        InputError: the note is too long or there are too many; or there is no such family, or its file has a mistake.
+    """
+    _change(family, root, lambda kept: _with_note(kept, place, note.strip(), before.strip()))
+
+
+def _change(family: str, root: Path, change: Callable[[Family], Family]) -> None:
+    """Write a family of a cache anew as it is changed, while no other page or process changes one."""
     with changing(root / "families"):
         known = families(root)
         if family != DEMO and family not in known:
             raise InputError(f"There is no family “{family}” any more.")
-        kept = demo_family(root) if family == DEMO else load_family(known[family])
-        _write(_with_list(kept, name, neurons), root / "families")
+        _write(change(demo_family(root) if family == DEMO else load_family(known[family])), root / "families")
+
+
+def _with_note(kept: Family, place: tuple[int, int], note: str, before: str) -> Family:
+    now = kept.neuron_notes.get(place, "")
+    text = note if now in ("", before, note) else f"{now}\n\n{note}".strip()
+    notes = {each: own for each, own in {**kept.neuron_notes, place: text}.items() if own}
+    if len(text) > max(LONGEST_NOTE, len(now)):
+        raise InputError(
+            f"A note on a neuron has at most {LONGEST_NOTE:,} characters, and this would have {len(text):,}. "
+            "Shorten it."
+        )
+    if len(notes) > max(MOST_NOTES, len(kept.neuron_notes)):
+        raise InputError(f"A family keeps notes on at most {MOST_NOTES:,} neurons. Take one away, or keep a list.")
+    return replace(kept, neuron_notes=dict(sorted(notes.items())))
 
 
 def _with_list(kept: Family, name: str, neurons: Iterable[tuple[int, int]]) -> Family:
-    taken = {"attention", "mlp", *kept.categories, *(model.label for model in kept.models)}
+    taken = {"attention", "mlp", NOTES, *kept.categories, *(model.label for model in kept.models)}
     pairs = {(int(layer), int(neuron)) for layer, neuron in neurons}  # a page has them as numbers of numpy
     if pairs and (not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name in taken):
         raise InputError(
             f"A list of neurons cannot be called “{short(name)}”; expected 1 to {LONGEST_NAME} characters, other than "
-            f"{', '.join(sorted(taken))}, which recipes call groups of neurons already."
+            f"{', '.join(sorted(taken))}, which mean something else already."
         )
     lists = {**kept.neurons, name: tuple(sorted(pairs))}
     number, before = (sum(map(len, each.values())) for each in (lists, kept.neurons))

@@ -11,7 +11,7 @@ from nmerge_core.family.family import Family, Member
 from nmerge_core.kept_files import reading
 from nmerge_core.yaml_file import check_keys, read_mapping
 
-_KEYS = ("base", "models", "corpus", "tasks", "prompts", "neurons", "notes")
+_KEYS = ("base", "models", "corpus", "tasks", "prompts", "neurons", "neuron_notes", "notes")
 _MODEL = "the folder or Hub id of a model"
 _OF_MODEL = {"model": _MODEL, "label": "a short name", "category": "the name of a category, in quotes if need be"}
 _CORPUS = "a folder of <category>.jsonl files or a YAML of sources, or a slice of it as `corpus[:-60]`"
@@ -52,6 +52,7 @@ def read_family(content: Mapping[str, Any], name: str, folder: Path, where: str)
         tasks=_texts(content.get("tasks", []), where, "tasks"),
         prompts=_texts(content.get("prompts", []), where, "prompts"),
         neurons=_neurons(content.get("neurons", {}), where),
+        neuron_notes=_neuron_notes(content.get("neuron_notes", []), where),
         notes=notes,
     ).in_full(folder)
     family.check(where)
@@ -98,6 +99,12 @@ def _neurons(lists: Any, where: str) -> dict[str, tuple[tuple[int, int], ...]]:
     return {name: tuple((layer, neuron) for layer, neuron in neurons) for name, neurons in lists.items()}
 
 
+def _neuron_notes(notes: Any, where: str) -> dict[tuple[int, int], str]:
+    if not isinstance(notes, list) or not all(map(_is_note, notes)):
+        raise _wrong(where, "neuron_notes", "a list of [layer, neuron, text], whole numbers from 0", notes)
+    return {(layer, neuron): text for layer, neuron, text in notes}
+
+
 def _texts(value: Any, where: str, key: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _wrong(where, key, "a list of texts", value)
@@ -112,6 +119,10 @@ def _text(value: Any, where: str, key: str, expected: str) -> str:
 
 def _is_neuron(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_whole, value))
+
+
+def _is_note(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and _is_neuron(value[:2]) and isinstance(value[2], str)
 
 
 def _whole(value: Any) -> bool:

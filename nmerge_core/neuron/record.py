@@ -8,9 +8,12 @@ from nmerge_core.figures.explorer import Seen
 
 
 def record(
-    opened: Sequence[Classification], models: Sequence[Seen], layer: int, neuron: int, count: int
+    opened: Sequence[Classification], models: Sequence[Seen], layer: int, neuron: int, count: int, note: str = ""
 ) -> dict[str, Any]:
-    """Return layer, neuron and, of each model, its category, votes, and strongest texts with score and token."""
+    """Return layer, neuron and, of each model, its category, votes, and strongest texts with score and token.
+
+    A user's `note` on the neuron is there where there is one.
+    """
     corpus = opened[0].exemplars().set_index("id")
     found = []
     for each, seen in zip(opened, models, strict=True):
@@ -35,4 +38,4 @@ def record(
                 "texts": texts,
             }
         )
-    return {"layer": layer, "neuron": neuron, "models": found}
+    return {"layer": layer, "neuron": neuron, **({"note": note} if note else {}), "models": found}

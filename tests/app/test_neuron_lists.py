@@ -1,5 +1,6 @@
 """Lists of neurons: kept with the family on the Explorer, and groups of their own in the controls of Merge."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.errors import InputError
-from nmerge_core.family import load_family
+from nmerge_core.family import Family, keep_note, load_family
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs.folder import list_runs
 from pages.shared.frame.drafts import packed
-from pages.shared.neurons.exchange import read_lists
+from pages.shared.neurons.exchange import exported, read_lists
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.recipes import recipe_shown, written_as_yaml
 
@@ -69,10 +70,56 @@ def test_neurons_are_kept_in_a_list_and_taken_out(tiny_cache: Path, open_page: O
 
 def test_lists_of_a_file_are_checked() -> None:
     widths = {0: 4, 1: 6}
-    assert read_lists(b'{"mine": [[0, 3], [1, 5], [0, 3]]}', widths) == {"mine": [(0, 3), (1, 5)]}
-    for content in (b"", b"[]", b"{}", b'{"mine": [[0, 4]]}', b'{"mine": [[2, 0]]}', b'{"mine": [["a", 0]]}'):
+    assert read_lists(b'{"mine": [[0, 3], [1, 5], [0, 3]]}', widths) == ({"mine": [(0, 3), (1, 5)]}, {})
+    noted = (b'{"notes": [[0, 4, "x"]]}', b'{"notes": [[0, 1]]}', b'{"notes": [[0, 1, 2]]}', b'{"notes": {"a": 1}}')
+    lists = (b"", b"[]", b"{}", b'{"mine": [[0, 4]]}', b'{"mine": [[2, 0]]}', b'{"mine": [["a", 0]]}')
+    for content in (*lists, *noted):
         with pytest.raises(InputError, match="expected JSON of"):
             read_lists(content, widths)
+
+
+def test_lists_and_notes_are_exported_as_they_are_read() -> None:
+    family = Family("mine", "b", (), neurons={"loud": ((0, 1), (1, 5))}, neuron_notes={(1, 2): "<b>*x*</b>"})
+    content = json.dumps(exported(family)).encode()
+    assert json.loads(content) == {"loud": [[0, 1], [1, 5]], "notes": [[1, 2, "<b>*x*</b>"]]}
+    assert read_lists(content, {0: 4, 1: 6}) == ({"loud": [(0, 1), (1, 5)]}, {(1, 2): "<b>*x*</b>"})
+
+
+NOTE = "*digits* :tada: <b>\nof years"
+
+
+def test_a_note_is_written_shown_and_found(tiny_cache: Path, open_page: OpenPage, asked_here: None) -> None:
+    file = vary_family(tiny_cache, NAME)
+    app = open_page("pages/3_Explorer.py", family=NAME, layer="1", neuron="7", explorer_find="true")
+    assert "with a note" not in app.selectbox(key="explorer_only").options
+    box = next(area for area in app.text_area if area.label == "Note on neuron 7 of layer 1")
+    box.set_value(NOTE).run()
+    assert load_family(file).neuron_notes == {(1, 7): NOTE}
+    assert NOTE in [text.value for text in app.text]  # letter by letter
+    keep_note(NAME, (0, 3), "YEARS too", tiny_cache)
+    keep_note(NAME, (0, 4), "brackets", tiny_cache)
+    app.text_input(key="explorer_noted").set_value("years").run()
+    found = app.dataframe[0].value
+    assert found[["layer", "neuron", "note"]].to_numpy().tolist() == [[0, 3, "YEARS too"], [1, 7, NOTE]]
+    app.text_input(key="explorer_noted").set_value("").run()
+    app.selectbox(key="explorer_only").set_value("with a note").run()
+    assert app.dataframe[0].value["neuron"].tolist() == [3, 4, 7]
+    app.number_input(key="neuron").set_value(8).run()
+    assert NOTE not in [text.value for text in app.text] and not app.exception
+    file.unlink()
+
+
+def test_a_note_that_another_page_has_changed_stays(tiny_cache: Path, open_page: OpenPage, asked_here: None) -> None:
+    file = vary_family(tiny_cache, NAME, neuron_notes={(1, 7): "first"})
+    app = open_page("pages/3_Explorer.py", family=NAME, layer="1", neuron="7")
+    keep_note(NAME, (1, 7), "theirs", tiny_cache, before="first")
+    next(area for area in app.text_area if area.value == "first").set_value("first, and mine").run()
+    assert load_family(file).neuron_notes == {(1, 7): "theirs\n\nfirst, and mine"}
+    assert next(area for area in app.text_area if area.label.startswith("Note on")).value.startswith("theirs")
+    given: Any = app.get("file_uploader")[0]
+    given.set_value(("lists.json", b'{"notes": [[1, 7, "given"], [0, 1, "more"]]}', "application/json")).run()
+    assert load_family(file).neuron_notes == {(0, 1): "more", (1, 7): "theirs\n\nfirst, and mine\n\ngiven"}
+    file.unlink()
 
 
 def test_without_a_saved_list_the_way_to_one_is_told(tiny_cache: Path, open_page: OpenPage) -> None:

@@ -8,6 +8,7 @@ import pytest
 import nmerge_core as nm
 from nmerge_core import face
 from nmerge_core.errors import InputError
+from nmerge_core.neuron.record import record
 
 FUNCTIONS = face.__all__
 
@@ -72,6 +73,8 @@ def test_one_neuron_up_close(found, family):
     stored = found.record(1, 7, count=2)["models"][1]
     assert [text["score"] for text in stored["texts"]] == pytest.approx(list(scores[7, :2]))
     assert [text["token"] for text in stored["texts"]] == opened.positions(1)[7, :2].tolist()
+    noted = record(found.opened, found._seen(1, 7), 1, 7, 2, "*digits*")
+    assert noted == found.record(1, 7, count=2) | {"note": "*digits*"}
     whole = found.scores_figure(1, 7, model="math", texts={"own": "<i>3 + 4</i>"})
     assert sum(sum(bar.y) for bar in whole.data if bar.type == "bar") == len(opened.exemplar_categories)
     assert whole.data[-1].x[0] == pytest.approx(own.texts["math"][0])

@@ -17,6 +17,7 @@ from pages.shared.explorer.searching import (
     ALL,
     CERTAINTY,
     DEAD,
+    NOTED,
     OTHER,
     PLACE,
     SCORE,
@@ -26,8 +27,10 @@ from pages.shared.explorer.searching import (
     Query,
     Rows,
     found_by,
+    noted,
 )
 from pages.shared.frame.address import forget_unknown
+from pages.shared.frame.family import chosen_family
 from pages.shared.frame.page import link
 from pages.shared.frame.text import verbatim
 from pages.shared.neurons.chosen import opened
@@ -62,12 +65,23 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
     weights = compared(family)
     told = weights.orders() if weights else {}
     others = [label for label in done if label != model]
-    only = [ALL, *found.categories, *(OTHER + label for label in others), DEAD]
+    notes = chosen_family().neuron_notes  # as its file is now: a note may just have been written
+    only = [ALL, *found.categories, *(OTHER + label for label in others), DEAD, *([NOTED] if notes else [])]
     orders = [PLACE, CERTAINTY, SUPPORT, SCORE, SELECTIVITY, *told]
     for key, options in (("explorer_only", only), ("explorer_order", orders), ("explorer_layers", found.layers)):
         forget_unknown(key, options)
-    _quick_lists(found, told, others)
-    first, second, third, fourth = st.columns([1.2, 1.2, 1.2, 1.4])
+    _quick_lists(found, told, others, [NOTED] if notes else [])
+    first, second, third, fourth, *fifth = st.columns([1.2, 1.2, 1.4, 1.2, *([1.1] if notes else [])])
+    text = ""
+    if fifth:
+        text = fifth[0].text_input(
+            "In the note",
+            key="explorer_noted",
+            bind="query-params",
+            max_chars=80,
+            placeholder="a word of a note",
+            help="Neurons whose note, that you kept with the family, has this in it",
+        )
     fires = second.text_input(
         "Find by text: fires on",
         key="explorer_fires",
@@ -106,6 +120,8 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
             "both are the mean over every two fine-tunes unless two models are named.",
         ),
     )
+    if text.strip() or query.only == NOTED:
+        query = replace(query, noted=tuple(noted(done[model], notes, text)))
     order = (weights.results, told[query.order]) if weights and query.order in told else None
     try:
         rows = found_by(query, done, order)
@@ -118,7 +134,9 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
     return Found(query, rows, weights)
 
 
-def _quick_lists(found: Classification, orders: Mapping[str, Order], others: Sequence[str]) -> None:
+def _quick_lists(
+    found: Classification, orders: Mapping[str, Order], others: Sequence[str], more: Sequence[str]
+) -> None:
     """Names that set the filter and the order to what one often looks for."""
     lists = {f"most certain {category}": (category, CERTAINTY) for category in found.categories[1:]}
     lists |= {f"other category in {style.short(label)}": (OTHER + label, CERTAINTY) for label in others[:LISTED]}
@@ -126,7 +144,7 @@ def _quick_lists(found: Classification, orders: Mapping[str, Order], others: Seq
         names = [order.removeprefix(kind) for order in orders if order.startswith(kind)]
         lists |= {kind + style.short(name): (ALL, kind + name) for name in names[:LISTED]}
     lists |= {order: (ALL, order) for order in (CONFLICT, APART) if order in orders}
-    lists |= {DEAD: (DEAD, PLACE)}
+    lists |= {only: (only, PLACE) for only in (DEAD, *more)}
     st.pills(
         "Quick lists",
         list(lists),
@@ -139,6 +157,6 @@ def _quick_lists(found: Classification, orders: Mapping[str, Order], others: Seq
 
 def _look_for(only: str, order: str) -> None:
     """Set the filter and the order, in a callback of the quick lists, of which none stays chosen."""
-    chosen = {"explorer_only": only, "explorer_order": order, "explorer_fires": ""}
+    chosen = {"explorer_only": only, "explorer_order": order, "explorer_fires": "", "explorer_noted": ""}
     st.session_state.update({**chosen, QUICK: None})
     st.session_state.pop(PAGED, None)

@@ -17,12 +17,14 @@ from pages.shared.explorer.searching import (
     VOTERS,
     Rows,
     hits,
+    noted,
     place_of,
     row_of,
     support_of,
     table_of,
 )
 from pages.shared.frame.choice import decimals
+from pages.shared.frame.family import chosen_family
 
 PAGE = 12  # rows of the table at a time
 LISTED = 5  # models whose categories have columns
@@ -69,6 +71,7 @@ def draw_table(done: Mapping[str, Run], found: Found, layer: int, neuron: int) -
         column_config={
             "here": config.TextColumn("", width=24),
             "neuron": config.NumberColumn(format="localized"),
+            "note": config.TextColumn(width="medium"),
             "votes": config.NumberColumn(help="Votes of the leading category"),
             "lead": config.NumberColumn(help="Over the second category, in votes"),
             "score": config.NumberColumn("largest score", format=decimals(frame["score"])),
@@ -122,6 +125,8 @@ def columns_of(done: Mapping[str, Run], found: Found, rows: Rows) -> pd.DataFram
     }
     if found.query.order in numbers:  # where it is seen without scrolling
         frame[found.query.order] = numbers[found.query.order]
+    if notes := noted(done[found.query.model], chosen_family().neuron_notes):
+        frame["note"] = pd.Series(notes).reindex(rows, fill_value="").to_numpy()
     for name in ("votes", "lead", "score", "selectivity", "dead"):
         frame[name] = own[name].to_numpy()
     if found.query.order == SUPPORT:

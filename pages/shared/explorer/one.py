@@ -29,6 +29,7 @@ from pages.shared.neurons.changes import draw_neuron, turned
 from pages.shared.neurons.chosen import colours_in_order, opened
 from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.lists import Neurons, draw_keep
+from pages.shared.neurons.notes import draw_note, note_on
 from pages.shared.neurons.readings import ask_all
 from pages.shared.neurons.stacks import tell_stacks
 
@@ -62,8 +63,13 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
     chosen, colours = by_label[model], colours_in_order(family, opened(run))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(reading(chosen, models, layer, neuron), width="stretch")
+        draw_note(layer, neuron)
         draw_keep(layer, neuron, partial(_pairs, run, found), len(found.rows), opened(run).widths)
         _draw_json(done, models, layer, neuron)
+    if note := note_on(layer, neuron):
+        with st.container(horizontal=True, gap="small"):
+            st.markdown(":material/edit_note:", width="content")
+            st.text(note)
     shown = choose_shown()
     asked = {label: done[label] for label in beside}
     with st.container(key="explorer_texts"):
@@ -97,13 +103,15 @@ def _draw_json(done: Mapping[str, Run], models: Sequence[Seen], layer: int, neur
     folders = [opened(run) for run in done.values()]
     st.download_button(
         "JSON",
-        lambda: json.dumps(record(folders, models, layer, neuron, KEPT_TEXTS), ensure_ascii=False, indent=1).encode(),
+        lambda: json.dumps(
+            record(folders, models, layer, neuron, KEPT_TEXTS, note_on(layer, neuron)), ensure_ascii=False, indent=1
+        ).encode(),
         f"layer-{layer}-neuron-{neuron}.json",
         "application/json",
         key="explorer_json",
         type="tertiary",
         icon=":material/data_object:",
-        help="What is stored of this neuron in every model, with its strongest texts",
+        help="What is stored of this neuron in every model, with its strongest texts, and your note",
         on_click="ignore",
     )
 

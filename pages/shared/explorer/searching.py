@@ -19,7 +19,7 @@ VOTERS = 10  # strongest texts of a neuron whose strongest tokens are searched
 SECONDS = 120.0  # for the worker to cut the texts into tokens
 PLACE, CERTAINTY, SUPPORT = "layer and neuron", "certainty", "support"
 SCORE, SELECTIVITY = "largest score", "selectivity"
-ALL, DEAD = "all neurons", "dead"
+ALL, DEAD, NOTED = "all neurons", "dead", "with a note"
 OTHER = "other category in "  # before the name of a model
 
 Rows = NDArray[np.int64]
@@ -27,13 +27,17 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: of a model `only` some neurons, that fire on `fires`, of `layers` if any, by `order`."""
+    """What is looked for: of a model `only` some neurons, that fire on `fires`, of `layers` if any, by `order`.
+
+    `noted` are the rows of `table_of` of the notes that are looked for; None where any neuron will do.
+    """
 
     model: str
     only: str
     fires: str
     layers: tuple[int, ...]
     order: str
+    noted: tuple[int, ...] | None = None
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading all neurons")  # not copied: nobody changes it
@@ -102,8 +106,10 @@ def _found(query: Query, folders: dict[str, str], content: str, compared: tuple[
     elif query.only.startswith(OTHER):
         other = table_of(folders[query.only.removeprefix(OTHER)])
         kept &= table["category"].cat.codes.to_numpy() != other["category"].cat.codes.to_numpy()
-    elif query.only != ALL:
+    elif query.only not in (ALL, NOTED):
         kept &= (table["category"] == query.only).to_numpy()
+    if query.noted is not None:
+        kept &= np.isin(np.arange(len(table)), query.noted)
     if query.layers:
         kept &= np.isin(table["layer"].to_numpy(), query.layers)
     keys: list[NDArray[np.generic]] = []  # the first that differs decides; larger ones come first
@@ -129,6 +135,13 @@ def _found(query: Query, folders: dict[str, str], content: str, compared: tuple[
 def row_of(run: Run, layer: int, neuron: int) -> int:
     """The row of a neuron in `table_of`."""
     return int(_first_rows(run)[opened(run).layers.index(layer)]) + neuron
+
+
+def noted(run: Run, notes: Mapping[tuple[int, int], str], text: str = "") -> dict[int, str]:
+    """The notes that have `text` in them, by the row of their neuron in `table_of`; of no other model's neurons."""
+    widths = opened(run).widths
+    found = {place: note for place, note in notes.items() if text.strip().casefold() in note.casefold()}
+    return {row_of(run, *place): note for place, note in found.items() if place[1] < widths.get(place[0], 0)}
 
 
 def place_of(run: Run, row: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from nmerge_core.family import (
     delete_family,
     demo_family,
     families,
+    load_family,
     rename_family,
     save_family,
 )
@@ -84,6 +85,8 @@ def save(
             raise InputError(f"There is a family “{name}” already. Choose it on the left, or another name.")
         with st.spinner("Reading what the family names", show_time=True):
             check_readable(family)
+        now = load_family(known[chosen.name]) if chosen.name in known else chosen  # as other pages left it meanwhile
+        family = replace(family, neurons=now.neurons, neuron_notes=now.neuron_notes)
         if rename:
             rename_family(family, name, cache_root())
         else:

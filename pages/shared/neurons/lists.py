@@ -7,7 +7,7 @@ import streamlit as st
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
-from nmerge_core.family import keep_neurons
+from nmerge_core.family import keep_neurons, keep_note
 from nmerge_core.family.kept import LONGEST_NAME, MOST_NEURONS
 from pages.shared.frame.family import chosen_family
 from pages.shared.frame.page import link
@@ -55,10 +55,15 @@ def draw_keep(layer: int, neuron: int, others: Callable[[], Neurons], count: int
                 st.button(label, key=f"explorer_list_choose_{number}", type="tertiary", on_click=choose)
                 forget = partial(_keep, family.name, each, ())
                 st.button("Forget", key=f"explorer_list_forget_{number}", type="tertiary", on_click=forget)
-        if lists:
-            draw_export(family.name, lists)
+        if lists or family.neuron_notes:
+            draw_export(family)
         st.file_uploader(
-            "Import lists", "json", key=FILE, on_change=_take, args=(family.name, widths), help="As exported here"
+            "Import lists and notes",
+            "json",
+            key=FILE,
+            on_change=_take,
+            args=(family.name, widths),
+            help="As exported here",
         )
         if lists:
             link("pages/7_Merge.py", "Merge them apart", "merge", family, merge_method="neuronmerge")
@@ -67,12 +72,18 @@ def draw_keep(layer: int, neuron: int, others: Callable[[], Neurons], count: int
 
 
 def _take(family: str, widths: Mapping[int, int]) -> None:
-    """Keep the lists of the file that was given, in a callback; one of a name that is there already is replaced."""
+    """Keep the lists and notes of the file that was given, in a callback.
+
+    A list of a name that is there already is replaced; a note comes below what is noted on the neuron already.
+    """
     if (file := st.session_state[FILE]) is None:
         return
     try:
-        for name, neurons in read_lists(file.getvalue(), widths).items():
+        lists, notes = read_lists(file.getvalue(), widths)
+        for name, neurons in lists.items():
             _keep(family, name, neurons)
+        for place, note in notes.items():
+            keep_note(family, place, note, cache_root())
     except InputError as error:
         st.session_state[UNKEPT] = str(error)
 
