@@ -22,6 +22,7 @@ from benchmarks.family import QWEN_05B, QWEN_7B, write_family
 from benchmarks.live import add_tokenizer
 from nmerge_core.activations.collect import Scores, scoring, whole
 from nmerge_core.activations.forward import run_body
+from nmerge_core.activations.reading import of_tokens
 from nmerge_core.activations.statistics import LayerStatistics
 from nmerge_core.cache import cache_root
 from nmerge_core.loading import LanguageModel, load_model
@@ -59,13 +60,14 @@ def in_turn(language_model: LanguageModel, texts: int, length: int, repeats: int
         tuple(torch.zeros(texts, width, dtype=language_model.model.dtype) for width in widths),
         tuple(torch.zeros(texts, width, dtype=torch.int16) for width in widths),
     )
+    reading = of_tokens(range(len(widths)), list(batch))
     found: list[list[Cost]] = [[], [], []]
     for turn in range(1 + repeats):  # the first is not counted
         costs = [cost(lambda: run_body(language_model, batch, mask), language_model.device)]
         counted = {layer: LayerStatistics.of(texts, width) for layer, width in enumerate(widths)}
         for kept in (scores, replace(scores, statistics=counted)):
-            with scoring(language_model, kept, False, kept.layers, whole(language_model)) as score:
-                costs.append(cost(lambda: score(list(batch), list(range(texts))), language_model.device))  # noqa: B023
+            with scoring(language_model, reading, kept, False, kept.layers, whole(language_model)) as score:
+                costs.append(cost(lambda: score(list(range(texts))), language_model.device))  # noqa: B023
         if turn:
             for side, own in zip(found, costs, strict=True):
                 side.append(own)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,11 +80,12 @@ def classify(
     from nmerge_core.activations import kept, write
     from nmerge_core.activations.collect import collect
     from nmerge_core.activations.statistics import save
+    from nmerge_core.loading import ImageModel
 
     started = time.monotonic()
     if not in_place:
         check_free(out)
-    loaded = load_corpus(corpus, categories)
+    loaded = load_corpus(corpus, categories, images=True)
     stored = min(write.STORED, len(loaded.exemplars))
     if not 0 <= margin <= top_k <= stored or top_k < 1:
         raise InputError(f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}")
@@ -103,6 +105,8 @@ def classify(
         if folder is not None:
             write.write_top(folder, scores, progress)
             write.write_exemplars(folder, loaded)
+            if isinstance(language_model, ImageModel) and loaded.images:
+                write.write_thumbnails(folder, language_model, loaded, progress)
             if scores.statistics:
                 save(scores.statistics, folder)
             meta = {
@@ -112,6 +116,8 @@ def classify(
                 "layers": list(scores.layers),
                 "widths": [values.shape[1] for values in scores.values],
                 "stacks": language_model.architecture.stacks,
+                "images": loaded.images,
+                "grid": scores.grid and asdict(scores.grid),
                 "corpus": corpus,
                 "corpus_fingerprint": loaded.fingerprint,
                 "categories": list(loaded.categories),
@@ -132,7 +138,7 @@ def classify(
 def _opened(model: str, device: str, run_dtype: str, layerwise: bool) -> "LanguageModel":
     """Load a model, or open it to run layer by layer where that is asked for or is the only way."""
     from nmerge_core.activations.layered import open_layered
-    from nmerge_core.kinds import CAUSAL_KINDS, READERS, kind_of
+    from nmerge_core.kinds import CAUSAL_KINDS, SCORED, kind_of
     from nmerge_core.loading import has_room, load_model
 
     checkpoint = open_checkpoint(model)
@@ -141,7 +147,7 @@ def _opened(model: str, device: str, run_dtype: str, layerwise: bool) -> "Langua
         layerwise = True
     if layerwise:
         return open_layered(model, device, run_dtype)
-    return load_model(model, device, run_dtype, kinds=READERS)
+    return load_model(model, device, run_dtype, kinds=SCORED)
 
 
 def _write_categories(found: Classification, progress: Progress) -> int:

@@ -1,11 +1,10 @@
-"""Classification corpora: labelled exemplars from a folder of JSONL files or from a YAML of `datasets` sources."""
+"""Classification corpora: labelled texts or images, from a folder or from a YAML of `datasets` sources."""
 
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from os.path import expanduser, isdir, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
@@ -14,38 +13,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.data_folder import files_in
-from nmerge_core.errors import InputError, short, shown
-from nmerge_core.yaml_file import read_mapping
+from nmerge_core.corpus_sources import exemplars_of, local_path, read_sources, text_in
+from nmerge_core.errors import InputError, short
+from nmerge_core.pictures import Picture, pictures_in
 
 GENERAL = "general"
-SOURCE_DEFAULTS: dict[str, Any] = {
-    "path": None, "config": None, "split": "train", "column": "text", "template": None, "count": 300, "seed": None
-}  # fmt: skip
-"""Keys of a YAML source; 300 exemplars a category is M of NeuronMerge §2.2."""
-_BUFFER = 10_000  # rows among which the next is drawn where a source has a seed
-_PLACE = re.compile(r"\{([^{}\n]+)\}")  # in a template; a column may have spaces and signs in its name
-_KINDS = ("text", "json", "csv", "parquet", "arrow", "xml", "webdataset", "imagefolder", "audiofolder")  # of `datasets`
 _SLICED = re.compile(r"(.+)\[(?::-([1-9]\d{0,17})|-([1-9]\d{0,17}):)\]", re.DOTALL)  # a list has no more lines
 
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A text with its category; `id` is its index in the corpus."""
+    """A text with its category; `id` is its index in the corpus. Of an image the text is its name."""
 
     id: int
     category: str
     text: str
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Exemplars ordered by category, General first; equal fingerprints mean equal categories and texts."""
+    """Exemplars ordered by category, General first; equal fingerprints mean equal categories and texts, or images."""
 
     reference: str
     categories: tuple[str, ...]
     exemplars: tuple[Exemplar, ...]
     fingerprint: str
+
+    @property
+    def images(self) -> bool:
+        """Whether the exemplars are images."""
+        return self.exemplars[0].picture is not None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -66,17 +64,22 @@ def corpus_files(path: Path) -> list[Path]:
         InputError: it is a YAML file that does not say what a corpus is.
     """
     if isdir(path):
-        return sorted(path.glob("*.jsonl"))
+        return sorted(path.glob("*.jsonl")) or _folders_of_images(path)
     if not isfile(path) or path.suffix not in (".yaml", ".yml"):
         return []
-    return [path, *(_local(path, source) for source in _read_yaml(path).values())]
+    return [path, *(local_path(path, source) for source in read_sources(path).values())]
 
 
-def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None) -> Corpus:
+def load_corpus(
+    reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None, images: bool = False
+) -> Corpus:
     """Read a corpus: a folder with one `<category>.jsonl` per category, or a YAML file naming a source for each.
 
+    A folder with a folder of images per category is a corpus of images, and so is a YAML whose sources name the column
+    that has them as `image`.
+
     Of `corpus[:-60]` the last 60 exemplars of each category are left out, of `corpus[-60:]` all others. A YAML source
-    is `{path, config, split, column, template, count, seed}`, the first three as `datasets.load_dataset` takes them;
+    is `{path, config, split, column, template, image, count, seed}`, the first three as `load_dataset` takes them;
     `path` is a Hub id, a dataset folder, or a .jsonl/.json/.csv/.parquet file relative to the YAML. A text is what
     `column` has, or `template` with the columns it names: "{question} {answer}". The first `count` rows are taken, with
     a `seed` as many that are drawn, each among the next 10,000.
@@ -85,12 +88,14 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
         reference: the folder or the YAML file, or a slice of it.
         categories: the categories to read, all by default; General is always read and comes first.
         per_category: read only the first that many exemplars of each category.
+        images: whether it may be of images, which only what shows them to a model can take.
 
     Raises:
-        InputError: no such corpus, no General, an unknown category, an empty one, a line that is not
-            `{"text": "…"}`, or categories of unequal size (the vote of Eq. 2 assumes the same M for each).
+        InputError: no such corpus, it is of images where texts are needed, no General, an unknown category, an empty
+            one, a line that is not `{"text": "…"}`, or categories of unequal size (the vote of Eq. 2 assumes the same
+            M for each).
     """
-    texts = read_texts(reference, categories, per_category=per_category)
+    texts = _read(reference, categories, per_category) if images else read_texts(reference, categories, per_category)
     counts = {category: len(found) for category, found in texts.items()}
     smallest = min(counts.values())
     if per_category is not None and smallest < per_category or len(set(counts.values())) > 1:
@@ -103,6 +108,12 @@ def load_corpus(reference: str, categories: Sequence[str] | None = None, *, per_
     return labelled(reference, texts)
 
 
+def is_of_images(reference: str) -> bool:
+    """Tell whether a corpus is of images, none of which is read; raises InputError where there is none."""
+    _, sources = _sources(reference)
+    return any(isdir(each) if isinstance(each, Path) else bool(each["image"]) for each in sources.values())
+
+
 def check_categories(reference: str, categories: Sequence[str]) -> None:
     """Check that a corpus has these categories, without reading a text; raises InputError as `load_corpus` does."""
     _chosen(reference, list(_sources(reference)[1]), categories)
@@ -112,38 +123,66 @@ def _sources(reference: str) -> tuple[Path, dict[str, Any]]:
     """Return where a corpus is, and the source of each category: a file, or what its YAML says."""
     path = Path(expanduser(whole_and_slice(reference)[0]))
     if isdir(path):
-        return path, {file.stem: file for file in sorted(path.glob("[!.]*.jsonl"))}
+        files = {file.stem: file for file in sorted(path.glob("[!.]*.jsonl"))}
+        return path, files or {folder.name: folder for folder in _folders_of_images(path)}
     if isfile(path) and path.suffix in (".yaml", ".yml"):
-        return path, _read_yaml(path)
+        return path, read_sources(path)
     raise InputError(
         f"corpus {short(reference)}: expected a folder of <category>.jsonl files or a YAML file, found neither"
     )
 
 
+def _folders_of_images(path: Path) -> list[Path]:
+    """Return the folders of a folder that have images in them."""
+    folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    return [folder for folder in folders if pictures_in(folder, path)]
+
+
 def read_texts(
-    reference: str, categories: Sequence[str] | None = None, *, per_category: int | None = None
+    reference: str, categories: Sequence[str] | None = None, per_category: int | None = None
 ) -> dict[str, list[str]]:
     """Read the texts of each category, of which there may be more in one than in another; else as `load_corpus`."""
-    path, sources = _sources(reference)
     texts: dict[str, list[str]] = {}
-    for category in _chosen(reference, list(sources), categories):
-        source = sources[category]
-        lines = _jsonl_texts(source) if isinstance(source, Path) else _dataset_texts(path, category, source)
-        texts[category] = list(islice(_meant(lines, reference), per_category))
+    for category, found in _read(reference, categories, per_category).items():
+        texts[category] = [each for each in found if isinstance(each, str)]
         if not texts[category]:
-            raise InputError(f"corpus {reference}: category {category} has no exemplars; add some or leave it out")
+            raise InputError(f"corpus {reference}: expected texts, found images, which neurons alone are classified by")
     return texts
 
 
-def labelled(reference: str, texts: Mapping[str, Sequence[str]]) -> Corpus:
-    """Make a corpus of the texts of each category, in their order."""
-    pairs = [(category, text) for category, found in texts.items() for text in found]
-    exemplars = tuple(Exemplar(id, category, text) for id, (category, text) in enumerate(pairs))
-    digest = hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()
-    return Corpus(reference, tuple(texts), exemplars, digest)
+def _read(
+    reference: str, categories: Sequence[str] | None, per_category: int | None
+) -> dict[str, list[str]] | dict[str, list[Picture]]:
+    """Read the texts, or the images, of each category."""
+    path, sources = _sources(reference)
+    read: dict[str, list[Any]] = {}
+    for category in _chosen(reference, list(sources), categories):
+        source = sources[category]
+        if isinstance(source, Path):
+            found: Iterable[Any] = pictures_in(source, path) if isdir(source) else _jsonl_texts(source)
+        else:
+            found = exemplars_of(path, category, source)
+        read[category] = list(islice(_meant(found, reference), per_category))
+        if not read[category]:
+            raise InputError(f"corpus {reference}: category {category} has no exemplars; add some or leave it out")
+    if len({type(found[0]) for found in read.values()}) > 1:
+        raise InputError(f"corpus {reference}: expected texts in all categories or images in all, found both")
+    return read
 
 
-def _meant(texts: Iterable[str], reference: str) -> Iterable[str]:
+def labelled(reference: str, found: Mapping[str, Sequence[str]] | Mapping[str, Sequence[Picture]]) -> Corpus:
+    """Make a corpus of the texts, or the images, of each category, in their order."""
+    pairs = [(category, each) for category, own in found.items() for each in own]
+    exemplars = tuple(
+        Exemplar(id, category, each) if isinstance(each, str) else Exemplar(id, category, each.name, each)
+        for id, (category, each) in enumerate(pairs)
+    )
+    content = [(category, each if isinstance(each, str) else each.digest) for category, each in pairs]
+    digest = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+    return Corpus(reference, tuple(found), exemplars, digest)
+
+
+def _meant(texts: Iterable[Any], reference: str) -> Iterable[Any]:
     """Return those of a category's texts that a reference means, all unless it is a slice."""
     sliced = _SLICED.fullmatch(reference)
     if sliced is None:
@@ -176,95 +215,4 @@ def _jsonl_texts(file: Path) -> Iterator[str]:
             except (ValueError, RecursionError) as error:  # a JSONDecodeError, or a number of thousands of digits
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else short(str(error))
                 raise InputError(f"{where}: not JSON ({reason}); {expected}") from None
-            yield _text(where, record, "text", expected)
-
-
-def _text(where: str, record: Any, column: str, expected: str) -> str:
-    if not isinstance(record, dict) or not isinstance(record.get(column), str):
-        found = f"keys {short(', '.join(map(str, record)))}" if isinstance(record, dict) else type(record).__name__
-        raise InputError(f"{where}: no string under {shown(column)}, found {found}; {expected}")
-    try:
-        record[column].encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where}: the text is not Unicode; expected a file in UTF-8") from None
-    if not record[column].strip():
-        raise InputError(f"{where}: the text is empty; {expected}")
-    return record[column]
-
-
-def _filled(where: str, template: str, row: Mapping[str, Any]) -> str:
-    """Put what a row has into the places of a template."""
-
-    def value(place: re.Match[str]) -> str:
-        if not isinstance(found := row.get(place[1]), str | int | float):
-            raise InputError(
-                f"{where}: no text under {shown(place[1])}, which `template` names, found keys {short(', '.join(row))}"
-            )
-        return str(found)
-
-    return _PLACE.sub(value, template)
-
-
-def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
-    sources = read_mapping(path, ("general", "other categories"))
-    if not all(isinstance(source, dict) for source in sources.values()):
-        raise InputError(f"corpus {path}: expected `category: {{{', '.join(SOURCE_DEFAULTS)}}}` for each category")
-    for category, source in sources.items():
-        if not category.strip():
-            raise InputError(f"corpus {path}: a category needs a name, found {shown(category)}")
-        for key in source.keys() - SOURCE_DEFAULTS.keys():
-            near = get_close_matches(str(key), SOURCE_DEFAULTS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(SOURCE_DEFAULTS)}"
-            raise InputError(f"corpus {path}, {category}: unknown key {short(str(key))}; {hint}")
-        if not isinstance(source.get("path"), str):
-            found = shown(source.get("path"))
-            raise InputError(f"corpus {path}, {category}: `path` must name a dataset, found {found}")
-        count = source.get("count", 1)
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise InputError(f"corpus {path}, {category}: `count` must be a whole number from 1, found {shown(count)}")
-        seed = source.get("seed", 0)
-        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
-            raise InputError(f"corpus {path}, {category}: `seed` must be a whole number from 0, found {shown(seed)}")
-        if (template := source.get("template")) is not None:
-            beside = " beside a `column`" if "column" in source else ""
-            if beside or not isinstance(template, str) or not _PLACE.search(template):
-                raise InputError(
-                    f"corpus {path}, {category}: `template` must be a text with the names of columns, such as "
-                    f'"{{question}} {{answer}}", in place of a `column`; found {shown(template)}{beside}'
-                )
-    return {str(category): {**SOURCE_DEFAULTS, **source} for category, source in sources.items()}
-
-
-def _local(yaml_file: Path, source: dict[str, Any]) -> Path:
-    """Return where the dataset of a source lies unless it is one of the Hub."""
-    return yaml_file.parent / expanduser(source["path"])
-
-
-def _dataset_texts(yaml_file: Path, category: str, source: dict[str, Any]) -> Iterator[str]:
-    from datasets import load_dataset  # seconds of import that a folder corpus need not pay
-
-    where = f"corpus {yaml_file}, {category}"
-    local = _local(yaml_file, source)
-    builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
-    if builder and not isfile(local):  # the library would look for it on the Hub, for half a minute
-        raise InputError(f"{where}: {short(source['path'])} could not be read (there is no {short(str(local))})")
-    if source["path"] in _KINDS and not local.exists():  # it would take whatever lies in the working folder
-        raise InputError(
-            f"{where}: {source['path']} is a kind of file; name the file, a folder or a data set of the Hub"
-        )
-    files_in(local)  # which bounds what the library looks through, ten times and more
-    arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
-    try:
-        if isfile(local) and builder:
-            rows = load_dataset(builder, data_files=str(local), **arguments)
-        else:
-            rows = load_dataset(str(local) if isdir(local) else source["path"], **arguments)
-        drawn = rows if source["seed"] is None else rows.shuffle(seed=source["seed"], buffer_size=_BUFFER)
-        for number, row in enumerate(drawn.take(source["count"]), start=1):
-            if source["template"]:
-                row = {source["column"]: _filled(f"{where}, row {number}", source["template"], row)}
-            yield _text(f"{where}, row {number}", row, source["column"], "name another `column`")
-    except InputError:
-        raise
-    except Exception as error:  # whatever `datasets` and its file systems raise is about the source named here
-        raise InputError(f"{where}: {short(source['path'])} could not be read ({short(str(error))})") from error
+            yield text_in(where, record, "text", expected)

@@ -58,6 +58,16 @@ def corpus_facts(corpus: Corpus, tokenizer: Path | None, problems: Mapping[str, 
     return found.join(by_category[counted].sum()).reset_index()
 
 
+def image_facts(corpus: Corpus) -> pd.DataFrame:
+    """Describe each category of a corpus of images: category, images, repeated (there before, byte by byte)."""
+    pictures = [exemplar.picture for exemplar in corpus.exemplars if exemplar.picture]
+    frame = pd.DataFrame(
+        {"category": [each.category for each in corpus.exemplars], "digest": [each.digest for each in pictures]}
+    )
+    by_category = frame.assign(repeated=frame["digest"].duplicated()).groupby("category", sort=False)
+    return by_category["repeated"].agg(images="size", repeated="sum").reset_index()
+
+
 def problem_texts(files: Iterable[Path]) -> Iterator[str]:
     """Yield every text in the lines of JSONL files; what is none is passed over, and so are files of over 50 MB."""
     for file in files:

@@ -48,8 +48,7 @@ CLASSIFIER = Kind("an image classifier", "AutoModelForImageClassification", read
 _NO_POOLING = (("add_pooling_layer", False),)
 BODY = Kind("the body of an image classifier", "AutoModel", False, True, _NO_POOLING)
 CAUSAL_KINDS = (CAUSAL, SEEING)
-READERS = (*CAUSAL_KINDS, SEQ2SEQ)  # whose neurons texts tell apart
-SCORED = (*READERS, PAIR, TOWER, PROJECTED, CLASSIFIER, BODY)  # what tasks can be scored on
+SCORED = (*CAUSAL_KINDS, SEQ2SEQ, PAIR, TOWER, PROJECTED, CLASSIFIER, BODY)  # on tasks, and classified
 
 _EXPECTED = "expected a causal language model"
 _PAIRS = ("clip",)
@@ -97,9 +96,7 @@ def kind_of(checkpoint: Checkpoint) -> Kind:
 def check_causal(reference: str, kind: Kind) -> None:
     """Raise an InputError where a model is no causal language model, which alone tell what comes after each token."""
     if kind not in CAUSAL_KINDS:
-        read = kind in READERS
         raise InputError(
-            f"{reference}: {_EXPECTED}, found {kind.title}; it can be inspected, merged, compared by cosine"
-            f"{', classified by texts, knocked out' if read else ''} and scored on tasks, but not asked by a prompt"
-            f"{'' if read else ', classified, knocked out'} or measured on texts"
+            f"{reference}: {_EXPECTED}, found {kind.title}; it can be inspected, merged, compared by cosine, "
+            "classified, scored on tasks and knocked out by them, but not asked by a prompt or measured on texts"
         )

@@ -19,10 +19,11 @@ from nmerge_core.checkpoints.adapter_opening import find_tensor
 from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.checkpoints.written_config import written_config
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, short
 from nmerge_core.kinds import CAUSAL, CAUSAL_KINDS, Kind, check_causal, kind_of
 from nmerge_core.machine import CPU, available_memory, choose_device, total_memory
 from nmerge_core.number_format import AUTO, ITEM_BYTES, choose_format
+from nmerge_core.pictures import Picture, pixels_of
 
 _BLOCK_ELEMENTS = 1 << 22  # of a weight that an adapter is added to at once, in float32
 _PROCESSOR = "preprocessor_config.json"
@@ -69,6 +70,23 @@ class ImageModel(LanguageModel):
 
     tokenizer: Any
     processor: Any
+
+    def longest(self, max_length: int) -> int:
+        """Return how many tokens of a text are read: of CLIP its encoder of texts has the limit."""
+        return min(super().longest(max_length), self.model.config.text_config.max_position_embeddings)
+
+    def prepared(self, picture: Picture, **options: bool) -> torch.Tensor:
+        """Return an image as the processor prepares it, (1, 3, height, width); `options` are the processor's.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        image = pixels_of(picture)
+        try:
+            pixels: torch.Tensor = self.processor(images=[image], return_tensors="pt", **options)["pixel_values"]
+        except (OSError, ValueError) as error:
+            raise InputError(f"image {picture.name}: the model cannot be shown it ({short(str(error))})") from error
+        return pixels
 
 
 def load_model(

@@ -148,7 +148,10 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     if len(done) > 1:
         draw_agreement({label: str(run.results) for label, run in done.items()}, k, min(m, k), list(by_category))
     link("pages/3_Explorer.py", "Look at single neurons", "search", family)
-    draw_labels(family, done)
+    if found.images or found.stacks:
+        st.caption("A language model names neurons, from excerpts, of causal language models alone.")
+    else:
+        draw_labels(family, done)
     models = {label: run.parameters["model"] for label, run in done.items()}
     folders = {label: f"neurons/{label}" for label in models}
     voting = ["--top-k", k, "--margin", min(m, k), "--out", "compare.csv"]

@@ -10,6 +10,7 @@ from pages.shared.frame.choice import choose_model
 from pages.shared.frame.page import begin, tell_lack
 from pages.shared.frame.results import with_merges
 from pages.shared.frame.settings import KEPT
+from pages.shared.neurons.chosen import opened
 from pages.shared.neurons.classified import classified, classify_missing
 
 ONE, TEXT = "One neuron", "A text of yours"
@@ -18,8 +19,8 @@ BESIDE = 5  # models whose readings have room in columns
 family = begin(
     "Explorer",
     "What does this neuron react to?",
-    "The texts that excite one neuron most, each token shaded by how strongly the neuron fires on it, and the same "
-    "neuron of every fine-tune beside it.",
+    "The texts, or images, that excite one neuron most, each token shaded by how strongly the neuron fires on it, and "
+    "the same neuron of every fine-tune beside it.",
 )
 if not family.corpus:
     tell_lack(family, "corpus", "What a neuron reacts to is shown on the texts of one.")
@@ -34,15 +35,17 @@ if not done:
     st.stop()
 
 labels = list(done)
-view = st.segmented_control(
-    "View",
-    [ONE, TEXT],
-    default=ONE,
-    required=True,
-    key="explorer_view",
-    label_visibility="collapsed",
-    **KEPT,
-)
+view = ONE
+if not opened(next(iter(done.values()))).images:
+    view = st.segmented_control(
+        "View",
+        [ONE, TEXT],
+        default=ONE,
+        required=True,
+        key="explorer_view",
+        label_visibility="collapsed",
+        **KEPT,
+    )
 with st.container(key="explorer_model"):
     model = choose_model("Model", labels, "model", explanation="Whose neurons are found, and whose texts are the rows")
 beside, short = labels, style.short_names(labels)

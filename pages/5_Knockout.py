@@ -9,7 +9,7 @@ from nmerge_core.checkpoints.uses import CAUSAL, classes_in, use_of
 from nmerge_core.family import Family, Member
 from nmerge_core.runs.folder import Run
 from pages.shared.frame.family import full
-from pages.shared.frame.page import begin, how_computed, lack, link, tell_lack
+from pages.shared.frame.page import begin, how_computed, lack, tell_lack
 from pages.shared.frame.results import merges
 from pages.shared.frame.runs import run_each
 from pages.shared.frame.settings import named_run
@@ -45,16 +45,12 @@ family = begin(
     "Switch off a category's neurons and see what the model loses. If the category means anything, it loses more of "
     "that ability than with **as many random neurons** of the same layers switched off.",
 )
-use = use_of(classes_in(open_checkpoint(family.base).config))
-if use is not None and use is not CAUSAL:
-    st.info(
-        "Neurons are knocked out in models that go on writing a text, by whose texts they have their categories. Those "
-        f"of this family are for {use.tag}: they can be inspected, compared, merged, and scored on tasks."
-    )
-    link("pages/8_Evaluate.py", "Score them", "checklist", family)
-    st.stop()
 if not family.corpus:
     tell_lack(family, "corpus", "A neuron gets its category, which says what to switch off, from the texts of one.")
+    st.stop()
+writes = use_of(classes_in(open_checkpoint(family.base).config)) in (None, CAUSAL)
+if not writes and not family.tasks:
+    tell_lack(family, "tasks", "The loss on texts is for causal language models; what these lose is measured by tasks.")
     st.stop()
 made = {merge.name: merge.reference for merge in merges(family)}
 whole = replace(family, models=(*family.models, *(Member(path, name, merged=True) for name, path in made.items())))
@@ -77,6 +73,7 @@ with left:
         view,
         asked,
         named.get(asked.get("model", ""), ""),
+        loss=writes,
         asked_own=bool(asked) and asked["neurons"] != str(found.folder),
     )
 if chosen is None:

@@ -134,7 +134,7 @@ def test_a_template_joins_columns_and_a_seed_draws_rows(tmp_path):
     ("sources", "message"),
     [
         ("[1, 2]", "expected a mapping with general, other categories; found list"),
-        ("{general: 3}", "expected `category: {path, config, split, column, template, count, seed}`"),
+        ("{general: 3}", "expected `category: {path, config, split, column, template, image, count, seed}`"),
         ("{general: {path: x}, general: {path: y}}", "found the key 'general' a second time"),
         ("{general: {path: x, count: many}}", "general: `count` must be a whole number from 1, found 'many'"),
         ("{general: {path: x, count: 0}}", "general: `count` must be a whole number from 1, found 0"),

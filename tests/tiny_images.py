@@ -54,8 +54,13 @@ def _spread(model: PreTrainedModel) -> None:
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """Save a model with what prepares its images: each number from 0 to 255 becomes one from −1 to 1."""
+    """Save a model with what prepares its images."""
     model.save_pretrained(folder)
+    save_processor(folder)
+
+
+def save_processor(folder: Path) -> None:
+    """Save what prepares images: each number from 0 to 255 becomes one from −1 to 1."""
     CLIPImageProcessor(
         size={"shortest_edge": 16},
         crop_size={"height": 16, "width": 16},

@@ -19,7 +19,7 @@ from nmerge_core.ablation.effect import Compared, effects_table
 from nmerge_core.ablation.groups import open_groups
 from nmerge_core.ablation.measuring import LOSS, Readings, measure, open_scale
 from nmerge_core.errors import InputError
-from nmerge_core.kinds import READERS
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import load_model
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
@@ -100,7 +100,7 @@ def knockout(
 
     conditions: list[Neurons] = [{}, off({}), *(off(draw.neurons) for draw in drawn)]
     scale = open_scale(task, loss, limit, run_code=run_code, allow_task_code=allow_task_code)
-    language_model = load_model(model, device, run_dtype, kinds=READERS)
+    language_model = load_model(model, device, run_dtype, kinds=SCORED)
     readings = measure(language_model, scale, conditions, out, progress)
     intact, none, *found = (own_first(each, category) for each in readings)
     rows = _rows(INTACT, 1.0, sum(map(len, pool.values())), seed, intact) if keep_only else []

@@ -11,7 +11,7 @@ from nmerge_core.ablation.effect import Compared, effects_table
 from nmerge_core.ablation.groups import open_groups
 from nmerge_core.ablation.measuring import measure, open_scale
 from nmerge_core.errors import InputError
-from nmerge_core.kinds import READERS
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import load_model
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
@@ -73,7 +73,7 @@ def effects(
                 pool, seeds = everyone({layer: width}), range(seed, seed + repeats)
                 cells.append((own, list(draws(RANDOM, pool, {layer: own.size}, [1.0], seeds))))
     scale = open_scale(task, loss, limit, run_code=run_code, allow_task_code=allow_task_code)
-    language_model = load_model(model, device, run_dtype, kinds=READERS)
+    language_model = load_model(model, device, run_dtype, kinds=SCORED)
     (intact,) = measure(language_model, scale, [{}], out, progress)
     if not any(reading.problems for reading in intact.values()):
         raise InputError(f"task '{task}': its metrics are of all problems together, and of none alone; take another")

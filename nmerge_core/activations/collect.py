@@ -12,10 +12,12 @@ from transformers import PreTrainedTokenizerBase
 
 from nmerge_core import distributed
 from nmerge_core.activations.forward import run_body
+from nmerge_core.activations.grid import Grid
 from nmerge_core.activations.hooks import record_activations, record_gates
 from nmerge_core.activations.kept import POSITIONS, SCORES, STATES, KeptScores, Room, forget
 from nmerge_core.activations.largest import largest
 from nmerge_core.activations.layered import LayeredModel, Run, Walk
+from nmerge_core.activations.reading import Reading, read_corpus
 from nmerge_core.activations.statistics import STATISTICS, LayerStatistics, load
 from nmerge_core.corpus import Corpus
 from nmerge_core.errors import InputError
@@ -24,7 +26,7 @@ from nmerge_core.progress import Progress, silent
 
 BatchSize = int | Literal["auto"]
 Part = tuple[Sequence[int], AbstractContextManager[Run]]  # layers that are recorded together, while they are there
-ScoreBatch = Callable[[Sequence[Tensor], Sequence[int]], None]  # of the tokens of some exemplars, and their ids
+ScoreBatch = Callable[[Sequence[int]], None]  # of the ids of some exemplars
 _AUTO_TOKENS = {"cuda": 16384, "cpu": 2048}  # padded tokens of a batch to start with
 
 
@@ -36,14 +38,16 @@ class Scores:
         layers: the layers, in the order of `values` and `positions`.
         values: of each layer (exemplars, d_ffn), the format the model runs in.
         positions: of each layer (exemplars, d_ffn), integer; the token, from 0, at which |φ| was first largest: in a
-            decoder beside an encoder the one that it writes (`forward.run_body`).
+            decoder beside an encoder the one that it writes (`forward.run_body`), of an image as `grid` says.
         statistics: of each layer what φ is like over all tokens, where that is asked for.
+        grid: of images, where their tokens lie.
     """
 
     layers: tuple[int, ...]
     values: tuple[Tensor, ...]
     positions: tuple[Tensor, ...]
     statistics: dict[int, LayerStatistics] | None = None
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def collect(
 ) -> Scores:
     """Compute a_j(s) = max_t |φ_j(s,t)| over the real tokens t of every exemplar s (NeuronMerge §2.2, METHODS "a_j").
 
+    Of an image t counts the class token, where there is one, and the patches.
+
     Exemplars are truncated to `max_length` tokens (or to the model's own limit), padded on the right, and run longest
     first, so that a batch has little padding and one that is too large fails at once. Memory holds the activation of
     one batch and one layer at a time. The result does not depend on batch size or order, to the format's rounding.
@@ -88,9 +94,9 @@ def collect(
         corpus: the exemplars.
         max_length: tokens of an exemplar that are read.
         batch_size: exemplars a batch; "auto" bounds tokens instead and halves them when GPU memory runs out.
-        layers: the layers to record, all by default.
+        layers: the layers to record; by default all that see the corpus, of CLIP those of one encoder.
         skip_first: leave out the first token (an attention sink in many models) of exemplars that have another.
-            The papers keep it.
+            The papers keep it. Of an image it is the class token.
         statistics: count what φ is like over all tokens as well (see `Scores.statistics`).
         folder: where the scores lie, and not in memory, as `store` has them: the same call goes on after what it had
             when it was killed, less the last seconds; among several processes it begins anew.
@@ -100,18 +106,19 @@ def collect(
     others theirs and zeros.
 
     Raises:
-        InputError: an exemplar without tokens, activations that are not finite, or a batch that does not fit.
+        InputError: texts for a model of images alone or the reverse, an exemplar without tokens, activations that are
+            not finite, or a batch that does not fit.
     """
-    chosen = tuple(range(len(language_model.architecture.layers)) if layers is None else layers)
     if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
         raise InputError(f"batch size: expected 'auto' or a number of exemplars from 1, found {batch_size!r}")
-    tokens = _encode(language_model, corpus, max_length)
-    shapes = [(len(tokens), language_model.architecture.layers[layer].d_ffn) for layer in chosen]
+    reading = read_corpus(language_model, corpus, max_length)
+    chosen = reading.layers if layers is None else tuple(layers)
+    shapes = [(len(reading.lengths), language_model.architecture.layers[layer].d_ffn) for layer in chosen]
     position = torch.int16 if max_length < 2**15 else torch.int32
     dtype = language_model.model.dtype
     rank, processes = distributed.join()
-    order = sorted(range(len(tokens)), key=lambda id: -len(tokens[id]))[rank::processes]
-    lengths = {id: len(tokens[id]) for id in order}
+    order = sorted(range(len(reading.lengths)), key=lambda id: -reading.lengths[id])[rank::processes]
+    lengths = {id: reading.lengths[id] for id in order}
     room = {SCORES: (chosen, shapes, dtype), POSITIONS: (chosen, shapes, position)}
     if isinstance(language_model, LayeredModel):
         room[STATES] = (0, 1), [(sum(lengths.values()), language_model.architecture.d_model)] * 2, dtype
@@ -136,7 +143,7 @@ def collect(
             counted = load(folder, chosen)
         else:
             done, counted = 0, {at: LayerStatistics.of(*shape) for at, shape in zip(chosen, shapes, strict=True)}
-    scores = Scores(chosen, values, positions, counted)
+    scores = Scores(chosen, values, positions, counted, reading.grid)
     budget = _AUTO_TOKENS["cuda" if language_model.device.type == "cuda" else "cpu"]
     stage = f"Activations of {language_model.label}"
     unit = "exemplars" if len(parts) == 1 else "steps"
@@ -145,13 +152,13 @@ def collect(
         first, end = number * len(order), (number + 1) * len(order)
         if done >= end:
             continue
-        with entered as run, scoring(language_model, scores, skip_first, recorded, run) as score:
+        with entered as run, scoring(language_model, reading, scores, skip_first, recorded, run) as score:
             while done < end:
                 at = done - first
                 size = max(1, budget // lengths[order[at]]) if batch_size == "auto" else batch_size
                 batch = order[at : at + size]
                 try:
-                    score([tokens[id] for id in batch], batch)
+                    score(batch)
                 except torch.OutOfMemoryError:
                     if batch_size != "auto" or len(batch) == 1:
                         raise InputError(
@@ -235,7 +242,12 @@ def pieces_of(
 
 @contextmanager
 def scoring(
-    language_model: LanguageModel, scores: Scores, skip_first: bool, layers: Sequence[int], run: Run
+    language_model: LanguageModel,
+    reading: Reading,
+    scores: Scores,
+    skip_first: bool,
+    layers: Sequence[int],
+    run: Run,
 ) -> Iterator[ScoreBatch]:
     """Give what takes exemplars through `run` as one batch, padded on the right, and writes their rows of the scores.
 
@@ -255,12 +267,12 @@ def scoring(
         scores.values[index][rows] = values.to(scores.values[index].dtype).cpu()  # of T5 in float16 φ is in float32
         scores.positions[index][rows] = positions.to(scores.positions[index].dtype).cpu()
 
-    def score(tokens: Sequence[Tensor], ids: Sequence[int]) -> None:
+    def score(ids: Sequence[int]) -> None:
         nonlocal rows, first, lengths
-        rows, lengths = torch.tensor(ids), torch.tensor([len(sequence) for sequence in tokens])
+        rows, lengths = torch.tensor(ids), torch.tensor([reading.lengths[id] for id in ids])
         first = (lengths > 1).long() if skip_first else torch.zeros_like(lengths)
-        padded = torch.nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)  # (B, T)
-        run(padded, torch.arange(padded.shape[1]) < lengths[:, None], ids)
+        padded = torch.nn.utils.rnn.pad_sequence(reading.inputs(ids), batch_first=True)  # (B, T), or (B, 3, h, w)
+        run(padded, torch.arange(int(lengths.max())) < lengths[:, None], ids)
 
     read = language_model.model, language_model.architecture, layers
     with record_activations(*read, reduce), record_gates(*read, open_gate) if scores.statistics else nullcontext():
@@ -269,14 +281,4 @@ def scoring(
 
 def whole(language_model: LanguageModel) -> Run:
     """Give what takes exemplars through the body of a model in memory."""
-    return lambda tokens, real, ids: run_body(language_model, tokens, real)
-
-
-def _encode(language_model: LanguageModel, corpus: Corpus, max_length: int) -> list[Tensor]:
-    texts = [exemplar.text for exemplar in corpus.exemplars]
-    limit = language_model.longest(max_length)
-    encoded = language_model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
-    for exemplar, tokens in zip(corpus.exemplars, encoded, strict=True):
-        if not tokens:
-            raise InputError(f"exemplar {exemplar.id} ({exemplar.category}) has no tokens in {language_model.label}")
-    return [torch.tensor(tokens) for tokens in encoded]
+    return lambda exemplars, real, ids: run_body(language_model, exemplars, real)

@@ -1,18 +1,18 @@
-"""A model's forward pass as far as its neurons go: without the head, and of a pair of stacks through both."""
+"""A model's forward pass as far as its neurons go: without the head, through both stacks, or through one of CLIP's."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nmerge_core.errors import InputError
-from nmerge_core.kinds import SEQ2SEQ
+from nmerge_core.errors import InputError, short
+from nmerge_core.kinds import PAIR, SEQ2SEQ
 from nmerge_core.loading import LanguageModel
 
 
 @torch.inference_mode()
-def run_body(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
-    """Run the body of a model on tokens (B, T): the head's (B, T, vocabulary) logits are not needed.
+def run_body(language_model: LanguageModel, exemplars: Tensor, mask: Tensor | None) -> None:
+    """Run the body of a model on tokens (B, T), or on images (B, 3, height, width): no logits are needed.
 
     A sequence-to-sequence model reads a text with its encoder and writes the same text with its decoder, which is told
     what it has written (teacher forcing): at token t the decoder has read the tokens before t, and all that the encoder
@@ -20,18 +20,35 @@ def run_body(language_model: LanguageModel, tokens: Tensor, mask: Tensor | None)
 
     Args:
         language_model: the model.
-        tokens: the texts, padded on the right.
+        exemplars: the tokens of texts, padded on the right, or images as the model's processor prepares them.
         mask: (B, T) which tokens are no padding; None where there is none.
 
     Raises:
-        InputError: the decoder's first token is not known.
+        InputError: the decoder's first token is not known, or the model takes no images of this size.
     """
-    tokens = tokens.to(language_model.device)
+    if exemplars.is_floating_point():
+        _run_on_images(language_model, exemplars.to(language_model.device, language_model.model.dtype))
+        return
+    tokens = exemplars.to(language_model.device)
     real = None if mask is None else mask.long().to(language_model.device)
+    model: Any = language_model.model
     if language_model.kind == SEQ2SEQ:
         _run_stacks(language_model, tokens, real)
+    elif language_model.kind == PAIR:
+        model.text_model(input_ids=tokens, attention_mask=real)
     else:
-        language_model.model.base_model(input_ids=tokens, attention_mask=real, use_cache=False)
+        model.base_model(input_ids=tokens, attention_mask=real, use_cache=False)
+
+
+def _run_on_images(language_model: LanguageModel, pixels: Tensor) -> None:
+    model: Any = language_model.model
+    try:
+        (model.vision_model if language_model.kind == PAIR else model.base_model)(pixel_values=pixels)
+    except ValueError as error:
+        raise InputError(
+            f"{language_model.label}: takes no images of {pixels.shape[2]} × {pixels.shape[3]} pixels, as its "
+            f"preprocessor_config.json has them ({short(str(error))}); take that of its base"
+        ) from error
 
 
 def _run_stacks(language_model: LanguageModel, tokens: Tensor, real: Tensor | None) -> None:

@@ -21,12 +21,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from nmerge_core.activations.grid import Grid
 from nmerge_core.activations.statistics import load, table
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
 from nmerge_core.kept_files import read_object, read_parquet, reading
 
+THUMBNAILS = "thumbnails.parquet"  # of a corpus of images
 _META: Mapping[str, type] = {
     "label": str,
     "model": str,
@@ -74,6 +76,16 @@ class Classification:
         return found if len(found) > 1 else {}
 
     @property
+    def images(self) -> bool:
+        """Whether the exemplars are images."""
+        return bool(self.meta.get("images"))
+
+    @property
+    def grid(self) -> Grid | None:
+        """Where the tokens of an image lie, where that is known."""
+        return Grid(**self.meta["grid"]) if self.meta.get("grid") else None
+
+    @property
     def run_dtype(self) -> str:
         """The number format that the model ran in, such as "bfloat16"; empty where an older folder does not say."""
         return self.meta.get("run_dtype", "")
@@ -119,9 +131,21 @@ class Classification:
         """Return the exemplars: id, category, text."""
         return read_parquet(self.folder / "exemplars.parquet", ("id", "category", "text"))
 
+    def thumbnails(self) -> dict[int, bytes]:
+        """Return what the model was shown of each image, small, as PNG by exemplar id."""
+        found = read_parquet(self.folder / THUMBNAILS, ("id", "png"))
+        return dict(zip(found["id"].tolist(), found["png"], strict=True))
+
     def check_neurons_of(self, model: str, architecture: Architecture) -> None:
-        """Check that these are neurons of a model of this architecture; raises InputError otherwise."""
-        expected, found = {mlp.layer: mlp.d_ffn for mlp in architecture.layers}, self.widths
+        """Check that these are neurons of a model of this architecture, or of one stack of it, as of CLIP.
+
+        Raises:
+            InputError: they are not.
+        """
+        found, layers = self.widths, architecture.layers
+        if self.layers in architecture.stacks.values():
+            layers = tuple(layers[layer] for layer in self.layers)
+        expected = {mlp.layer: mlp.d_ffn for mlp in layers}
         for layer in sorted({*expected, *found}):
             if expected.get(layer) != found.get(layer):
                 raise InputError(

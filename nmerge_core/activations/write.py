@@ -1,6 +1,8 @@
 """Write a classification folder (`store` says what is in it and reads it)."""
 
 from collections.abc import Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from nmerge_core.activations.collect import Scores
+from nmerge_core.activations.store import THUMBNAILS
 from nmerge_core.corpus import Corpus
 from nmerge_core.folders import save_tensors
+from nmerge_core.loading import ImageModel
+from nmerge_core.parallel import in_order
+from nmerge_core.pictures import Picture
 from nmerge_core.progress import Progress
 
 STORED = 50
 """Exemplars kept for each neuron: the largest k that can be asked for later."""
+SIDE = 112  # pixels of a thumbnail's longer side
 
 
 def write_top(folder: Path, scores: Scores, progress: Progress) -> None:
@@ -50,6 +58,23 @@ def write_exemplars(folder: Path, corpus: Corpus) -> None:
     """Write exemplars.parquet."""
     rows = [(exemplar.id, exemplar.category, exemplar.text) for exemplar in corpus.exemplars]
     pd.DataFrame(rows, columns=["id", "category", "text"]).to_parquet(folder / "exemplars.parquet", index=False)
+
+
+def write_thumbnails(folder: Path, model: ImageModel, corpus: Corpus, progress: Progress) -> None:
+    """Write thumbnails.parquet: of each image what the model is shown, scaled and cut, `SIDE` pixels at most."""
+    rows, pictures = [], [each.picture for each in corpus.exemplars if each.picture]
+    for id, png in enumerate(in_order(partial(_thumbnail, model), pictures)):
+        progress("Thumbnails", id, len(pictures), "images")
+        rows.append((id, png))
+    pd.DataFrame(rows, columns=["id", "png"]).to_parquet(folder / THUMBNAILS, index=False)
+
+
+def _thumbnail(model: ImageModel, picture: Picture) -> bytes:
+    shown = model.prepared(picture, do_rescale=False, do_normalize=False)[0]  # (3, height, width), from 0 to 255
+    image = Image.fromarray(shown.permute(1, 2, 0).clamp(0, 255).byte().numpy())
+    image.thumbnail((SIDE, SIDE))
+    image.save(buffer := BytesIO(), "PNG")
+    return buffer.getvalue()
 
 
 def neuron_table(

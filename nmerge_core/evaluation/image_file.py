@@ -1,6 +1,6 @@
 """What the YAML of an image task says: where the images are, what their classes are called, what tells them apart."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -10,26 +10,22 @@ from typing import Any
 
 from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError, short, shown
+from nmerge_core.pictures import Content, Picture, pictures_in
 from nmerge_core.task_files import text_model_of
 from nmerge_core.yaml_file import check_keys, read_mapping
 
 TEMPLATES = ("a photo of a {}.",)  # CLIP's own
 _KEYS = ("task", "kind", "data", "classes", "templates", "head", "text_model")
 _SOURCE = {"path": None, "config": None, "split": "test", "image": "image", "label": "label"}
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
-
-Content = Callable[[], Path | bytes]  # gives the file of an image, or what would be in it
 Found = tuple[str, str, Content]  # the name of an image, what its data call its class, and itself
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image: its name, the number of its class, and what it is read from."""
+class Example(Picture):
+    """An image with the number of its class."""
 
-    name: str
     label: int
-    content: Content
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class ImageFile:
     """
 
     name: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Example, ...]
     keys: tuple[str, ...]
     classes: tuple[str, ...]
     templates: tuple[str, ...]
@@ -85,7 +81,7 @@ def read_image_file(file: Path) -> ImageFile:
         raise InputError(f"{where}: 'head' and 'text_model' both tell the classes apart; keep one of them")
     return ImageFile(
         _text(content.get("task"), where, "task"),
-        tuple(Picture(name, numbers[key], content) for name, key, content in sorted(found, key=_drawn)),
+        tuple(Example(name, content, numbers[key]) for name, key, content in sorted(found, key=_drawn)),
         keys,
         classes,
         _templates(content.get("templates"), where),
@@ -104,9 +100,8 @@ def _of_folder(folder: Path, where: str) -> tuple[list[str], list[Found]]:
         raise InputError(f"{where}, key 'data': expected a folder with a folder of images per class, found no {folder}")
     known, found = list[str](), list[Found]()
     for own in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
-        files = (each for each in files_in(own) if each.suffix.lower() in _IMAGES)
         known.append(own.name)
-        found += [(str(each.relative_to(folder)), own.name, partial(Path, each)) for each in files]
+        found += [(each.name, own.name, each.content) for each in pictures_in(own, folder)]
     if not found:
         raise InputError(f"{where}, key 'data': expected a folder of images per class in {folder}, found no image")
     return known, found

@@ -1,23 +1,20 @@
 """An image model as lm-evaluation-harness wants one: it answers image tasks, and reports progress."""
 
 from collections.abc import Sequence
-from functools import partial
-from io import BytesIO
 from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
-from PIL import Image
 from torch import Tensor
 
-from nmerge_core.errors import InputError, short
-from nmerge_core.evaluation.image_file import Picture
+from nmerge_core.errors import InputError
 from nmerge_core.evaluation.image_heads import Head, find_head
 from nmerge_core.evaluation.image_task import ImageTask
 from nmerge_core.kinds import BODY, CLASSIFIER, PAIR, PROJECTED
 from nmerge_core.loading import ImageModel
 from nmerge_core.machine import CPU
 from nmerge_core.parallel import in_order
+from nmerge_core.pictures import Picture
 from nmerge_core.progress import Progress
 
 _BATCH, _CPU_BATCH = 128, 32  # images that a batch found by itself begins with
@@ -71,28 +68,13 @@ class ImageHarness:
     @torch.inference_mode()
     def _classes(self, pictures: Sequence[Picture], head: Head) -> list[int]:
         model = self._model
-        pixels = torch.cat(list(in_order(partial(prepared, model), pictures)))  # (B, 3, height, width)
+        pixels = torch.cat(list(in_order(model.prepared, pictures)))  # (B, 3, height, width)
         features = image_features(model, pixels.to(model.device, model.model.dtype)).float()  # (B, d)
         logits = head.logits(features)  # (B, classes)
         if not logits.isfinite().all():
             raise InputError(f"{model.label}: its output is not finite in {model.run_dtype}; lower weights and lambda")
         classes: list[int] = logits.argmax(dim=1).tolist()
         return classes
-
-
-def prepared(model: ImageModel, picture: Picture) -> Tensor:
-    """Return an image as the model's processor prepares it, (1, 3, height, width).
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        content = picture.content()
-        with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as image:
-            pixels: Tensor = model.processor(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]
-            return pixels
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"image {picture.name}: cannot be read as an image ({short(str(error))})") from error
 
 
 def image_features(model: ImageModel, pixels: Tensor) -> Tensor:

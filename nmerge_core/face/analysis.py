@@ -45,7 +45,8 @@ def classify(
 
     Args:
         models: model folders or Hub ids, the base first.
-        corpus: a folder with one `<category>.jsonl` per category, or a YAML of `datasets` sources.
+        corpus: a folder with one `<category>.jsonl` per category, or a YAML of `datasets` sources; for models that see
+            images a folder of images per category, or a YAML that names columns of images.
         top_k: exemplars that vote on a neuron, k.
         margin: votes a category must be ahead by, else the neuron is General; m.
         max_length: tokens of an exemplar that are read.

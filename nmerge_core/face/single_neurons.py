@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Explored:
     """One neuron on texts, in each model; a notebook shows the texts, each token shaded by how strongly it fires.
 
+    Of images a token is a patch, by its row and column, and there are those alone at which scores were reached.
+
     `texts` has columns id, category, text and, by the name of each model, the highest |activation|; `tokens` has model,
     text (its row in `texts`), position, token, activation; `html` is the picture.
     """
@@ -111,9 +113,13 @@ class SingleNeurons(Votes):
             corpus = opened[chosen.label].exemplars().set_index("id", drop=False)
             shown = choose_texts(chosen.ids, list(corpus.loc[range(len(corpus)), "text"]), way, count, (layer, neuron))
             read = corpus.loc[[each.id for each in shown]].assign(title=[each.title for each in shown])
+        elif opened[chosen.label].images:
+            raise InputError("texts: these neurons are classified by images, which alone are shown")
         else:
             given = [texts] if isinstance(texts, str) else list(texts)
             read = pd.DataFrame({"id": range(len(given)), "category": chosen.category, "text": given})
+        if opened[chosen.label].images:
+            return self._explored_images(read, models, layer, neuron)
         asked = list(read["text"])
         token_activations = QUESTIONS["token_activations"]
         answers = {
@@ -136,6 +142,27 @@ class SingleNeurons(Votes):
         columns = ["model", "text", "position", "token", "activation"]
         read = read.drop(columns="title", errors="ignore").reset_index(drop=True)
         return Explored(read.assign(**scores), pd.DataFrame(tokens, columns=columns), html)
+
+    def _explored_images(self, read: pd.DataFrame, models: Sequence[Seen], layer: int, neuron: int) -> Explored:
+        """Return what `explore` does of images: of the tokens only the one at which each score was reached."""
+        from nmerge_core.figures.images import chosen_images
+        from nmerge_core.neuron.peaks import peaks_of
+
+        opened = dict(zip(self.labels, self.opened, strict=True))
+        thumbnails = {name: found.thumbnails() for name, found in opened.items()}
+        peaks = {name: peaks_of(found, layer, neuron) for name, found in opened.items()}
+        scores = {seen.label: dict(zip(seen.ids, seen.scores, strict=True)) for seen in models}
+        tokens = [
+            (seen.label, row, own[id].token, own[id].told, scores[seen.label][id])
+            for seen in models
+            for row, id in enumerate(read["id"])
+            if id in (own := peaks[seen.label])
+        ]
+        columns = ["model", "text", "position", "token", "activation"]
+        html = chosen_images(models, read, thumbnails, peaks, self._colours)
+        read = read.drop(columns="title").reset_index(drop=True)
+        read = read.assign(**{name: [own[id] for id in read["id"]] for name, own in scores.items()})
+        return Explored(read, pd.DataFrame(tokens, columns=columns), html)
 
     def _seen(self, layer: int, neuron: int) -> list[Seen]:
         """Return a neuron as every model has it."""

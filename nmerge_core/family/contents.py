@@ -35,7 +35,7 @@ def check_readable(family: Family) -> None:
         if Path(expanduser(whole)).suffix in _YAML:
             check_categories(family.corpus, ())
         else:
-            load_corpus(family.corpus)
+            load_corpus(family.corpus, images=True)
     for task in family.tasks:
         if task.endswith(_YAML):
             check_task(Path(expanduser(task)))

@@ -8,14 +8,14 @@ import pandas as pd
 from nmerge_core.cache import task_data, task_file
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.corpus import load_corpus, whole_and_slice
-from nmerge_core.corpus_facts import SHORT, corpus_facts, problem_texts
+from nmerge_core.corpus_facts import SHORT, corpus_facts, image_facts, problem_texts
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family
 from nmerge_core.task_files import task_files
 
 
 def corpus_of(family: Family, root: Path) -> pd.DataFrame | None:
-    """Return `corpus_facts` of a family's corpus; None without a corpus, or where that is a YAML of sources.
+    """Return `corpus_facts` of a family's corpus, of images `image_facts`; None without one, or of a YAML of sources.
 
     Tasks whose problems lie in no file of this machine, as those of the Hub, are left out.
 
@@ -28,21 +28,24 @@ def corpus_of(family: Family, root: Path) -> pd.DataFrame | None:
     """
     if not family.corpus or not Path(expanduser(whole_and_slice(family.corpus)[0])).is_dir():
         return None
+    corpus = load_corpus(family.corpus, images=True)
+    if corpus.images:
+        return image_facts(corpus)
     try:
         tokenizer = open_checkpoint(family.base).folder
     except InputError:  # the page and `inspect` say what it lacks
         tokenizer = None
     data = {task: _data(task, root) for task in family.tasks}
     problems = {Path(task).stem: problem_texts(files) for task, files in data.items() if files}
-    return corpus_facts(load_corpus(family.corpus), tokenizer, problems)
+    return corpus_facts(corpus, tokenizer, problems)
 
 
 def warnings_of(frame: pd.DataFrame) -> list[str]:
     """Return in words what of a corpus harms a classification, or a score."""
-    said = []
+    said, kind = [], "texts" if "texts" in frame else "images"
     for column, what in (("repeated", "are there before"), ("short", f"have fewer than {SHORT} tokens")):
-        if count := int(frame[column].sum()):
-            said.append(f"{count:,} of {frame['texts'].sum():,} texts {what}")
+        if column in frame and (count := int(frame[column].sum())):
+            said.append(f"{count:,} of {frame[kind].sum():,} {kind} {what}")
     for column in frame.columns[frame.columns.str.startswith("in ")]:
         if count := int(frame[column].sum()):
             said.append(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from nmerge_core.figures import style
 
@@ -24,6 +25,25 @@ class Cell:
     values: Sequence[float]
     peak: float
     note: str
+
+    def body(self, colour: str, window: int | None) -> str:
+        """The text as HTML, shaded in a colour."""
+        return f"<p>{shaded(self, colour, window)}</p>"
+
+
+class Drawn(Protocol):
+    """What one model's neuron makes of an exemplar: the model's name, a short line, and the exemplar as HTML."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+
+    @property
+    def note(self) -> str:
+        """A short line above the exemplar."""
+
+    def body(self, colour: str, window: int | None) -> str:
+        """The exemplar as HTML, marked in a colour."""
 
 
 def opacity(share: float) -> float:
@@ -94,7 +114,7 @@ def chip(category: str, colours: Mapping[str, str]) -> str:
     return f'<b class="chip" style="background:{colour};color:{style.ink_on(colour)}">{html.escape(category)}</b>'
 
 
-def grid(heads: Sequence[str], rows: Sequence[tuple[str, str, Sequence[Cell]]], window: int | None = None) -> str:
+def grid(heads: Sequence[str], rows: Sequence[tuple[str, str, Sequence[Drawn]]], window: int | None = None) -> str:
     """A table of one column per model and one row per exemplar.
 
     Args:
@@ -106,9 +126,8 @@ def grid(heads: Sequence[str], rows: Sequence[tuple[str, str, Sequence[Cell]]], 
     for title, colour, cells in rows:
         body.append(f'<div class="row-title">{title}</div>')
         for cell in cells:
-            text = shaded(cell, colour, window)
             name = f"<b>{html.escape(style.short(cell.model))} · </b>"
-            body.append(f'<div class="cell"><small>{name}{cell.note}</small><p>{text}</p></div>')
+            body.append(f'<div class="cell"><small>{name}{cell.note}</small>{cell.body(colour, window)}</div>')
     number = len(heads)
     top = "".join(f'<div class="head">{head}</div>' for head in heads)
     table = f'<div class="neuron-grid of-{number}">{top}{"".join(body)}</div>'

@@ -34,6 +34,12 @@ def see(
     return Seen(label, found.categories[category], votes, ids.tolist(), scores[ids].tolist())
 
 
+def reached(found: Classification, layer: int, neuron: int) -> dict[int, int]:
+    """Return the token at which the score of each stored exemplar of a neuron was reached, by its id."""
+    tokens = found.positions(layer)[neuron].tolist()
+    return dict(zip(found.top(layer)[0][neuron].tolist(), tokens, strict=True))
+
+
 def scores_of(found: Classification, layer: int, neuron: int) -> NDArray[np.float64]:
     """Return (exemplars,): the score a_j(s) of one neuron on every exemplar.
 

@@ -19,7 +19,7 @@ from nmerge_core.activations.store import open_classification
 from nmerge_core.cli import main
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
-from nmerge_core.kinds import READERS
+from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.neuron.on_text import continued
 from nmerge_core.resident.departure import read_alike
@@ -72,7 +72,7 @@ def saved(make: Callable[[], PreTrainedModel], folder: Path) -> str:
 
 
 def load(reference: str, dtype: str = "float32") -> LanguageModel:
-    return load_model(reference, "cpu", dtype, kinds=READERS)
+    return load_model(reference, "cpu", dtype, kinds=SCORED)
 
 
 def hooked(model: LanguageModel, ids: list[int], down: list[str], first: int) -> list[torch.Tensor]:
@@ -186,7 +186,7 @@ def test_what_needs_to_know_what_comes_after_each_token_refuses_it(reference: st
         lambda: read_alike([model], "a text", 8),
         lambda: spread(model, ["a text"]),
     ):
-        with pytest.raises(InputError, match="classified by texts, knocked out and scored on tasks, but not asked by"):
+        with pytest.raises(InputError, match="classified, scored on tasks and knocked out by them, but not asked by"):
             ask()
 
 

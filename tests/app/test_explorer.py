@@ -20,6 +20,7 @@ from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done
 from tests.families import family_of
 from tests.tiny import D_FFN
+from tests.tiny_images import draw_colours, tiny_vit
 
 PINK = "#CC79A7"
 OPEN = {"explorer_find": "true"}
@@ -93,6 +94,29 @@ def test_a_layer_has_its_own_number_of_neurons(open_page: OpenPage, tiny_cache: 
     file.unlink()
     assert not app.exception
     assert (app.number_input(key="neuron").max, app.number_input(key="neuron").value) == (23, 0)
+
+
+def test_images_are_shown_with_the_patch_that_excites_a_neuron(
+    open_page: OpenPage, tiny_cache: Path, asked_here: None
+) -> None:
+    """The base and a fine-tune that is the same: of both the 5 strongest images, and the patch of each in its top."""
+    (draw_colours(tiny_cache / "pictures") / "blue").rename(tiny_cache / "pictures" / "general")
+    tiny_vit(tiny_cache / "vit", ["a", "b"])
+    vit, corpus = str(tiny_cache / "vit"), str(tiny_cache / "pictures")
+    file = vary_family(tiny_cache, "seeing", base=vit, models=(Member(vit, "same", "red"),), corpus=corpus)
+    for page in ("pages/2_Neurons.py", "pages/3_Explorer.py"):  # no tokenizer is missed
+        assert open_page(page, family="seeing").button(key=f"{page[8:-3].lower()}_classify").label.endswith("2 models")
+    run = done(tiny_cache, "classify", {"model": vit, "corpus": corpus})
+    app = open_page("pages/3_Explorer.py", family="seeing", layer="1", neuron="3")
+    assert not app.error and not app.text_area
+    [shown] = [html.proto.body for html in app.get("html") if "neuron-grid" in html.proto.body]
+    found = open_classification(run.results)
+    assert found.grid
+    patches = [found.grid.patch(token) for token in found.positions(1)[3][:5].tolist()]
+    assert shown.count("data:image/png") == 10 and shown.count("box-shadow") == 2 * (5 - patches.count(None))
+    app = open_page("pages/2_Neurons.py", family="seeing")
+    assert not app.error and any("causal language models alone" in each.value for each in app.caption)
+    file.unlink()
 
 
 def test_stepping_stays_among_what_is_found(open_page: OpenPage, tiny_cache: Path) -> None:

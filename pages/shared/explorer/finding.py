@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from nmerge_core.activations.store import Classification
 from nmerge_core.errors import InputError
@@ -71,25 +72,10 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
     for key, options in (("explorer_only", only), ("explorer_order", orders), ("explorer_layers", found.layers)):
         forget_unknown(key, options)
     _quick_lists(found, told, others, [NOTED] if notes else [])
-    first, second, third, fourth, *fifth = st.columns([1.2, 1.2, 1.4, 1.2, *([1.1] if notes else [])])
-    text = ""
-    if fifth:
-        text = fifth[0].text_input(
-            "In the note",
-            key="explorer_noted",
-            bind="query-params",
-            max_chars=80,
-            placeholder="a word of a note",
-            help="Neurons whose note, that you kept with the family, has this in it",
-        )
-    fires = second.text_input(
-        "Find by text: fires on",
-        key="explorer_fires",
-        bind="query-params",
-        max_chars=80,
-        placeholder="a word or part of one",
-        help=f"Neurons that are strongest at a token with this in it, in one of their {VOTERS} strongest texts",
-    )
+    places = iter(st.columns([1.2, *([] if found.images else [1.2]), 1.4, 1.2, *([1.1] if notes else [])]))
+    first, fires = next(places), "" if found.images else _words(next(places))
+    third, fourth = next(places), next(places)
+    text = _of_note(next(places)) if notes else ""
     query = Query(
         model,
         first.selectbox(
@@ -132,6 +118,30 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
     if others and not weights:
         link("pages/4_Similarity.py", "Compare the weights, to sort by how far they turned", "compare_arrows", family)
     return Found(query, rows, weights)
+
+
+def _words(place: DeltaGenerator) -> str:
+    """What neurons are to fire on."""
+    return place.text_input(
+        "Find by text: fires on",
+        key="explorer_fires",
+        bind="query-params",
+        max_chars=80,
+        placeholder="a word or part of one",
+        help=f"Neurons that are strongest at a token with this in it, in one of their {VOTERS} strongest texts",
+    )
+
+
+def _of_note(place: DeltaGenerator) -> str:
+    """What is to stand in the notes of neurons."""
+    return place.text_input(
+        "In the note",
+        key="explorer_noted",
+        bind="query-params",
+        max_chars=80,
+        placeholder="a word of a note",
+        help="Neurons whose note, that you kept with the family, has this in it",
+    )
 
 
 def _quick_lists(

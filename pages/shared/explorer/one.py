@@ -70,16 +70,18 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
         with st.container(horizontal=True, gap="small"):
             st.markdown(":material/edit_note:", width="content")
             st.text(note)
-    shown = choose_shown()
+    images = opened(run).images
+    shown = choose_shown(images=images)
     asked = {label: done[label] for label in beside}
     with st.container(key="explorer_texts"):
         draw_corpus(asked, [by_label[label] for label in beside], chosen, (layer, neuron), shown, colours)
-    own, scores = draw_own(
-        partial(ask_all, asked, layer, neuron), chosen.category, [by_label[x] for x in beside], colours
-    )
+    own, scores = "", dict[str, float]()
+    if not images:
+        asking = partial(ask_all, asked, layer, neuron)
+        own, scores = draw_own(asking, chosen.category, [by_label[x] for x in beside], colours)
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("How strong on all texts?", anchor=False)
+        st.subheader(f"How strong on all {'images' if images else 'texts'}?", anchor=False)
         _draw_scores(run, chosen, colours, {"your text": scores[model]} if model in scores else {})
     with right:
         st.subheader("The same neuron in every model", anchor=False)

@@ -7,11 +7,14 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.activations.store import open_classification
 from nmerge_core.figures import explorer as figures
 from nmerge_core.figures.explorer import CONTEXT, CONTEXTS, Answers, Seen
+from nmerge_core.figures.images import chosen_images
 from nmerge_core.neuron.exemplars import STRONGEST, WAYS, choose_texts
+from nmerge_core.neuron.peaks import peaks_of
 from nmerge_core.runs.folder import Run
-from pages.shared.neurons.chosen import exemplars
+from pages.shared.neurons.chosen import exemplars, opened
 from pages.shared.neurons.readings import ask_all, draw_texts
 
 OWN_TEXT = 2000  # characters of the reader's own text, which is in the page's link
@@ -26,20 +29,22 @@ class Shown:
     context: int | None
 
 
-def choose_shown() -> Shown:
-    """The controls of which texts are shown."""
+def choose_shown(*, images: bool) -> Shown:
+    """The controls of which texts, or images, are shown."""
     first, second, third = st.columns([1.6, 1, 1.2], vertical_alignment="bottom", gap="large")
     way = first.segmented_control(
-        "Texts",
+        "Images" if images else "Texts",
         WAYS,
         default=STRONGEST,
         required=True,
         key="explorer_way",
         bind="query-params",
         wrap=True,
-        help="Bands: all texts by their score, cut into bands of equally many, and from each the one in its middle",
+        help="Bands: all by their score, cut into bands of equally many, and from each the one in its middle",
     )
     count = second.slider("How many", 1, 10, 5, key="explorer_count", bind="query-params")
+    if images:
+        return Shown(way, count, CONTEXTS[CONTEXT])
     context = third.segmented_control(
         "Tokens around the strongest",
         list(CONTEXTS),
@@ -59,15 +64,26 @@ def draw_corpus(
     shown: Shown,
     colours: Mapping[str, str],
 ) -> None:
-    """Texts chosen by one model's scores, as some models read them, of whom `runs` are."""
+    """Texts, or images, chosen by one model's scores, as some models take them, of whom `runs` are."""
     corpus = exemplars(str(runs[chosen.label].results)).set_index("id", drop=False).sort_index()
     found = choose_texts(chosen.ids, corpus["text"].to_list(), shown.way, shown.count, place)
     texts = corpus.loc[[each.id for each in found]].assign(title=[each.title for each in found])
+    if opened(runs[chosen.label]).images:
+        thumbnails = {label: _thumbnails(str(run.results)) for label, run in runs.items()}
+        peaks = {label: peaks_of(opened(run), *place) for label, run in runs.items()}
+        st.html(chosen_images(models, texts, thumbnails, peaks, colours))
+        st.caption("Framed is the patch at which the neuron fires most strongly, where that is kept: in its top 50.")
+        return
     draw_texts(
         runs,
         partial(ask_all, runs, *place, list(texts["text"])),
         lambda answers: figures.chosen_texts(models, texts, answers, colours, shown.context),
     )
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _thumbnails(folder: str) -> dict[int, bytes]:
+    return open_classification(folder).thumbnails()
 
 
 def draw_own(

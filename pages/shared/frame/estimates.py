@@ -156,7 +156,10 @@ def _classify_tokens(parameters: Mapping[str, Any]) -> float:
     folder = Path(expanduser(whole))
     if not folder.is_dir():  # a YAML of sources, whose texts may not be here yet
         raise InputError(f"{whole}: its size is not known")
-    return sum(file.stat().st_size for file in corpus_files(folder)) / BYTES_PER_TOKEN
+    files = corpus_files(folder)
+    if any(file.is_dir() for file in files):
+        raise InputError(f"{whole}: how long images take is not known")
+    return sum(file.stat().st_size for file in files) / BYTES_PER_TOKEN
 
 
 def _knockout_tokens(parameters: Mapping[str, Any]) -> float:

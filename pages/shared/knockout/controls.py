@@ -93,15 +93,16 @@ def draw_controls(
     asked: Mapping[str, Any],
     named: str = "",
     *,
+    loss: bool,
     asked_own: bool = False,
 ) -> Chosen | None:
-    """Draw the controls; None while one cannot be read.
+    """Draw the controls; None while one cannot be read. Without `loss` tasks alone tell what a model loses.
 
     They start at what a run was `asked` of the model `named`, by its own categories if `asked_own`.
     """
     known = {member.label: member.reference for member in family.members} | dict(merges)
     tasks = list(dict.fromkeys([*family.tasks, *([asked["task"]] if asked.get("task") else [])]))
-    texts = bool(family.corpus)
+    texts = loss and bool(family.corpus)
 
     def follow() -> None:
         """Measure what a newly chosen category is for, and in the models that should do that, unless others were."""

@@ -8,6 +8,7 @@ import streamlit as st
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.classification import comparable
+from nmerge_core.corpus import is_of_images
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
@@ -72,7 +73,8 @@ def classified(family: Family) -> Classified:
 def classify_missing(family: Family, found: Classified, key: str) -> None:
     """Say which models are not classified and offer all of them by one button; show how far those are that go."""
     asked = {m.label: classify_parameters(family, m) for m in family.members if m.label in found.runs}
-    mute = tell_untokenised(family, [label for label in found.missing if label not in found.there])
+    unread = [label for label in found.missing if label not in found.there]
+    mute = tell_untokenised(family, unread) if unread and not _of_images(family.corpus or "") else []
     missing = [label for label in found.missing if label not in mute]
     if missing:
         every = f"all {len(missing)} models" if len(missing) == len(asked) > 1 else style.counted(len(missing), "model")
@@ -118,6 +120,14 @@ def tell_untokenised(family: Family, labels: Sequence[str]) -> list[str]:
         ):
             link("pages/1_Models.py", "Look at the models", "arrow_forward", family)
     return mute
+
+
+def _of_images(corpus: str) -> bool:
+    """Tell whether a corpus is of images; one that cannot be opened is told of by what reads it."""
+    try:
+        return is_of_images(corpus)
+    except InputError:
+        return False
 
 
 def _reads(reference: str) -> bool:
