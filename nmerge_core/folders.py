@@ -1,10 +1,11 @@
 """Folders of results: there only when they are complete."""
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,38 @@ def new_folder(out: Path) -> Iterator[Path]:
         with suppress(OSError):  # what else is in them is somebody's
             for folder in new:
                 folder.rmdir()
+
+
+@contextmanager
+def resumed_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that becomes `out` when the block ends well; what was stopped goes on with it.
+
+    It is there for one process at a time: another one gets a `new_folder` meanwhile. It vanishes where the block finds
+    an input wrong, or the disk full.
+
+    Raises:
+        InputError: as `new_folder`.
+    """
+    check_free(out)
+    part = out.parent / f".{out.name}.part"
+    make_folder(part)
+    with ExitStack() as stack:
+        held = os.open(part, os.O_RDONLY)
+        stack.callback(os.close, held)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = part.exists() and os.path.samestat(os.fstat(held), part.stat())  # else it has become `out` meanwhile
+        except BlockingIOError:
+            free = False
+        if not free:
+            yield stack.enter_context(new_folder(out))
+            return
+        try:
+            yield part
+            os.replace(part, out)
+        except (InputError, OSError):
+            shutil.rmtree(part, ignore_errors=True)
+            raise
 
 
 def save_tensors(tensors: "dict[str, Tensor]", file: Path) -> None:

@@ -1,7 +1,9 @@
 """RegMean++ against a whole merged model that is run anew for every layer."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,45 @@ def test_it_measures_once_and_goes_on_after_a_kill(tuned: Path, tmp_path: Path, 
     ]
     merge(recipe_of(tuned, samples=3, scale=0.5), tmp_path / "other")  # other merged layers, so other inputs
     assert len(list(own_cache.iterdir())) == 2
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_killed_while_it_measures_it_goes_on_at_its_layer(
+    tuned: Path, tmp_path: Path, own_cache: Path, damage: bool
+) -> None:
+    """Each model's texts are one batch, so that of 4 batches 2 are done at layer 0, and the kill comes at the third."""
+    recipe = recipe_of(tuned, samples=3)
+
+    def die(stage: str, done: float, total: float, unit: str = "") -> None:
+        if stage == "Inputs along the merge" and done > total / 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if (child := os.fork()) == 0:
+        try:
+            merge(recipe, tmp_path / "out", progress=die)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    [part] = own_cache.iterdir()
+    if damage:
+        (part / "states-1.safetensors").write_bytes(b"")
+    told: list[float] = []
+    merge(
+        recipe,
+        tmp_path / "out",
+        progress=lambda stage, done, *_: told.append(done) if stage == "Inputs along the merge" else None,
+    )
+    assert told == ([1, 2, 3, 4] if damage else [3, 4])
+    [found] = own_cache.iterdir()
+    shutil.move(found, tmp_path / "found")
+    merge(recipe, tmp_path / "whole")
+    [whole] = own_cache.iterdir()
+    assert files_of(tmp_path / "found") == files_of(whole)
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 def test_of_two_processes_that_collect_the_same_both_go_on(

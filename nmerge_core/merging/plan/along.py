@@ -1,7 +1,8 @@
 """Gram matrices of models' linear layers, of inputs that come from the layers before as the merge has them.
 
 Layer after layer: every model's own layer reads what the merged layers before it give on the model's texts, its linear
-layers are merged by what they read, and the texts go on through the merged layer.
+layers are merged by what they read, and the texts go on through the merged layer. What was killed goes on at the layer
+that it was at.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from nmerge_core.calibration.store import VERSION, Statistics, of_weights, open_
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
-from nmerge_core.folders import new_folder, write_meta
+from nmerge_core.folders import resumed_folder, write_meta
 from nmerge_core.inputs import Places
 from nmerge_core.kept_files import digest, remove
 from nmerge_core.layerwise import LayerwiseModel
@@ -29,6 +30,7 @@ from nmerge_core.merging.compute.stream import whole_tensors
 from nmerge_core.merging.plan.candidate import put_rows
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.kept import Measurement
+from nmerge_core.merging.plan.passed import Passed
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.text_samples import pack, sequences
 
@@ -51,7 +53,7 @@ def grams_along(context: Context, values: Values) -> list[Statistics]:
     # Where nothing may be measured, this says that the merge has to be run; its run leaves them in the cache.
     context.kept([Measurement("merge", {"recipe": context.recipe.content})])
     try:
-        with new_folder(folder) as made, torch.inference_mode():
+        with resumed_folder(folder) as made, torch.inference_mode():
             _collect(context, values, made, folder.name)
     except (InputError, OSError):
         if not folder.exists():  # where it does, another process has collected the same meanwhile
@@ -86,16 +88,18 @@ def _collect(context: Context, values: Values, folder: Path, along: str) -> None
         meta = meta_of(KIND, alone, loaded, stream.device, corpus=corpus, categories=[category], **taken)
         counted = {"texts": len(texts), "tokens": sum(map(len, texts))}
         metas.append(meta | counted | {"files": [], of_weights(KIND): {}, "along": along})
-        (folder / str(len(metas) - 1)).mkdir()
-    layers = len(walks[0].model.layers)
-    done, total = 0, layers * sum(len(walk.states) for walk in walks)
+        (folder / str(len(metas) - 1)).mkdir(exist_ok=True)
+    layers, batches = len(walks[0].model.layers), sum(len(walk.states) for walk in walks)
+    passed = Passed(folder, walks)
+    first, metas = passed.take_up(metas)
+    done, total = first * batches, layers * batches
 
     def tick() -> None:
         nonlocal done
         done += 1
         context.progress("Inputs along the merge", done, total, "batches")
 
-    for layer in range(layers):
+    for layer in range(first, layers):
         found = [walk.read(layer, walk.model.weights(layer), tick) for walk in walks]
         for index, each in enumerate(found):
             _keep(folder / str(index), f"layer-{layer:05}.safetensors", each.sums, each.of_weights, metas[index])
@@ -103,6 +107,7 @@ def _collect(context: Context, values: Values, folder: Path, along: str) -> None
             merged = _Merged(context, values, found, [meta["tokens"] for meta in metas])
             for walk in walks:
                 walk.go(layer, walk.model.weights(layer, merged))
+            passed.note(layer + 1, metas)
     for index, walk in enumerate(walks):
         if walk.model.head:
             sums_of_head = walk.read_head(walk.model.weights(None))
@@ -110,6 +115,7 @@ def _collect(context: Context, values: Values, folder: Path, along: str) -> None
                 folder / str(index), "head.safetensors", sums_of_head, {walk.model.head: walk.model.head}, metas[index]
             )
         write_meta(folder / str(index), metas[index])
+    passed.forget()
 
 
 def _keep(folder: Path, file: str, sums: Mapping[str, Tensor], names: Mapping[str, str], meta: dict[str, Any]) -> None:
