@@ -57,7 +57,7 @@ def find_or_create(root: Path, request: Request, title: str = "") -> Run:
     """
     run = find(root, request.id)
     if run is not None and (state := run.status().state) != "damaged":
-        same = request.manner.items() <= run.parameters.items()
+        same = all(bool(run.parameters.get(name)) == value for name, value in request.manner.items())
         if same or state in ("done", "running"):
             return run
     if run is not None and run_held(run.folder):

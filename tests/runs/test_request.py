@@ -42,6 +42,10 @@ def test_a_run_is_found_whatever_its_manner_and_made_anew_in_another_until_it_is
     with transitions(tmp_path):
         first = find_or_create(tmp_path, plain, "")
         assert find_or_create(tmp_path, plain, "").created == first.created
+        described = json.loads((first.folder / "run.json").read_text())
+        del described["parameters"]["layerwise"], described["digest"]
+        (first.folder / "run.json").write_text(json.dumps(described))  # of a version that knew no such parameter
+        assert "layerwise" not in find_or_create(tmp_path, plain, "").parameters
         run = find_or_create(tmp_path, layered, "")
         assert run.id == first.id and run.parameters["layerwise"] and run.status().state == "queued"
         assert check_unchanged(run).id == run.id
