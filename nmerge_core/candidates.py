@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import make_private
-from nmerge_core.kept_files import Damaged, changing, read_object, reading, remove, typed, write_json
+from nmerge_core.kept_files import Damaged, changing, read_object, reading, remove, typed, write_json, write_text
 
 KEPT = 200  # candidates that nobody pinned, named or wrote a note on; the oldest go first
-_PROMPTS, _LAST = "prompts.json", "last"
+_PROMPTS, _LAST, _SHOWN = "prompts.json", "last", "shown"
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,24 @@ class CandidateLog:
         return sorted(found, key=lambda candidate: candidate.number)
 
     def visit(self, recipe: str) -> Candidate:
-        """Return the candidate of this recipe, under a new number where there is none yet."""
-        if same := self._same(recipe):
-            return same
-        with self._changing():
-            if same := self._same(recipe):  # another page was quicker
-                return same
-            return self._add(recipe)
+        """Return the candidate of this recipe, under a new number where there is none yet; it is now `last_shown`."""
+        found = self._same(recipe)
+        if found is None:
+            with self._changing():
+                found = self._same(recipe) or self._add(recipe)  # another page may have been quicker
+        shown = self._folder / _SHOWN
+        with suppress(OSError):  # where nothing can be written the newest is shown
+            if not shown.exists() or shown.read_text() != str(found.number):
+                write_text(shown, str(found.number), mode=0o600)
+        return found
+
+    @property
+    def last_shown(self) -> Candidate | None:
+        """The candidate that was visited last, else the newest; None where there is none."""
+        with suppress(OSError, ValueError):
+            if found := self.get(int((self._folder / _SHOWN).read_text())):
+                return found
+        return next(reversed(self.all()), None)
 
     def _same(self, recipe: str) -> Candidate | None:
         return next((each for each in self.all() if each.recipe == recipe), None)

@@ -18,6 +18,17 @@ def test_candidates_are_numbered_as_they_come_and_a_recipe_has_one_number(tmp_pa
     assert CandidateLog(tmp_path, "other").visit("a").number == 1
 
 
+def test_the_candidate_shown_last_is_known_until_it_is_forgotten(tmp_path: Path) -> None:
+    log = CandidateLog(tmp_path, "mine")
+    assert log.last_shown is None
+    for recipe in ("a", "b", "c", "b"):
+        log.visit(recipe)
+    last = CandidateLog(tmp_path, "mine").last_shown
+    assert last is not None and (last.number, last.recipe) == (2, "b")
+    log.forget(2)
+    assert log.last_shown == log.get(3)  # the newest
+
+
 def test_what_is_learnt_of_a_candidate_stays_with_it(tmp_path: Path) -> None:
     log = CandidateLog(tmp_path, "mine")
     number = log.visit("a").number

@@ -214,6 +214,10 @@ def test_the_page_opens_on_the_last_candidate_else_on_the_recommended_method(
     scale(app, 0.7)
     opened = open_page(PAGE)
     assert recipe_shown(opened) == recipe_shown(app) and not opened.warning
+    first, second = log.all()
+    log.visit(first.recipe)  # looked at again
+    shown = recipe_shown(open_page(PAGE))
+    assert shown == yaml.safe_load(first.recipe) != yaml.safe_load(second.recipe)
 
 
 def test_prompts_are_kept_with_the_family(tiny_cache: Path, open_page: OpenPage, log: CandidateLog) -> None:

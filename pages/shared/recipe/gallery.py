@@ -80,10 +80,9 @@ def named_in_address(methods: Mapping[str, Method]) -> None:
 
 
 def opening(methods: Mapping[str, Method], family: Family) -> None:
-    """Open the page alive: on the family's last candidate, else on the recommended method with its defaults."""
+    """Open the page alive: on the candidate shown last, else on the recommended method with its defaults."""
     if {"merge_method", "run"} & {*st.session_state, *st.query_params}:
         return
-    last = CandidateLog(cache_root(), family.name).all()[-1:]
-    for candidate in last:
+    if candidate := CandidateLog(cache_root(), family.name).last_shown:
         open_recipe(candidate.recipe, family)
     st.session_state.setdefault("merge_method", RECOMMENDED)
