@@ -61,7 +61,8 @@ def draw_cost(recipe: Recipe | StagedRecipe) -> float:
     with st.container(horizontal=True, gap="medium"):
         metric("Time", f"{at_least}{style.duration(cost.seconds)}", f"From what is read and written.{more} {COMPILING}")
         whole = "one whole model" if recipe.searches else "never a whole one"
-        metric("Memory", style.size(cost.peak_memory), f"At its peak: rows of every model, {whole}")
+        alone = "The worker process may hold other models beside it, which the report of a merge counts too"
+        metric("Memory", style.size(cost.peak_memory), f"At its peak, by itself: rows of every model, {whole}. {alone}")
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
     if cost.conversation:
         st.text(f"Conversation: {cost.conversation}")

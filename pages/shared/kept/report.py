@@ -45,7 +45,8 @@ def draw_report(merge: Merged, family: Family) -> None:
     with right:
         with st.container(horizontal=True, gap="medium"):
             metric("Took", style.duration(sum(report["seconds"].values())), "Preparing and merging")
-            metric("Memory", style.size(report["peak_memory"]), "The worker process at its peak")
+            beside = "At its peak, with all that it held beside this merge: PyTorch, and merges in memory"
+            metric("Process memory", style.size(report["peak_memory"]), beside)
             metric("Written", style.size(report["bytes_written"]), "The weights")
     references = [model["model"] for model in report["models"]]
     names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
