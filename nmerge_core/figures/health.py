@@ -19,6 +19,21 @@ _LOST = 0.05  # of a model's change: what is less is told as lost
 _CONTRADICTING = 0.02  # more opposite signs than by chance
 _FEWER, _STRONGER = 0.8, 2.0  # times the models' effective rank, and variance, from which on it is told as a fault
 
+_OURS = "No paper has these thresholds; they are ours."
+CHANGE_RULE = (
+    f"A warning above {_FAR} times what the models' changes would come to if they had nothing in common, and below "
+    f"{100 * _NEAR:.0f} % of the largest of them; else a tick. {_OURS}"
+)
+KEPT_RULE = f"A warning where less than {100 * _LOST:.0f} % of a model's change is left; else a tick. {_OURS}"
+CONTRADICTIONS_RULE = (
+    f"A warning where more than {100 * _CONTRADICTING:.0f} points more signs are opposite than by chance; else a tick. "
+    f"{_OURS}"
+)
+SPREAD_RULE = (
+    f"A warning below {100 * _FEWER:.0f} % of the directions of the model that has fewest, and above {_STRONGER:g} "
+    f"times any model's variance or below 1/{_STRONGER:g} of it; else a tick. {_OURS}"
+)
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -31,6 +31,12 @@ EXPLAINED = {
     SPREAD: "How many directions the output of each layer uses on some texts of the corpus, and how much it varies. A "
     "collapsed merge uses far fewer than its models: whatever it reads looks the same to it.",
 }
+RULES = {
+    CHANGE: figures.CHANGE_RULE,
+    KEPT: figures.KEPT_RULE,
+    CONTRADICTIONS: figures.CONTRADICTIONS_RULE,
+    SPREAD: figures.SPREAD_RULE,
+}
 FORMULA = r"""
 With $\tau = \theta - \theta_0$ the change of a layer's attention or MLP weights, how far it went is
 $\lVert\tau\rVert_2$, and what is kept of model $t$ is $\langle\tau, \tau_t\rangle / \lVert\tau_t\rVert_2^2$. Signs are
@@ -98,7 +104,7 @@ def draw_health(recipe: Recipe, family: Family) -> None:
         return
     for measure, verdict in told.items():
         icon = ":orange[:material/warning:]" if verdict.fault else ":material/check:"
-        st.markdown(f"{icon} **{measure}**: {verbatim(verdict.sentence)}")
+        st.markdown(f"{icon} **{measure}**: {verbatim(verdict.sentence)}", help=RULES[measure])
     chosen = st.segmented_control(
         "Measure",
         list(drawn),
