@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 from plotly.io import from_json
 
-from nmerge_core.cache import cache_root
+from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.kept_files import read_csv, read_object, reading
@@ -187,7 +187,7 @@ how_computed(
     FORMULA,
     command(
         "report",
-        "demo" if name == "demo" else f"{name}.yaml",
+        DEMO if name == DEMO else f"{name}.yaml",
         "--out",
         "report",
         "--budget",
@@ -195,7 +195,7 @@ how_computed(
         *switches,
     ),
     [
-        Step(f"report = nm.report({literal(content)}, {arguments})\nreport.claims"),
+        Step(f"report = nm.report({literal(DEMO if name == DEMO else content)}, {arguments})\nreport.claims"),
         Step("report.verdicts", "## Every figure and table"),
         Step("print(report.page)", "## The page that needs no server"),
     ],

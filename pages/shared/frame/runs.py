@@ -64,13 +64,15 @@ def draw_links(runs: Iterable[Run], chosen: Family) -> None:
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:
     """A button that starts a run, and the run to show: the one of these parameters or, before it is done, an older one.
 
-    The button gives way to `run_panel` while the run is going. An older run is told as what it is, with a button to
-    make it anew. Wrong input is shown as a sentence.
+    The button gives way to `run_panel` while the run is going, and where it has ended without a result. An older run is
+    told as what it is, with a button to make it anew. Wrong input is shown as a sentence.
     """
     run = latest_run(kind, parameters)
     if run is not None and (run.status().active or run.status().state == "done"):
         return run
     older = older_run(kind, parameters)
+    if run is not None and older is None and not run.damage:
+        return run  # whose panel says why there is no result, and starts it again
     if older is not None and run is not None:
         run_panel(run)
     if tell_older(older, parameters, key) if older else st.button(label, type="primary", key=key):
