@@ -111,7 +111,10 @@ def compare(arguments: Namespace) -> None:
     if arguments.neurons:
         neurons = face.compare(arguments.folders).vote(arguments.top_k, arguments.margin).confidence()
         write_csv(neurons, arguments.neurons)
-        print("\nmean lead and support")
+        print(
+            "\nhow sure categories are, the mean over all neurons: lead, the share of votes by which the first category"
+        )
+        print("is ahead of the second; support, the share of corpora with the texts drawn again that give the same one")
         print_table(neurons.groupby("model", sort=False)[["lead", "support"]].mean().reset_index())
     if arguments.statistics:
         found = face.compare(arguments.folders)
@@ -294,6 +297,7 @@ def evaluate(arguments: Namespace) -> None:
     import pandas as pd
 
     from nmerge_core import face, score_tables
+    from nmerge_core.cli.scores import difference, score, written
 
     given = given_to("evaluate", arguments)
     found: list[Scores | Losses] = []
@@ -315,13 +319,13 @@ def evaluate(arguments: Namespace) -> None:
         write_csv(scores, arguments.out)
     differing = [name for name in score_tables.SETTINGS if name in scores and scores[name].astype(str).nunique() > 1]
     shown = ["model", "task", "metric", "value", "low", "high", "samples", *differing]
-    print_table(scores[list(dict.fromkeys(shown))])
+    print_table(written(scores[list(dict.fromkeys(shown))], score))
     print(f"low, high: 95 % interval ({', '.join(scores['interval'].dropna().unique())})")
     print(f"all by {score_tables.shared_settings(scores)}")
     if arguments.compare:
         baseline = dict(zip([*names, *labels(arguments.models)], found[0].labels * 2, strict=False))[arguments.compare]
         print()
-        print_table(score_tables.compare(scores, samples, baseline))
+        print_table(written(score_tables.compare(scores, samples, baseline), difference))
         print(f"difference from {baseline}: 95 % interval; adjusted: p by Holm; detectable: at 80 % power")
 
 
