@@ -64,7 +64,7 @@ if "base" not in base.there:
     st.stop()
 found = opened(base.there["base"])
 view = draw_view(asked)
-left, right = st.columns([1, 3], gap="large")
+left, right = st.columns([2, 5], gap="large")
 with left:
     chosen = draw_controls(
         family,

@@ -19,7 +19,7 @@ from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.tints import merge_tints
 from pages.shared.frame.family import full, member_colours
 from pages.shared.frame.settings import KEPT, named_run
-from pages.shared.frame.text import shortened
+from pages.shared.frame.text import in_full, shortened
 
 BESIDE = "merges"  # the setting of the pages that show merges beside the family's models
 
@@ -93,6 +93,8 @@ def with_merges(family: Family) -> Family:
         format_func=shortened,
         key=BESIDE,
         placeholder="none: choose one, to see what became of each neuron in it",
+        help=in_full(known) or None,
+        wrap=True,
         **KEPT,
     )
     merged = tuple(Member(known[name].reference, name, merged=True) for name in chosen)

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 from nmerge_core import notebook
@@ -20,6 +21,11 @@ _WORD = re.compile(r"\s+|[\u3040-\u9fff]|[^\W\u3040-\u9fff]+|[^\w\s]")  # of Chi
 def shortened(text: str, length: int = 40) -> str:
     """Return a name with its middle left out where it is longer: what tells names apart is mostly at their ends."""
     return text if len(text) <= length else f"{text[: length - 13]}…{text[-12:]}"
+
+
+def in_full(names: Iterable[str]) -> str:
+    """Return Markdown that tells, in a hint, the names that `shortened` cuts; nothing where it cuts none."""
+    return "".join(f"\n- {verbatim(name)}" for name in names if shortened(name) != name)
 
 
 def verbatim(text: object) -> str:

@@ -12,7 +12,7 @@ from nmerge_core.settings import LAYERS
 from pages.shared.frame.address import forget_endless, forget_unknown
 from pages.shared.frame.settings import KEPT, move
 from pages.shared.frame.tasks import code_switch, own_code_switch, runs_code, task_name
-from pages.shared.frame.text import shortened, verbatim
+from pages.shared.frame.text import in_full, shortened, verbatim
 from pages.shared.neurons.chosen import in_order
 
 OFF, KEEP, MAP = "Switch off", "Keep alone", "Layer by layer"
@@ -119,7 +119,8 @@ def draw_controls(
         [named] if named else usual_models(family, merges, category),
         format_func=shortened,
         key="knockout_models",
-        help="Base, fine-tunes and merges: does the merge still do math with its math neurons?",
+        wrap=True,
+        help=f"Base, fine-tunes and merges: does the merge still do math with its math neurons?{in_full(known)}",
         **KEPT,
     )
     scale = _scale(tasks, category, asked, texts=texts)

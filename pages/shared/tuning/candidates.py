@@ -102,8 +102,10 @@ def draw_head(candidate: Candidate, log: CandidateLog, family: Family) -> None:
     """The candidate that the controls make: its number, name, what it changes, and undo, redo, pin and name."""
     trail = trail_of(family)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        title = f"**#{candidate.number}** {verbatim(shortened(called(candidate, family), 70))}"
-        st.markdown(title, width="stretch", help=verbatim(candidate.note) or None)
+        whole = called(candidate, family)
+        cut = verbatim(whole) if shortened(whole, 70) != whole else ""
+        title = f"**#{candidate.number}** {verbatim(shortened(whole, 70))}"
+        st.markdown(title, width="stretch", help="\n\n".join(filter(None, [cut, verbatim(candidate.note)])) or None)
         for by, name, icon, keys, possible in (
             (-1, "Undo", "undo", "Ctrl+Z", trail.towards(-1, log) is not None),
             (1, "Redo", "redo", "Ctrl+Shift+Z", trail.towards(1, log) is not None),
