@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from nmerge_core.cache import DEMO
 from nmerge_core.candidates import CandidateLog
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
@@ -17,6 +18,11 @@ from pages.shared.frame.text import shortened, verbatim
 
 LENGTHS = (16, 48, 128, 256, 512)  # tokens
 PROMPT = "merge_prompt"
+DEMO_KNOWS = (
+    "The demo's models were trained on texts like the examples below, of four kinds: short stories, facts and letters "
+    "(general), word problems, small Python functions, and English and Spanish sentences. They know nothing else: "
+    "other prompts they continue with nonsense."
+)
 UNSAVED = "merge_unsaved"  # the key of why the log could not be written, until that is said
 
 
@@ -29,7 +35,7 @@ def draw_prompt(family: Family, log: CandidateLog) -> list[str]:
         "Prompt",
         key=PROMPT,
         height=96,
-        label_visibility="collapsed",
+        help=DEMO_KNOWS if family.name == DEMO else "Each model continues it, or answers it as a chat",
         placeholder="Type the beginning of a text, a problem of one of the tasks, say; the merge continues it",
         **KEPT,
     )
