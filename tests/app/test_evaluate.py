@@ -289,6 +289,9 @@ def test_what_one_model_lost_and_gained_is_there_at_once_and_in_the_address(
         return [text.value for text in app.caption if text.value.startswith("Problem ")]
 
     assert problems(app) == [f"Problem {n} · lost" for n in lost]
+    app = open_page(PAGE, family="choosing", evaluate_model="cod")
+    [warned] = [each.value for each in app.warning]
+    assert warned.endswith(f"= cod, which cannot be; shown is {app.query_params['evaluate_model']}.")
     linked = {"evaluate_task": "choices", "evaluate_model": "code", "evaluate_against": "math"}
     app = open_page(PAGE, family="choosing", evaluate_which="gained", **linked)
     assert problems(app) == [f"Problem {n} · gained" for n in gained]

@@ -66,7 +66,8 @@ def refused(asked: Mapping[str, Sequence[str]]) -> list[str]:
         if name not in st.session_state:
             said.append(f"The address asks for {wanted}, which is no setting of this page as it stands.")
         elif st.query_params.get_all(name) != values and not _same(values, st.session_state[name]):
-            shown = ", ".join(map(str, _several(st.session_state[name]))) or "nothing"
+            ours = st.session_state.get(PUT, {}).get(name)  # of a control in which no choice stands for one of ours
+            shown = ", ".join(map(str, _several(st.session_state[name]))) or ours or "nothing"
             said.append(f"The address asks for {wanted}, which cannot be; shown is {verbatim(shown)}.")
     return said
 
