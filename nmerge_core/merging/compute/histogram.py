@@ -10,13 +10,13 @@ CHUNK = 2048  # values; what is counted of them stays in a core's nearest cache
 
 @compiled
 def look(
-    values: NDArray[np.float32], low: np.float32, high: np.float32, first: int, shift: int, bins: NDArray[np.int64]
+    values: NDArray[np.float32], low: np.float32, high: np.float32, first: int, offsets: NDArray[np.int64]
 ) -> tuple[int, int]:
     """Look at values (n,) through the window [low, high], whose lowest key is `first`.
 
     Returns:
-        How many of `bins` (n,) were filled, with (key − first) >> shift of the values inside, and how many values lie
-        above the window.
+        How many of `offsets` (n,) were filled, with key − first of the values inside, and how many values lie above the
+        window.
     """
     above = np.zeros(CHUNK, np.int32)
     inside = np.zeros(CHUNK, np.uint8)
@@ -30,7 +30,7 @@ def look(
             if eights[eight]:
                 for i in range(8 * eight, 8 * eight + 8):
                     if inside[i]:
-                        bins[found] = (_key(keys[start + i]) - first) >> shift
+                        offsets[found] = _key(keys[start + i]) - first
                         found += 1
     total = 0
     for each in above:  # not by numpy's sum, whose compiled form brings scipy.linalg along
@@ -39,10 +39,10 @@ def look(
 
 
 @compiled
-def count(bins: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-    """Count every one of `bins` in `counts`."""
-    for each in bins:
-        counts[each] += 1
+def count(offsets: NDArray[np.int64], shift: int, counts: NDArray[np.int64]) -> None:
+    """Count offsets in their bins, offset >> shift."""
+    for each in offsets:
+        counts[each >> shift] += 1
 
 
 @inlined

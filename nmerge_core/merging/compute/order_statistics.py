@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 # A float's key is its bits as a whole number, negated where it is negative: keys are ordered as floats are.
 _TOP = int(np.float32(np.finfo(np.float32).max).view(np.int32))
-_BINS = 1 << 20  # of a window's histogram
+_BINS = 1 << 22  # of a window's histogram: a float each where the window is a percent of a large model
 _SAMPLED_BLOCKS = 1024  # at most
 _SAMPLED_SHARE = 128  # one entry in so many of a sampled block
 _DEVIATIONS = 25  # half a first window, in standard deviations of as many independent draws; rows are not independent
@@ -104,14 +104,17 @@ def order_statistics(
 
 @dataclass(frozen=True)
 class _Seen:
-    """Of a block's values: the bins of those inside a window, and how many lie above it."""
+    """Of a block's values: how far the keys of those inside a window are from its first, and how many lie above it."""
 
-    bins: NDArray[np.int64]
+    offsets: NDArray[np.int64]
     above: int
 
 
 class Window:
-    """Counts one model's values whose keys are first, …, last, in at most `_BINS` bins, and those above."""
+    """Counts one model's values whose keys are first, …, last, in at most `_BINS` bins, and those above.
+
+    The largest inside is known however wide bins are: that of a whole model takes no second pass.
+    """
 
     def __init__(self, first: int, last: int) -> None:
         """Count none yet."""
@@ -120,24 +123,27 @@ class Window:
         self._low, self._high = value_of(first), value_of(last)
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
         self._above = 0
+        self._largest = 0
 
     def look(self, values: "Floats | torch.Tensor") -> "_Seen":
         """Look at values (entries,) through the window."""
         if isinstance(values, np.ndarray):
-            bins = np.empty(len(values), dtype=np.int64)
-            low, high = np.float32(self._low), np.float32(self._high)
-            inside, above = look(values, low, high, self.first, self.shift, bins)
-            return _Seen(bins[:inside].copy(), above)
+            offsets = np.empty(len(values), dtype=np.int64)
+            inside, above = look(values, np.float32(self._low), np.float32(self._high), self.first, offsets)
+            return _Seen(offsets[:inside].copy(), above)
         keys = _keys(values[(values >= self._low) & (values <= self._high)].cpu().numpy())
-        return _Seen((keys - self.first) >> self.shift, int((values > self._high).sum()))
+        return _Seen(keys - self.first, int((values > self._high).sum()))
 
     def add(self, seen: "_Seen") -> None:
         """Count what `look` found in a block."""
         self._above += seen.above
-        count(seen.bins, self._counts)
+        count(seen.offsets, self.shift, self._counts)
+        self._largest = max(self._largest, int(seen.offsets.max(initial=0)))
 
     def key(self, rank: int) -> int:
         """Return the key of the `rank`-th largest of all values, which lies in the window, or where its bin begins."""
+        if rank == self._above + 1:
+            return self.first + self._largest
         below = self._above + np.cumsum(self._counts[::-1])  # entries down to the end of each bin
         return self.first + (len(self._counts) - 1 - int(np.searchsorted(below, rank)) << self.shift)
 
@@ -148,7 +154,8 @@ class Window:
         if rank > self._above + self._counts.sum():
             return Window(-_TOP, self.first - 1)
         key = self.key(rank)
-        return Window(key, min(self.last, key + (1 << self.shift) - 1)) if self.shift else None
+        known = self.shift == 0 or rank == self._above + 1
+        return None if known else Window(key, min(self.last, key + (1 << self.shift) - 1))
 
     def counted(self, first: int) -> list[tuple[int, int]]:
         """Return the keys from `first` on, and how many values have each; bins are one key wide."""

@@ -46,10 +46,12 @@ class Range:
     low: float
     high: float
 
-    def scaled(self, values: torch.Tensor) -> torch.Tensor:
-        """Clip values to the range and map it to [0, 1]."""
-        width = self.high - self.low
-        return (values.clamp(self.low, self.high) - self.low) / width if width else torch.zeros_like(values)
+    def scale(self, values: torch.Tensor) -> None:
+        """Clip values to the range and map it to [0, 1], in place."""
+        if width := self.high - self.low:
+            values.clamp_(self.low, self.high).sub_(self.low).div_(width)
+        else:
+            values.zero_()
 
 
 def prepare(context: Context, values: Values) -> Prepared:
@@ -71,19 +73,22 @@ def prepare(context: Context, values: Values) -> Prepared:
 
 def score(block: Block, magnitudes: Sequence[Range]) -> torch.Tensor:
     """Return exp(T·minmax(|τ|)²) · tanh(τ_t · Σ_s τ_s): intra-balancing times inter-balancing, (T, …)."""
-    scaled = [each.scaled(delta.abs()) for delta, each in zip(block.deltas, magnitudes, strict=True)]
-    intra = (torch.stack(scaled).square_() * len(magnitudes)).exp_()
-    return intra * torch.tanh(block.deltas * block.deltas.sum(0))
+    sizes = block.deltas.abs()
+    for own, each in zip(sizes, magnitudes, strict=True):
+        each.scale(own)
+    intra = sizes.square_().mul_(len(magnitudes)).exp_()
+    return (block.deltas * block.deltas.sum(0)).tanh_().mul_(intra)
 
 
 def balanced(block: Block, prepared: Prepared, weights: Sequence[float]) -> torch.Tensor:
     """Return Σ w_t τ̂_t ŝ_t / Σ ŝ_t with τ̂ clipped at its tails and ŝ the score floored and scaled to [0, 1]."""
     magnitudes, scores = prepared.data
-    scale = [each.scaled(own) for own, each in zip(score(block, magnitudes), scores, strict=True)]
+    scale = score(block, magnitudes)  # (T, rows, columns)
     total = torch.zeros_like(block.base)
-    for delta, own, tail, weight in zip(block.deltas, scale, magnitudes, weights, strict=True):
-        total.add_(delta.sign() * delta.abs().clamp(tail.low, tail.high) * own, alpha=weight)
-    return total / torch.stack(scale).sum(0).clamp(min=1e-12)
+    for delta, own, each, tail, weight in zip(block.deltas, scale, scores, magnitudes, weights, strict=True):
+        each.scale(own)
+        total.add_(delta.sign().mul_(delta.abs().clamp_(tail.low, tail.high)).mul_(own), alpha=weight)
+    return total.div_(scale.sum(0).clamp_(min=1e-12))
 
 
 _MASK_RATIO = MASK_RATIO.with_(default=0.2, help="Fraction r of the highest scores that counts, over the whole model.")

@@ -6,7 +6,13 @@ import torch
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.merging.compute.census import magnitudes, take_census
-from nmerge_core.merging.compute.order_statistics import Ranking, kept_entries, order_statistics, thresholds
+from nmerge_core.merging.compute.order_statistics import (
+    Ranking,
+    by_magnitude,
+    kept_entries,
+    order_statistics,
+    thresholds,
+)
 from nmerge_core.merging.compute.stream import Stream, all_rows
 from nmerge_core.progress import silent
 from tests.merging import checkpoints
@@ -55,6 +61,18 @@ def test_any_rank_of_signed_values(family) -> None:
     assert order_statistics(stream, rows, ranking, [ranks], "Values", silent) == [
         [ranked[rank - 1].item() for rank in ranks]
     ]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_the_largest_takes_one_pass(family, device: str) -> None:
+    stream = Stream(open_checkpoint(family.base), (open_checkpoint(family.models[0]),), device)
+    rows = all_rows(stream, list(family.weights))
+    stages = set()
+    found = order_statistics(
+        stream, rows, by_magnitude(stream, rows), [[1]], "Magnitudes", lambda stage, *_: stages.add(stage)
+    )
+    assert found == [[max((family.tunes["math"][name] - base).abs().max() for name, base in family.weights.items())]]
+    assert stages == {"Magnitudes, pass 1"}
 
 
 @pytest.mark.parametrize(
