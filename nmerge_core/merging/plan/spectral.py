@@ -46,11 +46,11 @@ def merge_matrices(block: Block, values: Values, prepared: Prepared, rule: Rule)
 
     Models that changed nothing in a matrix do not count there.
     """
+    if block.neuronal and block.layer is None and not values.shared["include_embeddings"]:
+        return torch.zeros_like(block.base)
     weights = torch.tensor(values.each["weight"], device=block.deltas.device)
     deltas = block.deltas * weights[:, None, None]
     scale = values.shared["lambda"]
-    if block.neuronal and block.layer is None and not values.shared["include_embeddings"]:
-        return torch.zeros_like(block.base)
     if not is_decomposed(block, values):
         return scale * deltas.mean(0)
     merged = torch.zeros_like(block.base)
