@@ -49,7 +49,8 @@ def combine(recipe: Source, out: Path, *, device: str = "auto", progress: Progre
     them makes another merge.
 
     Raises:
-        InputError: a model is no LoRA of the base, the method goes by more than weights, or `out` cannot be written.
+        InputError: a model is no LoRA of the base, the method goes by more than weights or changes nothing, or `out`
+            cannot be written.
     """
     merge = load_recipe(recipe)
     check_target(out, 0)
@@ -63,6 +64,11 @@ def combine(recipe: Source, out: Path, *, device: str = "auto", progress: Progre
         lefts, rights = _write_cores(adapters, names, Path(cores), progress)
         names = [*lefts]
         merged = _merged(merge, Path(cores), names, choose_device(device), progress)
+    if not any(each.any() for each in merged.values()):
+        raise InputError(
+            f"recipe: {merge.title({})} changes nothing in the adapters' core space, where zeros stand for the base's "
+            "weights; take another method or other parameters, or merge the models themselves and extract an adapter"
+        )
     tensors: dict[str, Tensor] = {}
     for name in names:
         tensors[f"{PREFIX}{linears[name].path}.lora_A.weight"] = rights[name].T.float().contiguous()

@@ -100,6 +100,9 @@ def test_methods_and_steps_of_weights_alone_are_taken_and_others_told(made: Simp
     models = [{"model": made.adapters[0]}, {"model": str(tmp_path)}]
     with pytest.raises(InputError, match=r"expected .*\+ADAPTER, a LoRA of the recipe's base"):
         combine({**recipe_of(made, "ties"), "models": models}, tmp_path / "out")
+    along = {**recipe_of(made, "subspace"), "parameters": {"keep": "parallel"}}  # to a base of zeros: there is no part
+    with pytest.raises(InputError, match="Keep parallel changes nothing in the adapters' core space"):
+        combine(along, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

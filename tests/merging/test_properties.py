@@ -135,3 +135,22 @@ def test_bfloat16_is_rounded_once(tmp_path: Path, family, method: str) -> None:
     exact = load_file(tmp_path / "s-out/model.safetensors")
     for name, value in load_file(tmp_path / "h-out/model.safetensors").items():
         assert torch.equal(value, exact[name].bfloat16()), name
+
+
+SCALED = {
+    (name, parameter.name)
+    for name, method in methods().items()
+    for parameter in method.parameters
+    if method.base == "needed" and not method.inputs and parameter.name in ("weight", "lambda")
+}
+
+
+@pytest.mark.parametrize(("method", "scale"), sorted(SCALED))
+def test_a_merge_that_takes_nothing_of_its_models_is_told_of(family, tmp_path: Path, method: str, scale: str) -> None:
+    entries = checkpoints.entries(method, family.models)
+    recipe = {"merge_method": method, "base_model": family.base, "models": entries, "parameters": {scale: 0.0}}
+    report = merge(load_recipe(recipe), tmp_path / "out")
+    zero = {"weight": "every weight", "lambda": "λ"}[scale]
+    assert f"{zero} is 0: the merge is {family.base}, and nothing of the models is in it" in report.facts["warnings"]
+    merged = load_file(tmp_path / "out/model.safetensors")
+    assert all(torch.equal(merged[name], tensor) for name, tensor in family.weights.items())

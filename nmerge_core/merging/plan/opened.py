@@ -98,6 +98,7 @@ def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
     vocabulary = merged_vocabulary(recipe, stream.checkpoints)
     conversation = merged_conversation(recipe, stream.checkpoints, vocabulary)
     warnings += stacks if recipe.slices else _named_again(recipe.references)
+    warnings += _told_of_nothing(recipe)
     warnings += [*left_out(stream.donor, vocabulary.tokenizer), *vocabulary.warnings, *conversation.warnings]
     stream = replace(stream, vocabulary=vocabulary.rows)
     return Opened(recipe, tuple(named), stream, vocabulary, conversation, tuple(warnings), stamps(stream.checkpoints))
@@ -159,6 +160,16 @@ def _named_again(references: Sequence[str]) -> list[str]:
         for one, other in pairs
         if same_model(one, other)
     ]
+
+
+def _told_of_nothing(recipe: Recipe) -> list[str]:
+    """Say where all that a method merges of differences is multiplied by 0."""
+    if recipe.method.base != "needed" or recipe.method.inputs:
+        return []
+    values = recipe.values()
+    scales = {"every weight": values.each.get("weight", ()), "λ": [values.shared.get("lambda")]}
+    zero = next((name for name, found in scales.items() if found and all(each == 0 for each in found)), None)
+    return [f"{zero} is 0: the merge is {recipe.base_model}, and nothing of the models is in it"] if zero else []
 
 
 def _looked_beside(recipe: Recipe, reference: str) -> str:
