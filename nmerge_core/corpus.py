@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from os.path import expanduser, isdir, isfile  # which raise of no name, where pathlib's do
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,7 +205,7 @@ def _chosen(reference: str, found: list[str], categories: Sequence[str] | None) 
 def _jsonl_texts(file: Path) -> Iterator[str]:
     expected = 'expected {"text": "…"}'
     # A mark at the start says that it is UTF-8, as some editors write it; what is none is told with its line.
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with _opened(file) as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{file.parent.name}/{file.name}, line {number}"
             if not line.strip():
@@ -216,3 +216,10 @@ def _jsonl_texts(file: Path) -> Iterator[str]:
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else short(str(error))
                 raise InputError(f"{where}: not JSON ({reason}); {expected}") from None
             yield text_in(where, record, "text", expected)
+
+
+def _opened(file: Path) -> TextIO:
+    try:
+        return file.open(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error

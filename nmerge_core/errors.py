@@ -4,6 +4,8 @@ import errno
 import reprlib
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a disk's: wrong surroundings, no failure of ours
+# Of a name that leads where this user may not go, or where nothing can be: wrong input.
+PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
 _LONGEST = 10_000  # characters of a message that lists every reason against a large family
 _SHOWN = 100  # characters of a value that was found
 

@@ -115,6 +115,7 @@ def resolve(reference: str, config: str = "config.json") -> Path:
         raise InputError(f"expected the folder that holds {config}, or a Hub id, found an empty name beside a '+'")
     folder = _folder(reference)
     if isdir(folder):
+        _check_open(folder, reference)
         return folder
     if exists(folder):
         raise InputError(f"{short(reference)}: expected a folder with {config} and weights, {file_instead(folder)}")
@@ -140,6 +141,15 @@ def resolve(reference: str, config: str = "config.json") -> Path:
             f"{short(reference)}: no such folder here, and the Hub did not give a model of that id ({reason}); "
             "check the spelling, the connection, or `hf auth login`"
         ) from error
+
+
+def _check_open(folder: Path, reference: str) -> None:
+    """Raise InputError where this user may not list a folder, or use what is in it."""
+    try:
+        os.scandir(folder).close()
+        os.stat(os.path.join(folder, os.curdir))  # pathlib drops the dot
+    except PermissionError:
+        raise InputError(f"{short(reference)}: a folder that you may not read; ask its owner, or name a copy") from None
 
 
 def _hint(reference: str) -> str:

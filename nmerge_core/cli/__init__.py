@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from nmerge_core.cli.parser import build_parser
 from nmerge_core.cli.streams import standard_streams
-from nmerge_core.errors import DISK_ERRORS, Cancelled, InputError, ProcessLost
+from nmerge_core.errors import DISK_ERRORS, PATH_ERRORS, Cancelled, InputError, ProcessLost
 from nmerge_core.interrupts import interruptible, telling_failures
 from nmerge_core.runs.failure import out_of_memory, sentence
 
@@ -56,6 +56,9 @@ def _run(parsed: Namespace) -> int:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             where = error.filename or "writing"
             _say(f"error: {where}: {error.strerror}; check that the disk has room and can be written")
+            return WRONG_INPUT
+        if isinstance(error, OSError) and error.errno in PATH_ERRORS:
+            _say(f"error: {sentence(error)}")
             return WRONG_INPUT
         if os.environ.get("NMERGE_DEBUG"):
             traceback.print_exc()

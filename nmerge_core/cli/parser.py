@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from os.path import exists, expanduser
+from os.path import exists, expanduser, isdir
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -223,9 +223,9 @@ def _path(text: str) -> Path:
 def _csv(text: str) -> Path:
     """Refuse a path that cannot be written now, not after the work."""
     path = _path(text)
-    if path.is_dir():
+    if isdir(path):
         raise argparse.ArgumentTypeError(f"{text} is a folder; expected the name of a CSV file")
-    if not path.parent.is_dir():
+    if not isdir(path.parent):
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"the folder {path.parent} cannot be written")

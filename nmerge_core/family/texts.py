@@ -1,6 +1,6 @@
 """What is in the corpus of a family, by its base's tokenizer and beside the problems of its tasks."""
 
-from os.path import expanduser
+from os.path import expanduser, isdir
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +26,7 @@ def corpus_of(family: Family, root: Path) -> pd.DataFrame | None:
     Raises:
         InputError: the corpus cannot be read.
     """
-    if not family.corpus or not Path(expanduser(whole_and_slice(family.corpus)[0])).is_dir():
+    if not family.corpus or not isdir(expanduser(whole_and_slice(family.corpus)[0])):
         return None
     corpus = load_corpus(family.corpus, images=True)
     if corpus.images:

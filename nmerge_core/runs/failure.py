@@ -1,6 +1,6 @@
 """A sentence for the user about an exception that is not an `InputError`."""
 
-from nmerge_core.errors import DISK_ERRORS
+from nmerge_core.errors import DISK_ERRORS, PATH_ERRORS, short
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -11,8 +11,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def of_surroundings(error: BaseException) -> bool:
-    """Tell whether memory or the disk ran out: no failure of ours, and nothing that a traceback would tell more of."""
-    return out_of_memory(error) or (isinstance(error, OSError) and error.errno in DISK_ERRORS)
+    """Tell whether memory or the disk ran out, or a file is closed to this user: a traceback would tell no more."""
+    return out_of_memory(error) or (isinstance(error, OSError) and error.errno in DISK_ERRORS | PATH_ERRORS)
 
 
 def sentence(error: BaseException) -> str:
@@ -20,7 +20,9 @@ def sentence(error: BaseException) -> str:
     if out_of_memory(error):
         return "Out of memory: lower the batch size or the maximum length, or choose fewer or smaller models."
     if isinstance(error, OSError) and of_surroundings(error):
-        where = error.filename or "The disk"
+        where = short(str(error.filename or "The disk"))
+        if error.errno in PATH_ERRORS:
+            return f"{where}: cannot be read or written ({error.strerror}); check its name, and who may use it."
         return f"{where}: cannot be written ({error.strerror}); make room on that disk, and start again."
     first = (str(error).splitlines() or [""])[0]
     return f"Internal error ({type(error).__name__}: {first})"

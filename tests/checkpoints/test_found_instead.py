@@ -1,13 +1,16 @@
 """What is named in the place of a model is told as what it is, in one line that says what to do."""
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.cli import main
+from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError
-from tests.tiny import tiny_model
+from tests.tiny import TEXTS, tiny_model, write_corpus
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 ORIGINAL = "name the folder or Hub id of the original model"
@@ -118,7 +121,27 @@ def test_what_is_half_there_is_refused(tmp_path: Path) -> None:
     assert "found model.safetensors, a link to a file that is not there" in said(folder)
 
 
-def test_what_stands_for_an_adapter_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_one_may_not_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an ordinary user, whom root becomes here."""
+    with TemporaryDirectory(dir="/tmp") as name, ExitStack() as stack:  # where others may look, unlike tmp_path
+        place = Path(name)
+        place.chmod(0o755)
+        monkeypatch.chdir(write_corpus(place / "corpus", TEXTS))
+        closed, unlisted = (laid_out(place / name, ["config.json", "x.gguf"]) for name in ("closed", "unlisted"))
+        for each, mode in ((closed, 0), (unlisted, 0o311), (Path("math.jsonl"), 0)):
+            each.chmod(mode)
+        for each in (closed, unlisted):
+            stack.callback(each.chmod, 0o755)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        for each in (closed, unlisted):
+            assert said(each) == f"{each}: a folder that you may not read; ask its owner, or name a copy"
+        with pytest.raises(InputError, match="math.jsonl: cannot be read .Permission denied."):
+            load_corpus(".")
+
+
+def test_what_stands_for_an_adapter_is_told(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "m")
     assert said(f"{model}+{model}").endswith(
         "expected an adapter (adapter_config.json), found a model; list it as one of its own"
@@ -128,6 +151,4 @@ def test_what_stands_for_an_adapter_is_told(tmp_path: Path, capsys: pytest.Captu
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "lab/base"}')
-    assert main(["inspect", str(adapter)]) == 2
-    expected = f"write MODEL+{adapter} with the model it was trained on (lab/base)"
-    assert expected in capsys.readouterr().err
+    assert said(adapter).endswith(f"write MODEL+{adapter} with the model it was trained on (lab/base)")
