@@ -141,9 +141,9 @@ class Findings:
         owners = {subject.owner: subject for subject in self.subjects}
         if missing := [model for model in models if model not in owners]:
             raise Lacking(
-                f"The family names no task, and no corpus, that tells what {missing[0]} was made for."
-                if not self.subjects
-                else f"No task is that of {missing[0]}: none has its name, and on none does it gain on the base."
+                f"No task is that of {missing[0]}: none has its name, and on none does it gain on the base."
+                if self.subjects
+                else self.lacks.get("scores", "Nothing is scored.")
             )
         return [owners[model] for model in models]
 

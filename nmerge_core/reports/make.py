@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.corpus import GENERAL
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
@@ -72,7 +73,10 @@ def make_report(
     tasks = any(subject.task for subject, _ in scores)
     labels = open_labels(labelled) if labelled else None
     lacks = {} if apart else {"neurons": _TOGETHER}
-    found = Findings(family, chosen, texts, tasks, _kind(family.base), labels=labels, lacks=lacks, notes=tuple(notes))
+    kind = _kind(family.base)
+    if scores and kind != VISION and (unread := _unread(family.base)):
+        scores, lacks = [], lacks | dict.fromkeys(("scores", "knockout", "times"), unread)
+    found = Findings(family, chosen, texts, tasks, kind, labels=labels, lacks=lacks, notes=tuple(notes))
     runs_in = choose_format(open_checkpoint(family.base), "auto", device).name
     # The fingerprint of lm-eval's own tasks is its version, so that their names alone tell them apart.
     by_name = {task: f"{Path(task).name} {prints[task]}" for task in family.tasks}
@@ -97,6 +101,15 @@ def _kind(base: str) -> str:
     except InputError:  # one that is merged and not run
         return WRITING
     return T5 if kind is SEQ2SEQ else VISION if kind.sees_images else WRITING
+
+
+def _unread(base: str) -> str:
+    """Say why models of a base read no texts; empty where they do."""
+    try:
+        load_tokenizer(open_checkpoint(base))
+    except InputError as error:
+        return f"No model of this family can be scored: {error}."
+    return ""
 
 
 def subjects_of(

@@ -23,8 +23,11 @@ def measure_alone(report: Measuring) -> None:
     """Score the base and the fine-tunes, and see what each was made for."""
     subjects = [subject for subject, _ in report.scores]
     if not subjects:
-        report.lack("This family names neither tasks nor a corpus: there is nothing to judge models by.", "scores")
-        report.lack("This family names neither tasks nor a corpus.", "knockout", "times")
+        why = "This family names neither tasks nor a corpus"
+        found = {"scores": f"{why}: there is nothing to judge models by.", "knockout": f"{why}.", "times": f"{why}."}
+        report.found = replace(
+            report.found, lacks={**found, **report.found.lacks}
+        )  # where they are not read, that is told
         return
     report.found = replace(report.found, subjects=tuple(subjects))
     for member in report.family.members:

@@ -115,6 +115,23 @@ def test_fine_tunes_without_a_task_of_their_own_are_told(family: SimpleNamespace
     assert not [name for name, each in found.items() if "stopped" in each["told"]]
 
 
+def test_models_without_a_tokenizer_have_a_report_of_their_weights(family: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("base", "math", "code"):
+        (tmp_path / name).mkdir()
+        for part in ("config.json", "model.safetensors"):
+            (tmp_path / name / part).symlink_to(family.root / name / part)
+    file = tmp_path / "family.yaml"
+    file.write_text(f"base: base\nmodels: {{math: math, code: code}}\ncorpus: {family.corpus}\n")
+    make_report(load_family(file), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "verdicts.json").read_text())["items"]
+    assert found["neuronmerge-figure-8"]["verdict"] == "does not agree"  # cosines need no texts
+    told = "No model of this family can be scored: .*base: no tokenizer"
+    assert re.match(told, found["neuronmerge-table-1"]["told"]) and re.match(
+        told, found["neuronmerge-figure-7"]["told"]
+    )
+    assert not [name for name, each in found.items() if "stopped" in each["told"]]
+
+
 def test_the_page_has_all_and_asks_for_nothing_from_elsewhere(done: SimpleNamespace) -> None:
     html = (done.out / "index.html").read_text(encoding="utf-8")
     own = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)  # without plotly.js
@@ -230,7 +247,9 @@ def test_a_family_with_nothing_but_models_says_what_it_lacks(
     bare = family.root / "bare.yaml"
     bare.write_text("base: base\nmodels: {math: math, code: code}\n")
     assert main(["report", str(bare), "--out", str(tmp_path / "out")]) == 0
-    assert "names no task, and no corpus, that tells what math was made for" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "names neither tasks nor a corpus: there is nothing to judge models by" in told.out
+    assert "nmerge: some seconds in all; what was measured before is taken over" in told.err
     found = json.loads((tmp_path / "out" / "verdicts.json").read_text())["items"]
     assert found["neuronmerge-figure-3"]["told"].startswith("This family names no corpus")
     assert found["neuronmerge-figure-8"]["verdict"] == "does not agree"  # cosines need no texts
