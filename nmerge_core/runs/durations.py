@@ -20,6 +20,7 @@ from nmerge_core.runs.folder import list_runs
 _START = 2.0  # seconds until a worker takes up a run and has read its models
 _CORE, _ACCELERATOR = 1.5e10, 5e12  # operations a second in float32, running a model on a few texts
 _CORE_BATCHES = 6e10  # of a core, on many texts at a time
+_TELLING = 10  # scorings from which on a report tells more of the machine's speed than of its start
 _BYTES_PER_TOKEN = 4
 _LONGEST = 512  # tokens that are read of a text
 
@@ -63,9 +64,11 @@ def _report_speed(device: str) -> float:
     for run in list_runs(cache_root()):
         if run.kind == "report" and run.parameters.get("device") == device:
             status = run.status()
-            if status.state == "done" and status.seconds and status.total:
+            if status.state == "done" and status.seconds and status.total > _TELLING:
                 with suppress(InputError):  # what it has read is gone
-                    return status.total * _scoring(_report_effort(run.parameters)) / status.seconds
+                    effort = _report_effort(run.parameters)
+                    if effort.subjects:
+                        return status.total * _scoring(effort) / status.seconds
     return _CORE_BATCHES * cores() if choose_device(device) == CPU else _ACCELERATOR
 
 
