@@ -34,7 +34,7 @@ def look(
                         found += 1
     total = 0
     for each in above:  # not by numpy's sum, whose compiled form brings scipy.linalg along
-        total += each
+        total += int(each)
     return found, total
 
 
