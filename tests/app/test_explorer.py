@@ -108,7 +108,7 @@ def test_images_are_shown_with_the_patch_that_excites_a_neuron(
         assert open_page(page, family="seeing").button(key=f"{page[8:-3].lower()}_classify").label.endswith("2 models")
     run = done(tiny_cache, "classify", {"model": vit, "corpus": corpus})
     app = open_page("pages/3_Explorer.py", family="seeing", layer="1", neuron="3")
-    assert not app.error and not app.text_area
+    assert not app.error and [each.label for each in app.text_area] == ["Note on neuron 3 of layer 1"]  # no own text
     [shown] = [html.proto.body for html in app.get("html") if "neuron-grid" in html.proto.body]
     found = open_classification(run.results)
     assert found.grid
