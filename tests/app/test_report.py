@@ -25,6 +25,7 @@ def stop_before_scores(stage: str, done: float, total: float, unit: str = "") ->
 def test_a_stopped_report_is_shown_as_far_as_it_is(open_page, no_worker, tiny_cache: Path) -> None:
     app = open_page("pages/11_Report.py")
     assert any("goes on where it was" in each.value for each in app.caption)
+    assert any(each.value.startswith("Time: quick some seconds, full ") for each in app.caption)
     app.button(key="report_run").click().run()
     assert not app.exception
     run = only_report(tiny_cache)

@@ -61,10 +61,10 @@ def told_scoring(asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
 def told_reports(asked: Sequence[Mapping[str, Any]]) -> str:
     """How long a report takes by each budget, as a sentence."""
     try:
-        told = [f"{parameters['budget']} takes {style.roughly(report_seconds(parameters))}" for parameters in asked]
+        told = [f"{parameters['budget']} {style.roughly(report_seconds(parameters))}" for parameters in asked]
     except InputError:
         return "How long it takes is told while it goes on."
-    return f"{'; '.join(told).capitalize()}."
+    return f"Time: {', '.join(told)}."
 
 
 @dataclass(frozen=True)
