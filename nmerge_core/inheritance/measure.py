@@ -84,6 +84,7 @@ def neuron_changes(base: str, models: Sequence[str], merges: Sequence[str], laye
     return NeuronChanges(
         sizes=share(lengths, np.full(len(lengths), length)),
         turned=share((after @ start).numpy(), length * after.norm(dim=1).numpy()),
+        parallel=share((changes @ start).square().numpy(), (length * lengths) ** 2),
         cosines=share(products, np.outer(lengths, lengths)),
         kept=share(products[tunes:, :tunes], np.broadcast_to(lengths[:tunes] ** 2, (len(merges), tunes))),
     )

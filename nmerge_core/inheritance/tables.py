@@ -17,12 +17,14 @@ class NeuronChanges:
     Attributes:
         sizes: ‖τ‖₂ / ‖θ_0‖₂ of each, (T + M,), the fine-tunes first; not finite where θ_0 = 0.
         turned: cos(θ_0, θ) of each, (T + M,); NaN where either is 0.
+        parallel: ‖τ∥‖² / ‖τ‖² of each with τ∥ its part along θ_0, (T + M,); NaN where τ or θ_0 is 0.
         cosines: of every two changes, (T + M, T + M); NaN where either is 0.
         kept: ⟨Δ, τ_t⟩ / ‖τ_t‖₂², what each merge has of each fine-tune's change, (M, T); NaN where that is 0.
     """
 
     sizes: Numbers
     turned: Numbers
+    parallel: Numbers
     cosines: Numbers
     kept: Numbers
 

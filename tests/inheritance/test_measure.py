@@ -55,6 +55,8 @@ PRODUCTS = np.array([[5.0, 2.0, 4.5], [2.0, 10.0, 11.0], [4.5, 11.0, 13.25]])
 def test_one_neuron_by_hand(by_hand: SimpleNamespace) -> None:
     found = neuron_changes(by_hand.base, [by_hand.math, by_hand.code], [by_hand.merge], 0, 3)
     np.testing.assert_allclose(found.sizes, np.sqrt(SQUARES) / 5)
+    along = 3 * np.array([1.0, 0, 0.5])  # ⟨τ, θ0⟩: what is changed of gate, where θ0 has 3
+    np.testing.assert_allclose(found.parallel, along**2 / (25 * SQUARES))
     np.testing.assert_allclose(found.kept, [[0.9, 1.1]])  # 4.5 / 5, 11 / 10
     np.testing.assert_allclose(found.cosines, PRODUCTS / np.sqrt(np.outer(SQUARES, SQUARES)))
     table = found.table(["math", "code"], ["ours"])

@@ -1,6 +1,6 @@
 """The same neuron in every model: what it is there, how far its weights turned, whether the same texts excite it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
@@ -28,8 +28,8 @@ def reading(chosen: Seen, models: Sequence[Seen], layer: int, neuron: int) -> st
     return f"{said} {kept if len(models) > 1 else ''}"
 
 
-def draw_models(chosen: Seen, models: Sequence[Seen], turned: Mapping[str, tuple[float, float]]) -> None:
-    """The neuron as each model has it, a row for each; `turned` has cosine and ‖τ‖ / ‖θ0‖ of each against the base."""
+def draw_models(chosen: Seen, models: Sequence[Seen], turned: pd.DataFrame) -> None:
+    """The neuron as each model has it, a row for each; `turned` has cosine, change and parallel of each, or nothing."""
     peaks = [seen.peak for seen in models]
     rows = pd.DataFrame(
         {
@@ -38,12 +38,10 @@ def draw_models(chosen: Seen, models: Sequence[Seen], turned: Mapping[str, tuple
             "votes": [max(map(seen.votes.count, seen.votes)) for seen in models],
             "highest score": peaks,
             "same texts": [100 * seen.overlap(chosen) for seen in models],
-            "cosine": [turned.get(seen.label, (None, None))[0] for seen in models],
-            "change": [100 * turned[seen.label][1] if seen.label in turned else None for seen in models],
         }
     )
     st.dataframe(
-        rows if turned else rows.drop(columns=["cosine", "change"]),
+        rows.join(turned, on="model") if len(turned) else rows,
         hide_index=True,
         key="explorer_models",
         column_config={
@@ -54,7 +52,10 @@ def draw_models(chosen: Seen, models: Sequence[Seen], turned: Mapping[str, tuple
             ),
             "cosine": st.column_config.NumberColumn(format="%.4f", help="Of its weights with those of the base's"),
             "change": st.column_config.NumberColumn(
-                format="%.2f %%", help="How long the change of its weights is, beside its weights in the base"
+                format="percent", help="How long the change of its weights is, beside its weights in the base"
+            ),
+            "parallel": st.column_config.NumberColumn(
+                format="percent", help="Share of the change that lies along its weights in the base"
             ),
         },
     )

@@ -46,16 +46,21 @@ def changes_of(family: Family, done: Mapping[str, Run], layer: int, neuron: int)
     return NeuronChanges(**{name: np.array(value, float) for name, value in found.items()})
 
 
-def turned(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> dict[str, tuple[float, float]]:
-    """The cosine of each model's neuron with the base's, and how long its change is, beside the base's weights."""
+def turned(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> pd.DataFrame:
+    """What each model changed in a neuron, by label: the cosine with the base's weights, change and parallel.
+
+    `change` is how long it is beside the base's weights, `parallel` the share along them. Empty where it is not known.
+    """
     models, merges = parted(family, done)
     if "base" not in done or not (models or merges):
-        return {}
-    others: dict[str, tuple[float, float]] = {}
+        return pd.DataFrame()
+    frame = pd.DataFrame()
     with telling(set()):
         found = changes_of(family, done, layer, neuron)
-        others = dict(zip([*models, *merges], zip(found.turned, found.sizes, strict=True), strict=True))
-    return {"base": (1.0, 0.0), **others} if others else {}
+        changed = {"cosine": found.turned, "change": found.sizes, "parallel": found.parallel}
+        base = pd.DataFrame({"cosine": 1.0, "change": 0.0}, index=["base"])
+        frame = pd.concat([base, pd.DataFrame(changed, index=[*models, *merges])])
+    return frame
 
 
 def draw_neuron(family: Family, done: Mapping[str, Run], layer: int, neuron: int) -> tuple[list[str], list[Step]]:
