@@ -3,7 +3,7 @@
     python -m benchmarks.merge                         # ours alone, where mergekit is not installed
     python -m benchmarks.merge --mergekit mergekit-yaml --repeats 5
     python -m benchmarks.merge --shapes                # peak memory against layers and vocabulary
-    python -m benchmarks.merge --growth 2 10 50 115    # seconds against bytes (0.1 B to 7 B, sparse files), and models
+    python -m benchmarks.merge --growth 2 10 50 115    # seconds against bytes (0.1 B to 7 B, sparse), models, shards
     python -m benchmarks.merge --dry-run               # how long the estimate for a 7B family takes
 
 The first row reads all inputs and writes as many bytes as the output has, and nothing else: no merge can beat it.
@@ -12,12 +12,14 @@ mergekit trims TIES per tensor, NMerge over the whole model, as the authors do.
 """
 
 import argparse
+import math
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import yaml
@@ -147,27 +149,32 @@ def memory_by_shape(work: Path) -> None:
 
 
 def growth(work: Path, repeats: int, factors: Sequence[int]) -> None:
-    """Print seconds of task arithmetic as bytes and models grow, each with its linear fit; files are sparse."""
-    widths = {f"{layers} layers": (replace(SMALL, layers=layers), 2) for layers in (4 * factor for factor in factors)}
-    models = {f"{count} models": (replace(SMALL, layers=4), count) for count in (2, 4, 7, 10)}
-    for title, cases in (("layers", widths), ("models", models)):
+    """Print seconds of task arithmetic as layers, models and shards grow, with linear fits; files are sparse."""
+    by_layers = [(f"{layers} layers", replace(SMALL, layers=layers), 2, 1) for layers in (4 * each for each in factors)]
+    by_models = [(f"{count} models", replace(SMALL, layers=4), count, 1) for count in (2, 4, 7, 10)]
+    by_shards = [(f"{shards} shards", replace(SMALL, layers=96), 2, shards) for shards in (1, 8, 32, 96)]
+    for what, cases in (("layers", by_layers), ("models", by_models), ("shards", by_shards)):
         points = []
-        print(f"{f'task arithmetic, more {title}':32} {'GB read and written':>20} {'seconds':>8}")
-        for name, (shape, count) in cases.items():
+        title, unit = f"task arithmetic, more {what}", "shard" if what == "shards" else "GB"
+        print(f"{title:32} {'GB read and written':>20} {'shards of each':>15} {'seconds':>8}")
+        for name, shape, count, shards in cases:
             folder = work / "growth"
             shutil.rmtree(folder, ignore_errors=True)
-            folders = write_headers(folder, shape, models=count)
+            weights = 2 * sum(math.prod(size) for _, size in shape.tensors())  # bytes, of bfloat16
+            with patch("nmerge_core.checkpoints.writer.SHARD_BYTES", weights // shards):
+                folders = write_headers(folder, shape, models=count)
             recipe = write_recipe("task_arithmetic", {}, folders, work / "growth.yaml")
             wall = median(in_turn([ours(recipe, work / "out-nmerge")], repeats)["nmerge"]).wall
-            size = sum(file.stat().st_size for file in folders[0].glob("*.safetensors")) * (count + 2) / 1e9
-            points.append((size, wall))
-            print(f"{name:32} {size:20.2f} {wall:8.2f}", flush=True)
+            files = len(list(folders[0].glob("*.safetensors")))
+            size = weights * (count + 2) / 1e9
+            points.append((files if unit == "shard" else size, wall))
+            print(f"{name:32} {size:20.2f} {files:15} {wall:8.2f}", flush=True)
             shutil.rmtree(folder)
         sizes, seconds = np.array(points).T
         slope, start = np.polyfit(sizes, seconds, 1)
         left = seconds - (slope * sizes + start)
         fit = 1 - (left**2).sum() / ((seconds - seconds.mean()) ** 2).sum()
-        print(f"fit: {start:.2f} s and {slope:.3f} s a GB, R² {fit:.3f}\n", flush=True)
+        print(f"fit: {start:.2f} s and {slope:.3f} s a {unit}, R² {fit:.3f}\n", flush=True)
 
 
 def dry_runs(work: Path, repeats: int) -> None:
@@ -189,7 +196,11 @@ def main() -> None:
     parser.add_argument("--methods", default="", help="some of the methods, separated by commas (default: all)")
     parser.add_argument("--shapes", action="store_true", help="peak memory against layers and vocabulary instead")
     parser.add_argument(
-        "--growth", type=int, nargs="+", metavar="N", help="seconds at N × 4 layers, and with 2 to 10 models, instead"
+        "--growth",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="seconds at N × 4 layers, with 2 to 10 models, and in 1 to 96 shards, instead",
     )
     parser.add_argument("--dry-run", action="store_true", help="time of the estimate for a 7B family instead")
     parser.add_argument(
