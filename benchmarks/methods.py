@@ -1,4 +1,4 @@
-"""Every merge method with its defaults on one family: loss on held-out texts, against task arithmetic; time, memory.
+"""Every merge method and step with its defaults: loss on held-out texts, against task arithmetic; time, memory.
 
     python -m benchmarks.methods demo                 # the demo family
     python -m benchmarks.methods FAMILY CORPUS TEXTS  # folders, as of benchmarks.rules
@@ -26,7 +26,7 @@ from benchmarks.rules import Subject, answer_losses, subject_named
 from nmerge_core.cache import cache_root
 from nmerge_core.face.results import REPORT
 from nmerge_core.loading import load_model
-from nmerge_core.merging.recipe.registry import Method, methods
+from nmerge_core.merging.recipe.registry import Method, methods, steps
 from nmerge_core.paired import compare_all
 
 ALL, PAIR = "all fine-tunes", "the first two"
@@ -37,18 +37,29 @@ WITHOUT = {"passthrough": "takes one model as it is"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A row: what it is called, which models it merges, and its recipe's method and parameters."""
+    """A row: what it is called, which models it merges, and its recipe's method, parameters and steps after it."""
 
     title: str
     models: str
     method: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    then: tuple[Mapping[str, Any], ...] = ()
 
 
 def entries(subject: Subject, tasks: bool) -> Iterator[Entry]:
-    """Return every method with its defaults, and what they are compared with, the dearest last."""
+    """Return every method and every step with its defaults, and what they are compared with, the dearest last."""
     yield Entry(REFERENCE[ALL], ALL, "task_arithmetic", {"weight": 0.4})
     yield Entry(REFERENCE[PAIR], PAIR, "task_arithmetic", {"weight": 0.5})
+    for step in steps().values():
+        then = ({"method": step.name, **_data(step, subject)},)
+        for weight in (0.4, 1.0):
+            yield Entry(
+                f"task arithmetic, weight {weight:g}, then {step.title}",
+                ALL,
+                "task_arithmetic",
+                {"weight": weight},
+                then,
+            )
     known = sorted(methods().values(), key=lambda each: (each.name in LAST, each.name))
     for method in known:
         if method.name in WITHOUT or (method.name == "pcb_es" and not tasks):
@@ -56,12 +67,13 @@ def entries(subject: Subject, tasks: bool) -> Iterator[Entry]:
         few = method.most is not None and method.most < len(subject.models)
         yield Entry(method.title, PAIR if few else ALL, method.name, _data(method, subject))
         if method.name == "neuronmerge":
-            amplify = _data(method, subject) | {"specific": "amplify"}
-            yield Entry(f"{method.title}, `specific: amplify`", ALL, method.name, amplify)
+            for specific in ("amplify", "tsv_m"):
+                given = _data(method, subject) | {"specific": specific}
+                yield Entry(f"{method.title}, `specific: {specific}`", ALL, method.name, given)
 
 
 def _data(method: Method, subject: Subject) -> dict[str, Any]:
-    """Return the parameters that name what a method measures on."""
+    """Return the parameters that name what a method or a step measures on."""
     named = {parameter.name for parameter in method.parameters}
     found = dict.fromkeys(named & {"corpus", "calibration"}, str(subject.corpus))
     return found | ({"tasks": [*subject.models], "run_code": True} if "tasks" in named else {})
@@ -76,6 +88,7 @@ def recipe(entry: Entry, subject: Subject) -> dict[str, Any]:
         "merge_method": entry.method,
         "models": [{"model": str(subject.models[name])} for name in names],
         "parameters": dict(entry.parameters),
+        **({"then": list(entry.then)} if entry.then else {}),
         "dtype": "float32",
     }
     return content | ({} if methods()[entry.method].base == "unused" else {"base_model": base})
@@ -128,6 +141,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", nargs="+", help="demo, or the folders of a family, its corpus and its texts")
     parser.add_argument("--texts", type=int, default=100, help="held-out texts of each task (100)")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="words of titles: these rows beside the references alone"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of torch; as it chooses, if left out")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -138,13 +154,18 @@ def main() -> None:
     room.mkdir(exist_ok=True)
     lines = map(json.loads, kept.read_text().splitlines() if kept.exists() else [])
     found = {each["title"]: each for each in lines}
-    for entry in entries(subject, tasks=name == "demo"):
+    wanted = [
+        entry
+        for entry in entries(subject, tasks=name == "demo")
+        if entry.title in REFERENCE.values() or any(words in entry.title for words in arguments.only)
+    ]
+    for entry in wanted:
         if entry.title not in found:
             found[entry.title] = measure(entry, subject, room)
             with kept.open("a") as file:
                 file.write(json.dumps(found[entry.title]) + "\n")
             print(entry.title, found[entry.title].get("failed", "done"), flush=True)
-    print_table(found, [*subject.models])
+    print_table({entry.title: found[entry.title] for entry in wanted}, [*subject.models])
 
 
 if __name__ == "__main__":
