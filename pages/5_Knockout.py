@@ -6,6 +6,7 @@ import streamlit as st
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.uses import CAUSAL, classes_in, use_of
+from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.runs.folder import Run
 from pages.shared.frame.family import full
@@ -13,6 +14,7 @@ from pages.shared.frame.page import begin, how_computed, lack, tell_lack
 from pages.shared.frame.results import merges
 from pages.shared.frame.runs import run_each
 from pages.shared.frame.settings import named_run
+from pages.shared.frame.text import verbatim
 from pages.shared.knockout.controls import Chosen, draw_controls, draw_view
 from pages.shared.knockout.results import draw
 from pages.shared.knockout.runs import Runs
@@ -48,7 +50,11 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "A neuron gets its category, which says what to switch off, from the texts of one.")
     st.stop()
-writes = use_of(classes_in(open_checkpoint(family.base).config)) in (None, CAUSAL)
+try:
+    writes = use_of(classes_in(open_checkpoint(family.base).config)) in (None, CAUSAL)
+except InputError as error:  # there is no model where the family says
+    st.error(verbatim(error))
+    st.stop()
 if not writes and not family.tasks:
     tell_lack(family, "tasks", "The loss on texts is for causal language models; what these lose is measured by tasks.")
     st.stop()

@@ -49,6 +49,13 @@ def test_what_a_page_lacks_is_said(page: str, bare: str, open_page: OpenPage) ->
     assert not app.error
 
 
+def test_a_base_that_is_no_model_is_told(tiny_cache: Path, open_page: OpenPage) -> None:
+    file = vary_family(tiny_cache, "odd", base=str(tiny_cache / "models"))
+    app = open_page("pages/5_Knockout.py", family=file.stem)
+    assert "found models in folders of it" in app.error[0].value and not app.button
+    file.unlink()
+
+
 def test_models_that_write_no_texts_need_tasks_to_be_knocked_out(tiny_cache: Path, open_page: OpenPage) -> None:
     tiny_clip(tiny_cache / "clip")
     clip = str(tiny_cache / "clip")
