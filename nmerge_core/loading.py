@@ -246,11 +246,14 @@ def has_room(checkpoint: Checkpoint, device: str = "auto", run_dtype: str = AUTO
     return size < _SHARE * room
 
 
-def _place(device: str, size: int) -> str:
-    if device == "auto":
-        if not torch.cuda.is_available():
-            return "cpu"
-        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        free, _ = torch.cuda.mem_get_info(local)
-        return local if size < _SHARE * free else "auto"
+def own_device(device: str) -> str:
+    """Return a torch device; "auto" is this process's GPU (by LOCAL_RANK) if there is one, else the CPU."""
+    if device == "auto" and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return choose_device(device)
+
+
+def _place(device: str, size: int) -> str:
+    own = own_device(device)
+    fits = own == CPU or device != "auto" or size < _SHARE * torch.cuda.mem_get_info(own)[0]
+    return own if fits else "auto"

@@ -1,5 +1,6 @@
 """Exemplars go through a model that is larger than the memory, the weights of one layer there at a time."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import kind_of
 from nmerge_core.layerwise import LayerwiseModel, Outside, Weights
-from nmerge_core.loading import LanguageModel
+from nmerge_core.loading import LanguageModel, own_device
 from nmerge_core.number_format import AUTO, choose_format
 
 Run = Callable[[Tensor, Tensor, Sequence[int]], None]
@@ -44,7 +45,9 @@ def open_layered(reference: str, device: str = "auto", run_dtype: str = AUTO) ->
     """
     checkpoint = open_checkpoint(reference)
     chosen = choose_format(checkpoint, run_dtype, device)
-    layerwise = LayerwiseModel(checkpoint, device, getattr(torch, chosen.name))
+    if chosen.remark:
+        logging.warning(chosen.remark)
+    layerwise = LayerwiseModel(checkpoint, own_device(device), getattr(torch, chosen.name))
     return LayeredModel(
         model=layerwise.model,
         tokenizer=load_tokenizer(checkpoint),
