@@ -8,7 +8,6 @@ from nmerge_core.cache import cache_root
 from nmerge_core.corpus import load_corpus
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured, StandIn
-from nmerge_core.runs.durations import seconds_of
 from nmerge_core.runs.folder import Run, find, list_runs
 from nmerge_core.runs.request import Request, is_unchanged, places_of, resolve
 
@@ -103,6 +102,8 @@ class FinishedOrAlike:
 
 def needs_of(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
     """Return what a page needs to start the runs: the kind of each, its parameters, and the seconds it may take."""
+    from nmerge_core.runs.durations import seconds_of  # here, as it brings pandas along
+
     return [
         {"kind": each.kind, "parameters": dict(each.parameters), "seconds": seconds_of(each)} for each in measurements
     ]
