@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from nmerge_core.family import Family, Member, load_family, save_family
 from nmerge_core.progress import Progress, silent
 from nmerge_core.runs import client, operations, short_questions
-from nmerge_core.runs.folder import Run, Status, create
+from nmerge_core.runs.folder import Run, Status, create, list_runs
 from nmerge_core.runs.lock import worker_pid
 from nmerge_core.runs.request import resolve
 from pages.shared.tuning import answers
@@ -75,10 +75,17 @@ def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_worker(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """See that what is queued waits: no worker is started, and one that an earlier test has started is ended."""
+def no_worker(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """See that what is queued waits: no worker is started, and one that an earlier test has started is ended.
+
+    What waits at the end is cancelled, so that no later test's worker does it.
+    """
     end_worker(tiny_cache)
     monkeypatch.setattr(client, "ensure_worker", lambda: None)
+    yield
+    for run in list_runs(tiny_cache):
+        if run.status().state == "queued":
+            client.cancel(run)
 
 
 def end_worker(root: Path) -> None:
