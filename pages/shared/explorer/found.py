@@ -72,12 +72,20 @@ def draw_table(done: Mapping[str, Run], found: Found, layer: int, neuron: int) -
             "here": config.TextColumn("", width=24),
             "neuron": config.NumberColumn(format="localized"),
             "note": config.TextColumn(width="medium"),
-            "votes": config.NumberColumn(help="Votes of the leading category"),
-            "lead": config.NumberColumn(help="Over the second category, in votes"),
-            "score": config.NumberColumn("largest score", format=decimals(frame["score"])),
-            "selectivity": config.NumberColumn(format="percent"),
-            SUPPORT: config.NumberColumn(format="percent", help="Of corpora with the texts drawn anew"),
-            "dead": config.CheckboxColumn(),
+            "votes": config.NumberColumn(help="Of the k texts that vote, those of its leading category"),
+            "lead": config.NumberColumn(help="By how many votes the leading category is ahead of the second"),
+            "score": config.NumberColumn(
+                "largest score", format=decimals(frame["score"]), help="Its largest activation on any text"
+            ),
+            "selectivity": config.NumberColumn(
+                format="percent", help="Of the 50 texts that excite it most, the share that is of its category"
+            ),
+            SUPPORT: config.NumberColumn(
+                format="percent", help="Of corpora with the texts drawn anew, the share that gives it the same category"
+            ),
+            "dead": config.CheckboxColumn(
+                help="Its largest score is below 1 % of the median of its layer's: hardly any text excites it"
+            ),
             "fires on it": config.NumberColumn(help=f"Texts of its {VOTERS} strongest"),
             **{name: _column(order) for name, order in found.orders.items() if name in frame},
         },
