@@ -22,9 +22,9 @@ from safetensors.numpy import save_file
 
 from benchmarks.page import watch
 from nmerge_core.activations import write
-from nmerge_core.categories import categorise
+from nmerge_core.classification.categories import categorise
 from nmerge_core.family import Family, Member, save_family
-from nmerge_core.folders import write_meta
+from nmerge_core.files.folders import write_meta
 from nmerge_core.runs.folder import Status, create
 from nmerge_core.runs.request import resolve
 from tests.browser.driver import ARGUMENTS, App, chromium, keyed, serve, settle, visit
@@ -81,7 +81,7 @@ def write_corpus(folder: Path) -> str:
 
 def write_store(root: Path, model: str, corpus: str, seed: int) -> None:
     """Leave a finished classification of random scores in a cache, as a worker would."""
-    from nmerge_core.corpus import load_corpus
+    from nmerge_core.corpus.corpus import load_corpus
 
     loaded = load_corpus(corpus)
     request = resolve(root, "classify", {"model": model, "corpus": corpus})

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.labelling.prompts import detection_prompt, label_prompt
 from nmerge_core.labelling.shown import AFTER, BEFORE, HELD_OUT, SHOWN, Excerpt
 from nmerge_core.loading import LanguageModel, load_model

@@ -24,10 +24,10 @@ from benchmarks.measure import run
 from benchmarks.merge import ours
 from benchmarks.rules import Subject, answer_losses, subject_named
 from nmerge_core.cache import cache_root
+from nmerge_core.comparison.paired import compare_all
 from nmerge_core.face.results import REPORT
 from nmerge_core.loading import load_model
 from nmerge_core.merging.recipe.registry import Method, methods, steps
-from nmerge_core.paired import compare_all
 
 ALL, PAIR = "all fine-tunes", "the first two"
 REFERENCE = {ALL: "task arithmetic, weight 0.4", PAIR: "task arithmetic of the first two, weight 0.5"}

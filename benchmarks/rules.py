@@ -27,7 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nmerge_core.activations.store import open_classification
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
+from nmerge_core.comparison.paired import compare
 from nmerge_core.demo.family import write_family
 from nmerge_core.demo.text import distinct
 from nmerge_core.demo.training import FINE_TUNES, train
@@ -36,7 +37,6 @@ from nmerge_core.merging.compute.stream import whole_tensors
 from nmerge_core.merging.plan.neurons import group_neurons, neurons_of
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.nonlinearity import solve
-from nmerge_core.paired import compare
 from nmerge_core.resident import LiveMerge, hold_family
 
 GENERAL, REFERENCE = "general", "SubLin"

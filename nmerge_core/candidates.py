@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import make_private
-from nmerge_core.kept_files import Damaged, changing, read_object, reading, remove, typed, write_json, write_text
+from nmerge_core.files.kept_files import Damaged, changing, read_object, reading, remove, typed, write_json, write_text
 
 KEPT = 200  # candidates that nobody pinned, named or wrote a note on; the oldest go first
 _PROMPTS, _LAST, _SHOWN = "prompts.json", "last", "shown"

@@ -23,7 +23,7 @@ from nmerge_core.checkpoints.header import read_header
 from nmerge_core.checkpoints.rows import read_rows
 from nmerge_core.checkpoints.writer import check_target
 from nmerge_core.errors import DISK_ERRORS, InputError
-from nmerge_core.folders import save_tensors
+from nmerge_core.files.folders import save_tensors
 from nmerge_core.inputs import Places
 from nmerge_core.lora.adapter_files import write_config
 from nmerge_core.lora.extract import linear_layers

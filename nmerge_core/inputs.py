@@ -21,10 +21,10 @@ from nmerge_core.checkpoints import (
 )
 from nmerge_core.checkpoints.companions import companions
 from nmerge_core.checkpoints.json_file import read_json
-from nmerge_core.corpus import corpus_files, whole_and_slice
-from nmerge_core.data_folder import files_in
+from nmerge_core.corpus.corpus import corpus_files, whole_and_slice
 from nmerge_core.errors import InputError, short
-from nmerge_core.task_files import task_files, text_model_of, yamls_below
+from nmerge_core.files.data_folder import files_in
+from nmerge_core.task_yaml.files import task_files, text_model_of, yamls_below
 
 # Of a classification's meta.json; its top.safetensors tells the rest. `d_ffn` is there up to version 0.2.
 _VOTING = ("layers", "d_ffn", "categories", "exemplar_categories", "top_k", "margin")

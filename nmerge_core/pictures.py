@@ -8,8 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError, short
+from nmerge_core.files.data_folder import files_in
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,11 +7,11 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.sweep import title_of
+from nmerge_core.files.yaml_file import yaml_text
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.reading import load_sweep
-from nmerge_core.yaml_file import yaml_text
 from pages.shared.frame.estimates import told_scoring, told_time
 from pages.shared.frame.family import family_of
 from pages.shared.frame.page import begin, command, how_computed, lack, link

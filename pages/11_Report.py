@@ -9,7 +9,7 @@ from plotly.io import from_json
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
-from nmerge_core.kept_files import read_csv, read_object, reading
+from nmerge_core.files.kept_files import read_csv, read_object, reading
 from nmerge_core.notebook import Step, literal
 from nmerge_core.reports.budget import BUDGETS, QUICK
 from nmerge_core.reports.parameter import content_of

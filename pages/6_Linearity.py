@@ -10,8 +10,8 @@ from nmerge_core.figures import style
 from nmerge_core.figures.linearity import SAFE, by_chance, nonlinearity, part_title, parts
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.notebook import Step, literal
+from nmerge_core.parameters.settings import RANDOM_GROUPS
 from nmerge_core.runs.folder import Run
-from nmerge_core.settings import RANDOM_GROUPS
 from pages.shared.charts.charts import dark
 from pages.shared.frame.address import forget_outside
 from pages.shared.frame.choice import choose_model, named, number_columns

@@ -3,11 +3,11 @@
 import streamlit as st
 
 from nmerge_core.checkpoints import labels
+from nmerge_core.comparison.score_tables import primary
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.figures.leaderboard import own_fine_tunes
 from nmerge_core.notebook import Step, literal
-from nmerge_core.score_tables import primary
 from pages.shared.charts.charts import dark
 from pages.shared.evaluate.comparisons import draw_differences
 from pages.shared.evaluate.conditions import conditions, opened

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from nmerge_core.activations.hooks import knock_out, record_activations
 from nmerge_core.calibration.fisher import fisher
 from nmerge_core.checkpoints import inspect_family, open_checkpoint
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.merging.compute import stream

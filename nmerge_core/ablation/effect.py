@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from nmerge_core.ablation.measuring import Reading, Readings
-from nmerge_core.against_draws import against_draws
-from nmerge_core.paired import holm
+from nmerge_core.comparison.against_draws import against_draws
+from nmerge_core.comparison.paired import holm
 
 
 @dataclass(frozen=True)

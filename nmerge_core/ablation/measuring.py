@@ -11,11 +11,11 @@ import numpy as np
 
 from nmerge_core.ablation.conditions import Neurons, key_of
 from nmerge_core.activations.hooks import knock_out
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.loss import text_losses
 from nmerge_core.evaluation.scores import Evaluator
-from nmerge_core.held_out import held_out
-from nmerge_core.kept_files import reading
+from nmerge_core.files.kept_files import reading
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress
 

@@ -19,7 +19,7 @@ from nmerge_core.activations.largest import largest
 from nmerge_core.activations.layered import LayeredModel, Run, Walk
 from nmerge_core.activations.reading import Reading, read_corpus
 from nmerge_core.activations.statistics import STATISTICS, LayerStatistics, load
-from nmerge_core.corpus import Corpus
+from nmerge_core.corpus.corpus import Corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress, silent

@@ -14,7 +14,7 @@ from torch import Tensor
 from nmerge_core.activations.statistics import LayerStatistics, save
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.writer import create_files, plan_file
-from nmerge_core.kept_files import read_object, write_json
+from nmerge_core.files.kept_files import read_object, write_json
 
 SCORES, POSITIONS, STATES = "scores.safetensors", "positions.safetensors", "states.safetensors"
 NOTED = "collected.json"

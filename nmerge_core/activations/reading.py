@@ -9,7 +9,7 @@ from torch import Tensor
 from nmerge_core.activations.forward import run_body
 from nmerge_core.activations.grid import Grid
 from nmerge_core.activations.hooks import record_activations
-from nmerge_core.corpus import Corpus
+from nmerge_core.corpus.corpus import Corpus
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import PAIR
 from nmerge_core.loading import ImageModel, LanguageModel

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nmerge_core.compiler import compiled
 from nmerge_core.errors import InputError
-from nmerge_core.folders import save_tensors
-from nmerge_core.kept_files import reading
+from nmerge_core.files.folders import save_tensors
+from nmerge_core.files.kept_files import reading
 from nmerge_core.lazy import torch
 
 if TYPE_CHECKING:

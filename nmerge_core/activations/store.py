@@ -26,7 +26,7 @@ from nmerge_core.activations.statistics import load, table
 from nmerge_core.architecture import Architecture
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import read_object, read_parquet, reading
+from nmerge_core.files.kept_files import read_object, read_parquet, reading
 
 THUMBNAILS = "thumbnails.parquet"  # of a corpus of images
 _META: Mapping[str, type] = {

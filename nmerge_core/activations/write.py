@@ -16,8 +16,8 @@ from torch import Tensor
 
 from nmerge_core.activations.collect import Scores
 from nmerge_core.activations.store import THUMBNAILS
-from nmerge_core.corpus import Corpus
-from nmerge_core.folders import save_tensors
+from nmerge_core.corpus.corpus import Corpus
+from nmerge_core.files.folders import save_tensors
 from nmerge_core.loading import ImageModel
 from nmerge_core.parallel import in_order
 from nmerge_core.pictures import Picture

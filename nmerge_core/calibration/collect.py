@@ -10,11 +10,11 @@ from typing import Any
 from nmerge_core.cache import cache_root
 from nmerge_core.calibration.store import KINDS, VERSION, Statistics, of_weights, open_statistics
 from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpoint
-from nmerge_core.corpus import Corpus, load_corpus
+from nmerge_core.corpus.corpus import Corpus, load_corpus
 from nmerge_core.errors import DISK_ERRORS, InputError
-from nmerge_core.folders import check_free, new_folder, write_meta
+from nmerge_core.files.folders import check_free, new_folder, write_meta
+from nmerge_core.files.kept_files import remove
 from nmerge_core.inputs import model_fingerprint
-from nmerge_core.kept_files import remove
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.progress import Progress, silent
 from nmerge_core.version import __version__
@@ -54,7 +54,7 @@ def collect(
     """
     import torch
 
-    from nmerge_core.text_samples import pack, sequences
+    from nmerge_core.corpus.text_samples import pack, sequences
 
     started = time.monotonic()
     if kind not in KINDS:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.corpus.text_samples import Batch
 from nmerge_core.errors import InputError
-from nmerge_core.folders import save_tensors
+from nmerge_core.files.folders import save_tensors
 from nmerge_core.layerwise import LayerwiseModel, Weights
 from nmerge_core.progress import Progress
-from nmerge_core.text_samples import Batch
 
 # Of the inputs x of a layer, (tokens, inputs): x xᵀ of each summed, or |x|.
 SUMS: Mapping[str, Callable[[Tensor], Tensor]] = {"gram": lambda x: x.T @ x, "magnitude": lambda x: x.abs().sum(0)}

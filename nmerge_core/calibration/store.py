@@ -15,7 +15,7 @@ from nmerge_core.checkpoints import Checkpoint, TensorInfo, fingerprint, open_ch
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.checkpoints.stacked import Part, origins
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import read_object, reading
+from nmerge_core.files.kept_files import read_object, reading
 
 KINDS = ("fisher", "gram", "magnitude")
 VERSION = 2  # raised when what is collected changes

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError
-from nmerge_core.small_file import read_small
+from nmerge_core.files.data_folder import files_in
+from nmerge_core.files.small_file import read_small
 
 # Kinds of names, so that a tokenizer's files are known whatever its class calls them; a test holds these against the
 # names that transformers' classes give. What is none of them stays behind: states of training, logs and data are

@@ -13,7 +13,7 @@ from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.checkpoints.vocabulary import CONFIG, Vocabulary, known_vocabulary
 from nmerge_core.errors import InputError, short, shown
-from nmerge_core.small_file import read_small
+from nmerge_core.files.small_file import read_small
 
 TEMPLATE, TEMPLATES, GENERATION = "chat_template.jinja", "additional_chat_templates", "generation_config.json"
 SPECIAL_MAP, PROCESSOR_TEMPLATE = "special_tokens_map.json", "chat_template.json"

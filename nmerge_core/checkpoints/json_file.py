@@ -18,7 +18,7 @@ from nmerge_core.architecture.config_keys import (
     WIDTHS,
 )
 from nmerge_core.errors import InputError, short, shown
-from nmerge_core.small_file import read_small
+from nmerge_core.files.small_file import read_small
 
 _LARGEST = 256_000_000  # bytes; a tokenizer of a quarter of a million tokens has 35 million
 

@@ -6,8 +6,8 @@ import yaml
 
 from nmerge_core.checkpoints.reference import folder_here
 from nmerge_core.errors import InputError
-from nmerge_core.small_file import read_small
-from nmerge_core.yaml_file import load
+from nmerge_core.files.small_file import read_small
+from nmerge_core.files.yaml_file import load
 
 _LARGEST = 1_000_000  # bytes of a card
 _FRONT = re.compile(r"---\s*\n(.*?)\n---\s*(\n|$)", re.DOTALL)

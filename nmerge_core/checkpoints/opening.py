@@ -23,7 +23,7 @@ from nmerge_core.checkpoints.reference import halves, resolve
 from nmerge_core.checkpoints.tying import TIED
 from nmerge_core.checkpoints.weight_files import SAFETENSORS, weight_files
 from nmerge_core.errors import InputError, short
-from nmerge_core.small_file import check_fetched
+from nmerge_core.files.small_file import check_fetched
 
 Listed = tuple[tuple[str, Stamp], ...]  # the files of a folder
 _NEW = 2 * 10**9  # nanoseconds

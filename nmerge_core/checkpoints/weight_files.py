@@ -8,7 +8,7 @@ from nmerge_core.architecture.config_keys import WEIGHTS_FILE
 from nmerge_core.checkpoints.found_instead import found_instead
 from nmerge_core.checkpoints.json_file import read_json
 from nmerge_core.errors import InputError, shown
-from nmerge_core.small_file import check_fetched
+from nmerge_core.files.small_file import check_fetched
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"

@@ -16,12 +16,12 @@ from nmerge_core.cli.given import family_of, given_to, make
 from nmerge_core.cli.output import give, print_facts, print_table, warn, write_csv, write_samples
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
-from nmerge_core.kept_files import read_csv
+from nmerge_core.files.kept_files import read_csv
 from nmerge_core.machine import choose_device
+from nmerge_core.parameters.settings import DEVICE, RUN_DTYPE
 from nmerge_core.places import APP
 from nmerge_core.progress import TerminalProgress
 from nmerge_core.runs.kinds import KINDS
-from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 if TYPE_CHECKING:
     from nmerge_core.face.losses import Losses
@@ -86,7 +86,7 @@ def methods(arguments: Namespace) -> None:
 
 def classify(arguments: Namespace) -> None:
     """Write a classification folder and print its neurons per category."""
-    from nmerge_core.classification import classify
+    from nmerge_core.classification.classification import classify
 
     make("classify", arguments, classify)
     summary = read_csv(arguments.out / "summary.csv")
@@ -101,8 +101,8 @@ def compare(arguments: Namespace) -> None:
 
     from nmerge_core import face
     from nmerge_core.activations.store import open_classification
-    from nmerge_core.agreement import EXACT, rounding
-    from nmerge_core.classification import compare
+    from nmerge_core.classification.agreement import EXACT, rounding
+    from nmerge_core.classification.classification import compare
 
     give(compare(arguments.folders, k=arguments.top_k, margin=arguments.margin), arguments.out)
     opened = [open_classification(folder) for folder in arguments.folders]
@@ -296,8 +296,9 @@ def evaluate(arguments: Namespace) -> None:
     """Print the scores of each model on each task, and its loss on the held-out texts of each category of a corpus."""
     import pandas as pd
 
-    from nmerge_core import face, score_tables
+    from nmerge_core import face
     from nmerge_core.cli.scores import difference, score, written
+    from nmerge_core.comparison import score_tables
 
     given = given_to("evaluate", arguments)
     found: list[Scores | Losses] = []

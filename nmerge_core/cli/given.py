@@ -10,7 +10,7 @@ from typing import Any
 from nmerge_core.distributed import processes
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, load_family
-from nmerge_core.folders import new_folder
+from nmerge_core.files.folders import new_folder
 from nmerge_core.progress import TerminalProgress
 from nmerge_core.runs.kinds import KINDS
 

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 from nmerge_core.cli import commands
 from nmerge_core.errors import shown
-from nmerge_core.input_parameters import Model, Several
-from nmerge_core.parameters import Choice, Flag, Numbers, Parameter
+from nmerge_core.parameters.inputs import Model, Several
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.settings import CORPUS, DEVICE, FINE_TUNES, MARGIN, MODEL, MODELS, TASKS, TOP_K
+from nmerge_core.parameters.values import Choice, Flag, Numbers
 from nmerge_core.runs.kinds import FAMILY, KINDS, RECIPE, SWEEP
-from nmerge_core.settings import CORPUS, DEVICE, FINE_TUNES, MARGIN, MODEL, MODELS, TASKS, TOP_K
 from nmerge_core.version import __version__
 
 _LONGEST_NAME, _LONGEST_PATH = 200, 2000  # bytes; Linux' own bounds leave room for the names of unfinished files

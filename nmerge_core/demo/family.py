@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nmerge_core.demo.text import CATEGORIES, Example, distinct
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import Damaged, check_sealed, read_object, sealed
+from nmerge_core.files.kept_files import Damaged, check_sealed, read_object, sealed
 from nmerge_core.machine import choose_device
 from nmerge_core.progress import Progress, silent
 

@@ -15,8 +15,8 @@ from nmerge_core.errors import InputError
 from nmerge_core.evaluation.answer_ends import answer_ends
 from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import CPU
+from nmerge_core.parameters.settings import ALIKE
 from nmerge_core.progress import Progress
-from nmerge_core.settings import ALIKE
 
 _BATCH, _CPU_BATCH = 256, 64  # texts that a batch found by itself begins with
 _CPU_LOGITS = 1 << 28  # numbers of a batch's logits on a CPU, where too many end the process; lm-eval has them twice

@@ -8,11 +8,11 @@ from os.path import expanduser, isdir
 from pathlib import Path
 from typing import Any
 
-from nmerge_core.data_folder import files_in
 from nmerge_core.errors import InputError, short, shown
+from nmerge_core.files.data_folder import files_in
+from nmerge_core.files.yaml_file import check_keys, read_mapping
 from nmerge_core.pictures import Content, Picture, pictures_in
-from nmerge_core.task_files import text_model_of
-from nmerge_core.yaml_file import check_keys, read_mapping
+from nmerge_core.task_yaml.files import text_model_of
 
 TEMPLATES = ("a photo of a {}.",)  # CLIP's own
 _KEYS = ("task", "kind", "data", "classes", "templates", "head", "text_model")

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from nmerge_core.checkpoints import labels
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.errors import InputError, shown
-from nmerge_core.held_out import held_out
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent

@@ -14,8 +14,8 @@ from nmerge_core.evaluation.served import check_served, served
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import load_model
 from nmerge_core.machine import release_memory
+from nmerge_core.parameters.settings import BACKEND, DEVICE, RUN_DTYPE, VLLM
 from nmerge_core.progress import Progress, silent
-from nmerge_core.settings import BACKEND, DEVICE, RUN_DTYPE, VLLM
 
 
 def evaluate(

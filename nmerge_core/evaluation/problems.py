@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.loss import text_losses
 from nmerge_core.evaluation.of_one import best_liked
 from nmerge_core.evaluation.samples import clusters_of
 from nmerge_core.evaluation.scores import Evaluator
-from nmerge_core.held_out import held_out
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from lm_eval.api.metrics import mean
 
+from nmerge_core.comparison.paired import Z_95, mean_interval
 from nmerge_core.evaluation.samples import samples_of
 from nmerge_core.evaluation.translation import signature
-from nmerge_core.paired import Z_95, mean_interval
 
 _JACKKNIFE_GROUPS = 20
 

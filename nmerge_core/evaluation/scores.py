@@ -29,8 +29,7 @@ from nmerge_core.evaluation.served import Served
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.loading import ImageModel, LanguageModel
 from nmerge_core.machine import CPU
-from nmerge_core.progress import Progress, silent
-from nmerge_core.settings import (
+from nmerge_core.parameters.settings import (
     ALLOW_TASK_CODE,
     CHAT_TEMPLATE,
     DECODING,
@@ -41,6 +40,7 @@ from nmerge_core.settings import (
     SHOTS,
     TRANSFORMERS,
 )
+from nmerge_core.progress import Progress, silent
 
 Model = LanguageModel | Served
 

@@ -13,7 +13,7 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.machine import CPU, choose_device
 from nmerge_core.number_format import choose_format
-from nmerge_core.settings import ALIKE
+from nmerge_core.parameters.settings import ALIKE
 
 
 @dataclass(frozen=True)

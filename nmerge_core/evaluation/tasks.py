@@ -26,8 +26,8 @@ from nmerge_core.errors import InputError, shown
 from nmerge_core.evaluation.image_file import read_image_file
 from nmerge_core.evaluation.image_task import ImageTask
 from nmerge_core.evaluation.templates import UnsafeTemplate
-from nmerge_core.task_code import own_code, place_of
-from nmerge_core.task_files import is_image_task, task_files, yamls_below
+from nmerge_core.task_yaml.code import own_code, place_of
+from nmerge_core.task_yaml.files import is_image_task, task_files, yamls_below
 
 # lm-eval writes bars and remarks on the terminal that belongs to our progress, and datasets counts its uses online.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)

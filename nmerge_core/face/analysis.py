@@ -8,7 +8,7 @@ from nmerge_core.face.classifications import Classifications
 from nmerge_core.face.results import CollectedStatistics, Linearity
 from nmerge_core.face.weights import Cosines, Inherited, Interference
 from nmerge_core.family import Family
-from nmerge_core.settings import (
+from nmerge_core.parameters.settings import (
     COLLECT_BATCH,
     DEVICE,
     LAYERWISE,
@@ -95,7 +95,7 @@ def compare(folders: Models) -> Classifications:
         InputError: a folder is no classification, or they differ in corpus or architecture.
     """
     from nmerge_core.activations.store import open_classification
-    from nmerge_core.classification import names_of
+    from nmerge_core.classification.classification import names_of
 
     names, given = named(folders)
     paths = [Path(folder) for folder in given]

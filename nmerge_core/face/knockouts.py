@@ -14,8 +14,8 @@ import pandas as pd
 from nmerge_core.errors import InputError
 from nmerge_core.face.calls import Models, Reference, do, named
 from nmerge_core.figures import style
-from nmerge_core.kept_files import read_csv
-from nmerge_core.settings import (
+from nmerge_core.files.kept_files import read_csv
+from nmerge_core.parameters.settings import (
     ALLOW_TASK_CODE,
     DEVICE,
     KEEP_ONLY,

@@ -11,12 +11,12 @@ import pandas as pd
 
 from nmerge_core.face.calls import Reference, do
 from nmerge_core.face.results import Result
-from nmerge_core.settings import ANSWER_TOKENS, DEVICE, EACH_CATEGORY, NEURONS_LABELLED, SEED
+from nmerge_core.parameters.settings import ANSWER_TOKENS, DEVICE, EACH_CATEGORY, NEURONS_LABELLED, SEED
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from nmerge_core.agreement import Agreement
+    from nmerge_core.classification.agreement import Agreement
     from nmerge_core.labelling.tables import Labels
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nmerge_core.comparison.paired import compare_all, mean_interval
+from nmerge_core.comparison.score_tables import losses_as_scores
 from nmerge_core.errors import InputError
 from nmerge_core.face.results import BASE, model_colours
-from nmerge_core.kept_files import read_csv
-from nmerge_core.paired import compare_all, mean_interval
-from nmerge_core.score_tables import losses_as_scores
+from nmerge_core.files.kept_files import read_csv
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -14,16 +14,12 @@ from nmerge_core.face.results import (
     Merged,
     Sweep,
 )
-from nmerge_core.kept_files import read_csv
+from nmerge_core.files.kept_files import read_csv
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe import registry
+from nmerge_core.parameters.settings import ALLOW_TASK_CODE, DEVICE, RUN_CODE
 from nmerge_core.progress import shown_progress
 from nmerge_core.runs.kept import finished_results
-from nmerge_core.settings import (
-    ALLOW_TASK_CODE,
-    DEVICE,
-    RUN_CODE,
-)
 
 if TYPE_CHECKING:
     from nmerge_core.merging.mergekit.process import Plan

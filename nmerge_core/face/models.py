@@ -5,8 +5,7 @@ from nmerge_core.face.calls import Models, Reference, References, do, named, nam
 from nmerge_core.face.losses import Losses
 from nmerge_core.face.results import Inspection, merged_of
 from nmerge_core.face.scores import Scores
-from nmerge_core.runs import short_questions
-from nmerge_core.settings import (
+from nmerge_core.parameters.settings import (
     ALLOW_TASK_CODE,
     BACKEND,
     CHAT_TEMPLATE,
@@ -20,6 +19,7 @@ from nmerge_core.settings import (
     RUN_DTYPE,
     SHOTS,
 )
+from nmerge_core.runs import short_questions
 
 
 def inspect(models: Models) -> Inspection:

@@ -15,12 +15,12 @@ from nmerge_core.face.calls import Reference, do, text
 from nmerge_core.face.kept import open_family
 from nmerge_core.face.results import Result
 from nmerge_core.family import Family
-from nmerge_core.kept_files import read_csv, reading
+from nmerge_core.files.kept_files import read_csv, reading
+from nmerge_core.parameters.settings import ALLOW_TASK_CODE, DEVICE, RUN_CODE
 from nmerge_core.progress import shown_progress
 from nmerge_core.reports.budget import BUDGET
 from nmerge_core.reports.said import read_said
 from nmerge_core.runs.kept import finished_results, newest_labels
-from nmerge_core.settings import ALLOW_TASK_CODE, DEVICE, RUN_CODE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

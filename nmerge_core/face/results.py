@@ -17,7 +17,7 @@ from nmerge_core.checkpoints import FamilyReport
 from nmerge_core.figures import style
 from nmerge_core.figures.merge import by_layer
 from nmerge_core.figures.merge import history as history_figure
-from nmerge_core.kept_files import read_csv, read_object
+from nmerge_core.files.kept_files import read_csv, read_object
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe.prepared import NEURONS_FOLDER
 from nmerge_core.merging.recipe.recipe import Recipe

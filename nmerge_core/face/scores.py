@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nmerge_core import score_tables
+from nmerge_core.comparison import score_tables
 from nmerge_core.errors import InputError
 from nmerge_core.face.results import BASE, model_colours
 

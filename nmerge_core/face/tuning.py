@@ -9,9 +9,9 @@ from nmerge_core.face.merges import merge
 from nmerge_core.face.results import Merged
 from nmerge_core.merging import engine
 from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.parameters.settings import DEVICE
 from nmerge_core.progress import shown_progress
 from nmerge_core.runs.kept import finished_results
-from nmerge_core.settings import DEVICE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

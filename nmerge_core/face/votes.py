@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 
-from nmerge_core.confidence import DRAWS, confident_counts, neuron_confidence
+from nmerge_core.classification.confidence import DRAWS, confident_counts, neuron_confidence
 from nmerge_core.errors import InputError
 from nmerge_core.face.results import in_order, merged_of, model_colours
 from nmerge_core.figures import style
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from nmerge_core.activations.store import Classification
-    from nmerge_core.agreement import Agreement
-    from nmerge_core.random_labels import Chance
+    from nmerge_core.classification.agreement import Agreement
+    from nmerge_core.classification.random_labels import Chance
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Votes:
 
     def neurons(self) -> pd.DataFrame:
         """Return a row per model and neuron: model, layer, neuron, category."""
-        from nmerge_core.classification import neuron_categories
+        from nmerge_core.classification.classification import neuron_categories
 
         frames = [
             neuron_categories(each, k=self.k, margin=self.margin).assign(model=label)
@@ -79,13 +79,13 @@ class Votes:
 
     def counts(self) -> pd.DataFrame:
         """Return layer, category, a column of counts per model, and of neurons that all have it (intersection)."""
-        from nmerge_core.classification import compare
+        from nmerge_core.classification.classification import compare
 
         return self._in_order(compare(self.paths, self.labels, k=self.k, margin=self.margin))
 
     def undecided(self) -> pd.Series:
         """Return for each model how many categories hang on the order of scores within 1e-5 of each other."""
-        from nmerge_core.classification import count_undecided
+        from nmerge_core.classification.classification import count_undecided
 
         counts = [count_undecided(each, k=self.k, margin=self.margin) for each in self.opened]
         return pd.Series(counts, self.labels)
@@ -96,7 +96,7 @@ class Votes:
         They are of the first model's General neurons (`general`), and of those with one category in all models
         (`kept`); means of so many draws.
         """
-        from nmerge_core.random_labels import by_chance
+        from nmerge_core.classification.random_labels import by_chance
 
         return by_chance(self.opened, k=self.k, margin=self.margin, draws=draws)
 
@@ -146,7 +146,7 @@ class Votes:
         Raises:
             InputError: there is no such model, both are given, or neurons or categories differ.
         """
-        from nmerge_core.agreement import agreement
+        from nmerge_core.classification.agreement import agreement
 
         if model is not None and other is not None:
             raise InputError("agreement: expected a model or other classifications, found both")

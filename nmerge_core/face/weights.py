@@ -11,7 +11,7 @@ import pandas as pd
 
 from nmerge_core.errors import InputError
 from nmerge_core.face.results import OfModels, Result, model_colours
-from nmerge_core.kept_files import read_csv, read_parquet
+from nmerge_core.files.kept_files import read_csv, read_parquet
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

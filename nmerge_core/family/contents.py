@@ -5,10 +5,10 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import is_hub_id, on_this_machine, open_checkpoint
 from nmerge_core.checkpoints.reference import halves
-from nmerge_core.corpus import check_categories, load_corpus, whole_and_slice
+from nmerge_core.corpus.corpus import check_categories, load_corpus, whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family
-from nmerge_core.task_files import check_task
+from nmerge_core.task_yaml.files import check_task
 
 _YAML = (".yaml", ".yml")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from nmerge_core.cache import task_data
 from nmerge_core.checkpoints.reference import check_labels, from_folder, halves, labels, on_this_machine
-from nmerge_core.corpus import whole_and_slice
+from nmerge_core.corpus.corpus import whole_and_slice
 from nmerge_core.errors import InputError
-from nmerge_core.yaml_file import yaml_text
+from nmerge_core.files.yaml_file import yaml_text
 
 BASE = "base"  # what the base is called among its fine-tunes
 

@@ -13,7 +13,7 @@ from nmerge_core.candidates import log_folder, move_log
 from nmerge_core.errors import InputError, short
 from nmerge_core.family.family import Family, Member
 from nmerge_core.family.read import load_family
-from nmerge_core.kept_files import changing, remove
+from nmerge_core.files.kept_files import changing, remove
 
 MOST_NEURONS = 5_000  # in all lists of a family: its file is read at every click, and recipes hold lists as they are
 LONGEST_NAME = 60  # characters of a list's

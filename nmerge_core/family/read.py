@@ -8,8 +8,8 @@ from typing import Any
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.errors import InputError, shown
 from nmerge_core.family.family import Family, Member
-from nmerge_core.kept_files import reading
-from nmerge_core.yaml_file import check_keys, read_mapping
+from nmerge_core.files.kept_files import reading
+from nmerge_core.files.yaml_file import check_keys, read_mapping
 
 _KEYS = ("base", "models", "corpus", "tasks", "prompts", "neurons", "neuron_notes", "notes")
 _MODEL = "the folder or Hub id of a model"

@@ -7,11 +7,11 @@ import pandas as pd
 
 from nmerge_core.cache import task_data, task_file
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import load_corpus, whole_and_slice
-from nmerge_core.corpus_facts import SHORT, corpus_facts, image_facts, problem_texts
+from nmerge_core.corpus.corpus import load_corpus, whole_and_slice
+from nmerge_core.corpus.facts import SHORT, corpus_facts, image_facts, problem_texts
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family
-from nmerge_core.task_files import task_files
+from nmerge_core.task_yaml.files import task_files
 
 
 def corpus_of(family: Family, root: Path) -> pd.DataFrame | None:

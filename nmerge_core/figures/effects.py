@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from nmerge_core.comparison.paired import LEVEL
 from nmerge_core.figures import style
 from nmerge_core.figures.panels import cell, numbered_axis, panels
 from nmerge_core.figures.scores import Metric, metric
-from nmerge_core.paired import LEVEL
 
 LOSS, OWN = "loss", "own texts"  # the loss on all texts, and for each category on its own
 _WRITTEN = 12  # layers up to which the cells hold their numbers

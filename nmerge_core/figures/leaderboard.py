@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 
+from nmerge_core.comparison.score_tables import BETTER, primary
 from nmerge_core.figures.scores import Metric, metric
-from nmerge_core.score_tables import BETTER, primary
 
 MEAN, GAIN, KEPT = "mean", "gain over base", "own gain kept, %"
 _UNKNOWN = "–"

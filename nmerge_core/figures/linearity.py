@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from nmerge_core.comparison.paired import LEVEL
 from nmerge_core.figures import style
 from nmerge_core.figures.panels import cell, line_trace, numbered_axis, panels
-from nmerge_core.paired import LEVEL
 
 _WHOLE = {"attention": "attention", "mlp": "whole MLP", "layer": "whole layer"}
 SAFE = 0.1  # ours, as no paper has one: an effect that is off by a tenth keeps a cosine of √(1 − 0.1²) ≥ 0.995

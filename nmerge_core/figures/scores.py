@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import plotly.graph_objects as go
 
+from nmerge_core.comparison.score_tables import primary
 from nmerge_core.figures import style
 from nmerge_core.figures.panels import LEGEND, TITLE, cell, panels
-from nmerge_core.score_tables import primary
 
 # One scale for all shares, and room for values.
 SHARES = {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100], "tickformatstops": []}

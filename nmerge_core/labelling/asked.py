@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nmerge_core.kept_files import reading, typed
+from nmerge_core.files.kept_files import reading, typed
 
 ASKED = "asked.jsonl"
 LABEL, DETECTION = "label", "detection"  # what questions are about

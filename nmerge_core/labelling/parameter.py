@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
-from nmerge_core.input_parameters import Input
 from nmerge_core.inputs import Places
 from nmerge_core.number_format import choose_format
-from nmerge_core.parameters import NO_CONTENT, Text
+from nmerge_core.parameters.inputs import Input
+from nmerge_core.parameters.parameter import NO_CONTENT
+from nmerge_core.parameters.values import Text
 
 _SERVED = re.compile(r"([^@\s]+)@(https?://\S+)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nmerge_core.categories import GENERAL
+from nmerge_core.classification.categories import GENERAL
 
 VERSION = 1  # of the wording, which results hang on
 _LONGEST = 300  # characters of an explanation

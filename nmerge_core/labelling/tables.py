@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from nmerge_core.agreement import Agreement, agreement_of, kappa_interval
+from nmerge_core.classification.agreement import Agreement, agreement_of, kappa_interval
+from nmerge_core.comparison.paired import Interval, mean_interval, wilson
 from nmerge_core.figures.style import percent
-from nmerge_core.kept_files import read_csv, read_object
+from nmerge_core.files.kept_files import read_csv, read_object
 from nmerge_core.labelling.shown import HELD_OUT
-from nmerge_core.paired import Interval, mean_interval, wilson
 
 LABELS = "labels.csv"
 NO_ANSWER = "no answer"

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from nmerge_core.activations.store import Classification, open_classification
-from nmerge_core.categories import GENERAL
 from nmerge_core.checkpoints import fingerprint, label, open_checkpoint
+from nmerge_core.classification.categories import GENERAL
 from nmerge_core.errors import InputError
-from nmerge_core.folders import write_meta
+from nmerge_core.files.folders import write_meta
 from nmerge_core.labelling.asked import DETECTION, LABEL, Asked, append, by_question, read_asked
 from nmerge_core.labelling.excerpts import read_excerpts
 from nmerge_core.labelling.labeller import check_labeller, open_labeller

@@ -9,7 +9,8 @@ from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe
 from nmerge_core.merging.run_formats import formats_of_stages, run_formats
-from nmerge_core.parameters import NO_CONTENT, Document
+from nmerge_core.parameters.parameter import NO_CONTENT
+from nmerge_core.parameters.values import Document
 
 
 @dataclass(frozen=True, kw_only=True)

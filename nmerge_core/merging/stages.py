@@ -20,8 +20,9 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.fingerprint import stamps
 from nmerge_core.checkpoints.writer import check_target, plan_layout
 from nmerge_core.errors import InputError
+from nmerge_core.files.kept_files import remove, write_text
+from nmerge_core.files.yaml_file import read_mapping
 from nmerge_core.inputs import Places
-from nmerge_core.kept_files import remove, write_text
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.merging import pipeline
 from nmerge_core.merging.plan.estimate import Estimate
@@ -36,7 +37,6 @@ from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.report import Report
 from nmerge_core.merging.write.staging import lock_output
 from nmerge_core.progress import Progress, silent
-from nmerge_core.yaml_file import read_mapping
 
 _RECIPE, _REPORT, _CARD = "nmerge_recipe.yaml", "nmerge_report.json", "README.md"
 

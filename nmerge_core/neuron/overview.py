@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from nmerge_core.activations.store import Classification
-from nmerge_core.categories import categorise
+from nmerge_core.classification.categories import categorise
 
 DEAD = 0.01  # of the layer's middle largest score, below which a neuron hardly reacts to any text
 

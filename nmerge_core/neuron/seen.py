@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification
-from nmerge_core.categories import categorise
+from nmerge_core.classification.categories import categorise
 from nmerge_core.errors import InputError
 from nmerge_core.figures.explorer import Seen
 

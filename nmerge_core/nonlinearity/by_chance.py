@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.corpus.text_samples import draw
 from nmerge_core.nonlinearity.by_chance_table import Values, table
 from nmerge_core.nonlinearity.decoder import Decoder
 from nmerge_core.nonlinearity.groups import Neurons, read_groups
 from nmerge_core.nonlinearity.submodules import Inputs, Submodule, Weights
 from nmerge_core.progress import Progress, silent
-from nmerge_core.text_samples import draw
 
 TOKENS = 64  # of a text at most: texts differ more than the tokens of one
 _ALL = "all neurons"

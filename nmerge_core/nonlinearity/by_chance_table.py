@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nmerge_core.against_draws import against_draws
-from nmerge_core.paired import Z_95, holm, standard_error
+from nmerge_core.comparison.against_draws import against_draws
+from nmerge_core.comparison.paired import Z_95, holm, standard_error
 
 _COLUMNS = (
     "model", "layer", "group", "neurons", "value", "low", "high", "quadratic", "bend", "random", "random_low",

@@ -11,12 +11,12 @@ from torch import nn
 from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint
 from nmerge_core.checkpoints.matching import as_family
+from nmerge_core.corpus.text_samples import Batch
 from nmerge_core.errors import InputError
 from nmerge_core.layerwise import Call, LayerwiseModel, Weights
 from nmerge_core.nonlinearity.groups import neuron_groups
 from nmerge_core.nonlinearity.submodules import Form, Inputs, Submodule, adds_residual, form, submodules
 from nmerge_core.nonlinearity.wiring import check_wiring
-from nmerge_core.text_samples import Batch
 
 _PROBED = 8  # tokens of a text that tell how a layer is wired
 

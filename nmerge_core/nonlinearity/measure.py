@@ -7,11 +7,11 @@ import pandas as pd
 import torch
 
 from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.corpus.text_samples import draw
 from nmerge_core.nonlinearity.decoder import Decoder
 from nmerge_core.nonlinearity.groups import read_groups
 from nmerge_core.nonlinearity.submodules import Inputs, Submodule
 from nmerge_core.progress import Progress, silent
-from nmerge_core.text_samples import draw
 
 ALPHAS = tuple(step / 10 for step in range(1, 10))  # App. B
 

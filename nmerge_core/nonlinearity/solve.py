@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 
 from nmerge_core.checkpoints import labels, open_checkpoint
+from nmerge_core.corpus.text_samples import draw
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import read_object, reading, write_json
+from nmerge_core.files.kept_files import read_object, reading, write_json
 from nmerge_core.nonlinearity.decoder import Decoder
 from nmerge_core.nonlinearity.submodules import Groups, Inputs, Submodule
 from nmerge_core.progress import Progress, silent
-from nmerge_core.text_samples import draw
 
 _FILE = "coefficients.json"
 _WHOLE = ("attention", "mlp")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nmerge_core.parameters import Choice
+from nmerge_core.parameters.values import Choice
 
 
 @dataclass(frozen=True)

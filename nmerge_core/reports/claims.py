@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nmerge_core.paired import compare_all, wilson
+from nmerge_core.comparison.paired import compare_all, wilson
 from nmerge_core.reports import reasons
 from nmerge_core.reports.compared import HARDLY, compare_points, hardly, joined_documents, judged, probability
 from nmerge_core.reports.findings import BASE, Findings, Lacking, documents

@@ -5,7 +5,7 @@ from math import isnan
 
 import numpy as np
 
-from nmerge_core.paired import Comparison, compare_all
+from nmerge_core.comparison.paired import Comparison, compare_all
 from nmerge_core.reports.findings import BASE, Findings, documents
 from nmerge_core.reports.intervals import Estimate, Values, combined, ratio
 from nmerge_core.reports.subjects import Subject

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from os.path import expanduser, isdir
 
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import load_corpus, whole_and_slice
+from nmerge_core.corpus.corpus import load_corpus, whole_and_slice
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
-from nmerge_core.held_out import held_out
 from nmerge_core.merging.recipe.registry import named
+from nmerge_core.parameters.settings import MAX_LENGTH, RANDOM_GROUPS
 from nmerge_core.reports.budget import Budget
 from nmerge_core.reports.plan import Plan
 from nmerge_core.reports.subjects import Subject
 from nmerge_core.reports.variants import SOLVED, Variant
-from nmerge_core.settings import MAX_LENGTH, RANDOM_GROUPS
-from nmerge_core.task_code import runs_code
+from nmerge_core.task_yaml.code import runs_code
 
 _PROBLEM_TOKENS = 150  # read and written, of a task's problem
 _BYTES_PER_TOKEN = 4

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.paired import LEVEL, REPEATS
+from nmerge_core.comparison.paired import LEVEL, REPEATS
 
 _LEAST = 6  # problems of a subject, or documents, from which on draws of them tell what others would be
 Values = Sequence[NDArray[np.float64]]  # of one model: a number per problem, an array per subject

@@ -8,7 +8,7 @@ from pathlib import Path
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.tokenizer import load_tokenizer
-from nmerge_core.corpus import GENERAL
+from nmerge_core.corpus.corpus import GENERAL
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.inputs import Places
@@ -25,7 +25,7 @@ from nmerge_core.reports.parameter import content_of, fingerprints
 from nmerge_core.reports.parts import Parts, alone, begin
 from nmerge_core.reports.subjects import Score, Subject, open_subjects
 from nmerge_core.reports.write import call_of, is_written, write
-from nmerge_core.task_code import runs_code
+from nmerge_core.task_yaml.code import runs_code
 
 _TOGETHER = (
     "Methods that go by texts of each fine-tune's category are left out, as several fine-tunes are of one category, or "

@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.classification import classify, compare, neuron_categories
+from nmerge_core.classification.classification import classify, compare, neuron_categories
+from nmerge_core.classification.random_labels import by_chance as categories_by_chance
 from nmerge_core.errors import InputError
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.nonlinearity import by_chance
+from nmerge_core.parameters.settings import RANDOM_GROUPS
 from nmerge_core.progress import Progress
-from nmerge_core.random_labels import by_chance as categories_by_chance
 from nmerge_core.reports.findings import BASE
 from nmerge_core.reports.measuring import Measuring, called
-from nmerge_core.settings import RANDOM_GROUPS
 
 _SHOWN = 160  # characters of a text that shows what excites a neuron
 

@@ -12,7 +12,7 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.family import Family, demo_family, load_family, read_family
 from nmerge_core.inputs import Places
 from nmerge_core.number_format import choose_format
-from nmerge_core.parameters import Document
+from nmerge_core.parameters.values import Document
 
 _NAME = "name"  # of a family that is no file
 

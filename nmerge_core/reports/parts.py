@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from nmerge_core.errors import InputError
-from nmerge_core.folders import make_folder
-from nmerge_core.kept_files import digest, read_object, read_parquet, write_json
+from nmerge_core.files.folders import make_folder
+from nmerge_core.files.kept_files import digest, read_object, read_parquet, write_json
 
 _RECORD, _LOCK = "report.json", ".lock"
 _VERSION = 3  # raised when what is measured changes: parts of an older one are made anew

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from nmerge_core.family import Family
+from nmerge_core.parameters.settings import MARGIN, TOP_K
 from nmerge_core.reports.budget import Budget
 from nmerge_core.reports.variants import (
     ADAMERGING,
@@ -24,7 +25,6 @@ from nmerge_core.reports.variants import (
     TIES,
     Variant,
 )
-from nmerge_core.settings import MARGIN, TOP_K
 
 CHOICES = {"own": "choose model", "merge": "merge", "drop": "drop"}
 Best = Callable[[Sequence[Variant]], Variant]  # which of several settings scores best

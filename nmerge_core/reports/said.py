@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmerge_core.kept_files import read_object, reading, typed
+from nmerge_core.files.kept_files import read_object, reading, typed
 
 VERDICTS = "verdicts.json"
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nmerge_core.family import Family
-from nmerge_core.kept_files import Damaged, digest, read_object, remove, write_json, write_text
+from nmerge_core.files.kept_files import Damaged, digest, read_object, remove, write_json, write_text
 from nmerge_core.notebook import Notebook, Step, literal, verbatim
 from nmerge_core.reports import reasons
 from nmerge_core.reports.claims import CLAIMS, claims_table, test_claims

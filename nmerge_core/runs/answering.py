@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import typed, write_json
+from nmerge_core.files.kept_files import typed, write_json
 from nmerge_core.runs.failure import sentence
 from nmerge_core.runs.lock import worker_file, worker_pid
 from nmerge_core.runs.questions import SUPERSEDED, Address, Question, Superseded, address_at, line, received, send

@@ -8,7 +8,7 @@ from typing import Any
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import whole_and_slice
+from nmerge_core.corpus.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.machine import CPU, choose_device, cores
 from nmerge_core.merging.plan.kept import Measurement

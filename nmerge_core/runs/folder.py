@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import (
+from nmerge_core.files.kept_files import (
     Damaged,
     check_sealed,
     digest,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.cache import cache_root
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError, shown
 from nmerge_core.merging.plan.kept import Measurement, NotMeasured, StandIn
 from nmerge_core.runs.folder import Run, find, list_runs

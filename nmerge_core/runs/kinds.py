@@ -6,21 +6,21 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
-from nmerge_core import settings
 from nmerge_core.calibration import store as statistics
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
-from nmerge_core.input_parameters import Model
 from nmerge_core.inputs import Places
 from nmerge_core.labelling import prompts
 from nmerge_core.labelling.parameter import BY, KEY_FROM
 from nmerge_core.merging.recipe_parameter import RecipeParameter
 from nmerge_core.number_format import choose_format
-from nmerge_core.parameters import Parameter
+from nmerge_core.parameters import settings
+from nmerge_core.parameters.inputs import Model
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.settings import DEVICE, RUN_DTYPE
 from nmerge_core.reports.budget import BUDGET
 from nmerge_core.reports.parameter import FamilyParameter
 from nmerge_core.search.parameter import SweepParameter
-from nmerge_core.settings import DEVICE, RUN_DTYPE
 
 
 @dataclass(frozen=True)

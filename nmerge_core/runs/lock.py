@@ -10,7 +10,7 @@ from typing import IO
 
 from nmerge_core.cache import make_private
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import remove
+from nmerge_core.files.kept_files import remove
 
 _PATIENCE = 30.0  # seconds for the other processes' changes of state, each of which takes milliseconds
 

@@ -7,13 +7,13 @@ from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.errors import InputError
-from nmerge_core.input_parameters import Model
 from nmerge_core.labelling.parameter import BY, LabellerParameter, endpoint_of
 from nmerge_core.machine import CPU, available_memory, choose_device, kind_of, total_memory
 from nmerge_core.number_format import FLOAT32, ITEM_BYTES, choose_format
+from nmerge_core.parameters.inputs import Model
+from nmerge_core.parameters.settings import DEVICE, LAYERWISE, RUN_DTYPE
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.workers import count
-from nmerge_core.settings import DEVICE, LAYERWISE, RUN_DTYPE
 
 # At most, of kinds of run that read models block by block, or run them layer by layer.
 _BLOCKS, _LAYERS = 1 << 30, 4 << 30

@@ -15,7 +15,7 @@ from nmerge_core.runs.perform import Operation
 
 def classify(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
     """Write a classification folder; a killed classification goes on after the exemplars that it noted last."""
-    from nmerge_core.classification import classify
+    from nmerge_core.classification.classification import classify
 
     classify(**parameters, out=results, in_place=True, progress=progress)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.files.kept_files import Damaged, remove
 from nmerge_core.interrupts import telling_failures
-from nmerge_core.kept_files import Damaged, remove
 from nmerge_core.machine import peak_memory
 from nmerge_core.progress import Progress, silent
 from nmerge_core.runs.failure import of_surroundings, sentence

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import Damaged, read_object, reading, typed
+from nmerge_core.files.kept_files import Damaged, read_object, reading, typed
 from nmerge_core.places import PACKAGE
 from nmerge_core.progress import Progress, silent
 from nmerge_core.runs.lock import at_work, worker_file, worker_pid

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from nmerge_core.kept_files import remove
+from nmerge_core.files.kept_files import remove
 from nmerge_core.runs.folder import Run, Status, list_runs
 from nmerge_core.runs.lock import hold_run
 

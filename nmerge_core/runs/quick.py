@@ -10,8 +10,8 @@ from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.problems import Source, open_problems, scored
+from nmerge_core.files.kept_files import Damaged, digest, read_object, write_json
 from nmerge_core.inputs import Places, model_fingerprint
-from nmerge_core.kept_files import Damaged, digest, read_object, write_json
 from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import choose_device
 from nmerge_core.number_format import choose_format

@@ -12,7 +12,7 @@ from nmerge_core.checkpoints.reference import label
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.engine import load
-from nmerge_core.parameters import Extra, Manner, Permission
+from nmerge_core.parameters.values import Extra, Manner, Permission
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.kinds import KINDS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import remove
+from nmerge_core.files.kept_files import remove
 from nmerge_core.machine import release_memory
 from nmerge_core.runs import queue
 from nmerge_core.runs.answering import Questions, QuestionServer, clear_after_killed

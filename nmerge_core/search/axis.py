@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmerge_core.errors import InputError, shown
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 # Names between dots, each with places in a list behind it; a category may have spaces and other signs in its name.
 _PART = re.compile(r"([^.\[\]]+)((?:\[\d+\])*)")

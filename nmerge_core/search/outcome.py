@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from nmerge_core.errors import InputError, shown
-from nmerge_core.folders import make_folder
-from nmerge_core.kept_files import reading, write_text
+from nmerge_core.files.folders import make_folder
+from nmerge_core.files.kept_files import reading, write_text
 from nmerge_core.progress import Progress
 from nmerge_core.search.merging import RECIPE, Merges, copy_neurons
 from nmerge_core.search.plan import Sweep

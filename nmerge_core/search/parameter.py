@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from nmerge_core.inputs import Places
 from nmerge_core.merging.run_formats import merged_format, run_formats
-from nmerge_core.parameters import Document
+from nmerge_core.parameters.values import Document
 from nmerge_core.search.reading import load_sweep
 
 

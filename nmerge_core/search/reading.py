@@ -8,15 +8,15 @@ from typing import Any
 
 from nmerge_core.cache import task_data
 from nmerge_core.checkpoints.reference import found_from
-from nmerge_core.corpus import whole_and_slice
+from nmerge_core.corpus.corpus import whole_and_slice
 from nmerge_core.errors import InputError, shown
+from nmerge_core.files.yaml_file import check_keys, plain, read_mapping
 from nmerge_core.merging.recipe.mergekit_recipe import renamed
 from nmerge_core.merging.recipe.reading import Source, file_of, load_recipe, read_content
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 from nmerge_core.search.axis import read_axis
 from nmerge_core.search.plan import Sweep, Weights
-from nmerge_core.yaml_file import check_keys, plain, read_mapping
 
 STRATEGIES = ("grid", "random", "tpe", "cma", "nsga2")
 KEEP = ("best", "all", "none")

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.evaluation import Evaluator
 from nmerge_core.evaluation.loss import COLUMNS, TextLoss, text_losses
 from nmerge_core.evaluation.parts import TaskParts
-from nmerge_core.held_out import held_out
+from nmerge_core.files.yaml_file import check_keys
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress
 from nmerge_core.search.plan import Sweep, Weights
-from nmerge_core.yaml_file import check_keys
 
 SCORES, SAMPLES, LOSSES = "scores.csv", "samples.jsonl", "losses.csv"
 _BLOCK = 4  # problems that are told of together: of one alone, right or wrong, most differences are ties

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import reading
+from nmerge_core.files.kept_files import reading
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.presence import Others, Presence
 from nmerge_core.search.samplers import draw, grid, make_pruner, make_sampler

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import read_csv
+from nmerge_core.files.kept_files import read_csv
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.progress import Progress, silent
 from nmerge_core.search.merging import Merges

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nmerge_core.ablation import category_neurons, effects, knockout
 from nmerge_core.ablation.measuring import open_scale
 from nmerge_core.activations.store import open_classification
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import evaluate
 from nmerge_core.evaluation.loss import held_out_losses

@@ -5,7 +5,7 @@ import torch
 
 from nmerge_core.activations import collect as collecting
 from nmerge_core.activations.collect import collect, token_activations
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.progress import silent

@@ -19,9 +19,9 @@ from nmerge_core.ablation import knockout
 from nmerge_core.activations import collect as collecting
 from nmerge_core.activations.collect import collect
 from nmerge_core.activations.store import open_classification
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from nmerge_core.cli import main
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import ImageModel, load_model

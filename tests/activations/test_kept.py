@@ -6,7 +6,7 @@ import torch
 from nmerge_core.activations import collect as collecting
 from nmerge_core.activations import kept
 from nmerge_core.activations.collect import collect
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.loading import load_model
 from nmerge_core.runs import here
 from nmerge_core.runs.folder import list_runs

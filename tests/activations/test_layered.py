@@ -13,8 +13,8 @@ from nmerge_core.activations.collect import Scores, collect
 from nmerge_core.activations.layered import Walk, open_layered
 from nmerge_core.activations.statistics import table
 from nmerge_core.activations.write import best_exemplars
-from nmerge_core.categories import categorise
-from nmerge_core.corpus import load_corpus
+from nmerge_core.classification.categories import categorise
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from tests.families import CAUSAL, family_of

@@ -17,7 +17,7 @@ from nmerge_core.activations.collect import Scores, collect, token_activations
 from nmerge_core.activations.spread import spread
 from nmerge_core.activations.store import open_classification
 from nmerge_core.cli import main
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, load_model

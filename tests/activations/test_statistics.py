@@ -12,7 +12,7 @@ import torch
 from nmerge_core.activations import kept
 from nmerge_core.activations.collect import collect
 from nmerge_core.activations.statistics import BINS, EDGES, LayerStatistics, load, save, table
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from tests.tiny import D_FFN, LAYERS, TEXTS, tiny_model, write_corpus

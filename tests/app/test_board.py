@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from nmerge_core.candidates import CandidateLog
+from nmerge_core.comparison.score_tables import read_scores
 from nmerge_core.family import load_family
 from nmerge_core.merging.engine import load
 from nmerge_core.runs.tints import merge_tints
-from nmerge_core.score_tables import read_scores
 from pages.shared.evaluate.elsewhere import elsewhere
 from pages.shared.evaluate.view import View
 from tests.app.conftest import OpenPage

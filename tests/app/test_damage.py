@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.errors import InputError
 from nmerge_core.family import families, load_family
-from nmerge_core.kept_files import remove
+from nmerge_core.files.kept_files import remove
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, find, list_runs
 from tests.app.conftest import OpenPage, at, vary_family

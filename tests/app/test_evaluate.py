@@ -10,13 +10,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import nmerge_core as nm
+from nmerge_core.comparison.score_tables import read_samples
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.evaluation import harness
 from nmerge_core.family import demo_family
-from nmerge_core.held_out import held_out
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
-from nmerge_core.score_tables import read_samples
 from pages.shared.frame import estimates
 from pages.shared.frame.estimates import told_scoring
 from pages.shared.frame.family import family_of

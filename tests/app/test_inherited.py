@@ -10,8 +10,8 @@ import pytest
 from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member
 from nmerge_core.figures.style import percent
+from nmerge_core.files.kept_files import read_parquet
 from nmerge_core.inheritance.measure import neuron_changes
-from nmerge_core.kept_files import read_parquet
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import delete
 from tests.app.conftest import OpenPage, vary_family

@@ -11,11 +11,11 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.family import Member, load_family
-from nmerge_core.input_parameters import Input
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
-from nmerge_core.parameters import Text
+from nmerge_core.parameters.inputs import Input
+from nmerge_core.parameters.values import Text
 from nmerge_core.runs import client
 from pages.shared.recipe.controls import control_states
 from pages.shared.recipe.gallery import PICTURES

@@ -18,7 +18,7 @@ from pages.shared.frame.text import verbatim
 from tests.app.conftest import OpenPage
 from tests.app.recipes import PAGE, recipe_shown, written_as_yaml
 from tests.app.scored import models
-from tests.test_yaml_file import BOMB
+from tests.files.test_yaml_file import BOMB
 
 
 def test_a_recipe_as_text_is_checked(tiny_cache: Path, open_page: OpenPage) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from nmerge_core.comparison.paired import compare, mean_interval
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.paired import compare, mean_interval
 from nmerge_core.runs.short_questions import QUESTIONS
 from pages.shared.frame.family import content_of
 from pages.shared.tuning.asking import inputs_of

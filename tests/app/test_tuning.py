@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 import nmerge_core as nm
 from nmerge_core.candidates import CandidateLog, log_folder
-from nmerge_core.kept_files import remove
+from nmerge_core.files.kept_files import remove
 from nmerge_core.merging.recipe.changes import told
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.progress import Progress

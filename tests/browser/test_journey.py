@@ -12,7 +12,7 @@ import torch
 from playwright.sync_api import Page, expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nmerge_core.classification import compare
+from nmerge_core.classification.classification import compare
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.runs.short_questions import generate

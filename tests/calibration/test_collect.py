@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nmerge_core.calibration import collect, open_statistics
 from nmerge_core.calibration.collect import cached
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import Cancelled, InputError
-from nmerge_core.folders import write_meta
+from nmerge_core.files.folders import write_meta
 from nmerge_core.progress import silent
 from tests.tiny import LAYERS, TEXTS, tiny_model, write_corpus
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from tests.tiny import TEXTS, tiny_model, write_corpus
 

@@ -21,7 +21,7 @@ from nmerge_core.evaluation.problems import Source, open_problems
 from nmerge_core.inputs import Places
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import load_model
-from nmerge_core.task_files import task_files
+from nmerge_core.task_yaml.files import task_files
 from tests.tiny import tiny_model
 from tests.tiny_images import COLOURS, draw_colours, pixels_of, save, tiny_clip, tiny_vit
 

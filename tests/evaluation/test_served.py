@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation import Evaluator, evaluate
 from nmerge_core.evaluation.served import Served, check_served, served
-from nmerge_core.settings import ALIKE
+from nmerge_core.parameters.settings import ALIKE
 from tests.evaluation.test_tasks import DOCS, SUMS, write_task
 from tests.tiny import tiny_model
 

@@ -21,7 +21,7 @@ from nmerge_core.evaluation.templates import UnsafeTemplate, apply_template
 from nmerge_core.loading import load_model
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.request import Request
-from nmerge_core.task_code import METRICS, own_code, runs_code
+from nmerge_core.task_yaml.code import METRICS, own_code, runs_code
 from tests.evaluation.test_tasks import DOCS, SUMS, documents, write_task
 from tests.tiny import tiny_model
 

@@ -12,7 +12,7 @@ import yaml
 
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.inputs import Places
 from nmerge_core.search.reading import load_sweep
 from tests.fuzz.mutate import mutated, mutated_bytes

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from tests.tiny import tiny_model, write_corpus
 
 TEXTS = {

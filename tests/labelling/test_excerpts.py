@@ -10,7 +10,7 @@ import pytest
 from nmerge_core.activations.collect import token_activations
 from nmerge_core.activations.store import open_classification
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.labelling.excerpts import _chosen, read_excerpts
 from nmerge_core.labelling.sample import choose_neurons

@@ -18,7 +18,7 @@ from nmerge_core.merging.recipe.method_part import delta_methods
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import methods
-from nmerge_core.parameters import Solved
+from nmerge_core.parameters.values import Solved
 from nmerge_core.runs.request import resolve
 from tests.merging.merged import needed
 

@@ -27,7 +27,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import method, steps
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 from tests.merging import checkpoints
 from tests.merging.merged import Weights, needed
 from tests.merging.test_pipeline import StopAt

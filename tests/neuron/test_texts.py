@@ -9,8 +9,8 @@ import torch
 
 from nmerge_core.activations.collect import collect
 from nmerge_core.activations.store import Classification, open_classification
-from nmerge_core.classification import classify
-from nmerge_core.corpus import load_corpus
+from nmerge_core.classification.classification import classify
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.loading import load_model
 from nmerge_core.neuron.exemplars import BANDS, RANDOM, STRONGEST, choose_texts

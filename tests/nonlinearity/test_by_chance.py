@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from nmerge_core.errors import Cancelled
 from nmerge_core.nonlinearity import by_chance
 from nmerge_core.nonlinearity.by_chance import TOKENS, _shuffled, _thinned

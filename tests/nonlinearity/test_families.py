@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.corpus.text_samples import pack
 from nmerge_core.errors import InputError
 from nmerge_core.nonlinearity.decoder import Decoder
-from nmerge_core.text_samples import pack
 from tests.families import FAMILIES, D, F, Family, family_of
 
 UNMEASURED = ("Gemma 4 (text)", "Granite hybrid")  # layers that add more than an attention and an MLP

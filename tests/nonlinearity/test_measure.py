@@ -6,7 +6,7 @@ from transformers import Qwen2Config
 from transformers.models.falcon_h1 import FalconH1Config
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.nonlinearity import measure
 from tests.nonlinearity.conftest import fine_tune

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.corpus.text_samples import BATCH_TOKENS, draw, pack
 from nmerge_core.errors import InputError
 from nmerge_core.nonlinearity import solve
 from nmerge_core.nonlinearity.solve import coefficients
-from nmerge_core.text_samples import BATCH_TOKENS, draw, pack
 from tests.nonlinearity.conftest import fine_tune
 from tests.nonlinearity.reference import objective, objective_together
 from tests.tiny import TEXTS

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from nmerge_core.errors import InputError
-from nmerge_core.input_parameters import File
-from nmerge_core.parameters import Number, Text
+from nmerge_core.parameters.inputs import File
+from nmerge_core.parameters.values import Number, Text
 from nmerge_core.runs.kinds import KINDS, Kind
 from nmerge_core.runs.lock import hold_worker_lock
 from nmerge_core.runs.worker import Worker

@@ -5,13 +5,13 @@ import shutil
 import pytest
 
 from nmerge_core.errors import InputError
+from nmerge_core.parameters.settings import CLASSIFICATION
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, Status, clear_leftovers, create, delete, find, list_runs
 from nmerge_core.runs.kinds import KINDS, Kind
 from nmerge_core.runs.lock import hold_run, transitions
 from nmerge_core.runs.perform import RunProgress, perform
 from nmerge_core.runs.request import resolve
-from nmerge_core.settings import CLASSIFICATION
 from tests.app.damage import DAMAGES, damaged
 from tests.runs.counting_worker import count
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from nmerge_core import number_format
-from nmerge_core.classification import classify
+from nmerge_core.classification.classification import classify
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.runs.client import find_or_create

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import Damaged
+from nmerge_core.files.kept_files import Damaged
 from nmerge_core.places import PACKAGE
 from nmerge_core.runs import client, here, questions, queue
 from nmerge_core.runs.folder import STOPPED, create, delete, find, list_runs

@@ -26,7 +26,7 @@ from nmerge_core.merging.recipe.shared_parameters import (
     SCALES,
 )
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Choice, Number
+from nmerge_core.parameters.values import Choice, Number
 
 _START = 0.3  # λ before the first step (§4.1)
 

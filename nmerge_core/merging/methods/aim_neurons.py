@@ -12,8 +12,8 @@ from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import CORPUS, NEURONS, OMEGA
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Names
-from nmerge_core.settings import GROUPING, MARGIN, TOP_K
+from nmerge_core.parameters.settings import GROUPING, MARGIN, TOP_K
+from nmerge_core.parameters.values import Names
 
 
 def check(context: Context, values: Values) -> None:

@@ -9,7 +9,7 @@ from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, WEIGHT
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 _PAPER = "Davari & Belilovsky, ECCV 2024"
 _PARAMETERS = [

@@ -11,7 +11,7 @@ from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 _PAPER = "Deep et al., arXiv 2406.11617"
 _PARAMETERS = [

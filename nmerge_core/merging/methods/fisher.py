@@ -12,7 +12,7 @@ from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 
 def check(context: Context, values: Values) -> None:

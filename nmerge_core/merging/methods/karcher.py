@@ -14,7 +14,7 @@ from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 
 def prepare(context: Context, values: Values) -> Prepared:

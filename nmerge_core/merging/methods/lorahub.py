@@ -28,7 +28,7 @@ from nmerge_core.merging.recipe.shared_parameters import (
     SCALES,
 )
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Text
+from nmerge_core.parameters.values import Text
 
 _BOUND = 1.5  # of |c_t| (§3.3)
 _L1 = 0.05  # weight α of the mean of |c_t| (Eq. 3, the authors' code)

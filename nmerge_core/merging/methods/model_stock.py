@@ -11,7 +11,7 @@ from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Flag
+from nmerge_core.parameters.values import Flag
 
 _SINGULAR = 1e-6
 

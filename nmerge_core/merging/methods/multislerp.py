@@ -15,7 +15,7 @@ from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import WEIGHT
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Flag
+from nmerge_core.parameters.values import Flag
 
 _BALANCED = 1e-8  # a mean of unit vectors that is shorter has no direction
 

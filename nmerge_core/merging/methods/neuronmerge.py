@@ -37,7 +37,7 @@ from nmerge_core.merging.recipe.shared_parameters import (
     WEIGHT,
 )
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.settings import GROUPING, LISTS, MARGIN, TOGETHER, TOP_K
+from nmerge_core.parameters.settings import GROUPING, LISTS, MARGIN, TOGETHER, TOP_K
 
 _DROP, _OWN = "drop", "own"
 _DARE = {"dare": "dare_linear"}  # what the paper calls it

@@ -10,7 +10,7 @@ from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import WEIGHT
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Flag
+from nmerge_core.parameters.values import Flag
 
 _BALANCED = 1e-6  # weights that sum to less, of either sign, count as equal
 

@@ -3,7 +3,7 @@
 from nmerge_core.merging.compute.entrywise import Entrywise
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 
 @method(

@@ -33,7 +33,7 @@ from nmerge_core.merging.recipe.shared_parameters import (
     WEIGHT,
 )
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 # Of the search for λ_t, which so starts at PCB-Merging without a search, in the middle; the paper names none.
 _BOUND = 2.0

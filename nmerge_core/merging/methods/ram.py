@@ -6,7 +6,7 @@ from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 
 @method(

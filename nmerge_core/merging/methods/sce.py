@@ -18,7 +18,7 @@ from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parallel import in_order
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 from nmerge_core.progress import silent
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from nmerge_core.merging.recipe.shared_parameters import (
     SAMPLES,
 )
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.settings import TOGETHER
+from nmerge_core.parameters.settings import TOGETHER
 
 
 def check(context: Context, values: Values) -> None:

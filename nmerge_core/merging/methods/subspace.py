@@ -8,7 +8,7 @@ from nmerge_core.merging.compute.primitives import split_by_base, weighted_sum
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import WEIGHT
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Choice
+from nmerge_core.parameters.values import Choice
 
 
 @method(

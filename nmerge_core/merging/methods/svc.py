@@ -16,7 +16,7 @@ from nmerge_core.merging.plan.spectral import (
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 
 @method(

@@ -11,7 +11,7 @@ from nmerge_core.merging.plan.spectral import SPECTRAL, merge_matrices, needs_of
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Flag, Number
+from nmerge_core.parameters.values import Flag, Number
 
 
 def _side(models: int, rows: int, columns: int) -> float:

@@ -18,11 +18,12 @@ from nmerge_core.calibration.collect import meta_of
 from nmerge_core.calibration.inputs import SUMS, Read, Walk, write_sums
 from nmerge_core.calibration.store import VERSION, Statistics, of_weights, open_statistics
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
+from nmerge_core.corpus.text_samples import pack, sequences
 from nmerge_core.errors import InputError
-from nmerge_core.folders import resumed_folder, write_meta
+from nmerge_core.files.folders import resumed_folder, write_meta
+from nmerge_core.files.kept_files import digest, remove
 from nmerge_core.inputs import Places
-from nmerge_core.kept_files import digest, remove
 from nmerge_core.layerwise import LayerwiseModel
 from nmerge_core.machine import kind_of
 from nmerge_core.merging.compute.regression import Recent, System, regress, system
@@ -32,7 +33,6 @@ from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.merging.plan.passed import Passed
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.text_samples import pack, sequences
 
 KIND, MAX_LENGTH = "gram", 512  # tokens that a text is cut to, as in `calibration.collect`
 

@@ -8,7 +8,7 @@ from typing import Any
 from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.recipe import gradients
 from nmerge_core.merging.recipe.method_part import MethodPart
-from nmerge_core.parameters import Number, Text
+from nmerge_core.parameters.values import Number, Text
 
 AMPLIFY = "amplify"
 OF = Text(name="of", help="The category of the model whose neurons they are, where they are not their category's own.")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints.rows import torch_dtype
+from nmerge_core.corpus.text_samples import Batch
 from nmerge_core.errors import InputError
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import LanguageModel, empty_model, load_model
@@ -21,7 +22,6 @@ from nmerge_core.merging.recipe.recipe import DTYPES
 from nmerge_core.number_format import choose_format
 from nmerge_core.parallel import in_order
 from nmerge_core.stored import stored_weights
-from nmerge_core.text_samples import Batch
 
 Result = TypeVar("Result")
 

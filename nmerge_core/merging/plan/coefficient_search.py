@@ -20,9 +20,9 @@ from nmerge_core.merging.recipe.values import Values
 from nmerge_core.number_format import FLOAT32
 
 if TYPE_CHECKING:
+    from nmerge_core.corpus.text_samples import Batch
     from nmerge_core.evaluation import Evaluator
     from nmerge_core.merging.plan.candidate import Candidate
-    from nmerge_core.text_samples import Batch
 
 # What is imported in functions brings transformers or lm-eval along, which a look at the methods does not need.
 
@@ -115,7 +115,7 @@ def load_texts(context: Context, values: Values, categories: Sequence[str]) -> l
     Raises:
         InputError: the calibration corpus has no such category.
     """
-    from nmerge_core.text_samples import draw
+    from nmerge_core.corpus.text_samples import draw
 
     return draw(
         context.calibration(values),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nmerge_core.checkpoints import label
-from nmerge_core.corpus import check_categories
+from nmerge_core.corpus.corpus import check_categories
 from nmerge_core.errors import InputError, short
 from nmerge_core.machine import choose_device
 from nmerge_core.merging.compute.census import Census, Magnitudes, magnitudes, take_census

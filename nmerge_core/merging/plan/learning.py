@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmerge_core.corpus.text_samples import Batch
 from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.candidate import Candidate, as_matrix
 from nmerge_core.merging.plan.trail import Trail
-from nmerge_core.text_samples import Batch
 
 _DECIMALS = 4  # of the coefficients that are kept: numbers that a reader can copy
 

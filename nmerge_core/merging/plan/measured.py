@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nmerge_core.checkpoints import Checkpoint, open_checkpoint
 from nmerge_core.checkpoints.heads import is_head
 from nmerge_core.checkpoints.stacked import Part
-from nmerge_core.corpus import check_categories
+from nmerge_core.corpus.corpus import check_categories
 from nmerge_core.errors import InputError
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.kept import Measurement

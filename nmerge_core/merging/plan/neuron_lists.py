@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nmerge_core.architecture import Architecture
 from nmerge_core.errors import InputError, short
-from nmerge_core.input_parameters import checked_pairs
-from nmerge_core.small_file import read_small
+from nmerge_core.files.small_file import read_small
+from nmerge_core.parameters.inputs import checked_pairs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nmerge_core.checkpoints import Checkpoint
-from nmerge_core.corpus import check_categories
+from nmerge_core.corpus.corpus import check_categories
 from nmerge_core.errors import InputError
-from nmerge_core.kept_files import read_parquet
+from nmerge_core.files.kept_files import read_parquet
 from nmerge_core.merging.plan.context import Context, Groups
 from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.merging.plan.neuron_lists import read_lists, with_lists
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.settings import TOP_K
+from nmerge_core.parameters.settings import TOP_K
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def check_neurons(
             raise context.wrong(key, expected, strange)
         if top_k is not None or margin is not None:
             from nmerge_core.activations.store import open_classification
-            from nmerge_core.classification import check_vote
+            from nmerge_core.classification.classification import check_vote
 
             check_vote(open_classification(folder), k=top_k, margin=margin)
     elif corpus:
@@ -70,7 +70,7 @@ def classified(context: Context, values: Values) -> Iterator[Path]:
     if kept:
         yield kept
         return
-    from nmerge_core.classification import classify
+    from nmerge_core.classification.classification import classify
 
     with TemporaryDirectory(prefix="nmerge-neurons-") as folder:
         classify(**asked, out=Path(folder) / "neurons", progress=context.progress)
@@ -139,7 +139,7 @@ def _categories(folder: Path, top_k: int | None, margin: int | None) -> "pd.Data
         raise InputError(f"{file}: missing; expected the folder of a classification (`classify MODEL … --out DIR`)")
     if top_k is None and margin is None:
         return read_parquet(file, columns)[columns]
-    from nmerge_core import classification
     from nmerge_core.activations.store import open_classification
+    from nmerge_core.classification import classification
 
     return classification.neuron_categories(open_classification(folder), k=top_k, margin=margin)

@@ -13,7 +13,8 @@ from nmerge_core.merging.recipe.method_part import MethodPart, word_of
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.merging.recipe.values import Values, steady
-from nmerge_core.parameters import Parameter, Solved
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Solved
 
 if TYPE_CHECKING:
     import torch

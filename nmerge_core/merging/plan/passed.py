@@ -7,8 +7,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from nmerge_core.calibration.inputs import Walk
-from nmerge_core.folders import save_tensors
-from nmerge_core.kept_files import Damaged, read_object, reading, remove, write_json
+from nmerge_core.files.folders import save_tensors
+from nmerge_core.files.kept_files import Damaged, read_object, reading, remove, write_json
 
 
 class Passed:

@@ -14,7 +14,7 @@ from nmerge_core.merging.plan.measured import prepared_by, shared_grams
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Needs
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 
 if TYPE_CHECKING:
     from nmerge_core.calibration import Statistics

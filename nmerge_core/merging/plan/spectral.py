@@ -13,7 +13,7 @@ from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import Needs
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA, WEIGHT
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Choice, Flag
+from nmerge_core.parameters.values import Choice, Flag
 
 MLP, LAYERS = "mlp", "layers"
 MATRICES = Choice(

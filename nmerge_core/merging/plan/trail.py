@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import DISK_ERRORS, InputError
+from nmerge_core.files.kept_files import digest
 from nmerge_core.inputs import Places
-from nmerge_core.kept_files import digest
 from nmerge_core.machine import kind_of
 from nmerge_core.merging.plan.context import Context
 

@@ -8,7 +8,8 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.registry import Method, Preset, methods, steps
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number, Parameter, Solved
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Number, Solved
 
 _BASES = {
     "needed": "needed",

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nmerge_core.checkpoints.reference import label
-from nmerge_core.input_parameters import Input, NeuronLists
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
 from nmerge_core.merging.recipe.slices import Slice
 from nmerge_core.merging.recipe.steps import Step
-from nmerge_core.parameters import Solved, Text
+from nmerge_core.parameters.inputs import Input, NeuronLists
+from nmerge_core.parameters.values import Solved, Text
 
 _LISTED = 4  # values of a list that are all said
 _NOT_PARAMETERS = ("Models", "Written as", "Tokenizer", "Chat template", "Seed")

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.registry import Method, methods, named
-from nmerge_core.parameters import Parameter, Solved
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Solved
 
 
 def is_composed(method: Method) -> bool:

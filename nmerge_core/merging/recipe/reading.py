@@ -9,6 +9,7 @@ from typing import Any
 
 from nmerge_core.checkpoints.reference import found_from
 from nmerge_core.errors import InputError, shown
+from nmerge_core.files.yaml_file import plain, read_mappings
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.given import KEYS, is_base, known, parameters
 from nmerge_core.merging.recipe.reading_slices import read_slices
@@ -18,7 +19,6 @@ from nmerge_core.merging.recipe.steps import read_steps
 from nmerge_core.merging.recipe.template_choice import read_template_choice
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
 from nmerge_core.number_format import AUTO, RUN_DTYPES
-from nmerge_core.yaml_file import plain, read_mappings
 
 Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or what stands in it
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import label, labels
-from nmerge_core.corpus import whole_and_slice
+from nmerge_core.corpus.corpus import whole_and_slice
 from nmerge_core.errors import InputError
 from nmerge_core.inputs import Places, find_path
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
@@ -23,7 +23,8 @@ from nmerge_core.merging.recipe.template_choice import TemplateChoice
 from nmerge_core.merging.recipe.tokenizer_choice import TokenizerChoice
 from nmerge_core.merging.recipe.values import OfSlice, Values, joined, steady
 from nmerge_core.number_format import AUTO
-from nmerge_core.parameters import Choice, Flag, Number, Parameter, Solved
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Choice, Flag, Number, Solved
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 ENGINE_VERSION = 4  # raised when the engine writes other bytes for the same recipe

@@ -9,13 +9,13 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from nmerge_core.checkpoints import TensorInfo, raw_bits
-from nmerge_core.input_parameters import Input
 from nmerge_core.merging.compute.block import Block, Place
 from nmerge_core.merging.compute.entrywise import Rule
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Parameter
+from nmerge_core.parameters.inputs import Input
+from nmerge_core.parameters.parameter import Parameter
 
 if TYPE_CHECKING:
     import torch

@@ -1,10 +1,10 @@
 """Parameters and results that several methods share, so that one name means one thing."""
 
-from nmerge_core.input_parameters import Classification, Corpus, Statistics, Tasks
 from nmerge_core.merging.recipe.prepared import Result
-from nmerge_core.parameters import Choice, Flag, Number, Solved, Text
-from nmerge_core.settings import LIMIT as EVALUATED
-from nmerge_core.settings import RUN_CODE as RUN_GENERATED
+from nmerge_core.parameters.inputs import Classification, Corpus, Statistics, Tasks
+from nmerge_core.parameters.settings import LIMIT as EVALUATED
+from nmerge_core.parameters.settings import RUN_CODE as RUN_GENERATED
+from nmerge_core.parameters.values import Choice, Flag, Number, Solved, Text
 
 WEIGHT = Number(
     name="weight",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError, shown
+from nmerge_core.files.kept_files import digest
 from nmerge_core.inputs import Places
-from nmerge_core.kept_files import digest
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe

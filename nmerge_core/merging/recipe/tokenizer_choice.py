@@ -8,7 +8,7 @@ from typing import Any
 
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.errors import InputError, short, shown
-from nmerge_core.yaml_file import check_keys
+from nmerge_core.files.yaml_file import check_keys
 
 BASE, UNION = "base", "union"
 _KEY = "recipe, key 'tokenizer'"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nmerge_core.merging.recipe import gradients
-from nmerge_core.parameters import Parameter
+from nmerge_core.parameters.parameter import Parameter
 
 
 def steady(parameter: Parameter, value: Any) -> Any:

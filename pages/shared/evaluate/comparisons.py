@@ -3,8 +3,8 @@
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.comparison.score_tables import BETTER, WORSE, compare
 from nmerge_core.figures.scores import metric
-from nmerge_core.score_tables import BETTER, WORSE, compare
 from pages.shared.frame.scoring import Board
 from pages.shared.frame.settings import KEPT
 from pages.shared.frame.terms import HOLM

@@ -6,8 +6,17 @@ from typing import Any
 
 import streamlit as st
 
+from nmerge_core.parameters.settings import (
+    BACKEND,
+    CHAT_TEMPLATE,
+    DECODING,
+    EVALUATE_BATCH,
+    EVALUATE_SEED,
+    RUN_DTYPE,
+    SHOTS,
+    VLLM,
+)
 from nmerge_core.runs.kinds import KINDS
-from nmerge_core.settings import BACKEND, CHAT_TEMPLATE, DECODING, EVALUATE_BATCH, EVALUATE_SEED, RUN_DTYPE, SHOTS, VLLM
 from pages.shared.frame.address import forget_endless
 from pages.shared.frame.scoring import Scoring
 from pages.shared.frame.settings import KEPT

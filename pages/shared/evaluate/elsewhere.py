@@ -12,13 +12,13 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.candidates import CandidateLog
 from nmerge_core.checkpoints import labels
+from nmerge_core.comparison.score_tables import primary, unlike
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures.knockout import INTACT
 from nmerge_core.figures.scores import metric
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
-from nmerge_core.score_tables import primary, unlike
 from pages.shared.evaluate.leaderboard import draw_downloads
 from pages.shared.frame.family import full
 from pages.shared.frame.results import read_table

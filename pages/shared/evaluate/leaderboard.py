@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.comparison.score_tables import differing, shared_settings
 from nmerge_core.figures.leaderboard import best, latex, leaderboard, less, markdown, sure_gains
 from nmerge_core.figures.trade_offs import radar, trade_off
-from nmerge_core.score_tables import differing, shared_settings
 from pages.shared.charts.charts import csv_button, dark, show
 from pages.shared.evaluate.comparisons import compared
 from pages.shared.evaluate.scoreboard import draw_table

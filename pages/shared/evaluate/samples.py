@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.comparison.score_tables import BOTH, GAINED, LOST, NEITHER, counts, primary, searched, sides
 from nmerge_core.figures import style
 from nmerge_core.figures.scores import Metric, metric
-from nmerge_core.score_tables import BOTH, GAINED, LOST, NEITHER, counts, primary, searched, sides
 from pages.shared.frame.scoring import Board
 from pages.shared.frame.settings import KEPT, put
 from pages.shared.frame.text import MARKED, marked, verbatim

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from nmerge_core.comparison.score_tables import primary
 from nmerge_core.figures import style
-from nmerge_core.score_tables import primary
 from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.scoring import Board
 from pages.shared.frame.settings import KEPT

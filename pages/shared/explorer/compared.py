@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family
-from nmerge_core.kept_files import read_parquet
+from nmerge_core.files.kept_files import read_parquet
 from nmerge_core.similarity.tables import conflicts
 from pages.shared.frame.runs import latest_run
 

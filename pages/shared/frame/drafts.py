@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from nmerge_core.cache import cache_root, make_private
-from nmerge_core.kept_files import write_text
-from nmerge_core.yaml_file import LARGEST
+from nmerge_core.files.kept_files import write_text
+from nmerge_core.files.yaml_file import LARGEST
 
 LONGEST = 1500  # characters in an address: with all else in it, what mail and messengers leave whole
 KEPT = 100  # drafts, the newest ones

@@ -9,15 +9,15 @@ from typing import Any
 from nmerge_core.activations.store import open_classification
 from nmerge_core.cache import cache_root, task_data, task_file
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus import corpus_files, whole_and_slice
+from nmerge_core.comparison.score_tables import primary
+from nmerge_core.corpus.corpus import corpus_files, whole_and_slice
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
-from nmerge_core.held_out import held_out
 from nmerge_core.machine import cores
 from nmerge_core.runs.durations import report_seconds
 from nmerge_core.runs.folder import list_runs
-from nmerge_core.score_tables import primary
-from nmerge_core.task_files import task_files
+from nmerge_core.task_yaml.files import task_files
 from pages.shared.frame.results import read_table
 from pages.shared.frame.tasks import task_name
 

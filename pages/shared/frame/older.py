@@ -10,7 +10,7 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
 from nmerge_core.figures import style
-from nmerge_core.input_parameters import Classification
+from nmerge_core.parameters.inputs import Classification
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.kinds import KINDS
 from nmerge_core.runs.request import resolve

@@ -13,7 +13,7 @@ import streamlit as st
 from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family, Member
-from nmerge_core.kept_files import read_csv, reading
+from nmerge_core.files.kept_files import read_csv, reading
 from nmerge_core.merging.recipe.mergekit_recipe import named_models
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.tints import merge_tints

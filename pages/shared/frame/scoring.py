@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.comparison.score_tables import losses_as_scores, read_samples, read_scores
+from nmerge_core.corpus.held_out import held_out
 from nmerge_core.errors import InputError
-from nmerge_core.held_out import held_out
-from nmerge_core.kept_files import reading
+from nmerge_core.files.kept_files import reading
 from nmerge_core.notebook import literal
 from nmerge_core.runs.folder import Run
-from nmerge_core.score_tables import losses_as_scores, read_samples, read_scores
 from pages.shared.frame.estimates import told_scoring, told_time
 from pages.shared.frame.results import read_table
 from pages.shared.frame.tasks import has_own_code, runs_code

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from nmerge_core.cache import cache_root, task_data, task_file
-from nmerge_core.task_code import own_code, runs_code
+from nmerge_core.task_yaml.code import own_code, runs_code
 
 _SHOWN = 5  # places in task files
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from nmerge_core.activations.store import Classification
 from nmerge_core.family import Family
-from nmerge_core.settings import LAYERS
+from nmerge_core.parameters.settings import LAYERS
 from pages.shared.frame.address import forget_endless, forget_unknown
 from pages.shared.frame.settings import KEPT, move
 from pages.shared.frame.tasks import code_switch, own_code_switch, runs_code, task_name

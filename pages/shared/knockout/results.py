@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.comparison.paired import LEVEL, holm
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.effects import LOSS, OWN, by_layer, metrics_of, of_metric
 from nmerge_core.figures.knockout import INTACT, RANDOM, curves, spread
 from nmerge_core.figures.scores import Metric, metric
-from nmerge_core.paired import LEVEL, holm
 from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import dark
 from pages.shared.frame.address import forget_unknown

@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from nmerge_core.cache import cache_root
-from nmerge_core.corpus import corpus_files, whole_and_slice
-from nmerge_core.corpus_facts import SHORT
+from nmerge_core.corpus.corpus import corpus_files, whole_and_slice
+from nmerge_core.corpus.facts import SHORT
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.family.texts import corpus_of, warnings_of

@@ -10,7 +10,6 @@ import streamlit as st
 
 from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.checkpoints import labels
-from nmerge_core.data_folder import walk
 from nmerge_core.errors import InputError
 from nmerge_core.family import (
     Family,
@@ -23,6 +22,7 @@ from nmerge_core.family import (
     rename_family,
     save_family,
 )
+from nmerge_core.files.data_folder import walk
 from pages.shared.frame.text import verbatim
 
 CHOOSE = "models_choose"  # the setting that says which family the page is drawn again with

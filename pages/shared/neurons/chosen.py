@@ -10,12 +10,12 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification, open_classification
-from nmerge_core.agreement import agreement, rounding
-from nmerge_core.categories import categorise
-from nmerge_core.classification import compare, count_undecided
-from nmerge_core.confidence import confident_counts, neuron_confidence
+from nmerge_core.classification.agreement import agreement, rounding
+from nmerge_core.classification.categories import categorise
+from nmerge_core.classification.classification import compare, count_undecided
+from nmerge_core.classification.confidence import confident_counts, neuron_confidence
+from nmerge_core.classification.random_labels import Chance, by_chance
 from nmerge_core.family import Family, Member
-from nmerge_core.random_labels import Chance, by_chance
 from nmerge_core.runs.folder import Run
 from pages.shared.frame.family import category_colours
 from pages.shared.frame.runs import latest_run

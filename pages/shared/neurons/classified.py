@@ -7,8 +7,8 @@ from functools import cached_property
 import streamlit as st
 
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.classification import comparable
-from nmerge_core.corpus import is_of_images
+from nmerge_core.classification.classification import comparable
+from nmerge_core.corpus.corpus import is_of_images
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from nmerge_core.agreement import EXACT
+from nmerge_core.classification.agreement import EXACT
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.runs.folder import Run

@@ -12,7 +12,7 @@ import streamlit as st
 from nmerge_core.errors import InputError, short, shown
 from nmerge_core.family import Family
 from nmerge_core.family.kept import NOTES
-from nmerge_core.input_parameters import checked_pairs
+from nmerge_core.parameters.inputs import checked_pairs
 
 LARGEST = 4_000_000  # bytes: more than a family keeps
 FILE = "explorer_lists_file"

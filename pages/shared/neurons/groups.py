@@ -9,7 +9,7 @@ import streamlit as st
 
 from nmerge_core.family import Family
 from nmerge_core.figures.style import counted
-from nmerge_core.settings import LISTS
+from nmerge_core.parameters.settings import LISTS
 from pages.shared.frame.drafts import packed, unpacked
 from pages.shared.frame.page import link
 from pages.shared.frame.settings import put

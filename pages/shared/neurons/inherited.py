@@ -8,12 +8,12 @@ import pandas as pd
 import streamlit as st
 
 from nmerge_core.activations.store import open_classification
-from nmerge_core.classification import neuron_categories
+from nmerge_core.classification.classification import neuron_categories
 from nmerge_core.family import Family
 from nmerge_core.figures import inheritance as figures
 from nmerge_core.figures import style
+from nmerge_core.files.kept_files import read_parquet
 from nmerge_core.inheritance.tables import became, kept_by, with_categories
-from nmerge_core.kept_files import read_parquet
 from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import dark

@@ -6,7 +6,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from nmerge_core.figures import style
-from nmerge_core.settings import LAYERS
+from nmerge_core.parameters.settings import LAYERS
 from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.text import verbatim
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
-from nmerge_core.input_parameters import NeuronLists, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, word_of
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import Method
 from nmerge_core.number_format import AUTO
-from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from nmerge_core.parameters.inputs import NeuronLists, Several
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Choice, Flag, Names, Number, Solved, Text
 from pages.shared.frame.family import full
 from pages.shared.neurons.groups import key_of
 from pages.shared.recipe.curve import CURVES

@@ -13,7 +13,7 @@ from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.errors import InputError
 from nmerge_core.merging.recipe import gradients
 from nmerge_core.merging.recipe.changes import in_words
-from nmerge_core.parameters import Number
+from nmerge_core.parameters.values import Number
 from pages.shared.frame.drafts import packed, unpacked
 from pages.shared.frame.settings import put
 from pages.shared.frame.text import verbatim

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nmerge_core.family import Family, Member
-from nmerge_core.input_parameters import Corpus, Tasks
 from nmerge_core.merging.recipe.registry import Method
+from nmerge_core.parameters.inputs import Corpus, Tasks
 from pages.shared.frame.page import tell_lack
 from pages.shared.neurons.chosen import classification_runs, finished
 

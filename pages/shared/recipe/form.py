@@ -9,6 +9,7 @@ import yaml
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.figures import style
+from nmerge_core.files.yaml_file import LARGEST
 from nmerge_core.merging.engine import load
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
@@ -16,7 +17,6 @@ from nmerge_core.merging.recipe.registry import Method, Preset
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe
 from nmerge_core.merging.recipe.template_choice import AUTO
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
-from nmerge_core.yaml_file import LARGEST
 from pages.shared.frame.address import forget_endless
 from pages.shared.frame.drafts import packed, unpacked
 from pages.shared.frame.family import unfit

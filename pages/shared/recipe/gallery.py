@@ -10,9 +10,9 @@ from nmerge_core.cache import cache_root
 from nmerge_core.candidates import CandidateLog
 from nmerge_core.family import Family
 from nmerge_core.figures.style import counted
-from nmerge_core.input_parameters import Corpus, Tasks
 from nmerge_core.merging.recipe.recipe import ModelEntry, Recipe
 from nmerge_core.merging.recipe.registry import Method
+from nmerge_core.parameters.inputs import Corpus, Tasks
 from pages.shared.recipe.form import open_recipe
 
 ABREAST = 3

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.parameters import Number, Parameter
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Number
 from pages.shared.frame.settings import put
 from pages.shared.recipe.controls import text_key
 

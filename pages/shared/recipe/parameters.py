@@ -7,10 +7,11 @@ from typing import Any, Literal
 import streamlit as st
 
 from nmerge_core.family import Family
-from nmerge_core.input_parameters import Input, NeuronLists, Several
 from nmerge_core.merging.recipe.method_part import MethodPart, is_composed
 from nmerge_core.merging.recipe.registry import Method
-from nmerge_core.parameters import Choice, Flag, Names, Number, Parameter, Solved, Text
+from nmerge_core.parameters.inputs import Input, NeuronLists, Several
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Choice, Flag, Names, Number, Solved, Text
 from pages.shared.frame.address import forget_endless
 from pages.shared.frame.settings import KEPT
 from pages.shared.frame.text import shortened, verbatim

@@ -13,7 +13,8 @@ from nmerge_core.family import Family
 from nmerge_core.figures.sweep import title_of
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.registry import Method, methods
-from nmerge_core.parameters import Choice, Flag, Number, Parameter
+from nmerge_core.parameters.parameter import Parameter
+from nmerge_core.parameters.values import Choice, Flag, Number
 from nmerge_core.search.presets import Preset, presets_of
 from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code, task_name
 from pages.shared.recipe.controls import THEN

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from nmerge_core.comparison.score_tables import losses_as_scores, primary
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.sweep import front, heat, importance, parallel, progress, title_of
-from nmerge_core.kept_files import read_csv, reading
+from nmerge_core.files.kept_files import read_csv, reading
 from nmerge_core.runs.folder import Run
-from nmerge_core.score_tables import losses_as_scores, primary
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.presets import MODELS
 from pages.shared.charts.charts import dark, show

@@ -9,7 +9,7 @@ import streamlit as st
 
 from nmerge_core.cache import DEMO
 from nmerge_core.candidates import CandidateLog
-from nmerge_core.corpus import load_corpus
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from pages.shared.frame.address import forget_endless

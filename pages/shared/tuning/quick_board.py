@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from nmerge_core.comparison.paired import Comparison, Interval, compare_all, mean_interval
 from nmerge_core.figures.scores import Metric, metric
-from nmerge_core.paired import Comparison, Interval, compare_all, mean_interval
 
 MERGE = "This merge"
 BEST = "the best of each row"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nmerge_core.corpus.text_samples import Batch, pack
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.evaluation import evaluate
 from nmerge_core.merging.pipeline import merge
@@ -28,7 +29,6 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.progress import silent
-from nmerge_core.text_samples import Batch, pack
 from tests.merging.write.test_staging import in_child
 from tests.tiny_family import make_family
 

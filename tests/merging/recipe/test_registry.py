@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmerge_core.input_parameters import File
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.recipe import registry
 from nmerge_core.merging.recipe.prepared import Prepared
@@ -14,7 +13,8 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import method, methods
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA, WEIGHT
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.parameters import Number, Numbers
+from nmerge_core.parameters.inputs import File
+from nmerge_core.parameters.values import Number, Numbers
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Categories of neurons: voted, how sure, how far two agree, and what random labels would give."""

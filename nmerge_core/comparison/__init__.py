@@ -1,0 +1,1 @@
+"""Whether two things differ by more than chance: paired tests, random draws, scores side by side."""

@@ -1,0 +1,1 @@
+"""Files that people write and that NMerge wrote: bounded when read, whole when written, told of when damaged."""

@@ -1,0 +1,1 @@
+"""What a parameter is, said once: values, what is named outside, and those that all runs share."""
