@@ -13,7 +13,7 @@ from nmerge_core.notebook import Step, literal
 from nmerge_core.runs.folder import Run
 from pages.shared.charts.charts import csv_button, dark, show, show_picked
 from pages.shared.explorer.changes_map import draw_changes, explore
-from pages.shared.explorer.compared import TURNED, compared
+from pages.shared.explorer.compared import TURNED, told_by
 from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.choice import as_option, choose_model, named
 from pages.shared.frame.family import member_colours
@@ -131,20 +131,21 @@ run = run_button(
 chosen, mapped = None, list[Step]()
 if run is None:
     st.caption("Reads the weights once, block by block; needs no accelerator.")
-elif run_panel(run) and (weights := compared(family)):
+elif run_panel(run):
     summary = read_table(run, "cosine.csv", names)
     st.markdown(reading(summary))
     figure = mean_cosine(summary, member_colours(family, dark()), dark=dark())
     clicked = show_picked(figure, "similarity_figure", summary, "similarity")
-    if family.corpus:
+    weights = told_by(run, family)
+    if weights and family.corpus:
         st.caption("A click on a point leads to the neurons of that layer in *Explorer*, those that turned most first.")
-    if clicked and family.corpus:
+    if clicked and weights and family.corpus:
         model, layer = clicked
         explore(weights, classified(family).usable, TURNED + model, model, layer)
     if zeros := int(summary["zero"].sum()):
         st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")
     chosen = draw_moved(run, family)
-    mapped = draw_changes(family, weights)
+    mapped = draw_changes(family, weights) if weights else []
 
 tuned = [model.reference for model in family.models if not model.merged]
 measures = []

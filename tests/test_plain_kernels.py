@@ -9,7 +9,7 @@ PROJECT = Path(__file__).parents[1]
 
 # Those of torch, MKL and oneDNN that every x86-64 processor runs.
 PLAIN = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-TESTS = ("tests/test_categories.py", "tests/test_classification.py", "tests/activations")
+TESTS = ("tests/classification/test_categories.py", "tests/classification/test_classification.py", "tests/activations")
 
 
 PROGRAM = """

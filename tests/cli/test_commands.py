@@ -99,7 +99,7 @@ def test_compare(classified, tmp_path, capsys):
     assert main(["compare", *map(str, classified), "--top-k", "3", "--neurons", str(out)]) == 0
     neurons = pd.read_csv(out)
     assert list(neurons) == ["model", "layer", "neuron", "category", "lead", "support"] and len(neurons) == 2 * 2 * 48
-    assert "mean lead and support" in capsys.readouterr().out
+    assert "support, the share of corpora with the texts drawn again" in capsys.readouterr().out
 
 
 def test_cosine(family, tmp_path, capsys):

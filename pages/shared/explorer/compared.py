@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nmerge_core.checkpoints import labels
 from nmerge_core.family import Family
 from nmerge_core.files.kept_files import read_parquet
+from nmerge_core.runs.folder import Run
 from nmerge_core.similarity.tables import conflicts
 from pages.shared.frame.runs import latest_run
 
@@ -20,6 +21,7 @@ TURNED, CHANGED, PARALLEL = "turned most in ", "changed most in ", "most paralle
 CONFLICT, APART = "most in sign conflict", "pulled apart most"  # of all fine-tunes; with two names, of two models
 OF_NEURONS = ("model", "layer", "neuron", "cosine", "change", "parallel")  # columns of turned.parquet
 OF_PAIRS = ("one", "other", "layer", "neuron", "cosine", "opposed")  # of between.parquet
+_MUTUAL = "between.parquet"
 _OF_ONE = {TURNED: ("cosine", "cosine"), CHANGED: ("change", "change"), PARALLEL: ("parallel", "parallel share")}
 _OF_SEVERAL = {CONFLICT: ("opposed", "sign conflict"), APART: ("cosine", "cosine between tasks")}
 
@@ -69,7 +71,12 @@ class Compared:
 def compared(family: Family) -> Compared | None:
     """The finished comparison of the family's weights, if there is one."""
     run = latest_run("cosine", {"base": family.base, "models": family.references})
-    if run is None or run.status().state != "done":
+    return told_by(run, family) if run is not None and run.status().state == "done" else None
+
+
+def told_by(run: Run, family: Family) -> Compared | None:
+    """What a finished comparison tells of every neuron; None where it is an older version's, which kept less."""
+    if not (run.results / _MUTUAL).exists():
         return None
     called = dict(zip([model.label for model in family.models], labels(run.parameters["models"]), strict=True))
     return Compared(str(run.results), called, tuple(model.label for model in family.models if not model.merged))
@@ -78,7 +85,7 @@ def compared(family: Family) -> Compared | None:
 @st.cache_resource(max_entries=4, show_spinner=False)  # not copied: nobody changes it
 def measured(results: str, *, mutual: bool) -> pd.DataFrame:
     """What a comparison kept of every neuron of each model or, `mutual`, of every two."""
-    file, columns = ("between.parquet", OF_PAIRS) if mutual else ("turned.parquet", OF_NEURONS)
+    file, columns = (_MUTUAL, OF_PAIRS) if mutual else ("turned.parquet", OF_NEURONS)
     return read_parquet(Path(results) / file, columns)
 
 
