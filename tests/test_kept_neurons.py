@@ -124,3 +124,17 @@ def test_notes_are_bounded(tmp_path: Path) -> None:
     assert load_family(file).neuron_notes == {**many, (0, 0): "another"}
     with pytest.raises(InputError, match="no family “gone” any more"):
         keep_note("gone", (0, 0), "x", tmp_path)
+
+
+def test_nothing_is_kept_that_could_not_be_read_again(tmp_path: Path) -> None:
+    keep_note("demo", (0, 0), "digits\x85\u2028😀", tmp_path)
+    for note in ("a\0b", "a\ud800b"):
+        with pytest.raises(InputError, match="family demo: not readable as YAML"):
+            keep_note("demo", (0, 1), note, tmp_path)
+    assert demo_family(tmp_path).neuron_notes == {(0, 0): "digits\x85\u2028😀"}
+    many = {(0, number): "😀" * 900 for number in range(270)}
+    save_family(Family("mine", "b", (Member("m", "m", "m"),), neuron_notes=many), tmp_path / "families")
+    with pytest.raises(InputError, match="its file would have 1,0.*bytes, of 1,000,000 at most"):
+        for number in range(20):
+            keep_note("mine", (1, number), "😀" * LONGEST_NOTE, tmp_path)
+    load_family(families(tmp_path)["mine"])

@@ -14,6 +14,7 @@ from nmerge_core.errors import InputError, short
 from nmerge_core.family.family import Family, Member
 from nmerge_core.family.read import load_family
 from nmerge_core.files.kept_files import changing, remove
+from nmerge_core.files.yaml_file import LARGEST, read_mapping
 
 MOST_NEURONS = 5_000  # in all lists of a family: its file is read at every click, and recipes hold lists as they are
 LONGEST_NAME = 60  # characters of a list's
@@ -37,7 +38,7 @@ def save_family(family: Family, folder: Path) -> Path:
 
     Raises:
         InputError: the name is empty, the demo's, or not made of letters, digits, `-` and `_`; there is no fine-tune;
-            or two models have the same label.
+            two models have the same label; or it holds what could not be read again.
     """
     if not re.fullmatch(r"[\w-]{1,40}", family.name) or family.name == DEMO:
         raise InputError(
@@ -57,13 +58,25 @@ def _write(family: Family, folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = _file(family, folder)
     part = folder / f".{file.name}.{secrets.token_hex(4)}"
+    text = _readable(family)
     try:
-        part.write_text(family.to_yaml(), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # as versions up to 0.2 kept it
     return file
+
+
+def _readable(family: Family) -> str:
+    """Return what the file of a family is to hold; raises InputError where it could not be read again."""
+    text, where = family.to_yaml(), f"family {family.name}"
+    read_mapping(text, (), where)  # in which YAML refuses a NUL, and half a character
+    if (size := len(text.encode())) > LARGEST:
+        raise InputError(
+            f"{where}: its file would have {size:,} bytes, of {LARGEST:,} at most. Shorten notes, or take some away."
+        )
+    return text
 
 
 def rename_family(family: Family, name: str, root: Path) -> Path:
@@ -118,7 +131,8 @@ def keep_note(family: str, place: tuple[int, int], note: str, root: Path, *, bef
     Where another has been kept meanwhile, from another page say, both stay. An empty one takes `before` away.
 
     Raises:
-        InputError: the note is too long or there are too many; or there is no such family, or its file has a mistake.
+        InputError: the note is too long, there are too many, or it could not be read again; or there is no such family,
+            or its file has a mistake.
     """
     _change(family, root, lambda kept: _with_note(kept, place, note.strip(), before.strip()))
 
