@@ -125,7 +125,7 @@ KINDS: Mapping[str, Kind] = {
             "cosine",
             "cosine similarity of neuron weights between a base and its fine-tunes, and of what these changed",
             (settings.BASE, settings.FINE_TUNES),
-            version=3,
+            version=4,
         ),
         Kind(
             "interference",

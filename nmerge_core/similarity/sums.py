@@ -23,6 +23,7 @@ class Sums:
     Attributes:
         base: ‖θ_0‖², (neurons,).
         along: ⟨θ_0, τ_t⟩, (T, neurons).
+        tuned: ‖θ_t‖², (T, neurons): of far smaller weights than the base's the others would leave rounding alone.
         squares: ‖τ_t‖², (T, neurons).
         products: ⟨τ_s, τ_t⟩ of every two, in the order of `itertools.combinations`, (pairs, neurons).
         both: how many weights both of two changed, (pairs, neurons).
@@ -31,6 +32,7 @@ class Sums:
 
     base: Tensor
     along: Tensor
+    tuned: Tensor
     squares: Tensor
     products: Tensor
     both: Tensor
@@ -43,9 +45,8 @@ class Sums:
     @property
     def cosines(self) -> Numbers:
         """cos(θ_0, θ_t), (T, neurons); NaN for zero vectors."""
-        tuned = (self.base + 2 * self.along + self.squares).clamp(min=0)  # ‖θ_t‖²
         # One root of the product, so that equal vectors have cosine 1 exactly; 0 / 0 is NaN.
-        return ((self.base + self.along) / (self.base * tuned).sqrt()).clamp(-1, 1).numpy()
+        return ((self.base + self.along) / (self.base * self.tuned).sqrt()).clamp(-1, 1).numpy()
 
     @property
     def changes(self) -> Numbers:
@@ -76,7 +77,7 @@ def sums_of(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> 
     models = len(checkpoints) - 1
     pairs = [*combinations(range(models), 2)]
     base = torch.zeros(layer.d_ffn, dtype=torch.float64)
-    along, squares = torch.zeros(2, models, layer.d_ffn, dtype=torch.float64)
+    along, tuned, squares = torch.zeros(3, models, layer.d_ffn, dtype=torch.float64)
     products, both, signs = torch.zeros(3, len(pairs), layer.d_ffn, dtype=torch.float64)
     for part in layer.maps:
         # Biases are no part of a neuron's vector.
@@ -85,7 +86,8 @@ def sums_of(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> 
         for neurons, axis, (start, *weights) in neuron_blocks(checkpoints, part):
             changes = [each - start for each in weights]  # (rows, columns) each
             base[neurons] += (start * start).sum(axis)
-            for index, tau in enumerate(changes):
+            for index, (own, tau) in enumerate(zip(weights, changes, strict=True)):
+                tuned[index, neurons] += (own * own).sum(axis)
                 along[index, neurons] += (start * tau).sum(axis)
                 squares[index, neurons] += (tau * tau).sum(axis)
             for index, (one, other) in enumerate(pairs):
@@ -93,4 +95,4 @@ def sums_of(checkpoints: Sequence[Checkpoint], layer: MlpLayer, matrix: str) -> 
                 products[index, neurons] += product.sum(axis)
                 signs[index, neurons] += product.sign_().sum(axis)
                 both[index, neurons] += product.abs_().sum(axis)
-    return Sums(base, along, squares, products, both, signs)
+    return Sums(base, along, tuned, squares, products, both, signs)

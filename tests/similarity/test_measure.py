@@ -133,3 +133,17 @@ def test_another_shape_or_a_missing_matrix_is_named(base, tmp_path):
         cosine(base, [variant(base, tmp_path / "narrow", narrow)])
     with pytest.raises(InputError, match="no tensor 'model.layers.0.mlp.gate_proj.weight'"):
         cosine(base, [variant(base, tmp_path / "lossy", lose)])
+
+
+def test_weights_that_are_far_smaller_than_the_base_s_keep_their_direction(base, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+
+    def change(weights):
+        weights[GATE] += 0.5 * torch.randn(weights[GATE].shape, generator=generator)
+        weights[GATE] *= 1e-9
+
+    model = variant(base, tmp_path / "faded", change)
+    before, after = (load_file(Path(each) / "model.safetensors")[GATE].double() for each in (base, model))
+    expected = torch.nn.functional.cosine_similarity(before, after, dim=1, eps=0)
+    found = one(cosine(base, [model]).summary, layer=0, matrix="gate")
+    assert found["mean"] == pytest.approx(float(expected.mean()), abs=1e-7) and found["zero"] == 0
