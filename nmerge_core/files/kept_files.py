@@ -65,11 +65,13 @@ def read_csv(path: Path, columns: Collection[str] = (), **options: Any) -> "pd.D
     """Read a table; raises Damaged where it is none, or lacks one of `columns`.
 
     Names are read as they were written, as a category may be called 2024, NA or null: only what is empty is missing.
+    Beside them nan is too, which csv writes of a number that is none, as a trial's score may be.
     """
     import pandas as pd
 
-    as_written = {"dtype": dict.fromkeys(_NAMES, "str"), "keep_default_na": False, "na_values": [""]}
     with reading(path):
+        missing = {name: ["", *["nan"] * (name not in _NAMES)] for name in pd.read_csv(path, nrows=0).columns}
+        as_written = {"dtype": dict.fromkeys(_NAMES, "str"), "keep_default_na": False, "na_values": missing}
         return _with_columns(pd.read_csv(path, **{**as_written, **options}), columns)
 
 

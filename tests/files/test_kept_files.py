@@ -18,3 +18,10 @@ def test_names_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert found["group"].isna().tolist() == [True] + [False] * 7 and found["group"].tolist()[1:] == NAMES
     assert set(found["category"]) == {"2024"} and set(found["part"]) == {"NA"}
     assert pd.isna(found["value"][0]) and found["value"].tolist()[1:] == pytest.approx(range(7))
+
+
+def test_numbers_that_are_none_leave_a_column_of_numbers(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("group,value\nnan,nan\nb,0.5\n")  # as a sweep writes a trial's scores
+    found = read_csv(tmp_path / "table.csv", ("value",))
+    assert found["group"].tolist() == ["nan", "b"] and pd.isna(found["value"][0])
+    assert found[["value"]].mean(axis="columns", skipna=False).tolist()[1] == 0.5
