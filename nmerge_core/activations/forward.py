@@ -56,7 +56,7 @@ def _run_stacks(language_model: LanguageModel, tokens: Tensor, real: Tensor | No
     try:
         # A model may know the end of a text by its padding, and begin to write with what it has there.
         padded = tokens if real is None else tokens.masked_fill(real == 0, model.config.pad_token_id)  # (B, T)
-        before = model.prepare_decoder_input_ids_from_labels(padded)  # (B, T): at t the token before t
+        before = _shifted(model, padded)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{language_model.label}: expected its config.json to say how its decoder begins (decoder_start_token_id, "
@@ -70,3 +70,13 @@ def _run_stacks(language_model: LanguageModel, tokens: Tensor, real: Tensor | No
         encoder_attention_mask=real,
         use_cache=False,
     )
+
+
+def _shifted(model: Any, tokens: Tensor) -> Tensor:
+    """Return what the decoder is told of tokens (B, T): at t the token before t, and at 0 what it begins with."""
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        shifted: Tensor = model.prepare_decoder_input_ids_from_labels(tokens)
+        return shifted
+    if not isinstance(first := model.config.decoder_start_token_id, int):
+        raise ValueError(f"decoder_start_token_id is {first}")
+    return torch.nn.functional.pad(tokens[:, :-1], (1, 0), value=first)  # as M2M100 and Blenderbot shift labels

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 from transformers.models.bart import BartConfig, BartForConditionalGeneration
+from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
 from transformers.models.mbart import MBartConfig, MBartForConditionalGeneration
 from transformers.models.t5 import T5Config, T5ForConditionalGeneration
 
@@ -52,14 +53,19 @@ def mbart() -> PreTrainedModel:
     return MBartForConditionalGeneration(MBartConfig(**_BART))
 
 
+def m2m100() -> PreTrainedModel:
+    """As NLLB is; its class has no method that shifts what the decoder reads."""
+    return M2M100ForConditionalGeneration(M2M100Config(**_BART, decoder_start_token_id=2))
+
+
 # The modules whose inputs are φ, the encoder's layers first.
 _T5_DOWN = [f"encoder.block.{number}.layer.1.DenseReluDense.wo" for number in (0, 1)]
 _T5_DOWN += [f"decoder.block.{number}.layer.2.DenseReluDense.wo" for number in (0, 1)]
 _BART_DOWN = ["model.encoder.layers.0.fc2", "model.encoder.layers.1.fc2", "model.decoder.layers.0.fc2"]
-DOWN = {t5: _T5_DOWN, gated_t5: _T5_DOWN, bart: _BART_DOWN, mbart: _BART_DOWN}
+DOWN = {t5: _T5_DOWN, gated_t5: _T5_DOWN, bart: _BART_DOWN, mbart: _BART_DOWN, m2m100: _BART_DOWN}
 # What the decoder begins with before it writes the tokens of a text.
 BEGINS: dict[Any, Callable[[list[int]], int]] = {
-    t5: lambda ids: 0, gated_t5: lambda ids: 0, bart: lambda ids: 2, mbart: lambda ids: ids[-1]
+    t5: lambda ids: 0, gated_t5: lambda ids: 0, bart: lambda ids: 2, mbart: lambda ids: ids[-1], m2m100: lambda ids: 2
 }  # fmt: skip
 MAKERS = [*DOWN]
 
