@@ -74,13 +74,13 @@ class Cosines(OfModels):
 
         Args:
             quantity: "change" or "parallel" of each fine-tune, "cosine" or "opposed" (signs) of every two.
-            of: one fine-tune, or two, whose neurons have a row per category.
+            of: one fine-tune, or two in either order, whose neurons have a row per category.
             neurons: layer, neuron and category of the base's neurons, as `overview` of a classification gives; needed
                 with `of`.
             dark: the reader's theme.
 
         Raises:
-            InputError: there is no such quantity.
+            InputError: there is no such quantity, or `of` are none that it is of.
         """
         from nmerge_core.figures.changes import QUANTITIES, over_layers
         from nmerge_core.similarity.tables import layer_means
@@ -88,7 +88,14 @@ class Cosines(OfModels):
         if quantity not in QUANTITIES:
             raise InputError(f"quantity {quantity!r}: expected one of {', '.join(QUANTITIES)}")
         frame = self.between if QUANTITIES[quantity].mutual else self.neurons
+        keys = ["one", "other"] if QUANTITIES[quantity].mutual else ["model"]
         chosen = (of,) if isinstance(of, str) else tuple(of)
+        known = [*dict.fromkeys(name for key in keys for name in frame[key].unique())]
+        if chosen and (neurons is None or len({*chosen} & {*known}) != len(keys) or len(chosen) != len(keys)):
+            raise InputError(
+                f"of: expected {'two' if len(keys) == 2 else 'one'} of {', '.join(known)}, with the base's categories "
+                f"as neurons, found {', '.join(chosen)}{' without them' if neurons is None else ''}"
+            )
         return over_layers(layer_means(frame, quantity, chosen, neurons), quantity, dark=dark)
 
     def _named(self, file: str, models: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:

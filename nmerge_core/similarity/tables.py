@@ -28,7 +28,7 @@ def layer_means(
     Args:
         frame: a row for each neuron of each model, or of `one` and `other`, as `measure.cosine` gives.
         quantity: the column.
-        of: one model, or two, whose neurons alone are averaged, of each category by itself.
+        of: one model, or two in either order, whose neurons alone are averaged, of each category by itself.
         categories: layer, neuron, category; needed with `of`.
 
     Returns:
@@ -36,7 +36,7 @@ def layer_means(
     """
     keys = [each for each in ("model", "one", "other") if each in frame]
     if of and categories is not None:
-        own = frame[(frame[keys] == list(of)).all(axis=1)]
+        own = frame[(frame[keys] == list(of)).all(axis=1) | (frame[keys] == list(of[::-1])).all(axis=1)]
         frame, keys = own.merge(categories[["layer", "neuron", "category"]], on=["layer", "neuron"]), ["category"]
     groups = frame.groupby([*keys, "layer"], observed=True)[quantity]
     found = groups.agg(neurons="count", value="mean").reset_index()

@@ -1,8 +1,13 @@
 """Where fine-tunes disagree, and the means of layers, by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 
+from nmerge_core.errors import InputError
+from nmerge_core.face.weights import Cosines
 from nmerge_core.figures.changes import over_layers
 from nmerge_core.similarity.tables import conflicts, layer_means
 
@@ -43,6 +48,17 @@ def test_layers_have_the_mean_of_the_neurons_that_have_the_quantity() -> None:
     own = layer_means(between(), "opposed", ("math", "merge"), categories)
     assert own["row"].tolist() == ["general", "python"] and own["neurons"].tolist() == [0, 1]
     np.testing.assert_allclose(own["value"], [np.nan, 0.3])
+    assert layer_means(between(), "opposed", ("merge", "math"), categories).equals(own)
+
+
+def test_a_map_of_models_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    between().to_parquet(tmp_path / "between.parquet")
+    found = Cosines(tmp_path, {name: name for name in ("math", "code", "merge")})
+    neurons = pd.DataFrame({"layer": 0, "neuron": [0, 1], "category": "general"})
+    assert len(found.map_figure("opposed", ("merge", "math"), neurons).data[0].y) == 1
+    for of, categories in (("math", neurons), (("math", "maths"), neurons), (("math", "code"), None)):
+        with pytest.raises(InputError, match="of: expected two of math, code, merge, with the base's categories"):
+            found.map_figure("opposed", of, categories)
 
 
 def test_the_map_tells_what_has_no_number_apart() -> None:
