@@ -18,4 +18,6 @@ class Grid:
     def told(self, token: int) -> str:
         """Return what a token stands for in words."""
         patch = self.patch(token)
-        return f"row {patch[0]}, column {patch[1]}" if patch else "class token"
+        if patch:
+            return f"row {patch[0]}, column {patch[1]}"
+        return "class token" if token == 0 else f"extra token {token}"  # DeiT's of distillation, DINOv2's registers

@@ -18,6 +18,7 @@ import nmerge_core as nm
 from nmerge_core.ablation import knockout
 from nmerge_core.activations import collect as collecting
 from nmerge_core.activations.collect import collect
+from nmerge_core.activations.grid import Grid
 from nmerge_core.activations.store import open_classification
 from nmerge_core.classification.classification import classify
 from nmerge_core.cli import main
@@ -241,3 +242,8 @@ def test_a_knock_out_of_clip_s_image_encoder_is_measured_by_a_task(root: Path, t
     found = knockout(*asked, out=tmp_path / "out", task=str(tmp_path / "colours.yaml"), device="cpu", **given)
     number = (open_classification(tmp_path / "neurons").neurons()["category"] == "red").sum()
     assert found["neurons"].tolist() == [0, 0, number, number] and found["metric"].eq("acc").all()
+
+
+def test_tokens_beside_the_class_token_are_not_called_so() -> None:
+    told = [Grid(3, 2, 2).told(token) for token in range(5)]
+    assert told == ["class token", "extra token 1", "extra token 2", "row 0, column 0", "row 0, column 1"]
