@@ -37,7 +37,8 @@ def read_corpus(language_model: LanguageModel, corpus: Corpus, max_length: int) 
     """Return how a model takes a corpus, its texts cut to `max_length` tokens, or as many as the model takes.
 
     Raises:
-        InputError: they are texts and the model sees images alone, or the reverse, or an exemplar has no tokens.
+        InputError: they are texts and the model sees images alone, or the reverse, or an exemplar has no tokens; or, as
+            images are taken, one is of another size than the first.
     """
     kind = language_model.kind
     if not (kind.sees_images if corpus.images else kind.reads_text):
@@ -69,9 +70,21 @@ def _images(model: LanguageModel, corpus: Corpus) -> Reading:
     layers, pictures = _layers(model, "image encoder"), [each.picture for each in corpus.exemplars if each.picture]
 
     def inputs(ids: Sequence[int]) -> list[Tensor]:
-        return [pixels[0] for pixels in in_order(model.prepared, [pictures[id] for id in ids])]
+        found = [pixels[0] for pixels in in_order(model.prepared, [pictures[id] for id in ids])]
+        for id, pixels in zip(ids, found, strict=True):
+            if pixels.shape != first.shape:
+                sizes = [f"{each.shape[1]} × {each.shape[2]}" for each in (first, pixels)]
+                raise InputError(
+                    f"image {pictures[id].name}: expected all images of one size, found {sizes[1]} pixels after "
+                    f"{sizes[0]} of {pictures[0].name}, as preprocessor_config.json of {model.label} leaves them; have "
+                    "it crop them (do_center_crop), or resize to a height and a width"
+                )
+        return found
 
-    [first], seen = inputs([0]), list[int]()  # all images have as many tokens as the first, which only the model knows
+    [first], seen = (
+        model.prepared(pictures[0]),
+        list[int](),
+    )  # all images have as many tokens as the first, which only the model knows
     with record_activations(model.model, model.architecture, layers[:1], lambda _, phi: seen.append(phi.shape[1])):
         run_body(model, first[None], None)
     return Reading(layers, seen * len(pictures), inputs, _grid(model, first, seen[0]))

@@ -1,5 +1,6 @@
 """Models that see images: neurons are told apart by images, whose tokens are patches, as plain hooks have them."""
 
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 from transformers import PreTrainedModel
 from transformers.models.clip import CLIPVisionModel, CLIPVisionModelWithProjection
+from transformers.models.dinov2 import Dinov2Config, Dinov2ForImageClassification
 from transformers.models.vit import ViTModel
 
 import nmerge_core as nm
@@ -247,3 +249,19 @@ def test_a_knock_out_of_clip_s_image_encoder_is_measured_by_a_task(root: Path, t
 def test_tokens_beside_the_class_token_are_not_called_so() -> None:
     told = [Grid(3, 2, 2).told(token) for token in range(5)]
     assert told == ["class token", "extra token 1", "extra token 2", "row 0, column 0", "row 0, column 1"]
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 1])
+def test_images_that_are_left_of_other_sizes_are_refused(batch_size: Any, tmp_path: Path) -> None:
+    """DINOv2 takes any size; of the second the tokens that the first has were read from beyond its own."""
+    settings = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    save(Dinov2ForImageClassification(Dinov2Config(**settings, image_size=16, patch_size=8)), tmp_path / "model")
+    file = tmp_path / "model/preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "do_center_crop": False}))
+    for name, height in (("general", 48), ("red", 16)):
+        (tmp_path / "corpus" / name).mkdir(parents=True)
+        Image.new("RGB", (16, height)).save(tmp_path / "corpus" / name / "0.png")
+    model = load_model(str(tmp_path / "model"), "cpu", kinds=SCORED)
+    corpus = load_corpus(str(tmp_path / "corpus"), images=True)
+    with pytest.raises(InputError, match="red/0.png: expected all images of one size, found 16 × 16 .* after 48 × 16"):
+        collect(model, corpus, batch_size=batch_size)
