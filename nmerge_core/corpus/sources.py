@@ -28,7 +28,7 @@ def read_sources(path: Path) -> dict[str, dict[str, Any]]:
     if not all(isinstance(source, dict) for source in sources.values()):
         raise InputError(f"corpus {path}: expected `category: {{{', '.join(SOURCE_DEFAULTS)}}}` for each category")
     for category, source in sources.items():
-        if not category.strip():
+        if not str(category).strip():  # YAML reads 2024 as a number
             raise InputError(f"corpus {path}: a category needs a name, found {shown(category)}")
         for key in source.keys() - SOURCE_DEFAULTS.keys():
             near = get_close_matches(str(key), SOURCE_DEFAULTS, n=1)

@@ -112,6 +112,13 @@ def test_a_yaml_names_sources_beside_it(tmp_path):
     assert [exemplar.text for exemplar in corpus.exemplars] == TEXTS["general"][:3] + TEXTS["math"][:3]
 
 
+def test_a_category_of_a_yaml_may_be_called_by_a_number(tmp_path):
+    write_corpus(tmp_path / "texts", {"general": TEXTS["general"]})
+    source = "{path: texts/general.jsonl, count: 2}"
+    (tmp_path / "corpus.yaml").write_text(f"general: {source}\n2024: {source}\n")
+    assert load_corpus(str(tmp_path / "corpus.yaml")).categories == ("general", "2024")
+
+
 def test_a_template_joins_columns_and_a_seed_draws_rows(tmp_path):
     rows = pd.DataFrame({"question": [f"{n} + 1 =" for n in range(40)], "final answer": range(1, 41)})
     rows.to_json(tmp_path / "math.jsonl", orient="records", lines=True)  # at the end of a Parquet `datasets` sleeps
