@@ -2,20 +2,16 @@
 
 import streamlit as st
 
-from nmerge_core.cache import cache_root
 from nmerge_core.errors import InputError
-from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.sweep import title_of
 from nmerge_core.files.yaml_file import yaml_text
 from nmerge_core.notebook import Step, literal
-from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.reading import load_sweep
 from pages.shared.frame.estimates import told_scoring, told_time
-from pages.shared.frame.family import family_of
 from pages.shared.frame.page import begin, command, how_computed, lack, link
-from pages.shared.frame.runs import draw_links, run_button, run_panel
+from pages.shared.frame.runs import draw_earlier, run_button, run_panel
 from pages.shared.frame.settings import named_run
 from pages.shared.frame.text import verbatim
 from pages.shared.sweep.form import sweep_settings
@@ -30,7 +26,6 @@ FORMULA = (
     "problems that the sweep has not seen."
 )
 
-EARLIER = 5  # sweeps that are offered beside the one of the controls
 SWITCHES = ("run_code", "allow_task_code")
 
 
@@ -42,14 +37,6 @@ def told(plan: Sweep, base: str) -> str:
     if plan.loss:
         return f"{count}{told_time('loss', [asked | {'corpus': plan.loss}], plan.trials)}."
     return f"{count}. {told_scoring([asked | {'tasks': plan.tasks}], plan.trials)}"
-
-
-def draw_earlier(family: Family, shown: Run | None) -> None:
-    """The way to the family's other sweeps, whose settings the controls have no longer."""
-    others = [run for run in list_runs(cache_root()) if run.kind == "sweep" and run != shown]
-    if own := [run for run in others if family_of(run, family) == family][:EARLIER]:
-        st.subheader("Earlier sweeps", anchor=False)
-        draw_links(own, family)
 
 
 family = begin(
@@ -88,7 +75,7 @@ with view:
         run_panel(run)
         st.fragment(draw_found, run_every=2 if run.status().active else None)(run, plan, family)
     if named is None:
-        draw_earlier(family, run)
+        draw_earlier("Earlier sweeps", ["sweep"], [run] if run else [], family)
 written = yaml_text(content)
 on = [name for name, switched in allowed.items() if switched]
 sweeping = command("sweep", "sweep.yaml", "swept", *(f"--{name.replace('_', '-')}" for name in on))

@@ -66,7 +66,7 @@ def draw_claims(folder: Path) -> None:
     """The six findings, each with its verdict."""
     st.subheader("The six claims", anchor=False)
     columns = ("claim", "source", "verdict", "told", "reason")
-    for claim in read_csv(folder / "tables" / "claims.csv", columns).fillna({"reason": ""}).itertuples():
+    for claim in read_csv(folder / "tables" / "claims.csv", columns, keep_default_na=False, na_values=[]).itertuples():
         said, told = st.columns([2, 3], gap="medium")
         said.markdown(f"**{verbatim(claim.claim)}** {badge(claim.verdict)}")
         said.caption(verbatim(claim.source))

@@ -12,7 +12,7 @@ from nmerge_core.runs.folder import Run
 from pages.shared.frame.family import full
 from pages.shared.frame.page import begin, how_computed, lack, tell_lack
 from pages.shared.frame.results import merges
-from pages.shared.frame.runs import run_each
+from pages.shared.frame.runs import draw_earlier, run_each
 from pages.shared.frame.settings import named_run
 from pages.shared.frame.text import verbatim
 from pages.shared.knockout.controls import Chosen, draw_controls, draw_view
@@ -97,4 +97,5 @@ with right:
         st.stop()
     there = run_each(chosen.kind, runs.asked, runs.titles, "Knock them out", "knockout_run", runs.told)
     metric = draw(there, neurons, chosen, family) if there else None
+    draw_earlier("Earlier knock-outs", ["knockout", "effects"], there.values(), family)
 how_computed(FORMULA, runs.commands(), runs.steps(family, metric))

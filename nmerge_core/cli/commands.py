@@ -55,6 +55,8 @@ def inspect(arguments: Namespace) -> None:
     elif report.models:
         print_facts(report)
         warn(report.warnings)
+        if models and report.mergeable:
+            print("these models can be merged")
     if not arguments.json and family and family.corpus:
         _describe_corpus(family)
     if report.errors:

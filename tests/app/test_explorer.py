@@ -142,6 +142,11 @@ def test_stepping_stays_among_what_is_found(open_page: OpenPage, tiny_cache: Pat
     )
     shown = app.dataframe[0].value
     assert (shown["base"] != shown["math"]).all()
+    every = overview(open_classification(run.results)).query("layer == 1")
+    last = every.sort_values(["lead", "selectivity"], ascending=False, kind="stable")["neuron"].iloc[-1]
+    app.number_input(key="neuron").set_value(int(last)).run()
+    app.selectbox(key="explorer_only").set_value("all neurons").run()
+    assert [each.value for each in app.caption if each.value.startswith("Rows ")] == ["Rows 1 to 12 of 48"]
 
 
 def test_neurons_are_found_by_the_token_they_fire_on(open_page: OpenPage, tiny_cache: Path, asked_here: None) -> None:

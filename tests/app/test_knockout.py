@@ -134,10 +134,11 @@ def test_controls_start_at_the_run_the_address_names(tiny_cache: Path, open_page
 
 @pytest.mark.usefixtures("no_worker")
 def test_other_settings_offer_a_run_of_their_own(tiny_cache: Path, open_page: OpenPage) -> None:
-    parameters(tiny_cache)
+    done(tiny_cache, "knockout", parameters(tiny_cache))
     app = on_task(tiny_cache, open_page)
     app.text_input(key="knockout_layers").set_value("1").run()
     app.number_input(key="knockout_repeats").set_value(4).run()
+    assert "Earlier knock-outs" in [each.value for each in app.subheader]  # those of the other settings
     assert "Scores the model 38 times" in said(app)  # intact, 4 draws of 4 shares, the whole once, 4 of 5 random
     app.button(key="knockout_run").click().run()
     run = client.lookup("knockout", parameters(tiny_cache, layers=[1], repeats=4))

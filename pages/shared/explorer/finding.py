@@ -83,13 +83,19 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
             only,
             key="explorer_only",
             bind="query-params",
+            on_change=_from_the_first,
             help="Categories are those of the chosen model. *Dead* ones hardly react to any text: their largest score "
             "is below 1 % of the median of their layer's.",
         ),
         fires,
         tuple(
             fourth.multiselect(
-                "Layers", found.layers, key="explorer_layers", bind="query-params", placeholder="all layers"
+                "Layers",
+                found.layers,
+                key="explorer_layers",
+                bind="query-params",
+                placeholder="all layers",
+                on_change=_from_the_first,
             )
         ),
         third.selectbox(
@@ -97,6 +103,7 @@ def find(family: Family, done: Mapping[str, Run], model: str) -> Found:
             orders,
             key="explorer_order",
             bind="query-params",
+            on_change=_from_the_first,
             help="*Certainty* is the lead of the first category over the second in votes, *support* the share of "
             "corpora with the texts drawn anew that would give the neuron the same category. *Selectivity* is the "
             "share of all stored texts, the 50 that excite it most, that are of its category. *Turned* goes by the "
@@ -169,4 +176,9 @@ def _look_for(only: str, order: str) -> None:
     """Set the filter and the order, in a callback of the quick lists, of which none stays chosen."""
     chosen = {"explorer_only": only, "explorer_order": order, "explorer_fires": "", "explorer_noted": ""}
     st.session_state.update({**chosen, QUICK: None})
-    st.session_state.pop(PAGED, None)
+    _from_the_first()
+
+
+def _from_the_first() -> None:
+    """Show what is found from its first row on, where the neuron that is looked at has another place in it."""
+    st.session_state[PAGED] = 0

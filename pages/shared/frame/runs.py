@@ -1,7 +1,7 @@
 """Starting a run from a page and watching it: the page never does the work, it looks at the run's folder."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,13 +13,15 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.runs import client
-from nmerge_core.runs.folder import Run, Status, delete
+from nmerge_core.runs.folder import Run, Status, delete, list_runs
 from nmerge_core.runs.workers import who_does
+from pages.shared.frame.family import family_of
 from pages.shared.frame.older import older_run, reasons, tell_older
 from pages.shared.frame.page import result_link
 from pages.shared.frame.text import verbatim
 
 BADGES = {"done": "green", "running": "blue", "queued": "gray", "failed": "red"}
+_EARLIER = 5  # runs that are offered beside those of the controls
 
 
 def latest_run(kind: str, parameters: dict[str, Any]) -> Run | None:
@@ -59,6 +61,14 @@ def draw_links(runs: Iterable[Run], chosen: Family) -> None:
             st.markdown(state_badge(run.status()), width="content")
             result_link(run, verbatim(run.title), chosen)
             st.caption(began(run), width="content")
+
+
+def draw_earlier(title: str, kinds: Collection[str], shown: Collection[Run], family: Family) -> None:
+    """The way to the family's other runs of some kinds, newest first, whose settings the controls have no longer."""
+    others = [run for run in list_runs(cache_root()) if run.kind in kinds and run not in shown]
+    if own := [run for run in others if family_of(run, family) == family][:_EARLIER]:
+        st.subheader(title, anchor=False)
+        draw_links(own, family)
 
 
 def run_button(kind: str, parameters: dict[str, Any], label: str, key: str, title: str = "") -> Run | None:
