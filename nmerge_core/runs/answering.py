@@ -93,7 +93,8 @@ class QuestionServer:
                 if not hmac.compare_digest(asked.key.encode(), self._address.key.encode()):
                     return
                 answer: Future[bytes] = Future()
-                with self._newest_of(asked, answer), self._waiting_for(answer, asked, connection):
+                # A session that asks anew waits for that before its older question is no longer the newest.
+                with self._waiting_for(answer, asked, connection), self._newest_of(asked, answer):
                     self._waiting.put((asked, answer))
                     try:
                         reply = answer.result(asked.until - time.monotonic())

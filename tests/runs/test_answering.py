@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -116,8 +117,16 @@ def test_what_is_done_for_one_who_has_left_ends(server):
         asked.result()
 
 
-def test_what_a_session_needs_all_the_same_goes_on_until_the_session_has_left(server, wait):
-    leaving = threading.Event()
+def test_what_a_session_needs_all_the_same_goes_on_until_the_session_has_left(server, wait, monkeypatch):
+    leaving, waiting_for = threading.Event(), QuestionServer._waiting_for
+
+    @contextmanager
+    def slowly(*given):
+        time.sleep(0.1)  # in which the first question is asked for all the same
+        with waiting_for(*given):
+            yield
+
+    monkeypatch.setattr(QuestionServer, "_waiting_for", slowly)
 
     def stay(*report):
         if leaving.is_set():
