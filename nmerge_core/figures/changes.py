@@ -9,8 +9,7 @@ import plotly.graph_objects as go
 
 from nmerge_core.figures import style
 from nmerge_core.figures.inheritance import FULL
-from nmerge_core.figures.neuron_map import FRAME, GAPS, ROW, WRITTEN
-from nmerge_core.figures.panels import numbered_axis
+from nmerge_core.figures.layer_map import layer_map
 
 
 @dataclass(frozen=True)
@@ -95,34 +94,18 @@ def over_layers(frame: pd.DataFrame, quantity: str, *, dark: bool = False) -> go
             return f"layer {layer} · {row}<br>no neuron has a {shown.title}"
         return f"layer {layer} · {row}<br>{shown.title} {shown.write(each.value)}, the mean of {each.neurons:,} neurons"
 
-    def grid(value: Callable[[str, int], Any]) -> list[list[Any]]:
-        return [[value(row, layer) for layer in layers] for row in rows]
+    def written(row: str, layer: int) -> str:
+        return "–" if (each := known(row, layer)) is None else shown.write(each.value)
 
-    def write(row: str, layer: int) -> str:
-        each = known(row, layer)
-        return "" if len(layers) > WRITTEN else "–" if each is None else shown.write(each.value)
-
-    cells = {
-        "type": "heatmap",
-        "x": layers,
-        "y": rows,
-        "z": grid(lambda row, layer: each.value if (each := known(row, layer)) is not None else None),
-        "customdata": grid(lambda row, layer: [layer, row]),
-        "text": grid(write),
-        "texttemplate": "%{text}",
-        "hovertext": grid(told),
-        "hoverinfo": "text",
-        "hoverongaps": False,
-        "colorscale": [[0, style.background(dark)], [1, FULL]],
-        "colorbar": {"title": {"text": shown.unit, "font": {"size": 13}}, "thickness": 14, "tickformat": shown.ticks},
-        "xgap": 1 if len(layers) <= GAPS else 0,
-        "ygap": 1,
-    }
-    layout = {
-        "template": style.template(dark),
-        "height": FRAME + ROW * len(rows),
-        "margin": {"t": 10},
-        "xaxis": {"title": {"text": "layer"}, "showgrid": False, "zeroline": False, **numbered_axis(layers)},
-        "yaxis": {"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
-    }
-    return go.Figure(cells, layout)
+    return layer_map(
+        rows,
+        layers,
+        value=lambda row, layer: each.value if (each := known(row, layer)) is not None else None,
+        written=written,
+        told=told,
+        behind=lambda row, layer: [layer, row],
+        colour=FULL,
+        unit=shown.unit,
+        scale={"colorbar": {"tickformat": shown.ticks}},
+        dark=dark,
+    )

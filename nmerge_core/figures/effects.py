@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 
 from nmerge_core.comparison.paired import LEVEL
 from nmerge_core.figures import style
+from nmerge_core.figures.layer_map import WRITTEN
 from nmerge_core.figures.panels import cell, numbered_axis, panels
 from nmerge_core.figures.scores import Metric, metric
 
 LOSS, OWN = "loss", "own texts"  # the loss on all texts, and for each category on its own
-_WRITTEN = 12  # layers up to which the cells hold their numbers
 _PALE = 0.3  # opacity of what may be chance
 _FONT = 12  # pixels of the numbers
 _ROW, _FRAME = 44, 90  # pixels of a category, and of a panel around its categories
@@ -79,7 +79,7 @@ def _cells(
     """Some cells of one model's panel; the others are left empty."""
     found = {(row["category"], row["layer"]): row for row in rows.to_dict("records")}
     grid = [[found.get((category, layer)) for layer in layers] for category in categories]
-    text = [[_number(row, known) if row and len(layers) <= _WRITTEN else "" for row in line] for line in grid]
+    text = [[_number(row, known) if row and len(layers) <= WRITTEN else "" for row in line] for line in grid]
     return {
         "type": "heatmap",
         "x": list(layers),

@@ -1,17 +1,10 @@
 """All layers of a model at once: the share of each layer's neurons that each category has, as a heat map."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
-from nmerge_core.figures.panels import numbered_axis
-
-ROW, FRAME = 34, 96  # pixels of a category in the heat map, and of what is around all
-WRITTEN = 12  # layers up to which the heat map's cells hold their numbers
-GAPS = 40  # layers up to which they have room
+from nmerge_core.figures.layer_map import layer_map
 
 
 def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False) -> go.Figure:
@@ -27,6 +20,7 @@ def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False
         colour: What the scale ends in.
         dark: The reader's theme.
     """
+    frame = frame.assign(category=frame["category"].map(style.plain))
     counts = frame.set_index(["category", "layer"])
     layers, categories = ([*dict.fromkeys(frame[name])] for name in ("layer", "category"))
     models = [*counts.columns.drop("intersection")]
@@ -37,36 +31,20 @@ def heat_map(frame: pd.DataFrame, label: str, colour: str, *, dark: bool = False
     def told(category: str, layer: int) -> str:
         n, kept = counts.loc[(category, layer), [label, "intersection"]]
         of = f"{style.percent(n / totals[layer])} of the layer"
-        named = f"layer {layer} · {n:,} {style.plain(category)} neurons"
+        named = f"layer {layer} · {n:,} {category} neurons"
         if label == "intersection":
             return f"{named} in every model · {of}"
         return f"{named} in {style.plain(label)} · {of} · {kept:,} kept in all models"
 
-    def grid(value: Callable[[str, int], Any]) -> list[list[Any]]:
-        return [[value(category, layer) for layer in layers] for category in categories]
-
-    cells = {
-        "type": "heatmap",
-        "x": layers,
-        "y": [style.plain(category) for category in categories],
-        "z": grid(lambda category, layer: shares.at[(category, layer), label]),
-        "customdata": grid(lambda category, layer: [model, layer, style.plain(category)]),
-        "text": grid(lambda c, layer: f"{shares.at[(c, layer), label]:.0f}" if len(layers) <= WRITTEN else ""),
-        "texttemplate": "%{text}",
-        "hovertext": grid(told),
-        "hoverinfo": "text",
-        "zmin": 0,
-        "zmax": float(shares[[label] if label == "intersection" else models].to_numpy().max()) or 1.0,
-        "colorscale": [[0, style.background(dark)], [1, colour]],
-        "colorbar": {"title": {"text": "% of the<br>layer", "font": {"size": 13}}, "thickness": 14},
-        "xgap": 1 if len(layers) <= GAPS else 0,
-        "ygap": 1,
-    }
-    layout = {
-        "template": style.template(dark),
-        "height": FRAME + ROW * len(categories),
-        "margin": {"t": 10},
-        "xaxis": {"title": {"text": "layer"}, "showgrid": False, "zeroline": False, **numbered_axis(layers)},
-        "yaxis": {"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
-    }
-    return go.Figure(cells, layout)
+    return layer_map(
+        categories,
+        layers,
+        value=lambda category, layer: shares.at[(category, layer), label],
+        written=lambda category, layer: f"{shares.at[(category, layer), label]:.0f}",
+        told=told,
+        behind=lambda category, layer: [model, layer, category],
+        colour=colour,
+        unit="% of the<br>layer",
+        scale={"zmin": 0, "zmax": float(shares[[label] if label == "intersection" else models].to_numpy().max()) or 1},
+        dark=dark,
+    )

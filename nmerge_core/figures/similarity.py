@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from nmerge_core.figures import style
 from nmerge_core.figures.inheritance import FULL
-from nmerge_core.figures.panels import cell, line_trace, numbered_axis, panels
+from nmerge_core.figures.layer_map import layer_map
+from nmerge_core.figures.panels import line_trace, numbered_axis, panels
 
 MATRICES = {"gate": "gate (row)", "up": "up (row)", "down": "down (column)"}
 
@@ -20,8 +20,6 @@ MEASURES = {  # of interference: title, and what a cell says of it
     "cosine": ("cosine", "the mean cosine of two fine-tunes' changes is {}"),
 }
 UNITS = {"shared": "times<br>chance", "opposed": "share", "lost": "share"}
-_WRITTEN = 12  # layers up to which cells hold their numbers
-_ROW, _FRAME = 34, 90  # pixels of a matrix, and around all of them
 
 
 def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
@@ -77,39 +75,25 @@ def interference(frame: pd.DataFrame, measure: str, *, dark: bool = False) -> go
         dark: The reader's theme.
     """
     frame = style.plain_table(frame.assign(shared=frame["interference"] / frame["chance"]))
-    title, says = MEASURES[measure]
+    says = MEASURES[measure][1]
     layers, matrices = sorted(frame["layer"].unique()), list(dict.fromkeys(frame["matrix"]))
     found = {(row["matrix"], row["layer"]): row[measure] for row in frame.to_dict("records")}
-    grid = [[found.get((matrix, layer), math.nan) for layer in layers] for matrix in matrices]
     write = style.percent if measure in ("opposed", "lost") else style.significant
-    told = [["–" if value != value else write(value) for value in row] for row in grid]
-    cells: dict[str, Any] = {
-        "type": "heatmap",
-        "x": layers,
-        "y": matrices,
-        "z": [[None if value != value else value for value in row] for row in grid],
-        "text": told if len(layers) <= _WRITTEN else [[""] * len(layers) for _ in matrices],
-        "texttemplate": "%{text}",
-        "hovertext": [
-            [f"layer {layer} · {matrix}<br>{says.format(each)}" for layer, each in zip(layers, row, strict=True)]
-            for matrix, row in zip(matrices, told, strict=True)
-        ],
-        "hoverinfo": "text",
-        "hoverongaps": False,
-        "colorscale": [[0, style.background(dark)], [1, FULL]],
-        "colorbar": {"title": {"text": UNITS.get(measure, ""), "font": {"size": 13}}, "thickness": 14},
-        "xgap": 2,
-        "ygap": 2,
-        **cell(0),
-    }
-    layout = panels(
-        [title],
-        columns=1,
-        x_title="layer",
-        y_title="",
-        xaxis={"showgrid": False, "zeroline": False, **numbered_axis(layers)},
-        yaxis={"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
-        height=_FRAME + _ROW * len(matrices),
+
+    def value(matrix: str, layer: int) -> float | None:
+        known = found.get((matrix, layer), math.nan)
+        return None if math.isnan(known) else known
+
+    def written(matrix: str, layer: int) -> str:
+        return "–" if (known := value(matrix, layer)) is None else write(known)
+
+    return layer_map(
+        matrices,
+        layers,
+        value=value,
+        written=written,
+        told=lambda matrix, layer: f"layer {layer} · {matrix}<br>{says.format(written(matrix, layer))}",
+        colour=FULL,
+        unit=UNITS.get(measure, ""),
         dark=dark,
     )
-    return go.Figure([cells], layout)
