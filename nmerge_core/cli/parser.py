@@ -9,7 +9,7 @@ from os.path import exists, expanduser, isdir
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nmerge_core.cli import commands
+from nmerge_core.cli import analysis, commands
 from nmerge_core.errors import shown
 from nmerge_core.parameters.inputs import Model, Several
 from nmerge_core.parameters.parameter import Parameter
@@ -82,10 +82,10 @@ def build_parser() -> argparse.ArgumentParser:
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method (default: all)")
     methods.add_argument("--json", action="store_true", help="print JSON")
 
-    classify = add_run("classify", commands.classify)
+    classify = add_run("classify", analysis.classify)
     classify.add_argument("--out", required=True, type=_path, metavar="DIR", help="the folder to write; must be new")
 
-    compare = add("compare", commands.compare, "neurons per category in each model, and those it has in every model")
+    compare = add("compare", analysis.compare, "neurons per category in each model, and those it has in every model")
     compare.add_argument("folders", nargs="+", type=_path, metavar="DIR", help="what classify wrote, the base's first")
     _argument(compare, TOP_K.with_(default=None, help="Vote again with this many exemplars."))
     _argument(compare, MARGIN.with_(default=None, help="Vote again with this margin."))
@@ -94,33 +94,33 @@ def build_parser() -> argparse.ArgumentParser:
 
     _out(compare, "--statistics", "also write what each neuron is like over all tokens, if it was classified so")
 
-    cosine = add_run("cosine", commands.cosine)
+    cosine = add_run("cosine", analysis.cosine)
     _out(cosine)
     _out(cosine, "--moved", "also write the neurons of lowest cosine")
     _out(cosine, "--neurons", "also write each neuron's cosine, change and parallel share in each fine-tune")
     _out(cosine, "--between", "also write of each neuron how every two fine-tunes' changes agree: cosine and signs")
     _out(cosine, "--conflicts", "also write the means over every two fine-tunes, the neurons most in conflict first")
 
-    _out(add_run("interference", commands.interference))
+    _out(add_run("interference", analysis.interference))
 
-    _out(add_run("inherited", commands.inherited), what="also write the table of all neurons")
+    _out(add_run("inherited", analysis.inherited), what="also write the table of all neurons")
 
-    knockout = add_run("knockout", commands.knockout)
+    knockout = add_run("knockout", analysis.knockout)
     _out(knockout)
     _out(knockout, "--effects", "also write how much more the category's neurons matter than random ones")
 
-    _out(add_run("effects", commands.effects))
+    _out(add_run("effects", analysis.effects))
 
-    label = add_run("label", commands.label)
+    label = add_run("label", analysis.label)
     _out(label)
     _out(label, "--matrix", "also write how many neurons of each category have which label")
 
-    linearity = add_run("linearity", commands.linearity)
+    linearity = add_run("linearity", analysis.linearity)
     _out(linearity)
     _out(linearity, "--by-chance", "also write neuron groups beside random ones, with intervals")
     _out(linearity, "--coefficients", "also solve the coefficients of SubModule Linearity and write them")
 
-    statistics = add_run("statistics", commands.statistics)
+    statistics = add_run("statistics", analysis.statistics)
     statistics.add_argument("--out", required=True, type=_path, metavar="DIR", help="the folder to write; must be new")
 
     merge = add_run("merge", commands.merge)
