@@ -4,7 +4,6 @@ Values are as lm-eval gives them: accuracies, exact match and pass@1 in [0, 1], 
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ import pandas as pd
 import torch
 from lm_eval import evaluator
 
-from nmerge_core.cache import cache_root, task_data, task_file
+from nmerge_core.cache import task_data
 from nmerge_core.errors import InputError
 from nmerge_core.evaluation.code import code_progress
+from nmerge_core.evaluation.examples import draw_from_the_others
 from nmerge_core.evaluation.harness import Harness
 from nmerge_core.evaluation.image_harness import ImageHarness
 from nmerge_core.evaluation.image_task import CLASSIFY_IMAGE
@@ -26,6 +26,7 @@ from nmerge_core.evaluation.room import check_room
 from nmerge_core.evaluation.samples import check_cluster
 from nmerge_core.evaluation.score_rows import rows_of, samples_in
 from nmerge_core.evaluation.served import Served
+from nmerge_core.evaluation.task_faults import faults_of
 from nmerge_core.evaluation.tasks import load_task
 from nmerge_core.loading import ImageModel, LanguageModel
 from nmerge_core.machine import CPU
@@ -49,8 +50,6 @@ COLUMNS = [
     "signature", "shots", "chat_template", "decoding", "batch_size", "batch_used", "seed", "run_dtype", "backend",
     "task_version", "lm_eval",
 ]  # fmt: skip
-# What lm-eval meets in settings of a task that it uses only when it scores: filters, settings of generation.
-_OF_A_TASK = (TypeError, ValueError, LookupError, AttributeError, AssertionError, OverflowError, re.error)
 
 
 @dataclass(frozen=True)
@@ -119,29 +118,7 @@ class Evaluator:
             has_prompts = task.OUTPUT_TYPE not in ("loglikelihood_rolling", CLASSIFY_IMAGE)
             if shots is not None and has_prompts:
                 task.set_config(key="num_fewshot", value=shots)
-            self._check_examples(name)
-
-    def _check_examples(self, name: str) -> None:
-        """Have a task that draws examples from its own problems leave out the one that is asked.
-
-        lm-eval does so only where the task says that its examples are of the split that it is scored on: where it names
-        none, and has no other, a problem may stand with its answer before itself.
-
-        Raises:
-            InputError: it has too few problems.
-        """
-        task = self.task(name)
-        if getattr(task, "MULTIMODAL", False) or task.OUTPUT_TYPE == "loglikelihood_rolling":
-            return
-        shots, asked = int(task.get_config("num_fewshot") or 0), task.config.test_split or task.config.validation_split
-        if not shots or _split_of_examples(task) != asked:
-            return
-        task.fewshot_cfg.split = task.config.test_split  # these two lm-eval compares
-        if len(task.eval_docs) <= shots:
-            raise InputError(
-                f"task '{name}': expected at least {shots + 1} problems, as the {shots} examples before each are drawn "
-                f"from the others, found {len(task.eval_docs)}; give fewer (--shots 0)"
-            )
+            draw_from_the_others(task, name)
 
     def scored(self, language_model: Model, progress: Progress = silent) -> Scored:
         """Score one model, in memory or served.
@@ -160,13 +137,13 @@ class Evaluator:
         samples: list[dict[str, Any]] = []
         chosen = {"limit": self._limit}
         for reference, task in self._tasks:
-            with _faults_of(reference, language_model):
+            with faults_of(reference, language_model.label):
                 harness = self._harness(language_model, reference, task, progress)
                 self._check_room(harness, language_model, reference, task, chosen)
         for reference, task in self._tasks:
             harness = self._harness(language_model, reference, task, progress)
             results = self._run(harness, language_model, reference, task, chosen, progress)
-            with _faults_of(reference, language_model):
+            with faults_of(reference, language_model.label):
                 own_samples = samples_in(results, task["tasks"])
             facts = {
                 "chat_template": self._chat,
@@ -198,7 +175,7 @@ class Evaluator:
         reference, task = next((reference, task) for reference, task in self._tasks if name in task["tasks"])
         alone, chosen = {"tasks": {name: task["tasks"][name]}}, {"samples": {name: list(places)}}
         harness = self._harness(language_model, name, task, progress)
-        with _faults_of(reference, language_model):
+        with faults_of(reference, language_model.label):
             self._check_room(harness, language_model, name, alone, chosen)
         return self._run(harness, language_model, reference, alone, chosen, progress)
 
@@ -290,7 +267,7 @@ class Evaluator:
         self._seeded(task)
         devices = [] if language_model.device.type == CPU else [language_model.device]
         with (
-            _faults_of(reference, language_model),
+            faults_of(reference, language_model.label),
             _reporting_code(_stage(language_model, reference), progress),
             torch.random.fork_rng(devices),  # others draw from the same generators
         ):
@@ -304,15 +281,6 @@ class Evaluator:
                 fewshot_as_multiturn=self._chat,
                 confirm_run_unsafe_code=True,  # the task was checked when it was loaded
             )
-
-
-def _split_of_examples(task: Any) -> str | None:
-    """Return the split that lm-eval takes a task's examples from, by its own rule where the task names none."""
-    told, settings = task.fewshot_cfg, task.config
-    if told.split is None and (told.samples or told.fewshot_indices):
-        return None
-    split: str | None = told.split or settings.training_split or settings.validation_split or settings.test_split
-    return split
 
 
 def _stage(language_model: Model, reference: str) -> str:
@@ -330,15 +298,3 @@ def _reporting_code(task: str, progress: Progress) -> Iterator[None]:
         yield
     finally:
         code_progress.reset(token)
-
-
-@contextmanager
-def _faults_of(reference: str, language_model: Model) -> Iterator[None]:
-    """Tell what lm-eval meets in a task of one's own, in which anybody can make a mistake, as that task's fault."""
-    try:
-        yield
-    except _OF_A_TASK as error:
-        if task_file(reference, cache_root()) is None:
-            raise
-        found = f"{type(error).__name__}: {error}"
-        raise InputError(f"task '{reference}': lm-eval cannot score {language_model.label} on it – {found}") from error
