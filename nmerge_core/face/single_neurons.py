@@ -61,13 +61,16 @@ class TextRead:
 class NeuronChanged:
     """What fine-tunes and merges changed in one neuron: in its rows of gate and up, their biases, its column of down.
 
-    `kept` has a row per merge and fine-tune: kept (⟨Δ, τ_t⟩ / ‖τ_t‖², Δ being the merge's change and τ_t the
-    fine-tune's), cosine (of the two), change (‖τ_t‖ / ‖θ_0‖) and merge_change (‖Δ‖ / ‖θ_0‖). `between` has the cosine
-    of every two fine-tunes' changes.
+    `models` has a row per fine-tune and merge: cosine (with the base's weights θ_0), change (‖τ‖ / ‖θ_0‖) and parallel
+    (‖τ∥‖² / ‖τ‖², the share of the change along θ_0). `between` has a row per two fine-tunes, those furthest apart
+    first: one, other, cosine (of their changes) and opposed (of the weights that both changed, the share that they
+    moved opposite ways). `kept` has a row per merge and fine-tune: kept (⟨Δ, τ_t⟩ / ‖τ_t‖², Δ being the merge's change
+    and τ_t the fine-tune's), cosine (of the two), change (‖τ_t‖ / ‖θ_0‖) and merge_change (‖Δ‖ / ‖θ_0‖).
     """
 
-    kept: pd.DataFrame
+    models: pd.DataFrame
     between: pd.DataFrame
+    kept: pd.DataFrame
 
 
 class SingleNeurons(Votes):
@@ -266,13 +269,13 @@ class SingleNeurons(Votes):
 
         return overview(self.opened[0 if model is None else self.labels.index(self._known(model))])
 
-    def changes(self, layer: int, neuron: int, merges: str | Sequence[str]) -> NeuronChanged:
+    def changes(self, layer: int, neuron: int, merges: str | Sequence[str] = ()) -> NeuronChanged:
         """Compare what the fine-tunes and merges of them changed in one neuron, the first model being their base.
 
         Args:
             layer: the layer, from 0.
             neuron: the neuron, from 0.
-            merges: which of the models are merges of the others.
+            merges: which of the models are merges of the others, if any.
 
         Raises:
             InputError: there is no such model, layer or neuron.
@@ -283,7 +286,7 @@ class SingleNeurons(Votes):
         tuned = self._tuned(*made)
         of = {label: each.meta["model"] for label, each in zip(self.labels, self.opened, strict=True)}
         found = neuron_changes(of[self.labels[0]], [of[x] for x in tuned], [of[x] for x in made], layer, neuron)
-        return NeuronChanged(found.table(tuned, made), found.between(tuned))
+        return NeuronChanged(found.own([*tuned, *made]), found.between(tuned), found.table(tuned, made))
 
     def _tuned(self, *merges: str) -> list[str]:
         """Return the fine-tunes: all but the first model, the base, and merges, these and those by NMerge."""

@@ -80,12 +80,15 @@ def neuron_changes(base: str, models: Sequence[str], merges: Sequence[str], laye
     changes = after - start
     products = (changes @ changes.T).numpy()  # (T + M, T + M)
     lengths = np.sqrt(products.diagonal())
+    signs = changes.sign()
+    both = (signs.abs() @ signs.abs().T).numpy()  # (T + M, T + M), the weights that both changed
     tunes, length = len(models), float(start.norm())
     return NeuronChanges(
         sizes=share(lengths, np.full(len(lengths), length)),
         turned=share((after @ start).numpy(), length * after.norm(dim=1).numpy()),
         parallel=share((changes @ start).square().numpy(), (length * lengths) ** 2),
         cosines=share(products, np.outer(lengths, lengths)),
+        opposed=share(both - (signs @ signs.T).numpy(), 2 * both),
         kept=share(products[tunes:, :tunes], np.broadcast_to(lengths[:tunes] ** 2, (len(merges), tunes))),
     )
 

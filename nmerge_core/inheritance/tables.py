@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ class NeuronChanges:
         turned: cos(θ_0, θ) of each, (T + M,); NaN where either is 0.
         parallel: ‖τ∥‖² / ‖τ‖² of each with τ∥ its part along θ_0, (T + M,); NaN where τ or θ_0 is 0.
         cosines: of every two changes, (T + M, T + M); NaN where either is 0.
+        opposed: of the weights that both of every two changed, the share that they moved opposite ways, (T + M, T + M);
+            NaN where there are none.
         kept: ⟨Δ, τ_t⟩ / ‖τ_t‖₂², what each merge has of each fine-tune's change, (M, T); NaN where that is 0.
     """
 
@@ -26,6 +29,7 @@ class NeuronChanges:
     turned: Numbers
     parallel: Numbers
     cosines: Numbers
+    opposed: Numbers
     kept: Numbers
 
     def table(self, models: Sequence[str], merges: Sequence[str]) -> pd.DataFrame:
@@ -41,10 +45,20 @@ class NeuronChanges:
         ]
         return pd.DataFrame(rows, columns=["merge", "model", "kept", "cosine", "change", "merge_change"])
 
+    def own(self, models: Sequence[str]) -> pd.DataFrame:
+        """Return model, cosine (with θ_0), change (relative to θ_0) and parallel of each, by what all are called."""
+        return pd.DataFrame(
+            {"model": list(models), "cosine": self.turned, "change": self.sizes, "parallel": self.parallel}
+        )
+
     def between(self, models: Sequence[str]) -> pd.DataFrame:
-        """Return the cosines of every two fine-tunes' changes: model, and a column for each."""
-        own = self.cosines[: len(models), : len(models)]
-        return pd.DataFrame(own, columns=list(models)).assign(model=list(models))[["model", *models]]
+        """Return one, other, cosine and opposed of every two fine-tunes' changes, those most apart first."""
+        rows = [
+            (models[one], models[other], self.cosines[one, other], self.opposed[one, other])
+            for one, other in combinations(range(len(models)), 2)
+        ]
+        found = pd.DataFrame(rows, columns=["one", "other", "cosine", "opposed"])
+        return found.sort_values("cosine", kind="stable", ignore_index=True)
 
 
 def share(part: Numbers, whole: Numbers) -> Numbers:

@@ -46,8 +46,12 @@ def test_the_explorer_tells_what_was_kept_of_one_neuron(open_page: OpenPage, pai
     assert all(f"**{percent(share)}** of what {name} changed" in told for name, share in shares.items())
     kept = next(each.value for each in app.dataframe if "merge_change" in each.value)
     assert list(kept["kept"]) == pytest.approx([100 * share for share in shares.values()])
-    between = next(each.value for each in app.dataframe if list(each.value) == ["model", "math", "code"])
-    assert between.at[0, "code"] == pytest.approx(expected.cosines[0, 1])
+    between = next(each.value for each in app.dataframe if "opposed" in each.value)
+    assert list(between[["cosine", "opposed"]].iloc[0]) == pytest.approx(
+        [expected.cosines[0, 1], expected.opposed[0, 1]]
+    )
+    alone = open_page("pages/3_Explorer.py", layer="1", neuron="7", family="pair")  # of fine-tunes without a merge
+    assert any(between.equals(each.value) for each in alone.dataframe)
     app.number_input(key="neuron").set_value(8).run()
     other = next(text.value for text in app.markdown if text.value.startswith(f"**{NAME}** has, "))
     assert not app.exception and other != told

@@ -117,7 +117,9 @@ def test_what_became_of_the_neurons_in_a_merge(family, cache, merged):
     assert len(found.became_figure("ours").data) == 2 == len(found.kept_figure(inherited).data)
     assert found.kept_depth_figure(inherited).data
     changed = found.changes(1, 7, "ours")
-    assert list(changed.kept["model"]) == ["math", "code"] and list(changed.between) == ["model", "math", "code"]
+    assert list(changed.kept["model"]) == ["math", "code"] and list(changed.models["model"]) == ["math", "code", "ours"]
+    alone = nm.compare({"base": found.paths[0], "math": found.paths[1], "code": found.paths[2]}).changes(1, 7)
+    assert alone.between.equals(changed.between) and alone.kept.empty
     own = inherited.neurons.query("layer == 1 and neuron == 7")["kept"]
     assert list(changed.kept["kept"]) == pytest.approx(list(own), rel=1e-5)
     with pytest.raises(InputError, match="expected a fine-tune beside the base and ours, found base, ours"):

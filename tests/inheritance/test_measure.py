@@ -68,8 +68,32 @@ def test_one_neuron_by_hand(by_hand: SimpleNamespace) -> None:
         "change": pytest.approx([5**0.5 / 5, 10**0.5 / 5]),
         "merge_change": pytest.approx([13.25**0.5 / 5] * 2),
     }
-    between = found.between(["math", "code"])
-    assert between["math"].tolist() == pytest.approx([1, 2 / 50**0.5]) and list(between["model"]) == ["math", "code"]
+    # math and code both changed one weight of down, upwards; so did the merge, and gate with math, up with code.
+    np.testing.assert_array_equal(found.opposed, np.zeros((3, 3)))
+    assert found.between(["math", "code"]).to_dict("list") == {
+        "one": ["math"],
+        "other": ["code"],
+        "cosine": pytest.approx([2 / 50**0.5]),
+        "opposed": [0.0],
+    }
+    assert found.own(["math", "code", "ours"]).set_index("model")["parallel"].to_dict() == pytest.approx(
+        {"math": 9 / 125, "code": 0, "ours": 2.25 / (25 * 13.25)}
+    )
+
+
+def test_the_sign_conflict_of_two_changes_by_hand(by_hand: SimpleNamespace, tmp_path: Path) -> None:
+    """Of four weights math moves three, (1, 1, 1, 0), and code all, (-1, 2, 3, 4): both three, one opposite ways."""
+    moved = {"math": [1.0, 1.0, 1.0, 0.0], "code": [-1.0, 2.0, 3.0, 4.0]}
+
+    def change(weights, by):
+        weights[UP][3, :4] += torch.tensor(by)
+
+    tuned = [variant(by_hand.base, tmp_path / name, lambda w, by=by: change(w, by)) for name, by in moved.items()]
+    found = neuron_changes(by_hand.base, tuned, [], 0, 3)
+    np.testing.assert_allclose(found.opposed, [[0, 1 / 3], [1 / 3, 0]])
+    # ⟨τ_math, τ_code⟩ = -1 + 2 + 3 = 4, ‖τ_math‖² = 3, ‖τ_code‖² = 1 + 4 + 9 + 16 = 30
+    assert found.between(["math", "code"])["cosine"].tolist() == pytest.approx([4 / 90**0.5])
+    assert found.table(["math", "code"], []).empty
 
 
 def test_what_nobody_changed_has_neither_share_nor_direction(by_hand: SimpleNamespace) -> None:

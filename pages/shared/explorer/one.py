@@ -25,9 +25,8 @@ from pages.shared.explorer.models import draw_models, reading
 from pages.shared.explorer.searching import place_of
 from pages.shared.explorer.texts import Shown, choose_shown, draw_corpus, draw_own
 from pages.shared.frame.page import command, how_computed
-from pages.shared.neurons.changes import draw_neuron, turned
+from pages.shared.neurons.changes import Told, draw_neuron, turned
 from pages.shared.neurons.chosen import colours_in_order, opened
-from pages.shared.neurons.inherited import FORMULA as OF_MERGES
 from pages.shared.neurons.lists import Neurons, draw_keep
 from pages.shared.neurons.notes import draw_note, note_on
 from pages.shared.neurons.readings import ask_all
@@ -92,8 +91,8 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
         if like.open:
             with like:
                 weights.draw_nearest(run, layer, neuron)
-    commands, steps = draw_neuron(family, done, layer, neuron)
-    _draw_computed(family, done, model, asked, (layer, neuron), shown, own, commands, steps)
+    told = draw_neuron(family, done, layer, neuron)
+    _draw_computed(family, done, model, asked, (layer, neuron), shown, own, told)
 
 
 def _pairs(run: Run, found: Found) -> Neurons:
@@ -135,8 +134,7 @@ def _draw_computed(
     place: tuple[int, int],
     shown: Shown,
     own: str,
-    merged_commands: Sequence[str],
-    merged_steps: Sequence[Step],
+    changes: Told,
 ) -> None:
     """The folded end of the page."""
     layer, neuron = place
@@ -146,8 +144,8 @@ def _draw_computed(
     context = "" if shown.context == CONTEXTS[CONTEXT] else f", context={shown.context}"
     marked = f", texts={{'your text': {literal(own)}}}" if own.strip() else ""
     how_computed(
-        FORMULA + weights.FORMULA + (OF_MERGES if merged_steps else ""),
-        "\n".join([command("classify", reference, "--corpus", family.corpus, "--out", folder), *merged_commands]),
+        FORMULA + weights.FORMULA + changes.formula,
+        "\n".join([command("classify", reference, "--corpus", family.corpus, "--out", folder), *changes.commands]),
         [
             Step(
                 f"models = {literal({label: run.parameters['model'] for label, run in asked.items()})}\n"
@@ -165,7 +163,7 @@ def _draw_computed(
             Step(f"found.scores_figure({of}{marked}).show()", "## How strong on all texts?"),
             Step(f"found.lens({of})", "## What does it say?"),
             Step(f"found.nearest({of})", "Neurons with the most similar weights:"),
-            *merged_steps,
+            *changes.steps,
             Step(f"found.overview({literal(model)})", "## All neurons"),
         ],
     )
