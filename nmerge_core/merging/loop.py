@@ -14,7 +14,7 @@ from nmerge_core.checkpoints.rows import torch_dtype
 from nmerge_core.checkpoints.writer import Layout, write_matrix
 from nmerge_core.errors import InputError
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, row_blocks, whole_tensors
+from nmerge_core.merging.compute.stream import Rows, Stream, row_blocks
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.recipe import Recipe
@@ -39,9 +39,8 @@ def merge_tensors(
     merged_names = [name for name in names if name in stream.donor.tensors]
     values = tensor_values(context.recipe, stream.donor.architecture, merged_names)
     done = journaled(staging)
-    cut = whole_tensors if method.whole(context.recipe.values()) else all_rows
     carried = stream.donor.carried
-    rows = cut(stream, [name for name in merged_names if name not in done])
+    rows = method.blocks(stream, [name for name in merged_names if name not in done], context.recipe.values())
     rows += [each for name in names if name in carried and name not in done for each in row_blocks(carried[name])]
     compiled = {name for name in merged_names if method.is_compiled(stream, layout.tensors[name])}
 

@@ -17,7 +17,7 @@ from nmerge_core.machine import CPU
 from nmerge_core.merging.compute.block import place_of
 from nmerge_core.merging.compute.census import Census, Magnitudes
 from nmerge_core.merging.compute.inner_products import Products
-from nmerge_core.merging.compute.stream import Rows, all_rows, whole_tensors
+from nmerge_core.merging.compute.stream import Rows
 from nmerge_core.merging.loop import merge_block, merge_rows, tensor_values
 from nmerge_core.merging.plan.candidate import as_matrix, load_candidate, put_rows
 from nmerge_core.merging.plan.context import Context
@@ -163,7 +163,6 @@ class LiveMerge:
 
         wanted = {name: made_by(name) for name in names}
         changed = [name for name in names if name not in self._made or self._made[name] != wanted[name]]
-        cut = whole_tensors if method.whole(recipe.values()) else all_rows
         targets = {tensor.name: tensor for tensor in opened.tensors}
         if recipe.dtype:
             targets = {name: replace(tensor, dtype=DTYPES[recipe.dtype]) for name, tensor in targets.items()}
@@ -187,7 +186,7 @@ class LiveMerge:
             forget(self.language_model.model)
         for name in changed:
             self._made.pop(name, None)
-        rows = cut(stream, changed)
+        rows = method.blocks(stream, changed, recipe.values())
         if stream.device == CPU:
             for done, (each, _) in enumerate(zip(rows, in_order(work, rows), strict=True)):
                 progress("Merging", done, len(rows), "blocks")

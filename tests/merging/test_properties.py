@@ -73,7 +73,7 @@ def test_threads_and_visiting_order_change_nothing(
             written[threads] = (tmp_path / str(threads) / "model.safetensors").read_bytes()
     finally:
         torch.set_num_threads(before)
-    for module in ("loop", "plan.context"):
+    for module in ("recipe.registry", "plan.context"):
         monkeypatch.setattr(
             f"nmerge_core.merging.{module}.all_rows", lambda stream, names: all_rows(stream, list(names)[::-1])
         )

@@ -1,5 +1,7 @@
 """Rules by singular values, against the formulas written out with an SVD."""
 
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +12,12 @@ from numpy.typing import NDArray
 
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import polar, singular
+from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.prepared import Prepared
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
+from tests.merging import checkpoints
+from tests.merging.merged import run
 
 Matrix = NDArray[np.float64]
 METHODS = ("iso_c", "tsv_m", "swudi")
@@ -151,3 +157,45 @@ def test_dependent_columns_span_what_they_span() -> None:
     doubled = polar(torch.cat([column, column], 1))  # of two equal columns: a direction of length 1 between them
     np.testing.assert_allclose(doubled, np.array([[0.6, 0.6], [0.8, 0.8]]) / np.sqrt(2), atol=1e-12)
     assert singular(torch.zeros(2, 3)).sizes.numel() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        ({"merge_method": "iso_c"}, ("mlp", "self_attn")),
+        ({"merge_method": "swudi", "parameters": {"matrices": "mlp"}}, ("mlp",)),
+        ({"merge_method": "tsv_m", "parameters": {"include_embeddings": True}}, ("mlp", "self_attn", "embed", "head")),
+        ({"merge_method": "ties", "then": ["svc"]}, ("mlp", "self_attn")),
+        ({"merge_method": "ties", "then": [{"method": "svc", "matrices": "mlp"}]}, ("mlp",)),
+        ({"merge_method": "neuronmerge", "parameters": {"specific": {"math": "iso_c"}, "others": "ties"}}, ("mlp",)),
+        ({"merge_method": "neuronmerge", "parameters": {"others": "iso_c"}}, ("self_attn",)),
+        ({"merge_method": "neuronmerge", "parameters": {"others": "ties"}}, ()),
+    ],
+)
+def test_what_is_decomposed_is_read_whole_and_nothing_else(
+    family: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], whole: tuple[str, ...]
+) -> None:
+    """A block is one row, so that every matrix that is not whole is several."""
+    monkeypatch.setattr("nmerge_core.merging.compute.stream.BLOCK_ELEMENTS", 1)
+    models = checkpoints.entries(content["merge_method"], family.models)
+    recipe = load_recipe({"base_model": family.base, "models": models, **content})
+    opened = open_recipe(recipe, "cpu")
+    blocks = recipe.method.blocks(opened.stream, opened.merged_names, recipe.values())
+    counts = Counter(rows.name for rows in blocks)
+    matrices = {name for name, weight in family.weights.items() if weight.dim() == 2}
+    assert {name for name in matrices if counts[name] == 1} == {
+        name for name in matrices if any(part in name for part in whole)
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_size_of_blocks_changes_no_bit(
+    family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of embeddings and head, and with `matrices: mlp` of attention, a block is some rows, however many."""
+    written = []
+    for elements in (32, 1 << 17):
+        monkeypatch.setattr("nmerge_core.merging.compute.stream.BLOCK_ELEMENTS", elements)
+        run(family, tmp_path / str(elements), name, matrices="mlp")
+        written.append((tmp_path / str(elements) / "model.safetensors").read_bytes())
+    assert written[0] == written[1]

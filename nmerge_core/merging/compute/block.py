@@ -26,6 +26,7 @@ class Place:
     """
 
     name: str
+    neuronal: bool
     layer: int | None
     submodule: str
     position: float
@@ -41,6 +42,7 @@ def place_of(architecture: Architecture, name: str) -> Place:
     """Say where a tensor stands."""
     return Place(
         name,
+        architecture.matrix(name).neuronal,
         architecture.layer_of(name),
         architecture.submodule(name),
         architecture.position(name),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import singular
-from nmerge_core.merging.plan.spectral import EMBEDDINGS, MATRICES, merge_matrices, needs_of, prepare
+from nmerge_core.merging.plan.spectral import EMBEDDINGS, MATRICES, is_decomposed, merge_matrices, needs_of, prepare
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA, WEIGHT
@@ -21,7 +21,7 @@ SCALE = LAMBDA.with_(default=1.5, help="Scale λ of the merged change, whose dir
     paper="Marczak et al., ICML 2025",
     summary="Add up the changes of each matrix, and give all directions of the sum their mean strength.",
     parameters=[WEIGHT, SCALE, MATRICES, EMBEDDINGS],
-    whole=lambda values: True,
+    whole=is_decomposed,
     prepare=prepare,
     needs=needs_of(lambda models, rows, columns: min(rows, columns) ** 3),
 )

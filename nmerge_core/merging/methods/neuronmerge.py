@@ -233,13 +233,23 @@ def _choices(values: Values) -> list[tuple[str, MethodPart, Any]]:
     return found
 
 
-def _used(values: Values) -> list[Part]:
-    """Return the methods that some part of the merge is made with."""
+def _used(values: Values) -> list[tuple[MethodPart, Part]]:
+    """Return the methods that parts of the merge are made with, and where each was chosen."""
     return [
-        make_part(parameter, choice, values, _FOR_PARTS)
+        (parameter, make_part(parameter, choice, values, _FOR_PARTS))
         for _, parameter, choice in _choices(values)
         if parameter.method(choice)
     ]
+
+
+def whole(place: Place, values: Values) -> bool:
+    """Tell whether a method that merges something of a tensor needs the whole of it."""
+    by_category = place.of_neurons and place.layer is not None
+    return any(
+        part.method.whole(place, part.values)
+        for parameter, part in _used(values)
+        if (parameter is not _OTHERS) == by_category
+    )
 
 
 def needs(stream: Stream, values: Values) -> Needs:
@@ -248,9 +258,7 @@ def needs(stream: Stream, values: Values) -> Needs:
     groups = len(stream.models) + len(values.shared["lists"] or ())
     each = [
         (part.method.needs(stream, part.values), groups if alike and parameter in (_SPECIFIC, BY) else 1)
-        for _, parameter, choice in _choices(values)
-        if parameter.method(choice)
-        for part in [make_part(parameter, choice, values, _FOR_PARTS)]
+        for parameter, part in _used(values)
     ]
     memory = max((needs.memory for needs, _ in each), default=0)
     return Needs(memory, sum(needs.operations * times for needs, times in each))
@@ -300,12 +308,12 @@ _PAPER = Preset(
     decides=decides,
     check=check,
     prepare=prepare,
-    whole=lambda values: any(part.method.whole(part.values) for part in _used(values)),
-    passes=lambda values: max((part.method.passes(part.values) for part in _used(values)), default=1),
+    whole=whole,
+    passes=lambda values: max((part.method.passes(part.values) for _, part in _used(values)), default=1),
     solves=lambda values: (
-        not values.shared["neurons"] or any(part.method.solves(part.values) for part in _used(values))
+        not values.shared["neurons"] or any(part.method.solves(part.values) for _, part in _used(values))
     ),
-    searches=lambda values: any(part.method.searches(part.values) for part in _used(values)),
+    searches=lambda values: any(part.method.searches(part.values) for _, part in _used(values)),
     needs=needs,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:

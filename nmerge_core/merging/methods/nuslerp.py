@@ -37,7 +37,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     base="optional",
     fewest=2,
     most=2,
-    whole=lambda values: values.shared["nuslerp_row_wise"] and not values.shared["nuslerp_flatten"],
+    whole=lambda place, values: values.shared["nuslerp_row_wise"] and not values.shared["nuslerp_flatten"],
     passes=lambda values: 2 if values.shared["nuslerp_flatten"] else 1,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:

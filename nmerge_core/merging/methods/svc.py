@@ -41,7 +41,7 @@ from nmerge_core.parameters.values import Number
         EMBEDDINGS.with_(help="Weigh the directions of embeddings and head too; else they stay as they were merged."),
     ],
     step=True,
-    whole=lambda values: True,
+    whole=is_decomposed,
     prepare=prepare,
     needs=needs_of(lambda models, rows, columns: min(rows, columns) ** 3),
 )

@@ -7,7 +7,7 @@ from functools import partial
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import ZERO
-from nmerge_core.merging.plan.spectral import SPECTRAL, merge_matrices, needs_of, prepare
+from nmerge_core.merging.plan.spectral import SPECTRAL, is_decomposed, merge_matrices, needs_of, prepare
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
@@ -49,7 +49,7 @@ def _side(models: int, rows: int, columns: int) -> float:
             help="SWUDI-A: solve to the end for as many directions as the changes effectively have; no other choice.",
         ),
     ],
-    whole=lambda values: True,
+    whole=is_decomposed,
     prepare=prepare,
     needs=needs_of(_side),
 )

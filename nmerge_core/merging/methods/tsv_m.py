@@ -5,7 +5,7 @@ from __future__ import annotations
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import polar, singular
-from nmerge_core.merging.plan.spectral import SPECTRAL, merge_matrices, needs_of, prepare
+from nmerge_core.merging.plan.spectral import SPECTRAL, is_decomposed, merge_matrices, needs_of, prepare
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
@@ -17,7 +17,7 @@ from nmerge_core.merging.recipe.values import Values
     paper="Gargiulo et al., CVPR 2025",
     summary="Keep each fine-tune's strongest directions, and turn those of different ones orthogonal to each other.",
     parameters=[*SPECTRAL],
-    whole=lambda values: True,
+    whole=is_decomposed,
     prepare=prepare,
     needs=needs_of(lambda models, rows, columns: (models + 2) * min(rows, columns) ** 3),
 )

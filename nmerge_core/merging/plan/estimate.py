@@ -10,6 +10,7 @@ from nmerge_core.checkpoints.vocabulary import counts_tokens
 from nmerge_core.checkpoints.writer import existing_parent, plan_layout
 from nmerge_core.inputs import Places
 from nmerge_core.machine import cores
+from nmerge_core.merging.compute.block import place_of
 from nmerge_core.merging.compute.stream import BLOCK_ELEMENTS
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.opened import open_recipe
@@ -85,10 +86,9 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     _, start_seconds, start_bytes = _WITH_TORCH if by_torch else _COMPILED
     core_seconds = by_torch / _WITH_TORCH[0] + (entries - by_torch) / _COMPILED[0]  # of a pass over one model
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
-    largest = max((tensor.elements for tensor in layout.tensors.values()), default=0)
-    block = (
-        (max(largest, BLOCK_ELEMENTS) if method.whole(values) else BLOCK_ELEMENTS) * 4 * (len(sources) + _BLOCK_COPIES)
-    )
+    architecture = stream.donor.architecture
+    whole = [tensor.elements for tensor in merged if method.whole(place_of(architecture, tensor.name), values)]
+    block = max([BLOCK_ELEMENTS, *whole]) * 4 * (len(sources) + _BLOCK_COPIES)
     return Estimate(
         tensors=len(layout.tensors),
         parameters=entries,

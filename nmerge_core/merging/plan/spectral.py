@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.block import Block, Place, place_of
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
@@ -59,11 +59,11 @@ def merge_matrices(block: Block, values: Values, prepared: Prepared, rule: Rule)
     return merged
 
 
-def is_decomposed(block: Block, values: Values) -> bool:
+def is_decomposed(place: Block | Place, values: Values) -> bool:
     """Tell whether the parameters `matrices` and `include_embeddings` say that a tensor's singular values count."""
-    if block.layer is None:
-        return block.neuronal and values.shared["include_embeddings"]
-    return block.neuronal and (block.submodule == MLP or values.shared["matrices"] == LAYERS)
+    if place.layer is None:
+        return place.neuronal and bool(values.shared["include_embeddings"])
+    return place.neuronal and (place.submodule == MLP or values.shared["matrices"] == LAYERS)
 
 
 def changed_matrices(name: str, deltas: torch.Tensor, prepared: Prepared) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -90,10 +90,8 @@ def needs_of(per_matrix: Callable[[int, int, int], float]) -> Callable[[Stream, 
         architecture, models = stream.donor.architecture, len(stream.models)
         operations, memory = 0.0, 0
         for name in stream.donor.tensors:
-            layer, matrix = architecture.layer_of(name), architecture.matrix(name)
-            inside = values.shared["matrices"] == LAYERS or architecture.submodule(name) == MLP
-            wanted = values.shared["include_embeddings"] if layer is None else inside
-            if not (matrix.neuronal and wanted):
+            matrix = architecture.matrix(name)
+            if not is_decomposed(place_of(architecture, name), values):
                 continue
             rows, columns = matrix.rows // matrix.stack, matrix.columns
             products = 4.0 * models * rows * columns * min(rows, columns)

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.merging.compute.block import Place
 from nmerge_core.merging.recipe.method_part import MethodPart
 from nmerge_core.merging.recipe.registry import Method, Preset, methods, steps
 from nmerge_core.merging.recipe.values import Values
@@ -17,6 +18,7 @@ _BASES = {
     "unused": "not needed",
 }
 
+_A_MATRIX = Place("model.layers.0.mlp.up_proj.weight", True, 0, "mlp", 0.0, True)
 _STEP = "A step: it changes what a method merged of differences from a base, under `then` of the recipe."
 
 
@@ -66,8 +68,8 @@ def cost(method: Method) -> str:
         told.append("runs the models on texts, a layer of each in memory")
     if method.searches(values):
         told.append("holds one whole model in memory and runs it")
-    if method.whole(values):
-        told.append("holds a whole tensor of each in memory")
+    if method.whole(_A_MATRIX, values):
+        told.append("holds a whole matrix of each in memory")
     elif not method.solves(values) and not method.searches(values):
         told.append("holds a few rows of each in memory")
     told.append("compiled loops on a CPU" if method.rule or method.rows else "torch")

@@ -73,6 +73,10 @@ def chained(method: Method, steps: Sequence[Method]) -> Method:
         each = [method.needs(stream, values), *of_steps]
         return Needs(max(own.memory for own in each), sum(own.operations for own in each))
 
+    def whole(place: Place, values: Values) -> bool:
+        of_steps = zip(steps, values.then, strict=True)
+        return method.whole(place, values) or any(step.whole(place, own) for step, own in of_steps)
+
     def some(name: str, values: Values) -> bool:
         """Tell whether the method or a step answers yes."""
         of_steps = zip(steps, values.then, strict=True)
@@ -86,7 +90,7 @@ def chained(method: Method, steps: Sequence[Method]) -> Method:
         decides=decides,
         check=check,
         prepare=prepare,
-        whole=lambda values: some("whole", values),
+        whole=whole,
         solves=lambda values: some("solves", values),
         needs=needs,
     )

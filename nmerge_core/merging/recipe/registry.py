@@ -2,16 +2,16 @@
 
 import inspect
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from nmerge_core.checkpoints import TensorInfo, raw_bits
-from nmerge_core.merging.compute.block import Block, Place
+from nmerge_core.merging.compute.block import Block, Place, place_of
 from nmerge_core.merging.compute.entrywise import Rule
-from nmerge_core.merging.compute.stream import Stream
+from nmerge_core.merging.compute.stream import Rows, Stream, all_rows, whole_tensors
 from nmerge_core.merging.recipe.prepared import Prepared, Result
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters.inputs import Input
@@ -25,6 +25,7 @@ RuleFunction = Callable[[str, Values, Any], Rule]
 # Of a `plan.context.Context`, which knows recipes and so methods.
 CheckFunction = Callable[[Any, Values], None]
 DecideFunction = Callable[[Place, Values, Any], Any]
+WholeFunction = Callable[[Place, Values], bool]
 PrepareFunction = Callable[[Any, Values], Prepared]
 NeedsFunction = Callable[[Stream, Values], "Needs"]
 Base: TypeAlias = Literal["needed", "optional", "unused"]
@@ -47,6 +48,10 @@ def _once(values: Values) -> int:
 
 
 def _never(values: Values) -> bool:
+    return False
+
+
+def _nowhere(place: Place, values: Values) -> bool:
     return False
 
 
@@ -75,7 +80,7 @@ class Method:
     says what of all that decides a tensor: everything, if there is none. Where `base` is unused, or optional and
     not named, a method works on the weights themselves: its blocks have a zero base. It merges `fewest` to `most`
     models beside the base, any number where `most` is None. What it reads beside weights is of whole models, or
-    `by_layer`, so that slices can be merged too. `whole` tells whether a block must be a whole tensor,
+    `by_layer`, so that slices can be merged too. `whole` tells of which tensors a block must be the whole,
     `passes` how often the models are read, the merge itself included, `solves` whether something is measured by
     running them on texts, `searches` whether a whole model is held in memory and run to find it, and `needs` what
     else the merge takes. `version` is raised when the merged bytes change. A `step` changes what another method merged,
@@ -101,7 +106,7 @@ class Method:
     by_layer: bool = False
     fewest: int = 1
     most: int | None = None
-    whole: Callable[[Values], bool] = _never
+    whole: WholeFunction = _nowhere
     passes: Callable[[Values], int] = _once
     solves: Callable[[Values], bool] = _never
     searches: Callable[[Values], bool] = _never
@@ -119,6 +124,14 @@ class Method:
         """
         told = self.rule or (self.rows and stream.donor.architecture.matrix(tensor.name).neuronal)
         return bool(told) and stream.plain(tensor.name) and tensor.dtype in raw_bits.DTYPES
+
+    def blocks(self, stream: Stream, names: Iterable[str], values: Values) -> list[Rows]:
+        """Cut tensors into the blocks that it merges: each of those that it needs whole is one."""
+        found: list[Rows] = []
+        for name in names:
+            whole = self.whole(place_of(stream.donor.architecture, name), values)
+            found += whole_tensors(stream, [name]) if whole else all_rows(stream, [name])
+        return found
 
     @property
     def takes_base(self) -> bool:
@@ -211,7 +224,7 @@ def method(
     by_layer: bool = False,
     fewest: int = 1,
     most: int | None = None,
-    whole: Callable[[Values], bool] = _never,
+    whole: WholeFunction = _nowhere,
     passes: Callable[[Values], int] = _once,
     solves: Callable[[Values], bool] = _never,
     searches: Callable[[Values], bool] = _never,
