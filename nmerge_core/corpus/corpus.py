@@ -207,7 +207,7 @@ def _jsonl_texts(file: Path) -> Iterator[str]:
     # A mark at the start says that it is UTF-8, as some editors write it; what is none is told with its line.
     with _opened(file) as lines:
         for number, line in enumerate(lines, start=1):
-            where = f"{file.parent.name}/{file.name}, line {number}"
+            where = f"{file}, line {number}"
             if not line.strip():
                 continue
             try:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -64,7 +65,7 @@ def test_equal_texts_have_equal_fingerprints_and_others_not(tmp_path):
 def test_a_bad_line_is_named(tmp_path, line, message):
     write_corpus(tmp_path, TEXTS)
     (tmp_path / "math.jsonl").write_text(f'{{"text": "x"}}\n{line}\n')
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/") + message):
         load_corpus(str(tmp_path))
 
 
