@@ -85,33 +85,29 @@ class LayerStatistics:
             arrays = self.sums, self.extrema, self.places, self.signs, self.histogram
             rows = np.array(own, np.int64), first.numpy(), lengths.numpy(), np.array(ids, np.int64)
             _add(phi, phi.view(np.uint32), opened, *rows, *arrays)
+            self.tokens[0] += int((lengths - first)[own].sum())
+            self.seen[[ids[row] for row in own]] = True
         else:
             for row in sorted(own, key=ids.__getitem__):
                 counted = slice(int(first[row]), int(lengths[row]))
                 own_gate = None if gate is None else gate[row, counted]
                 self.add_text(activation[row, counted], counted.start, ids[row], own_gate)
-        self.tokens[0] += int((lengths - first)[own].sum())
-        self.seen[[ids[row] for row in own]] = True
 
     def add_text(self, phi: "Tensor", start: int, id: int, gate: "Tensor | None") -> None:
-        """Count the tokens of one text, φ (T, d_ffn) from its token `start` on, by tensors on any device."""
-        for at in range(0, len(phi), _ROWS):
-            part = phi[at : at + _ROWS].float()  # (t, d_ffn)
-            wide = part.double()
-            powers = [wide, wide.square(), wide**3, wide.square().square()]
-            self.sums[:] += torch.stack([power.sum(0) for power in powers]).cpu().numpy()
-            for side, (values, tokens) in enumerate((part.max(0), part.min(0))):
-                self._extend(side, values.cpu().numpy(), id, start + at + tokens.cpu().numpy())
-            above, below = part > 0, part < 0
-            opened = [] if gate is None else [gate[at : at + _ROWS]]
-            signs = [above, below, *(sign & each for each in opened for sign in (above, below))]
-            self.signs[: len(signs)] += torch.stack([sign.sum(0).int() for sign in signs]).cpu().numpy()
-            level = (torch.frexp(part).exponent - LOWEST).clamp(0, HIGHEST - LOWEST + 1)  # frexp's is log2 + 1
-            level = torch.where(part == 0, 0, level)
-            bins = _MIDDLE + torch.where(below, -level, level)
-            cells = bins + BINS * torch.arange(part.shape[1], device=part.device)  # (t, d_ffn)
-            counts = torch.bincount(cells.flatten(), minlength=BINS * part.shape[1])
-            self.histogram[:] += counts.view(-1, BINS).int().cpu().numpy()
+        """Count the tokens of one text, φ (T, d_ffn) from its token `start` on, by tensors on any device.
+
+        Nothing is noted before all of it is counted: memory may run out on the way, and the text comes again.
+        """
+        parts = [slice(at, at + _ROWS) for at in range(0, len(phi), _ROWS)]
+        counted = [_counts(phi[part], None if gate is None else gate[part]) for part in parts]
+        for part, (sums, extrema, tokens, signs, histogram) in zip(parts, counted, strict=True):
+            self.sums[:] += sums
+            for side in (0, 1):
+                self._extend(side, extrema[side], id, start + part.start + tokens[side])
+            self.signs[: len(signs)] += signs
+            self.histogram[:] += histogram
+        self.tokens[0] += len(phi)
+        self.seen[id] = True
 
     def merge(self, other: "LayerStatistics") -> None:
         """Add what another process has counted, of other exemplars."""
@@ -130,6 +126,30 @@ class LayerStatistics:
         new = further | ((values == best) & (exemplars < exemplar))
         best[new] = values[new]
         exemplar[new], token[new] = np.broadcast_to(exemplars, new.shape)[new], tokens[new]
+
+
+def _counts(phi: "Tensor", gate: "Tensor | None") -> list[NDArray[Any]]:
+    """Count some tokens of a text, φ (t, d_ffn), by tensors.
+
+    Returns:
+        Sums (4, d_ffn), extrema (2, d_ffn) and their tokens (2, d_ffn), signs (2 or, with a gate, 4, d_ffn) and the
+        histogram (d_ffn, BINS), as `LayerStatistics` has them.
+    """
+    part = phi.float()
+    wide = part.double()
+    above, below = part > 0, part < 0
+    signs = [above, below, *(() if gate is None else (gate & above, gate & below))]
+    level = (torch.frexp(part).exponent - LOWEST).clamp(0, HIGHEST - LOWEST + 1)  # frexp's is log2 + 1
+    level = torch.where(part == 0, 0, level)
+    bins = _MIDDLE + torch.where(below, -level, level)
+    cells = bins + BINS * torch.arange(part.shape[1], device=part.device)  # (t, d_ffn)
+    found = [
+        torch.stack([power.sum(0) for power in (wide, wide.square(), wide**3, wide.square().square())]),
+        *map(torch.stack, zip(part.max(0), part.min(0), strict=True)),
+        torch.stack([sign.sum(0).int() for sign in signs]),
+        torch.bincount(cells.flatten(), minlength=BINS * part.shape[1]).view(-1, BINS).int(),
+    ]
+    return [each.cpu().numpy() for each in found]
 
 
 @compiled

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nmerge_core.activations import kept
+from nmerge_core.activations import kept, statistics
 from nmerge_core.activations.collect import collect
 from nmerge_core.activations.statistics import BINS, EDGES, LayerStatistics, load, save, table
 from nmerge_core.corpus.corpus import load_corpus
@@ -175,6 +175,26 @@ def test_a_batch_that_ran_out_of_memory_half_way_is_not_counted_twice(loaded, co
         handle.remove()
     assert found["tokens"].eq(expected["tokens"]).all()
     pd.testing.assert_frame_equal(found.drop(columns=PLACES), expected.drop(columns=PLACES), rtol=1e-4, atol=1e-6)
+
+
+def test_a_text_that_ran_out_of_memory_half_way_is_not_counted(monkeypatch):
+    phi, count, parts = torch.arange(10.0).view(5, 2), statistics._counts, []
+
+    def limited(part, gate):
+        parts.append(len(part))
+        if len(parts) == 2:
+            raise torch.OutOfMemoryError
+        return count(part, gate)
+
+    monkeypatch.setattr(statistics, "_counts", limited)
+    monkeypatch.setattr(statistics, "_ROWS", 2)
+    own = LayerStatistics.of(1, 2)
+    with pytest.raises(torch.OutOfMemoryError):
+        own.add_text(phi, 0, 0, None)
+    assert parts == [2, 2] and not own.seen.any() and not own.sums.any() and not own.histogram.any()
+    own.add_text(phi, 0, 0, None)
+    assert own.seen.all() and own.tokens == [5] and own.sums[0].tolist() == [20, 25]  # 0 + 2 + … + 8, 1 + 3 + … + 9
+    assert own.extrema.tolist() == [[8, 9], [0, 1]] and own.places[:, 1].tolist() == [[4, 4], [0, 0]]
 
 
 def test_a_folder_without_says_so(tmp_path):
