@@ -39,6 +39,15 @@ class _Repr(reprlib.Repr):
         return repr(value) if value.bit_length() < 200 else f"a whole number of {value.bit_length():,} bits"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether `error` says that memory of the machine or of the accelerator ran out."""
+    # torch's own class is looked up by name: who sees an error need not import torch. On a CPU it raises a plain
+    # RuntimeError of its allocator, or of C++'s.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    told = ("can't allocate memory", "bad_alloc")
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(words in str(error) for words in told)
+
+
 def shown(value: object) -> str:
     """Write a value that was found somewhere, for a message: as Python writes it, cut where that is long."""
     return short(_Repr().repr(value), _SHOWN)

@@ -20,7 +20,7 @@ from nmerge_core.activations.layered import LayeredModel, Run, Walk
 from nmerge_core.activations.reading import Reading, read_corpus
 from nmerge_core.activations.statistics import STATISTICS, LayerStatistics, load
 from nmerge_core.corpus.corpus import Corpus
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, out_of_memory
 from nmerge_core.loading import LanguageModel
 from nmerge_core.progress import Progress, silent
 
@@ -93,7 +93,7 @@ def collect(
         language_model: the model.
         corpus: the exemplars.
         max_length: tokens of an exemplar that are read.
-        batch_size: exemplars a batch; "auto" bounds tokens instead and halves them when GPU memory runs out.
+        batch_size: exemplars a batch; "auto" bounds tokens instead and halves them when memory runs out.
         layers: the layers to record; by default all that see the corpus, of CLIP those of one encoder.
         skip_first: leave out the first token (an attention sink in many models) of exemplars that have another.
             The papers keep it. Of an image it is the class token.
@@ -159,10 +159,12 @@ def collect(
                 batch = order[at : at + size]
                 try:
                     score(batch)
-                except torch.OutOfMemoryError:
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
                     if batch_size != "auto" or len(batch) == 1:
                         raise InputError(
-                            f"{len(batch)} exemplars of up to {lengths[batch[0]]} tokens do not fit in GPU memory; "
+                            f"{len(batch)} exemplars of up to {lengths[batch[0]]} tokens do not fit in memory; "
                             "lower the batch size or the maximum length"
                         ) from None
                     budget = len(batch) * lengths[batch[0]] // 2

@@ -9,9 +9,9 @@ from typing import NoReturn
 
 from nmerge_core.cli.parser import build_parser
 from nmerge_core.cli.streams import standard_streams
-from nmerge_core.errors import DISK_ERRORS, PATH_ERRORS, Cancelled, InputError, ProcessLost
+from nmerge_core.errors import DISK_ERRORS, PATH_ERRORS, Cancelled, InputError, ProcessLost, out_of_memory
 from nmerge_core.interrupts import interruptible, telling_failures
-from nmerge_core.runs.failure import out_of_memory, sentence
+from nmerge_core.runs.failure import sentence
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -11,7 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, out_of_memory
 from nmerge_core.evaluation.answer_ends import answer_ends
 from nmerge_core.loading import LanguageModel
 from nmerge_core.machine import CPU
@@ -28,7 +28,7 @@ Answer = TypeVar("Answer")
 class Harness(HFLM):
     """lm-eval's view of a model in memory; every batch and every generated token reports, so all can be cancelled.
 
-    A batch that does not fit in the accelerator's memory is halved, and what was answered before stays.
+    A batch that does not fit in memory is halved, and what was answered before stays.
     """
 
     batch_size_per_gpu: int  # lm-eval's name of the batch size in force
@@ -105,8 +105,10 @@ class Harness(HFLM):
             try:
                 found |= zip(left, answer([requests[place] for place in left]), strict=True)
                 return [found[place] for place in range(len(requests))]
-            except torch.OutOfMemoryError:
-                pass  # its frames hold what fills the memory until here
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            # Only here its frames, which held what fills the memory, are gone.
             torch.cuda.empty_cache()
             if self.batch_size_per_gpu == 1:
                 raise InputError(f"{self.stage}: a single text does not fit in the memory of {self.device}")

@@ -7,7 +7,7 @@ import torch
 from lm_eval.api.instance import Instance
 from torch import Tensor
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, out_of_memory
 from nmerge_core.evaluation.image_heads import Head, find_head
 from nmerge_core.evaluation.image_task import ImageTask
 from nmerge_core.kinds import BODY, CLASSIFIER, PAIR, PROJECTED
@@ -21,7 +21,7 @@ _BATCH, _CPU_BATCH = 128, 32  # images that a batch found by itself begins with
 
 
 class ImageHarness:
-    """lm-eval's view of an image model; a batch that does not fit in the accelerator's memory is halved."""
+    """lm-eval's view of an image model; a batch that does not fit in memory is halved."""
 
     rank, world_size = 0, 1  # lm-eval's names of the process and of their number
 
@@ -50,7 +50,9 @@ class ImageHarness:
             pictures = [task.file.pictures[request.doc["place"]] for request in chosen]
             try:
                 found += self._classes(pictures, head)
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 if self.batch_size == 1:
                     raise InputError(
                         f"{self.stage}: a single image does not fit in the memory of {self._model.device}"

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from nmerge_core.checkpoints import labels
 from nmerge_core.corpus.held_out import held_out
-from nmerge_core.errors import InputError, shown
+from nmerge_core.errors import InputError, out_of_memory, shown
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.number_format import AUTO
 from nmerge_core.progress import Progress, silent
@@ -62,7 +62,9 @@ def text_losses(
         batch = order[len(found) : len(found) + max(1, budget // longest)]
         try:
             losses = _batch_losses(language_model, [tokens[place] for place in batch])
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             if len(batch) == 1:
                 raise InputError(
                     f"a text of {longest} tokens does not fit in memory; lower the maximum length"

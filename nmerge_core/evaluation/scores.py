@@ -90,7 +90,7 @@ class Evaluator:
             chat_template: ask each problem as a turn of the model's chat template, the examples as turns before it.
             decoding: "alike", greedily unless the task draws, without what a checkpoint says but for its end tokens; or
                 "own", by each checkpoint's own settings, as lm-eval does.
-            batch_size: texts at a time, or "auto"; halved when they do not fit in the accelerator's memory.
+            batch_size: texts at a time, or "auto"; halved when they do not fit in memory.
             seed: decides which examples stand before problems, and what a task draws.
             run_code: allow tasks that run what the model writes, in the sandbox.
             allow_task_code: allow tasks that bring code of their own, which runs outside of it.

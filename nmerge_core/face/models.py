@@ -59,7 +59,7 @@ def evaluate(
         chat_template: ask each problem as a turn of the model's chat template, the examples as turns before it.
         decoding: "alike", greedily unless the task draws and without a checkpoint's penalties; or "own", by each
             checkpoint's own generation_config.json, as lm-eval does.
-        batch_size: texts a batch, or "auto"; halved when they do not fit in the accelerator's memory.
+        batch_size: texts a batch, or "auto"; halved when they do not fit in memory.
         seed: decides which examples stand before problems, and what a task draws.
         run_code: let tasks run the code that a model writes, in the sandbox.
         allow_task_code: let tasks run code of their own, outside of any sandbox: read it first.

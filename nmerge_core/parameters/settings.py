@@ -171,7 +171,7 @@ EVALUATE_BATCH = Number(
     whole=True,
     auto=True,
     unit="texts",
-    help="Texts a batch; halved when they do not fit in the accelerator's memory. auto begins with many.",
+    help="Texts a batch; halved when they do not fit in memory. auto begins with many.",
 )
 NEURONS_LABELLED = Number(
     name="count",

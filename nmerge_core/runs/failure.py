@@ -1,13 +1,6 @@
 """A sentence for the user about an exception that is not an `InputError`."""
 
-from nmerge_core.errors import DISK_ERRORS, PATH_ERRORS, short
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether `error` says that memory of the machine or of the accelerator ran out."""
-    # torch's own class is looked up by name: the command line and the pages do not import torch to see an error
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+from nmerge_core.errors import DISK_ERRORS, PATH_ERRORS, out_of_memory, short
 
 
 def of_surroundings(error: BaseException) -> bool:

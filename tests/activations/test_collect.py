@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,14 +82,23 @@ def test_keeps_the_format_it_runs_in_and_the_chosen_layers(corpus, tmp_path):
     assert torch.equal(scores.values[0], collect(loaded, corpus).values[1])
 
 
-def test_halves_the_batch_when_memory_runs_out(loaded, corpus, monkeypatch):
+def no_gpu_memory():
+    raise torch.OutOfMemoryError  # of this class alone on an accelerator
+
+
+@pytest.mark.parametrize(
+    "too_much",
+    [no_gpu_memory, lambda: torch.empty(2**60), lambda: np.empty(2**60, np.uint8)],
+    ids=["gpu", "cpu", "numpy"],
+)
+def test_halves_the_batch_when_memory_runs_out(loaded, corpus, monkeypatch, too_much):
     expected = collect(loaded, corpus, batch_size=1)
     run, sizes = collecting.run_body, []
 
     def limited(language_model, tokens, mask):
         sizes.append(len(tokens))
         if len(tokens) > 2:
-            raise torch.OutOfMemoryError
+            too_much()
         run(language_model, tokens, mask)
 
     monkeypatch.setattr(collecting, "run_body", limited)
@@ -96,8 +106,14 @@ def test_halves_the_batch_when_memory_runs_out(loaded, corpus, monkeypatch):
     assert sizes[0] == 12
     assert sum(size for size in sizes if size <= 2) == 12
     torch.testing.assert_close(scores.values, expected.values, rtol=1e-5, atol=1e-6)
-    with pytest.raises(InputError, match="3 exemplars of up to 46 tokens do not fit in GPU memory"):
+    with pytest.raises(InputError, match="3 exemplars of up to 46 tokens do not fit in memory"):
         collect(loaded, corpus, batch_size=3)
+
+
+def test_other_failures_of_a_batch_are_no_lack_of_memory(loaded, corpus, monkeypatch):
+    monkeypatch.setattr(collecting, "run_body", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        collect(loaded, corpus)
 
 
 def test_progress_counts_exemplars_and_can_stop_the_work(loaded, corpus):
