@@ -69,15 +69,34 @@ def test_a_merge_stands_against_the_best_on_the_problems_it_was_scored_on() -> N
     assert (
         told.loc["math · exact match", MERGE] == "0.0 % (6 of 8)" and told.loc["math · exact match", "math"] == "75.0 %"
     )
-    assert list(told.loc["math · exact match"])[1:5] == ["too few problems", "math", "-100.0 points", "-100.0 to -44.8"]
+    assert list(told.loc["math · exact match"])[1:5] == [
+        "too few problems so far",
+        "math",
+        "-100.0 points",
+        "-100.0 to -44.8",
+    ]
     assert told.loc["math · exact match", "Could show"] == "–"
     alone = table(standings([RIGHT], parents, board), parents)  # of one row, six of six are enough
-    assert alone["Verdict"].tolist() == ["worse"]
+    assert alone["Verdict"].tolist() == ["worse so far"]  # of the merge 6 of 8
     assert list(told.loc["math · loss, nats per token"])[2:4] == ["math", "-1.02"]
     assert list(finished([right, loss])) == [LOSS.title]
     assert finished([right, loss])[LOSS.title]["value"] == pytest.approx(1.15)
     drawn = points_of([right, loss]).set_index(["metric", "model"])
     assert drawn.loc[("exact_match", "late"), ["value", "problems"]].tolist() == [1, 1] and len(drawn) == 8
+
+
+def test_what_may_yet_be_otherwise_is_told_so_far() -> None:
+    """Of two models the merge beats the one that is scored; the other may be the best yet, unless it has failed."""
+    row = Row("math", "loss", False, 6, "a corpus")
+    board = {name: {row.title: scored(*(loss,) * count)} for name, loss, count in ((MERGE, 1.0, 6), ("math", 2.0, 6))}
+
+    def verdict(against: str, failed: list[tuple[str, str]], **late: Scored) -> str:
+        known = {**board, **{name: {row.title: own} for name, own in late.items()}}
+        return str(table(standings([row], ["math", "late"], known, against, failed), []).loc[0, "Verdict"])
+
+    assert verdict(BEST, []) == "better so far"
+    assert verdict("math", []) == verdict(BEST, [("late", row.title)]) == "better"
+    assert verdict(BEST, [], late=scored(*(0.5,) * 6)) == "worse"
 
 
 def test_problems_of_one_document_count_as_one() -> None:

@@ -113,10 +113,11 @@ class Memory:
 
     def _next(self, sight: Sight, rows: Sequence[Row]) -> tuple[str, Row, int] | None:
         """Return what to score next, of the merge first."""
-        failed = [
-            (name, row.title) for name, key in sight.keys.items() for row in rows if (key, row.key) in self.failed
-        ]
-        return next_to_score(rows, [MERGE, *sight.models], self.board(sight, rows), failed)
+        return next_to_score(rows, [MERGE, *sight.models], self.board(sight, rows), self._given_up(sight, rows))
+
+    def _given_up(self, sight: Sight, rows: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return what failed, by the model and the title of the row."""
+        return [(name, row.title) for name, key in sight.keys.items() for row in rows if (key, row.key) in self.failed]
 
     def advance(self, sight: Sight, ask: Ask) -> None:
         """Ask for the problems, or for scores until some time has passed, and keep what comes.
@@ -153,4 +154,4 @@ class Memory:
 
     def standings(self, sight: Sight, rows: Sequence[Row], against: str) -> list[Standing]:
         """Return how the merge stands in each row."""
-        return standings(rows, list(sight.models), self.board(sight, rows), against)
+        return standings(rows, list(sight.models), self.board(sight, rows), against, self._given_up(sight, rows))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -70,9 +70,10 @@ Board = Mapping[str, Mapping[str, Scored]]  # by model, then by the title of a r
 
 @dataclass(frozen=True)
 class Standing:
-    """How a merge stands in a row, so far, against one of the models that it is made of.
+    """How a merge stands in a row against one of the models that it is made of.
 
-    `reason` says why there is no comparison though both were scored.
+    `reason` says why there is no comparison though both were scored; `so_far` that more is to come, of either or of
+    what may be the best.
     """
 
     row: Row
@@ -80,6 +81,7 @@ class Standing:
     against: str = ""
     comparison: Comparison | None = None
     reason: str = ""
+    so_far: bool = False
 
     @property
     def better(self) -> bool:
@@ -100,7 +102,7 @@ def next_to_score(
         left = [
             (done, row)
             for row in rows
-            if (done := len(own.get(row.title, Scored()).values)) < row.count and (model, row.title) not in failed
+            if (done := _scored_of(row, own)) < row.count and (model, row.title) not in failed
         ]
         if left:
             done, row = min(left, key=lambda each: each[0])
@@ -108,19 +110,41 @@ def next_to_score(
     return None
 
 
-def standings(rows: Sequence[Row], parents: Sequence[str], board: Board, against: str = BEST) -> list[Standing]:
+def standings(
+    rows: Sequence[Row],
+    parents: Sequence[str],
+    board: Board,
+    against: str = BEST,
+    failed: Collection[tuple[str, str]] = (),
+) -> list[Standing]:
     """Return how the merge stands in each row, its p values adjusted for the number of rows.
 
     Compared are the problems that the merge was scored on, with the parent that is chosen, or has the best mean of
-    those that were scored on as many.
+    those that were scored on as many. What `failed`, by model and title of the row, is not waited for.
     """
-    found = [_opponent(row, parents, board, against) for row in rows]
+    matter = [MERGE, *(parents if against == BEST else [against])]
+    found = [
+        replace(
+            _opponent(row, parents, board, against),
+            so_far=any(
+                _scored_of(row, board.get(model, {})) < row.count
+                for model in matter
+                if (model, row.title) not in failed
+            ),
+        )
+        for row in rows
+    ]
     both = [each for each in found if each.against and not each.reason]
     pairs = tuple(
         ((ours := each.scored[MERGE]).values, each.scored[each.against].first(len(ours.values)).values) for each in both
     )
     compared = iter(_compared(pairs, tuple(each.scored[MERGE].clusters or None for each in both)))
-    return [Standing(each.row, each.scored, each.against, next(compared)) if each in both else each for each in found]
+    return [replace(each, comparison=next(compared)) if each in both else each for each in found]
+
+
+def _scored_of(row: Row, own: Mapping[str, Scored]) -> int:
+    """How many problems of a row a model was scored on."""
+    return len(own.get(row.title, Scored()).values)
 
 
 def _opponent(row: Row, parents: Sequence[str], board: Board, against: str) -> Standing:
@@ -219,7 +243,7 @@ def _comparison(standing: Standing, known: Metric) -> tuple[str, ...]:
     if found.distinguishable:
         verdict = "better" if standing.better else "worse"
     return (
-        verdict,
+        f"{verdict} so far" if standing.so_far else verdict,
         standing.against,
         known.change(found.difference) + unit,
         f"{known.change(found.interval.low)} to {known.change(found.interval.high)}",

@@ -28,7 +28,11 @@ EVERY = 1.0  # seconds between looks while there is more to score
 AGAINST_HELP = "The best is chosen by the problems that it is then compared on, which flatters it"
 COLUMNS = {  # pixels of a column, and what it says
     MERGE: (110, None),
-    "Verdict": (115, "At 5 % over all rows together (Holm): an interval that leaves out 0 need not tell them apart"),
+    "Verdict": (
+        150,
+        "At 5 % over all rows together (Holm): an interval that leaves out 0 need not tell them apart. *So far*: a "
+        "model that it is compared with, or the merge, is not scored on all of the row's problems",
+    ),
     "Against": (100, None),
     "Difference": (110, "Of this merge from that model, problem by problem"),
     "95 %": (160, "The interval of the difference in this row alone"),
