@@ -2,12 +2,15 @@
 
 import errno
 import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a disk's: wrong surroundings, no failure of ours
 # Of a name that leads where this user may not go, or where nothing can be: wrong input.
 PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
 _LONGEST = 10_000  # characters of a message that lists every reason against a large family
 _SHOWN = 100  # characters of a value that was found
+_CLOSE = 0.7  # difflib's ratio of two names from which on one may be meant by the other
 
 
 class InputError(Exception):
@@ -56,3 +59,13 @@ def shown(value: object) -> str:
 def short(text: str, most: int = 2 * _SHOWN) -> str:
     """Return a text, of a long one its two ends."""
     return text if len(text) <= most else f"{text[: most * 2 // 3]} … {text[len(text) - most // 3 :]}"
+
+
+def unknown(name: str, known: Iterable[str], where: str = "") -> str:
+    """Say of a name that is unknown which close to it may be meant, and `where` all are; else what all are."""
+    known, plain = list(dict.fromkeys(known)), name.casefold()
+    near = [plain] if plain in known else get_close_matches(plain, known, cutoff=_CLOSE)
+    if not near:
+        return f"expected one of {', '.join(known)}; found {shown(name)}"
+    meant = f"found {shown(name)}; did you mean {' or '.join(map(repr, near))}?"
+    return f"{meant} ({where} lists all)" if where else meant

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import pandas as pd
 
 from nmerge_core.cache import cache_root
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, unknown
 from nmerge_core.face.results import (
     Combined,
     Extracted,
@@ -50,7 +50,7 @@ def methods(name: str | None = None) -> pd.DataFrame | registry.Method:
         columns = ("name", "title", "paper", "summary")
         return pd.DataFrame([{column: getattr(each, column) for column in columns} for each in known.values()])
     if name not in known:
-        raise InputError(f"method {name!r}: expected one of {', '.join(known)}")
+        raise InputError(f"method: {unknown(name, known, '`nm.methods()`')}")
     return known[name]
 
 

@@ -135,7 +135,7 @@ def test_the_other_functions_give_tables_and_figures(family, cache, found):
     assert inspected.mergeable and list(inspected.models["label"]) == ["base", "math"]
     assert nm.estimate(family.recipe).tensors > 10
     assert "ties" in list(nm.methods()["name"]) and nm.methods("ties").title == "TIES-Merging"
-    with pytest.raises(InputError, match="method 'tiess': expected one of"):
+    with pytest.raises(InputError, match="method: found 'tiess'; did you mean 'ties'"):
         nm.methods("tiess")
 
 

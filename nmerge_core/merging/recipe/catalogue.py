@@ -1,13 +1,12 @@
 """The merge methods in words: for the terminal, as JSON, and as the documentation of all of them."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from nmerge_core.errors import InputError
+from nmerge_core.errors import InputError, unknown
 from nmerge_core.merging.compute.block import Place
 from nmerge_core.merging.recipe.method_part import MethodPart
-from nmerge_core.merging.recipe.registry import Method, Preset, methods, steps
+from nmerge_core.merging.recipe.registry import LISTING, Method, Preset, methods, steps
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters.parameter import Parameter
 from nmerge_core.parameters.values import Number, Solved
@@ -26,15 +25,13 @@ def chosen(name: str | None) -> list[Method]:
     """Return one method or step, or all of both.
 
     Raises:
-        InputError: there is none of this name; the nearest is named.
+        InputError: there is none of this name; those close to it are named.
     """
     known = {**methods(), **steps()}
     if name is None:
         return list(known.values())
     if name not in known:
-        near = get_close_matches(name.casefold(), known, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise InputError(f"method '{name}': expected one of {', '.join(known)}{hint}")
+        raise InputError(f"method: {unknown(name, known, LISTING)}")
     return [known[name]]
 
 

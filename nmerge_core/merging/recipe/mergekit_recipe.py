@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.errors import InputError, shown
+from nmerge_core.errors import InputError, shown, unknown
 from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe.tokenizer_choice import BASE, UNION
 
@@ -151,10 +151,7 @@ def read_mergekit(content: Mapping[str, Any]) -> MergekitRecipe:
             raise InputError(f"recipe (mergekit): unknown key {shown(key)}; {hint}")
     method = content.get("merge_method")
     if method not in METHODS:
-        near = get_close_matches(str(method).casefold(), METHODS, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        expected = f"expected one of {', '.join(METHODS)}"
-        raise InputError(f"recipe, key 'merge_method' (mergekit): {expected}; found {shown(method)}{hint}")
+        raise InputError(f"recipe, key 'merge_method' (mergekit): {unknown(str(method), METHODS)}")
     seed = content.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise InputError(f"recipe, key 'seed' (mergekit): expected a whole number in [0, 2³²), found {shown(seed)}")

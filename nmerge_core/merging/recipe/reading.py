@@ -1,20 +1,19 @@
 """mergekit's YAML as people have it, read and checked against the method's parameters."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from os import PathLike
-from os.path import expanduser
+from os.path import expanduser, isfile
 from pathlib import Path
 from typing import Any
 
 from nmerge_core.checkpoints.reference import found_from
-from nmerge_core.errors import InputError, shown
+from nmerge_core.errors import InputError, short, shown, unknown
 from nmerge_core.files.yaml_file import plain, read_mappings
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.given import KEYS, is_base, known, parameters
 from nmerge_core.merging.recipe.reading_slices import read_slices
 from nmerge_core.merging.recipe.recipe import DTYPES, ModelEntry, Recipe
-from nmerge_core.merging.recipe.registry import Method, find_method, methods, steps
+from nmerge_core.merging.recipe.registry import LISTING, Method, find_method, methods, steps
 from nmerge_core.merging.recipe.steps import read_steps
 from nmerge_core.merging.recipe.template_choice import read_template_choice
 from nmerge_core.merging.recipe.tokenizer_choice import read_choice
@@ -23,6 +22,7 @@ from nmerge_core.number_format import AUTO, RUN_DTYPES
 Source = str | PathLike[str] | Mapping[str, Any]  # a YAML file, YAML text, or what stands in it
 
 
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 _CALLED = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
 
 
@@ -97,6 +97,8 @@ def read_content(source: Source) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         return {key: plain(value) for key, value in source.items()}
     file = file_of(source)
+    if file is not None:
+        _check_no_model(file)
     content = in_stages(read_mappings(file or str(source), KEYS, "recipe"))
     if file is None:
         return content
@@ -109,6 +111,20 @@ def read_content(source: Source) -> Mapping[str, Any]:
     stages = {"stages": {name: mergekit.renamed(each, found) for name, each in made.items()}} if made else {}
     renamed: Mapping[str, Any] = mergekit.renamed(content, found)
     return {**renamed, **stages}
+
+
+def _check_no_model(file: Path) -> None:
+    """Raise InputError where a model is named in the place of a recipe."""
+    own = file / "nmerge_recipe.yaml"
+    if isfile(own):
+        found = f"a merge; its own recipe is {short(str(own))}"
+    elif isfile(file / "config.json"):
+        found = "a model; name it in a recipe, under 'models'"
+    elif file.suffix in _WEIGHTS:
+        found = "weights; name the folder that they are in, in a recipe, under 'models'"
+    else:
+        return
+    raise InputError(f"{short(str(file))}: expected a recipe, a YAML file with merge_method and models; found {found}")
 
 
 def in_stages(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -142,9 +158,10 @@ def _no_method(name: str) -> InputError:
         expected = f"a method whose merge it changes: write `then: [{name}]` beside one"
         return InputError(f"recipe, key 'merge_method': '{name}' is a step; expected {expected}")
     available = methods()
-    near = get_close_matches(name.casefold(), (*available, *mergekit.METHODS), 1)
-    found = f"found {shown(name)}" + (f"; did you mean '{near[0]}'?" if near else "") if name else "the key is missing"
-    return InputError(f"recipe, key 'merge_method': expected one of {', '.join(available)}; {found}")
+    if not name:
+        return InputError(f"recipe: the key 'merge_method' is missing; expected one of {', '.join(available)}")
+    told = unknown(name, (*available, *mergekit.METHODS), LISTING)
+    return InputError(f"recipe, key 'merge_method': {told}")
 
 
 def _entries(models: Any, method: Method) -> list[ModelEntry]:

@@ -204,6 +204,7 @@ class Method:
 
 Function = TypeVar("Function", bound=Callable[..., Any])  # a MergeFunction, or a RuleFunction
 _PACKAGE = "nmerge_core.merging.methods"
+LISTING = "`nmerge methods`"  # the command that lists every method and step
 _METHODS: dict[str, Method] = {}
 
 

@@ -32,5 +32,13 @@ def test_cost_and_data_follow_from_the_method() -> None:
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(InputError, match="method 'tiess': expected one of .*; did you mean 'ties'?"):
+    with pytest.raises(
+        InputError, match=r"^method: found 'tiess'; did you mean 'ties'\? \(`nmerge methods` lists all\)$"
+    ):
         catalogue.chosen("tiess")
+    with pytest.raises(
+        InputError, match=r"^method: found 'neuromerge'; did you mean 'neuronmerge' or 'neuromerging'\?"
+    ):
+        catalogue.chosen("neuromerge")
+    with pytest.raises(InputError, match="^method: expected one of adamerging, .*; found 'magic'$"):
+        catalogue.chosen("magic")

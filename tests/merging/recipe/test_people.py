@@ -86,7 +86,7 @@ LINEAR = "merge_method: linear\nmodels: [{model: m}, {model: n}]\n"
     [
         (LINEAR.replace("linear", "LINEAR"), "found 'LINEAR'; did you mean 'linear'?"),
         (LINEAR.replace("linear", "Slerp"), "found 'Slerp'; did you mean 'slerp'?"),
-        ("models: [{model: m}]", "the key is missing"),
+        ("models: [{model: m}]", "the key 'merge_method' is missing; expected one of"),
         (LINEAR + "base_model: {model: {path: b, revision: main}, lora: l}", "write `base_model: b+l`"),
         ("merge_method: linear\nmodels: [{model: {model: m, lora: {path: l}}}]", "write `model: m+l`"),
         ("merge_method: linear\nmodels: [{model: {model: {path: m}}}]", "write `model: m`"),

@@ -101,7 +101,10 @@ def test_written_recipe_reads_the_same() -> None:
         ({"models": [{"model": "base"}]}, "at least one model besides the base"),
         ({"models": "math"}, "key 'models': expected a list"),
         ({"models": ["math"]}, "key 'models[0]': expected {model: path-or-id"),
-        ({"merge_method": "tie"}, "did you mean 'ties'?"),
+        (
+            {"merge_method": "neuromerge"},
+            "key 'merge_method': found 'neuromerge'; did you mean 'neuronmerge' or 'neuromerging'? (`nmerge methods`",
+        ),
         ({"base_model": None}, "key 'base_model': ties merges differences from a base"),
         ({"parameters": {"density": 20}}, "'parameters.density': expected a number in (0, 1], found 20"),
         ({"parameters": {"density": 0}}, "expected a number in (0, 1], found 0"),
@@ -127,6 +130,25 @@ def test_what_is_wrong_is_named(change: dict, message: str) -> None:
     with pytest.raises(InputError) as error:
         load_recipe(recipe)
     assert message in str(error.value)
+
+
+def test_a_model_in_the_place_of_a_recipe(tmp_path: Path) -> None:
+    expected = "expected a recipe, a YAML file with merge_method and models; found"
+    for name, own, found in (
+        ("model.safetensors", (), "weights; name the folder that they are in, in a recipe, under 'models'"),
+        ("base", ("config.json",), "a model; name it in a recipe, under 'models'"),
+        (
+            "merged",
+            ("config.json", "nmerge_recipe.yaml"),
+            f"a merge; its own recipe is {tmp_path}/merged/nmerge_recipe",
+        ),
+    ):
+        for each in own:
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / each).touch()
+        with pytest.raises(InputError) as error:
+            load_recipe(tmp_path / name)
+        assert str(error.value).startswith(f"{tmp_path / name}: {expected} {found}")
 
 
 def test_a_file_that_is_not_yaml(tmp_path: Path) -> None:
