@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from nmerge_core.checkpoints.tokenizer import load_tokenizer
 from nmerge_core.errors import InputError
-from nmerge_core.kinds import SCORED
+from nmerge_core.kinds import SCORED, kind_of
 from nmerge_core.loading import LanguageModel, load_model
 from nmerge_core.machine import CPU, total_memory
 from nmerge_core.merging.pipeline import merge_opened, resolved
@@ -30,9 +31,12 @@ class Merges:
         """Open the first recipe's models.
 
         Raises:
-            InputError: they do not fit together.
+            InputError: they do not fit together, or a merge of them cannot be run: told here of the model that is
+                named, as a trial's own folder says nothing to anybody.
         """
         self._opened = open_recipe(first, device)
+        if kind_of(self._opened.stream.donor).reads_text:
+            load_tokenizer(self._opened.vocabulary.tokenizer)
         self._device, self._run_dtype, self._kept = device, run_dtype, kept
         self._live: LiveMerge | None = None
         self._tried: object = None  # what of a recipe decides whether the merge that is held can follow it

@@ -72,6 +72,19 @@ def test_a_grid_by_hand(family: SimpleNamespace, tmp_path: Path) -> None:
     assert recipe.values().each["weight"] == (0.0, 1.3)
 
 
+def test_a_model_without_a_tokenizer_is_named_and_no_trial_of_it(family: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("base", "math", "code"):
+        shutil.copytree(getattr(family, name), tmp_path / name, ignore=shutil.ignore_patterns("tokenizer*"))
+    plan = plan_of(
+        SimpleNamespace(**{name: str(tmp_path / name) for name in ("base", "math", "code")}),
+        tmp_path,
+        {WEIGHTS[0]: [0.5]},
+    )
+    with pytest.raises(InputError) as error:
+        run_trials(plan, tmp_path / "out", family.near_target)
+    assert str(error.value).startswith(f"{tmp_path / 'base'}: no tokenizer; expected tokenizer.json beside the weights")
+
+
 def test_what_keys_make_of_trials_is_found_out_in_nobodys_turn(
     family: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
