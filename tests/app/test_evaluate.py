@@ -18,7 +18,7 @@ from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.runs.request import resolve
 from pages.shared.frame import estimates
-from pages.shared.frame.estimates import told_scoring
+from pages.shared.frame.estimates import told_scoring, told_time
 from pages.shared.frame.family import family_of
 from pages.shared.frame.tasks import runs_code
 from tests.app.conftest import OpenPage, vary_family
@@ -97,15 +97,20 @@ def test_how_long_scoring_takes_is_told_from_scores_before_it(
     runs: list[Run] = []
     monkeypatch.setattr(estimates, "list_runs", lambda root: runs)
     asked = [parameters(tiny_cache, model, limit=2) for model in ("math", "code")]
-    assert told_scoring(asked) == "It may take some seconds in all, which is known better after the first time."
+    knocked = {"model": models(tiny_cache)["base"], "task": asked[0]["tasks"][0], "limit": 2, "repeats": 1}
+    knocked |= {"proportions": [1.0]}
+    assert told_scoring(asked) == "How long it takes is told once it has begun."
+    assert told_time("knockout", [knocked]) == "; how long it takes is told once it has begun"
     runs.append(done(tiny_cache, "evaluate", parameters(tiny_cache, "base")))
     runs[0].write_status(replace(runs[0].status(), seconds=400.0))
     # 4 problems took 400 seconds, the models are of one size: 2 problems of 2 models take as long.
     assert told_scoring(asked) == "It takes about 7 min in all."
+    # Intact, without the category's neurons, and without as many random ones: 3 times 2 problems, 100 seconds each.
+    assert told_time("knockout", [knocked]) == ", about 10 min"
     # The task has no more than 4 problems, as the run without a limit has shown.
     assert told_scoring([parameters(tiny_cache, "math", limit=1000)]) == "It takes about 7 min."
     other = {"models": [models(tiny_cache)["math"]], "tasks": ["never scored"], "limit": None}
-    assert told_scoring([other]) == "How long that takes is known after the first time."
+    assert told_scoring([other]) == "How long it takes is told once it has begun."
     assert told_scoring([other | {"limit": 8}]) == "It takes about 15 min."  # 800 seconds
     file = tiny_cache / "two.jsonl"
     file.write_text('{"text": "a"}\n{"text": "b"}')

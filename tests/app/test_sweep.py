@@ -32,7 +32,7 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
     app.text_input[1].set_value("1.0, 2.5")
     app.number_input(key="sweep_limit").set_value(2)
     app.run()
-    assert "4 trials, some seconds in all." in [each.value for each in app.caption]
+    assert "4 trials; how long it takes is told once it has begun." in [each.value for each in app.caption]
     app.button(key="sweep_run").click().run()
     assert not app.exception
     run = newest_sweep(tiny_cache)

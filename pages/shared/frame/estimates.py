@@ -1,4 +1,4 @@
-"""How long a run will take, told before it is started: to the nearest order, from what it reads and what runs took."""
+"""How long a run will take, told before it is started where runs on this machine tell: to the nearest order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from nmerge_core.errors import InputError
 from nmerge_core.figures import style
 from nmerge_core.machine import cores
 from nmerge_core.runs.durations import report_seconds
-from nmerge_core.runs.folder import list_runs
+from nmerge_core.runs.folder import Run, list_runs
 from nmerge_core.task_yaml.files import task_files
 from pages.shared.frame.results import read_table
 from pages.shared.frame.tasks import task_name
@@ -26,34 +26,32 @@ OPERATIONS_PER_SECOND = 1.5e10  # of one core, in float32, running a model; an a
 BYTES_PER_TOKEN = 4
 TOKENS_PER_PROBLEM = 150  # read and written, of a task's problem
 TELLING = 10.0  # seconds from which on a run tells more of the machine's speed than of its start
+UNKNOWN = "how long it takes is told once it has begun"
 
 
 def told_time(kind: str, asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
-    """How long runs of one kind take together, so many `times`, as the end of a sentence; empty if unknown."""
+    """How long runs of one kind take together, so many `times`, as the end of a sentence; empty if nobody can know."""
     try:
         operations = times * sum(_operations(kind, parameters) for parameters in asked)
     except InputError:
         return ""
-    told = style.roughly(START + operations / _speed(asked[0]))
+    speed = _speed(kind, asked[0])
+    if speed is None:
+        return f"; {UNKNOWN}"
+    told = style.roughly(START + operations / speed)
     return f", {told} in all" if len(asked) * times > 1 else f", {told}"
 
 
 def told_scoring(asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
-    """How long it takes to score models, so many `times`, as a sentence: told from the last scores on this machine.
-
-    Where there are none, from what a processor does in a second; not where it is unknown how many problems there are.
-    """
+    """How long it takes to score models, so many `times`, as a sentence: told from the last scores on this machine."""
     known, in_all = _scored(), " in all" if len(asked) * times > 1 else ""
     try:
         problems = [_problems(parameters, known) for parameters in asked]
         work = [_entries(p["models"][0]) * number * times for p, number in zip(asked, problems, strict=True) if number]
     except InputError:
         work = []
-    if len(work) < len(asked):
-        return "How long that takes is known after the first time."
-    if not known:
-        guessed = START + sum(work) * 2.0 * TOKENS_PER_PROBLEM / (OPERATIONS_PER_SECOND * cores())
-        return f"It may take {style.roughly(guessed)}{in_all}, which is known better after the first time."
+    if len(work) < len(asked) or not known:
+        return f"{UNKNOWN.capitalize()}."
     last = next((score for score in known if score.tasks.keys() == set(asked[0]["tasks"])), known[0])
     return f"It takes {style.roughly(sum(work) * last.seconds_per_work)}{in_all}."
 
@@ -120,24 +118,33 @@ def _lines(task: str) -> int:
     return sum(len(each.read_bytes().splitlines()) for each in files if each.suffix == ".jsonl" and each.is_file())
 
 
-def _speed(parameters: Mapping[str, Any]) -> float:
-    """Operations a second, as the newest run has shown that was long enough: of those on the same, if there is one.
+def _speed(kind: str, parameters: Mapping[str, Any]) -> float | None:
+    """Operations a second, as the newest run has shown that was long enough and read the same; of texts, any texts.
 
-    Where there is no such run, as a processor has.
+    A problem of a task may take many times as long as a text of as many tokens: its speed is that of scores on it.
+    None where nothing tells; of a classification, which reads each text once, what a processor does.
     """
-    runs = [run for run in list_runs(cache_root()) if run.kind in _OPERATIONS and run.status().state == "done"]
-    for run in sorted(runs, key=lambda run: _read_by(run.parameters) != _read_by(parameters)):
+    task = parameters.get("task")
+    for run in sorted(_finished(), key=lambda run: _read_by(run.parameters) != _read_by(parameters)):
         status = run.status()
-        if (seconds := status.updated - (status.started or status.updated)) > TELLING:
+        seconds = status.updated - (status.started or status.updated)
+        if seconds > TELLING and run.parameters.get("task") == task:
             try:
                 return _operations(run.kind, run.parameters) / seconds
             except InputError:  # what it has read is gone
                 continue
-    return OPERATIONS_PER_SECOND * cores()
+    if task:
+        scores = sorted((each for each in _scored() if task in each.tasks), key=lambda each: len(each.tasks))
+        return 2.0 * TOKENS_PER_PROBLEM / scores[0].seconds_per_work if scores else None
+    return OPERATIONS_PER_SECOND * cores() if kind == "classify" else None
+
+
+def _finished() -> list[Run]:
+    return [run for run in list_runs(cache_root()) if run.kind in _OPERATIONS and run.status().state == "done"]
 
 
 def _read_by(parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a model reads in a run: a problem of a task may take many times as long as a text of as many tokens."""
+    """What a model reads in a run."""
     return tuple(parameters.get(name) for name in ("corpus", "task", "loss"))
 
 
