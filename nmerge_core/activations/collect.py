@@ -196,13 +196,7 @@ def token_activations(
     Raises:
         InputError: the model has no such layer or neuron.
     """
-    layers = language_model.architecture.layers
-    if not 0 <= layer < len(layers):
-        raise InputError(f"{language_model.label}: no layer {layer}; it has layers 0 to {len(layers) - 1}")
-    if not 0 <= neuron < layers[layer].d_ffn:
-        raise InputError(
-            f"{language_model.label}: no neuron {neuron} in layer {layer}; it has {layers[layer].d_ffn} neurons"
-        )
+    check_neuron(language_model, layer, neuron)
     read = [read_text(language_model, text, max_length) for text in texts]
     tokens = [torch.tensor(text.ids, dtype=torch.long) for text in read]
     padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, T)
@@ -218,6 +212,17 @@ def token_activations(
     else:
         values = [[] for _ in texts]
     return [TokenActivations(text.pieces, own[: len(text.ids)]) for text, own in zip(read, values, strict=True)]
+
+
+def check_neuron(language_model: LanguageModel, layer: int, neuron: int) -> None:
+    """Raise an InputError where a model has no such layer or neuron."""
+    layers = language_model.architecture.layers
+    if not 0 <= layer < len(layers):
+        raise InputError(f"{language_model.label}: no layer {layer}; it has layers 0 to {len(layers) - 1}")
+    if not 0 <= neuron < layers[layer].d_ffn:
+        raise InputError(
+            f"{language_model.label}: no neuron {neuron} in layer {layer}; it has {layers[layer].d_ffn} neurons"
+        )
 
 
 def read_text(language_model: LanguageModel, text: str, max_length: int = 512) -> Tokens:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -14,6 +17,10 @@ class Grid:
     def patch(self, token: int) -> tuple[int, int] | None:
         """Return the row and the column, from 0, of the patch that a token stands for; None where it is of none."""
         return divmod(token - self.before, self.columns) if token >= self.before else None
+
+    def patches(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return what the tokens of an image (tokens,) have, of those that stand for patches, (rows, columns)."""
+        return values[self.before :].reshape(self.rows, self.columns)
 
     def told(self, token: int) -> str:
         """Return what a token stands for in words."""

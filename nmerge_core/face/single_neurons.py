@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Explored:
     """One neuron on texts, in each model; a notebook shows the texts, each token shaded by how strongly it fires.
 
-    Of images a token is a patch, by its row and column, and there are those alone at which scores were reached.
+    Of images a token is a patch, by its row and column, or what stands before them, as the class token.
 
     `texts` has columns id, category, text and, by the name of each model, the highest |activation|; `tokens` has model,
     text (its row in `texts`), position, token, activation; `html` is the picture.
@@ -147,22 +147,31 @@ class SingleNeurons(Votes):
         return Explored(read.assign(**scores), pd.DataFrame(tokens, columns=columns), html)
 
     def _explored_images(self, read: pd.DataFrame, models: Sequence[Seen], layer: int, neuron: int) -> Explored:
-        """Return what `explore` does of images: of the tokens only the one at which each score was reached."""
+        """Return what `explore` does of images; of models whose patches are not known there are no tokens."""
+        import numpy as np
+
         from nmerge_core.figures.images import chosen_images
         from nmerge_core.neuron.peaks import peaks_of
+        from nmerge_core.runs.short_questions import QUESTIONS
 
         opened = dict(zip(self.labels, self.opened, strict=True))
         thumbnails = {name: found.thumbnails() for name, found in opened.items()}
         peaks = {name: peaks_of(found, layer, neuron) for name, found in opened.items()}
         scores = {seen.label: dict(zip(seen.ids, seen.scores, strict=True)) for seen in models}
+        grids = {name: found.grid for name, found in opened.items() if found.grid}
+        answers = {
+            name: QUESTIONS["image_activations"](str(opened[name].folder), layer, neuron, list(read["id"]))
+            for name in grids
+        }
         tokens = [
-            (seen.label, row, own[id].token, own[id].told, scores[seen.label][id])
-            for seen in models
-            for row, id in enumerate(read["id"])
-            if id in (own := peaks[seen.label])
+            (name, row, position, grids[name].told(position), value)
+            for name, found in answers.items()
+            for row, values in enumerate(found)
+            for position, value in enumerate(values)
         ]
         columns = ["model", "text", "position", "token", "activation"]
-        html = chosen_images(models, read, thumbnails, peaks, self._colours)
+        patches = {name: [grids[name].patches(np.array(each)) for each in found] for name, found in answers.items()}
+        html = chosen_images(models, read, thumbnails, peaks, patches, self._colours)
         read = read.drop(columns="title").reset_index(drop=True)
         read = read.assign(**{name: [own[id] for id in read["id"]] for name, own in scores.items()})
         return Explored(read, pd.DataFrame(tokens, columns=columns), html)

@@ -99,13 +99,13 @@ def short_names(names: Iterable[str], length: int = 28) -> dict[str, str]:
 
 def translucent(colour: str, opacity: float) -> str:
     """The CSS colour `rgba(…)` of a `#rrggbb` colour, for bands and shading."""
-    red, green, blue = _channels(colour)
+    red, green, blue = channels(colour)
     return f"rgba({red},{green},{blue},{opacity:.3f})"
 
 
 def over(colour: str, opacity: float, ground: str) -> str:
     """The `#rrggbb` colour that a translucent one gives on a ground."""
-    mixed = (round(opacity * c + (1 - opacity) * g) for c, g in zip(_channels(colour), _channels(ground), strict=True))
+    mixed = (round(opacity * c + (1 - opacity) * g) for c, g in zip(channels(colour), channels(ground), strict=True))
     return "#" + "".join(f"{channel:02X}" for channel in mixed)
 
 
@@ -130,12 +130,13 @@ def ink(dark: bool = False) -> str:
     return "#E6E9EE" if dark else "#1A1D23"
 
 
-def _channels(colour: str) -> list[int]:
+def channels(colour: str) -> list[int]:
+    """The red, green and blue of a `#rrggbb` colour, 0 to 255."""
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 def _luminance(colour: str) -> float:
-    shares = [channel / 255 for channel in _channels(colour)]
+    shares = [channel / 255 for channel in channels(colour)]
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 

@@ -22,8 +22,8 @@ class NeuronQuestions:
     def by_name(self) -> dict[str, Callable[..., Any]]:
         """Each question by its name."""
         asked = (
-            self.token_activations, self.neuron_changes, self.neuron_lens, self.nearest_neurons, self.continued,
-            self.strongest_neurons, self.token_divergence, self.tokens_of_texts,
+            self.token_activations, self.image_activations, self.neuron_changes, self.neuron_lens, self.nearest_neurons,
+            self.continued, self.strongest_neurons, self.token_divergence, self.tokens_of_texts,
         )  # fmt: skip
         return {question.__name__: question for question in asked}
 
@@ -35,6 +35,14 @@ class NeuronQuestions:
 
         found = token_activations(self._models.get(model), texts, layer, neuron, max_length)
         return [{"tokens": list(text.tokens), "values": [float(value) for value in text.values]} for text in found]
+
+    def image_activations(self, neurons: str, layer: int, neuron: int, ids: Sequence[int]) -> list[list[float]]:
+        """Return one neuron's activation at every token of some images of a classification, `neurons`."""
+        from nmerge_core.activations.store import open_classification
+        from nmerge_core.neuron.on_images import image_activations
+
+        found = open_classification(neurons)
+        return image_activations(self._models.get(found.meta["model"]), found, layer, neuron, ids)
 
     def neuron_changes(
         self, base: str, models: Sequence[str], merges: Sequence[str], layer: int, neuron: int

@@ -1,6 +1,7 @@
 """Models that see images: neurons are told apart by images, whose tokens are patches, as plain hooks have them."""
 
 import json
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ from nmerge_core.classification.classification import classify
 from nmerge_core.cli import main
 from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.errors import InputError
+from nmerge_core.figures.images import shades
 from nmerge_core.kinds import SCORED
 from nmerge_core.loading import ImageModel, load_model
+from nmerge_core.neuron import on_images
+from nmerge_core.neuron.on_images import image_activations
 from tests.tiny import TEXTS, tiny_model, write_corpus
 from tests.tiny_images import COLOURS, draw_colours, pixels_of, save, tiny_clip, tiny_vit
 
@@ -158,15 +162,48 @@ def test_by_command_and_in_python(root: Path, tmp_path: Path) -> None:
     ids, scores = (each[7] for each in found.top(1))
     seen = both.explore(1, 7, count=2)
     assert list(seen.texts["id"]) == ids[:2].tolist() and list(seen.texts["base"]) == scores[:2].tolist()
-    first = seen.tokens.iloc[0]
+    first = seen.tokens.query("model == 'base' and text == 0")
+    assert list(first["token"]) == [
+        "class token",
+        *(f"row {row}, column {column}" for row in (0, 1) for column in (0, 1)),
+    ]
     token = int(found.positions(1)[7][0])
-    told = "class token" if token == 0 else f"row {(token - 1) // 2}, column {(token - 1) % 2}"
-    assert (first["model"], first["token"], first["activation"]) == ("base", told, scores[0])
-    assert seen.html.count("data:image/png;base64,") == 4 and seen.html.count("row-title") >= 2
+    assert first["activation"].abs().idxmax() == token
+    assert abs(first["activation"].iloc[token]) == pytest.approx(scores[0], rel=1e-5)
+    assert seen.html.count("data:image/png;base64,") == 8 and seen.html.count("row-title") >= 2
     written = both.record(1, 7, count=1)["models"][0]["texts"][0]
     assert written["patch"] == (None if token == 0 else divmod(token - 1, 2))
     with pytest.raises(InputError, match="classified by images, which alone are shown"):
         both.explore(1, 7, texts="words")
+
+
+def test_a_neuron_is_asked_at_every_patch_of_an_image(root: Path, tmp_path: Path) -> None:
+    """As a plain hook has it; images that were changed since are refused."""
+    model = tiny_vit(tmp_path / "vit", [*COLOURS])
+    corpus = shutil.copytree(root / "corpus", tmp_path / "corpus")
+    classify(str(tmp_path / "vit"), str(corpus), tmp_path / "neurons", top_k=3, device="cpu")
+    found, loaded = open_classification(tmp_path / "neurons"), load_model(str(tmp_path / "vit"), "cpu", kinds=SCORED)
+    given = image_activations(loaded, found, 1, 7, [5, 0])
+    pixels, folders = pixels_of(corpus)
+    assert [folders[0], folders[5]] == ["general", "green"]
+    [expected] = plain(model, downs(model)[1:], pixel_values=pixels[[5, 0]])
+    np.testing.assert_allclose(given, expected[..., 7], rtol=1e-5, atol=1e-6)
+    assert found.grid
+    np.testing.assert_array_equal(found.grid.patches(np.array(given[0])), np.array(given[0][1:]).reshape(2, 2))
+    (corpus / "red" / "0.png").write_bytes((corpus / "red" / "1.png").read_bytes())
+    on_images._corpus.cache_clear()
+    with pytest.raises(InputError, match="expected the images that the neurons were classified by, found others"):
+        image_activations(loaded, found, 1, 7, [5])
+    with pytest.raises(InputError, match="no neuron 24 in layer 1"):
+        image_activations(loaded, found, 1, 24, [5])
+
+
+def test_patches_are_as_opaque_as_tokens_of_the_same_share() -> None:
+    """1 + 9 · 1/9 = 2: a ninth of the highest score has 5 % and 95 % of log10(2); none has nothing, all has all."""
+    png = shades(np.array([[0.0, 1 / 9], [1.0, 2.0]]), "#0072B2")
+    pixels = np.asarray(Image.open(BytesIO(png)))
+    assert pixels.shape == (2, 2, 4) and (pixels[..., :3] == (0, 0x72, 0xB2)).all()
+    assert pixels[..., 3].tolist() == [[0, round(255 * (0.05 + 0.95 * np.log10(2)))], [255, 255]]
 
 
 def test_a_thumbnail_is_what_the_model_is_shown(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_layer_has_its_own_number_of_neurons(open_page: OpenPage, tiny_cache: 
 def test_images_are_shown_with_the_patch_that_excites_a_neuron(
     open_page: OpenPage, tiny_cache: Path, asked_here: None
 ) -> None:
-    """The base and a fine-tune that is the same: of both the 5 strongest images, and the patch of each in its top."""
+    """The base and a fine-tune that is the same: the 5 strongest images, shaded, and their top patches."""
     (draw_colours(tiny_cache / "pictures") / "blue").rename(tiny_cache / "pictures" / "general")
     tiny_vit(tiny_cache / "vit", ["a", "b"])
     vit, corpus = str(tiny_cache / "vit"), str(tiny_cache / "pictures")
@@ -113,7 +113,8 @@ def test_images_are_shown_with_the_patch_that_excites_a_neuron(
     found = open_classification(run.results)
     assert found.grid
     patches = [found.grid.patch(token) for token in found.positions(1)[3][:5].tolist()]
-    assert shown.count("data:image/png") == 10 and shown.count("box-shadow") == 2 * (5 - patches.count(None))
+    assert shown.count("data:image/png") == 20 and shown.count("box-shadow") == 4 * (5 - patches.count(None))
+    assert not app.warning and "the neuron's highest score" in shown
     app = open_page("pages/2_Neurons.py", family="seeing")
     assert not app.error and any("causal language models alone" in each.value for each in app.caption)
     file.unlink()

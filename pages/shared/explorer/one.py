@@ -29,7 +29,7 @@ from pages.shared.neurons.changes import Told, draw_neuron, turned
 from pages.shared.neurons.chosen import colours_in_order, opened
 from pages.shared.neurons.lists import Neurons, draw_keep
 from pages.shared.neurons.notes import draw_note, note_on
-from pages.shared.neurons.readings import ask_all
+from pages.shared.neurons.readings import ask_texts
 from pages.shared.neurons.stacks import tell_stacks
 
 KEPT_TEXTS = 50  # texts of each model in a neuron's JSON
@@ -76,7 +76,7 @@ def explore(family: Family, done: Mapping[str, Run], model: str, beside: Sequenc
         draw_corpus(asked, [by_label[label] for label in beside], chosen, (layer, neuron), shown, colours)
     own, scores = "", dict[str, float]()
     if not images:
-        asking = partial(ask_all, asked, layer, neuron)
+        asking = partial(ask_texts, asked, layer, neuron)
         own, scores = draw_own(asking, chosen.category, [by_label[x] for x in beside], colours)
     left, right = st.columns(2, gap="large")
     with left:

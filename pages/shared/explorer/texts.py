@@ -15,7 +15,7 @@ from nmerge_core.neuron.exemplars import STRONGEST, WAYS, choose_texts
 from nmerge_core.neuron.peaks import peaks_of
 from nmerge_core.runs.folder import Run
 from pages.shared.neurons.chosen import exemplars, opened
-from pages.shared.neurons.readings import ask_all, draw_texts
+from pages.shared.neurons.readings import ask_images, ask_texts, draw_read
 
 OWN_TEXT = 2000  # characters of the reader's own text, which is in the page's link
 
@@ -71,13 +71,22 @@ def draw_corpus(
     if opened(runs[chosen.label]).images:
         thumbnails = {label: _thumbnails(str(run.results)) for label, run in runs.items()}
         peaks = {label: peaks_of(opened(run), *place) for label, run in runs.items()}
-        st.html(chosen_images(models, texts, thumbnails, peaks, colours))
-        st.caption("Framed is the patch at which the neuron fires most strongly, where that is kept: in its top 50.")
+        draw_read(
+            runs,
+            partial(ask_images, runs, *place, list(texts["id"])),
+            lambda answers: chosen_images(models, texts, thumbnails, peaks, answers, colours),
+            "images",
+        )
+        st.caption(
+            "Beside each image its patches, shaded as strongly as the neuron fires there. Framed is the patch at which "
+            "it fires most strongly, where that is kept: in its top 50."
+        )
         return
-    draw_texts(
+    draw_read(
         runs,
-        partial(ask_all, runs, *place, list(texts["text"])),
+        partial(ask_texts, runs, *place, list(texts["text"])),
         lambda answers: figures.chosen_texts(models, texts, answers, colours, shown.context),
+        "texts",
     )
 
 
