@@ -289,6 +289,10 @@ def test_similarity(app: App, tab: Callable[[], Page]) -> None:
     press(page, "similarity_run")
     finish(page, app, "cosine")
     assert all(0 < value <= 1.000001 for trace in traces(page, "similarity_figure") for value in trace["y"])
-    for form in ("svg", "png"):  # as the toolbar saves it
+    chart = keyed(page, "similarity_figure").locator(".js-plotly-plot")
+    chart.hover()  # which shows its toolbar, below it
+    drawn, toolbar = (each.bounding_box() for each in (chart, chart.locator(".modebar")))
+    assert drawn and toolbar and toolbar["y"] >= drawn["y"] + drawn["height"] and toolbar["x"] >= drawn["x"]
+    for form in ("svg", "png"):  # as the menu saves it
         saved = f"Plotly.toImage(document.querySelector('.js-plotly-plot'), {{format: '{form}'}})"
         assert page.evaluate(saved).startswith(f"data:image/{form}")

@@ -8,6 +8,8 @@ const FULLSCREEN = {
   click: (graph) => (document.fullscreenElement ? document.exitFullscreen() : graph.requestFullscreen()),
 };
 
+const TOOLBAR = 40; // pixels below a figure that fills the screen
+
 let library; // the promise that Plotly is there, one for all charts of the tab
 const charts = new WeakMap(); // a component's element → { graph, figure }: its chart and the newest figure for it
 
@@ -41,7 +43,7 @@ function laidOut({ graph, figure, excess }) {
   const names = figure.data.map((trace) => trace.name).join();
   const layout = titled(stacked({ height: 450, ...figure.layout }, width), width);
   const fitted = withLegend(layout, excess[`${width} ${names}`] ?? 0, true);
-  return { ...fitted, width, ...(full ? { height: window.innerHeight } : {}) };
+  return { ...fitted, width, ...(full ? { height: window.innerHeight - TOOLBAR } : {}) };
 }
 
 function measure(chart) {

@@ -24,6 +24,13 @@ CONFIG = {
 }
 PIXELS_PER_CM, PIXELS_PER_POINT = 96 / 2.54, 96 / 72  # of CSS
 WIDE = 1100  # pixels of a figure on the page, of which a document's is a picture in proportion
+TOOLBAR = """
+.js-plotly-plot .modebar-container { top: 100% !important; right: auto !important; width: auto !important; left: 0; }
+.js-plotly-plot .plotly .modebar.modebar { position: static; display: flex; padding-top: 1.1rem; }
+.js-plotly-plot .plotly .modebar-btn.modebar-btn::after { right: auto; left: 0; }
+.js-plotly-plot:fullscreen .modebar-container { top: auto !important; bottom: 0; }
+.js-plotly-plot:fullscreen .plotly .modebar.modebar { padding: .5rem; }
+"""  # under a figure, left of what saves it, and over nothing; it reaches up to it, for the mouse to get there
 IMAGES = """<style>
 .images { display: flex; gap: 1rem; }
 .images button { font: inherit; color: var(--st-text-color); background: none; cursor: pointer; min-height: 2.5rem;
@@ -70,7 +77,8 @@ def _draw(figure: go.Figure, key: str, picked: Callable[[Any], None]) -> None:
     `st.plotly_chart` throws a chart away and draws it anew, more than once, whenever its figure changes; `chart.js`
     changes the chart that is there.
     """
-    chart = st.components.v2.component("chart", js=SCRIPT, isolate_styles=False)  # told at each call: runtimes forget
+    # Told at each call: runtimes forget.
+    chart = st.components.v2.component("chart", css=TOOLBAR, js=SCRIPT, isolate_styles=False)
     library = f"component/{LIBRARY.name}/plotly.min.js?{plotly.__version__}"
     drawn = {"figure": figure.to_json(validate=False), "config": CONFIG, "alt": describe(figure)}
     data = drawn | {"plotly": library, "leads": picked is not _nowhere}
@@ -132,7 +140,11 @@ def _html_button(figure: go.Figure, key: str, name: str) -> None:
     config: dict[str, Any] = {**CONFIG, "toImageButtonOptions": {"format": "svg", "filename": name}}
     st.download_button(
         "HTML",
-        lambda: on_paper(figure).to_html(include_plotlyjs=True, config=config),
+        lambda: (
+            on_paper(figure)
+            .to_html(include_plotlyjs=True, config=config)
+            .replace("</head>", f"<style>{TOOLBAR}</style></head>", 1)
+        ),
         f"{name}.html",
         "text/html",
         key=f"{key}_html",
