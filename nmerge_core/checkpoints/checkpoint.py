@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmerge_core.architecture import Architecture, Matrix, derive
 from nmerge_core.checkpoints.adapter import Adapter
+from nmerge_core.checkpoints.computed import Computation, Computed
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.pickled import PICKLED
 from nmerge_core.checkpoints.quantised import Dequantised, read_dequantised
@@ -26,6 +27,7 @@ class Checkpoint:
     `tensors` are the parameters of the model that runs; `carried` lie beside them and go along with a merge as they are
     (layers that predict tokens beyond the next, counters). With an adapter, `folder`, `config` and `tensors` are the
     model's own; `read` gives what the adapter makes of them. One that is `stacked` of others' layers is in no folder.
+    Some tensors may be computed when they are read (`Computed`).
     """
 
     reference: str
@@ -51,6 +53,18 @@ class Checkpoint:
         """The size of all weights in bytes, and of the adapter's file."""
         own = sum(tensor.bytes for tensor in self.tensors.values())
         return own + self.adapter.file.stat().st_size if self.adapter else own
+
+    @property
+    def bytes_read(self) -> int:
+        """The size of all that is read where all weights are: of those that are computed, of what they come from."""
+        return self.bytes + sum(tensor.bytes_read - tensor.bytes for tensor in self.tensors.values())
+
+    @property
+    def computations(self) -> list[Computation]:
+        """What computes weights of it that are in no file, in order of their keys."""
+        tensors = (tensor for each in (self.tensors, self.carried) for tensor in each.values())
+        found = {tensor.by.key: tensor.by for tensor in tensors if isinstance(tensor, Computed)}
+        return [found[key] for key in sorted(found)]
 
     @property
     def pickled(self) -> bool:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from nmerge_core.checkpoints.computed import Computed
 from nmerge_core.checkpoints.header import Pieced, TensorInfo
 
 
@@ -155,7 +156,7 @@ def _fitted(
     """Give tensors the names and shapes of `targets`, whose entries are the same, one after the other."""
     if len(tensors) == len(targets):
         return {target.name: tensor for target, tensor in zip(targets, tensors, strict=True)}
-    plain = all(type(each) is TensorInfo and each.name not in whole for each in tensors)
+    plain = all(type(each) in (TensorInfo, Computed) and each.name not in whole for each in tensors)
     plain = plain and len({each.dtype for each in tensors}) == 1
     if not plain or sum(each.elements for each in tensors) != sum(each.elements for each in targets):
         return None

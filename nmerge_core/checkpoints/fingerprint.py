@@ -21,11 +21,13 @@ _SAMPLE_BYTES = 1024  # of the start, middle and end of every tensor of a larger
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Return 16 hex digits of a checkpoint's configuration, headers and sampled weight bytes, wherever it lies.
 
-    An adapter counts with its weights, scales and orientations.
+    An adapter counts with its weights, scales and orientations; what is computed, with all that decides it.
     """
     digest = hashlib.sha256(repr(sorted(checkpoint.config.items())).encode())
     if checkpoint.adapter:
         digest.update(checkpoint.adapter.settings.encode())
+    for computation in checkpoint.computations:
+        digest.update(computation.key.encode())
     digest.update(fingerprint_weights(checkpoint.files).encode())
     return digest.hexdigest()[:16]
 

@@ -45,6 +45,11 @@ class TensorInfo:
         return self.elements * DTYPE_BYTES[self.dtype]
 
     @property
+    def bytes_read(self) -> int:
+        """The size of what is read where all of it is."""
+        return self.bytes
+
+    @property
     def rows(self) -> int:
         """The length of the first axis; 1 for a scalar."""
         return self.shape[0] if self.shape else 1

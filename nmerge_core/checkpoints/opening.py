@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from nmerge_core.checkpoints.adapter_config import ADAPTER_CONFIG
 from nmerge_core.checkpoints.adapter_opening import open_adapter
@@ -99,9 +100,19 @@ def _opened(model: str, folder: Path, listed: Listed) -> tuple[Checkpoint, Mappi
             if name in tensors:
                 raise InputError(f"{file}: tensor {name} is also in {tensors[name].file.name}; expected it once")
             tensors[name] = tensor
-    found = parameters(config, with_embeddings(folder, config, dequantised(model, config, tensors)))
-    check_described(folder, config, found.own)
-    if found.untied:
-        config[TIED] = False
-    opened = Checkpoint(model, folder, config, found.own, found.carried)
+    opened = checkpoint_of(model, folder, config, tensors)
     return opened, stamps([opened])
+
+
+def checkpoint_of(
+    reference: str, folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
+) -> Checkpoint:
+    """Return the model that transformers makes of a folder's configuration and these tensors, stored or computed.
+
+    Raises:
+        InputError: they are quantised in a way that is not read, or not those of the model that is described.
+    """
+    found = parameters(config, with_embeddings(folder, config, dequantised(reference, config, tensors)))
+    check_described(folder, config, found.own)
+    config = {**config, TIED: False} if found.untied else config
+    return Checkpoint(reference, folder, config, found.own, found.carried)

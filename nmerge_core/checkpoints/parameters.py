@@ -1,6 +1,5 @@
 """Which tensors of a folder are a model's parameters: not buffers, copies of tied embeddings, or what never runs."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from typing import Any
 
 from nmerge_core.architecture import LAYER
 from nmerge_core.architecture.config_keys import DECODER_LAYERS, LAYERS, TEXT
-from nmerge_core.checkpoints.header import TensorInfo
+from nmerge_core.checkpoints.header import DTYPE_BYTES, TensorInfo
 from nmerge_core.checkpoints.quantised import is_counter
+from nmerge_core.checkpoints.rows import read_into
 from nmerge_core.checkpoints.tying import embeddings_of, head_of, is_language_head, said_tied, ties_stored_head
 
 _COPIES_OF_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # T5's
@@ -21,7 +21,7 @@ _CAUSAL_MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
 # Heads that predict tokens beyond the next (DeepSeek-V3, Qwen3-Next): transformers does not build them.
 _BEYOND = re.compile(r"(?:^|\.)mtp\w*\.")
 _VISION = re.compile(r"vision|visual|image|audio")
-_READ = 1 << 24  # bytes compared at a time
+_READ = 1 << 23  # entries compared at a time
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,20 @@ def same_values(one: TensorInfo, other: TensorInfo) -> bool:
         return False
     if (one.file, one.offset) == (other.file, other.offset):
         return True
-    times = [tensor.file.stat().st_mtime_ns for tensor in (one, other)]
-    return _same_bytes((one.file, one.offset, times[0]), (other.file, other.offset, times[1]), one.bytes)
+    times = tuple(file.stat().st_mtime_ns for tensor in (one, other) for file in sorted(tensor.files))
+    return _same_bytes(one, other, times)
 
 
 @lru_cache(maxsize=64)
-def _same_bytes(one: tuple[Path, int, int], other: tuple[Path, int, int], size: int) -> bool:
-    pairs = zip(_chunks(one[0], one[1], size), _chunks(other[0], other[1], size), strict=True)
-    return all(mine == theirs for mine, theirs in pairs)
+def _same_bytes(one: TensorInfo, other: TensorInfo, times: tuple[int, ...]) -> bool:
+    """Compare two tensors; when their files were written to makes the cache forget those that were since."""
+    return all(mine == theirs for mine, theirs in zip(_chunks(one), _chunks(other), strict=True))
 
 
-def _chunks(file: Path, offset: int, size: int) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        stream.seek(offset, os.SEEK_SET)
-        for start in range(0, size, _READ):
-            yield stream.read(min(_READ, size - start))
+def _chunks(tensor: TensorInfo) -> Iterator[bytearray]:
+    """Yield a tensor's bytes, some at a time."""
+    for start in range(0, tensor.elements, _READ):
+        count = min(_READ, tensor.elements - start)
+        chunk = bytearray(count * DTYPE_BYTES[tensor.dtype])
+        read_into(tensor, [(start, count)], memoryview(chunk))
+        yield chunk

@@ -7,6 +7,7 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from nmerge_core.checkpoints.computed import Computed
 from nmerge_core.checkpoints.header import DTYPE_BYTES, TORCH_NAMES, Pieced, TensorInfo
 from nmerge_core.errors import InputError
 
@@ -64,7 +65,7 @@ def read_into(tensor: TensorInfo, runs: Iterable[tuple[int, int]], buffer: memor
         InputError: as `read_rows`.
     """
     for part, own in _parts(tensor, runs):
-        buffer = _fill(part, own, buffer)
+        buffer = part.fill(own, buffer) if isinstance(part, Computed) else _fill(part, own, buffer)
 
 
 def _parts(tensor: TensorInfo, runs: Iterable[tuple[int, int]]) -> Iterator[tuple[TensorInfo, list[tuple[int, int]]]]:

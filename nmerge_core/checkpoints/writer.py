@@ -38,6 +38,11 @@ class Layout:
         """The size of all weight files."""
         return sum(self.sizes.values())
 
+    @property
+    def without_files(self) -> "Layout":
+        """The same tensors, of which none will be written."""
+        return replace(self, headers={}, sizes={})
+
 
 def plan_layout(folder: Path, tensors: Iterable[TensorInfo], dtype: str | None) -> Layout:
     """Lay tensors out in their order in shards of at most 5 GB; floats in `dtype` (a safetensors name) if given."""
@@ -76,7 +81,8 @@ def plan_file(file: Path, tensors: Iterable[TensorInfo]) -> Layout:
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
     placed = {
-        name: replace(tensor, file=file, offset=start + end - tensor.bytes) for name, (tensor, end) in ends.items()
+        name: TensorInfo(name, tensor.dtype, tensor.shape, file, start + end - tensor.bytes)
+        for name, (tensor, end) in ends.items()
     }
     return Layout(placed, {file: struct.pack("<Q", len(text)) + text}, {file: start + position})
 

@@ -6,16 +6,14 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints.writer import Layout, check_target, plan_layout
-from nmerge_core.inputs import Places
+from nmerge_core.checkpoints.writer import Layout, check_target
 from nmerge_core.machine import kind_of, peak_memory
 from nmerge_core.merging.loop import merge_tensors
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
 from nmerge_core.merging.plan.opened import Opened, open_recipe
 from nmerge_core.merging.recipe.prepared import Prepared
-from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.process_group import ProcessGroup, process_group
 from nmerge_core.merging.write.report import Report, describe, source
@@ -41,24 +39,28 @@ def merge(
     return merge_opened(open_recipe(recipe, device), out, progress, kept)
 
 
-def merge_opened(opened: Opened, out: Path, progress: Progress = silent, kept: Kept = nothing_kept) -> Report:
-    """Merge an opened recipe as `merge` does."""
+def merge_opened(
+    opened: Opened, out: Path, progress: Progress = silent, kept: Kept = nothing_kept, *, weights: bool = True
+) -> Report:
+    """Merge an opened recipe as `merge` does; without `weights` make all that belongs to it but their files."""
     with process_group() as group:
-        return _merge(opened, out, group, group.watched(progress), kept)
+        layout = opened.layout(staging_folder(out))
+        planned = layout if weights else layout.without_files
+        return _merge(opened, planned, out, group, group.watched(progress), kept)
 
 
-def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress, kept: Kept) -> Report:
+def _merge(opened: Opened, layout: Layout, out: Path, group: ProcessGroup, progress: Progress, kept: Kept) -> Report:
     started = time.monotonic()
     recipe, stream, vocabulary, conversation = opened.recipe, opened.stream, opened.vocabulary, opened.conversation
     staging = staging_folder(out)
-    layout = plan_layout(staging, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
     if group.first:
         check_target(out, layout.bytes - sum(512 * file.stat().st_blocks for file in layout.sizes if file.exists()))
     with lock_output(out) if group.first else disk_errors(out):
         context = Context(recipe, stream, opened.merged_names, progress, kept=kept)
         prepared = group.broadcast(staging, lambda: _prepare(opened, context, layout, staging))
         ready = time.monotonic()
-        merge_tensors(context, layout, staging, group, prepared, progress)
+        if layout.sizes:
+            merge_tensors(context, layout, staging, group, prepared, progress)
         opened.check_unchanged()
         group.barrier(staging, progress)
         merged = time.monotonic()
@@ -95,7 +97,7 @@ def _merge(opened: Opened, out: Path, group: ProcessGroup, progress: Progress, k
 
 def resolved(opened: Opened, prepared: Prepared) -> Recipe:
     """Return the recipe of a merge as it is recorded: all named in full, with what was found out filled in."""
-    full, _ = replace(opened.recipe, chat_template=opened.conversation.choice).in_full(Places(cache_root()))
+    full, _ = replace(opened.recipe, chat_template=opened.conversation.choice).in_full(opened.places)
     return full.resolved(prepared)
 
 
@@ -110,7 +112,7 @@ def _prepare(opened: Opened, context: Context, layout: Layout, staging: Path) ->
 
 def _identity(opened: Opened, prepared: Prepared) -> str:
     """Name everything that decides the output's bytes."""
-    full, read = opened.recipe.in_full(Places(cache_root()))
+    full, read = opened.recipe.in_full(opened.places)
     tokens = opened.vocabulary.rows.digest if opened.vocabulary.rows else ""
     times = sorted(opened.stamps.values())  # fingerprints sample large files
     device = kind_of(opened.stream.device)

@@ -1,44 +1,41 @@
-"""A recipe in stages: each is merged into a folder beside the output, which goes when no later stage needs it.
+"""A recipe in stages: each makes a model that later ones merge, and the last one the output.
 
-What is in progress lies in `.OUT.stages`, each model in a folder that its key names (`StagedRecipe.keys`). After a kill
-the same recipe goes on at the stage, and within it at the tensor, that was not finished. OUT appears when it is whole.
+What merges every entry by itself is computed block by block where a later stage reads it (`StagedRecipe.computed`); any
+other stage is merged into a folder, which goes when no later one needs it. What is in progress lies in `.OUT.stages`,
+each model in a folder that its key names (`StagedRecipe.keys`). After a kill the same recipe goes on at the stage, and
+within it at the tensor, that was not finished. OUT appears when it is whole.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from nmerge_core import distributed
 from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints import Checkpoint, open_checkpoint
 from nmerge_core.checkpoints.fingerprint import stamps
-from nmerge_core.checkpoints.writer import check_target, plan_layout
+from nmerge_core.checkpoints.writer import check_target
 from nmerge_core.errors import InputError
-from nmerge_core.files.kept_files import remove, write_text
-from nmerge_core.files.yaml_file import read_mapping
 from nmerge_core.inputs import Places
 from nmerge_core.machine import choose_device, kind_of
 from nmerge_core.merging import pipeline
-from nmerge_core.merging.plan.estimate import Estimate
-from nmerge_core.merging.plan.estimate import estimate as estimate_one
+from nmerge_core.merging.computed import computed
+from nmerge_core.merging.plan.estimate import Estimate, estimate_opened
 from nmerge_core.merging.plan.kept import Kept, nothing_kept
-from nmerge_core.merging.plan.opened import open_recipe
-from nmerge_core.merging.recipe.mergekit_recipe import write_yaml
-from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
-from nmerge_core.merging.recipe.staged_recipe import StagedRecipe, named_by
+from nmerge_core.merging.plan.opened import Opened, open_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.staged_recipe import StagedRecipe
 from nmerge_core.merging.run_formats import formats_of_stages
+from nmerge_core.merging.stage_folders import REPORT, StageFolders, how_made
 from nmerge_core.merging.write.beside import write_beside
 from nmerge_core.merging.write.report import Report
 from nmerge_core.merging.write.staging import lock_output
 from nmerge_core.progress import Progress, silent
-
-_RECIPE, _REPORT, _CARD = "nmerge_recipe.yaml", "nmerge_report.json", "README.md"
 
 
 def estimate(recipe: StagedRecipe, out: Path) -> Estimate:
@@ -47,28 +44,24 @@ def estimate(recipe: StagedRecipe, out: Path) -> Estimate:
     Raises:
         InputError: a stage does not fit its models; it is named.
     """
-    with TemporaryDirectory(prefix="nmerge-stages-") as folder:
-        made, costs = dict[str, Path](), list[Estimate]()
+    with TemporaryDirectory(prefix="nmerge-stages-") as root:
+        made, costs = dict[str, Checkpoint](), dict[str | None, Estimate]()
         for name, stage in recipe.each:
-            own = _with_made(stage, made)
-            try:
-                costs.append(estimate_one(own, out))
+            with _named(name):
+                opened = _open(stage, {each: Path(root) / each for each in made}, made, "cpu")
+                costs[name] = estimate_opened(opened, out)
                 if name is not None:
-                    made[name] = _outline(own, Path(folder) / name)
-            except InputError as error:
-                raise InputError(f"{_told(name)}: {error}") from error
+                    made[name] = _outlined(opened, Path(root) / name, name in recipe.computed)
+    written = [cost for name, cost in costs.items() if name not in recipe.computed]
     return replace(
-        costs[-1],
-        bytes_read=sum(cost.bytes_read for cost in costs),
-        bytes_written=sum(cost.bytes_written for cost in costs),
-        peak_memory=max(cost.peak_memory for cost in costs),
-        seconds=sum(cost.seconds for cost in costs),
-        solving=any(cost.solving for cost in costs),
-        warnings=tuple(
-            f"{_told(name)}: {warning}"
-            for (name, _), cost in zip(recipe.each, costs, strict=True)
-            for warning in cost.warnings
-        ),
+        costs[None],
+        bytes_read=sum(cost.bytes_read for cost in written),
+        bytes_written=sum(cost.bytes_written for cost in written),
+        peak_memory=max(cost.peak_memory for cost in written),
+        seconds=sum(cost.seconds for cost in written),
+        solving=any(cost.solving for cost in written),
+        warnings=tuple(f"{_told(name)}: {warning}" for name, cost in costs.items() for warning in cost.warnings),
+        stages={name: how_made(0 if name in recipe.computed else costs[name].bytes_written) for name in recipe.stages},
     )
 
 
@@ -95,29 +88,34 @@ def _merge(
     times = sorted(stamps(map(open_checkpoint, recipe.references)).values())  # fingerprints sample large files
     chosen = choose_device(device)
     keys = recipe.keys(Places(cache_root()), f"{kind_of(chosen)} {times}", dict(formats_of_stages(recipe, chosen)))
-    work = _Work(recipe, hidden, out.name, keys)
+    work = StageFolders(recipe, hidden, out.name, keys)
     earlier = hidden.exists()
     if first:
         work.clear()
-    report = None
+    report, made = None, dict[str, Checkpoint]()
 
     def make(name: str | None) -> None:
         nonlocal report
-        if not work.folder(name).exists():
+        folder, is_computed = work.folder(name), name in recipe.computed
+        if is_computed or not folder.exists():
             needed = work.needs(name)
             for each in needed:
-                make(each)
-            own = _with_made(work.stages[name], {each: work.folder(each) for each in needed})
+                if each not in made:
+                    make(each)
 
             def told(stage: str, done: float, total: float, unit: str = "") -> None:
                 progress(f"{_told(name)}: {stage}", done, total, unit)
 
-            try:
-                report = pipeline.merge(own, work.folder(name), device=device, progress=told, kept=kept)
-            except InputError as error:
-                raise InputError(f"{_told(name)}: {error}") from error
-        if first and name is not None:
-            work.note(name)
+            with _named(name):
+                opened = _open(work.stages[name], {each: work.folder(each) for each in needed}, made, device)
+                if not folder.exists():
+                    report = pipeline.merge_opened(opened, folder, told, kept, weights=not is_computed)
+                if name is not None and is_computed:
+                    made[name] = computed(opened, folder)
+        if name is not None:
+            made[name] = made.get(name) or open_checkpoint(str(folder))
+            if first:
+                work.note(name)
         if first:
             work.drop()
 
@@ -132,101 +130,37 @@ def _merge(
         os.replace(work.folder(None), out)
         shutil.rmtree(hidden, ignore_errors=True)
         report = None
-    return report or Report(**json.loads((out / _REPORT).read_text(encoding="utf-8")))
+    return report or Report(**json.loads((out / REPORT).read_text(encoding="utf-8")))
 
 
-def _with_made(recipe: Recipe, made: dict[str, Path]) -> Recipe:
-    """Return a stage's recipe with the folders of earlier ones in place of their names."""
-    return recipe.renamed(lambda name: str(made[name]) if name in made else name)
+def _open(recipe: Recipe, folders: Mapping[str, Path], made: Mapping[str, Checkpoint], device: str) -> Opened:
+    """Open a stage's recipe with the models of earlier ones, which are called by their folders."""
+    own = recipe.renamed(lambda name: str(folders[name]) if name in folders else name)
+    return open_recipe(own, device, {str(folder): made[name] for name, folder in folders.items()})
+
+
+@contextmanager
+def _named(name: str | None) -> Iterator[None]:
+    """Name the stage in what is wrong with it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{_told(name)}: {error}") from error
 
 
 def _told(name: str | None) -> str:
     return f"stage '{name}'" if name is not None else "last stage"
 
 
-def _outline(recipe: Recipe, folder: Path) -> Path:
-    """Write what a stage would make but its weights, of which there are headers alone, in files without blocks."""
+def _outlined(opened: Opened, folder: Path, is_computed: bool) -> Checkpoint:
+    """Return what a stage would make: where it is written, with headers alone, in files without blocks."""
     folder.mkdir()
-    opened = open_recipe(recipe, "cpu")
-    layout = plan_layout(folder, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
+    layout = opened.layout(folder)
+    write_beside(opened, folder, layout.without_files if is_computed else layout)
+    if is_computed:
+        return computed(opened, folder)
     for file, header in layout.headers.items():
         with file.open("wb") as stream:
             stream.write(header)
             stream.truncate(layout.sizes[file])
-    write_beside(opened, folder, layout)
-    return folder
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What is in progress: a folder `hidden`, and in it what each stage has made, by its key."""
-
-    recipe: StagedRecipe
-    hidden: Path
-    out: str  # the name of the output
-    keys: Mapping[str | None, str]
-
-    @property
-    def stages(self) -> dict[str | None, Recipe]:
-        """Every stage by its name, the last one's None."""
-        return dict(self.recipe.each)
-
-    def folder(self, name: str | None) -> Path:
-        """Return where a stage's model lies."""
-        return self.hidden / self.keys[name] / (name or self.out)
-
-    def needs(self, name: str | None) -> list[str]:
-        """Return the stages that one names as models."""
-        return [each for each in dict.fromkeys(named_by(self.stages[name])) if each in self.recipe.stages]
-
-    def clear(self) -> None:
-        """Remove what other recipes left."""
-        for left in self.hidden.iterdir() if self.hidden.exists() else ():
-            if left.name.removesuffix(".json") not in self.keys.values():
-                remove(left)
-
-    def note(self, name: str) -> None:
-        """Keep what a stage was made of, beside its folder."""
-        notes, folder = self._notes(name), self.folder(name)
-        if not notes.exists():
-            read = {"recipe": read_mapping(folder / _RECIPE, ()), "report": json.loads(_text(folder / _REPORT))}
-            write_text(notes, json.dumps(read))
-
-    def drop(self) -> None:
-        """Remove the models of stages that no stage needs that is not made."""
-        made = {name for name in self.stages if self.folder(name).exists()}
-        gone = {name for name in self.recipe.stages if name not in made and self._notes(name).exists()}
-        needed = {each for name in self.stages if name not in made | gone for each in self.needs(name)}
-        for name in self.recipe.stages:
-            if name in made and name not in needed:
-                remove(self.folder(name).parent)
-
-    def tell(self) -> None:
-        """Tell of the stages, by their names, in the last one's recipe, report and card, as their folders go."""
-        last = self.folder(None)
-        content, report = read_mapping(last / _RECIPE, ()), self._named(json.loads(_text(last / _REPORT)))
-        if "stages" not in content:  # else told before a kill
-            stages = {name: self._named(json.loads(_text(self._notes(name)))) for name in self.recipe.stages}
-            report["facts"]["stages"] = {name: each["report"] for name, each in stages.items()}
-            write_text(last / _REPORT, json.dumps(report, indent=1) + "\n")
-            write_text(last / _CARD, self._named(_text(last / _CARD)))
-            recipes = {name: each["recipe"] for name, each in stages.items()}
-            write_text(last / _RECIPE, write_yaml({"stages": recipes, **self._named(content)}))
-
-    def _notes(self, name: str) -> Path:
-        return self.hidden / f"{self.keys[name]}.json"
-
-    def _named(self, content: Any) -> Any:
-        """Return a text, or what has texts in it, with stages' names in place of their folders."""
-        if isinstance(content, Mapping):
-            return {self._named(key): self._named(each) for key, each in content.items()}
-        if isinstance(content, list):
-            return [self._named(each) for each in content]
-        if isinstance(content, str):
-            for name in self.recipe.stages:
-                content = content.replace(str(self.folder(name)), name)
-        return content
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
+    return open_checkpoint(str(folder))

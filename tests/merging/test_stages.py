@@ -80,7 +80,7 @@ class StopIn:
             raise Cancelled
 
 
-STAGES = ["stage 'skills'", "stage 'words'", "last stage"]
+STAGES = ["stage 'skills'", "last stage"]  # which reads what words computes
 
 
 @pytest.mark.parametrize("at", STAGES)
@@ -135,6 +135,7 @@ def test_a_model_that_was_written_to_meanwhile_is_merged_anew(
 def test_what_no_later_stage_needs_goes_at_once(family: SimpleNamespace, tmp_path: Path) -> None:
     content = staged(family)
     content["models"] = [{"model": "words"}]
+    content["stages"]["words"] |= {"merge_method": "ties", "base_model": family.base}
     with pytest.raises(Cancelled):
         engine.merge(engine.load(content), tmp_path / "out", progress=StopIn("last stage"))
     assert {path.name for path in (tmp_path / ".out.stages").glob("*/*") if path.is_dir()} == {"words", ".out.part"}
@@ -158,12 +159,14 @@ def test_the_estimate_is_of_the_whole_chain(family: SimpleNamespace, tmp_path: P
     content = staged(family)
     whole = engine.estimate(engine.load(content), tmp_path / "out")
     first = engine.estimate(load_recipe(content["stages"]["skills"]), tmp_path / "out")
-    # TIES reads three checkpoints twice, linear two and task arithmetic three once: 6, 2 and 3 of one.
-    assert whole.bytes_written == 3 * first.bytes_written and 6 * whole.bytes_read == 11 * first.bytes_read
+    # TIES reads three checkpoints twice; task arithmetic reads the base, skills and what words is: skills, translation.
+    assert whole.bytes_written == 2 * first.bytes_written and 6 * whole.bytes_read == (6 + 4) * first.bytes_read
     assert whole.tensors == first.tensors and not list(tmp_path.iterdir())
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(content))
-    assert main(["merge", str(file), str(tmp_path / "out"), "--dry-run"]) == 0 and "MB" in capsys.readouterr().out
+    assert main(["merge", str(file), str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "stage         words: computed when read, never written" in (told := capsys.readouterr().out)
+    assert f"stage         skills: written once, {first.bytes_written / 1e6:,.1f} MB, and removed" in told
     content["stages"]["words"]["models"][1]["model"] = str(tmp_path / "nowhere")
     file.write_text(yaml.safe_dump(content))
     for dry in (["--dry-run"], []):

@@ -1,20 +1,20 @@
 """What a merge will read, compute and write, told from headers alone before it starts."""
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from nmerge_core.cache import cache_root
-from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints import Checkpoint, TensorInfo
+from nmerge_core.checkpoints.computed import Computed
 from nmerge_core.checkpoints.vocabulary import counts_tokens
-from nmerge_core.checkpoints.writer import existing_parent, plan_layout
-from nmerge_core.inputs import Places
+from nmerge_core.checkpoints.writer import existing_parent
 from nmerge_core.machine import cores
 from nmerge_core.merging.compute.block import place_of
 from nmerge_core.merging.compute.stream import BLOCK_ELEMENTS
 from nmerge_core.merging.plan.context import Context
-from nmerge_core.merging.plan.opened import open_recipe
-from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
+from nmerge_core.merging.plan.opened import Opened, open_recipe
+from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.progress import silent
 
 # Of a process with torch, and of one with compiled loops alone, measured on two cores, files in the page cache: entries
@@ -45,6 +45,7 @@ class Estimate:
     appended: int
     conversation: str  # whose chat template, end tokens and generation settings the merge has
     warnings: tuple[str, ...]
+    stages: Mapping[str, str] = field(default_factory=dict)  # what becomes of each before the last
 
     @property
     def lines(self) -> list[str]:
@@ -59,6 +60,7 @@ class Estimate:
             f"peak memory   {self.peak_memory / 1e6:>10,.1f} MB",
             f"about         {self.seconds:>10,.1f} s" + (" and running the models on texts" if self.solving else ""),
             *([f"conversation  {self.conversation}"] if self.conversation else []),
+            *(f"stage         {name}: {made}" for name, made in self.stages.items()),
         ]
 
 
@@ -68,13 +70,17 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     Raises:
         InputError: a model cannot be opened, models do not fit together, or parameters do not fit them.
     """
-    opened = open_recipe(recipe, "cpu")
-    stream = opened.stream
-    layout = plan_layout(out, opened.tensors, DTYPES[recipe.dtype] if recipe.dtype else None)
+    return estimate_opened(open_recipe(recipe, "cpu"), out)
+
+
+def estimate_opened(opened: Opened, out: Path) -> Estimate:
+    """Estimate the cost of the merge of an opened recipe, as `estimate` does."""
+    recipe, stream = opened.recipe, opened.stream
+    layout = opened.layout(out)
     sources = stream.sources
     entries = sum(tensor.elements for tensor in layout.tensors.values())
     values, method = recipe.values(), recipe.method
-    recipe.in_full(Places(cache_root()))  # an error where something that it names is not there
+    recipe.in_full(opened.places)  # an error where something that it names is not there
     method.checked(Context(recipe, stream, opened.merged_names, silent), values)
     passes, solving, needs = method.passes(values), method.solves(values), method.needs(stream, values)
     searching = method.searches(values)
@@ -88,18 +94,20 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
     matched = stream.vocabulary.sources.size if stream.vocabulary else 0
     architecture = stream.donor.architecture
     whole = [tensor.elements for tensor in merged if method.whole(place_of(architecture, tensor.name), values)]
-    block = max([BLOCK_ELEMENTS, *whole]) * 4 * (len(sources) + _BLOCK_COPIES)
+    computed = max((_computed_copies(checkpoint) for checkpoint in sources), default=0)
+    block = 4 * (max([BLOCK_ELEMENTS, *whole]) * (len(sources) + _BLOCK_COPIES) + BLOCK_ELEMENTS * computed)
+    read, stored = sum(each.bytes_read for each in sources), sum(each.bytes for each in sources)
     return Estimate(
         tensors=len(layout.tensors),
         parameters=entries,
-        bytes_read=passes * sum(checkpoint.bytes for checkpoint in sources),
+        bytes_read=passes * read,
         bytes_written=layout.bytes,
         disk_free=shutil.disk_usage(existing_parent(out)).free,
         peak_memory=int(
             start_bytes + workers * block + len(sources) * layer + model + matched * _TOKEN_BYTES + needs.memory
         ),
         seconds=start_seconds
-        + passes * len(sources) * core_seconds / workers
+        + passes * len(sources) * core_seconds * (read / stored if stored else 1) / workers
         + needs.operations / (_OPERATIONS_PER_SECOND * workers),
         solving=solving or searching,
         rows=next((tensor.rows for tensor in layout.tensors.values() if counts_tokens(tensor.name)), 0),
@@ -107,6 +115,17 @@ def estimate(recipe: Recipe, out: Path) -> Estimate:
         conversation=opened.conversation.summary,
         warnings=opened.warnings,
     )
+
+
+def _computed_copies(checkpoint: Checkpoint) -> int:
+    """Count the copies of a block that are held at once to compute one of it, where it is computed."""
+
+    def copies(tensor: TensorInfo) -> int:
+        if not isinstance(tensor, Computed):
+            return 0
+        return len(tensor.sources) + _BLOCK_COPIES + max(map(copies, tensor.sources), default=0)
+
+    return max(map(copies, checkpoint.tensors.values()), default=0)
 
 
 def _layer_bytes(checkpoint: Checkpoint) -> int:

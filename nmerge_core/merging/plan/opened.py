@@ -6,23 +6,26 @@ from dataclasses import dataclass, replace
 from os.path import exists, expanduser
 from pathlib import Path
 
+from nmerge_core.cache import cache_root
 from nmerge_core.checkpoints import halves, label, open_checkpoint
 from nmerge_core.checkpoints.checkpoint import Checkpoint
 from nmerge_core.checkpoints.compatibility import compare_family
 from nmerge_core.checkpoints.config_difference import config_differences
-from nmerge_core.checkpoints.fingerprint import Stamp, stamps
+from nmerge_core.checkpoints.fingerprint import Stamp, fingerprint, stamps
 from nmerge_core.checkpoints.header import TensorInfo
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.checkpoints.reference import same_model
 from nmerge_core.checkpoints.stacked import Part, is_by_layer, stacked
+from nmerge_core.checkpoints.writer import Layout, plan_layout
 from nmerge_core.checkpoints.written_config import left_out
 from nmerge_core.errors import InputError
+from nmerge_core.inputs import Places
 from nmerge_core.machine import choose_device
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.merged_conversation import MergedConversation, merged_conversation
 from nmerge_core.merging.plan.merged_vocabulary import MergedVocabulary, merged_vocabulary
 from nmerge_core.merging.recipe import gradients
-from nmerge_core.merging.recipe.recipe import Recipe
+from nmerge_core.merging.recipe.recipe import DTYPES, Recipe
 from nmerge_core.merging.recipe.slices import Slice
 
 
@@ -41,9 +44,25 @@ class Opened:
     warnings: tuple[str, ...]
     stamps: Mapping[Path, Stamp]
 
+    @property
+    def places(self) -> Places:
+        """Where the recipe's names lead; a model with computed weights is known by what computes them."""
+        computed = {each.reference: (each.reference, fingerprint(each)) for each in self.named if each.computations}
+        return Places(cache_root()).with_models(computed)
+
+    def layout(self, folder: Path) -> Layout:
+        """Lay the merge out in files of a folder."""
+        dtype = self.recipe.dtype
+        return plan_layout(folder, self.tensors, DTYPES[dtype] if dtype else None)
+
     def check_unchanged(self) -> None:
-        """Check that the weight files are those that were opened; raises InputError naming the first that is not."""
+        """Check that the weight files are those that were opened; raises InputError naming the first that is not.
+
+        So are those that weights are computed from.
+        """
         for checkpoint in self.stream.checkpoints:
+            for computation in checkpoint.computations:
+                computation.check_unchanged()
             now = stamps([checkpoint])
             if changed := [file for file, stamp in now.items() if stamp != self.stamps[file]]:
                 raise InputError(
@@ -70,14 +89,14 @@ class Opened:
         return tuple(tensor.name for tensor in self.tensors if tensor.name in self.stream.donor.tensors)
 
 
-def open_recipe(recipe: Recipe, device: str = "auto") -> Opened:
-    """Open a recipe's models and check that they fit together, from headers alone.
+def open_recipe(recipe: Recipe, device: str = "auto", made: Mapping[str, Checkpoint] | None = None) -> Opened:
+    """Open a recipe's models and check that they fit together, from headers alone; those of `made` are open already.
 
     Raises:
         InputError: a model cannot be opened, or models do not fit together; every reason is listed.
     """
     references = _named(recipe)
-    found: list[Checkpoint | InputError] = [_open(reference) for reference in references]
+    found: list[Checkpoint | InputError] = [(made or {}).get(each) or _open(each) for each in references]
     opened = named = [each for each in found if isinstance(each, Checkpoint)]
     stacks: list[str] = []
     if recipe.slices and len(opened) == len(found):

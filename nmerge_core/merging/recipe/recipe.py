@@ -129,6 +129,17 @@ class Recipe:
         return self.method.solves(self.values()) or self.searches
 
     @property
+    def goes_by_weights(self) -> bool:
+        """Whether the weights of its models are all that is read of these, block by block."""
+        methods = [self.method, *(step.method for step in self.then)]
+        return not self.runs_models and not any(method.inputs for method in methods)
+
+    @property
+    def is_entrywise(self) -> bool:
+        """Whether every entry is merged by itself, with nothing found out before."""
+        return self.method.rule is not None and self.method.prepare is None
+
+    @property
     def searches(self) -> bool:
         """Whether a whole model is held in memory and run to find something."""
         return self.method.searches(self.values())

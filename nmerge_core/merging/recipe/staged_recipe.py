@@ -1,7 +1,9 @@
 """A recipe in stages: earlier ones make models that later ones merge, the last one the output."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from nmerge_core.inputs import Places
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.recipe import Recipe
+
+_FEW = 2  # how often a stage is computed: of two models, writing one takes as much reading and writing as three times
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,27 @@ class StagedRecipe:
         """Every stage with its name, None for the last, in the order in which they are made."""
         yield from self.stages.items()
         yield None, self.last
+
+    @cached_property
+    def computed(self) -> frozenset[str]:
+        """The stages that are computed when they are read, and not written.
+
+        Their methods merge every entry by itself, with nothing found out before, and what merges them goes by weights
+        alone and reads them no more than twice in all.
+        """
+        found = set[str]()
+        read: dict[str, float] = dict.fromkeys(self.stages, 0)
+        for name, recipe in reversed([*self.each]):
+            made: float = 1  # how often its weights are merged
+            if name is not None and recipe.is_entrywise and read[name] <= _FEW:
+                found.add(name)
+                made = read[name]
+            again = made * recipe.method.passes(recipe.values()) if recipe.goes_by_weights else math.inf
+            base = [recipe.base_model] if recipe.base_model and recipe.differences else []
+            for model in (*base, *recipe.references):
+                if model in read:
+                    read[model] += again
+        return frozenset(found)
 
     @property
     def merge_method(self) -> str:
