@@ -21,7 +21,9 @@ Floats = NDArray[np.float32]
 
 # A float's key is its bits as a whole number, negated where it is negative: keys are ordered as floats are.
 _TOP = int(np.float32(np.finfo(np.float32).max).view(np.int32))
-_BINS = 1 << 22  # of a window's histogram: a float each where the window is a percent of a large model
+_MOST_BINS = 1 << 22  # of a window's histogram: a float each where the window is a percent of a large model
+_FEWEST_BINS = 1 << 12
+_ENTRIES_PER_BIN = 16  # at least, within these bounds: to go through the bins takes less than to read the entries
 _SAMPLED_BLOCKS = 1024  # at most
 _SAMPLED_SHARE = 128  # one entry in so many of a sampled block
 _DEVIATIONS = 25  # half a first window, in standard deviations of as many independent draws; rows are not independent
@@ -83,10 +85,12 @@ def order_statistics(
     so one pass is mostly enough; where a rank lies outside, or bins are wider than one float, another follows. The
     values are exact whatever the sample says.
     """
+    if not any(ranks):
+        return [[] for _ in ranks]
     sample = _sample(rows, ranking)
     entries = count_entries(stream, rows)
     pending = {
-        (model, rank): Window(*_bounds(own, rank / entries))
+        (model, rank): Window(*_bounds(own, rank / entries), _bins(entries))
         for model, (own, asked) in enumerate(zip(sample, ranks, strict=True))
         for rank in asked
     }
@@ -95,9 +99,9 @@ def order_statistics(
     while pending:
         windows = [(model, window) for (model, _), window in pending.items()]
         look_through(rows, ranking, windows, f"{stage}, pass {turn}", progress)
-        narrower = {(model, rank): window.narrower(rank) for (model, rank), window in pending.items()}
-        found |= {place: value_of(pending[place].key(place[1])) for place, window in narrower.items() if not window}
-        pending = {place: window for place, window in narrower.items() if window}
+        seen = {(model, rank): window.find(rank) for (model, rank), window in pending.items()}
+        found |= {place: each for place, each in seen.items() if not isinstance(each, Window)}
+        pending = {place: each for place, each in seen.items() if isinstance(each, Window)}
         turn += 1
     return [[found[model, rank] for rank in asked] for model, asked in enumerate(ranks)]
 
@@ -111,15 +115,15 @@ class _Seen:
 
 
 class Window:
-    """Counts one model's values whose keys are first, …, last, in at most `_BINS` bins, and those above.
+    """Counts one model's values whose keys are first, …, last, in at most `bins` bins (a power of 2), and those above.
 
     The largest inside is known however wide bins are: that of a whole model takes no second pass.
     """
 
-    def __init__(self, first: int, last: int) -> None:
+    def __init__(self, first: int, last: int, bins: int = _MOST_BINS) -> None:
         """Count none yet."""
-        self.first, self.last = first, last
-        self.shift = max(0, (last - first).bit_length() - _BINS.bit_length() + 1)
+        self.first, self.last, self.bins = first, last, bins
+        self.shift = max(0, (last - first).bit_length() - bins.bit_length() + 1)
         self._low, self._high = value_of(first), value_of(last)
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
         self._above = 0
@@ -147,20 +151,26 @@ class Window:
         below = self._above + np.cumsum(self._counts[::-1])  # entries down to the end of each bin
         return self.first + (len(self._counts) - 1 - int(np.searchsorted(below, rank)) << self.shift)
 
-    def narrower(self, rank: int) -> "Window | None":
-        """Return the window to look through next for the `rank`-th largest; none where its key is known."""
+    def find(self, rank: int) -> "float | Window":
+        """Return the `rank`-th largest of all values where it is known, else the window to look through next for it."""
         if rank <= self._above:
-            return Window(self.last + 1, _TOP)
+            return Window(self.last + 1, _TOP, self.bins)
         if rank > self._above + self._counts.sum():
-            return Window(-_TOP, self.first - 1)
+            return Window(-_TOP, self.first - 1, self.bins)
         key = self.key(rank)
-        known = self.shift == 0 or rank == self._above + 1
-        return None if known else Window(key, min(self.last, key + (1 << self.shift) - 1))
+        if self.shift == 0 or rank == self._above + 1:
+            return value_of(key)
+        return Window(key, min(self.last, key + (1 << self.shift) - 1), self.bins)
 
     def counted(self, first: int) -> list[tuple[int, int]]:
         """Return the keys from `first` on, and how many values have each; bins are one key wide."""
         bins = np.flatnonzero(self._counts[first - self.first :]) + (first - self.first)
         return [(self.first + int(each), int(self._counts[each])) for each in bins]
+
+
+def _bins(entries: int) -> int:
+    """Return in how many bins the values of so many entries are counted."""
+    return min(_MOST_BINS, max(_FEWEST_BINS, 1 << (entries // _ENTRIES_PER_BIN).bit_length()))
 
 
 def look_through(
