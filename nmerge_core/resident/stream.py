@@ -54,9 +54,8 @@ class ResidentStream(Stream):
         """Take one block of every source as it is stored."""
         if rows.name not in self.bits:
             return super().entries(rows)
-        matrix = self.donor.architecture.matrix(rows.name)
         stored = self._bits(rows)[len(self.checkpoints) - len(self.sources) :]
-        first, columns = rows.start * matrix.columns, matrix.columns
+        first, (_, columns) = rows.start * self.donor.architecture.matrix(rows.name).columns, self.shape(rows)
         return Entries(rows.name, first, stored, self.differences, columns, self.once(rows))
 
     def once(self, rows: Rows) -> Once:

@@ -21,6 +21,7 @@ from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import methods
+from tests.merging import checkpoints
 from tests.merging.merged import assert_same, deltas, run
 
 
@@ -103,6 +104,17 @@ def test_model_stock_goes_as_far_as_changes_agree() -> None:
     by_neuron = merged("model_stock", [[x, x], [turned, y]], filter_wise=True)
     np.testing.assert_allclose(by_neuron, [*expected, [0.0, 0.0]], atol=1e-6)
     assert merged("model_stock", [[x], [[-1.0, 0.0]]]) == [[0.0, 0.0]]  # 1 + cos θ = 0
+
+
+@pytest.mark.parametrize("method", ["slerp", "karcher", "multislerp", "model_stock"])
+def test_compiled_loops_and_torch_write_the_same_bytes(family: SimpleNamespace, tmp_path: Path, method: str) -> None:
+    parameters = {"filter_wise": True} if method == "model_stock" else {}
+    recipe = {"merge_method": method, "base_model": family.base, "parameters": parameters}
+    recipe["models"] = checkpoints.entries(method, family.models)
+    for device in ("cpu", "cpu:0"):  # the second is not known to be the CPU
+        merge(load_recipe(recipe), tmp_path / device, device=device)
+    files = [tmp_path / device / "model.safetensors" for device in ("cpu", "cpu:0")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_nearswap_and_ram_by_hand() -> None:

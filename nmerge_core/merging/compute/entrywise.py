@@ -12,12 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.checkpoints.raw_bits import RawBits
-from nmerge_core.compiler import compiled, inlined
+from nmerge_core.compiler import compiled
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute import primitives
 from nmerge_core.merging.compute.block import Block, Entries
 from nmerge_core.merging.compute.drop import Drop, drop_entries
-from nmerge_core.merging.compute.kernels import CHUNK, add_weighted, cut, finite, narrow, subtract, trim, widen
+from nmerge_core.merging.compute.kernels import (
+    CHUNK,
+    add_weighted,
+    cut,
+    divide,
+    finite,
+    narrow,
+    scale_and_add,
+    subtract,
+    sum_elected,
+    trim,
+    widen,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +47,12 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Entrywise:
-    """θ0 + λ · Σ_t w_t k_t(τ_t); without a base λ · Σ_t w_t θ_t.
+    """θ0 + λ · (b θ0 + Σ_t w_t k_t(τ_t)); without a base λ · Σ_t w_t θ_t.
 
-    `scale` is λ, `weights` are w. k_t keeps what `drop` leaves, or entries of magnitude at least `thresholds` and
-    below `ceilings`. With `elect` only what agrees with the sign of the sum is summed (TIES). With `normalize` the sum
-    is divided by Σ w, or where signs are elected by Σ |w| of what agrees. Both ways of computing it round each
-    operation once, in float32 and in the same order: they give the same bits.
+    `scale` is λ, `weights` are w, `of_base` is b. k_t keeps what `drop` leaves, or entries of magnitude at least
+    `thresholds` and below `ceilings`. With `elect` only what agrees with the sign of the sum is summed (TIES). With
+    `normalize` the sum is divided by Σ w, or where signs are elected by Σ |w| of what agrees. Both ways of computing it
+    round each operation once, in float32 and in the same order: they give the same bits.
     """
 
     weights: Sequence[float]
@@ -50,6 +62,7 @@ class Entrywise:
     ceilings: Sequence[float] = ()
     drop: Drop | None = None
     elect: bool = False
+    of_base: float = 0.0
 
     @property
     def divisor(self) -> float:
@@ -69,6 +82,8 @@ class Entrywise:
             total = primitives.elected_sum(deltas, self.weights, self.normalize)
         else:
             total = primitives.weighted_sum(deltas, self.weights)
+        if self.of_base:
+            total.add_(block.base * self.of_base)
         return primitives.divided(total, self.divisor).mul_(self.scale)
 
     def merge_entries(self, entries: Entries, merged: RawBits) -> bool:
@@ -86,6 +101,7 @@ class Entrywise:
             drop.scales,
             self.elect,
             self.normalize,
+            np.float32(self.of_base),
             np.float32(self.divisor),
             np.float32(self.scale),
             merged,
@@ -105,6 +121,7 @@ def _merge_entries(
     kept_scale: NDArray[np.float32],
     elect: bool,
     normalize: bool,
+    of_base: np.float32,
     divisor: np.float32,
     scale: np.float32,
     merged: RawBits,
@@ -122,6 +139,7 @@ def _merge_entries(
         position: of the first entry in its tensor.
         elect: whether entries against the sign of the weighted sum are left out.
         normalize: where signs are elected, whether the sum is divided by Σ |w| of what agreed.
+        of_base: how much of the base is added to the sum.
         divisor: what the sum is divided by.
         scale: what it is multiplied by.
         merged: where the entries go, rounded to the nearest, ties to even.
@@ -156,63 +174,14 @@ def _merge_entries(
                 drop_entries(delta, states[model], position + np.uint64(start), limits[model], kept_scale[model])
             add_weighted(total, delta, weights[model])
         if elect:
-            _signs(total, sign)
-            total[:] = 0
-            agreed[:] = 0
-            for model in range(models):
-                _add_agreeing(total, agreed, bits[model].view(np.float32)[:count], sign, weights[model])
-            _settle(total, agreed, sign, normalize)
+            sum_elected(total, bits, weights, normalize, sign, agreed)
+        if of_base != 0:
+            add_weighted(total, base, of_base)
         if divisor != 1:
-            _divide(total, divisor)
-        _scale_and_add(total, scale, base)
+            divide(total, divisor)
+        scale_and_add(total, scale, base)
         narrow(total_bits, merged[start:stop])
     return finite(seen)
-
-
-@inlined
-def _signs(values: NDArray[np.float32], sign: NDArray[np.float32]) -> None:
-    for i in range(len(values)):
-        sign[i] = np.float32(values[i] > 0) - np.float32(values[i] < 0)
-
-
-@inlined
-def _add_agreeing(
-    total: NDArray[np.float32],
-    agreed: NDArray[np.float32],
-    delta: NDArray[np.float32],
-    sign: NDArray[np.float32],
-    weight: np.float32,
-) -> None:
-    """Add |w τ| where its sign is the elected one, and |w| to what agreed."""
-    size = abs(weight)
-    for i in range(len(total)):
-        weighted = delta[i] * weight * sign[i]
-        total[i] += weighted if weighted > 0 else np.float32(0)
-        agreed[i] += size if weighted > 0 else np.float32(0)
-
-
-@inlined
-def _settle(
-    total: NDArray[np.float32], agreed: NDArray[np.float32], sign: NDArray[np.float32], normalize: bool
-) -> None:
-    """Give the sum of what agreed its sign, and make it a mean."""
-    for i in range(len(total)):
-        total[i] *= sign[i]
-    if normalize:
-        for i in range(len(total)):
-            total[i] /= agreed[i] if agreed[i] > 0 else np.float32(1)
-
-
-@inlined
-def _divide(total: NDArray[np.float32], divisor: np.float32) -> None:
-    for i in range(len(total)):
-        total[i] /= divisor
-
-
-@inlined
-def _scale_and_add(total: NDArray[np.float32], scale: np.float32, base: NDArray[np.float32]) -> None:
-    for i in range(len(total)):
-        total[i] = total[i] * scale + base[i]
 
 
 def total_weight(weights: Sequence[float]) -> float:

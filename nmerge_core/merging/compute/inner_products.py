@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.lazy import torch
+from nmerge_core.merging.compute.neurons import EVERY, products, products_of_rows
 from nmerge_core.merging.compute.stream import Rows, Stream
-from nmerge_core.parallel import in_order
+from nmerge_core.merging.compute.sums import sum_blocks
 from nmerge_core.progress import Progress
 
 Products = NDArray[np.float64]
@@ -19,30 +20,33 @@ Products = NDArray[np.float64]
 def inner_products(stream: Stream, names: Sequence[str], progress: Progress) -> dict[str, Products]:
     """Return per tensor ⟨x_i, x_j⟩ of x = (θ0, τ_1, …, τ_T), its entries as one vector: (1 + T, 1 + T) float64.
 
-    Without a base θ0 is 0 and τ_t are the weights. Blocks are summed in the order of their rows.
+    Without a base θ0 is 0 and τ_t are the weights. Blocks are summed in the order of their rows. A GPU sums the entries
+    of a block in another order than a CPU.
     """
-    rows = [each for name in names for each in stream.rows(name)]
     count = 1 + len(stream.models)
-    found = {name: np.zeros((count, count)) for name in names}
 
-    def work(each: Rows) -> Products:
-        block = stream.load(each)
-        held = torch.cat([block.base[None], block.deltas]).flatten(1).double()  # (1 + T, entries)
-        products: Products = (held @ held.T).cpu().numpy()
-        return products
+    def find(rows: Rows) -> Products:
+        if not stream.plain(rows.name):
+            block = stream.load(rows)
+            vectors = torch.cat([block.base[None], block.deltas]).flatten(1)  # (1 + T, entries)
+            of_block: Products = products_of_rows(vectors.unsqueeze(1))[0].cpu().numpy()
+            return of_block
+        entries = stream.entries(rows)
+        sources, length = entries.stored.shape  # 1 + T, without a base T
+        own = np.empty((1, sources, sources))
+        if not products(entries.stored, entries.differences, length, EVERY, own):
+            raise stream.not_finite(rows, entries)
+        return np.pad(own[0], (count - sources, 0))
 
-    for done, (each, own) in enumerate(zip(rows, in_order(work, rows), strict=True)):
-        progress("Lengths and angles", done, len(rows), "blocks")
-        found[each.name] += own
-    return found
+    return sum_blocks(stream, names, find, np.zeros((count, count)), "Lengths and angles", progress)
 
 
-def cosines(products: Products) -> Products:
-    """Return the cosines of the angles between vectors from their inner products; 0 where one is 0."""
-    lengths = np.sqrt(products.diagonal())
-    scale = np.outer(lengths, lengths)
-    found: Products = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0).clip(-1, 1)
-    return found
+def cosines(found: Products) -> Products:
+    """Return the cosines of the angles between vectors from their inner products, (…, T, T); 0 where one is 0."""
+    lengths = np.sqrt(found.diagonal(axis1=-2, axis2=-1))
+    scale = lengths[..., :, None] * lengths[..., None, :]
+    between: Products = np.divide(found, scale, out=np.zeros_like(found), where=scale > 0).clip(-1, 1)
+    return between
 
 
 def slerp(t: float, first: float, second: float, product: float, straight: float = 1.0) -> tuple[float, float]:

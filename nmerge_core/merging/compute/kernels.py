@@ -15,6 +15,7 @@ from nmerge_core.checkpoints.raw_bits import RawBits
 from nmerge_core.compiler import compiled, inlined
 
 CHUNK = 2048  # entries: of four models 40 kB in float32
+LANES = 64  # sums that go on side by side, a power of 2
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # a float's bits without its sign
 _HALF, _BELOW_HALF = np.uint32(16), np.uint32(0x7FFF)  # of a float32's bits, which bfloat16 stores the upper half of
 _EXPONENT_STEP = np.uint32(0x00800000)  # added to these it overflows into the sign where all exponent bits are set
@@ -94,6 +95,90 @@ def add_weighted(total: NDArray[np.float32], values: NDArray[np.float32], weight
     """Add weighted values to a total, in place."""
     for i in range(len(total)):
         total[i] += values[i] * weight
+
+
+@inlined
+def sum_elected(
+    total: NDArray[np.float32],
+    bits: NDArray[np.uint32],
+    weights: NDArray[np.float32],
+    normalize: bool,
+    sign: NDArray[np.float32],
+    agreed: NDArray[np.float32],
+) -> None:
+    """Make of a total the sum of the weighted entries that have its sign, in place.
+
+    Args:
+        total: whose signs are those elected, (n,).
+        bits: of the models' entries in float32, (models, ≥ n).
+        weights: of the models, (models,).
+        normalize: whether the sum is divided by Σ |w| of what agreed.
+        sign: room for as many entries.
+        agreed: room for as many entries.
+    """
+    for i in range(len(total)):
+        sign[i] = np.float32(total[i] > 0) - np.float32(total[i] < 0)
+    total[:] = 0
+    agreed[:] = 0
+    for model in range(len(weights)):
+        _add_agreeing(total, agreed, bits[model].view(np.float32), sign, weights[model])
+    for i in range(len(total)):
+        total[i] *= sign[i]
+    if normalize:
+        for i in range(len(total)):
+            total[i] /= agreed[i] if agreed[i] > 0 else np.float32(1)
+
+
+@inlined
+def _add_agreeing(
+    total: NDArray[np.float32],
+    agreed: NDArray[np.float32],
+    delta: NDArray[np.float32],
+    sign: NDArray[np.float32],
+    weight: np.float32,
+) -> None:
+    """Add |w τ| where its sign is the elected one, and |w| to what agreed."""
+    size = abs(weight)
+    for i in range(len(total)):
+        weighted = delta[i] * weight * sign[i]
+        total[i] += weighted if weighted > 0 else np.float32(0)
+        agreed[i] += size if weighted > 0 else np.float32(0)
+
+
+@inlined
+def divide(total: NDArray[np.float32], divisor: np.float32) -> None:
+    """Divide a total, in place."""
+    for i in range(len(total)):
+        total[i] /= divisor
+
+
+@inlined
+def scale_and_add(total: NDArray[np.float32], scale: np.float32, base: NDArray[np.float32]) -> None:
+    """Multiply a total and add the base, in place."""
+    for i in range(len(total)):
+        total[i] = total[i] * scale + base[i]
+
+
+@inlined
+def add_products(left: NDArray[np.float32], right: NDArray[np.float32], lanes: NDArray[np.float64]) -> None:
+    """Add the products of two vectors' entries, which are exact, to sums (LANES,)."""
+    whole = len(left) // LANES * LANES
+    for start in range(0, whole, LANES):
+        for lane in range(LANES):
+            lanes[lane] += np.float64(left[start + lane]) * np.float64(right[start + lane])
+    for i in range(whole, len(left)):
+        lanes[i - whole] += np.float64(left[i]) * np.float64(right[i])
+
+
+@inlined
+def sum_lanes(lanes: NDArray[np.float64]) -> float:
+    """Return the sum of sums (LANES,), which are lost."""
+    half = LANES // 2
+    while half:
+        for lane in range(half):
+            lanes[lane] += lanes[half + lane]
+        half //= 2
+    return lanes[0]
 
 
 @inlined

@@ -4,26 +4,46 @@ With w a row of the base and m_t what is left of the row of τ_t above a thresho
 products of w, m_1, … m_T, and `merge_by_factors` adds b·w + Σ_t a_t·m_t to the row. Both go through a block once.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from nmerge_core.checkpoints.raw_bits import RawBits
 from nmerge_core.compiler import compiled, inlined
-from nmerge_core.merging.compute.kernels import CHUNK, add_weighted, finite, narrow, subtract, trim, widen
+from nmerge_core.merging.compute.kernels import (
+    CHUNK,
+    LANES,
+    add_products,
+    add_weighted,
+    finite,
+    narrow,
+    subtract,
+    sum_lanes,
+    trim,
+    widen,
+)
 
-_LANES = 64  # sums that go on side by side, a power of 2
+if TYPE_CHECKING:
+    import torch
+
+EVERY = np.empty(0, np.float32)  # thresholds that keep every entry
 
 
 @compiled
-def products(stored: RawBits, columns: int, thresholds: NDArray[np.float32], found: NDArray[np.float64]) -> bool:
+def products(
+    stored: RawBits, differences: bool, columns: int, thresholds: NDArray[np.float32], found: NDArray[np.float64]
+) -> bool:
     """Write the scalar products of each row's w, m_1, … m_T to `found` (rows, 1 + T, 1 + T).
 
-    Products are exact, and summed in float64 in an order that depends on the row alone.
+    Without `differences` they are those of the sources themselves, (rows, T, T). Products are exact, and summed in
+    float64 in an order that depends on the row alone.
 
     Args:
-        stored: the base first, then the models: (1 + T, rows · columns).
+        stored: the base first if `differences`, then the models: (1 + T, rows · columns).
+        differences: whether differences from the base are taken.
         columns: of a row.
-        thresholds: the least |τ| that is kept, (T,).
+        thresholds: the least |τ| that is kept, (T,), or `EVERY`.
         found: where the products go.
 
     Returns:
@@ -32,12 +52,12 @@ def products(stored: RawBits, columns: int, thresholds: NDArray[np.float32], fou
     vectors = len(stored)
     seen = np.zeros(CHUNK, np.uint32)
     bits = np.zeros((vectors, CHUNK), np.uint32)
-    sums = np.zeros((vectors, vectors, _LANES))
+    sums = np.zeros((vectors, vectors, LANES))
     for row in range(len(found)):
         sums[:] = 0
         for start in range(row * columns, (row + 1) * columns, CHUNK):
             stop = min(start + CHUNK, (row + 1) * columns)
-            _read(stored, start, stop, thresholds, bits, seen)
+            _read(stored, differences, start, stop, thresholds, bits, seen)
             _add_products(bits.view(np.float32), stop - start, sums)
         _take_totals(sums, found[row])
     return finite(seen)
@@ -46,7 +66,7 @@ def products(stored: RawBits, columns: int, thresholds: NDArray[np.float32], fou
 @compiled
 def products_of(vectors: NDArray[np.float32], found: NDArray[np.float64]) -> None:
     """Write what `products` does, to the last bit, of rows that are read: w, m_1, … m_T (1 + T, rows, columns)."""
-    sums = np.zeros((len(vectors), len(vectors), _LANES))
+    sums = np.zeros((len(vectors), len(vectors), LANES))
     chunk = np.zeros((len(vectors), CHUNK), np.float32)
     for row in range(len(found)):
         sums[:] = 0
@@ -55,6 +75,21 @@ def products_of(vectors: NDArray[np.float32], found: NDArray[np.float64]) -> Non
             chunk[:, :count] = vectors[:, row, start : start + count]
             _add_products(chunk, count, sums)
         _take_totals(sums, found[row])
+
+
+def products_of_rows(vectors: "torch.Tensor") -> "torch.Tensor":
+    """Return the scalar products of the rows of vectors (1 + T, rows, columns): (rows, 1 + T, 1 + T) float64.
+
+    On a CPU as `products_of` finds them; a GPU sums them in another order.
+    """
+    import torch
+
+    if vectors.is_cuda:
+        rows_first = vectors.transpose(0, 1).double()
+        return rows_first @ rows_first.transpose(1, 2)
+    found = np.empty((vectors.shape[1], len(vectors), len(vectors)))
+    products_of(vectors.numpy(), found)
+    return torch.from_numpy(found)
 
 
 @compiled
@@ -77,7 +112,7 @@ def merge_by_factors(
     for row in range(len(factors)):
         for start in range(row * columns, (row + 1) * columns, CHUNK):
             stop = min(start + CHUNK, (row + 1) * columns)
-            _read(stored, start, stop, thresholds, bits, seen)
+            _read(stored, True, start, stop, thresholds, bits, seen)
             base = bits[0].view(np.float32)[: stop - start]
             total = total_bits.view(np.float32)[: stop - start]
             total[:] = 0
@@ -92,34 +127,31 @@ def merge_by_factors(
 @inlined
 def _read(
     stored: RawBits,
+    differences: bool,
     start: int,
     stop: int,
     thresholds: NDArray[np.float32],
     bits: NDArray[np.uint32],
     seen: NDArray[np.uint32],
 ) -> None:
-    """Read entries of a row: w, then m_1, … m_T, as float32 bits."""
+    """Read entries of a row: w, then m_1, … m_T, as float32 bits; without `differences` θ_1, … θ_T."""
     widen(stored[0, start:stop], bits[0], seen)
     base = bits[0].view(np.float32)
     for vector in range(1, len(stored)):
         widen(stored[vector, start:stop], bits[vector], seen)
-        delta = bits[vector].view(np.float32)[: stop - start]
-        subtract(delta, base)
-        trim(delta, thresholds[vector - 1])
+        if differences:
+            delta = bits[vector].view(np.float32)[: stop - start]
+            subtract(delta, base)
+            if thresholds.size:
+                trim(delta, thresholds[vector - 1])
 
 
 @inlined
 def _add_products(vectors: NDArray[np.float32], count: int, sums: NDArray[np.float64]) -> None:
     """Add the products of the first `count` entries of every two of `vectors` (1 + T, CHUNK) to their sums."""
-    whole = count // _LANES * _LANES
     for one in range(len(vectors)):
         for other in range(one, len(vectors)):
-            left, right, lanes = vectors[one], vectors[other], sums[one, other]
-            for start in range(0, whole, _LANES):
-                for lane in range(_LANES):
-                    lanes[lane] += np.float64(left[start + lane]) * np.float64(right[start + lane])
-            for i in range(whole, count):
-                lanes[i - whole] += np.float64(left[i]) * np.float64(right[i])
+            add_products(vectors[one, :count], vectors[other, :count], sums[one, other])
 
 
 @inlined
@@ -127,9 +159,4 @@ def _take_totals(sums: NDArray[np.float64], found: NDArray[np.float64]) -> None:
     """Write the sum of each pair's lanes to `found` (1 + T, 1 + T)."""
     for one in range(len(sums)):
         for other in range(one, len(sums)):
-            lanes, half = sums[one, other], _LANES // 2
-            while half:
-                for lane in range(half):
-                    lanes[lane] += lanes[half + lane]
-                half //= 2
-            found[one, other] = found[other, one] = lanes[0]
+            found[one, other] = found[other, one] = sum_lanes(sums[one, other])

@@ -89,6 +89,11 @@ class Stream:
         elements = BLOCK_ELEMENTS if self.device == CPU else _DEVICE_BLOCK_ELEMENTS
         return max(_RUN if matrix.transposed else 1, elements // max(1, matrix.columns))
 
+    def shape(self, rows: Rows) -> tuple[int, int]:
+        """Return how many rows and columns a block has; a vector is one row."""
+        matrix, count = self.donor.architecture.matrix(rows.name), rows.stop - rows.start
+        return (count, matrix.columns) if matrix.neuronal else (1, count)
+
     def plain(self, name: str) -> bool:
         """Whether a tensor's entries can be taken as they are stored (`entries`), for compiled loops on a CPU."""
         if self.device != CPU or (self.vocabulary and counts_tokens(name)):
@@ -104,7 +109,8 @@ class Stream:
         matrix = self.donor.architecture.matrix(rows.name)
         tensors = [checkpoint.info(rows.name) for checkpoint in self.sources]
         read = raw_bits.read_bits(tensors, matrix, rows.start, rows.stop)
-        return Entries(rows.name, rows.start * matrix.columns, read, self.differences, matrix.columns, self.once(rows))
+        first, (_, columns) = rows.start * matrix.columns, self.shape(rows)
+        return Entries(rows.name, first, read, self.differences, columns, self.once(rows))
 
     def once(self, rows: Rows) -> Once:
         """Return who answers questions about a block."""
@@ -119,8 +125,7 @@ class Stream:
         architecture = self.donor.architecture
         matrix = architecture.matrix(rows.name)
         neurons = architecture.neurons(rows.name, rows.start, rows.stop)
-        count = rows.stop - rows.start
-        shape = (count, matrix.columns) if matrix.neuronal else (1, count)
+        shape = self.shape(rows)
         if self.vocabulary and counts_tokens(rows.name):
             held = torch.empty((len(self.checkpoints), *shape), device=self.device)
             self._match(self.vocabulary, rows, held, axis=0 if matrix.neuronal else 1)

@@ -1,15 +1,11 @@
 """Merge models into the point whose arcs to all of them balance."""
 
-from __future__ import annotations
-
 from math import sqrt
 
 import numpy as np
 
-from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.entrywise import Entrywise
 from nmerge_core.merging.compute.inner_products import Products, cosines
-from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
@@ -47,14 +43,16 @@ def prepare(context: Context, values: Values) -> Prepared:
     prepare=prepare,
     base="unused",
     passes=lambda values: 2,
+    entrywise=True,
+    version=2,
 )
-def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
-    """Return mean‖θ_t‖ · m, m the unit vector from which the arcs to all θ_t/‖θ_t‖ of the whole tensor sum to zero.
+def rule(name: str, values: Values, prepared: Prepared) -> Entrywise:
+    """mean‖θ_t‖ · m, m the unit vector from which the arcs to all θ_t/‖θ_t‖ of the whole tensor sum to zero.
 
     m is found by steps along the mean arc, from the mean of the unit vectors. Tensors that are zero have no direction
     and count with their length alone. A base that a recipe names is not merged unless it stands among the models.
     """
-    return weighted_sum(block.deltas, prepared.data[block.name])
+    return Entrywise(prepared.data[name])
 
 
 def _shares(products: Products, steps: int, tolerance: float) -> Products:

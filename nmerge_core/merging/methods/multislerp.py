@@ -1,15 +1,11 @@
 """Merge the directions of what models changed, and its lengths, apart."""
 
-from __future__ import annotations
-
 from math import sqrt
 
 import numpy as np
 
-from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.block import Block
+from nmerge_core.merging.compute.entrywise import Entrywise
 from nmerge_core.merging.compute.inner_products import Products, cosines
-from nmerge_core.merging.compute.primitives import weighted_sum
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
@@ -41,19 +37,21 @@ def prepare(context: Context, values: Values) -> Prepared:
     prepare=prepare,
     base="optional",
     passes=lambda values: 2,
+    entrywise=True,
+    version=2,
 )
-def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
-    """Return (Σ w_t ‖τ_t‖) · u/‖u‖ with u = Σ w_t τ_t/‖τ_t‖ over the whole tensor, Σ w_t τ_t where u = 0.
+def rule(name: str, values: Values, prepared: Prepared) -> Entrywise:
+    """(Σ w_t ‖τ_t‖) · u/‖u‖ with u = Σ w_t τ_t/‖τ_t‖ over the whole tensor, Σ w_t τ_t where u = 0.
 
     Without a base of the weights themselves. mergekit's step in the tangent space at u/‖u‖ is zero, as u has no part
     across itself, and is left out; where u = 0 mergekit merges two models so and refuses more. One model is itself.
     """
     weights = np.array(values.each["weight"])
     if len(weights) == 1:
-        return block.deltas[0].clone()
+        return Entrywise((1.0,))
     if values.shared["normalize_weights"]:
         weights = weights / weights.sum()
-    return weighted_sum(block.deltas, _shares(weights, prepared.data[block.name][1:, 1:]).tolist())
+    return Entrywise(_shares(weights, prepared.data[name][1:, 1:]).tolist())
 
 
 def _shares(weights: Products, products: Products) -> Products:

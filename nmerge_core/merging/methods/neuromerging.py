@@ -10,7 +10,7 @@ import numpy as np
 from nmerge_core.checkpoints.raw_bits import RawBits
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block, Entries
-from nmerge_core.merging.compute.neurons import merge_by_factors, products, products_of
+from nmerge_core.merging.compute.neurons import merge_by_factors, products, products_of_rows
 from nmerge_core.merging.compute.primitives import combine, trim
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared, Result
@@ -67,13 +67,7 @@ class Neurons:
         masked = trim(block.deltas, self.thresholds)  # (T, rows, columns)
 
         def split() -> Split:
-            vectors = torch.cat([block.base.unsqueeze(0), masked])  # (1 + T, rows, columns)
-            if vectors.is_cuda:
-                rows_first = vectors.transpose(0, 1).double()
-                return self._split(rows_first @ rows_first.transpose(1, 2))
-            found = np.empty((vectors.shape[1], len(vectors), len(vectors)))
-            products_of(vectors.numpy(), found)
-            return self._split(torch.from_numpy(found))
+            return self._split(products_of_rows(torch.cat([block.base.unsqueeze(0), masked])))
 
         factors = block.once(self._question, split).factors(self.lambda_1, self.lambda_2)
         total = torch.zeros_like(block.base)
@@ -88,7 +82,7 @@ class Neurons:
         def split() -> Split | None:
             sources, length = entries.stored.shape
             found = np.empty((length // entries.columns, sources, sources))
-            if not products(entries.stored, entries.columns, thresholds, found):
+            if not products(entries.stored, True, entries.columns, thresholds, found):
                 return None
             return self._split(torch.from_numpy(found))
 

@@ -39,6 +39,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     most=2,
     whole=lambda place, values: values.shared["nuslerp_row_wise"] and not values.shared["nuslerp_flatten"],
     passes=lambda values: 2 if values.shared["nuslerp_flatten"] else 1,
+    version=2,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return (sin((1 − t)φ) τ1 + sin(tφ) τ2) / sin φ with t = w2 / (w1 + w2) and φ the angle between τ1 and τ2.

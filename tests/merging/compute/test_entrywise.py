@@ -29,6 +29,7 @@ RULES: dict[str, Rule] = {
     "ties sum": Entrywise(WEIGHTS, 1.0, False, thresholds=(0.5, 1.0, 0.25), elect=True),
     "drop": Entrywise(WEIGHTS, 0.4, drop=Drop((0.4, 1.0, 0.01), True, 7)),
     "drop, no rescale": Entrywise(WEIGHTS, 0.4, True, drop=Drop((0.4, 0.9, 0.5), False, 7)),
+    "on an arc": Entrywise(WEIGHTS, 0.9, normalize=True, of_base=-0.2),
     "drop ties": Entrywise(WEIGHTS, 0.4, True, drop=Drop((0.4, 0.6, 0.5), True, 7), elect=True),
 }
 

@@ -25,7 +25,7 @@ def drawn(columns: int, dtype: torch.dtype) -> tuple[np.ndarray, torch.Tensor]:
 def test_products_are_those_of_every_two_vectors(columns: int, dtype: torch.dtype) -> None:
     stored, vectors = drawn(columns, dtype)
     found, again = np.empty((3, 3, 3)), np.empty((3, 3, 3))
-    assert products(stored, columns, THRESHOLDS, found)
+    assert products(stored, True, columns, THRESHOLDS, found)
     expected = torch.einsum("arc,brc->rab", vectors.double(), vectors.double()).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     products_of(vectors.numpy(), again)
@@ -47,5 +47,5 @@ def test_rows_are_sums_by_their_factors(columns: int, dtype: torch.dtype) -> Non
 def test_an_entry_that_is_not_finite_is_seen() -> None:
     stored, _ = drawn(70, torch.float32)
     stored[2, 137] = 0x7F800000
-    assert not products(stored, 70, THRESHOLDS, np.empty((3, 3, 3)))
+    assert not products(stored, True, 70, THRESHOLDS, np.empty((3, 3, 3)))
     assert not merge_by_factors(stored, 70, THRESHOLDS, np.zeros((3, 3), np.float32), np.empty(210, np.uint32))
