@@ -56,9 +56,14 @@ def combine(values: torch.Tensor, merge_function: str = "elect_mean") -> torch.T
     return total if merge_function.endswith("sum") else total / kept.ne_(0).sum(0).clamp_(min=1)
 
 
-def elected_sum(deltas: torch.Tensor, weights: Sequence[float], normalize: bool) -> torch.Tensor:
-    """Return the sum of the weighted deltas that agree with the elected sign, over Σ |w| of those if `normalize`."""
-    sign = weighted_sum(deltas, weights).sgn_()
+def elected_sum(
+    deltas: torch.Tensor, weights: Sequence[float], normalize: bool, votes: Sequence[float] | None = None
+) -> torch.Tensor:
+    """Return the sum of the weighted deltas that agree with the elected sign, over Σ |w| of those if `normalize`.
+
+    The sign is that of the sum weighted by `votes`, where there are some, else by `weights`.
+    """
+    sign = weighted_sum(deltas, votes or weights).sgn_()
     total, agreed = torch.zeros_like(sign), torch.zeros_like(sign)
     for delta, weight in zip(deltas, weights, strict=True):
         agreeing = (delta * weight).mul_(sign).clamp_(min=0)  # |w τ| where its sign is the elected one, else 0
@@ -67,6 +72,13 @@ def elected_sum(deltas: torch.Tensor, weights: Sequence[float], normalize: bool)
             agreed.add_(agreeing.ne_(0).mul_(abs(weight)))
     total.mul_(sign)
     return total.div_(torch.where(agreed > 0, agreed, 1.0)) if normalize else total
+
+
+def variance(deltas: torch.Tensor) -> torch.Tensor:
+    """Return the variance over the models of each entry of deltas (T, …): the mean square about the mean."""
+    equal, count = (1.0,) * len(deltas), float(len(deltas))
+    mean = divided(weighted_sum(deltas, equal), count)
+    return divided(weighted_sum((deltas - mean).square_(), equal), count)
 
 
 def drop(deltas: torch.Tensor, rule: Drop, name: str, first: int) -> torch.Tensor:

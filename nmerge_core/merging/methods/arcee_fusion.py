@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
-from nmerge_core.merging.compute.order_statistics import Ranking, count_entries, order_statistics
-from nmerge_core.merging.compute.stream import Rows
+from nmerge_core.merging.compute.order_statistics import Ranking
+from nmerge_core.merging.compute.stream import Rows, Stream
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
-from nmerge_core.progress import silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,21 +22,16 @@ _LEAST = 1e-8  # that mergekit adds to every probability
 
 def prepare(context: Context, values: Values) -> Prepared:
     """Find the least importance that is taken, in each tensor."""
-    stream, found = context.stream, {}
-    for done, name in enumerate(context.names):
-        context.progress("Importance per tensor", done, len(context.names), "tensors")
-        rows = stream.rows(name)
-        entries = count_entries(stream, rows)
-        quarters = [entries - int(share * (entries - 1)) for share in (0.25, 0.5, 0.75)] if entries else []
 
-        def importances(each: Rows) -> Tensor:
-            return _importance(stream.load(each)).flatten()[None]  # (1, entries)
+    def quarters(name: str, entries: int) -> list[list[int]]:
+        return [[entries - int(share * (entries - 1)) for share in (0.25, 0.5, 0.75)]]
 
-        if rows:
-            ranking = Ranking(importances)
-            ((low, middle, high),) = order_statistics(stream, rows, ranking, [quarters], "Importance", silent)
-            found[name] = middle + 1.5 * (high - low)
-    return Prepared(found)
+    found = context.tensor_statistics(quarters, _by_importance)
+    return Prepared({name: middle + 1.5 * (high - low) for name, ((low, middle, high),) in found.items()})
+
+
+def _by_importance(stream: Stream, rows: Sequence[Rows]) -> Ranking:
+    return Ranking(lambda each: _importance(stream.load(each)).flatten()[None])  # (1, entries)
 
 
 @method(

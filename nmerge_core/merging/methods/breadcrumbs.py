@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from nmerge_core.merging.compute.entrywise import Entrywise
+from nmerge_core.merging.compute.order_statistics import by_magnitude
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
@@ -41,7 +42,7 @@ def prepare(context: Context, values: Values) -> Prepared:
         asked[name] = [_ranks(entries, *each) for each in zip(own["density"], own["gamma"], strict=True)]
         return [[rank for rank in (last, first - 1) if 1 <= rank <= entries] for first, last in asked[name]]
 
-    found = context.tensor_statistics(ranks)
+    found = context.tensor_statistics(ranks, by_magnitude)
     return Prepared({name: _bands(asked[name], found[name]) for name in found})
 
 

@@ -20,7 +20,7 @@ from nmerge_core.merging.compute.order_statistics import (
     order_statistics,
     thresholds,
 )
-from nmerge_core.merging.compute.stream import Stream, all_rows
+from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
 from nmerge_core.merging.plan.kept import Kept, Measurement, nothing_kept
 from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.registry import named
@@ -118,15 +118,21 @@ class Context:
         """Return the context of a part of the recipe, at the key `place`, with the parameters that stand there."""
         return replace(self, place=place, own=frozenset(own))
 
-    def tensor_statistics(self, ranks: Callable[[str, int], Sequence[Sequence[int]]]) -> dict[str, list[list[float]]]:
-        """Return per tensor and model the |τ| of some ranks (1 the largest): `ranks(name, entries)` says which."""
+    def tensor_statistics(
+        self,
+        ranks: Callable[[str, int], Sequence[Sequence[int]]],
+        ranking: Callable[[Stream, Sequence[Rows]], Ranking],
+    ) -> dict[str, list[list[float]]]:
+        """Return per tensor the values of some ranks, 1 the largest.
+
+        `ranks(name, entries)` says which of each model, `ranking` what is ranked of a tensor's blocks.
+        """
         found = {}
         for done, name in enumerate(self.names):
             self.progress("Statistics per tensor", done, len(self.names), "tensors")
             if rows := self.stream.rows(name):
-                asked = ranks(name, count_entries(self.stream, rows))
-                ranking = by_magnitude(self.stream, rows)
-                found[name] = order_statistics(self.stream, rows, ranking, asked, "Magnitudes", silent)
+                asked, own = ranks(name, count_entries(self.stream, rows)), ranking(self.stream, rows)
+                found[name] = order_statistics(self.stream, rows, own, asked, "Statistics", silent)
         return found
 
     def inner_products(self) -> dict[str, Products]:

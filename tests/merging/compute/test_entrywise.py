@@ -16,6 +16,7 @@ from nmerge_core.merging.compute.entrywise import Entrywise, Rule
 from nmerge_core.merging.compute.histogram import look
 from nmerge_core.merging.compute.kernels import CHUNK
 from nmerge_core.merging.compute.primitives import drop, random_bits
+from nmerge_core.merging.compute.spread import Selected
 from nmerge_core.merging.recipe.registry import methods
 from tests.merging import checkpoints
 
@@ -30,6 +31,7 @@ RULES: dict[str, Rule] = {
     "drop": Entrywise(WEIGHTS, 0.4, drop=Drop((0.4, 1.0, 0.01), True, 7)),
     "drop, no rescale": Entrywise(WEIGHTS, 0.4, True, drop=Drop((0.4, 0.9, 0.5), False, 7)),
     "on an arc": Entrywise(WEIGHTS, 0.9, normalize=True, of_base=-0.2),
+    "selected": Selected(tuple(map(abs, WEIGHTS)), 0.5),
     "drop ties": Entrywise(WEIGHTS, 0.4, True, drop=Drop((0.4, 0.6, 0.5), True, 7), elect=True),
 }
 
@@ -48,7 +50,7 @@ def merged_by_kernel(rule: Rule, values: torch.Tensor, differences: bool, dtype:
     name = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}[dtype]
     words = bits_of(values).view(np.uint16 if values.dtype == torch.bfloat16 else np.uint32)
     out = empty_bits(COUNT, name)
-    assert rule.merge_entries(Entries("w", 3, words, differences), out)
+    assert rule.merge_entries(Entries("w", 3, words, differences, COUNT), out)
     stored = as_stored(out, name)
     return torch.from_numpy(stored.view(np.int16 if stored.itemsize == 2 else np.int32)).view(dtype)
 
