@@ -20,6 +20,7 @@ from pages.shared.frame.page import RESULTS, begin, empty_state, how_computed, r
 from pages.shared.frame.runs import run_line, run_panel, took
 from pages.shared.frame.settings import KEPT
 from pages.shared.frame.text import verbatim
+from pages.shared.kept.on_the_way import draw_measured
 
 LISTED_FILES = 12
 ROWS = 14  # of the table that are seen at once
@@ -156,6 +157,7 @@ if not listed:
         "Nothing was started yet. The Neurons page is a good beginning.", "Which neurons do what?", "runs_begin"
     ):
         st.switch_page("pages/2_Neurons.py", query_params={})  # the family goes along by itself
+    draw_measured()  # what merges of the command line left
     st.stop()
 table = described(listed, family)
 table = table[filtered(table)]
@@ -170,6 +172,7 @@ if len(picked) > 1:
 for run in shown[:SHOWN]:
     with st.container(border=True):
         draw(run, run.status(), family)
+draw_measured()
 how_computed(
     "A run's folder is named after its kind and a hash of its parameters, of the content of its models, corpora and "
     "other inputs, and of the version of what computes it: asking again for the same finds the same run, and a changed "

@@ -13,6 +13,7 @@ from nmerge_core.checkpoints import Checkpoint, fingerprint, label, open_checkpo
 from nmerge_core.corpus.corpus import Corpus, load_corpus
 from nmerge_core.errors import DISK_ERRORS, InputError
 from nmerge_core.files.folders import check_free, new_folder, write_meta
+from nmerge_core.files.in_use import note_use
 from nmerge_core.files.kept_files import remove
 from nmerge_core.inputs import model_fingerprint
 from nmerge_core.machine import choose_device, kind_of
@@ -133,6 +134,7 @@ def cached(
     """Return the statistics of a model on one category's texts from the cache, collecting them if need be."""
     folder = cache_folder(checkpoint, corpus, kind, category, samples=samples, seed=seed, device=device)
     if folder.exists():
+        note_use(folder)
         try:
             return open_statistics(folder, kind, checkpoint)
         except InputError:  # as its name tells that it is of this kind and model, it is damaged

@@ -15,6 +15,7 @@ from nmerge_core.checkpoints import Checkpoint, TensorInfo, fingerprint, open_ch
 from nmerge_core.checkpoints.header import read_header
 from nmerge_core.checkpoints.stacked import Part, origins
 from nmerge_core.errors import InputError
+from nmerge_core.files.in_use import InUse
 from nmerge_core.files.kept_files import read_object, reading
 
 KINDS = ("fisher", "gram", "magnitude")
@@ -35,6 +36,7 @@ class Statistics:
         of_weights: of sums over inputs, the tensor that belongs to each weight.
         tokens: of sums over inputs, the number of tokens that each tensor is of.
         parts: those that they are put together from, if they are not of one model.
+        used: keeps the folder from being removed while they are there.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Statistics:
     tensors: Checkpoint
     of_weights: Mapping[str, str]
     tokens: Mapping[str, int]
+    used: InUse
     parts: "tuple[Statistics, ...]" = ()
 
     @property
@@ -57,6 +60,7 @@ def open_statistics(folder: str | Path, kind: str, model: Checkpoint) -> Statist
         InputError: it is not one, it is of another kind, of another model, or a file of it is missing or truncated.
     """
     folder = Path(folder)
+    used = InUse(folder)
     made = f"`statistics MODEL --kind {kind} --corpus C --out {folder}`"
     if not (folder / "meta.json").exists():
         raise InputError(f"{folder}: expected a folder written by {made}, found no meta.json in it")
@@ -77,7 +81,7 @@ def open_statistics(folder: str | Path, kind: str, model: Checkpoint) -> Statist
         tokens = dict.fromkeys(sums.values(), meta["tokens"])
     for file in files:
         tensors |= read_header(file)
-    return Statistics(folder, meta, Checkpoint(str(folder), folder, meta, tensors), sums, tokens)
+    return Statistics(folder, meta, Checkpoint(str(folder), folder, meta, tensors), sums, tokens, used)
 
 
 def stacked_statistics(parts: Sequence[Part], found: Sequence[Statistics]) -> Statistics:

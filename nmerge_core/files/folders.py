@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.files.in_use import InUse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,11 +47,13 @@ def new_folder(out: Path) -> Iterator[Path]:
         part.mkdir(parents=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    used = InUse(part)
     try:
         yield part
         os.replace(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        del used
         with suppress(OSError):  # what else is in them is somebody's
             for folder in new:
                 folder.rmdir()

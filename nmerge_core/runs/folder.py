@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmerge_core.errors import InputError
+from nmerge_core.files.in_use import is_used
 from nmerge_core.files.kept_files import (
     Damaged,
     check_sealed,
@@ -210,6 +211,8 @@ def delete(run: Run) -> None:
     with transitions(run.folder.parent.parent):
         if run_held(run.folder):
             raise InputError(f"{run.title} is running: cancel it before deleting it")
+        if is_used(run.results):
+            raise InputError(f"{run.title}: a merge that is going goes by it; delete it when that has ended")
         grave = run.folder.with_name(f".deleted-{secrets.token_hex(4)}")
         try:
             run.folder.rename(grave)

@@ -1,4 +1,5 @@
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from nmerge_core.files.in_use import InUse
 from nmerge_core.runs.folder import STOPPED, Run
 from nmerge_core.runs.lock import hold_run, hold_worker_lock, note_run
 from tests.app.conftest import OpenPage, at
@@ -95,11 +97,11 @@ def test_a_linked_run_is_open_and_shows_results_and_parameters(open_page: OpenPa
     assert any('"top_k": 10' in code.value for code in app.code)
 
 
-def picked(app: AppTest, rows: list[int], press: str = "") -> None:
-    """Pick rows of the table, and press a button while they are picked."""
+def picked(app: AppTest, rows: list[int], press: str = "", table: int = 0) -> None:
+    """Pick rows of a table, that of the runs if no other is meant, and press a button while they are picked."""
     states = app._tree.get_widget_states()
     chosen = json.dumps({"selection": {"rows": rows, "columns": [], "cells": []}})
-    states.widgets.add(id=app.dataframe[0].proto.id, string_value=chosen)
+    states.widgets.add(id=app.dataframe[table].proto.id, string_value=chosen)
     if press:
         states.widgets.add(id=app.button(key=press).proto.id, trigger_value=True)
     app._run(states)
@@ -117,3 +119,28 @@ def test_of_many_that_are_deleted_one_that_cannot_be_stays_and_is_named(leave_ru
     assert list(app.dataframe[0].value["run"]) == ["held"]
     app.run()
     assert not app.error
+
+
+def test_what_merges_measured_on_the_way_is_shown_and_removed_but_for_what_is_used(empty_cache: Path) -> None:
+    folders = [empty_cache / "statistics" / name for name in (".gram-c.part", "fisher-b", "gram-a")]
+    for when, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        meta = {"label": "math", "categories": ["math"]}
+        (folder / "meta.json").write_text(json.dumps(meta))
+        os.utime(folder, (when, when))
+    app = opened()
+    assert any("3 measurements" in each.label for each in app.expander)
+    table = app.dataframe[0].value
+    assert list(table["what"]) == ["Gram matrices", "Fisher information", "Gram matrices"]
+    assert list(table["state"]) == ["whole", "whole", "unfinished"] and set(table["of"]) == {"math on math"}
+    picked(app, [0, 1, 2])
+    used = InUse(folders[1])
+    picked(app, [0, 1, 2], press="measured_remove")
+    assert not folders[0].exists() and not folders[2].exists() and folders[1].exists()
+    (error,) = app.error
+    assert error.value.startswith("**Fisher information** stays.") and "a merge that is going goes by it" in error.value
+    assert "measured_remove" not in {button.key for button in app.button}  # of a row that was there before
+    del used
+    picked(app, [0])
+    picked(app, [0], press="measured_remove")
+    assert not folders[1].exists() and not app.dataframe and not app.error

@@ -22,6 +22,7 @@ from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.corpus.text_samples import pack, sequences
 from nmerge_core.errors import InputError
 from nmerge_core.files.folders import resumed_folder, write_meta
+from nmerge_core.files.in_use import note_use
 from nmerge_core.files.kept_files import digest, remove
 from nmerge_core.inputs import Places
 from nmerge_core.layerwise import LayerwiseModel
@@ -46,6 +47,7 @@ def grams_along(context: Context, values: Values) -> list[Statistics]:
     folder = _cache_folder(context)
     models = context.stream.models
     if folder.exists():
+        note_use(folder)
         try:
             return [open_statistics(folder / str(index), KIND, model) for index, model in enumerate(models)]
         except InputError:  # as its name tells of what it is, it is damaged
