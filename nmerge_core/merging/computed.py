@@ -95,9 +95,8 @@ class _Computation:
                     yield place, part
                     place += part.nbytes
             return
-        lines = list[
-            tuple[int, int, int, int]
-        ]()  # of each run, or each column of it: place, column, rows [start, stop)
+        # Of each run, or each column of it: place, column, rows [start, stop).
+        lines: list[tuple[int, int, int, int]] = []
         for first, count in runs:
             while count:
                 line, row = divmod(first, height)
