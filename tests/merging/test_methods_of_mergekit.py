@@ -13,9 +13,9 @@ from nmerge_core.errors import InputError
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.drop import Drop
 from nmerge_core.merging.compute.inner_products import slerp
+from nmerge_core.merging.compute.magprune import chances
 from nmerge_core.merging.compute.primitives import random_bits
 from nmerge_core.merging.methods.breadcrumbs import _ranks
-from nmerge_core.merging.methods.della import chances
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
 from nmerge_core.merging.recipe.prepared import Prepared

@@ -55,9 +55,24 @@ def drop_entries(
     state += position * _GAMMA
     for i in range(len(delta)):
         state += _GAMMA
-        z = (state ^ (state >> _SHIFT_1)) * _FACTOR_1
-        z = (z ^ (z >> _SHIFT_2)) * _FACTOR_2
-        z = (z ^ (z >> _LAST_SHIFT)) >> _HALF
+        z = _random(state)
         kept = np.uint32((z - limit) >> _HALF)  # all bits where z < limit, else none: both have at most 33
         scaled = np.float32(delta[i] * scale).view(np.uint32)
         delta[i] = np.uint32(scaled & kept).view(np.float32)
+
+
+@inlined
+def draw(drawn: NDArray[np.uint32], state: np.uint64, position: np.uint64) -> None:
+    """Draw the 32 bits of entries, the first at `position` of its tensor."""
+    state += position * _GAMMA
+    for i in range(len(drawn)):
+        state += _GAMMA
+        drawn[i] = np.uint32(_random(state))
+
+
+@inlined
+def _random(state: np.uint64) -> np.uint64:
+    """Return the upper 32 bits of the number that SplitMix64 makes of a state."""
+    z = (state ^ (state >> _SHIFT_1)) * _FACTOR_1
+    z = (z ^ (z >> _SHIFT_2)) * _FACTOR_2
+    return (z ^ (z >> _LAST_SHIFT)) >> _HALF

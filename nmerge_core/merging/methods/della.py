@@ -1,12 +1,7 @@
 """Drop changes at random, the smaller of a neuron's more often, and rescale the rest by their own chance."""
 
-from __future__ import annotations
-
-from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.block import Block
-from nmerge_core.merging.compute.drop import Drop
 from nmerge_core.merging.compute.entrywise import total_weight
-from nmerge_core.merging.compute.primitives import divided, elected_sum, random_bits, weighted_sum
+from nmerge_core.merging.compute.magprune import MagPrune
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import DENSITY, LAMBDA, NORMALIZE, RESCALE, WEIGHT
@@ -56,12 +51,12 @@ def check_linear(context: Context, values: Values) -> None:
     summary="Drop changes at random, the smaller of a neuron's more often, rescale the rest, and add them up.",
     parameters=[*_PARAMETERS, NORMALIZE],
     check=check_linear,
+    entrywise=True,
+    version=2,
 )
-def merge_linear(block: Block, values: Values, prepared: None) -> torch.Tensor:
-    """Return λ Σ w_t of the deltas that `della` keeps, over Σ w if `normalize`."""
-    weights = values.each["weight"]
-    total = weighted_sum(_kept(block, values), weights)
-    return divided(total, total_weight(weights) if values.shared["normalize"] else 1.0) * values.shared["lambda"]
+def rule_linear(name: str, values: Values, prepared: None) -> MagPrune:
+    """λ Σ w_t of the deltas that `della` keeps, over Σ w if `normalize`."""
+    return _rule(values, elect=False)
 
 
 @method(
@@ -71,38 +66,28 @@ def merge_linear(block: Block, values: Values, prepared: None) -> torch.Tensor:
     summary="Drop changes at random, the smaller of a neuron's more often, rescale, keep what has the elected sign.",
     parameters=[*_PARAMETERS, NORMALIZE.with_(default=True)],
     check=check,
+    entrywise=True,
+    version=2,
 )
-def merge(block: Block, values: Values, prepared: None) -> torch.Tensor:
-    """Return λ times the elected sum of what is kept, its mean if `normalize`.
+def rule(name: str, values: Values, prepared: None) -> MagPrune:
+    """λ times the elected sum of what is kept, its mean if `normalize`.
 
     The chance of the entry of rank i of n in its row, the smallest being i = 1, is density − ε + 2ε (i − 1)/(n − 1).
     What is kept is divided by it (MagPrune, Eq. 4), where mergekit multiplies all by one factor that keeps Σ |τ|.
     """
-    total = elected_sum(_kept(block, values), values.each["weight"], values.shared["normalize"])
-    return total * values.shared["lambda"]
+    return _rule(values, elect=True)
 
 
-def _kept(block: Block, values: Values) -> torch.Tensor:
-    """Return the deltas (T, rows, columns) that are kept, rescaled; dropped by the random numbers of DARE."""
-    states = Drop(values.each["density"], False, values.shared["seed"]).states(block.name)
-    kept = block.deltas.clone()
-    parameters = zip(values.each["density"], values.each["epsilon"], states, strict=True)
-    for delta, (density, epsilon, state) in zip(kept, parameters, strict=True):
-        if density >= 1:
-            continue
-        chance = chances(delta, density, epsilon)
-        drawn = random_bits(int(state), block.first, delta.numel(), delta.device).view(delta.shape)
-        delta *= drawn < (chance * 2.0**32)
-        if values.shared["rescale"]:
-            delta /= chance
-    return kept
-
-
-def chances(delta: torch.Tensor, density: float, epsilon: float) -> torch.Tensor:
-    """Return the chance of every entry of a delta (rows, columns) to be kept, by its magnitude's rank in its row."""
-    columns = delta.shape[1]
-    rising = torch.linspace(density - epsilon, density + epsilon, columns, device=delta.device)
-    if columns == 1:
-        rising.fill_(density)
-    order = delta.abs().argsort(dim=1, stable=True)
-    return torch.empty_like(delta).scatter_(1, order, rising.expand_as(delta))
+def _rule(values: Values, elect: bool) -> MagPrune:
+    weights, normalize = values.each["weight"], values.shared["normalize"]
+    return MagPrune(
+        weights,
+        values.shared["lambda"],
+        values.each["density"],
+        values.each["epsilon"],
+        values.shared["rescale"],
+        values.shared["seed"],
+        elect,
+        normalize,
+        total_weight(weights) if normalize and not elect else 1.0,
+    )

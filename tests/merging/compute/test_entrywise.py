@@ -15,6 +15,7 @@ from nmerge_core.merging.compute.drop import Drop
 from nmerge_core.merging.compute.entrywise import Entrywise, Rule
 from nmerge_core.merging.compute.histogram import look
 from nmerge_core.merging.compute.kernels import CHUNK
+from nmerge_core.merging.compute.magprune import MagPrune
 from nmerge_core.merging.compute.primitives import drop, random_bits
 from nmerge_core.merging.compute.spread import Selected
 from nmerge_core.merging.recipe.registry import methods
@@ -32,6 +33,8 @@ RULES: dict[str, Rule] = {
     "drop, no rescale": Entrywise(WEIGHTS, 0.4, True, drop=Drop((0.4, 0.9, 0.5), False, 7)),
     "on an arc": Entrywise(WEIGHTS, 0.9, normalize=True, of_base=-0.2),
     "selected": Selected(tuple(map(abs, WEIGHTS)), 0.5),
+    "dropped by rank": MagPrune(WEIGHTS, 0.4, (0.4, 1.0, 0.5), (0.2, 0.0, 0.4), True, 7, False, True, 1.4),
+    "dropped by rank, ties": MagPrune(WEIGHTS, 0.4, (0.4, 0.6, 0.5), (0.2, 0.3, 0.0), False, 7, True, True, 1.0),
     "drop ties": Entrywise(WEIGHTS, 0.4, True, drop=Drop((0.4, 0.6, 0.5), True, 7), elect=True),
 }
 
