@@ -32,6 +32,7 @@ from pages.shared.recipe.form import (
     turned,
 )
 from pages.shared.recipe.gallery import draw_gallery, named_in_address, opening
+from pages.shared.recipe.start import LAST
 from pages.shared.tuning.asking import HEARD, ask_ahead
 from pages.shared.tuning.bench import draw_tuning, follows
 from pages.shared.tuning.candidates import draw_log
@@ -58,7 +59,7 @@ def draw_recipe(name: str, family: Family, available: dict[str, Method]) -> str 
         **KEPT,
     )
     if source == "YAML":
-        return recipe_of_yaml(st.session_state.get("merge_last_recipe", ""))
+        return recipe_of_yaml(st.session_state.get(LAST, ""))
     put(ADDRESS, None)
     return recipe_of_controls(family, method, available)
 
@@ -76,7 +77,7 @@ def draw_bench(name: str, family: Family, available: dict[str, Method]) -> None:
         with st.container(border=True):
             try:
                 recipe = load(given)
-                st.session_state["merge_last_recipe"] = recipe.yaml
+                st.session_state[LAST] = recipe.yaml
                 if isinstance(recipe, Recipe) and not not_here(recipe):
                     ask_ahead(recipe)
                 run, seconds = draw_run(recipe, family)

@@ -86,6 +86,7 @@ def _neuronmerge(models: Sequence[Mapping[str, Any]]) -> list[Preset]:
     categories = [category for model in models if (category := (model.get("parameters") or {}).get("category"))]
     choices = ["own", "merge", "drop"]
     own: dict[str, list[Any]] = {f"parameters.specific.{category}": choices for category in categories}
+    alike = {"specific": dict.fromkeys(categories, choices[0])}  # whatever the recipe has there
     count = len(choices) ** len(categories)
     return [
         Preset("Top k of the vote", "NeuronMerge, Table 9", {"parameters.top_k": [10, 20, 30, 40]}),
@@ -104,7 +105,11 @@ def _neuronmerge(models: Sequence[Mapping[str, Any]]) -> list[Preset]:
             },
             {"specific": {"method": "amplify"}},
         ),
-        *([Preset(f"Each task's own neurons, {count} points", "NeuronMerge, Tables 3 and 12", own)] if own else []),
+        *(
+            [Preset(f"Each task's own neurons, {count} points", "NeuronMerge, Tables 3 and 12", own, alike)]
+            if own
+            else []
+        ),
         Preset(
             "Groups by function or at random", "NeuronMerge, Table 4", {"parameters.grouping": ["functional", "random"]}
         ),

@@ -136,10 +136,37 @@ def test_parameters_of_steps_are_searched(open_page, no_worker, tiny_cache: Path
 
 
 def test_steps_go_from_merge_to_sweep_and_back(tiny_cache: Path, open_page, no_worker) -> None:
+    """With their values, after whatever method; one that Merge has not has its defaults."""
     app = open_page("pages/7_Merge.py", merge_method="TIES-Merging")
     app.multiselect(key="merge_then").set_value(["svc"]).run()
     app.slider(key="merge_svc_alpha").set_value(0.5).run()
     app.switch_page("pages/10_Sweep.py").run()
     assert app.multiselect(key="sweep_then").value == ["svc"] and not app.exception
+    assert app.selectbox(key="sweep_method").value == "neuromerging"
+    app.multiselect(key="sweep_then").set_value(["aim", "svc"]).run()
+    app.button(key="sweep_run").click().run()
+    plan = load_sweep(newest_sweep(tiny_cache).parameters["sweep"])
+    aim, svc = plan.recipe_at(plan.first).content["then"]
+    assert (svc["method"], svc["alpha"]) == ("svc", 0.5) and (aim["method"], aim["omega"]) == ("aim", 0.4)
     app.switch_page("pages/7_Merge.py").run()
     assert app.multiselect(key="merge_then").value == ["svc"] and app.slider(key="merge_svc_alpha").value == 0.5
+
+
+def test_a_sweep_goes_on_from_the_recipe_on_merge(tiny_cache: Path, open_page, no_worker) -> None:
+    """What is searched for all models goes before what Merge has beside each; all else stays as it is there."""
+    app = open_page("pages/7_Merge.py", merge_method="TIES-Merging")
+    app.selectbox(key="merge_ties_trim").set_value("tensor")
+    app.slider(key="merge_ties_density_math").set_value(0.3)
+    app.slider(key="merge_ties_weight_code").set_value(0.5).run()
+    app.switch_page("pages/10_Sweep.py").run()
+    assert not any("as on Merge" in each.value for each in app.caption)  # of another method
+    app.selectbox(key="sweep_method").set_value("ties").run()
+    [told] = [each.value.replace("\\", "") for each in app.caption if "as on Merge" in each.value]
+    assert "TIES-Merging, Weight of code 0.5, Density of math 0.3, Trim tensor." in told
+    app.selectbox(key="sweep_preset_ties").set_value("Density from 0.1 to 0.9").run()
+    app.button(key="sweep_run").click().run()
+    assert not app.exception and not app.error
+    plan = load_sweep(newest_sweep(tiny_cache).parameters["sweep"])
+    recipe = plan.recipe_at({"parameters.density": 0.7})
+    assert recipe.parameters["trim"] == "tensor" and recipe.values().each["density"] == (0.7, 0.7)
+    assert recipe.values().each["weight"] == (1.0, 0.5)

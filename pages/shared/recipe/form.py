@@ -1,6 +1,5 @@
 """A recipe made on the Merge page, by controls or as text, and taken from the one into the other."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -25,6 +24,7 @@ from pages.shared.frame.text import verbatim
 from pages.shared.recipe.controls import control_states, members_of, models_key
 from pages.shared.recipe.data import known_of, tell_lacks, tuned_for
 from pages.shared.recipe.parameters import Drawn, controls
+from pages.shared.recipe.start import LAST, default_recipe, recipe_on_merge
 from pages.shared.recipe.steps import draw_steps
 
 ADDRESS = "merge_recipe"  # the setting that a recipe as text is in the address
@@ -81,8 +81,7 @@ def draw_presets(method: Method, family: Family) -> None:
 
 def take_preset(preset: Preset, method: Method, family: Family) -> None:
     """Set the controls to a preset, and leave what it says nothing of."""
-    last = yaml.safe_load(st.session_state.get("merge_last_recipe", "")) or {}
-    start = last if last.get("merge_method") == method.name else default_recipe(family, method)
+    start = recipe_on_merge(family, method) or default_recipe(family, method)
     parameters = start.get("parameters", {}) | preset.parameters
     open_recipe(yaml.safe_dump(start | {"parameters": parameters}, sort_keys=False), family)
 
@@ -133,31 +132,6 @@ def _written(method: Method, members: list[Member]) -> dict[str, Any]:
     return {"seed": seed} | {key: value for key, value in chosen_by_word if value}
 
 
-def default_recipe(family: Family, method: Method) -> dict[str, Any]:
-    """The recipe of a method with its defaults, of a family's models that fit its base, and what it tells of data."""
-    members = [model for model in family.models if model.label not in unfit(family)][: method.most]
-    takes = {parameter.name: parameter for parameter in method.parameters}
-    known = {name: value for name, value in known_of(family, method, members).items() if name in takes}
-    each = [
-        {name: values[index] for name, values in known.items() if takes[name].per_model}
-        for index in range(len(members))
-    ]
-    recipe: dict[str, Any] = {"merge_method": method.name}
-    if method.takes_base:
-        recipe["base_model"] = family.base
-    models = [{"model": m.reference, "parameters": own} for m, own in zip(members, each, strict=True)]
-    return recipe | {"models": models, "parameters": {n: v for n, v in known.items() if not takes[n].per_model}}
-
-
-def default_steps(family: Family, chosen: Sequence[Method]) -> list[dict[str, Any]]:
-    """Some steps as a recipe has them, with their defaults, and what a family tells of data."""
-    told = [(step, known_of(family, step)) for step in chosen]
-    return [
-        {"method": step.name, **{p.name: known[p.name] for p in step.parameters if p.name in known}}
-        for step, known in told
-    ]
-
-
 def open_recipe(text: str, family: Family) -> None:
     """Set the controls to a recipe, given as YAML; where they have no place, it stands as text, and why is told."""
     move({"merge_source": "YAML", "merge_yaml": text})
@@ -186,7 +160,7 @@ def rerun_if_reopened() -> None:
 def turned(family: Family) -> None:
     """Take what was set in the controls over into the text, or the other way round."""
     if st.session_state["merge_source"] == "YAML":
-        st.session_state["merge_yaml"] = st.session_state.get("merge_last_recipe", "")
+        st.session_state["merge_yaml"] = st.session_state.get(LAST, "")
     else:
         open_recipe(st.session_state["merge_yaml"], family)
 

@@ -11,14 +11,16 @@ import yaml
 from nmerge_core.errors import InputError, shown
 from nmerge_core.family import Family
 from nmerge_core.figures.sweep import title_of
+from nmerge_core.merging.recipe.changes import told
 from nmerge_core.merging.recipe.method_part import MethodPart
+from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.parameters.parameter import Parameter
 from nmerge_core.parameters.values import Choice, Flag, Number
 from nmerge_core.search.presets import Preset, presets_of
 from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code, task_name
-from pages.shared.recipe.controls import THEN
-from pages.shared.recipe.form import default_recipe, default_steps
+from pages.shared.frame.text import verbatim
+from pages.shared.recipe.start import default_recipe, recipe_on_merge, steps_from_merge, steps_on_merge
 from pages.shared.recipe.steps import choose_steps
 
 FIRST = "neuromerging"  # the method that the page opens with
@@ -42,17 +44,22 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
         bind="query-params",
     )
     method = available[name]
-    recipe = default_recipe(family, method)
+    on_merge = recipe_on_merge(family, method)
+    recipe = on_merge or default_recipe(family, method)
     presets = {preset.title: preset for preset in presets_of(recipe)}
-    told = {title: f"{title} ({each.paper})" for title, each in presets.items()} | {OWN: "my own choice"}
-    chosen = st.selectbox("As in the paper", list(told), format_func=told.__getitem__, key=f"sweep_preset_{name}")
+    listed = {title: f"{title} ({each.paper})" for title, each in presets.items()} | {OWN: "my own choice"}
+    chosen = st.selectbox("As in the paper", list(listed), format_func=listed.__getitem__, key=f"sweep_preset_{name}")
     preset = presets.get(chosen)
+    if on_merge:
+        st.caption(f"What is not searched is as on Merge: {verbatim(told(load_recipe(on_merge), family.labels))}.")
     if preset:
         recipe = recipe | {"parameters": recipe["parameters"] | preset.parameters}
-    then = choose_steps("sweep_then", default=st.session_state.get(THEN))
+    then = choose_steps("sweep_then", default=steps_on_merge())
+    recipe = {key: value for key, value in recipe.items() if key != "then"}
     if then:
-        recipe = recipe | {"then": default_steps(family, then)}
+        recipe["then"] = steps_from_merge(family, then)
     search = _search(method, then, preset)
+    recipe = _for_all_models(recipe, search)
     strategy = st.pills(
         "Strategy",
         STRATEGIES,
@@ -84,6 +91,16 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
             help="Those that go worse than the best on the same problems; with two objectives there is no one best",
         )
     return content, run_code, own_code
+
+
+def _for_all_models(recipe: dict[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without what stands beside models of a parameter that is searched for all of them: it would go first."""
+    searched = {key.removeprefix("parameters.") for key in search}
+    models = [
+        model | {"parameters": {name: own for name, own in model.get("parameters", {}).items() if name not in searched}}
+        for model in recipe["models"]
+    ]
+    return recipe | {"models": models}
 
 
 def _searched(method: Method) -> bool:
