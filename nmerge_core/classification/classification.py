@@ -88,7 +88,10 @@ def classify(
     loaded = load_corpus(corpus, categories, images=True)
     stored = min(write.STORED, len(loaded.exemplars))
     if not 0 <= margin <= top_k <= stored or top_k < 1:
-        raise InputError(f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}")
+        raise InputError(
+            f"expected 0 ≤ margin ≤ top-k and 1 ≤ top-k ≤ {stored}, found margin {margin}, top-k {top_k}; "
+            f"{corpus} has {len(loaded.exemplars):,} exemplars, of which {write.STORED} are stored at most"
+        )
     language_model = _opened(model, device, run_dtype, layerwise)
     writes = distributed.join()[0] == 0
     with (nullcontext(out) if in_place else new_folder(out)) if writes else nullcontext() as folder:

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 
 from nmerge_core.checkpoints.reference import labels
-from nmerge_core.cli.given import family_of, given_to, make
+from nmerge_core.cli.given import family_of, given_to, make, make_kept
 from nmerge_core.cli.output import give, print_table, write_csv
 from nmerge_core.files.kept_files import read_csv
 
@@ -16,7 +16,7 @@ def classify(arguments: Namespace) -> None:
     """Write a classification folder and print its neurons per category."""
     from nmerge_core.classification.classification import classify
 
-    make("classify", arguments, classify)
+    make_kept("classify", arguments, classify)
     summary = read_csv(arguments.out / "summary.csv")
     print(summary.pivot(index="layer", columns="category", values="neurons").to_string())
     meta = json.loads((arguments.out / "meta.json").read_text(encoding="utf-8"))

@@ -1,17 +1,18 @@
 """What a command was given: the parameters of its kind of run, a family in place of models, and where results go."""
 
-import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from nmerge_core.distributed import processes
+from nmerge_core.distributed import join, processes
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, load_family
-from nmerge_core.files.folders import new_folder
+from nmerge_core.files.folders import check_free, copy_folder, new_folder
 from nmerge_core.progress import TerminalProgress
+from nmerge_core.runs.folder import Run
 from nmerge_core.runs.kinds import KINDS
 
 
@@ -49,11 +50,33 @@ def make(kind: str, arguments: Namespace, work: Callable[..., object], part: str
     if run is None:
         work(**KINDS[kind].check(given), out=out, progress=TerminalProgress())
         return
+    _take(run, out, part)
+
+
+def make_kept(kind: str, arguments: Namespace, work: Callable[..., object]) -> None:
+    """Leave in OUT the results of a run of the cache, done now unless it is: pages find it, and a killed one goes on.
+
+    Among several processes each does its share of the work, and what they have made is kept as that run.
+    """
+    from nmerge_core.runs import here
+
+    given, out = given_to(kind, arguments), arguments.out
+    check_free(out)
+    if processes() > 1:
+        work(**KINDS[kind].check(given), out=out, progress=TerminalProgress())
+        if join()[0] == 0:
+            here.keep(kind, given, out)
+    elif run := here.finished(kind, given):
+        _take(run, out)
+    else:
+        run = here.do(kind, given, TerminalProgress())
+        print(f"nmerge: the app finds it too, in {run.folder}", file=sys.stderr)
+        with new_folder(out) as folder:
+            copy_folder(run.results, folder)
+
+
+def _take(run: Run, out: Path, part: str = "") -> None:
+    """Copy the results of a run that was done before, or a part of them."""
     print(f"nmerge: taken from {run.results}, where it was done before", file=sys.stderr)
     with new_folder(out) as folder:
-        try:
-            shutil.copytree(run.results / part, folder, dirs_exist_ok=True)
-        except shutil.Error as error:  # of each file that could not be copied: where from, where to, and why
-            raise InputError(
-                f"{out}: {error.args[0][0][2]}; check that the disk has room and can be written"
-            ) from error
+        copy_folder(run.results / part, folder)

@@ -91,6 +91,14 @@ def resumed_folder(out: Path) -> Iterator[Path]:
             raise
 
 
+def copy_folder(source: Path, folder: Path) -> None:
+    """Copy what is in a folder into another; raises InputError where it cannot be written."""
+    try:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    except shutil.Error as error:  # of each file that could not be copied: where from, where to, and why
+        raise InputError(f"{folder}: {error.args[0][0][2]}; check that the disk has room and can be written") from error
+
+
 def save_tensors(tensors: "dict[str, Tensor]", file: Path) -> None:
     """Write a safetensors file, with the permissions of any other new file in its folder."""
     from safetensors.torch import save_file

@@ -13,6 +13,7 @@ from nmerge_core.runs.request import Request, is_unchanged, places_of, resolve
 
 # What tells which neurons are in which group, and how the groups are solved.
 _GROUPED = {"neurons", "top_k", "margin", "grouping", "lists", "together"}
+_DECIDE_NO_CATEGORY = {"batch_size", "device", "statistics", "layerwise"}
 # What two measurements of a kind have in common where one may stand in for the other for a moment.
 _ALIKE: Mapping[str, tuple[str, ...]] = {"coefficients": ("base", "models"), "statistics": ("model", "kind")}
 
@@ -34,6 +35,26 @@ def _finished(request: Request) -> Path | None:
     if run is None or run.status().state != "done":
         run = _newest(request, _contains)
     return run.results if run else None
+
+
+def classifications(parameters: Mapping[str, Any]) -> list[Run]:
+    """Return the runs that give the neurons of a model the categories asked for, newest first, in whatever state.
+
+    A command on a server may have named a device or a batch size, a page statistics: none of them decides a category.
+
+    Raises:
+        InputError: the parameters are wrong, or an input is missing.
+    """
+    request = resolve(cache_root(), "classify", parameters)
+    decide = request.parameters.keys() - _DECIDE_NO_CATEGORY
+    return [
+        run
+        for run in list_runs(cache_root())
+        if run.kind == "classify"
+        and run.inputs == request.inputs
+        and all(run.parameters.get(name) == request.parameters[name] for name in decide)
+        and Request(run.kind, run.parameters, run.inputs).id == run.id  # else it was made by another version
+    ]
 
 
 def newest_labels(model: str, corpus: str | None) -> Path | None:

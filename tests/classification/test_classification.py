@@ -22,6 +22,7 @@ from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.files.folders import check_free
 from nmerge_core.files.kept_files import Damaged
 from nmerge_core.inputs import Places
+from nmerge_core.runs import here
 from tests.tiny import D_FFN, LAYERS, TEXTS, tiny_model, write_corpus
 
 NAMES = ("general", "code", "math")
@@ -275,21 +276,18 @@ def test_a_model_with_missing_weights_is_refused(made, tmp_path):
         classify(str(model), made[1], tmp_path / "out", top_k=5)
 
 
-def test_two_processes_write_the_same_folder_as_one(made, forked, tmp_path):
-    program = (
-        "import sys; from pathlib import Path; from nmerge_core.classification.classification import classify\n"
-        "classify(sys.argv[1], sys.argv[2], Path(sys.argv[3]), top_k=5, batch_size=1, statistics=True)"
-    )
+def test_two_processes_write_the_same_folder_as_one_and_keep_it(made, forked, tmp_path, monkeypatch):
+    asked = {"model": str(made[0] / "base"), "corpus": made[1], "top_k": 5, "batch_size": 1, "statistics": True}
+    given = ["--corpus", made[1], "--top-k", "5", "--batch-size", "1", "--statistics"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [*forked, "-c", program, str(made[0] / "base"), made[1]]
+    command = [*forked, "-m", "nmerge_core", "classify", asked["model"], *given]
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen([*command, str(tmp_path / "two")], env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]
-    classify(str(made[0] / "base"), made[1], tmp_path / "one", top_k=5, batch_size=1, statistics=True)
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [subprocess.Popen([*command, "--out", str(tmp_path / "two")], env={**shared, **own}) for own in ranks]
+    classify(**asked, out=tmp_path / "one")
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     assert leftovers(tmp_path / "two") == leftovers(tmp_path / "one")
     added = [open_classification(tmp_path / folder).statistics() for folder in ("one", "two")]
@@ -299,3 +297,6 @@ def test_two_processes_write_the_same_folder_as_one(made, forked, tmp_path):
         if name == "meta.json":
             one, two = ({**json.loads(each), "seconds": 0} for each in (one, two))
         assert one == two, name
+    kept = here.finished("classify", asked).results
+    assert all((kept / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in leftovers(kept))
+    assert leftovers(kept) == leftovers(tmp_path / "two")

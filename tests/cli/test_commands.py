@@ -9,6 +9,7 @@ import pytest
 
 import nmerge_core as nm
 from nmerge_core.cli import main
+from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.evaluation.scores import COLUMNS
 
 
@@ -81,6 +82,33 @@ def test_classify_writes_the_folder_and_prints_neurons_per_layer(family, tmp_pat
     table = tmp_path / "statistics.csv"
     assert main(["compare", str(tmp_path / "out"), "--statistics", str(table)]) == 0
     assert len(pd.read_csv(table)) == 2 * 48 and pd.read_csv(table)["tokens"].gt(0).all()
+
+
+def test_a_stopped_classification_goes_on(family, tmp_path, monkeypatch, capsys):
+    from nmerge_core.activations import collect, kept
+
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kept, "_PACE", 0.0)  # seconds between notes of how far it is
+    asked = ["classify", family.base, "--corpus", family.corpus, "--batch-size", "2", "--out"]
+    run, batches = collect.run_body, []
+
+    def stop(*given):
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        batches.append(given)
+        run(*given)
+
+    monkeypatch.setattr(collect, "run_body", stop)
+    assert main([*asked, str(tmp_path / "out")]) == 130
+    assert len(batches) == 3 and not (tmp_path / "out").exists()
+    batches.append("another")
+    assert main([*asked, str(tmp_path / "out")]) == 0
+    total = len(load_corpus(family.corpus).exemplars)
+    assert len(batches) - 1 == total / 2  # none of the first three again
+    monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "another"))
+    assert main([*asked, str(tmp_path / "whole")]) == 0
+    names = ("neurons.parquet", "scores.safetensors", "top.safetensors")
+    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
 
 
 def test_an_existing_folder_is_refused(family, classified, capsys):
@@ -353,7 +381,10 @@ def test_what_a_run_has_done_is_taken_from_there(family, tmp_path, capsys, monke
     assert sorted(file.name for file in (tmp_path / "same").iterdir()) == names
     assert all((tmp_path / "same" / name).read_bytes() == (run.results / name).read_bytes() for name in names)
     assert main([*asked, "3", "--out", str(tmp_path / "other")]) == 0
-    assert "taken from" not in capsys.readouterr().err
+    kept = here.finished("classify", {"model": family.base, "corpus": family.corpus, "top_k": 3})
+    told = capsys.readouterr().err
+    assert f"the app finds it too, in {kept.folder}" in told and "taken from" not in told
+    assert all((tmp_path / "other" / name).read_bytes() == (kept.results / name).read_bytes() for name in names)
     merged = here.do("merge", {"recipe": family.recipe}).results / "merged"
     assert main(["merge", str(family.recipe), str(tmp_path / "merged")]) == 0
     assert "taken from" in capsys.readouterr().err

@@ -15,10 +15,11 @@ from nmerge_core.classification.categories import categorise
 from nmerge_core.classification.classification import compare, count_undecided
 from nmerge_core.classification.confidence import confident_counts, neuron_confidence
 from nmerge_core.classification.random_labels import Chance, by_chance
+from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.runs.folder import Run
+from nmerge_core.runs.kept import classifications
 from pages.shared.frame.family import category_colours
-from pages.shared.frame.runs import latest_run
 
 
 def classify_parameters(family: Family, member: Member) -> dict[str, Any]:
@@ -32,14 +33,16 @@ def classification_runs(family: Family) -> dict[str, Run | None]:
 
 
 def _classification_run(asked: Mapping[str, Any]) -> Run | None:
-    """The run with statistics or without: a finished one, else one that goes, else any."""
+    """The run of a page or a command: a finished one, with statistics if there is one, else one that goes, else any."""
 
-    def rank(run: Run) -> tuple[bool, bool]:
+    def rank(run: Run) -> tuple[bool, bool, bool]:
         status = run.status()
-        return status.state != "done", not status.active
+        return status.state != "done", not status.active, not run.parameters.get("statistics")
 
-    runs = (latest_run("classify", {**asked, "statistics": statistics}) for statistics in (True, False))
-    return min(filter(None, runs), key=rank, default=None)
+    try:
+        return min(classifications(asked), key=rank, default=None)
+    except InputError:
+        return None
 
 
 def finished(runs: Mapping[str, Run | None]) -> dict[str, Run]:
