@@ -1,6 +1,7 @@
 """Quick scores on a page: what is asked next, how the merge stands, and what is told of it."""
 
 import json
+import threading
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -190,6 +191,29 @@ def test_what_does_not_come_twice_is_not_asked_again_until_one_says_so(made: Any
     while memory.unfinished(sight):
         memory.advance(sight, ask)
     assert not memory.failures(sight, rows) and len(finished(memory.standings(sight, rows, BEST))) == 3
+
+
+def test_asking_keeps_no_page_waiting_and_what_it_raised_is_told_later(made: Any, cache: Path) -> None:
+    recipe = load_recipe(made.recipe)
+    sight = Sight(recipe.content, {"base": made.base}, {"base": 1, MERGE: 2}, 2, corpus=made.corpus)
+    memory, let_go, asked = Memory(), threading.Event(), []
+
+    def held_up(question: str, **arguments: Any) -> Any:
+        asked.append(question)
+        let_go.wait()
+        raise RuntimeError("The worker process stopped")
+
+    for _ in range(3):
+        memory.advance_meanwhile(sight, held_up)
+    let_go.set()
+    memory.asking.join()
+    assert asked == ["problems"]
+    with pytest.raises(RuntimeError, match="The worker process stopped"):
+        memory.advance_meanwhile(sight, ask)
+    memory.asking.join()
+    memory.advance_meanwhile(sight, ask)
+    memory.asking.join()
+    assert memory.board(sight, memory.rows_of(sight) or [])[MERGE]
 
 
 def page(file: str, recipe: str) -> None:

@@ -1,6 +1,7 @@
 """What a visit knows of quick scores, and how it asks the worker for more: some problems at a time, none twice."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from nmerge_core.inputs import Places
 from pages.shared.tuning.quick_board import MERGE, Row, Scored, Standing, next_to_score, standings
 
 SECONDS = 60.0  # that an answer may take: the first ones read the tasks and the models
-AT_ONCE = 0.6  # seconds of asking before what came is drawn
+AT_ONCE = 0.6  # seconds of asking in a row, after which another sight may have its turn
 _REMEMBERED = 256  # models and merges whose scores a visit keeps
 
 Ask = Callable[..., Any]  # `runs.client.ask`
@@ -57,13 +58,16 @@ class Sight:
 class Memory:
     """What came so far: the rows of problems by content, what each model scored on each row, and what failed.
 
-    `lost` counts the answers of each model that did not come, one after the other.
+    `lost` counts the answers of each model that did not come, one after the other. `asking` is the thread that asks
+    meanwhile, and `raised` what it raised last.
     """
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     scored: dict[Hashable, dict[str, Scored]] = field(default_factory=dict)
     failed: dict[tuple[Hashable, str], str] = field(default_factory=dict)
     lost: dict[Hashable, int] = field(default_factory=dict)
+    raised: Exception | None = None
+    asking: threading.Thread | None = None
 
     def rows_of(self, sight: Sight) -> list[Row] | None:
         """Return the rows that can be scored; None while the problems are not known."""
@@ -95,7 +99,7 @@ class Memory:
     def forgive(self, sight: Sight) -> None:
         """Forget what failed, so that it is asked for again."""
         keys = set(sight.keys.values())
-        self.failed = {where: reason for where, reason in self.failed.items() if where[0] not in keys}
+        self.failed = {where: reason for where, reason in [*self.failed.items()] if where[0] not in keys}
         self.lost.clear()
 
     def board(self, sight: Sight, rows: Sequence[Row]) -> dict[str, dict[str, Scored]]:
@@ -118,6 +122,27 @@ class Memory:
     def _given_up(self, sight: Sight, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Return what failed, by the model and the title of the row."""
         return [(name, row.title) for name, key in sight.keys.items() for row in rows if (key, row.key) in self.failed]
+
+    def advance_meanwhile(self, sight: Sight, ask: Ask) -> None:
+        """Advance in a thread of its own, if none does: a page that waited for a worker would hear no click.
+
+        Raises:
+            TimeoutError: the last one did (as `advance`).
+            RuntimeError: likewise.
+        """
+        if self.asking is not None and self.asking.is_alive():
+            return
+        raised, self.raised = self.raised, None
+        self.asking = threading.Thread(target=self._advance_quietly, args=(sight, ask), daemon=True)
+        self.asking.start()
+        if raised is not None:
+            raise raised
+
+    def _advance_quietly(self, sight: Sight, ask: Ask) -> None:
+        try:
+            self.advance(sight, ask)
+        except Exception as error:  # for whoever looks
+            self.raised = error
 
     def advance(self, sight: Sight, ask: Ask) -> None:
         """Ask for the problems, or for scores until some time has passed, and keep what comes.

@@ -101,17 +101,14 @@ def _draw_controls(recipe: Recipe, family: Family) -> Sight | None:
 
 
 def _draw_board(sight: Sight, family: Family, unfinished: bool) -> None:
-    """Draw what is known, then ask for some more, unless the page itself is being drawn, which waits for nothing.
-
-    In this order, as what a fragment has not drawn again yet fades while it waits.
-    """
+    """Draw what is known, and have more asked for meanwhile once the page stands: it may be drawn anew at once."""
     with_page = st.session_state.pop("quick_drawn", False)
     try:
         _draw_known(sight, family)
         if unfinished and not with_page:
-            _memory().advance(sight, client.ask)
             if not _memory().unfinished(sight):
                 st.rerun()  # the page, which looks no more then
+            _memory().advance_meanwhile(sight, client.ask)
     except InputError as error:  # the corpus is gone, or the cache is full
         st.info(verbatim(error))
     except (TimeoutError, RuntimeError) as error:
