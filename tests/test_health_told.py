@@ -24,12 +24,13 @@ def tables(*, norms: list[float], merged: float, kept: list[float]) -> tuple[pd.
     ("merged", "fault", "said"),
     [
         (4.0, False, "In the MLP of layer 3 the merge is 1.00 times as far from the base as m1, the furthest of its"),
-        (7.4, False, "there; nowhere further."),  # 3 and 4 that have nothing in common add up to 5; half more is let
+        (7.4, False, "there, and nowhere further. Fine: there up to 1.88 times, 1.5 times what"),
         (7.6, True, "1.90 times as far from the base as m1, the furthest of its models there: further than all their"),
         (0.1, False, "In the attention of layer 3 the merge is 0.100 times as far from the base as m0"),
     ],
 )
 def test_how_far_it_went(merged: float, fault: bool, said: str) -> None:
+    """Changes of 3 and 4 that have nothing in common add up to 5: half more, 7.5, is 1.875 times the larger one."""
     found = health.change_told(*tables(norms=[3.0, 4.0], merged=merged, kept=[1.0, 1.0]))
     assert said in found.sentence and found.fault is fault
 
@@ -56,6 +57,9 @@ def test_what_was_kept_is_of_the_whole_change() -> None:
     assert found.fault
     against = health.kept_told(models.assign(kept=[-0.5, 0.3] * 2))
     assert against.sentence.endswith("-50.0 % of m0, 30.0 % of m1. It goes against m0.") and against.fault
+    assert health.kept_told(models.assign(kept=[0.5, 0.3] * 2)).sentence.endswith(
+        "30.0 % of m1. Fine: at least 5 % of each."
+    )
     many = health.kept_told(tables(norms=[1.0] * 9, merged=1.0, kept=[0.1 * n for n in range(1, 10)])[1])
     assert "has 10.0 % of m0, 90.0 % of m8, of the 7 others between these." in many.sentence and not many.fault
 
@@ -64,7 +68,10 @@ def test_contradictions_count_beyond_chance() -> None:
     layers = pd.DataFrame({"opposed": [0.5, 0.6], "chance": [0.5, 0.5], "cancelled": [0.2, 0.4]})
     found = health.contradictions_told(layers)
     assert "in 55.0 % of the cases, of signs by chance it would be 50.0 %; 30.0 % of all change" in found.sentence
-    assert found.fault and not health.contradictions_told(layers.assign(opposed=0.4)).fault
+    assert found.fault and found.sentence.endswith("is lost when it is added up.")
+    for opposed, fine in ((0.4, "no more"), (0.51, "hardly more")):
+        found = health.contradictions_told(layers.assign(opposed=opposed))
+        assert not found.fault and found.sentence.endswith(f"added up. Fine: {fine} than by chance.")
     alone = health.contradictions_told(layers.assign(opposed=math.nan, chance=math.nan))
     assert "they cannot contradict each other" in alone.sentence and not alone.fault
 
@@ -87,3 +94,4 @@ def states(rank: float, variance: float) -> pd.DataFrame:
 def test_hidden_states(rank: float, variance: float, said: str) -> None:
     found = health.spread_told(states(rank, variance))
     assert said in found.sentence and found.fault is ("directions as those" not in said)
+    assert found.fault is ("Fine: they have not collapsed" not in found.sentence)

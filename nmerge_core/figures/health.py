@@ -97,7 +97,9 @@ def change_told(layers: pd.DataFrame, models: pd.DataFrame) -> Verdict:
         "furthest of its models there"
     )
     if not far.any():
-        return Verdict(f"{said}; nowhere further.", False)
+        most = style.significant(_FAR * row["unrelated"] / row["norm_largest"])
+        fine = f"Fine: there up to {most} times, {_FAR} times what changes with nothing in common add up to"
+        return Verdict(f"{said}, and nowhere further. {fine}.", False)
     return Verdict(f"{said}: further than all their changes added up, had these nothing in common.", True)
 
 
@@ -116,7 +118,8 @@ def kept_told(models: pd.DataFrame) -> Verdict:
     fault = f" It goes against {', '.join(against.index)}." if len(against) else ""
     if len(lost) > len(against):
         fault += f" Next to nothing is left of {', '.join(lost.index.difference(against.index, sort=False))}."
-    return Verdict(f"Of what its models changed the merge has {said}.{fault}", bool(fault))
+    fine = f" Fine: at least {100 * _LOST:.0f} % of each."
+    return Verdict(f"Of what its models changed the merge has {said}.{fault or fine}", bool(fault))
 
 
 def contradictions_told(layers: pd.DataFrame) -> Verdict:
@@ -129,7 +132,9 @@ def contradictions_told(layers: pd.DataFrame) -> Verdict:
         f"cases, of signs by chance it would be {style.percent(chance)}; {style.percent(cancelled)} of all change is "
         "lost when it is added up."
     )
-    return Verdict(said, bool(opposed > chance + _CONTRADICTING))
+    if opposed > chance + _CONTRADICTING:
+        return Verdict(said, True)
+    return Verdict(f"{said} Fine: {'no' if opposed <= chance else 'hardly'} more than by chance.", False)
 
 
 def spread_told(frame: pd.DataFrame) -> Verdict:
@@ -158,4 +163,5 @@ def spread_told(frame: pd.DataFrame) -> Verdict:
         faults.append(f"they vary {style.significant(more)} times as much as any model's")
     if less < 1 / _STRONGER:
         faults.append(f"they vary only {style.significant(less)} times as much as any model's")
-    return Verdict("; ".join([said, *faults]) + ".", bool(faults))
+    fine = "" if faults else " Fine: they have not collapsed, and vary about as much as those of its models."
+    return Verdict(f"{'; '.join([said, *faults])}.{fine}", bool(faults))
