@@ -149,14 +149,18 @@ with st.spinner("Loading the merge methods", show_time=True):  # the first time 
     available = dict(methods())
 named_in_address(available)
 opening(available, family)
-top, beside = st.columns([1, 2], vertical_alignment="bottom", gap="large")
-name = top.selectbox(
+head = st.container(horizontal=True, vertical_alignment="bottom")
+name = head.selectbox(
     "Method",
-    [*available, *(sorted({*mergekit.METHODS} - {*available}) if mergekit.installed() else ())],
+    [
+        *sorted(available, key=lambda each: not available[each].when),
+        *(sorted({*mergekit.METHODS} - {*available}) if mergekit.installed() else ()),
+    ],
     index=None,
     format_func=lambda method: available[method].title if method in available else f"{method} (mergekit)",
     key="merge_method",
     placeholder="Choose a method",
+    width=360,
     **KEPT,
 )
 if name is None:
@@ -168,11 +172,10 @@ else:
         if method
         else "A method of mergekit's: [its documentation](https://github.com/arcee-ai/mergekit) has the parameters."
     )
-    with beside.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(about, width="stretch")
-        with st.popover("All methods", icon=":material/apps:", key="merge_gallery", on_change="rerun") as methods_shown:
-            if methods_shown.open:
-                draw_gallery(available)
+    with head.popover("All methods", icon=":material/apps:", key="merge_gallery", on_change="rerun") as methods_shown:
+        if methods_shown.open:
+            draw_gallery(available)
+    st.markdown(about)
     draw_bench(name, family, available)
 done = {merge.run.id: merge for merge in merges(family)}
 shown = draw_checkpoints(done, family) if done else None

@@ -134,6 +134,8 @@ def neurons(name: str, values: Values, prepared: Prepared) -> Neurons:
     title="NeuroMerging",
     paper="NeuroMerging, EMNLP 2025",
     summary="Split each neuron's change into a part along its base weights and a part across; merge the parts apart.",
+    when="Without texts, neuron by neuron, with a scale that is found from the models: level with task arithmetic "
+    "on the demo family, too far where fine-tunes moved far.",
     parameters=[MASK_RATIO, LAMBDA_1, LAMBDA_2, MERGE_FUNCTION],
     version=2,
     results=[

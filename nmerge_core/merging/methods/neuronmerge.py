@@ -284,6 +284,8 @@ _PAPER = Preset(
     title="NeuronMerge",
     paper="Gu et al., ACL 2025",
     summary="Merge the neurons that serve every task, keep the base's in each task's own, merge the rest apart.",
+    when="With texts, neuron by neuron: its preset *Recommended* has a lower loss than task arithmetic on both "
+    "families measured, by more than chance.",
     presets=[_RECOMMENDED, _PAPER],
     parameters=[
         NEURONS,

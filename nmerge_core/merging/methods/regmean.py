@@ -30,6 +30,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     title="RegMean",
     paper="Jin et al., ICLR 2023",
     summary="Merge each linear layer by regression: closest to what each model's layer gives on its own texts.",
+    when="With texts of each task, and minutes of time: of all methods the lowest loss on the demo family.",
     parameters=[
         SHARE,
         SCALE,

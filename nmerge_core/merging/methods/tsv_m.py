@@ -16,6 +16,8 @@ from nmerge_core.merging.recipe.values import Values
     title="TSV-M",
     paper="Gargiulo et al., CVPR 2025",
     summary="Keep each fine-tune's strongest directions, and turn those of different ones orthogonal to each other.",
+    when="Without texts: a lower loss than task arithmetic at its best weight on both families measured, on "
+    "one of them by more than chance.",
     parameters=[*SPECTRAL],
     whole=is_decomposed,
     prepare=prepare,

@@ -43,6 +43,7 @@ def described(method: Method) -> dict[str, Any]:
         "title": method.title,
         "paper": method.paper,
         "summary": method.summary,
+        "when": method.when,
         "computes": method.computes,
         "version": method.version,
         "base": method.base,
@@ -89,6 +90,7 @@ def in_full(method: Method) -> str:
     lines = [
         f"{method.name}: {method.title} ({method.paper})",
         method.summary,
+        *([f"One to begin with. {method.when}"] if method.when else []),
         "",
         method.computes,
         "",
@@ -122,6 +124,10 @@ def document() -> str:
         "| method | does | source |",
         "|---|---|---|",
         *(f"| [`{m.name}`](#{m.name}) | {m.summary} | {m.paper} |" for m in methods().values()),
+        "",
+        "Those to begin with, by what was measured ([results](results.md#every-method-with-its-defaults)):",
+        "",
+        *(f"- [`{m.name}`](#{m.name}): {m.when}" for m in methods().values() if m.when),
         "",
     ]
     for method in methods().values():

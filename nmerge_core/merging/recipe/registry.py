@@ -84,7 +84,7 @@ class Method:
     `passes` how often the models are read, the merge itself included, `solves` whether something is measured by
     running them on texts, `searches` whether a whole model is held in memory and run to find it, and `needs` what
     else the merge takes. `version` is raised when the merged bytes change. A `step` changes what another method merged,
-    `block.change`, under `then` of a recipe.
+    `block.change`, under `then` of a recipe. Of one to begin with `when` says when to take it, by what was measured.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Method:
     searches: Callable[[Values], bool] = _never
     needs: NeedsFunction = _nothing
     step: bool = False
+    when: str = ""
 
     def __reduce__(self) -> tuple[Callable[[str], "Method"], tuple[str]]:
         """Travel between processes as a name: each has the same methods."""
@@ -233,6 +234,7 @@ def method(
     entrywise: bool = False,
     rows: RuleFunction | None = None,
     step: bool = False,
+    when: str = "",
 ) -> Callable[[Function], Function]:
     """Register the decorated merge function, with `entrywise` the decorated rule, as a method, or as a `step`.
 
@@ -275,6 +277,7 @@ def method(
             searches=searches,
             needs=needs,
             step=step,
+            when=when,
         )
         return function
 

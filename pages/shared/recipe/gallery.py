@@ -1,6 +1,6 @@
 """The gallery of merge methods: what each needs, what it does in a picture, and one click to take it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -19,6 +19,7 @@ ABREAST = 3
 PICTURES = Path(__file__).parents[1] / "pictures"
 PICTURED = "two fine-tunes' changes of 16 weights of a tiny model"
 RECOMMENDED = "neuromerging"  # of the papers' two the one that needs no texts
+MEASURED = "by what was measured on two small families (docs/results.md)"
 MODELS, TEXTS, TASKS = "Needs nothing but the models", "Needs texts", "Needs tasks"
 
 
@@ -31,17 +32,24 @@ def need_of(method: Method) -> str:
 
 
 def draw_gallery(methods: Mapping[str, Method]) -> None:
-    """Every method, sorted by what it needs, each with a button that chooses it."""
+    """Every method, those to begin with first, then sorted by what it needs, each with a button that chooses it."""
     tuned = " and ".join(f":{colour}[{word}]" for colour, word in (("blue", "blue"), ("green", "green")))
     st.caption(f"The pictures: {PICTURED} ({tuned}), and what the method makes of them (:orange[orange]).")
-    for need in (MODELS, TEXTS, TASKS):
-        sorted_in = [method for method in methods.values() if need_of(method) == need]
-        if not sorted_in:
-            continue
-        st.markdown(f"**{need}** · {counted(len(sorted_in), 'method')}")
-        for start in range(0, len(sorted_in), ABREAST):
-            for column, method in zip(st.columns(ABREAST), sorted_in[start : start + ABREAST], strict=False):
-                _card(column.container(border=True, height="stretch"), method)
+    needs = (MODELS, TEXTS, TASKS)
+    first = sorted((method for method in methods.values() if method.when), key=lambda each: needs.index(need_of(each)))
+    _cards(f"**To begin with** · {MEASURED}", first)
+    for need in needs:
+        others = [method for method in methods.values() if need_of(method) == need and not method.when]
+        _cards(f"**{need}** · {counted(len(others), 'more method')}", others)
+
+
+def _cards(title: str, methods: Sequence[Method]) -> None:
+    if not methods:
+        return
+    st.markdown(title)
+    for start in range(0, len(methods), ABREAST):
+        for column, method in zip(st.columns(ABREAST), methods[start : start + ABREAST], strict=False):
+            _card(column.container(border=True, height="stretch"), method)
 
 
 def _card(box: DeltaGenerator, method: Method) -> None:
@@ -50,6 +58,8 @@ def _card(box: DeltaGenerator, method: Method) -> None:
     if picture.exists():  # none of a method of one's own
         box.image(picture.read_text(encoding="utf-8"), alt=f"What {method.title} makes of {PICTURED}")
     box.markdown(f"{method.summary} *{method.paper}*")
+    if method.when:
+        box.markdown(f":material/flag: {method.when}")
     box.caption(cost_of(method))
     box.button("Choose", key=f"merge_choose_{method.name}", on_click=choose, args=(method.name,))
 
