@@ -1,14 +1,20 @@
 """The page Sweep: what it searches, what it shows of a sweep, and where its trials lead."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from nmerge_core.comparison.paired import Interval
 from nmerge_core.errors import Cancelled
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.here import do
 from nmerge_core.search.reading import load_sweep
+from pages.shared.sweep.found import WALKED, Found, Lead, lead_of
+from pages.shared.sweep.trials import told
 from tests.app.damage import damaged
 
 
@@ -71,6 +77,20 @@ def test_a_preset_is_searched_and_a_trial_opens_in_the_merge_controls(open_page,
     assert not app.exception
     assert app.session_state["merge_method"] == "neuromerging"
     assert app.session_state["merge_neuromerging_lambda_2"] == best["parameters.lambda_2"]
+
+
+def test_one_comes_back_to_the_sweep_that_one_left(open_page, no_worker, tiny_cache: Path) -> None:
+    app = open_page("pages/10_Sweep.py")
+    app.text_input[1].set_value("0.5, 1.5, 2.5")
+    app.number_input(key="sweep_limit").set_value(3)
+    app.run()
+    app.button(key="sweep_run").click().run()
+    run = newest_sweep(tiny_cache)
+    app.switch_page("pages/4_Similarity.py").run()
+    app.switch_page("pages/10_Sweep.py").run()
+    assert not app.exception and app.text_input[1].value == "0.5, 1.5, 2.5"
+    assert app.number_input(key="sweep_limit").value == 3
+    assert app.button(key=f"run_cancel_{run.id}")  # of the run that these settings lead to
 
 
 def test_values_are_typed_as_lists_or_ranges(open_page, no_worker) -> None:
@@ -170,3 +190,36 @@ def test_a_sweep_goes_on_from_the_recipe_on_merge(tiny_cache: Path, open_page, n
     recipe = plan.recipe_at({"parameters.density": 0.7})
     assert recipe.parameters["trim"] == "tensor" and recipe.values().each["density"] == (0.7, 0.7)
     assert recipe.values().each["weight"] == (1.0, 0.5)
+
+
+def test_how_many_are_within_the_error_of_the_best(tmp_path: Path) -> None:
+    """Right answers to four problems: 3, then 2 of the same, then none."""
+    answers = {1: [0, 0, 0, 0], 2: [1, 1, 1, 0], 3: [1, 1, 0, 0]}
+    for number, right in answers.items():
+        folder = tmp_path / "recipes" / str(number)
+        folder.mkdir(parents=True)
+        sample = {"model": "merge", "task": "sums", "metric": "acc"}
+        lines = [json.dumps(sample | {"id": place, "value": value}) for place, value in enumerate(right)]
+        (folder / "samples.jsonl").write_text("\n".join(lines))
+        score = sample | {"value": sum(right) / 4, "low": 0, "high": 1, "stderr": 0.1, "samples": 4}
+        pd.DataFrame([score | {"higher_is_better": True}]).to_csv(folder / "scores.csv", index=False)
+    trials = pd.DataFrame({"trial": [2, 3, 1], "objective": [0.75, 0.5, 0.0]})
+    plan: Any = SimpleNamespace(loss=None, objectives=(None,))
+    run: Any = None
+    lead = lead_of(Found(plan, run, trials, tmp_path))
+    # Differences 0, 0, 1, 0: mean 1/4 and standard error 1/4, within the error; then 1, 1, 1, 0: 3/4 and 1/4, beyond.
+    assert lead is not None and (lead.next, lead.difference, lead.within) == (3, 0.25, 1)
+    assert lead_of(Found(plan, run, trials.iloc[:1], tmp_path)) is None
+
+
+def test_the_best_is_told_with_how_sure_that_is() -> None:
+    def end(low: float, within: int) -> str:
+        said = told(Lead(7, 0.02, Interval(low, 0.07), within))
+        led = f"It is ahead of the next, number 7, by 0.0200 (95 % interval {low:+.3g} to +0.07, problem by problem): "
+        assert said.startswith(led)
+        return said.removeprefix(led)
+
+    assert end(0.01, 0).startswith("more than the error, though the best of many")
+    assert end(-0.03, 1) == ":orange[within the error]. Which of them is best, these problems do not tell."
+    assert end(-0.03, 6).startswith(":orange[within the error], as are 5 after it. ")
+    assert ", as are at least 19 after it. " in end(-0.03, WALKED)

@@ -17,13 +17,19 @@ MOVED = "settings_moved"  # the key of the names of controls that a callback has
 TOLD = 60  # characters of a setting that cannot be
 
 
-class Keeping(TypedDict):
-    """How a control keeps its value."""
+class Staying(TypedDict):
+    """How a control has its value still when one comes back to its page."""
 
-    bind: Literal["query-params"]
     persist_state: Literal["session"]
 
 
+class Keeping(Staying):
+    """How it has it in the address too."""
+
+    bind: Literal["query-params"]
+
+
+STAYS: Staying = {"persist_state": "session"}
 KEPT: Keeping = {"bind": "query-params", "persist_state": "session"}  # in the address, and for when one comes back
 
 

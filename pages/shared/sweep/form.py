@@ -18,6 +18,8 @@ from nmerge_core.merging.recipe.registry import Method, methods
 from nmerge_core.parameters.parameter import Parameter
 from nmerge_core.parameters.values import Choice, Flag, Number
 from nmerge_core.search.presets import Preset, presets_of
+from pages.shared.frame.address import forget_unknown
+from pages.shared.frame.settings import KEPT, STAYS
 from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code, task_name
 from pages.shared.frame.text import verbatim
 from pages.shared.recipe.start import default_recipe, recipe_on_merge, steps_from_merge, steps_on_merge
@@ -41,14 +43,16 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
         names.index(FIRST),
         format_func=lambda each: available[each].title,
         key="sweep_method",
-        bind="query-params",
+        **KEPT,
     )
     method = available[name]
     on_merge = recipe_on_merge(family, method)
     recipe = on_merge or default_recipe(family, method)
     presets = {preset.title: preset for preset in presets_of(recipe)}
     listed = {title: f"{title} ({each.paper})" for title, each in presets.items()} | {OWN: "my own choice"}
-    chosen = st.selectbox("As in the paper", list(listed), format_func=listed.__getitem__, key=f"sweep_preset_{name}")
+    key = f"sweep_preset_{name}"
+    forget_unknown(key, listed)
+    chosen = st.selectbox("As in the paper", list(listed), format_func=listed.__getitem__, key=key, **STAYS)
     preset = presets.get(chosen)
     if on_merge:
         st.caption(f"What is not searched is as on Merge: {verbatim(told(load_recipe(on_merge), family.labels))}.")
@@ -68,26 +72,30 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
         format_func=STRATEGIES.__getitem__,
         key="sweep_strategy",
         wrap=True,
+        **STAYS,
         help="Grid tries every combination of the values, random draws them. TPE and CMA-ES go by what earlier trials "
         "scored. NSGA-II looks for settings that no other beats on both of two objectives.",
     )
     content: dict[str, Any] = {"recipe": recipe, "search": search, "strategy": strategy}
     left, right = st.columns(2)
     if strategy != "grid":
-        content["trials"] = left.number_input("Trials", 1, None, 20, key="sweep_trials")
-        minutes = right.number_input("Minutes", 1, None, None, key="sweep_minutes", placeholder="no limit")
+        content["trials"] = left.number_input("Trials", 1, None, 20, key="sweep_trials", **STAYS)
+        minutes = right.number_input("Minutes", 1, None, None, key="sweep_minutes", placeholder="no limit", **STAYS)
         content |= {"minutes": minutes} if minutes else {}
     scored, names, run_code, own_code = _scored_on(family)
     content |= scored
     if strategy == "nsga2":
         content["objectives"] = _objectives(names)
     left, right = st.columns(2)
-    content["limit"] = left.number_input("Problems", 1, None, 50, step=10, key="sweep_limit", help="Of each task")
-    content["keep"] = right.number_input("Checkpoints kept", 0, 20, 1, key="sweep_keep", help=KEEP_HELP) or "none"
+    of_each = "Of each task"
+    content["limit"] = left.number_input("Problems", 1, None, 50, step=10, key="sweep_limit", help=of_each, **STAYS)
+    kept = right.number_input("Checkpoints kept", 0, 20, 1, key="sweep_keep", help=KEEP_HELP, **STAYS)
+    content["keep"] = kept or "none"
     if strategy != "nsga2":
         content["prune"] = st.toggle(
             "End hopeless trials early",
             key="sweep_prune",
+            **STAYS,
             help="Those that go worse than the best on the same problems; with two objectives there is no one best",
         )
     return content, run_code, own_code
@@ -113,13 +121,9 @@ def _search(method: Method, then: Sequence[Method], preset: Preset | None) -> di
     known = {f"{at}.{p.name}": p for at, of in places.items() for p in of.parameters if isinstance(p, SEARCHED)}
     start = dict(preset.search) if preset else {}
     named = preset.title if preset else OWN
-    keys = st.multiselect(
-        "Parameters",
-        list(dict.fromkeys([*start, *known])),
-        default=list(start) or list(known)[:1],
-        format_func=title_of,
-        key=f"sweep_parameters_{method.name}_{named}",
-    )
+    options, key = list(dict.fromkeys([*start, *known])), f"sweep_parameters_{method.name}_{named}"
+    first = list(start) or list(known)[:1]
+    keys = st.multiselect("Parameters", options, default=first, format_func=title_of, key=key, **STAYS)
     widget = f"sweep_values_{method.name}_{named}"
     inner = {
         f"parameters.{part.name}.{each.name}": each
@@ -137,14 +141,15 @@ def _values(key: str, parameter: Parameter | None, start: list[Any] | None, widg
     if isinstance(parameter, Number):
         text = ", ".join(map(str, start)) if start else suggested(parameter)
         how = f"{about} Values between commas, or a range such as 0.1 … 1, or 0.001 … 1 log"
-        return read_values(st.text_input(title, text, key=widget, help=how))
+        return read_values(st.text_input(title, text, key=widget, help=how, **STAYS))
     if isinstance(parameter, Choice | MethodPart):
         every: list[Any] = list(parameter.choices)
     else:
         every = [False, True] if isinstance(parameter, Flag) else start or []
     first = [place for place, value in enumerate(every) if value in (start or every)]
+    forget_unknown(widget, range(len(every)))
     places = st.multiselect(
-        title, range(len(every)), first, format_func=lambda place: said(every[place]), key=widget, help=about
+        title, range(len(every)), first, format_func=lambda place: said(every[place]), key=widget, help=about, **STAYS
     )
     return [every[place] for place in places]
 
@@ -189,7 +194,8 @@ def _scored_on(family: Family) -> tuple[dict[str, Any], list[str], bool, bool]:
     if not family.tasks:
         st.caption("This family names no tasks: trials are scored by their loss on held-out texts of its corpus.")
         return {"loss": family.corpus}, family.categories, False, False
-    tasks = st.multiselect("Tasks", family.tasks, family.tasks, format_func=task_name, key="sweep_tasks")
+    forget_unknown("sweep_tasks", family.tasks)
+    tasks = st.multiselect("Tasks", family.tasks, family.tasks, format_func=task_name, key="sweep_tasks", **STAYS)
     run_code, own_code = code_switch(tasks, "sweep_code"), own_code_switch(tasks, "sweep_own_code")
     allowed = [task for task in tasks if run_code or not runs_code(task)]
     if len(allowed) < len(tasks):
@@ -199,7 +205,10 @@ def _scored_on(family: Family) -> tuple[dict[str, Any], list[str], bool, bool]:
 
 def _objectives(names: Sequence[str]) -> list[Mapping[str, float]]:
     """Draw two objectives, each the mean of some tasks or categories."""
+    for key in ("sweep_first", "sweep_second"):
+        forget_unknown(key, names)
     left, right = st.columns(2)
-    first = left.multiselect("First objective", names, list(names)[:1], format_func=task_name, key="sweep_first")
-    second = right.multiselect("Second objective", names, list(names)[1:], format_func=task_name, key="sweep_second")
+    told: dict[str, Any] = {"format_func": task_name, **STAYS}
+    first = left.multiselect("First objective", names, list(names)[:1], key="sweep_first", **told)
+    second = right.multiselect("Second objective", names, list(names)[1:], key="sweep_second", **told)
     return [dict.fromkeys(some, 1.0) for some in (first, second)]

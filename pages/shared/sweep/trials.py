@@ -1,72 +1,29 @@
 """What a sweep has found so far: its figures, its trials, and what the one that is picked answered."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from nmerge_core.comparison.score_tables import losses_as_scores, primary
+from nmerge_core.comparison.score_tables import primary
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.figures.sweep import front, heat, importance, parallel, progress, title_of
-from nmerge_core.files.kept_files import read_csv, reading
+from nmerge_core.files.kept_files import read_csv
 from nmerge_core.runs.folder import Run
 from nmerge_core.search.plan import Sweep
-from nmerge_core.search.presets import MODELS
 from pages.shared.charts.charts import dark, show
 from pages.shared.evaluate.samples import draw_between
-from pages.shared.frame.scoring import Board, read_kept, with_texts
+from pages.shared.frame.scoring import Board
 from pages.shared.frame.text import verbatim
 from pages.shared.recipe.form import open_recipe
-from pages.shared.sweep.form import said
+from pages.shared.sweep.found import WALKED, Found, Lead, lead_of, read_found, read_trial
 
-LOSSES = ("category", "text", "loss", "tokens", "run_dtype")
 PICKED = "sweep_trial"  # the setting that holds the number of the trial that is looked at
-
-
-@dataclass(frozen=True)
-class Found:
-    """The trials of a sweep so far, a row each, those with an objective the best first, and the folder they are in."""
-
-    plan: Sweep
-    run: Run
-    trials: pd.DataFrame
-    folder: Path
-
-    @property
-    def keys(self) -> list[str]:
-        """The searched keys."""
-        return [axis.key for axis in self.plan.axes]
-
-    @property
-    def objectives(self) -> list[str]:
-        """The columns that the sweep makes large."""
-        return [name for name in self.trials if name == "objective" or name.startswith("objective_")]
-
-    def of(self, number: int) -> Path:
-        """The folder of a trial's recipe and scores."""
-        return self.folder / "recipes" / str(number)
-
-
-def read_found(run: Run, plan: Sweep) -> Found | None:
-    """The trials so far; None where there is none with an objective yet."""
-    folder = run.results if run.status().state == "done" else run.part
-    file = folder / "trials.csv"
-    if not file.exists():
-        return None
-    trials = read_csv(file, ("trial", *(axis.key for axis in plan.axes)))
-    found = Found(plan, run, trials, folder)
-    with reading(file):
-        if MODELS in trials:
-            trials[MODELS] = [said(json.loads(text)) for text in trials[MODELS]]
-        mean = trials[found.objectives].mean(axis="columns", skipna=False)
-    order = mean.sort_values(ascending=False, kind="stable").index
-    return None if mean.isna().all() else Found(plan, run, trials.loc[order], folder)
 
 
 def draw_found(run: Run, plan: Sweep, family: Family) -> None:
@@ -74,6 +31,9 @@ def draw_found(run: Run, plan: Sweep, family: Family) -> None:
     try:
         if (found := read_found(run, plan)) is not None:
             _tell_best(found)
+            with suppress(InputError):  # a trial's scores are damaged, which is said where they are shown
+                if len(found.objectives) == 1 and (lead := lead_of(found)):
+                    st.markdown(told(lead))
             _draw_figures(found)
             st.subheader("Every trial", anchor=False)
             _draw_trial(found, _picked(found), family)
@@ -93,6 +53,18 @@ def _tell_best(found: Found) -> None:
         help="The objective is what trials make large: the mean of what models are scored on, a share of problems from "
         "0 to 1, and what is better when it is lower, as bits per byte or a loss, below 0.",
     )
+
+
+def told(lead: Lead) -> str:
+    """How sure it is that the best trial is better than those after it, as Markdown."""
+    low, high = (f"{end:+.3g}" for end in (lead.interval.low, lead.interval.high))
+    led = f"It is ahead of the next, number {lead.next}, by {style.significant(lead.difference)} "
+    led += f"(95 % interval {low} to {high}, problem by problem)"
+    if not lead.within:
+        return f"{led}: more than the error, though the best of many is a little flattered by these problems."
+    least = "at least " if lead.within == WALKED else ""
+    after = f", as are {least}{lead.within - 1} after it" if lead.within > 1 else ""
+    return f"{led}: :orange[within the error]{after}. Which of them is best, these problems do not tell."
 
 
 def _draw_figures(found: Found) -> None:
@@ -171,15 +143,7 @@ def _draw_samples(found: Found, number: int, others: Sequence[int]) -> None:
     left, right = st.columns(2)
     against = left.selectbox("Against trial", others, key=f"sweep_against_{number}")
     names = [f"trial {each}" for each in (number, against)]
-    tables = [_read(found, each, name) for each, name in zip((number, against), names, strict=True)]
+    tables = [read_trial(found, each, name) for each, name in zip((number, against), names, strict=True)]
     scores, samples = (pd.concat(parts, ignore_index=True) for parts in zip(*tables, strict=True))
     task = right.selectbox("Task", list(dict.fromkeys(primary(scores)["task"])), key="sweep_task")
     draw_between(Board(names, scores, samples), task, *names)
-
-
-def _read(found: Found, number: int, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    folder, corpus = found.of(number), found.plan.loss
-    if corpus is None:
-        return read_kept(folder, name)
-    scores, samples = losses_as_scores(read_csv(folder / "losses.csv", LOSSES).assign(model=name))
-    return scores, with_texts(samples, corpus, found.run.inputs.get(corpus, ""))
