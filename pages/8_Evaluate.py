@@ -80,7 +80,7 @@ def draw_scored(models: dict[str, str], scoring: Scoring | Texts) -> None:
 @st.fragment  # so that a prompt draws this part of the page again, and not its figure
 def draw_end(models: dict[str, str], scoring: Scoring | Texts) -> None:
     """A prompt and the models' answers, and how the page is computed."""
-    prompt = draw_continued(models)
+    prompt = draw_continued(models, family)
     steps = [Step(f"models = {literal(models)}")]
     if scoring.allowed.wanted:
         steps = [

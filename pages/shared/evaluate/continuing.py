@@ -4,10 +4,13 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+from nmerge_core.cache import DEMO
 from nmerge_core.errors import InputError
+from nmerge_core.family import Family
 from nmerge_core.runs import client
 from pages.shared.frame.family import content_of
 from pages.shared.frame.settings import KEPT
+from pages.shared.frame.terms import DEMO_KNOWS
 from pages.shared.frame.text import verbatim
 
 NEW_TOKENS = 64
@@ -20,7 +23,7 @@ def answer(reference: str, content: str, prompt: str) -> str:
     return client.ask("generate", model=reference, prompt=prompt, max_new_tokens=NEW_TOKENS)
 
 
-def draw_continued(models: Mapping[str, str]) -> str:
+def draw_continued(models: Mapping[str, str], family: Family) -> str:
     """Draw a prompt and how each model continues it, its most likely token at a time; return the prompt."""
     st.subheader("Ask them yourself", anchor=False)
     prompt: str = st.text_area(
@@ -30,6 +33,8 @@ def draw_continued(models: Mapping[str, str]) -> str:
         placeholder="Type the beginning of a text; every chosen model continues it",
         **KEPT,
     )
+    if family.name == DEMO:
+        st.caption(DEMO_KNOWS)
     if not prompt.strip():
         return ""
     columns = st.columns(min(ABREAST, len(models)))

@@ -13,3 +13,7 @@ BALANCED = (
 )
 VOTES = "How many of its strongest texts, each of which votes for its own category, are of the category with the most."
 HOLM = "Adjusted for as many comparisons as there are rows (Holm): below 0.05 it is more than chance."
+DEMO_KNOWS = (
+    "The demo's models learnt short stories, facts and letters (general), word problems (math), small Python functions "
+    "and English and Spanish sentences, and nothing else: other prompts they continue with nonsense."
+)

@@ -111,9 +111,9 @@ def draw_head(candidate: Candidate, log: CandidateLog, family: Family) -> None:
             (1, "Redo", "redo", "Ctrl+Shift+Z", trail.towards(1, log) is not None),
         ):
             st.button(
-                name,
+                f":material/{icon}:",
                 key=f"merge_{name.lower()}",
-                icon=f":material/{icon}:",
+                help=name,
                 type="tertiary",
                 disabled=not possible,
                 shortcut=keys,
@@ -133,12 +133,11 @@ def _pin(candidate: Candidate, log: CandidateLog, key: str) -> None:
         st.session_state[REOPENED] = True
 
     st.button(
-        "Unpin" if candidate.pinned else "Pin",
+        ":material/keep_off:" if candidate.pinned else ":material/keep:",
         key=key,
-        icon=":material/keep_off:" if candidate.pinned else ":material/keep:",
         type="tertiary",
         on_click=pin,
-        help="A pinned candidate's answers and scores stay beside those of the others",
+        help=f"{'Unpin' if candidate.pinned else 'Pin'}: answers and scores of a pinned one stay beside the others'",
     )
 
 
@@ -149,7 +148,7 @@ def _name(candidate: Candidate, log: CandidateLog, key: str) -> None:
         saving(partial(log.change, candidate.number, **named))
         state[REOPENED] = True
 
-    with st.popover("Name", icon=":material/edit:", type="tertiary", key=f"{key}_popover"):
+    with st.popover(":material/edit:", help="Name and note", type="tertiary", key=f"{key}_popover"):
         st.text_input("Name", candidate.name, key=f"{key}_text", max_chars=80, on_change=keep)
         st.text_area("Note", candidate.note, key=f"{key}_note", max_chars=2000, on_change=keep)
 

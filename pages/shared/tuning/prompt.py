@@ -14,15 +14,11 @@ from nmerge_core.errors import InputError
 from nmerge_core.family import Family
 from pages.shared.frame.address import forget_endless
 from pages.shared.frame.settings import KEPT
+from pages.shared.frame.terms import DEMO_KNOWS
 from pages.shared.frame.text import shortened, verbatim
 
 LENGTHS = (16, 48, 128, 256, 512)  # tokens
 PROMPT = "merge_prompt"
-DEMO_KNOWS = (
-    "The demo's models were trained on texts like the examples below, of four kinds: short stories, facts and letters "
-    "(general), word problems, small Python functions, and English and Spanish sentences. They know nothing else: "
-    "other prompts they continue with nonsense."
-)
 UNSAVED = "merge_unsaved"  # the key of why the log could not be written, until that is said
 
 
@@ -35,13 +31,17 @@ def draw_prompt(family: Family, log: CandidateLog) -> list[str]:
         "Prompt",
         key=PROMPT,
         height=96,
-        help=DEMO_KNOWS if family.name == DEMO else "Each model continues it, or answers it as a chat",
+        help="Each model continues it, or answers it as a chat",
         placeholder="Type the beginning of a text, a problem of one of the tasks, say; the merge continues it",
         **KEPT,
     )
+    if family.name == DEMO:
+        st.caption(DEMO_KNOWS)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if beginnings:
+            st.caption("Examples:", width="content")
         for category, beginning in beginnings.items():
-            _offer(f"Example: {verbatim(category)}", f"merge_example_{category}", beginning)
+            _offer(verbatim(category), f"merge_example_{category}", beginning)
         for number, text in enumerate(kept):
             _offer(verbatim(shortened(" ".join(text.split()), 28)), f"merge_kept_{number}", text)
         if prompt.strip():
