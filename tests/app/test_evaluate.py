@@ -97,8 +97,8 @@ def test_how_long_scoring_takes_is_told_from_scores_before_it(
     runs: list[Run] = []
     monkeypatch.setattr(estimates, "list_runs", lambda root: runs)
     asked = [parameters(tiny_cache, model, limit=2) for model in ("math", "code")]
-    knocked = {"model": models(tiny_cache)["base"], "task": asked[0]["tasks"][0], "limit": 2, "repeats": 1}
-    knocked |= {"proportions": [1.0]}
+    knocked: dict[str, object] = {"model": models(tiny_cache)["base"], "task": make_family(tiny_cache)}
+    knocked |= {"limit": 2, "repeats": 1, "proportions": [1.0]}
     assert told_scoring(asked) == "How long it takes is told once it has begun."
     assert told_time("knockout", [knocked]) == "; how long it takes is told once it has begun"
     runs.append(done(tiny_cache, "evaluate", parameters(tiny_cache, "base")))

@@ -7,7 +7,7 @@ import pytest
 
 from nmerge_core.comparison.mean_difference import ahead
 
-VALUES = {  # of right answers more is better, of losses less
+VALUES: dict[tuple[str, str], list[float]] = {  # of right answers more is better, of losses less
     ("a", "sums"): [1, 1, 0, 1],
     ("b", "sums"): [0, 1, 0, 1],
     ("a", "texts"): [1.0, 2.0, 3.0, 4.0],
