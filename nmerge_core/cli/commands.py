@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from argparse import Namespace
 from contextlib import suppress
@@ -93,7 +94,8 @@ def merge(arguments: Namespace) -> None:
     recipe = engine.load(arguments.recipe)
     if arguments.dry_run:
         choose_device(arguments.device)  # an error where there is none such
-        cost = engine.estimate(recipe, arguments.out, TerminalProgress())
+        out = arguments.out or Path(".nmerge-dry-run")  # on the disk of the folder that one is in
+        cost = engine.estimate(recipe, out, TerminalProgress())
         print("\n".join(cost.lines))
         warn(cost.warnings)
         return
@@ -107,6 +109,17 @@ def merge(arguments: Namespace) -> None:
 
     if distributed.join()[0] == 0:
         print(arguments.out)
+        print(f"nmerge: {_told(arguments.out)}", file=sys.stderr)
+
+
+def _told(out: Path) -> str:
+    """What a merge wrote and took, and what to do with it next."""
+    report = json.loads((out / "nmerge_report.json").read_text(encoding="utf-8"))
+    took = f"{report['bytes_written'] / 1e6:,.1f} MB in {sum(report['seconds'].values()):,.1f} s"
+    base = [report["base"]["model"]] if report["base"] else []
+    beside = ["--compare", *base] if base else []
+    scored = shlex.join(["nmerge", "evaluate", *base, str(out), "--tasks", "TASK", *beside])
+    return f"wrote {took}, with {report['peak_memory'] / 1e6:,.0f} MB of memory at most; score it: {scored}"
 
 
 def combine(arguments: Namespace) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from os.path import exists, expanduser, isdir
 from pathlib import Path
@@ -44,6 +44,24 @@ class Parser(argparse.ArgumentParser):
         near = get_close_matches(wrong[1], known, 1) if wrong else []
         hint = f"; did you mean {near[0]}?" if near else ""
         self.exit(2, f"{self.format_usage()}nmerge: error: {message}{hint}\n")
+
+
+class _Waiving(argparse.Action):
+    """A switch beside which another argument may be left out.
+
+    Were that optional by itself (`nargs="?"`), argparse would not find it behind an option: `merge RECIPE --device cpu
+    OUT`.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, waived: argparse.Action, help: str) -> None:
+        """`waived` is that other argument."""
+        super().__init__(option_strings, dest, nargs=0, default=False, help=help)
+        self._waived = waived
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        """Switch it on."""
+        setattr(namespace, self.dest, True)
+        self._waived.required = False
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,8 +142,10 @@ def build_parser() -> argparse.ArgumentParser:
     statistics.add_argument("--out", required=True, type=_path, metavar="DIR", help="the folder to write; must be new")
 
     merge = add_run("merge", commands.merge)
-    merge.add_argument("out", type=_path, metavar="OUT", help="the folder to write; must be new")
-    merge.add_argument("--dry-run", action="store_true", help="check everything, print the cost, write nothing")
+    told = "the folder to write; must be new (with --dry-run it may be left out)"
+    out = merge.add_argument("out", type=_path, metavar="OUT", help=told)
+    told = "check everything, print the cost, write nothing"
+    merge.add_argument("--dry-run", action=_Waiving, waived=out, help=told)
 
     combine = add_run("combine", commands.combine)
     combine.add_argument("out", type=_path, metavar="OUT", help="the adapter's folder; must be new")

@@ -235,8 +235,24 @@ def test_statistics_are_collected_and_merged_by(family, tmp_path, capsys, kind, 
 def test_merge_and_dry_run(family, tmp_path, capsys):
     out = tmp_path / "merged"
     assert main(["merge", str(family.recipe), str(out), "--dry-run"]) == 0
-    assert "writes" in capsys.readouterr().out and not out.exists()
-    assert main(["merge", str(family.recipe), str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "writes" in told and not out.exists()
+    assert main(["merge", str(family.recipe), "--dry-run"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if "free" not in line] == [
+        line.split()[:2] for line in told.splitlines() if "free" not in line
+    ]
+    with pytest.raises(SystemExit):
+        main(["merge", str(family.recipe)])
+    assert "the following arguments are required: OUT" in capsys.readouterr().err
+    assert main(["merge", str(family.recipe), "--device", "cpu", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}\n"
+    size = json.loads((out / "nmerge_report.json").read_text())["bytes_written"]
+    assert (
+        f"nmerge: wrote {size / 1e6:,.1f} MB in " in printed.err and " MB of memory at most; score it: " in printed.err
+    )
+    scored = f"nmerge evaluate {family.base} {out} --tasks TASK --compare {family.base}"
+    assert printed.err.rstrip().endswith(scored)
     assert (out / "config.json").exists() and (out / "nmerge_report.json").exists()
     assert main(["merge", str(family.recipe), str(out)]) == 2
     assert "exists" in capsys.readouterr().err
