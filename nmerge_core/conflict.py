@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nmerge_core.architecture import LAYER, Matrix
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.finite import finite
 from nmerge_core.errors import InputError
 from nmerge_core.merging.compute.spectral import singular
 from nmerge_core.progress import Progress, silent
@@ -59,13 +60,7 @@ def interference(base: str, models: Sequence[str], *, progress: Progress = silen
 
 
 def _read(checkpoint: Checkpoint, name: str, oriented: Matrix) -> Tensor:
-    found = checkpoint.read_matrix(name, oriented, 0, oriented.rows).double()
-    if not found.isfinite().all():
-        raise InputError(
-            f"{checkpoint.reference}, tensor {name}: holds NaN or infinite entries; expected finite weights. Fetch or "
-            "train this model again, or leave it out"
-        )
-    return found
+    return finite(checkpoint, name, checkpoint.read_matrix(name, oriented, 0, oriented.rows).double())
 
 
 def _within(name: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nmerge_core.architecture import Architecture, MlpLayer
 from nmerge_core.checkpoints import Checkpoint, labels
+from nmerge_core.checkpoints.finite import finite
 from nmerge_core.checkpoints.neuron_weights import mlp_of, weights_of
 from nmerge_core.inheritance.tables import NeuronChanges, share
 from nmerge_core.progress import Progress, silent
@@ -33,7 +34,8 @@ def inherited(merge: str, base: str, models: Sequence[str], *, progress: Progres
         is 0).
 
     Raises:
-        InputError: a model cannot be opened, its neurons are not known, or it is not of the base's shape.
+        InputError: a model cannot be opened, its neurons are not known, it is not of the base's shape, or a weight is
+            NaN or infinite.
     """
     opened = open_alike(base, [*models, merge])
     layers, names, frames = opened[0].architecture.layers, labels(models), []
@@ -95,4 +97,8 @@ def neuron_changes(base: str, models: Sequence[str], merges: Sequence[str], laye
 
 def _vector(checkpoint: Checkpoint, architecture: Architecture, mlp: MlpLayer, neuron: int) -> Tensor:
     """Return a neuron's weights one after the other, (d,) float64."""
-    return torch.cat([weights_of(checkpoint, architecture, part, neuron) for part in mlp.maps]).double()
+    parts = [
+        finite(checkpoint, part.tensor, weights_of(checkpoint, architecture, part, neuron).double())
+        for part in mlp.maps
+    ]
+    return torch.cat(parts)

@@ -10,6 +10,7 @@ from torch import nn
 
 from nmerge_core.architecture import MlpLayer
 from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.finite import finite
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.corpus.text_samples import Batch
 from nmerge_core.errors import InputError
@@ -63,11 +64,15 @@ class Decoder:
         return forms
 
     def submodules(self, mlp: MlpLayer, groups: Mapping[str, np.ndarray]) -> list[Submodule]:
-        """Read one layer of every model, as float32, and return its attention, its MLP and its neuron groups."""
+        """Read one layer of every model, as float32, and return its attention, its MLP and its neuron groups.
+
+        Raises:
+            InputError: a weight is NaN or infinite.
+        """
         layer, built = self.layers[mlp.layer], self._forms[mlp.layer]
 
         def read(checkpoint: Checkpoint, name: str) -> torch.Tensor:
-            return checkpoint.read(name).to(self._device, torch.float32)
+            return finite(checkpoint, name, checkpoint.read(name).to(self._device, torch.float32))
 
         weights = [self._model.weights(mlp.layer, partial(read, checkpoint)) for checkpoint in self._checkpoints]
         found = submodules(mlp.layer, layer, built, weights)

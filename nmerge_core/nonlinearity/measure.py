@@ -54,7 +54,8 @@ def measure(
         Columns model, layer, submodule (attention, mlp, group), group (a category or ""), alpha, value.
 
     Raises:
-        InputError: a model or the corpus cannot be read, they do not fit together, or `neurons` is of another model.
+        InputError: a model or the corpus cannot be read, they do not fit together, `neurons` is of another model, or a
+            weight is NaN or infinite.
     """
     origin, checkpoints = open_checkpoint(base), [open_checkpoint(model) for model in models]
     groups = read_groups(neurons, origin) if neurons else {}

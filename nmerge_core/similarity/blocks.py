@@ -6,6 +6,7 @@ from torch import Tensor
 
 from nmerge_core.architecture import LAYER, MlpLayer, NeuronMap
 from nmerge_core.checkpoints import Checkpoint, open_checkpoint
+from nmerge_core.checkpoints.finite import finite
 from nmerge_core.checkpoints.matching import as_family
 from nmerge_core.errors import InputError
 
@@ -55,6 +56,9 @@ def neuron_blocks(checkpoints: Sequence[Checkpoint], part: NeuronMap) -> Iterato
     Yields:
         Which neurons, the axis along which each one's weights lie, and of every model these weights, (rows, columns)
         float64.
+
+    Raises:
+        InputError: a weight is NaN or infinite.
     """
     oriented = checkpoints[0].architecture.matrix(part.tensor)
     step = max(1, _BLOCK // oriented.columns)
@@ -65,5 +69,8 @@ def neuron_blocks(checkpoints: Sequence[Checkpoint], part: NeuronMap) -> Iterato
             first, count, own = part.neuron(rows.start), len(rows), slice(rows.start - start, None, part.step)
         else:
             first, count, own = part.first, oriented.columns, slice(None)
-        weights = [each.read_matrix(part.tensor, oriented, start, stop)[own].double() for each in checkpoints]
+        weights = [
+            finite(each, part.tensor, each.read_matrix(part.tensor, oriented, start, stop)[own].double())
+            for each in checkpoints
+        ]
         yield slice(first, first + count), 1 - part.axis, weights

@@ -56,7 +56,8 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
         progress: told of matrices.
 
     Raises:
-        InputError: a model cannot be opened, or a matrix of the base is missing or has another shape in a fine-tune.
+        InputError: a model cannot be opened, a matrix of the base is missing or has another shape in a fine-tune, or a
+            weight is NaN or infinite.
 
     Source: NeuronMerge App. A.3, Fig. 8; quantiles and lowest neurons are added. The parallel share is NeuroMerging's
     decomposition of τ (§3), there of each row of a matrix, here of the neuron's whole vector.
