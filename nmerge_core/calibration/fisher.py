@@ -1,22 +1,23 @@
 """The diagonal of the empirical Fisher information of a language model, one decoder layer in memory at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nmerge_core.architecture import Matrix
-from nmerge_core.checkpoints import Checkpoint, TensorInfo
-from nmerge_core.checkpoints.raw_bits import bits_of
-from nmerge_core.checkpoints.rows import read_rows
-from nmerge_core.checkpoints.writer import create_files, plan_layout, write_matrix
-from nmerge_core.errors import InputError
+from nmerge_core.calibration.squares import Steps, Sums, log_likelihood
+from nmerge_core.checkpoints import Checkpoint
+from nmerge_core.checkpoints.writer import create_files, plan_layout
 from nmerge_core.layerwise import Call, LayerwiseModel, Weights
+from nmerge_core.machine import CPU, available_memory
 from nmerge_core.progress import Progress
 
 # Of the hidden states of the texts that are under way together, at all layers.
 _STATES_BYTES = 2 << 30
+# Of a whole model's weights, sums and gradients together, beside which a text's states have room: those of 0.5 B.
+_WHOLE_BYTES = 6 << 30
 
 
 def fisher(
@@ -27,8 +28,10 @@ def fisher(
     The gradients are those of single texts, on the texts' own tokens: the empirical Fisher information, where Matena
     and Raffel (NeurIPS 2022) take the expectation over the model's own predictions, a sum over the vocabulary at
     each token. A tied tensor has one gradient, that of all its uses. All is computed in float32, texts added in
-    order. In memory: a layer or what lies outside the layers, three times, and 2 GB of the texts' hidden states; where
-    these need more, the texts go through the layers in several groups, which changes no bit of the result.
+    order. In memory: the model three times, where that is 6 GB at most and half of what is free. Else a layer or what
+    lies outside the layers, three times, and 2 GB of the texts' hidden states; where these need more, the texts go
+    through the layers in several groups. Each layer then runs twice on a text: no bit of the result changes, the time
+    grows by a third.
 
     Args:
         checkpoint: the model.
@@ -50,16 +53,54 @@ def fisher(
     names = list(dict.fromkeys((*inside, *checkpoint.tensors)))  # what does not run on texts has no information: 0
     layout = plan_layout(folder, [checkpoint.info(name) for name in names], "F32")
     create_files(layout)
-    steps = _Steps(progress, stage, len(texts) * (2 * len(layers) + 2))
+    if _has_room(checkpoint, model.device):
+        steps = Steps(progress, stage, len(texts) * (len(layers) + 1))
+        _add_whole(model, texts, Sums(checkpoint, layout.tensors, model.device, len(texts)), steps)
+        return [file.name for file in layout.headers]
+    steps = Steps(progress, stage, len(texts) * (2 * len(layers) + 2))
     groups = list(_groups(texts, _STATES_BYTES // (4 * checkpoint.architecture.d_model * (len(layers) + 1))))
     for group in groups:
         divisor = len(texts) if group is groups[-1] else 1
-        pass_ = _Pass(model, group, _Sums(checkpoint, layout.tensors, model.device, divisor), steps)
+        pass_ = _Pass(model, group, Sums(checkpoint, layout.tensors, model.device, divisor), steps)
         pass_.forward()
         for layer in reversed(layers):
             pass_.backward(layer)
         pass_.outside()
     return [file.name for file in layout.headers]
+
+
+def _has_room(checkpoint: Checkpoint, device: str) -> bool:
+    """Whether a model's weights, sums and gradients in float32 have room together."""
+    free = available_memory() if device == CPU else torch.cuda.mem_get_info(device)[0]
+    return 3 * 4 * checkpoint.parameters <= min(_WHOLE_BYTES, free // 2)
+
+
+def _add_whole(model: LayerwiseModel, texts: Sequence[Tensor], sums: Sums, steps: Steps) -> None:
+    """Add the squared gradients of text after text, with all weights and sums in memory."""
+    parts = (*reversed(range(len(model.layers))), None)  # backwards, as a gradient that is not finite spreads
+    weights, totals = ({part: model.weights(part, read) for part in parts} for read in (None, sums.read))
+    for part in parts:
+        for name, weight in weights[part].items():
+            weight.requires_grad_().register_post_accumulate_grad_hook(partial(_add_square, totals[part][name]))
+    outer = weights[None]
+    for tokens in (text[None] for text in texts):  # (1, T)
+        with torch.no_grad():
+            calls = model.outside(outer, tokens).calls
+        states = model.outside(outer, tokens).entering  # (1, T, d_model)
+        for layer, call in enumerate(calls):
+            states = model.run(layer, weights[layer], states, call)
+            steps()
+        log_likelihood(model.outside(outer, tokens, states, head=True).output, tokens).backward()
+        steps()
+    for part in parts:
+        sums.write(model, part, totals[part])
+
+
+def _add_square(total: Tensor, weight: Tensor) -> None:
+    """Add the square of the weight's gradient, and drop this."""
+    if weight.grad is not None:
+        total.addcmul_(weight.grad, weight.grad)
+        weight.grad = None
 
 
 def _groups(texts: Sequence[Tensor], tokens: int) -> Iterator[list[Tensor]]:
@@ -73,40 +114,10 @@ def _groups(texts: Sequence[Tensor], tokens: int) -> Iterator[list[Tensor]]:
     yield group
 
 
-class _Steps:
-    """Counts texts at layers for a report of progress."""
-
-    def __init__(self, progress: Progress, stage: str, total: int):
-        self._progress, self._stage, self._total, self._done = progress, stage, total, 0
-        progress(stage, 0, total, "steps")
-
-    def __call__(self) -> None:
-        self._done += 1
-        self._progress(self._stage, self._done, self._total, "steps")
-
-
-class _Sums:
-    """The sums of squares so far, kept in the files that will hold the result."""
-
-    def __init__(self, model: Checkpoint, tensors: Mapping[str, TensorInfo], device: str, divisor: int):
-        self._model, self._tensors, self._device, self._divisor = model, tensors, device, divisor
-
-    def read(self, name: str) -> Tensor:
-        return read_rows(self._tensors[name]).to(self._device)
-
-    def write(self, name: str, values: Tensor) -> None:
-        if not torch.isfinite(values).all():
-            raise InputError(
-                f"{self._model.reference}, tensor {name}: expected finite gradients of the texts' log-likelihood, "
-                "found NaN or infinite ones; check the model's weights"
-            )
-        write_matrix(self._tensors[name], Matrix(values.numel(), 1), 0, bits_of(values / self._divisor))
-
-
 class _Pass:
     """One group of texts on its way through the layers and back."""
 
-    def __init__(self, model: LayerwiseModel, texts: Sequence[Tensor], sums: _Sums, steps: _Steps):
+    def __init__(self, model: LayerwiseModel, texts: Sequence[Tensor], sums: Sums, steps: Steps):
         self._model, self._sums, self._steps = model, sums, steps
         self._tokens = [text[None] for text in texts]  # (1, T) each
         self._calls: list[list[Call]] = []  # of each text, for each layer
@@ -131,7 +142,7 @@ class _Pass:
         for tokens, states in zip(self._tokens, self._leaving, strict=True):
             last = states.detach().requires_grad_()
             logits = self._model.outside(outer, tokens, last, head=True).output  # (1, T, vocabulary)
-            self._gradients += torch.autograd.grad(_log_likelihood(logits, tokens), last)
+            self._gradients += torch.autograd.grad(log_likelihood(logits, tokens), last)
             self._steps()
 
     def backward(self, layer: int) -> None:
@@ -149,7 +160,7 @@ class _Pass:
             self._gradients[text] = found[0]
             _add_squares(totals, found[1:])
             self._steps()
-        self._write(layer, totals)
+        self._sums.write(self._model, layer, totals)
 
     def outside(self) -> None:
         """Add the squared gradients of what lies outside the layers.
@@ -163,24 +174,15 @@ class _Pass:
             weight.requires_grad_()
         for tokens, last, gradient in zip(self._tokens, self._leaving, self._gradients, strict=True):
             outside = self._model.outside(outer, tokens, last, head=True)
-            value = _log_likelihood(outside.output, tokens) + (outside.entering * gradient).sum()
+            value = log_likelihood(outside.output, tokens) + (outside.entering * gradient).sum()
             _add_squares(
                 totals,
                 torch.autograd.grad(value, list(outer.values()), allow_unused=True, materialize_grads=True),
             )
             self._steps()
-        self._write(None, totals)
-
-    def _write(self, layer: int | None, totals: Weights) -> None:
-        for name, total in self._model.as_stored(layer, totals).items():
-            self._sums.write(name, total)
+        self._sums.write(self._model, None, totals)
 
 
 def _add_squares(totals: Weights, gradients: Sequence[Tensor]) -> None:
     for total, gradient in zip(totals.values(), gradients, strict=True):
         total.addcmul_(gradient, gradient)
-
-
-def _log_likelihood(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return Σ_t log p(s_t | s_<t) of one text from its logits (1, T, vocabulary)."""
-    return -torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:].to(logits.device), reduction="sum")

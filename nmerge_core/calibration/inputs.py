@@ -17,8 +17,22 @@ from nmerge_core.files.folders import save_tensors
 from nmerge_core.layerwise import LayerwiseModel, Weights
 from nmerge_core.progress import Progress
 
+_COLUMNS = 1024  # of a Gram matrix that are computed at once
+
+
+def _gram(x: Tensor) -> Tensor:
+    """Return Σ x xᵀ of x (tokens, inputs): what is on and below the diagonal is computed, the rest mirrored."""
+    count = x.shape[1]
+    found = x.new_empty(count, count)
+    for start in range(0, count, _COLUMNS):
+        stop = min(start + _COLUMNS, count)
+        torch.mm(x[:, start:].T, x[:, start:stop], out=found[start:, start:stop])
+        found[start:stop, stop:] = found[stop:, start:stop].T
+    return found
+
+
 # Of the inputs x of a layer, (tokens, inputs): x xᵀ of each summed, or |x|.
-SUMS: Mapping[str, Callable[[Tensor], Tensor]] = {"gram": lambda x: x.T @ x, "magnitude": lambda x: x.abs().sum(0)}
+SUMS: Mapping[str, Callable[[Tensor], Tensor]] = {"gram": _gram, "magnitude": lambda x: x.abs().sum(0)}
 
 
 @torch.inference_mode()

@@ -19,10 +19,12 @@ from nmerge_core.runs.workers import count
 _BLOCKS, _LAYERS = 1 << 30, 4 << 30
 _AT_MOST = {
     **dict.fromkeys(("combine", "cosine", "extract", "inherited"), _BLOCKS),
-    **dict.fromkeys(("coefficients", "interference", "linearity", "statistics"), _LAYERS),
+    **dict.fromkeys(("coefficients", "interference", "linearity"), _LAYERS),
+    "statistics": 8 << 30,  # a model that Fisher information holds whole, and the states of a text
 }
 _UNKNOWN = 1 << 60  # of a search, and of mergekit's merges
 _RUNNING = 1.5  # times its weights, that a model takes
+_MEASURED = 3.0  # with the sums of its squared gradients, and these
 _TOKENS, _TOKENS_ON_CPU = 16384, 2048  # of texts that it runs on at once, each with a number per token that it knows
 
 
@@ -64,17 +66,18 @@ def _needed(kind: str, parameters: Mapping[str, Any]) -> int:
     named = [parameters[name] for name in running if name != BY.name or not endpoint_of(parameters[name])]
     models = [model for each in named for model in ([each] if isinstance(each, str) else each)]
     most = _LAYERS if parameters.get(LAYERWISE.name) else _AT_MOST.get(kind, _UNKNOWN)
-    return min(max((_running(model, parameters) for model in models), default=_UNKNOWN), most)
+    times = _MEASURED if kind == "statistics" else _RUNNING
+    return min(max((_running(model, parameters, times) for model in models), default=_UNKNOWN), most)
 
 
-def _running(model: str, parameters: Mapping[str, Any]) -> int:
-    """Return what one model takes while it runs on texts."""
+def _running(model: str, parameters: Mapping[str, Any], times: float) -> int:
+    """Return what one model takes while it runs on texts, `times` its weights and the logits."""
     checkpoint = open_checkpoint(model)
     run_dtype, device = (parameters.get(each.name) or each.default for each in (RUN_DTYPE, DEVICE))
     weights = checkpoint.parameters * ITEM_BYTES[choose_format(checkpoint, run_dtype, device).name]
     vocabulary = max((tensor.rows for name, tensor in checkpoint.tensors.items() if counts_tokens(name)), default=0)
     tokens = _TOKENS_ON_CPU if choose_device(device) == CPU else _TOKENS
-    return int(_RUNNING * weights) + tokens * vocabulary * ITEM_BYTES[FLOAT32]
+    return int(times * weights) + tokens * vocabulary * ITEM_BYTES[FLOAT32]
 
 
 def _merging(parameters: Mapping[str, Any]) -> int:

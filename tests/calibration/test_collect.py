@@ -67,8 +67,13 @@ def naive_grams(model: str) -> dict[str, Tensor]:
     return grams
 
 
-def test_fisher_equals_autograd_over_the_whole_model(model: str, corpus: str, tmp_path: Path) -> None:
+def test_fisher_equals_autograd_over_the_whole_model(
+    model: str, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     collect(model, corpus, "fisher", tmp_path / "out", categories=CATEGORIES)
+    monkeypatch.setattr("nmerge_core.calibration.fisher._WHOLE_BYTES", 0)  # layer by layer
+    collect(model, corpus, "fisher", tmp_path / "layers", categories=CATEGORIES)
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "layers/model.safetensors").read_bytes()
     found, expected = stored(tmp_path / "out"), naive_fisher(model)
     assert found.keys() == expected.keys() == open_checkpoint(model).tensors.keys()
     for name, value in expected.items():
@@ -78,12 +83,16 @@ def test_fisher_equals_autograd_over_the_whole_model(model: str, corpus: str, tm
 
 def test_fisher_in_groups_of_texts_has_the_same_bytes(qwen2: str, corpus: str, tmp_path: Path, monkeypatch) -> None:
     collect(qwen2, corpus, "fisher", tmp_path / "one", categories=CATEGORIES)
+    monkeypatch.setattr("nmerge_core.calibration.fisher._WHOLE_BYTES", 0)
     monkeypatch.setattr("nmerge_core.calibration.fisher._STATES_BYTES", 4 * 32 * (LAYERS + 1) * 40)  # 40 tokens
     collect(qwen2, corpus, "fisher", tmp_path / "many", categories=CATEGORIES)
     assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "many/model.safetensors").read_bytes()
 
 
-def test_grams_equal_hooks_on_the_whole_model(model: str, corpus: str, tmp_path: Path) -> None:
+def test_grams_equal_hooks_on_the_whole_model(
+    model: str, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmerge_core.calibration.inputs._COLUMNS", 12)  # of 32 and more
     collect(model, corpus, "gram", tmp_path / "out", categories=CATEGORIES)
     meta = json.loads((tmp_path / "out/meta.json").read_text())
     found, expected = stored(tmp_path / "out"), naive_grams(model)

@@ -59,7 +59,8 @@ def prepare(context: Context, values: Values) -> Prepared:
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ w_t F_t θ_t / Σ w_t F_t with F_t the diagonal Fisher information, at least `floor`.
 
-    What F_t is of a language model is told at `statistics.fisher`. A tensor without F, such as a buffer, is averaged.
+    What F_t is of a language model is told at `calibration.fisher`; while it is measured, a model of half a billion
+    parameters or less is in memory whole. A tensor without F, such as a buffer, is averaged.
     The authors' code divides each F by its norm over the model before, and floors that of the first model alone; the
     paper's formula has neither, and weights can say as much.
     """
