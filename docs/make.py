@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import layers, reference
+from docs import layers, mergekit_examples, reference
 from nmerge_core.merging.recipe import catalogue
 
 FOLDER = Path(__file__).parent
 MADE: Mapping[str, Callable[[], str]] = {
     "architecture.md": layers.document,
+    "mergekit.md": mergekit_examples.document,
     "methods.md": catalogue.document,
     "python.md": reference.document,
 }

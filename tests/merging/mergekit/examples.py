@@ -1,4 +1,4 @@
-"""Recipes as mergekit's guide and its folder of examples have them."""
+"""Recipes as mergekit's guide and its folder of examples have them, and what of each is not as mergekit merges it."""
 
 # In the forms of mergekit's examples; BASE, MATH and CODE stand for folders.
 EXAMPLES = {
@@ -78,7 +78,7 @@ parameters:
     - value: 0.6
 dtype: float32
 """,
-    "slerp-of-fine-tunes": """
+    "slerp-of-two-models": """
 models: [{model: MATH}, {model: CODE}]
 merge_method: slerp
 base_model: MATH
@@ -207,6 +207,51 @@ models: [{model: MATH}, {model: CODE}, {model: TRANSLATION}]
 merge_method: ram
 base_model: BASE
 parameters: {epsilon: 0.05}
+dtype: float32
+""",
+    "dare_linear": """
+models:
+  - model: MATH
+    parameters: {weight: 0.6, density: 0.53}
+  - model: CODE
+    parameters: {weight: 0.4, density: 0.53}
+merge_method: dare_linear
+base_model: BASE
+parameters: {rescale: true, normalize: false, lambda: 0.9}
+dtype: float32
+""",
+    "dare_ties": """
+models:
+  - model: BASE
+  - model: MATH
+    parameters: {weight: 0.6, density: 0.53}
+  - model: CODE
+    parameters: {weight: 0.4, density: 0.53}
+merge_method: dare_ties
+base_model: BASE
+parameters: {int8_mask: true}
+dtype: bfloat16
+""",
+    "della": """
+models:
+  - model: MATH
+    parameters: {weight: 0.6, density: 0.5, epsilon: 0.15}
+  - model: CODE
+    parameters: {weight: 0.4, density: [0.4, 0.7], epsilon: 0.1}
+merge_method: della
+base_model: BASE
+parameters: {normalize: true, lambda: 1.1}
+dtype: float32
+""",
+    "della_linear": """
+models:
+  - model: MATH
+    parameters: {weight: 0.6}
+  - model: CODE
+    parameters: {weight: 0.4}
+merge_method: della_linear
+base_model: BASE
+parameters: {density: 0.5, epsilon: 0.15}
 dtype: float32
 """,
     "arcee_fusion": """
@@ -364,4 +409,93 @@ merge_method: arcee_fusion
 base_model: MATH
 dtype: bfloat16
 """,
+    "mega.yml": """
+slices:
+  - sources:
+      - model: MATH
+        layer_range: [0, 2]
+      - model: CODE
+        layer_range: [0, 2]
+merge_method: slerp
+base_model: MATH
+parameters:
+  t:
+    - filter: self_attn
+      value: [0, 0.5, 0.3, 0.7, 1]
+    - filter: mlp
+      value: [1, 0.5, 0.7, 0.3, 0]
+    - value: 0.5 # fallback for rest of tensors
+dtype: float16
+name: gradient-slerp
+---
+models:
+  - model: gradient-slerp
+    parameters:
+      density: [1, 0.7, 0.1] # density gradient
+      weight: 1.0
+  - model: TRANSLATION
+    parameters:
+      density: 0.33
+      weight:
+        - filter: mlp
+          value: 0.5
+        - value: 0
+merge_method: ties
+base_model: BASE
+parameters:
+  normalize: true
+  int8_mask: true
+dtype: float16
+name: gradient-slerp-ties
+""",
+    # That of its guide to several stages.
+    "multimerge": """
+name: first-merge
+merge_method: linear
+models:
+  - model: BASE
+  - model: MATH
+parameters:
+  weight: 0.5
+---
+name: second-merge
+merge_method: slerp
+base_model: first-merge  # Reference previous merge
+models:
+  - model: CODE
+parameters:
+  t: 0.5
+---
+# Final merge (no name)
+merge_method: dare_ties
+base_model: BASE
+models:
+  - model: second-merge
+    parameters:
+      density: 0.6
+      weight: 0.5
+  - model: TRANSLATION
+    parameters:
+      density: 0.8
+      weight: 0.5
+""",
 }
+
+# What of an example is not mergekit's, and why; of all others every tensor is.
+_GRADIENT = (
+    "but for the final norm, which has a gradient's end here, as it follows the last layer, and its start in mergekit"
+)
+_DRAWN = "other entries are drawn, by the same chances"
+DIFFERENT = {
+    **dict.fromkeys(("ties", "ties-of-slices", "ties.yml"), _GRADIENT),
+    "mega.yml": f"{_GRADIENT}, and an entry more that is kept of a tensor: a density is rounded up here, there down",
+    "bio-merge.yml": "with `trim: tensor`; without it the whole model is trimmed, as by TIES' authors",
+    **dict.fromkeys(("dare_linear", "dare_ties"), f"{_DRAWN}; what is kept is divided by the density, exactly"),
+    **dict.fromkeys(
+        ("della", "della_linear"),
+        f"{_DRAWN}; what is kept is divided by its own chance, as in the paper, and in mergekit by one factor for all",
+    ),
+    "multimerge": f"{_DRAWN}, in its last stage",
+}
+OF_GRADIENTS = [name for name, reason in DIFFERENT.items() if reason.startswith(_GRADIENT)]
+DRAWN = [name for name, reason in DIFFERENT.items() if reason.startswith(_DRAWN)]
