@@ -11,7 +11,8 @@ was measured is kept in the cache (benchmarks/methods-…): stopped, it goes on 
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ import yaml
 
 from benchmarks.measure import run
 from benchmarks.merge import ours
-from benchmarks.rules import Subject, answer_losses, subject_named
-from nmerge_core.cache import cache_root
+from benchmarks.rules import TUNED, Subject, answer_losses, subject_named
+from nmerge_core.cache import DEMO, cache_root
 from nmerge_core.comparison.paired import compare_all
 from nmerge_core.face.results import REPORT
 from nmerge_core.loading import load_model
@@ -32,7 +33,16 @@ from nmerge_core.merging.recipe.registry import Method, methods, steps
 ALL, PAIR = "all fine-tunes", "the first two"
 REFERENCE = {ALL: "task arithmetic, weight 0.4", PAIR: "task arithmetic of the first two, weight 0.5"}
 LAST = ("pcb_es", "lorahub", "adamerging")  # they search: minutes each
-WITHOUT = {"passthrough": "takes one model as it is"}
+WITHOUT = ("passthrough",)  # takes one model as it is
+# Of a family without problems that can be scored: how well the texts of its corpus are predicted.
+PREDICTED: dict[str, Any] = {
+    "dataset_path": "json",
+    "test_split": "test",
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{text}}",
+    "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,31 @@ class Entry:
     then: tuple[Mapping[str, Any], ...] = ()
 
 
-def entries(subject: Subject, tasks: bool) -> Iterator[Entry]:
+def demo_tasks(demo: Path, folder: Path, judged: int) -> list[str]:
+    """Write the demo's tasks of the fine-tunes without the first problems, which merges are judged by."""
+    shutil.copytree(demo / "tasks", folder, dirs_exist_ok=True)
+    for name in TUNED:
+        problems = (demo / "tasks" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(problems[judged:]), encoding="utf-8")
+    return [str(folder / f"{name}.yaml") for name in TUNED]
+
+
+def predicted_tasks(subject: Subject, folder: Path) -> list[str]:
+    """Write a task for each fine-tune of how well its category's texts of the corpus are predicted."""
+    folder.mkdir(exist_ok=True)
+    for name in subject.models:
+        texts = {"data_files": {"test": str(subject.corpus.resolve() / f"{name}.jsonl")}}
+        content = {"task": f"predicted_{name}", **PREDICTED, "dataset_kwargs": texts}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return [str(folder / f"{name}.yaml") for name in subject.models]
+
+
+def entries(subject: Subject, tasks: Sequence[str]) -> Iterator[Entry]:
     """Return every method and every step with its defaults, and what they are compared with, the dearest last."""
     yield Entry(REFERENCE[ALL], ALL, "task_arithmetic", {"weight": 0.4})
     yield Entry(REFERENCE[PAIR], PAIR, "task_arithmetic", {"weight": 0.5})
     for step in steps().values():
-        then = ({"method": step.name, **_data(step, subject)},)
+        then = ({"method": step.name, **_data(step, subject, tasks)},)
         for weight in (0.4, 1.0):
             yield Entry(
                 f"task arithmetic, weight {weight:g}, then {step.title}",
@@ -62,21 +91,21 @@ def entries(subject: Subject, tasks: bool) -> Iterator[Entry]:
             )
     known = sorted(methods().values(), key=lambda each: (each.name in LAST, each.name))
     for method in known:
-        if method.name in WITHOUT or (method.name == "pcb_es" and not tasks):
+        if method.name in WITHOUT:
             continue
         few = method.most is not None and method.most < len(subject.models)
-        yield Entry(method.title, PAIR if few else ALL, method.name, _data(method, subject))
+        yield Entry(method.title, PAIR if few else ALL, method.name, _data(method, subject, tasks))
         if method.name == "neuronmerge":
             for specific in ("amplify", "tsv_m"):
-                given = _data(method, subject) | {"specific": specific}
+                given = _data(method, subject, tasks) | {"specific": specific}
                 yield Entry(f"{method.title}, `specific: {specific}`", ALL, method.name, given)
 
 
-def _data(method: Method, subject: Subject) -> dict[str, Any]:
+def _data(method: Method, subject: Subject, tasks: Sequence[str]) -> dict[str, Any]:
     """Return the parameters that name what a method or a step measures on."""
     named = {parameter.name for parameter in method.parameters}
     found = dict.fromkeys(named & {"corpus", "calibration"}, str(subject.corpus))
-    return found | ({"tasks": [*subject.models], "run_code": True} if "tasks" in named else {})
+    return found | ({"tasks": [*tasks], "run_code": True} if "tasks" in named else {})
 
 
 def recipe(entry: Entry, subject: Subject) -> dict[str, Any]:
@@ -152,11 +181,15 @@ def main() -> None:
     name, subject = subject_named(arguments.family, work, arguments.texts)
     kept, room = work / f"methods-{name}-{arguments.texts}.jsonl", work / f"methods-{name}"
     room.mkdir(exist_ok=True)
+    tasks = room / "tasks"
+    searched = (
+        demo_tasks(cache_root() / DEMO, tasks, arguments.texts) if name == "demo" else predicted_tasks(subject, tasks)
+    )
     lines = map(json.loads, kept.read_text().splitlines() if kept.exists() else [])
     found = {each["title"]: each for each in lines}
     wanted = [
         entry
-        for entry in entries(subject, tasks=name == "demo")
+        for entry in entries(subject, searched)
         if entry.title in REFERENCE.values() or any(words in entry.title for words in arguments.only)
     ]
     for entry in wanted:
