@@ -90,7 +90,7 @@ def test_a_stopped_classification_goes_on(family, tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("NMERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kept, "_PACE", 0.0)  # seconds between notes of how far it is
     asked = ["classify", family.base, "--corpus", family.corpus, "--batch-size", "2", "--out"]
-    run, batches = collect.run_body, []
+    run, batches = collect.run_body, list[object]()
 
     def stop(*given):
         if len(batches) == 3:
