@@ -51,7 +51,7 @@ def check_linear(context: Context, values: Values) -> None:
     summary="Drop changes at random, the smaller of a neuron's more often, rescale the rest, and add them up.",
     parameters=[*_PARAMETERS, NORMALIZE],
     check=check_linear,
-    entrywise=True,
+    rowwise=True,
     version=2,
 )
 def rule_linear(name: str, values: Values, prepared: None) -> MagPrune:
@@ -66,7 +66,7 @@ def rule_linear(name: str, values: Values, prepared: None) -> MagPrune:
     summary="Drop changes at random, the smaller of a neuron's more often, rescale, keep what has the elected sign.",
     parameters=[*_PARAMETERS, NORMALIZE.with_(default=True)],
     check=check,
-    entrywise=True,
+    rowwise=True,
     version=2,
 )
 def rule(name: str, values: Values, prepared: None) -> MagPrune:

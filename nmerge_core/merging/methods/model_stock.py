@@ -73,7 +73,7 @@ def prepare(context: Context, values: Values) -> Prepared:
     prepare=prepare,
     fewest=2,
     passes=lambda values: 1 if values.shared["filter_wise"] else 2,
-    entrywise=True,
+    rowwise=True,
     version=2,
 )
 def rule(name: str, values: Values, prepared: Prepared) -> Rule:

@@ -86,6 +86,7 @@ def chained(method: Method, steps: Sequence[Method]) -> Method:
         method,
         merge=merge,
         rule=None,
+        entrywise=False,
         rows=None,
         decides=decides,
         check=check,

@@ -137,7 +137,7 @@ class Recipe:
     @property
     def is_entrywise(self) -> bool:
         """Whether every entry is merged by itself, with nothing found out before."""
-        return self.method.rule is not None and self.method.prepare is None
+        return self.method.entrywise and self.method.prepare is None
 
     @property
     def searches(self) -> bool:

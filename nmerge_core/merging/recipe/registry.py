@@ -72,19 +72,20 @@ class Preset:
 class Method:
     """A merge method: `merge(block, values, prepared)` returns the merged delta of a block, (rows, columns) float32.
 
-    Where every entry is merged by itself, `rule(name, values, prepared)` says how for a tensor, and `merge` is made of
-    it. `rows(name, values, prepared)` says how the rows of a matrix are merged by compiled loops, where they can be.
-    `check(context, values)` raises InputError for parameters that do not go together or with the models, from
-    headers alone; then `prepare(context, values)`, where there is one, finds whole-model facts; `results` say which of
-    them are worth seeing, and `presets` which settings are to be had at a click. `decides(place, values, prepared)`
-    says what of all that decides a tensor: everything, if there is none. Where `base` is unused, or optional and
-    not named, a method works on the weights themselves: its blocks have a zero base. It merges `fewest` to `most`
-    models beside the base, any number where `most` is None. What it reads beside weights is of whole models, or
-    `by_layer`, so that slices can be merged too. `whole` tells of which tensors a block must be the whole,
-    `passes` how often the models are read, the merge itself included, `solves` whether something is measured by
-    running them on texts, `searches` whether a whole model is held in memory and run to find it, and `needs` what
-    else the merge takes. `version` is raised when the merged bytes change. A `step` changes what another method merged,
-    `block.change`, under `then` of a recipe. Of one to begin with `when` says when to take it, by what was measured.
+    Where every entry is merged by itself (`entrywise`), or every row, `rule(name, values, prepared)` says how for a
+    tensor, and `merge` is made of it. `rows(name, values, prepared)` says how the rows of a matrix are merged by
+    compiled loops, where they can be. `check(context, values)` raises InputError for parameters that do not go
+    together or with the models, from headers alone; then `prepare(context, values)`, where there is one, finds
+    whole-model facts; `results` say which of them are worth seeing, and `presets` which settings are to be had at a
+    click. `decides(place, values, prepared)` says what of all that decides a tensor: everything, if there is none.
+    Where `base` is unused, or optional and not named, a method works on the weights themselves: its blocks have a
+    zero base. It merges `fewest` to `most` models beside the base, any number where `most` is None. What it reads
+    beside weights is of whole models, or `by_layer`, so that slices can be merged too. `whole` tells of which
+    tensors a block must be the whole, `passes` how often the models are read, the merge itself included, `solves`
+    whether something is measured by running them on texts, `searches` whether a whole model is held in memory and
+    run to find it, and `needs` what else the merge takes. `version` is raised when the merged bytes change. A
+    `step` changes what another method merged, `block.change`, under `then` of a recipe. Of one to begin with `when`
+    says when to take it, by what was measured.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Method:
     results: tuple[Result, ...] = ()
     presets: tuple[Preset, ...] = ()
     rule: RuleFunction | None = None
+    entrywise: bool = False
     rows: RuleFunction | None = None
     decides: DecideFunction | None = None
     check: CheckFunction = _accept
@@ -232,11 +234,14 @@ def method(
     searches: Callable[[Values], bool] = _never,
     needs: NeedsFunction = _nothing,
     entrywise: bool = False,
+    rowwise: bool = False,
     rows: RuleFunction | None = None,
     step: bool = False,
     when: str = "",
 ) -> Callable[[Function], Function]:
-    """Register the decorated merge function, with `entrywise` the decorated rule, as a method, or as a `step`.
+    """Register the decorated merge function as a method, or as a `step`.
+
+    With `entrywise` or `rowwise` a rule is decorated, of entries, or of weight neurons and vectors, by themselves.
 
     Raises:
         ValueError: another method has this name, two of its parameters have one, or a step has one per model or tensor.
@@ -257,12 +262,13 @@ def method(
             paper=paper,
             summary=summary,
             parameters=tuple(parameters),
-            merge=_by_rule(function) if entrywise else function,
+            merge=_by_rule(function) if entrywise or rowwise else function,
             place=place,
             version=version,
             results=tuple(results),
             presets=tuple(presets),
-            rule=function if entrywise else None,
+            rule=function if entrywise or rowwise else None,
+            entrywise=entrywise,
             rows=rows,
             decides=decides,
             check=check,
