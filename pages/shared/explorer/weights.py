@@ -11,6 +11,7 @@ from nmerge_core.runs.folder import Run
 from pages.shared.explorer.found import go_to
 from pages.shared.explorer.searching import row_of
 from pages.shared.frame.beside import telling
+from pages.shared.frame.clickable import draw_clickable
 from pages.shared.frame.text import verbatim
 from pages.shared.neurons.chosen import all_categories
 
@@ -63,13 +64,11 @@ def draw_nearest(run: Run, layer: int, neuron: int) -> None:
         rows = pd.DataFrame(_asked("nearest_neurons", run.inputs[model], **asked))
         categories = all_categories(str(run.results))
         rows["category"] = [categories[each.layer][each.neuron] for each in rows.itertuples()]
-        st.dataframe(
+        draw_clickable(
+            "explorer_nearest",
             rows,
-            hide_index=True,
+            partial(_pick, run, rows),
             height=388,
-            key="explorer_nearest",
-            on_select=partial(_pick, run, rows),
-            selection_mode="single-row",
             column_config={
                 "neuron": st.column_config.NumberColumn(format="localized"),
                 "cosine": st.column_config.NumberColumn(format="%.3f"),
@@ -77,7 +76,7 @@ def draw_nearest(run: Run, layer: int, neuron: int) -> None:
         )
 
 
-def _pick(run: Run, rows: pd.DataFrame) -> None:
-    if picked := st.session_state["explorer_nearest"]["selection"]["rows"]:
-        place = rows.iloc[picked[0]]
+def _pick(run: Run, rows: pd.DataFrame, row: int | None, _: str | None) -> None:
+    if row is not None:
+        place = rows.iloc[row]
         go_to(run, row_of(run, int(place["layer"]), int(place["neuron"])))
