@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nmerge_core.architecture import Matrix
 from nmerge_core.checkpoints import Checkpoint, TensorInfo, label
 from nmerge_core.checkpoints.computed import Computed, Runs
 from nmerge_core.checkpoints.header import DTYPE_BYTES
@@ -20,6 +21,8 @@ from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.opened import Opened
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.progress import silent
+
+Part = tuple[int, NDArray[np.generic]]  # the byte at which it begins among all that is read, and entries as stored
 
 
 def computed(opened: Opened, folder: Path) -> Checkpoint:
@@ -77,35 +80,35 @@ class _Computation:
             return (stream.donor.carried[name],)
         return tuple(checkpoint.info(name) for checkpoint in stream.sources)
 
-    def _parts(self, name: str, runs: Runs) -> Iterator[tuple[int, NDArray[np.generic]]]:
-        """Yield what lies in runs of entries part after part: the byte at which it belongs among all, and entries."""
-        matrix = self.merger.matrix(name)
-        size, columns, height = (
-            DTYPE_BYTES[self.merger.targets[name].dtype],
-            matrix.columns,
-            matrix.rows // matrix.stack,
-        )
-        place = 0
-        if not matrix.transposed:
-            for first, count in runs:
-                stop = first + count
-                for rows in self._cut(name, first // max(1, columns), -(-stop // max(1, columns))):
-                    begin = rows.start * columns
-                    part = self.merger.bits(rows).reshape(-1)[max(first - begin, 0) : stop - begin]
-                    yield place, part
-                    place += part.nbytes
+    def _parts(self, name: str, runs: Runs) -> Iterator[Part]:
+        """Yield what lies in runs of entries, block after block."""
+        matrix, size = self.merger.matrix(name), DTYPE_BYTES[self.merger.targets[name].dtype]
+        if matrix.transposed:
+            yield from self._columns(name, matrix, size, runs)
             return
-        # Of each run, or each column of it: place, column, rows [start, stop).
-        lines: list[tuple[int, int, int, int]] = []
+        place, columns = 0, max(1, matrix.columns)
+        for first, count in runs:
+            for rows in self._cut(name, first // columns, -(-(first + count) // columns)):
+                begin = rows.start * columns
+                part = self.merger.bits(rows).reshape(-1)[max(first - begin, 0) : first + count - begin]
+                yield place, part
+                place += part.nbytes
+
+    def _columns(self, name: str, matrix: Matrix, size: int, runs: Runs) -> Iterator[Part]:
+        """Yield what lies in runs of entries of a tensor whose file has one column of its `matrix` after the other."""
+        height = matrix.rows // matrix.stack
+        lines = list[tuple[int, int, int, int]]()  # of each column in a run: its place, the column, rows [start, stop)
+        place = 0
         for first, count in runs:
             while count:
                 line, row = divmod(first, height)
-                index, column = divmod(line, columns)
-                taken = min(count, height - row)
-                lines.append((place, column, index * height + row, index * height + row + taken))
+                index, column = divmod(line, matrix.columns)
+                taken, start = min(count, height - row), index * height + row
+                lines.append((place, column, start, start + taken))
                 place, first, count = place + taken * size, first + taken, count - taken
-        for rows in self._cut(name, min(each[2] for each in lines), max(each[3] for each in lines)):
-            block = np.ascontiguousarray(self.merger.bits(rows).reshape(-1, columns).T)  # (columns, rows)
+        first, last = min((each[2] for each in lines), default=0), max((each[3] for each in lines), default=0)
+        for rows in self._cut(name, first, last):
+            block = np.ascontiguousarray(self.merger.bits(rows).reshape(-1, matrix.columns).T)  # (columns, rows)
             for place, column, start, stop in lines:
                 part = block[column, max(start - rows.start, 0) : max(stop - rows.start, 0)]
                 yield place + max(rows.start - start, 0) * size, part

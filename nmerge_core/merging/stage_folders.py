@@ -13,6 +13,7 @@ from nmerge_core.merging.recipe.recipe import Recipe
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe, named_by
 
 RECIPE, REPORT, CARD = "nmerge_recipe.yaml", "nmerge_report.json", "README.md"
+_SECTION = "\n## Stages\n\n"
 
 
 def how_made(written: int) -> str:
@@ -77,16 +78,9 @@ class StageFolders:
             report["facts"]["stages"] = {name: {**stages[name]["report"], "weights": made[name]} for name in stages}
             write_text(last / REPORT, json.dumps(report, indent=1) + "\n")
             recipes = {name: each["recipe"] for name, each in stages.items()}
-            section = [f"- {name}: {self.recipe.stages[name].method.title}; {made[name]}." for name in stages]
-            card = [
-                self._named(_text(last / CARD)),
-                "## Stages",
-                "",
-                *section,
-                "",
-                "Their recipes: `nmerge_recipe.yaml`.",
-            ]
-            write_text(last / CARD, "\n".join([*card, ""]))
+            card = self._named(_text(last / CARD)).partition(_SECTION)[0]
+            listed = "".join(f"- {name}: {self.recipe.stages[name].method.title}; {made[name]}.\n" for name in stages)
+            write_text(last / CARD, f"{card}{_SECTION}{listed}\nTheir recipes stand in `{RECIPE}`.\n")
             write_text(last / RECIPE, write_yaml({"stages": recipes, **self._named(content)}))
 
     def _read_by(self, name: str | None) -> set[str]:

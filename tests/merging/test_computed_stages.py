@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from nmerge_core.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from nmerge_core.checkpoints.header import DTYPE_BYTES
 from nmerge_core.checkpoints.rows import read_into
-from nmerge_core.errors import InputError
+from nmerge_core.errors import Cancelled, InputError
+from nmerge_core.files.kept_files import write_text
 from nmerge_core.merging import engine
 from nmerge_core.merging.compute import stream
 from nmerge_core.merging.computed import computed
@@ -25,7 +26,7 @@ from nmerge_core.merging.plan.opened import open_recipe
 from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import named
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe, read_staged
-from nmerge_core.merging.stage_folders import StageFolders
+from nmerge_core.merging.stage_folders import RECIPE, StageFolders
 from tests.merging import checkpoints, vocabularies
 from tests.merging.write.test_process_group import ended, start
 
@@ -263,6 +264,7 @@ def test_any_runs_of_entries_are_those_of_the_file(dtype: str | None, small_bloc
             ends = [sorted(drawn.randint(0, of[1]) for _ in range(2)) for _ in range(4)]
             runs = [(0, of[1]), *((start, stop - start) for start, stop in ends)]
             assert bytes_of(made, name, runs, of) == bytes_of(written, name, runs, of)
+        assert bytes_of(made, name, [(0, 0)], part) == b""
     assert {*written.carried} == {*made.carried} == {"h.0.batches"}
 
 
@@ -350,3 +352,20 @@ def test_the_estimate_and_the_card_say_what_is_computed(family, tmp_path: Path) 
     card = (out / "README.md").read_text()
     assert "- skills: Task arithmetic; computed when read, never written." in card and ".stages" not in card
     assert {*load_file(out / "model.safetensors")} == {*family.weights}
+
+
+def test_a_kill_while_stages_are_told_of_tells_of_none_twice(
+    family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, write = chain({"mean": merged_by("linear", *family.models)}, **merged_by("linear", "mean")), write_text
+
+    def write_all_but_the_recipe(file: Path, content: str) -> None:
+        if file.name == RECIPE:
+            raise Cancelled
+        write(file, content)
+
+    with monkeypatch.context() as patched, pytest.raises(Cancelled):
+        patched.setattr("nmerge_core.merging.stage_folders.write_text", write_all_but_the_recipe)
+        engine.merge(recipe, tmp_path / "out")
+    engine.merge(recipe, tmp_path / "out")
+    assert (tmp_path / "out/README.md").read_text().count("- mean: Averaging; computed when read") == 1
