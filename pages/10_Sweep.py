@@ -10,7 +10,7 @@ from nmerge_core.notebook import Step, literal
 from nmerge_core.search.plan import Sweep
 from nmerge_core.search.reading import load_sweep
 from pages.shared.frame.estimates import told_scoring, told_time
-from pages.shared.frame.page import begin, command, how_computed, lack, link
+from pages.shared.frame.page import begin, command, how_computed, lack, link, writes
 from pages.shared.frame.runs import draw_earlier, run_button, run_panel
 from pages.shared.frame.settings import named_run
 from pages.shared.frame.text import verbatim
@@ -45,8 +45,8 @@ family = begin(
     "A sweep merges by many settings, one after the other in memory, scores each merge on the same problems, and shows "
     "which settings matter. Stop it when you like, and go on later.",
 )
-if not family.tasks and not family.corpus:
-    with lack("This family names neither tasks nor a corpus: there is nothing to score a merge on."):
+if not family.tasks and not (family.corpus and writes(family)):
+    with lack("This family names neither tasks nor texts that its models could write: nothing scores a merge."):
         link("pages/1_Models.py", "Change the family", "arrow_forward", family)
     st.stop()
 controls, view = st.columns([2, 3], gap="large")

@@ -58,7 +58,9 @@ def draw_moved(run: Run, family: Family) -> str:
     columns = {"explorer": [f"{address}&layer={r.layer}&neuron={r.neuron}" for r in rows.itertuples()]}
     if family.corpus and (base := classified(family).done.get("base")):
         categories = all_categories(str(base.results))
-        columns = {"category": [categories[r.layer][r.neuron] for r in rows.itertuples()]} | columns
+        # Of CLIP a corpus tells those of one encoder alone.
+        own = [categories[r.layer][r.neuron] if r.layer in categories else "" for r in rows.itertuples()]
+        columns = {"category": own} | columns
     st.dataframe(
         rows[["layer", "neuron", "cosine"]].assign(**columns),
         hide_index=True,

@@ -4,17 +4,13 @@ from dataclasses import replace
 
 import streamlit as st
 
-from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.checkpoints.uses import CAUSAL, classes_in, use_of
-from nmerge_core.errors import InputError
 from nmerge_core.family import Family, Member
 from nmerge_core.runs.folder import Run
 from pages.shared.frame.family import full
-from pages.shared.frame.page import begin, how_computed, lack, tell_lack
+from pages.shared.frame.page import begin, how_computed, lack, tell_lack, writes
 from pages.shared.frame.results import merges
 from pages.shared.frame.runs import draw_earlier, run_each
 from pages.shared.frame.settings import named_run
-from pages.shared.frame.text import verbatim
 from pages.shared.knockout.controls import Chosen, draw_controls, draw_view
 from pages.shared.knockout.results import draw
 from pages.shared.knockout.runs import Runs
@@ -50,12 +46,8 @@ family = begin(
 if not family.corpus:
     tell_lack(family, "corpus", "A neuron gets its category, which says what to switch off, from the texts of one.")
     st.stop()
-try:
-    writes = use_of(classes_in(open_checkpoint(family.base).config)) in (None, CAUSAL)
-except InputError as error:  # there is no model where the family says
-    st.error(verbatim(error))
-    st.stop()
-if not writes and not family.tasks:
+texts = writes(family)
+if not texts and not family.tasks:
     tell_lack(family, "tasks", "The loss on texts is for causal language models; what these lose is measured by tasks.")
     st.stop()
 made = {merge.name: merge.reference for merge in merges(family)}
@@ -79,7 +71,7 @@ with left:
         view,
         asked,
         named.get(asked.get("model", ""), ""),
-        loss=writes,
+        loss=texts,
         asked_own=bool(asked) and asked["neurons"] != str(found.folder),
     )
 if chosen is None:

@@ -16,7 +16,7 @@ from pages.shared.charts.charts import dark
 from pages.shared.frame.address import forget_outside
 from pages.shared.frame.choice import choose_model, named, number_columns
 from pages.shared.frame.family import member_colours
-from pages.shared.frame.page import begin, command, how_computed, lack, link, tell_lack
+from pages.shared.frame.page import begin, command, how_computed, lack, link, tell_lack, writes
 from pages.shared.frame.results import asked_parameters, read_table
 from pages.shared.frame.runs import run_button, run_panel
 from pages.shared.frame.text import verbatim
@@ -131,6 +131,10 @@ family = begin(
 )
 if not family.corpus:
     tell_lack(family, "corpus", "How well changes add up is measured on the texts of one.")
+    st.stop()
+if not writes(family):
+    with lack("Linearity is measured of causal language models. These models are merged by all methods without texts."):
+        link("pages/7_Merge.py", "Merge", "arrow_forward", family)
     st.stop()
 if tell_untokenised(family, ["base"]):
     st.stop()

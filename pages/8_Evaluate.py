@@ -19,7 +19,7 @@ from pages.shared.evaluate.scoreboard import draw_bars, scoreboard
 from pages.shared.evaluate.view import draw_view
 from pages.shared.frame.address import forget_endless
 from pages.shared.frame.family import full
-from pages.shared.frame.page import begin, command, how_computed, tell_lack
+from pages.shared.frame.page import begin, command, how_computed, tell_lack, writes
 from pages.shared.frame.results import asked_parameters, merges, model_colours
 from pages.shared.frame.scoring import Scoring, Texts
 from pages.shared.frame.settings import KEPT, named_run, newly_named_run
@@ -141,7 +141,7 @@ with right:
     on = st.segmented_control(
         "Scored on",
         [TASKS, TEXTS],
-        default=TEXTS if loss_run or (family.corpus and not family.tasks) else TASKS,
+        default=TEXTS if loss_run or (family.corpus and not family.tasks and writes(family)) else TASKS,
         required=True,
         key="evaluate_on",
         help="Without tasks, models are judged by their loss on texts of each category that are held out of a corpus",

@@ -29,7 +29,7 @@ _USES = (
     (r".*(ForCausalLM|LMHeadModel)", CAUSAL),
     (r".*(T5|Bart|Pegasus|M2M100|LED)\w*ForConditionalGeneration", Use("text2text-generation", *_TOKENS)),
     (r"CLIPModel", Use("zero-shot-image-classification", "AutoProcessor", "processor")),
-    (r"CLIPVisionModel(WithProjection)?", Use("image-feature-extraction", *_IMAGES)),
+    (r"CLIPVisionModel(WithProjection)?|(ViT|DeiT)Model", Use("image-feature-extraction", *_IMAGES)),
     (r".*ForImageClassification", Use("image-classification", *_IMAGES)),
 )
 
@@ -44,6 +44,11 @@ def use_of(architectures: Sequence[str]) -> Use | None:
     """Return the use of the first of the classes that a config.json names; None where it is not known."""
     name = architectures[0] if architectures else CAUSAL_CLASS
     return next((use for pattern, use in _USES if re.fullmatch(pattern, name)), None)
+
+
+def tells_next(config: Mapping[str, Any]) -> bool:
+    """Tell whether a config.json is of a causal language model, or of a use that is not known and may be that."""
+    return use_of(classes_in(config)) in (None, CAUSAL)
 
 
 def loader_of(architectures: Sequence[str]) -> str:

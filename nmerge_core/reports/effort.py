@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from os.path import expanduser, isdir
 
 from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.uses import tells_next
 from nmerge_core.corpus.corpus import load_corpus, whole_and_slice
 from nmerge_core.corpus.held_out import held_out
 from nmerge_core.errors import InputError
@@ -33,7 +34,8 @@ class Effort:
     """What measurements take, as shares of scoring a model on all subjects, by the tokens that models read in each.
 
     `subjects` has the tokens of each subject's problems, `texts` those of each text of the corpus, of so many
-    `categories`; `written` is the share of a model's parameters in the matrices by which its MLPs write.
+    `categories`; `written` is the share of a model's parameters in the matrices by which its MLPs write, and `causal`
+    tells whether it is a causal language model, of which alone linearity is measured.
     """
 
     plan: Plan
@@ -41,6 +43,7 @@ class Effort:
     texts: Sequence[float] = ()
     categories: int = 0
     written: float = 0.0
+    causal: bool = True
 
     @property
     def scoring(self) -> float:
@@ -86,7 +89,7 @@ class Effort:
         plan, budget = self.plan, self.plan.budget
         members, found = 1 + len(plan.labels), 3 * self.weights
         if self.texts:
-            found += members * self.classifying + self.linearity
+            found += members * self.classifying + (self.linearity if self.causal else 0)
         if not self.subjects:
             return found
         shares = len(budget.proportions)  # a whole category is drawn once
@@ -158,10 +161,12 @@ def foreseen(family: Family, budget: Budget, run_code: bool) -> Effort:
     if family.corpus and not isdir(expanduser(whole_and_slice(family.corpus)[0])):
         raise InputError(f"corpus {family.corpus}: how many texts its sources have is not known before they are read")
     judged = bool(family.tasks) and (run_code or not family.corpus or not any(map(runs_code, family.tasks)))
-    plan = Plan(family, budget, bool(family.corpus) and all(model.category for model in family.models), judged)
+    causal = tells_next(open_checkpoint(family.base).config)
+    texts = causal and bool(family.corpus) and all(model.category for model in family.models)
+    plan = Plan(family, budget, texts, judged)
     if judged:
         return _effort(plan, [budget.problems * _PROBLEM_TOKENS] * len(family.tasks))
-    return _effort(plan, _losses(family.corpus, budget.problems) if family.corpus else [])
+    return _effort(plan, _losses(family.corpus, budget.problems) if family.corpus and causal else [])
 
 
 def _effort(plan: Plan, subjects: Sequence[float]) -> Effort:
@@ -175,7 +180,7 @@ def _effort(plan: Plan, subjects: Sequence[float]) -> Effort:
     except InputError:  # which is said where they are read to measure something
         return Effort(plan, subjects)
     texts = [min(_tokens(each.text), MAX_LENGTH.default) for each in corpus.exemplars]
-    return Effort(plan, subjects, texts, len(corpus.categories), written)
+    return Effort(plan, subjects, texts, len(corpus.categories), written, tells_next(base.config))
 
 
 def _losses(corpus: str, problems: int) -> list[float]:

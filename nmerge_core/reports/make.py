@@ -63,17 +63,26 @@ def make_report(
     for note in notes:
         logging.warning(note)
     chosen = BUDGETS[budget]
-    scores, lack = subjects_of(family, chosen.problems, places, run_code, allow_task_code)
+    kind = _kind(family.base)
+    judged = family if kind == WRITING else replace(family, corpus=None)  # the loss on texts is of causal models
+    scores, lack = subjects_of(judged, chosen.problems, places, run_code, allow_task_code)
     notes += [lack] if lack else []
     categories = [model.category for model in family.models]
     named = [category for category in categories if category]
     apart = len(set(named)) == len(named) and GENERAL not in named
     notes += [] if apart or not family.corpus else [_TOGETHER]
-    texts = bool(family.corpus) and all(categories) and apart
+    texts = kind == WRITING and bool(family.corpus) and all(categories) and apart
     tasks = any(subject.task for subject, _ in scores)
     labels = open_labels(labelled) if labelled else None
     lacks = {} if apart else {"neurons": _TOGETHER}
-    kind = _kind(family.base)
+    if kind != WRITING:
+        lacks |= {"neurons": f"NeuronMerge's coefficients are solved of causal language models; these are {kind}."}
+        notes += [
+            "Linearity is measured, and methods that go by linearity or by texts are used, of causal language models "
+            f"alone; these are {kind}."
+        ]
+        unjudged = f"This family names no tasks: there is nothing to judge {kind} by."
+        lacks |= {} if scores else dict.fromkeys(("scores", "knockout", "times"), unjudged)
     if scores and kind != VISION and (unread := _unread(family.base)):
         scores, lacks = [], lacks | dict.fromkeys(("scores", "knockout", "times"), unread)
     found = Findings(family, chosen, texts, tasks, kind, labels=labels, lacks=lacks, notes=tuple(notes))

@@ -52,10 +52,10 @@ def measure_knockouts(report: Measuring, folders: Mapping[str, Path]) -> None:
     if not folders or not report.scores:
         return
     classification, silenced = open_classification(folders[BASE]), _Silenced(report)
-    frames = []
+    frames, found = [], set(classification.neurons()["category"])
     for model in report.family.models:
         own = [subject for subject in report.found.subjects if subject.owner == model.label]
-        if not own or model.category not in classification.categories:
+        if not own or model.category not in found:
             continue
         members = category_neurons(classification, model.category, classification.layers)
         seeds = range(report.budget.repeats)
@@ -68,7 +68,7 @@ def measure_knockouts(report: Measuring, folders: Mapping[str, Path]) -> None:
     if frames:
         report.found = replace(report.found, knockout=pd.concat(frames, ignore_index=True))
     else:
-        report.lack("No category of the corpus is that of a fine-tune with a task.", "knockout")
+        report.lack("No neuron of the base is of the category of a fine-tune with a task.", "knockout")
 
 
 class _Silenced:
@@ -90,4 +90,4 @@ class _Silenced:
 
     @cached_property
     def _base(self) -> LanguageModel:
-        return load_model(self._report.family.base, self._report.device)
+        return load_model(self._report.family.base, self._report.device, kinds=SCORED)

@@ -16,7 +16,7 @@ from nmerge_core.merging.plan.kept import Measurement
 from nmerge_core.nonlinearity import by_chance
 from nmerge_core.parameters.settings import RANDOM_GROUPS
 from nmerge_core.progress import Progress
-from nmerge_core.reports.findings import BASE
+from nmerge_core.reports.findings import BASE, WRITING
 from nmerge_core.reports.measuring import Measuring, called
 
 _SHOWN = 160  # characters of a text that shows what excites a neuron
@@ -75,6 +75,9 @@ def measure_linearity(report: Measuring, folders: Mapping[str, Path]) -> None:
         "draws": RANDOM_GROUPS.default,
         "device": report.device,
     }
+    if report.found.kind != WRITING:
+        report.lack(f"Linearity is measured of causal language models; these are {report.found.kind}.", "linearity")
+        return
     with report.step("linearity of groups", report.effort.linearity) as told:
         frame = report.parts.frame(
             "linearity",

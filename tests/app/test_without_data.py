@@ -11,7 +11,6 @@ from nmerge_core.merging.recipe.registry import methods
 from pages.shared.frame.page import NAVIGATION
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import done, models
-from tests.tiny_images import tiny_clip
 
 NO_CORPUS, NO_TASKS = "This family names no corpus.", "This family names no tasks."
 PAGES = {path: () for links in NAVIGATION.values() for path, _, _ in links} | {
@@ -53,15 +52,6 @@ def test_a_base_that_is_no_model_is_told(tiny_cache: Path, open_page: OpenPage) 
     file = vary_family(tiny_cache, "odd", base=str(tiny_cache / "models"))
     app = open_page("pages/5_Knockout.py", family=file.stem)
     assert "found models in folders of it" in app.error[0].value and not app.button
-    file.unlink()
-
-
-def test_models_that_write_no_texts_need_tasks_to_be_knocked_out(tiny_cache: Path, open_page: OpenPage) -> None:
-    tiny_clip(tiny_cache / "clip")
-    clip = str(tiny_cache / "clip")
-    file = vary_family(tiny_cache, "seeing", base=clip, models=(Member(clip, "one"),))
-    app = open_page("pages/5_Knockout.py", family=file.stem)
-    assert told(app) == (NO_TASKS,) and not app.error
     file.unlink()
 
 

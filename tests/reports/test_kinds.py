@@ -21,7 +21,8 @@ from tests.evaluation.test_seq2seq import ENDED
 from tests.evaluation.test_tasks import write_task
 from tests.merging.test_modalities import make_t5, make_vit, tune
 from tests.reports.findings import LEAST
-from tests.tiny_images import draw_colours
+from tests.tiny import TEXTS, write_corpus
+from tests.tiny_images import COLOURS, draw_colours
 
 BUDGET = replace(LEAST, problems=6, validation=2)
 
@@ -43,6 +44,17 @@ def image_tasks(folder: Path) -> list[str]:
     return [str(folder / f"{name}.yaml") for name in ("one", "two")]
 
 
+def texts(folder: Path) -> str:
+    return write_corpus(folder, dict(zip(("general", "one", "two"), TEXTS.values(), strict=True)))
+
+
+def images(folder: Path) -> str:
+    draw_colours(folder)
+    for colour, category in zip(COLOURS, ("general", "one", "two"), strict=True):
+        (folder / colour).rename(folder / category)
+    return str(folder)
+
+
 def merges(plan: Plan, best: Best) -> list[Variant]:
     labels = plan.labels
     searched = [*plan.search(labels, "task arithmetic"), *plan.search(labels, "DARE"), *plan.ties(labels)]
@@ -51,13 +63,14 @@ def merges(plan: Plan, best: Best) -> list[Variant]:
 
 
 @pytest.mark.parametrize(
-    ("make", "tasks", "made"),
-    [(make_t5, text_tasks, {2, 7, 10, 11}), (make_vit, image_tasks, {4, 8, 9})],
+    ("make", "tasks", "corpus", "made"),
+    [(make_t5, text_tasks, texts, {2, 7, 10, 11}), (make_vit, image_tasks, images, {4, 8, 9})],
     ids=["T5", "ViT"],
 )
 def test_tables_of_scores_have_what_evaluate_says(
     make: Callable[[Path], None],
     tasks: Callable[[Path], list[str]],
+    corpus: Callable[[Path], str],
     made: set[int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -68,10 +81,16 @@ def test_tables_of_scores_have_what_evaluate_says(
     models = {name: tune(tmp_path / "base", tmp_path / name, seed) for seed, name in enumerate(("one", "two"))}
     references = tasks(tmp_path)
     family = {"base": str(tmp_path / "base"), "models": models, "tasks": references}
+    family["corpus"] = corpus(tmp_path / "corpus")
     (tmp_path / "family.yaml").write_text(yaml.safe_dump(family))
     make_report(load_family(tmp_path / "family.yaml"), tmp_path / "report")
     files = {number: tmp_path / f"report/tables/neuromerging-table-{number}.csv" for number in (2, 3, 4, *range(7, 12))}
     assert {number for number, file in files.items() if file.exists()} == made
+    claims = pd.read_csv(tmp_path / "report/tables/claims.csv")
+    lacking = claims[claims["told"].str.contains("causal language models")]["claim"]
+    assert len(claims) == 6 and len(lacking) == 2  # linearity, and NeuronMerge; neurons are classified and knocked out
+    assert all(each in " ".join(lacking) for each in ("linear", "NeuronMerge"))
+    assert not claims["told"].str.contains("not measured yet").any()
     table = pd.read_csv(files[min(made)]).set_index("method")
     assert {"averaging", "TIES-Merging, tuned", "PCB-Merging + ES", "NeuroMerging, tuned"} < set(table.index)
 

@@ -8,6 +8,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from nmerge_core.cache import DEMO, cache_root
+from nmerge_core.checkpoints import open_checkpoint
+from nmerge_core.checkpoints.uses import tells_next
 from nmerge_core.errors import InputError
 from nmerge_core.family import Family, delete_family, demo_family, families
 from nmerge_core.figures.style import COLOURS, MERGE
@@ -146,6 +148,15 @@ def tell_lack(family: Family, what: str, why: str) -> None:
     """Say that a family names no corpus or no tasks and `why` that matters, with the way to where it can."""
     with lack(f"This family names no {what}. {why}", "deployed_code"):
         link("pages/1_Models.py", "Change the family", "arrow_forward", family)
+
+
+def writes(family: Family) -> bool:
+    """Whether the models write texts, as causal language models do; the page ends, and says so, where there is none."""
+    try:
+        return tells_next(open_checkpoint(family.base).config)
+    except InputError as error:
+        st.error(verbatim(error))
+        st.stop()
 
 
 def lack(text: str, icon: str = "info") -> DeltaGenerator:
