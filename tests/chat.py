@@ -58,7 +58,7 @@ def serve_chat(say: Callable[[str], str]) -> Iterator[Chat]:
                 body = {"choices": [{"message": {"role": "assistant", "content": said}}], "usage": used}
             sent = json.dumps(body).encode()
             self.send_response(code)
-            for name, value in {**headers, "Content-Length": str(len(sent))}.items():
+            for name, value in {"Content-Length": str(len(sent)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(sent)

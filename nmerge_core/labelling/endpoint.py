@@ -67,7 +67,10 @@ class Served:
         request = urllib.request.Request(url, json.dumps(content).encode(), headers)
         try:
             with _OPENER.open(request, timeout=TIMEOUT) as response:
-                return self._read(response.read(_LARGEST))
+                body = response.read(_LARGEST)
+                if response.length and len(body) < _LARGEST:
+                    raise _Again(f"an answer that broke off, {response.length:,} bytes before its end")
+                return self._read(body)
         except urllib.error.HTTPError as error:
             with error:
                 said = f"status {error.code}, {short(self._without_key(_reason(error)))}"

@@ -60,6 +60,17 @@ def test_what_is_busy_is_asked_again_when_it_says_or_later_each_time() -> None:
         assert len(chat.requests) == before + 1
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    with serve_chat(lambda prompt: "there") as chat:
+        chat.refuse = lambda number: (200, {"Content-Length": "500"} if number == 1 else {})
+        slept: list[float] = []
+        assert served(chat.address, slept=slept).ask("x", nothing).text == "there"
+        assert slept == [1.0] and len(chat.requests) == 2
+        chat.refuse = lambda number: (200, {"Content-Length": "500"})
+        with pytest.raises(InputError, match=rf"an answer that broke off, \d+ bytes before its end, {TRIES} times"):
+            served(chat.address).ask("x", nothing)
+
+
 def test_no_redirect_is_followed() -> None:
     with serve_chat(lambda prompt: "") as chat, serve_chat(lambda prompt: "stolen") as other:
         chat.refuse = lambda number: (307, {"Location": other.address})
