@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nmerge_core.corpus.sources import exemplars_of, local_path, read_sources, text_in
+from nmerge_core.corpus.sources import exemplars_of, local_path, on_disk, read_sources, text_in
 from nmerge_core.errors import InputError, short
 from nmerge_core.pictures import Picture, pictures_in
 
@@ -80,7 +80,7 @@ def load_corpus(
 
     Of `corpus[:-60]` the last 60 exemplars of each category are left out, of `corpus[-60:]` all others. A YAML source
     is `{path, config, split, column, template, image, count, seed}`, the first three as `load_dataset` takes them;
-    `path` is a Hub id, a dataset folder, or a .jsonl/.json/.csv/.parquet file relative to the YAML. A text is what
+    `path` is a Hub id, a dataset folder, or a .jsonl/.json/.csv/.parquet/.txt file relative to the YAML. A text is what
     `column` has, or `template` with the columns it names: "{question} {answer}". The first `count` rows are taken, with
     a `seed` as many that are drawn, each among the next 10,000.
 
@@ -112,6 +112,12 @@ def is_of_images(reference: str) -> bool:
     """Tell whether a corpus is of images, none of which is read; raises InputError where there is none."""
     _, sources = _sources(reference)
     return any(isdir(each) if isinstance(each, Path) else bool(each["image"]) for each in sources.values())
+
+
+def is_on_disk(reference: str) -> bool:
+    """Tell whether a corpus has nothing of the Hub, without reading a text; raises InputError where there is none."""
+    path, sources = _sources(reference)
+    return all(isinstance(each, Path) or on_disk(path, each) for each in sources.values())
 
 
 def check_categories(reference: str, categories: Sequence[str]) -> None:

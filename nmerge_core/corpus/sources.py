@@ -19,6 +19,9 @@ SOURCE_DEFAULTS: dict[str, Any] = {
 """Keys of a YAML source; 300 exemplars a category is M of NeuronMerge §2.2."""
 _BUFFER = 10_000  # rows among which the next is drawn where a source has a seed
 _PLACE = re.compile(r"\{([^{}\n]+)\}")  # in a template; a column may have spaces and signs in its name
+_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}  # of `datasets`
+_TEXT = {"json", "csv", "text"}  # which are to be UTF-8; the last two may have a mark of it at the start
+_SAVED = ("dataset_dict.json", "state.json")  # one of them is in a folder that `save_to_disk` wrote
 _KINDS = ("text", "json", "csv", "parquet", "arrow", "xml", "webdataset", "imagefolder", "audiofolder")  # of `datasets`
 
 
@@ -60,6 +63,12 @@ def read_sources(path: Path) -> dict[str, dict[str, Any]]:
     return {str(category): {**SOURCE_DEFAULTS, **source} for category, source in sources.items()}
 
 
+def on_disk(yaml_file: Path, source: dict[str, Any]) -> bool:
+    """Tell whether a source is a folder that is there, or a file, be it there or not, and no data set of the Hub."""
+    local = local_path(yaml_file, source)
+    return local.suffix in _BUILDERS or isdir(local)
+
+
 def local_path(yaml_file: Path, source: dict[str, Any]) -> Path:
     """Return where the dataset of a source lies unless it is one of the Hub."""
     return yaml_file.parent / expanduser(source["path"])
@@ -67,24 +76,19 @@ def local_path(yaml_file: Path, source: dict[str, Any]) -> Path:
 
 def exemplars_of(yaml_file: Path, category: str, source: dict[str, Any]) -> Iterator[str | Picture]:
     """Yield the texts of a source, or the images where it names a column of some; raises InputError as it is read."""
-    from datasets import Image, load_dataset  # seconds of import that a folder corpus need not pay
+    from datasets import Image  # seconds of import that a folder corpus need not pay
 
     where = f"corpus {yaml_file}, {category}"
     local = local_path(yaml_file, source)
-    builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(local.suffix)
-    if builder and not isfile(local):  # the library would look for it on the Hub, for half a minute
+    if local.suffix in _BUILDERS and not isfile(local):  # the library would look for it on the Hub, for half a minute
         raise InputError(f"{where}: {short(source['path'])} could not be read (there is no {short(str(local))})")
     if source["path"] in _KINDS and not local.exists():  # it would take whatever lies in the working folder
         raise InputError(
             f"{where}: {source['path']} is a kind of file; name the file, a folder or a data set of the Hub"
         )
     files_in(local)  # which bounds what the library looks through, ten times and more
-    arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
     try:
-        if isfile(local) and builder:
-            rows = load_dataset(builder, data_files=str(local), **arguments)
-        else:
-            rows = load_dataset(str(local) if isdir(local) else source["path"], **arguments)
+        rows = _rows(local, source)
         if source["image"]:
             rows = rows.cast_column(source["image"], Image(decode=False))
         drawn = rows if source["seed"] is None else rows.shuffle(seed=source["seed"], buffer_size=_BUFFER)
@@ -99,7 +103,41 @@ def exemplars_of(yaml_file: Path, category: str, source: dict[str, Any]) -> Iter
     except InputError:
         raise
     except Exception as error:  # whatever `datasets` and its file systems raise is about the source named here
-        raise InputError(f"{where}: {short(source['path'])} could not be read ({short(str(error))})") from error
+        line = _not_utf8(local) if _BUILDERS.get(local.suffix) in _TEXT else None
+        reason = f"line {line} is not Unicode; expected a file in UTF-8" if line else short(str(error))
+        raise InputError(f"{where}: {short(source['path'])} could not be read ({reason})") from error
+
+
+def _rows(local: Path, source: dict[str, Any]) -> Any:
+    """Return the rows of a source, read as they are asked for; lines of a text file that have nothing are no rows."""
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    if isdir(local) and any(isfile(local / name) for name in _SAVED):
+        saved = load_from_disk(str(local))
+        if isinstance(saved, DatasetDict):
+            if source["split"] not in saved:
+                raise ValueError(f"no split {source['split']}; it has {', '.join(saved)}")
+            saved = saved[source["split"]]
+        return saved.to_iterable_dataset()
+    arguments: dict[str, Any] = {"name": source["config"], "split": source["split"], "streaming": True}
+    builder = _BUILDERS.get(local.suffix)
+    if not builder or not isfile(local):
+        return load_dataset(str(local) if isdir(local) else source["path"], **arguments)
+    if builder in _TEXT - {"json"}:
+        arguments["encoding"] = "utf-8-sig"
+    rows = load_dataset(builder, data_files=str(local), **arguments)
+    return rows.filter(lambda row: row["text"].strip()) if builder == "text" else rows
+
+
+def _not_utf8(file: Path) -> int | None:
+    """Return the first line of a file, from 1, that is not in UTF-8; None where all are."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return None
 
 
 def _picture(where: str, row: Mapping[str, Any], column: str, name: str) -> Picture:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nmerge_core.checkpoints import is_hub_id, on_this_machine, open_checkpoint
 from nmerge_core.checkpoints.reference import halves
-from nmerge_core.corpus.corpus import check_categories, load_corpus, whole_and_slice
+from nmerge_core.corpus.corpus import check_categories, is_on_disk, load_corpus
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family
 from nmerge_core.task_yaml.files import check_task
@@ -16,8 +16,8 @@ _YAML = (".yaml", ".yml")
 def check_readable(family: Family) -> None:
     """Check that every model, the corpus and the tasks of a family are what they are named as.
 
-    Of models headers are read, of a corpus every line in a folder, of one of sources its YAML; what is on the Hub and
-    not here yet is left to the run that fetches it, and so are the names of tasks.
+    Of models headers are read, of a corpus every text, unless a source of it is on the Hub; what is there and not here
+    yet is left to the run that fetches it, and so are the names of tasks.
 
     Raises:
         InputError: something is not there, or no run could read it.
@@ -31,11 +31,10 @@ def check_readable(family: Family) -> None:
         if not absent:
             open_checkpoint(member.reference)
     if family.corpus:
-        whole, _ = whole_and_slice(family.corpus)
-        if Path(expanduser(whole)).suffix in _YAML:
-            check_categories(family.corpus, ())
-        else:
+        if is_on_disk(family.corpus):
             load_corpus(family.corpus, images=True)
+        else:
+            check_categories(family.corpus, ())
     for task in family.tasks:
         if task.endswith(_YAML):
             check_task(Path(expanduser(task)))

@@ -1,13 +1,13 @@
 """What is in the corpus of a family, by its base's tokenizer and beside the problems of its tasks."""
 
-from os.path import expanduser, isdir
+from os.path import expanduser
 from pathlib import Path
 
 import pandas as pd
 
 from nmerge_core.cache import task_data, task_file
 from nmerge_core.checkpoints import open_checkpoint
-from nmerge_core.corpus.corpus import load_corpus, whole_and_slice
+from nmerge_core.corpus.corpus import is_on_disk, load_corpus
 from nmerge_core.corpus.facts import SHORT, corpus_facts, image_facts, problem_texts
 from nmerge_core.errors import InputError
 from nmerge_core.family.family import Family
@@ -15,7 +15,7 @@ from nmerge_core.task_yaml.files import task_files
 
 
 def corpus_of(family: Family, root: Path) -> pd.DataFrame | None:
-    """Return `corpus_facts` of a family's corpus, of images `image_facts`; None without one, or of a YAML of sources.
+    """Return `corpus_facts` of a family's corpus, of images `image_facts`; None without one, or of one of the Hub.
 
     Tasks whose problems lie in no file of this machine, as those of the Hub, are left out.
 
@@ -26,7 +26,7 @@ def corpus_of(family: Family, root: Path) -> pd.DataFrame | None:
     Raises:
         InputError: the corpus cannot be read.
     """
-    if not family.corpus or not isdir(expanduser(whole_and_slice(family.corpus)[0])):
+    if not family.corpus or not is_on_disk(family.corpus):
         return None
     corpus = load_corpus(family.corpus, images=True)
     if corpus.images:

@@ -174,6 +174,7 @@ def test_a_family_is_renamed_and_deleted_and_no_other_is_overwritten(open_page: 
     ("changed", "told"),
     [
         ({"corpus": "models"}, "models"),
+        ({"corpus": "sources.yaml"}, "general, row 1: no string under 'words', found keys text"),
         ({"tasks": ("corpus/math.jsonl",)}, "expected the name of a task"),
         ({"tasks": ("other.yaml",)}, "expected the YAML of a task, with the key 'task'"),
         ({"tasks": ("none.yaml",)}, "no such task"),
@@ -185,6 +186,7 @@ def test_what_no_run_could_read_is_told(
 ) -> None:
     monkeypatch.chdir(tiny_cache)
     Path("other.yaml").write_text("name: not a task\n")
+    Path("sources.yaml").write_text("general: {path: corpus/general.jsonl, column: words}\n")
     careful = replace(load_family(tiny_cache / "families" / "tiny.yaml"), name="careful", **changed).in_full()
     with pytest.raises(InputError, match=told):
         check_readable(careful)

@@ -3,8 +3,9 @@ import re
 
 import pandas as pd
 import pytest
+from datasets import Dataset, DatasetDict
 
-from nmerge_core.corpus.corpus import load_corpus, whole_and_slice
+from nmerge_core.corpus.corpus import is_on_disk, load_corpus, whole_and_slice
 from nmerge_core.errors import InputError
 from tests.tiny import TEXTS, write_corpus
 
@@ -111,6 +112,31 @@ def test_a_yaml_names_sources_beside_it(tmp_path):
     file.write_text(json.dumps({name: {**source, "count": 3} for name, source in sources.items()}))
     corpus = load_corpus(str(file))
     assert [exemplar.text for exemplar in corpus.exemplars] == TEXTS["general"][:3] + TEXTS["math"][:3]
+
+
+def test_a_yaml_takes_lines_of_text_and_what_was_saved(tmp_path):
+    (tmp_path / "lines.txt").write_bytes("\ufeffone\r\n\r\ntwo\r\n \nthree\n".encode())
+    Dataset.from_dict({"text": TEXTS["math"]}).save_to_disk(tmp_path / "saved")
+    DatasetDict(dev=Dataset.from_dict({"line": TEXTS["code"]})).save_to_disk(tmp_path / "splits")
+    file = tmp_path / "corpus.yaml"
+    sources = "general: {path: lines.txt, count: 3}\nmath: {path: saved, count: 3}\n"
+    file.write_text(f"{sources}code: {{path: splits, split: dev, column: line, count: 3}}\n")
+    texts = ["one", "two", "three", *TEXTS["math"][:3], *TEXTS["code"][:3]]
+    assert [exemplar.text for exemplar in load_corpus(str(file)).exemplars] == texts and is_on_disk(str(file))
+    file.write_text(f"{sources}code: {{path: splits}}\n")
+    with pytest.raises(InputError, match="code: splits could not be read .no split train; it has dev"):
+        load_corpus(str(file))
+    file.write_text(f"{sources}code: {{path: openai/gsm8k}}\n")
+    assert not is_on_disk(str(file))
+
+
+@pytest.mark.parametrize("name", ["lines.txt", "table.csv", "lines.jsonl"])
+def test_a_source_s_line_that_is_not_utf8_is_named(tmp_path, name):
+    lines = ['{"text": "one"}', '{"text": "caf\xe9"}'] if name.endswith("jsonl") else ["text", "caf\xe9"]
+    (tmp_path / name).write_bytes("\n".join(lines).encode("latin-1"))
+    (tmp_path / "corpus.yaml").write_text(f"general: {{path: {name}, count: 2}}")
+    with pytest.raises(InputError, match=f"general: {name} could not be read .line 2 is not Unicode; expected"):
+        load_corpus(str(tmp_path / "corpus.yaml"))
 
 
 def test_a_category_of_a_yaml_may_be_called_by_a_number(tmp_path):

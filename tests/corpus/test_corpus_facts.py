@@ -5,6 +5,8 @@ from pathlib import Path
 
 from nmerge_core.corpus.corpus import labelled
 from nmerge_core.corpus.facts import corpus_facts, problem_texts
+from nmerge_core.family import Family
+from nmerge_core.family.texts import corpus_of
 from tests.tiny import tiny_tokenizer
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -47,3 +49,17 @@ def test_what_tasks_ask_too(tmp_path: Path) -> None:
     for text, held in zip(texts, (1, 0, 1, 0, 1), strict=True):
         (row,) = corpus_facts(labelled("c", {"general": [text]}), None, {"quiz": asked}).to_dict("records")
         assert row["in quiz"] == held, text
+
+
+def test_a_family_s_yaml_of_sources_is_described_unless_one_is_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("three words here\nthree words here\nfour words in it\n")
+    file = tmp_path / "corpus.yaml"
+    file.write_text("general: {path: lines.txt, count: 3}\n")
+    family = Family("mine", "nowhere", (), str(file))
+    described = corpus_of(family, tmp_path)
+    assert described is not None and described.to_dict("records") == [
+        {"category": "general", "texts": 3, "tokens": 3 + 3 + 4, "shortest": 3, "median": 3, "longest": 4,
+         "repeated": 1, "short": 3}
+    ]  # fmt: skip
+    file.write_text("general: {path: lines.txt, count: 3}\nmath: {path: openai/gsm8k}\n")
+    assert corpus_of(family, tmp_path) is None

@@ -22,7 +22,7 @@ def _read(_family: Family, asked: Any) -> pd.DataFrame | None:
 
 
 def draw_corpus(family: Family) -> None:
-    """The table of the family's corpus, if that is a folder, and warnings under it."""
+    """The table of the family's corpus, unless some of it is on the Hub, and warnings under it."""
     if not family.corpus:
         return
     st.subheader("The corpus", anchor=False)
