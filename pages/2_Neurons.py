@@ -16,11 +16,12 @@ from pages.shared.frame.results import with_merges
 from pages.shared.frame.terms import KAPPA
 from pages.shared.neurons.behind import show_neurons
 from pages.shared.neurons.chosen import (
-    agreements,
+    agreeing,
     chance,
     colours_in_order,
     comparison,
     confident,
+    crossed,
     opened,
     undecided,
 )
@@ -191,7 +192,7 @@ def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str
     said = "Neurons that have this category in both models, of those that have it in either (intersection over union)."
     overlaps = [f"IoU {each}" for each in categories]
     columns = {each: st.column_config.NumberColumn(format="%.1f %%", help=said) for each in overlaps}
-    frame = agreements(folders, k, m)[["model", "share", "kappa", *overlaps]]
+    frame = agreeing(folders, k, m)[["model", "share", "kappa", *overlaps]]
     st.dataframe(
         frame.assign(**{each: 100 * frame[each] for each in ("share", *overlaps)}),
         hide_index=True,
@@ -207,6 +208,17 @@ def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str
                 help=KAPPA,
             ),
         },
+    )
+    base, *others = folders
+    left, _ = st.columns(2, gap="large")
+    model = choose_model("By category in the base (rows) and in (columns)", others, "neurons_crossed", left)
+    counts = crossed(folders[base], folders[model], k, m, categories)
+    left.dataframe(
+        counts.reset_index(names=f"in {base}"),
+        hide_index=True,
+        key="neurons_crossed_table",
+        column_config=number_columns(categories)
+        | {f"in {base}": st.column_config.TextColumn(help=f"Rows: the category in the base. Columns: in {model}.")},
     )
 
 

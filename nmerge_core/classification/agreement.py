@@ -1,6 +1,6 @@
 """How far two classifications agree: of two models, of two corpora, of two votes, of texts and a labeller."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,23 @@ def agreement(
     names = first.categories
     voted = [neuron_categories(each, k=k, margin=margin)["category"] for each in (first, second)]
     return agreement_of(pd.crosstab(*voted).reindex(index=names, columns=names, fill_value=0).to_numpy(), names)
+
+
+def agreements(
+    first: Classification, others: Mapping[str, Classification], *, k: int | None = None, margin: int | None = None
+) -> pd.DataFrame:
+    """Return a row for each of some classifications by its name: model, share, kappa and "IoU NAME" of each category.
+
+    Raises:
+        InputError: as `agreement`.
+    """
+    found = {name: agreement(first, other, k=k, margin=margin) for name, other in others.items()}
+    return pd.DataFrame(
+        [
+            {"model": name, "share": each.share, "kappa": each.kappa, **each.iou.add_prefix("IoU ")}
+            for name, each in found.items()
+        ]
+    )
 
 
 def rounding(opened: Sequence[Classification], *, k: int | None = None, margin: int | None = None) -> dict[Path, float]:

@@ -7,6 +7,7 @@ from argparse import Namespace
 from nmerge_core.checkpoints.reference import labels
 from nmerge_core.cli.given import family_of, given_to, make, make_kept
 from nmerge_core.cli.output import give, print_table, write_csv
+from nmerge_core.errors import InputError
 from nmerge_core.files.kept_files import read_csv
 
 # What takes seconds to import is imported in the command that needs it: `--help` answers at once.
@@ -24,16 +25,26 @@ def classify(arguments: Namespace) -> None:
 
 
 def compare(arguments: Namespace) -> None:
-    """Print neurons per layer and category in each model, and in all; and how sure categories are where it is asked."""
+    """Print neurons per layer and category in each model, and in all; how sure they are, and agree, where asked."""
     import pandas as pd
 
     from nmerge_core import face
     from nmerge_core.activations.store import open_classification
-    from nmerge_core.classification.agreement import EXACT, rounding
+    from nmerge_core.classification.agreement import EXACT, agreements, rounding
     from nmerge_core.classification.classification import compare
 
-    give(compare(arguments.folders, k=arguments.top_k, margin=arguments.margin), arguments.out)
     opened = [open_classification(folder) for folder in arguments.folders]
+    if arguments.agreement:
+        first, *others = opened
+        if not others:
+            raise InputError("--agreement: expected at least two folders, found one")
+        named = dict(zip(map(str, arguments.folders[1:]), others, strict=True))
+        write_csv(found := agreements(first, named, k=arguments.top_k, margin=arguments.margin), arguments.agreement)
+        print_table(found)
+        print(f"share, Cohen's κ and IoU: how far the categories of neurons are those of {arguments.folders[0]}\n")
+        if len({each.meta["corpus_fingerprint"] for each in opened}) > 1:  # counts are of the same texts alone
+            return
+    give(compare(arguments.folders, k=arguments.top_k, margin=arguments.margin), arguments.out)
     for folder, share in rounding(opened, k=arguments.top_k, margin=arguments.margin).items():
         print(f"{share:.2%} of the neurons of {folder} have another category in {EXACT}")
     if arguments.neurons:

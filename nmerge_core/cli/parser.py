@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     _argument(compare, MARGIN.with_(default=None, help="Vote again with this margin."))
     _out(compare)
     _out(compare, "--neurons", "also write each neuron's category, and how sure it is: its lead and its support")
-
+    _out(compare, "--agreement", "also write how far each agrees with the first, whose corpus may be another")
     _out(compare, "--statistics", "also write what each neuron is like over all tokens, if it was classified so")
 
     cosine = add_run("cosine", analysis.cosine)

@@ -11,6 +11,7 @@ import nmerge_core as nm
 from nmerge_core.cli import main
 from nmerge_core.corpus.corpus import load_corpus
 from nmerge_core.evaluation.scores import COLUMNS
+from tests.tiny import write_corpus
 
 
 def test_inspect_prints_facts_and_json(family, capsys):
@@ -128,6 +129,27 @@ def test_compare(classified, tmp_path, capsys):
     neurons = pd.read_csv(out)
     assert list(neurons) == ["model", "layer", "neuron", "category", "lead", "support"] and len(neurons) == 2 * 2 * 48
     assert "support, the share of corpora with the texts drawn again" in capsys.readouterr().out
+
+
+def test_compare_tells_how_far_two_corpora_agree(family, classified, tmp_path, capsys):
+    texts = {each.category: [] for each in load_corpus(family.corpus).exemplars}
+    for each in load_corpus(family.corpus).exemplars:
+        texts[each.category].insert(0, each.text[::-1])
+    other, out = tmp_path / "other", tmp_path / "agreement.csv"
+    corpus = write_corpus(tmp_path / "corpus", texts)
+    assert main(["classify", family.base, "--corpus", corpus, "--out", str(other), "--top-k", "5"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(classified[0]), str(other), "--agreement", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "share, Cohen's κ and IoU" in printed and "intersection" not in printed
+    [found] = pd.read_csv(out).to_dict("records")
+    one, two = (pd.read_parquet(folder / "neurons.parquet")["category"] for folder in (classified[0], other))
+    assert found["model"] == str(other) and found["share"] == pytest.approx((one == two).mean())
+    math, other_math = one == "math", two == "math"
+    assert found["IoU math"] == pytest.approx((math & other_math).sum() / (math | other_math).sum())
+    assert main(["compare", *map(str, classified), "--agreement", str(out)]) == 0
+    assert "intersection" in capsys.readouterr().out  # of the same texts neurons are counted too
+    assert main(["compare", str(other), "--agreement", str(out)]) == 2
 
 
 def test_cosine(family, tmp_path, capsys):

@@ -10,7 +10,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from nmerge_core.activations.store import Classification, open_classification
-from nmerge_core.classification.agreement import agreement, rounding
+from nmerge_core.classification.agreement import agreement, agreements, rounding
 from nmerge_core.classification.categories import categorise
 from nmerge_core.classification.classification import compare, count_undecided
 from nmerge_core.classification.confidence import confident_counts, neuron_confidence
@@ -29,10 +29,10 @@ def classify_parameters(family: Family, member: Member) -> dict[str, Any]:
 
 def classification_runs(family: Family) -> dict[str, Run | None]:
     """The classification run of each model by its label, base first; None where none was started."""
-    return {member.label: _classification_run(classify_parameters(family, member)) for member in family.members}
+    return {member.label: classification_run(classify_parameters(family, member)) for member in family.members}
 
 
-def _classification_run(asked: Mapping[str, Any]) -> Run | None:
+def classification_run(asked: Mapping[str, Any]) -> Run | None:
     """The run of a page or a command: a finished one, with statistics if there is one, else one that goes, else any."""
 
     def rank(run: Run) -> tuple[bool, bool, bool]:
@@ -100,17 +100,17 @@ def chance(folders: tuple[str, ...], k: int, margin: int) -> Chance:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def agreements(folders: Mapping[str, str], k: int, margin: int) -> pd.DataFrame:
+def agreeing(folders: Mapping[str, str], k: int, margin: int) -> pd.DataFrame:
     """How far each model agrees with the first: model, share, kappa, and "IoU NAME" of each category."""
     base, *others = (open_classification(folder) for folder in folders.values())
-    found = {
-        label: agreement(base, other, k=k, margin=margin) for label, other in zip([*folders][1:], others, strict=True)
-    }
-    rows = [
-        {"model": label, "share": each.share, "kappa": each.kappa, **each.iou.add_prefix("IoU ")}
-        for label, each in found.items()
-    ]
-    return pd.DataFrame(rows)
+    return agreements(base, dict(zip([*folders][1:], others, strict=True)), k=k, margin=margin)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def crossed(folder: str, other: str, k: int, margin: int, order: Sequence[str]) -> pd.DataFrame:
+    """Neurons by their category in one model, a row each, and in another, a column each."""
+    counts = agreement(open_classification(folder), open_classification(other), k=k, margin=margin).counts
+    return counts.loc[list(order), list(order)]
 
 
 def in_order(family: Family, found: Classification) -> list[str]:

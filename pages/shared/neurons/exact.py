@@ -6,8 +6,8 @@ from nmerge_core.classification.agreement import EXACT
 from nmerge_core.family import Family
 from nmerge_core.figures import style
 from nmerge_core.runs.folder import Run
-from pages.shared.frame.runs import latest_run, start_all
-from pages.shared.neurons.chosen import classify_parameters, opened, rounded
+from pages.shared.frame.runs import start_all
+from pages.shared.neurons.chosen import classification_run, classify_parameters, opened, rounded
 
 
 def tell_rounding(family: Family, base: Run, k: int, margin: int) -> None:
@@ -16,7 +16,7 @@ def tell_rounding(family: Family, base: Run, k: int, margin: int) -> None:
     if ran_in in ("", EXACT):
         return
     asked = classify_parameters(family, family.members[0]) | {"run_dtype": EXACT}
-    exact = latest_run("classify", asked)
+    exact = classification_run(asked)
     state = "" if exact is None else exact.status().state
     if exact is not None and state == "done":
         share = rounded(str(base.results), str(exact.results), k, margin)
