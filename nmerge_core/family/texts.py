@@ -41,16 +41,22 @@ def corpus_of(family: Family, root: Path) -> pd.DataFrame | None:
 
 
 def warnings_of(frame: pd.DataFrame) -> list[str]:
-    """Return in words what of a corpus harms a classification, or a score."""
+    """Return in words what of a corpus harms a classification, or a score, in which way, and what to do."""
     said, kind = [], "texts" if "texts" in frame else "images"
-    for column, what in (("repeated", "are there before"), ("short", f"have fewer than {SHORT} tokens")):
+    for column, what, so in (
+        ("repeated", "are there before", "each votes once more for its category; keep one of them"),
+        ("short", f"have fewer than {SHORT} tokens", "they say little of their category; leave them out"),
+    ):
         if column in frame and (count := int(frame[column].sum())):
-            said.append(f"{count:,} of {frame[kind].sum():,} {kind} {what}")
-    for column in frame.columns[frame.columns.str.startswith("in ")]:
-        if count := int(frame[column].sum()):
-            said.append(
-                f"{count:,} of {frame['texts'].sum():,} texts hold a part of a problem of {column.removeprefix('in ')}"
-            )
+            said.append(f"{count:,} of {frame[kind].sum():,} {kind} {what}: {so}")
+    columns = frame.columns[frame.columns.str.startswith("in ")]
+    shared = [f"{n:,} of {name.removeprefix('in ')}" for name in columns if (n := int(frame[name].sum()))]
+    if shared:
+        said.append(
+            f"of {frame['texts'].sum():,} texts some hold a part of a problem, {', '.join(shared)}: models that were "
+            "trained on them, and merges that go by them, may score higher there than on problems that they have not "
+            "seen; leave these texts out of the corpus, or judge by other problems"
+        )
     return said
 
 

@@ -53,5 +53,5 @@ def draw_corpus(family: Family) -> None:
     }
     counts |= {name: st.column_config.NumberColumn(format="localized", help=said) for name, said in helps.items()}
     st.dataframe(frame, hide_index=True, column_config=counts, key="models_corpus_table")
-    if warnings := warnings_of(frame):
-        st.caption(f":material/warning: {verbatim('; '.join(warnings))}.")
+    for warning in warnings_of(frame):
+        st.caption(f":material/warning: {verbatim(warning)}.")
