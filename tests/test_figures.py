@@ -182,7 +182,8 @@ SCORES = pd.DataFrame(
 
 def test_bars_show_the_primary_metric_with_its_interval() -> None:
     figure = scores.bars(SCORES, COLOURS, ["base", "ties"], base="base")
-    code, _, text, _ = figure.data  # each followed by its written values
+    code, values, text, _ = figure.data  # each followed by its written values
+    assert list(values.text) == ["40.0 %", "55.0 %"] and set(values.x) == {figure.layout.xaxis.range[1]}  # right of all
     assert (list(code.y), list(code.x), list(code.marker.color)) == (
         ["base", "ties"],
         pytest.approx([40, 55]),

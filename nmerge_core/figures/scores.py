@@ -10,8 +10,9 @@ from nmerge_core.comparison.score_tables import primary
 from nmerge_core.figures import style
 from nmerge_core.figures.panels import LEGEND, TITLE, cell, panels
 
-# One scale for all shares, and room for values.
-SHARES = {"range": [0, 120], "tickvals": [0, 20, 40, 60, 80, 100], "tickformatstops": []}
+ROOM = 1.3  # times what bars and whiskers need: the values stand in a column at the right end
+# One scale for all shares.
+SHARES = {"range": [0, 100 * ROOM], "tickvals": [0, 20, 40, 60, 80, 100], "tickformatstops": []}
 
 
 @dataclass(frozen=True)
@@ -123,22 +124,21 @@ def bars(
             "showlegend": False,
             **cell(index),
         }
-        written = {  # the value right of its interval, where neither bar nor whisker hides it
+        end = 100 * ROOM if known.share else ROOM * float((rows["value"] + up).max())
+        written = {  # the values below each other at the right end, where no bar, whisker or other panel hides them
             "type": "scatter",
             "y": [short[model] for model in rows.index],
-            "x": scale * rows["value"] + up,
+            "x": [end] * len(rows),
             "mode": "text",
-            "text": ["  " + known.write(value) for value in rows["value"]],
-            "textposition": "middle right",
+            "text": [known.write(value) for value in rows["value"]],
+            "textposition": "middle left",
             "hoverinfo": "skip",
             "showlegend": False,
             "cliponaxis": False,
             **cell(index),
         }
         traces += [bars_of_task, written]
-        layout[f"xaxis{index + 1}"] |= (
-            SHARES if known.share else {"range": [0, 1.2 * float((rows["value"] + up).max())]}
-        )
+        layout[f"xaxis{index + 1}"] |= SHARES if known.share else {"range": [0, end]}
     return go.Figure(traces, layout)
 
 
