@@ -6,9 +6,11 @@ from streamlit.testing.v1 import AppTest
 
 from nmerge_core.activations.store import open_classification
 from nmerge_core.family import Member, load_family
+from nmerge_core.figures.scores import metric
 from nmerge_core.runs import client
 from nmerge_core.runs.folder import Run
 from pages.shared.knockout.controls import usual_models
+from pages.shared.knockout.results import how_sure
 from tests.app.conftest import OpenPage, vary_family
 from tests.app.scored import FAMILY, click, done, drawn, make_family, models
 
@@ -75,6 +77,23 @@ def test_curve_control_and_reading_of_a_finished_run(tiny_cache: Path, open_page
     first = neurons[neurons["category"] == "math"].sort_values(["layer", "neuron"]).iloc[0]
     assert point == ["base", None, "math"]
     assert click(app, "knockout_figure", point) == ("base", first["layer"], first["neuron"], "math", [])
+
+
+@pytest.mark.parametrize(
+    ("effect", "low", "high", "keep_only", "said"),
+    [
+        (0.123, 0.031, 0.215, False, "**12.3 points worse** … 3.1 points to 21.5 points worse;"),
+        (0.08, -0.02, 0.18, False, "**8.0 points worse** … 2.0 points better to 18.0 points worse;"),
+        (-0.05, -0.2, 0.1, False, "**5.0 points better** … 10.0 points worse to 20.0 points better;"),
+        (0.05, 0.01, 0.09, True, "**5.0 points better** … 1.0 points to 9.0 points better;"),
+    ],
+)
+def test_of_an_interval_it_is_said_which_end_is_worse(
+    effect: float, low: float, high: float, keep_only: bool, said: str
+) -> None:
+    told = how_sure({"effect": effect, "low": low, "high": high, "adjusted": 0.03}, metric("acc"), keep_only)
+    assert said.replace("…", "than with random ones (95 % interval:") in told
+    assert told.endswith("adjusted p 0.03): more than chance.")
 
 
 def test_models_are_drawn_side_by_side_by_the_base_s_neurons(tiny_cache: Path, open_page: OpenPage) -> None:

@@ -19,6 +19,10 @@ OFF, KEEP, MAP = "Switch off", "Keep alone", "Layer by layer"
 KIND = {OFF: "knockout", KEEP: "knockout", MAP: "effects"}
 PROPORTIONS = [0.2, 0.4, 0.6, 0.8, 1.0]
 HELD_OUT = "held-out loss"  # in place of a task
+FIRST = {
+    True: 20,
+    False: 25,
+}  # texts of each category, and problems of a task, that one begins with: of the demo a minute
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def draw_controls(
         "Texts of each category" if by_loss else "Problems",
         1,
         None,
-        asked.get("limit") or (20 if by_loss else 100),
+        asked.get("limit") or FIRST[by_loss],
         step=10,
         key=limit_key,
         help="The first so many: more give a steadier curve and take longer",

@@ -67,8 +67,8 @@ def _draw_curves(
     last = last.assign(adjusted=holm(list(last["p"]))).set_index("model")
     said = []
     for model in models:
-        sure = _sure(last.loc[model].to_dict(), metric(name), keep) if model in last.index else ""
-        said.append(f"{reading(rows[rows['model'] == model], category, keep_only=keep)} {sure}")
+        by = how_sure(last.loc[model].to_dict(), metric(name), keep) if model in last.index else ""
+        said.append(f"{reading(rows[rows['model'] == model], category, keep_only=keep)} {by}")
     named = [f"- **{verbatim(model)}**: {each}" for model, each in zip(models, said, strict=True)]
     st.markdown(said[0] if len(models) == 1 else "\n".join(named))
     colours = category_colours(family, [category])
@@ -110,16 +110,23 @@ def reading(frame: pd.DataFrame, category: str, *, keep_only: bool = False) -> s
     )
 
 
-def _sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
+def how_sure(effect: Mapping[str, float], known: Metric, keep_only: bool) -> str:
     """By how much the category matters more than random neurons, or less, in a sentence whose figures say the same."""
     sign = 1 if effect["effect"] >= 0 else -1
     low, high = sorted(sign * effect[end] for end in ("low", "high"))
-    size = known.change(effect["effect"])[1:]
-    interval = "" if pd.isna(low) else f"95 % interval {known.change(low)} to {known.change(high)}, "
+    unit, worse = " points" if known.share else "", keep_only != (effect["effect"] >= 0)
+    here, beyond = ("worse", "better") if worse else ("better", "worse")
+
+    def told(value: float) -> str:
+        return f"{known.change(value)[1:]}{unit}"
+
+    ends = f"{told(low)} to {told(high)} {here}" if low >= 0 else f"{told(low)} {beyond} to {told(high)} {here}"
+    interval = "" if pd.isna(low) else f"95 % interval: {ends}; "
     verdict = "more than chance" if effect["adjusted"] < LEVEL else "it may be chance"
-    unit = " points" if known.share else ""
-    than = f"{'better' if keep_only == (effect['effect'] >= 0) else 'worse'} than with random ones"
-    return f"Problem by problem that is {size}{unit} {than} ({interval}adjusted p {effect['adjusted']:.2g}): {verdict}."
+    return (
+        f"Problem by problem the model is **{told(effect['effect'])} {here}** than with random ones "
+        f"({interval}adjusted p {effect['adjusted']:.2g}): {verdict}."
+    )
 
 
 def _draw_map(frame: pd.DataFrame, neurons: Mapping[str, Run], family: Family) -> str:
