@@ -63,7 +63,7 @@ def draw_report(family: Family) -> None:
         "Heads": (f"{base.heads} / {base.kv_heads}", "Attention heads: for queries / for keys and values"),
         "Vocabulary": (style.count(base.vocabulary), "Tokens the model knows"),
     }
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         for name, (value, hint) in facts_of_base.items():
             st.metric(name, verbatim(value), help=hint, width="content")
     st.dataframe(
@@ -131,9 +131,9 @@ else:
     draw_report(family)
     draw_corpus(family)
 
-if st.button(
+if (family.name != DEMO or missing) and st.button(
     "Use the demo family",
-    type="primary" if family.name == DEMO and missing else "secondary",
+    type="primary" if family.name == DEMO else "secondary",
     key="models_use_demo",
     icon=":material/inventory_2:",
 ):

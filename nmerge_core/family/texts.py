@@ -50,10 +50,10 @@ def warnings_of(frame: pd.DataFrame) -> list[str]:
         if column in frame and (count := int(frame[column].sum())):
             said.append(f"{count:,} of {frame[kind].sum():,} {kind} {what}: {so}")
     columns = frame.columns[frame.columns.str.startswith("in ")]
-    shared = [f"{n:,} of {name.removeprefix('in ')}" for name in columns if (n := int(frame[name].sum()))]
+    shared = [f"of {name.removeprefix('in ')} in {n:,}" for name in columns if (n := int(frame[name].sum()))]
     if shared:
         said.append(
-            f"of {frame['texts'].sum():,} texts some hold a part of a problem, {', '.join(shared)}: models that were "
+            f"parts of problems stand in the {frame['texts'].sum():,} texts, {', '.join(shared)}: models that were "
             "trained on them, and merges that go by them, may score higher there than on problems that they have not "
             "seen; leave these texts out of the corpus, or judge by other problems"
         )

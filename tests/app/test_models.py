@@ -245,11 +245,12 @@ def test_what_of_a_corpus_to_look_at_is_told(open_page: OpenPage, tiny_cache: Pa
         table = app.dataframe[1].value
         assert table["category"].tolist() == ["general", "math"] and table["in sums"].tolist() == [0, 1]
         assert table["tokens"].tolist() == [11 + 12, 1 + 39]  # a token a byte
-        told = [text.value.removeprefix(":material/warning: ") for text in app.caption if "of 4 texts" in text.value]
+        mark = ":material/warning: "
+        told = [text.value.removeprefix(mark) for text in app.caption if text.value.startswith(mark)]
         assert told[:2] == [
             "1 of 4 texts are there before: each votes once more for its category; keep one of them.",
             "1 of 4 texts have fewer than 8 tokens: they say little of their category; leave them out.",
         ]
-        assert told[2].startswith("of 4 texts some hold a part of a problem, 1 of sums: models that were trained on")
+        assert told[2].startswith("Parts of problems stand in the 4 texts, of sums in 1: models that were trained on")
     finally:
         delete_family(family.name, tiny_cache)

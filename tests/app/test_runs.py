@@ -8,8 +8,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nmerge_core.files.in_use import InUse
-from nmerge_core.runs.folder import STOPPED, Run
+from nmerge_core.runs.folder import STOPPED, Run, Status
 from nmerge_core.runs.lock import hold_run, hold_worker_lock, note_run
+from pages.shared.frame.runs import progress_sentence
 from tests.app.conftest import OpenPage, at
 
 LeaveRun = Callable[..., Run]
@@ -51,6 +52,14 @@ def test_a_run_whose_worker_died_says_so_and_offers_to_start_again(leave_run: Le
     app = opened(run=run.id)
     assert any(STOPPED in warning.value for warning in app.warning)
     assert app.button(key=f"run_restart_{run.id}").label == "Start again"
+
+
+def test_of_slow_work_it_is_told_how_long_each_takes(leave_run: LeaveRun) -> None:
+    run = leave_run("slow", "running")
+    for rate, told in ((0.04, "25 s each"), (12.5, "12.5 measurements/s")):
+        going = Status("running", stage="knocking out", done=18, total=29, unit="measurements", rate=rate, eta=60.0)
+        said = progress_sentence(run, going)
+        assert said == f"slow: knocking out · 18 of 29 measurements · {told} · 1 min 00 s left"
 
 
 def test_of_several_workers_the_one_that_does_a_run_is_named(

@@ -54,7 +54,6 @@ def choose_models(page: Page, app: App) -> None:
     visit(page, app, "")
     page.get_by_role("link", name="Models", exact=True).click()
     expect(page.get_by_text("These models can be merged")).to_be_visible(timeout=60_000)
-    press(page, "models_use_demo")
     settle(page)
     sound(page)
 

@@ -65,7 +65,8 @@ def draw_links(runs: Iterable[Run], chosen: Family) -> None:
 
 def draw_earlier(title: str, kinds: Collection[str], shown: Collection[Run], family: Family) -> None:
     """The way to the family's other runs of some kinds, newest first, whose settings the controls have no longer."""
-    others = [run for run in list_runs(cache_root()) if run.kind in kinds and run not in shown]
+    runs = [run for run in list_runs(cache_root()) if run.kind in kinds and run not in shown]
+    others = [run for run in runs if not run.status().active]  # these have a panel, or stand on Runs
     if own := [run for run in others if family_of(run, family) == family][:_EARLIER]:
         st.subheader(title, anchor=False)
         draw_links(own, family)
@@ -178,7 +179,9 @@ def progress_sentence(run: Run, status: Status) -> str:
     parts = [f"{verbatim(run.title)}: {verbatim(status.stage or 'starting')}"]
     if status.total:
         parts.append(f"{style.count(status.done)} of {style.count(status.total)} {verbatim(status.unit)}".strip())
-    if status.rate:
+    if status.rate and status.rate < 1:
+        parts.append(f"{style.duration(1 / status.rate)} each")
+    elif status.rate:
         parts.append(f"{style.significant(status.rate)} {verbatim(status.unit or 'steps')}/s")
     if status.eta is not None:
         parts.append(f"{style.duration(status.eta)} left")

@@ -54,4 +54,4 @@ def draw_corpus(family: Family) -> None:
     counts |= {name: st.column_config.NumberColumn(format="localized", help=said) for name, said in helps.items()}
     st.dataframe(frame, hide_index=True, column_config=counts, key="models_corpus_table")
     for warning in warnings_of(frame):
-        st.caption(f":material/warning: {verbatim(warning)}.")
+        st.caption(f":material/warning: {verbatim(warning[0].upper() + warning[1:])}.")
