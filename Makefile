@@ -56,7 +56,8 @@ browser: $(INSTALLED)
 	fi; \
 	exec $(BIN)/playwright install chromium
 
-# Made again whenever requirements.txt changes; the stamp is written last, so an interrupted install is repeated.
+# Made again whenever requirements.txt changes; the stamp is written last, so an interrupted install is repeated. The loops
+# of merging are compiled here, in half a minute, so that nobody's first merge waits for them.
 $(INSTALLED): requirements.txt
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then \
@@ -66,6 +67,7 @@ $(INSTALLED): requirements.txt
 	$$python -m venv $(VENV) || { \
 		echo "$$python cannot make a virtual environment; on Debian: apt-get install python3-venv." >&2; exit 2; }
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m nmerge_core compile
 	@touch $@
 
 # mergekit and the few packages that only it needs, beside everything in $(VENV), whose packages a .pth file adds.

@@ -5,6 +5,7 @@ A file of loops can be imported without numba, which takes half a second: it is 
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -14,6 +15,7 @@ from typing import Any
 from nmerge_core.cache import cache_root
 
 _LOCK = RLock()  # threads that meet a loop at the same moment compile it once
+_TOLD: list[Callable[[], None]] = []  # whom to tell of a loop that is not there yet
 
 
 class Loop:
@@ -48,7 +50,7 @@ class Loop:
         if self._kept:
             from nmerge_core.compiler_cache import keep
 
-            keep(dispatcher, function, sorted({Path(each) for each in self.files()}))
+            keep(dispatcher, function, sorted({Path(each) for each in self.files()}), _tell)
         return dispatcher
 
     def files(self) -> Iterator[str]:
@@ -60,6 +62,21 @@ class Loop:
     def _called(self) -> dict[str, "Loop"]:
         named = {name: self._function.__globals__.get(name) for name in self._function.__code__.co_names}
         return {name: value for name, value in named.items() if isinstance(value, Loop)}
+
+
+@contextmanager
+def told_of_compiling(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` before each loop that has to be compiled while the block runs, in the thread that needs it."""
+    _TOLD.append(tell)
+    try:
+        yield
+    finally:
+        _TOLD.remove(tell)
+
+
+def _tell() -> None:
+    for tell in [*_TOLD]:
+        tell()
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -1,6 +1,6 @@
 """Compiled loops on the disk: one writer at a time, and made anew when any source of theirs has changed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from types import FunctionType
@@ -10,10 +10,13 @@ from numba.core.caching import FunctionCache
 from numba.core.runtime import rtsys
 
 
-def keep(dispatcher: Any, function: FunctionType, sources: Sequence[Path]) -> None:
-    """Let a compiled function be kept on the disk; nothing happens where no folder can be written."""
+def keep(dispatcher: Any, function: FunctionType, sources: Sequence[Path], tell: Callable[[], None]) -> None:
+    """Let a compiled function be kept on the disk; nothing happens where no folder can be written.
+
+    `tell` is called before it is compiled, as the disk does not have it.
+    """
     try:
-        dispatcher._cache = _Cache(function, sources)
+        dispatcher._cache = _Cache(function, sources, tell)
     except RuntimeError:
         pass
 
@@ -21,13 +24,20 @@ def keep(dispatcher: Any, function: FunctionType, sources: Sequence[Path]) -> No
 class _Cache(FunctionCache):
     """numba's cache; what a full disk or a power cut left of it is compiled anew."""
 
-    def __init__(self, function: FunctionType, sources: Sequence[Path]) -> None:
+    def __init__(self, function: FunctionType, sources: Sequence[Path], tell: Callable[[], None]) -> None:
         super().__init__(function)
+        self._tell = tell
         # numba looks at the function's own file alone; the loops that are compiled into it may stand in others.
         stamps = [(file.stat().st_mtime, file.stat().st_size) for file in sources]
         self._cache_file._source_stamp = stamps
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = self._read(sig, target_context)
+        if found is None:
+            self._tell()
+        return found
+
+    def _read(self, sig: Any, target_context: Any) -> Any:
         try:
             # numba's own first loads all that it could be asked to compile, which takes as long as many a merge.
             rtsys.initialize(target_context)

@@ -45,6 +45,15 @@ def demo(arguments: Namespace) -> None:
     print(out)
 
 
+def compile_loops(arguments: Namespace) -> None:
+    """Compile the loops of merging, by merges of the demo family that nobody keeps."""
+    from nmerge_core.demo.family import write_family
+    from nmerge_core.merging import ahead
+
+    make_private(cache_root())
+    ahead.compile_loops(write_family(cache_root() / DEMO), TerminalProgress())
+
+
 def inspect(arguments: Namespace) -> None:
     """Print the facts of each model, and of a family's corpus; wrong input if they cannot be merged."""
     family = family_of(arguments.models)

@@ -92,6 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _argument(demo, DEVICE)
 
+    add("compile", commands.compile_loops, "compile the loops of merging for this processor: no first merge then waits")
+
     inspect = add("inspect", commands.inspect, "architecture and sizes of models, and whether they can be merged")
     _argument(inspect, MODELS.with_(help=f"{MODEL.help} The first is the base."))
     inspect.add_argument("--json", action="store_true", help="print JSON")

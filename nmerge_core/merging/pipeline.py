@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nmerge_core.checkpoints.writer import Layout, check_target
+from nmerge_core.compiler import told_of_compiling
 from nmerge_core.machine import kind_of, peak_memory
 from nmerge_core.merging.loop import merge_tensors
 from nmerge_core.merging.plan.context import Context
@@ -46,7 +47,9 @@ def merge_opened(
     with process_group() as group:
         layout = opened.layout(staging_folder(out))
         planned = layout if weights else layout.without_files
-        return _merge(opened, planned, out, group, group.watched(progress), kept)
+        watched = group.watched(progress)
+        with told_of_compiling(lambda: watched("Compiling for this processor, once", 0, 1, "loops")):
+            return _merge(opened, planned, out, group, watched, kept)
 
 
 def _merge(opened: Opened, layout: Layout, out: Path, group: ProcessGroup, progress: Progress, kept: Kept) -> Report:
