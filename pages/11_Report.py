@@ -1,8 +1,12 @@
 """Report: do the papers' figures and tables hold for these models? All of them, beside the papers' own."""
 
+import html
 import time
+from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 
+import plotly.graph_objects as go
 import streamlit as st
 from plotly.io import from_json
 
@@ -23,6 +27,8 @@ from pages.shared.frame.runs import run_button, run_panel, took
 from pages.shared.frame.settings import KEPT, named_run
 from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code
 from pages.shared.frame.text import verbatim
+from pages.shared.neurons.behind import show_neurons
+from pages.shared.neurons.classified import classified
 
 BADGES = {AGREES: "green", DIFFERS: "orange", UNCLEAR: "gray"}
 PAPERS = ("NeuronMerge", "NeuroMerging")
@@ -93,8 +99,16 @@ def draw_downloads(run: Run, folder: Path) -> None:
             )
 
 
-def draw_entries(folder: Path) -> None:
-    """The entries of one paper, in its order."""
+def leading_to(figure: go.Figure, known: Container[str]) -> go.Figure:
+    """The figure with what stands for neurons of known models alone leading to them."""
+    for trace in figure.data:
+        points = trace.customdata if trace.customdata is not None else []
+        trace.customdata = [point if html.unescape(point[0]) in known else None for point in points] or None
+    return figure
+
+
+def draw_entries(folder: Path, family: Family) -> None:
+    """The entries of one paper, in its order; what in a figure of a family stands for neurons leads to them."""
     paper = st.segmented_control(
         "Paper",
         PAPERS,
@@ -103,6 +117,7 @@ def draw_entries(folder: Path) -> None:
         key="report_paper",
         **KEPT,
     )
+    done = classified(family).usable if family.corpus else {}
     for name, found in read_said(folder).items():
         if found.paper != paper:
             continue
@@ -114,7 +129,10 @@ def draw_entries(folder: Path) -> None:
         if figure.exists():
             with reading(figure):
                 drawn = from_json(figure.read_text(encoding="utf-8"), skip_invalid=True)
-            show(drawn, f"report_{name}")
+            if found.behind:
+                show_neurons(leading_to(drawn, done), f"report_{name}", family, done, found.behind)
+            else:
+                show(drawn, f"report_{name}")
         files = {"This family": folder / "tables" / f"{name}.csv", "The paper": folder / "papers" / f"{name}.csv"}
         columns = [(title, read_csv(file)) for title, file in files.items() if file.exists()]
         for place, (title, table) in zip(st.columns(max(1, len(columns))), columns, strict=False):
@@ -173,7 +191,7 @@ if run is not None and not run.status().active and (folder := folder_of(run)).jo
         draw_downloads(run, folder)
         draw_claims(folder)
         st.subheader("Every figure and table", anchor=False)
-        draw_entries(folder)
+        draw_entries(folder, family if content_of(family) == given["family"] else replace(family, corpus=None))
     except InputError as error:
         st.error(verbatim(error))
 written = {name: value for name, value in given.items() if name not in ("family", "device")}

@@ -142,7 +142,7 @@ elif run_panel(run):
     if weights and family.corpus:
         st.caption("A click on a point leads to the neurons of that layer in *Explorer*, those that turned most first.")
     if clicked and weights and family.corpus:
-        model, layer = clicked
+        model, layer, _ = clicked
         explore(weights, classified(family).usable, TURNED + model, model, layer)
     if zeros := int(summary["zero"].sum()):
         st.caption(f"{style.count(zeros)} zero vectors have no direction and are left out.")

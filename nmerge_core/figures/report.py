@@ -104,14 +104,17 @@ def grid(cells: pd.DataFrame, across: str, up: str, unit: str, *, dark: bool = F
 
 
 def knocked_out(
-    table: pd.DataFrame, colours: Mapping[str, str], units: Mapping[str, str], *, dark: bool = False
+    table: pd.DataFrame, colours: Mapping[str, str], units: Mapping[str, str], model: str, *, dark: bool = False
 ) -> go.Figure:
     """Draw, a panel per category, its task's score over the share of its neurons that are off, and random controls.
+
+    The `customdata` of the category's points is [model, None, category].
 
     Args:
         table: Columns category, group (the category, or random), proportion, mean, low and high (over draws).
         colours: The colour of each category.
         units: What each category's score is in.
+        model: Whose neurons they are.
         dark: The reader's theme.
     """
     table, colours = style.plain_table(table), style.plain_keys(colours)
@@ -129,7 +132,8 @@ def knocked_out(
             mark = style.PLAIN if is_own else style.Mark("dash", "circle-open", "")
             title = own if is_own else control
             line = line_trace(index, title, x, rows["mean"].tolist(), colour, told, in_legend=index == 0, mark=mark)
-            traces.append(line)
+            behind = {"customdata": [[style.plain(model), None, name]] * len(x)} if is_own else {}
+            traces.append(line | behind)
     layout = panels(
         [f"{name}, {units[name]}" for name in names],
         x_title="neurons of the category off, %",

@@ -25,7 +25,7 @@ UNITS = {"shared": "times<br>chance", "opposed": "share", "lost": "share"}
 def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool = False) -> go.Figure:
     """Draw the mean cosine of each layer's neurons, a panel per matrix and a line per fine-tune.
 
-    A point's `customdata` is [model, layer].
+    A point's `customdata` is [model, layer, None], the neurons of all categories.
 
     Args:
         summary: Columns model, layer, matrix, neurons, mean, min, p01, p50, zero (of `similarity.cosine`).
@@ -43,7 +43,7 @@ def mean_cosine(summary: pd.DataFrame, colours: Mapping[str, str], *, dark: bool
             x, y, colour = rows["layer"], rows["mean"], colours[str(model)]
             name, mark = names[str(model)], marks[str(model)]
             line = line_trace(index, name, x, y, colour, told, in_legend=index == 0, mark=mark, marker=6)
-            traces.append({**line, "customdata": [[str(model), int(layer)] for layer in x]})
+            traces.append({**line, "customdata": [[str(model), int(layer), None] for layer in x]})
     layout = panels(
         [MATRICES[matrix] for matrix in found],
         x_title="layer",

@@ -110,7 +110,7 @@ def _of_category(found: Findings, category: str) -> Subject:
 def _draw_knockouts(found: Findings, dark: bool, only: Sequence[str] | None = None) -> "go.Figure":
     table = _knockouts(found, only)
     names = list(dict.fromkeys(table["category"]))
-    return draw_knocked_out(table, style.category_colours(names), dict.fromkeys(names, found.unit), dark=dark)
+    return draw_knocked_out(table, style.category_colours(names), dict.fromkeys(names, found.unit), BASE, dark=dark)
 
 
 def _cosines(found: Findings) -> pd.DataFrame:
@@ -172,32 +172,34 @@ ITEMS = [
          "Neurons of both bases divide into General, Math, Code and Translation; Llama-3.1 has more General ones.",
          _counts, figure=_proportions, judge=_every_category,
          note="Cases are in Figure 11. Counts are over all layers; intersection counts neurons of one category in all "
-         "models."),
+         "models.", behind="a part of a bar"),
     Item(NEURONMERGE, "Figure 3", "Categories in the first layer, before and after tuning",
          "The distribution hardly changes, and most neurons keep their category.",
          _first_layer, figure=lambda found, dark: _by_layer(found, dark, _layers(found)[:1]), judge=kept_category,
-         note="The verdict is over all layers."),
+         note="The verdict is over all layers.", behind="a bar"),
     Item(NEURONMERGE, "Figure 4", "Knocking out code neurons",
          "Silencing code neurons hurts code more than silencing as many random ones.",
          lambda found: _knockouts(found, ["code"]),
          figure=lambda found, dark: _draw_knockouts(found, dark, ["code"]),
-         judge=lambda found: knocked_out(found, ["code"]), note=_SILENCED),
+         judge=lambda found: knocked_out(found, ["code"]), note=_SILENCED, behind="a point of the category"),
     Item(NEURONMERGE, "Figure 5", "The framework", "A drawing of the method.",
          cannot("It is a drawing of the method, with nothing to measure.")),
     Item(NEURONMERGE, "Figure 6", "Categories in every fifth layer, before and after tuning",
          "In almost all layers most neurons keep their category.",
          lambda found: found.table("counts"),
-         figure=lambda found, dark: _by_layer(found, dark, _every_fifth(found)), judge=kept_category),
+         figure=lambda found, dark: _by_layer(found, dark, _every_fifth(found)), judge=kept_category,
+         behind="a bar"),
     Item(NEURONMERGE, "Figure 7", "Knocking out the neurons of every task",
          "Silencing a task's neurons hurts the task more than silencing as many random ones.",
-         _knockouts, figure=_draw_knockouts, judge=knocked_out, note=_SILENCED),
+         _knockouts, figure=_draw_knockouts, judge=knocked_out, note=_SILENCED, behind="a point of the category"),
     Item(NEURONMERGE, "Figure 8", "Cosine similarity with the base",
          "Tuned neurons point almost where the base's do; those of continued pre-training do not.",
-         _cosines, published.FIGURE_8, _draw_cosines, _alike),
+         _cosines, published.FIGURE_8, _draw_cosines, _alike, behind="a point"),
     Item(NEURONMERGE, "Figure 9", "Neurons of each category over depth",
          "Qwen2.5 has more Translation neurons in its first layers; Llama-3.1 has another pattern.",
          _depth, figure=_over_depth,
-         judge=lambda found: nothing("The paper's two bases differ in it, so that a family cannot disagree.")),
+         judge=lambda found: nothing("The paper's two bases differ in it, so that a family cannot disagree."),
+         behind="a point"),
     Item(NEURONMERGE, "Figure 10", "Categories by a language model",
          "A language model of 72 billion parameters gives 72 of 100 neurons the category of their texts.",
          lambda found: _labels(found).counts.reset_index(), published.FIGURE_10,

@@ -23,7 +23,8 @@ def _no_trend(found: Findings) -> Verdict:
 class Item:
     """One entry: `trend` is what the paper finds, in a sentence, and `note` in what ours differs.
 
-    `table` makes ours, or raises Lacking with why it cannot be made; `figure` draws it, dark or light.
+    `table` makes ours, or raises Lacking with why it cannot be made; `figure` draws it, dark or light. `behind` says
+    what in the figure stands for neurons, if anything does: its `customdata` is [model, layer, category].
     """
 
     paper: str
@@ -35,6 +36,7 @@ class Item:
     figure: "Callable[[Findings, bool], go.Figure] | None" = None
     judge: Callable[[Findings], Verdict] = _no_trend
     note: str = ""
+    behind: str = ""
 
     @property
     def id(self) -> str:

@@ -11,7 +11,7 @@ VERDICTS = "verdicts.json"
 
 @dataclass(frozen=True)
 class Said:
-    """What the paper finds, and what the family says to it."""
+    """What the paper finds, and what the family says to it; `behind` is what in its figure stands for neurons."""
 
     paper: str
     number: str
@@ -20,6 +20,7 @@ class Said:
     note: str
     verdict: str
     told: str
+    behind: str = ""
 
 
 def read_said(folder: Path) -> Mapping[str, Said]:

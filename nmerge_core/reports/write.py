@@ -68,7 +68,7 @@ def write(found: Findings, out: Path, call: str, prints: Mapping[str, str], *, c
 
 def _said(entry: Entry) -> Said:
     item, verdict = entry.item, entry.verdict
-    return Said(item.paper, item.number, item.title, item.trend, item.note, verdict.verdict, verdict.told)
+    return Said(item.paper, item.number, item.title, item.trend, item.note, verdict.verdict, verdict.told, item.behind)
 
 
 def notebook(found: Findings, made: list[Entry], call: str) -> Notebook:

@@ -186,6 +186,7 @@ def test_figures_draw_foreign_text_as_it_is() -> None:
             pd.DataFrame({"category": [HOSTILE], "group": HOSTILE, **dict.fromkeys(("proportion", *ENDS), 1.0)}),
             colours,
             {HOSTILE: HOSTILE},
+            HOSTILE,
         ),
         report.shares(pd.DataFrame({"part": [HOSTILE], HOSTILE: [1.0]}), HOSTILE, colours),
     ):

@@ -8,6 +8,7 @@ from nmerge_core.errors import Cancelled
 from nmerge_core.runs.folder import Run, find
 from nmerge_core.runs.here import do
 from tests.app.damage import damaged
+from tests.app.scored import click
 
 
 def only_report(root: Path) -> Run:
@@ -38,6 +39,10 @@ def test_a_stopped_report_is_shown_as_far_as_it_is(open_page, no_worker, tiny_ca
     assert "Figure 3. Categories in the first layer" in said and "the report was stopped before" in said
     assert app.button(key=f"run_restart_{run.id}")  # it goes on
     assert not app.exception and not app.error
+    assert sum(each.value == "A click on a bar leads to its neurons in *Explorer*." for each in app.caption) == 2
+    model, layer, _, category, _ = click(app, "report_neuronmerge-figure-3", ["math", 0, "code"])
+    assert (model, layer, category) == ("math", 0, "code")
+    app = open_page("pages/11_Report.py", run=run.id)
     app.segmented_control(key="report_paper").set_value("NeuroMerging").run()
     said = " ".join(each.value for each in app.markdown)
     assert "Table 12. Parts of a change, task by task" in said and "Figure 8" not in said

@@ -77,7 +77,7 @@ def test_a_click_on_a_point_leads_to_the_neurons_of_its_layer(open_page: OpenPag
     known = models(tiny_cache)
     run = done(tiny_cache, "cosine", {"base": known["base"], "models": [known["math"], known["code"]]})
     app = open_page("pages/4_Similarity.py")
-    app.session_state["similarity_figure_clicked"] = ["math", 1]  # as a click leaves it
+    app.session_state["similarity_figure_clicked"] = ["math", 1, None]  # as a click leaves it
     app.run()
     assert not app.exception and app.selectbox(key="explorer_order").value == "turned most in math"
     frame = pd.read_parquet(run.results / "turned.parquet").query("model == 'math' and layer == 1")

@@ -149,14 +149,14 @@ def explore(page: Page, app: App) -> None:
     expect(page).to_have_url(re.compile(f"neuron={number.input_value()}(&|$)"))
     expect(texts.locator(".head").first).to_contain_text("code")
     row, table = 33, keyed(page, "explorer_table_0").locator("canvas").first
-    place = table.bounding_box()
-    assert place
-    page.mouse.move(place["x"] + 100, place["y"] + 3.5 * row, steps=5)
-    page.mouse.click(place["x"] + 100, place["y"] + 3.5 * row, delay=50)  # the third row
+    corner = table.bounding_box()
+    assert corner
+    page.mouse.move(corner["x"] + 100, corner["y"] + 3.5 * row, steps=5)
+    page.mouse.click(corner["x"] + 100, corner["y"] + 3.5 * row, delay=50)  # the third row
     expect(page.get_by_text(re.compile("^3 of [0-9]+ found$"))).to_be_visible(timeout=60_000)
     settle(page)
-    page.mouse.move(place["x"] + 100, place["y"] + row / 2, steps=5)
-    page.mouse.click(place["x"] + 100, place["y"] + row / 2, delay=50)  # the head of "neuron"
+    page.mouse.move(corner["x"] + 100, corner["y"] + row / 2, steps=5)
+    page.mouse.click(corner["x"] + 100, corner["y"] + row / 2, delay=50)  # the head of "neuron"
     expect(page).not_to_have_url(re.compile("explorer_order"), timeout=60_000)
     settle(page)
     expect(texts.locator(".head").first).to_contain_text("code")
