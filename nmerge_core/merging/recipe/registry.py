@@ -248,7 +248,7 @@ def method(
     """
 
     def register(function: Function) -> Function:
-        place = f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+        place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
         if name in _METHODS and _METHODS[name].place != place:
             raise ValueError(f"two merge methods are called '{name}': {_METHODS[name].place} and {place}; rename one")
         names = [parameter.name for parameter in parameters]
