@@ -18,6 +18,7 @@ from nmerge_core.merging.compute.primitives import random_bits
 from nmerge_core.merging.recipe import mergekit_recipe as mergekit
 from tests.merging import checkpoints, vocabularies
 from tests.merging.mergekit.examples import DRAWN, EXAMPLES, OF_GRADIENTS
+from tests.merging.mergekit.odd_examples import ODD
 
 PROJECT = Path(__file__).parents[3]
 
@@ -26,10 +27,18 @@ COMPARED = [name for name in EXAMPLES if name not in DRAWN]
 
 
 def content(name: str, family: SimpleNamespace) -> str:
-    text = EXAMPLES[name]
+    return filled(EXAMPLES[name], family)
+
+
+def filled(text: str, family: SimpleNamespace) -> str:
+    """The recipe with folders for the words that stand for them."""
     for word, model in zip(("BASE", "MATH", "CODE", "TRANSLATION"), (family.base, *family.models), strict=True):
         text = text.replace(word, model)
     return text
+
+
+def odd(name: str, family: SimpleNamespace) -> str:
+    return filled(json.dumps(ODD[name]), family)
 
 
 def exact(recipe: str) -> str:
@@ -63,6 +72,7 @@ def reference(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory)
     """What mergekit makes of the examples, and of one DARE."""
     root = tmp_path_factory.mktemp("mergekit")
     asked = [job for name in COMPARED for job in jobs(exact(content(name, family)), root / name)]
+    asked += [(json.loads(odd(name, family)), str(root / name)) for name in ODD]
     dare = {"merge_method": "dare_linear", "base_model": family.base, "dtype": "float32"}
     dare["models"] = [{"model": family.models[0], "parameters": {"weight": 1.0, "density": 0.5}}]
     asked.append((dare, str(root / "dare_linear")))
@@ -70,6 +80,9 @@ def reference(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory)
     tokens = {"merge_method": "task_arithmetic", "base_model": grown.base, "tokenizer_source": "base"}
     tokens["models"] = [{"model": model, "parameters": {"weight": 0.5}} for model in grown.models]
     asked.append((tokens, str(root / "tokens")))
+    below_0 = {"merge_method": "ties", "base_model": family.base, "parameters": {"normalize": True}, "dtype": "float32"}
+    below_0["models"] = [{"model": family.models[0], "parameters": {"weight": -0.5, "density": 1.0}}]
+    asked.append((below_0, str(root / "below_0")))
     done = subprocess.run(
         [sys.executable, "-m", "tests.merging.mergekit_reference"],
         input=json.dumps(asked),
@@ -79,7 +92,8 @@ def reference(family: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory)
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return SimpleNamespace(root=root, dare=dare, tokens=tokens, known=json.loads(done.stdout.splitlines()[-1]))
+    known = json.loads(done.stdout.splitlines()[-1])
+    return SimpleNamespace(root=root, dare=dare, tokens=tokens, below_0=below_0, known=known)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -105,6 +119,31 @@ def test_an_example_gives_what_mergekit_gives(
         if not (tensor == NORM and name in OF_GRADIENTS):
             assert ours[tensor].dtype == theirs[tensor].dtype
             assert (~torch.isclose(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6)).sum() <= more
+
+
+@pytest.mark.mergekit
+@pytest.mark.parametrize("name", ODD)
+def test_odd_parameters_give_what_mergekit_gives(
+    family: SimpleNamespace, reference: SimpleNamespace, tmp_path: Path, name: str
+) -> None:
+    ours, theirs = run(odd(name, family), tmp_path / "ours"), load_file(reference.root / name / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for tensor in ours:
+        if not (tensor == NORM and "gradient" in name):
+            torch.testing.assert_close(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.mergekit
+def test_a_weight_below_0_takes_a_change_back_where_mergekit_divides_its_sign_away(
+    family: SimpleNamespace, reference: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Where signs are elected ours divides by Σ |w| of what agreed: |−½| of −½ τ; mergekit by Σ w: −½ τ / −½ = τ."""
+    ours = run(json.dumps(reference.below_0), tmp_path / "ours")
+    theirs = load_file(reference.root / "below_0" / "model.safetensors")
+    for name, base in family.weights.items():
+        tau = family.tunes["math"][name] - base
+        torch.testing.assert_close(ours[name], base - tau, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(theirs[name], base + tau, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.mergekit
