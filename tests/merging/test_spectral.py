@@ -199,3 +199,23 @@ def test_the_size_of_blocks_changes_no_bit(
         run(family, tmp_path / str(elements), name, matrices="mlp")
         written.append((tmp_path / str(elements) / "model.safetensors").read_bytes())
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "problems", "products", "copies"), [("iso_c", 1, 6, 5), ("tsv_m", 5, 20, 9), ("swudi", 1, 28, 14)]
+)
+def test_the_cost_of_a_rule_by_hand(
+    family: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, name: str, problems: int, products: int, copies: int
+) -> None:
+    """Of three models' MLP matrices: eigenproblems of 9 n³ and products of a side n; copies in float64 on two cores."""
+    monkeypatch.setattr("nmerge_core.merging.plan.spectral.cores", lambda: 2)
+    models = checkpoints.entries(name, family.models)
+    recipe = load_recipe(
+        {"merge_method": name, "base_model": family.base, "models": models, "parameters": {"matrices": "mlp"}}
+    )
+    shapes = [weight.shape for tensor, weight in family.weights.items() if "mlp" in tensor]
+    sides = [min(columns, 3 * rows) if name == "swudi" else min(rows, columns) for rows, columns in shapes]
+    needs = recipe.method.needs(open_recipe(recipe, "cpu").stream, recipe.values())
+    each = zip(shapes, sides, strict=True)
+    assert needs.operations == sum(9 * problems * n**3 + products * rows * columns * n for (rows, columns), n in each)
+    assert needs.memory == 2 * 8 * copies * max(rows * columns for rows, columns in shapes)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import singular
-from nmerge_core.merging.plan.spectral import EMBEDDINGS, MATRICES, is_decomposed, merge_matrices, needs_of, prepare
+from nmerge_core.merging.plan.spectral import (
+    EMBEDDINGS,
+    MATRICES,
+    Work,
+    is_decomposed,
+    merge_matrices,
+    needs_of,
+    prepare,
+)
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import LAMBDA, WEIGHT
@@ -23,7 +31,7 @@ SCALE = LAMBDA.with_(default=1.5, help="Scale λ of the merged change, whose dir
     parameters=[WEIGHT, SCALE, MATRICES, EMBEDDINGS],
     whole=is_decomposed,
     prepare=prepare,
-    needs=needs_of(lambda models, rows, columns: min(rows, columns) ** 3),
+    needs=needs_of(lambda models, rows, columns: Work(min(rows, columns), 1, 6, models + 2)),
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return λ · mean(S) · U Vᵀ of Σ w_t τ_t = U diag(S) Vᵀ, the mean over min(rows, columns) singular values.

@@ -8,6 +8,7 @@ from nmerge_core.merging.compute.spectral import ZERO, singular
 from nmerge_core.merging.plan.spectral import (
     EMBEDDINGS,
     MATRICES,
+    Work,
     changed_matrices,
     is_decomposed,
     needs_of,
@@ -43,7 +44,7 @@ from nmerge_core.parameters.values import Number
     step=True,
     whole=is_decomposed,
     prepare=prepare,
-    needs=needs_of(lambda models, rows, columns: min(rows, columns) ** 3),
+    needs=needs_of(lambda models, rows, columns: Work(min(rows, columns), 1, 2 * models + 6, 2 * models + 3)),
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return Σ_r γ_r σ_r u_r v_rᵀ of what was merged, Σ_r σ_r u_r v_rᵀ, with γ_r = T / Σ_t max(α, s_rt).

@@ -7,15 +7,15 @@ from functools import partial
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import ZERO
-from nmerge_core.merging.plan.spectral import SPECTRAL, is_decomposed, merge_matrices, needs_of, prepare
+from nmerge_core.merging.plan.spectral import SPECTRAL, Work, is_decomposed, merge_matrices, needs_of, prepare
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
 from nmerge_core.parameters.values import Flag, Number
 
 
-def _side(models: int, rows: int, columns: int) -> float:
-    return float(min(columns, models * rows)) ** 3
+def _work(models: int, rows: int, columns: int) -> Work:
+    return Work(min(columns, models * rows), 1, 8 * models + 4, 4 * models + 2)
 
 
 @method(
@@ -51,7 +51,7 @@ def _side(models: int, rows: int, columns: int) -> float:
     ],
     whole=is_decomposed,
     prepare=prepare,
-    needs=needs_of(_side),
+    needs=needs_of(_work),
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return λ · (θ(I − V f Vᵀ) + D V diag(f/μ) Vᵀ) with θ = Σ τ_t, C = Σ τ_tᵀτ_t/‖τ_t‖² = V diag(μ) Vᵀ, τ weighted.

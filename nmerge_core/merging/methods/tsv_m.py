@@ -5,7 +5,7 @@ from __future__ import annotations
 from nmerge_core.lazy import torch
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import polar, singular
-from nmerge_core.merging.plan.spectral import SPECTRAL, is_decomposed, merge_matrices, needs_of, prepare
+from nmerge_core.merging.plan.spectral import SPECTRAL, Work, is_decomposed, merge_matrices, needs_of, prepare
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.values import Values
@@ -21,7 +21,7 @@ from nmerge_core.merging.recipe.values import Values
     parameters=[*SPECTRAL],
     whole=is_decomposed,
     prepare=prepare,
-    needs=needs_of(lambda models, rows, columns: (models + 2) * min(rows, columns) ** 3),
+    needs=needs_of(lambda models, rows, columns: Work(min(rows, columns), models + 2, 4 * models + 8, 2 * models + 3)),
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return λ · P(U) diag(S) P(V)ᵀ of the top ⌊min(rows, columns)/T⌋ singular triples of each w_t τ_t, side by side.

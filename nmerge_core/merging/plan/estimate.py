@@ -21,7 +21,8 @@ from nmerge_core.progress import silent
 # of one model that one core streams per second, seconds until the first, and bytes it occupies before any work.
 _WITH_TORCH = (1.2e8, 3.0, 390e6)
 _COMPILED = (3.5e8, 0.8, 140e6)
-_OPERATIONS_PER_SECOND = 1.6e10  # in float64, of one core, in matrix products and factorisations
+# In float64, of one core, in matrix products and factorisations: between 1.6e10 and 4e10 of two kinds of cores.
+_OPERATIONS_PER_SECOND = 2.5e10
 _TOKEN_BYTES = 300  # per row and model where tokens are matched: their texts and ids, measured
 _BLOCK_COPIES = 6  # float32 copies of a block that a method holds at once
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from nmerge_core.lazy import torch
+from nmerge_core.machine import cores
 from nmerge_core.merging.compute.block import Block, Place, place_of
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
@@ -80,11 +82,22 @@ def changed_matrices(name: str, deltas: torch.Tensor, prepared: Prepared) -> Ite
             yield rows, own
 
 
-def needs_of(per_matrix: Callable[[int, int, int], float]) -> Callable[[Stream, Values], Needs]:
-    """Return what counts the memory and operations of a rule that solves problems of some sides.
+@dataclass(frozen=True)
+class Work:
+    """What a rule does with one matrix (rows, columns): how many eigenproblems of a side it solves, and what beside.
 
-    `per_matrix(models, rows, columns)` returns the sum of the cubes of the sides of its eigenproblems.
+    Its matrix products take `products` · rows · columns · side operations, two for each multiplication with its sum; it
+    holds so many copies of the matrix in float64 at once.
     """
+
+    side: int
+    problems: int
+    products: int
+    copies: int
+
+
+def needs_of(work: Callable[[int, int, int], Work]) -> Callable[[Stream, Values], Needs]:
+    """Return what counts the memory and operations of a rule by its `work(models, rows, columns)` with a matrix."""
 
     def needs(stream: Stream, values: Values) -> Needs:
         architecture, models = stream.donor.architecture, len(stream.models)
@@ -94,9 +107,10 @@ def needs_of(per_matrix: Callable[[int, int, int], float]) -> Callable[[Stream, 
             if not is_decomposed(place_of(architecture, name), values):
                 continue
             rows, columns = matrix.rows // matrix.stack, matrix.columns
-            products = 4.0 * models * rows * columns * min(rows, columns)
-            operations += matrix.stack * (_EIGEN * per_matrix(models, rows, columns) + products)
-            memory = max(memory, 8 * (models + 2) * rows * columns)
-        return Needs(memory, operations)
+            own = work(models, rows, columns)
+            solved = _EIGEN * own.problems * float(own.side) ** 3
+            operations += matrix.stack * (solved + float(own.products) * rows * columns * own.side)
+            memory = max(memory, 8 * own.copies * rows * columns)
+        return Needs(memory * cores(), operations)  # each core has a matrix of its own
 
     return needs
