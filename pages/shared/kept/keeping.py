@@ -16,6 +16,7 @@ from pages.shared.frame.runs import run_button
 from pages.shared.frame.text import verbatim
 from pages.shared.kept.report import metric
 
+CONVERSATION = "How the merge is spoken to and where its answers end: from which model it takes each"
 COMPILING = "The very first merge compiles its loops before it begins, which takes up to a minute."
 
 
@@ -65,7 +66,7 @@ def draw_cost(recipe: Recipe | StagedRecipe) -> float:
         metric("Memory", style.size(cost.peak_memory), f"At its peak, by itself: rows of every model, {whole}. {alone}")
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
     if cost.conversation:
-        st.text(f"Conversation: {cost.conversation}")
+        st.text(f"Conversation: {cost.conversation}", help=CONVERSATION)
     if cost.warnings:
         with st.expander(f"What to know first ({len(cost.warnings)})", icon=":material/info:"):
             st.text("\n".join(cost.warnings))

@@ -27,6 +27,7 @@ from pages.shared.recipe.steps import choose_steps
 
 FIRST = "neuromerging"  # the method that the page opens with
 KEEP_HELP = "Of the best trials, so many are written to the disk; the others are merged in memory alone"
+PARAMETERS_HELP = "The settings that trials differ in; their values stand below, all others stay as they are"
 STRATEGIES = {"grid": "Grid", "random": "Random", "tpe": "TPE", "cma": "CMA-ES", "nsga2": "NSGA-II, two objectives"}
 OWN = "own"
 SEARCHED = (Number, Choice, Flag, MethodPart)
@@ -123,7 +124,9 @@ def _search(method: Method, then: Sequence[Method], preset: Preset | None) -> di
     named = preset.title if preset else OWN
     options, key = list(dict.fromkeys([*start, *known])), f"sweep_parameters_{method.name}_{named}"
     first = list(start) or list(known)[:1]
-    keys = st.multiselect("Parameters", options, default=first, format_func=title_of, key=key, **STAYS)
+    keys = st.multiselect(
+        "Parameters", options, default=first, format_func=title_of, key=key, help=PARAMETERS_HELP, **STAYS
+    )
     widget = f"sweep_values_{method.name}_{named}"
     inner = {
         f"parameters.{part.name}.{each.name}": each

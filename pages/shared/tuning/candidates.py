@@ -160,7 +160,8 @@ def draw_log(recipe: Recipe, log: CandidateLog, family: Family) -> None:
     known = log.all()
     if not known:
         return
-    st.markdown(f"**Log** · {style.counted(len(known), 'candidate')}")
+    kept = "Every merge that was tried here, with what it changed and scored, and the way back to it"
+    st.markdown(f"**Log** · {style.counted(len(known), 'candidate')}", help=kept)
     every = len(known) <= LISTED or st.toggle("Show all", key="merge_log_all")
     latest = {each.number for each in known[-LISTED:]}
     for each, before in reversed(list(zip(known, [None, *known], strict=False))):
