@@ -14,6 +14,7 @@ from pages.shared.frame.family import member_colours
 from pages.shared.frame.page import begin, command, how_computed, link, tell_lack
 from pages.shared.frame.results import with_merges
 from pages.shared.frame.terms import KAPPA
+from pages.shared.frame.text import verbatim
 from pages.shared.neurons.behind import show_neurons
 from pages.shared.neurons.chosen import (
     agreeing,
@@ -213,12 +214,12 @@ def draw_agreement(folders: dict[str, str], k: int, m: int, categories: list[str
     left, _ = st.columns(2, gap="large")
     model = choose_model("By category in the base (rows) and in (columns)", others, "neurons_crossed", left)
     counts = crossed(folders[base], folders[model], k, m, categories)
+    hint = f"Rows: the category in the base. Columns: in {verbatim(model)}."
     left.dataframe(
         counts.reset_index(names=f"in {base}"),
         hide_index=True,
         key="neurons_crossed_table",
-        column_config=number_columns(categories)
-        | {f"in {base}": st.column_config.TextColumn(help=f"Rows: the category in the base. Columns: in {model}.")},
+        column_config=number_columns(categories) | {f"in {base}": st.column_config.TextColumn(help=hint)},
     )
 
 
