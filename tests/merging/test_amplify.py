@@ -16,6 +16,7 @@ from nmerge_core.runs.request import resolve
 from tests.merging.merged import deltas, needed, run, thresholds
 from tests.merging.test_parts import CATEGORIES, alone, composed, merged, neurons_of, own_parameters
 from tests.merging.test_pipeline import StopAt
+from tests.merging.test_spectral import naive_iso_c
 
 TASK_ARITHMETIC = {"general": "task_arithmetic", "others": "task_arithmetic", "weight": 0.5}
 
@@ -79,6 +80,22 @@ def test_changes_are_multiplied_before_they_are_merged(family, tmp_path: Path) -
         agreeing = torch.where(kept.sign() == kept.sum(0).sign(), kept, 0)
         mean = agreeing.sum(0) / (0.5 * (agreeing != 0).sum(0)).clamp(min=0.5)
         torch.testing.assert_close(found, base[key] + mean, atol=2e-6, rtol=2e-6)
+
+
+def test_a_rule_by_singular_values_sees_the_whole_matrix_multiplied(family, tmp_path: Path) -> None:
+    """Of Iso-C: of 3 τ of the own model and 0.5 τ of the others', whole; the category's neurons are taken of that."""
+    specific = {"code": amplified("iso_c", own=3, foreign=0.5)}
+    ours = merged(composed(family, **TASK_ARITHMETIC, specific=specific), tmp_path / "ours")
+    factors = torch.tensor([0.5, 3, 0.5]).view(3, 1, 1)
+    expected = {
+        name: family.weights[name] + 1.5 * torch.from_numpy(naive_iso_c((0.5 * factors * tau).double().numpy(), {}))
+        for name, tau in deltas(family).items()
+        if "mlp" in name
+    }
+    wanted = by_neuron(family, expected)
+    for key, found in by_neuron(family, ours).items():
+        if key[0] == "code":
+            torch.testing.assert_close(found.double(), wanted[key], atol=2e-6, rtol=2e-6)
 
 
 def test_factors_may_differ_over_the_layers_and_be_of_a_named_model(family, tmp_path: Path) -> None:

@@ -67,6 +67,19 @@ def test_a_method_for_every_part_is_the_method(family, tmp_path: Path, method: s
         assert torch.equal(ours[name], value), name
 
 
+@pytest.mark.parametrize(
+    "method", [name for name, each in methods().items() if name not in delta_methods() or each.most is not None]
+)
+def test_what_cannot_merge_one_category_is_refused_in_words(family, tmp_path: Path, method: str) -> None:
+    """Averages of weights, what is composed itself, and methods of one or two models, of three fine-tunes."""
+    told = (
+        "expected one of drop, own" if method not in delta_methods() else "expected exactly .* beside the base; found 3"
+    )
+    for parameters in ({"specific": {"code": {"method": method}}}, {"specific": {"code": method}}):
+        with pytest.raises(InputError, match=told):
+            estimate(composed(family, general="dare", others="dare", **parameters), tmp_path / "out")
+
+
 @pytest.mark.parametrize("method", [name for name in delta_methods()])
 def test_the_resolved_recipe_of_parts_gives_the_same_bytes(family, tmp_path: Path, method: str) -> None:
     known = delta_methods()[method].parameters

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.spectral import polar, singular
 from nmerge_core.merging.plan.opened import open_recipe
+from nmerge_core.merging.plan.spectral import is_decomposed
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.reading import load_recipe
-from nmerge_core.merging.recipe.registry import methods
+from nmerge_core.merging.recipe.registry import methods, steps
 from tests.merging import checkpoints
 from tests.merging.merged import run
 
@@ -125,6 +126,71 @@ def test_models_that_changed_nothing_do_not_count(name: str) -> None:
     alone = merge(name, torch.cat([deltas[:1], nothing])) if name == "swudi" else merge(name, deltas[:1])
     if name != "iso_c":  # one model alone is itself
         np.testing.assert_allclose(alone, deltas[0].numpy(), atol=1e-5)
+
+
+RULES = {name: each for name, each in {**methods(), **steps()}.items() if each.whole is is_decomposed}
+
+
+def by_rule(name: str, deltas: torch.Tensor) -> Matrix:
+    """What a method merges of the deltas of one matrix by its defaults, or a step of their sum."""
+    rule = RULES[name]
+    shared = {p.name: p.default for p in rule.parameters if not p.per_model}
+    values: Any = SimpleNamespace(shared=shared, each={"weight": [1.0] * len(deltas)})
+    base, rows = torch.zeros(deltas.shape[1:]), deltas.shape[1]
+    block = Block("w", base, deltas, 0, rows, True, 0, "mlp", 0.0, None, merged=deltas.sum(0) if rule.step else None)
+    merged: torch.Tensor = rule.merge(block, values, Prepared({}))
+    return merged.double().numpy()
+
+
+def assert_near(found: Matrix, expected: Matrix) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6 * np.abs(expected).max())
+
+
+def test_every_rule_by_singular_values_is_known() -> None:
+    assert {*RULES} == {*METHODS, "svc"}
+
+
+@pytest.mark.parametrize("shape", [TALL, WIDE], ids=["tall", "wide"])
+@pytest.mark.parametrize("name", RULES)
+def test_signs_of_singular_vectors_change_nothing(
+    name: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The eigenvectors that are found are turned round, every second one and then the others."""
+    deltas, found = drawn(shape), torch.linalg.eigh
+    expected = by_rule(name, deltas)
+    for first in (0, 1):
+
+        def turned(matrix: torch.Tensor, first: int = first) -> tuple[torch.Tensor, torch.Tensor]:
+            values, vectors = found(matrix)
+            vectors[:, first::2] *= -1
+            return values, vectors
+
+        monkeypatch.setattr(torch.linalg, "eigh", turned)
+        assert_near(by_rule(name, deltas), expected)
+
+
+@pytest.mark.parametrize("shape", [TALL, WIDE], ids=["tall", "wide"])
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_turned_is_merged_to_what_was_merged_turned(name: str, shape: tuple[int, int]) -> None:
+    """Q τ_t R of orthogonal Q and R: all singular vectors are others. Nor does the order of the models tell."""
+    deltas = drawn(shape).double()
+    q, r = (torch.linalg.qr(torch.randn(n, n, generator=torch.Generator().manual_seed(n)).double())[0] for n in shape)
+    turned = by_rule(name, (q @ deltas @ r).float())
+    assert_near(turned, q.numpy() @ by_rule(name, deltas.float()) @ r.numpy())
+    assert_near(by_rule(name, deltas.flip(0).float()), by_rule(name, deltas.float()))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_directions_that_are_the_same_or_none_make_no_nonsense(name: str) -> None:
+    """Equal models, models of one direction, more models than directions: finite, and within what was changed."""
+    one = drawn(WIDE, 1)
+    thin = torch.outer(one[0, :, 0], one[0, 0])[None]
+    for deltas in (one.repeat(3, 1, 1), thin, torch.cat([thin, -thin, thin]), drawn((2, 9), 4), drawn((9, 2), 4)):
+        merged = by_rule(name, deltas)
+        assert np.isfinite(merged).all()
+        assert np.abs(merged).max() <= 10 * np.abs(deltas.numpy()).sum(0).max()
+    rank = np.linalg.matrix_rank(by_rule(name, thin), tol=1e-4)
+    assert rank <= 1 and not by_rule(name, torch.zeros(2, *WIDE)).any()
 
 
 @pytest.mark.parametrize("name", METHODS)
