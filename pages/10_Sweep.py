@@ -67,10 +67,12 @@ allowed = dict(zip(SWITCHES, (run_code, own_code), strict=True))
 with view:
     run = named
     if named is None:
-        st.caption(told(plan, family.base))
+        beforehand = st.empty()
         title = f"Sweep of {', '.join(title_of(axis.key) for axis in plan.axes)}, {content['recipe']['merge_method']}"
         given = {"sweep": plan.content, **allowed}
         run = run_button("sweep", given, "Start the sweep", "sweep_run", title)
+        if run is None or run.status().state != "done":
+            beforehand.caption(told(plan, family.base))
     if run is not None:
         run_panel(run)
         st.fragment(draw_found, run_every=2 if run.status().active else None)(run, plan, family)

@@ -62,8 +62,9 @@ def parallel(trials: pd.DataFrame, keys: Sequence[str], objective: str, *, dark:
         )
     across = {"tickvals": list(range(len(columns))), "ticktext": names, "showgrid": True}
     layout = panels([""], columns=1, height=360, xaxis=across, yaxis={"visible": False}, dark=dark)
+    ground = {"bgcolor": style.background(dark), "borderpad": 1}  # lines run behind what is written
     ends = [
-        {"x": place, "y": height, "text": text, "showarrow": False, "xanchor": "left", "xshift": 6}
+        {"x": place, "y": height, "text": text, "showarrow": False, "xanchor": "left", "xshift": 6} | ground
         for place, (_, marks) in enumerate(axes)
         for height, text in marks.items()
     ]
