@@ -174,7 +174,7 @@ def test_shaded_text_has_a_contrast_of_four_and_a_half(dark: bool) -> None:
             inks = css.partition("light-dark(")[2].rstrip(")").split(",") if "light-dark" in css else []
             ink = inks[dark] if inks else style.ink(dark)
             on = style.over(colour, float(f"{shade:.3f}"), style.background(dark))
-            assert style.contrast(ink, on) >= 4.5, (colour, shade)
+            assert style.contrast(ink, on) >= 4.55, (colour, shade)  # browsers round by some hundredths otherwise
         assert style.contrast(style.ink_on(colour), colour) >= 4.5  # as on the chips
 
 
