@@ -83,6 +83,14 @@ def test_a_preset_sets_its_parameters_and_leaves_the_others(tiny_cache: Path, op
 
 
 @pytest.mark.usefixtures("no_worker")
+def test_a_preset_is_of_every_model(tiny_cache: Path, open_page: OpenPage) -> None:
+    app = open_page(PAGE, merge_method="Task arithmetic")
+    app.slider(key="merge_task_arithmetic_weight_code").set_value(0.7).run()
+    app.button(key="merge_preset_Recommended").click().run()
+    assert not app.exception and load_recipe(recipe_shown(app)).values().each["weight"] == (0.4, 0.4)
+
+
+@pytest.mark.usefixtures("no_worker")
 def test_a_moved_slider_is_in_the_recipe_and_starts_another_merge(
     tiny_cache: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

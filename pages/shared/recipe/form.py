@@ -24,7 +24,7 @@ from pages.shared.frame.text import verbatim
 from pages.shared.recipe.controls import control_states, members_of, models_key
 from pages.shared.recipe.data import known_of, tell_lacks, tuned_for
 from pages.shared.recipe.parameters import Drawn, controls
-from pages.shared.recipe.start import LAST, default_recipe, recipe_on_merge
+from pages.shared.recipe.start import LAST, default_recipe, for_all_models, recipe_on_merge
 from pages.shared.recipe.steps import draw_steps
 
 ADDRESS = "merge_recipe"  # the setting that a recipe as text is in the address
@@ -83,7 +83,8 @@ def take_preset(preset: Preset, method: Method, family: Family) -> None:
     """Set the controls to a preset, and leave what it says nothing of."""
     start = recipe_on_merge(family, method) or default_recipe(family, method)
     parameters = start.get("parameters", {}) | preset.parameters
-    open_recipe(yaml.safe_dump(start | {"parameters": parameters}, sort_keys=False), family)
+    taken = for_all_models(start | {"parameters": parameters}, preset.parameters)
+    open_recipe(yaml.safe_dump(taken, sort_keys=False), family)
 
 
 def _written(method: Method, members: list[Member]) -> dict[str, Any]:

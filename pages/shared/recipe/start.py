@@ -1,6 +1,6 @@
 """The recipe that one goes on from: as it stands on the Merge page, else a method with its defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import streamlit as st
@@ -41,6 +41,15 @@ def recipe_on_merge(family: Family, method: Method) -> dict[str, Any] | None:
     if not (same and models and {*models} <= {*family.references}) or "engine" in last:
         return None
     return last
+
+
+def for_all_models(recipe: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A recipe without what stands beside models of parameters that are said for all of them: it would go first."""
+    models = [
+        model | {"parameters": {name: own for name, own in model.get("parameters", {}).items() if name not in names}}
+        for model in recipe["models"]
+    ]
+    return recipe | {"models": models}
 
 
 def steps_on_merge() -> list[str]:

@@ -22,7 +22,7 @@ from pages.shared.frame.address import forget_unknown
 from pages.shared.frame.settings import KEPT, STAYS
 from pages.shared.frame.tasks import CODE_SWITCH, code_switch, own_code_switch, runs_code, task_name
 from pages.shared.frame.text import verbatim
-from pages.shared.recipe.start import default_recipe, recipe_on_merge, steps_from_merge, steps_on_merge
+from pages.shared.recipe.start import default_recipe, for_all_models, recipe_on_merge, steps_from_merge, steps_on_merge
 from pages.shared.recipe.steps import choose_steps
 
 FIRST = "neuromerging"  # the method that the page opens with
@@ -64,7 +64,7 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
     if then:
         recipe["then"] = steps_from_merge(family, then)
     search = _search(method, then, preset)
-    recipe = _for_all_models(recipe, search)
+    recipe = for_all_models(recipe, [key.removeprefix("parameters.") for key in search])
     strategy = st.pills(
         "Strategy",
         STRATEGIES,
@@ -100,16 +100,6 @@ def sweep_settings(family: Family) -> tuple[dict[str, Any], bool, bool]:
             help="Those that go worse than the best on the same problems; with two objectives there is no one best",
         )
     return content, run_code, own_code
-
-
-def _for_all_models(recipe: dict[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without what stands beside models of a parameter that is searched for all of them: it would go first."""
-    searched = {key.removeprefix("parameters.") for key in search}
-    models = [
-        model | {"parameters": {name: own for name, own in model.get("parameters", {}).items() if name not in searched}}
-        for model in recipe["models"]
-    ]
-    return recipe | {"models": models}
 
 
 def _searched(method: Method) -> bool:
