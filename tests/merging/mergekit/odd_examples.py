@@ -90,17 +90,17 @@ def sliced(method: str, *, base: bool = True, weighed: bool = True, one: bool = 
     slices = []
     for ranges in ({"MATH": [0, 1], "CODE": [1, 2]}, {"TRANSLATION": [0, 2], "CODE": [0, 2]}):
         models = [*ranges][1 if one else 0 :]
-        sources = [{"model": "BASE", "layer_range": next(iter(ranges.values()))}] if base else []
+        sources: list[Recipe] = [{"model": "BASE", "layer_range": next(iter(ranges.values()))}] if base else []
         for model, weight in zip(models, (0.4, 0.7), strict=False):
-            own = {"parameters": {"weight": weight}} if weighed else {}
+            own: Recipe = {"parameters": {"weight": weight}} if weighed else {}
             sources.append({"model": model, "layer_range": ranges[model], **own})
         slices.append({"sources": sources})
     content = {"merge_method": method, "slices": slices, "parameters": parameters, "dtype": "float32"}
     return content | ({"base_model": "BASE"} if base else {})
 
 
-ALL = {"density": 1.0}
-BAND = {"density": 0.5, "gamma": 0.1}
+ALL: dict[str, Any] = {"density": 1.0}
+BAND: dict[str, Any] = {"density": 0.5, "gamma": 0.1}
 SLICED = [
     sliced("linear", base=False, normalize=False),
     sliced("task_arithmetic"),
