@@ -15,6 +15,7 @@ from nmerge_core.activations.forward import run_body
 from nmerge_core.activations.grid import Grid
 from nmerge_core.activations.hooks import record_activations, record_gates
 from nmerge_core.activations.kept import POSITIONS, SCORES, STATES, KeptScores, Room, forget
+from nmerge_core.activations.known import Known
 from nmerge_core.activations.largest import largest
 from nmerge_core.activations.layered import LayeredModel, Run, Walk
 from nmerge_core.activations.reading import Reading, read_corpus
@@ -76,6 +77,7 @@ def collect(
     skip_first: bool = False,
     statistics: bool = False,
     folder: Path | None = None,
+    known: Known | None = None,
     progress: Progress = silent,
 ) -> Scores:
     """Compute a_j(s) = max_t |φ_j(s,t)| over the real tokens t of every exemplar s (NeuronMerge §2.2, METHODS "a_j").
@@ -100,6 +102,7 @@ def collect(
         statistics: count what φ is like over all tokens as well (see `Scores.statistics`).
         folder: where the scores lie, and not in memory, as `store` has them: the same call goes on after what it had
             when it was killed, less the last seconds; among several processes it begins anew.
+        known: scores that are there already, which are taken over; not with statistics, nor among several processes.
         progress: told of exemplars; of a `LayeredModel` of steps, an exemplar at a layer each.
 
     Among the processes of `accelerate launch` the exemplars are divided; the first process returns all scores, the
@@ -117,7 +120,9 @@ def collect(
     position = torch.int16 if max_length < 2**15 else torch.int32
     dtype = language_model.model.dtype
     rank, processes = distributed.join()
-    order = sorted(range(len(reading.lengths)), key=lambda id: -reading.lengths[id])[rank::processes]
+    taken = () if known is None else known.ids.keys()
+    missing = [id for id in range(len(reading.lengths)) if id not in taken]
+    order = sorted(missing, key=lambda id: -reading.lengths[id])[rank::processes]
     lengths = {id: reading.lengths[id] for id in order}
     room = {SCORES: (chosen, shapes, dtype), POSITIONS: (chosen, shapes, position)}
     if isinstance(language_model, LayeredModel):
@@ -129,8 +134,11 @@ def collect(
         if processes > 1:  # what is gathered is added up, so that it begins at zeros and is not gone on with
             forget(folder)
             (folder / SCORES).unlink(missing_ok=True)
-        kept = KeptScores(folder, [Room(folder / name, *own) for name, own in room.items()])
+        beside = "" if known is None else str(known.folder)
+        kept = KeptScores(folder, [Room(folder / name, *own) for name, own in room.items()], beside)
         values, positions, *states = kept.tensors
+    if known is not None:
+        known.put(chosen, values, positions)
     parts: list[Part] = [(chosen, nullcontext(whole(language_model)))]
     if isinstance(language_model, LayeredModel):
         walk = Walk(language_model, lengths, *states)

@@ -77,9 +77,9 @@ class Room:
 class KeptScores:
     """What a collection has so far, in rooms of a folder, and how many of its steps, in their order, are done."""
 
-    def __init__(self, folder: Path, rooms: Sequence[Room]) -> None:
-        """Take up what is there of a collection of this shape, or begin anew."""
-        self._file, self._rooms = folder / NOTED, rooms
+    def __init__(self, folder: Path, rooms: Sequence[Room], beside: str = "") -> None:
+        """Take up what is there of a collection of this shape, scores taken `beside` it from there, or begin anew."""
+        self._file, self._rooms, self._beside = folder / NOTED, rooms, beside
         if not all([room.make() for room in rooms]):
             self._file.unlink(missing_ok=True)
         self.tensors = [room.tensors for room in rooms]
@@ -88,7 +88,7 @@ class KeptScores:
     def done(self, total: int) -> int:
         """Return how many of so many steps were noted as done."""
         found = read_object(self._file) if self._file.exists() else {}
-        return int(found["done"]) if found.get("of") == total else 0
+        return int(found["done"]) if (found.get("of"), found.get("beside", "")) == (total, self._beside) else 0
 
     def tell(self, done: int, total: int, statistics: Mapping[int, LayerStatistics] | None, *, due: bool) -> None:
         """Note it, unless that was done a moment ago and is not `due`: what is noted the disk has, which takes time.
@@ -101,7 +101,7 @@ class KeptScores:
             room.flush()
         if statistics:
             save(statistics, self._file.parent)
-        write_json(self._file, {"done": done, "of": total})
+        write_json(self._file, {"done": done, "of": total, "beside": self._beside})
         self._noted = time.monotonic()
 
 

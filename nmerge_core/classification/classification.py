@@ -45,6 +45,7 @@ def classify(
     statistics: bool = False,
     layerwise: bool = False,
     in_place: bool = False,
+    earlier: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> None:
     """Give every neuron of a model a category and write a classification folder (`activations.store` lists its files).
@@ -69,6 +70,8 @@ def classify(
         layerwise: hold the weights of one layer at a time (`activations.layered`); so it is done where the whole model
             has no room, too. The scores are the same: bit for bit in float32, of routed experts within 1e-5.
         in_place: write into `out`, a folder that is there, and go on with what is in it.
+        earlier: folders of the same model, read alike, by other corpora: where all texts of one are in this corpus, it
+            has grown, and only the new texts are run (App. D.9); not with statistics, which are of all texts.
         progress: told of exemplars, then of layers.
 
     Raises:
@@ -79,6 +82,7 @@ def classify(
     from nmerge_core import distributed
     from nmerge_core.activations import kept, write
     from nmerge_core.activations.collect import collect
+    from nmerge_core.activations.known import known_of
     from nmerge_core.activations.statistics import save
     from nmerge_core.loading import ImageModel
 
@@ -93,6 +97,7 @@ def classify(
             f"{corpus} has {len(loaded.exemplars):,} exemplars, of which {write.STORED} are stored at most"
         )
     language_model = _opened(model, device, run_dtype, layerwise)
+    known = None if statistics or distributed.processes() > 1 else known_of(earlier, loaded)
     writes = distributed.join()[0] == 0
     with (nullcontext(out) if in_place else new_folder(out)) if writes else nullcontext() as folder:
         scores = collect(
@@ -103,6 +108,7 @@ def classify(
             skip_first=skip_first,
             statistics=statistics,
             folder=folder,
+            known=known,
             progress=progress,
         )
         if folder is not None:
@@ -130,6 +136,7 @@ def classify(
                 "max_length": max_length,
                 "skip_first": skip_first,
                 "run_dtype": language_model.run_dtype,
+                "taken_over": len(known.ids) if known else 0,
                 "version": __version__,
             }
             meta["undecided"] = _write_categories(Classification(folder, meta), progress)

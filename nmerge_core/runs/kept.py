@@ -14,6 +14,7 @@ from nmerge_core.runs.request import Request, is_unchanged, places_of, resolve
 # What tells which neurons are in which group, and how the groups are solved.
 _GROUPED = {"neurons", "top_k", "margin", "grouping", "lists", "together"}
 _DECIDE_NO_CATEGORY = {"batch_size", "device", "statistics", "layerwise"}
+_DECIDE_NO_SCORE = _DECIDE_NO_CATEGORY | {"corpus", "categories", "top_k", "margin"}
 # What two measurements of a kind have in common where one may stand in for the other for a moment.
 _ALIKE: Mapping[str, tuple[str, ...]] = {"coefficients": ("base", "models"), "statistics": ("model", "kind")}
 
@@ -54,6 +55,25 @@ def classifications(parameters: Mapping[str, Any]) -> list[Run]:
         and run.inputs == request.inputs
         and all(run.parameters.get(name) == request.parameters[name] for name in decide)
         and Request(run.kind, run.parameters, run.inputs).id == run.id  # else it was made by another version
+    ]
+
+
+def earlier_classifications(parameters: Mapping[str, Any]) -> list[Path]:
+    """Return the results of finished classifications of a model as it is now, read alike, whatever the texts were."""
+    root = cache_root()
+    places = places_of(root)
+    request = resolve(root, "classify", parameters, places)
+    decide = request.parameters.keys() - _DECIDE_NO_SCORE
+    runs_in = f"{request.parameters['model']} runs in"
+    content = {places.model(request.parameters["model"]), (runs_in, request.inputs[runs_in])}
+    return [
+        run.results
+        for run in list_runs(root)
+        if run.kind == "classify"
+        and content <= {*run.inputs.items()}
+        and all(run.parameters.get(name) == request.parameters[name] for name in decide)
+        and Request(run.kind, run.parameters, run.inputs).id == run.id  # else it was made by another version
+        and run.status().state == "done"
     ]
 
 

@@ -7,17 +7,20 @@ from typing import Any
 
 from nmerge_core.progress import Progress
 from nmerge_core.runs.held import beside_what_is_held
-from nmerge_core.runs.kept import finished_results, newest_labels
+from nmerge_core.runs.kept import earlier_classifications, finished_results, newest_labels
 from nmerge_core.runs.perform import Operation
 
 # The bodies import what they need: the page process knows these names without importing torch.
 
 
 def classify(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:
-    """Write a classification folder; a killed classification goes on after the exemplars that it noted last."""
+    """Write a classification folder; a killed classification goes on after the exemplars that it noted last.
+
+    Of a corpus that has grown since the model was classified only the new texts are run.
+    """
     from nmerge_core.classification.classification import classify
 
-    classify(**parameters, out=results, in_place=True, progress=progress)
+    classify(**parameters, out=results, in_place=True, earlier=earlier_classifications(parameters), progress=progress)
 
 
 def cosine(parameters: Mapping[str, Any], results: Path, progress: Progress) -> None:

@@ -132,7 +132,7 @@ def test_compare(classified, tmp_path, capsys):
 
 
 def test_compare_tells_how_far_two_corpora_agree(family, classified, tmp_path, capsys):
-    texts = {each.category: [] for each in load_corpus(family.corpus).exemplars}
+    texts: dict[str, list[str]] = {each.category: [] for each in load_corpus(family.corpus).exemplars}
     for each in load_corpus(family.corpus).exemplars:
         texts[each.category].insert(0, each.text[::-1])
     other, out = tmp_path / "other", tmp_path / "agreement.csv"
