@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from nmerge_core.checkpoints import fingerprint, open_checkpoint
 from nmerge_core.merging.recipe.registry import methods
 
-TOKENS = 50  # of the random statistics
+TOKENS, SILENT = 50, 0  # of the random statistics; the inputs that are always 0
 STATISTICS = {"fisher": "fisher", "regmean": "gram", "regmean_pp": "gram"}  # the kind that a method reads
 D_MODEL, D_FFN, VOCABULARY, LAYERS = 8, 12, 20, 2
 CONFIG = {
@@ -106,6 +106,8 @@ def statistics(model: str, kind: str) -> str:
     else:
         columns = {gram: checkpoint.architecture.matrix(gram).columns for gram in sorted({*grams.values()})}
         inputs = {gram: torch.randn(TOKENS, count, generator=generator) for gram, count in columns.items()}
+        for x in inputs.values():
+            x[:, :SILENT] = 0
         values = {gram: x.T @ x for gram, x in inputs.items()}
     save_file(values, folder / "model.safetensors")
     meta: dict[str, Any] = {

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from nmerge_core.calibration.collect import collect
 from nmerge_core.errors import Cancelled, InputError
 from nmerge_core.merging.compute.block import Block
-from nmerge_core.merging.compute.regression import Recent, system
+from nmerge_core.merging.compute.regression import Recent, always_regular, system
 from nmerge_core.merging.methods.regmean import merge as regmean
 from nmerge_core.merging.pipeline import merge
 from nmerge_core.merging.plan.estimate import estimate
@@ -188,6 +188,25 @@ def test_an_input_that_is_always_zero_leaves_the_average() -> None:
     grams = [torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([[6.0, 0.0], [0.0, 0.0]])]
     torch.testing.assert_close(merge_by_hand(models, grams, 0.9), torch.tensor([[2.5, 2.0]]))
     assert system(torch.stack(grams).double(), (1.0, 1.0), 0.9).unseen == 1
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_what_is_said_to_be_regular_is(tokens: int) -> None:
+    """Of 40 inputs that 1 token tells nothing of but one direction, with off-diagonals × 0.999 and × 1."""
+    x = torch.randn(tokens, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 3] = 0
+    found = system((x.T @ x)[None].clone(), (0.5,), 0.999)
+    assert always_regular(0.999, 40) and found.regular and found.unseen == 1
+    assert not always_regular(1.0, 40)
+
+
+def test_regmean_says_which_inputs_are_silent(tmp_path: Path, family, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoints, "SILENT", 2)
+    models = [checkpoints.write(tmp_path / name, tune) for name, tune in family.tunes.items()]
+    merged(recipe_of("regmean", models), tmp_path / "out")
+    warnings = json.loads((tmp_path / "out/nmerge_report.json").read_text())["facts"]["warnings"]
+    assert len(warnings) == checkpoints.LAYERS * 4
+    assert all("its texts do not tell in 2 directions of its input" in warning for warning in warnings)
 
 
 def test_weights_by_layer_reach_the_statistics(family, tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ class System:
         return solved * self.scale
 
 
+def always_regular(scale: float, inputs: int) -> bool:
+    """Whether any S of so many inputs has a Cholesky factor, whatever the texts.
+
+    Scaled to unit diagonal it is (1 − scale) I + scale R, R a sum of x xᵀ, so that no eigenvalue is below 1 − scale.
+    Its norm, which `system` holds the least pivot against, is at most the number of inputs.
+    """
+    return 1 - scale > _SINGULAR * inputs
+
+
 def system(grams: torch.Tensor, weights: Sequence[float], scale: float) -> System:
     """Factor S = Σ_t w_t G̃_t of grams (T, inputs, inputs) float64, which become w_t G̃_t in place.
 

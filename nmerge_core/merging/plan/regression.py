@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nmerge_core.lazy import torch
-from nmerge_core.merging.compute.regression import Recent, System, system
+from nmerge_core.merging.compute.regression import Recent, System, always_regular, system
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.measured import prepared_by, shared_grams
@@ -40,6 +40,12 @@ def _read_system(
     return system(read, weights, scale)
 
 
+def _silent(found: Sequence[Statistics], gram: str, weights: tuple[float, ...]) -> int:
+    """Count the inputs that are 0 in all texts of the models that count."""
+    squares = sum(weight * own.tensors.read(gram).diagonal() for own, weight in zip(found, weights, strict=True))
+    return int((torch.as_tensor(squares) <= 0).sum())
+
+
 def prepared_regression(context: Context, values: Values, found: Sequence[Statistics]) -> Prepared:
     """Return facts of each model's Gram matrices, with the layers whose texts leave directions of the input unseen."""
     make = partial(_read_system, found, context.stream.device, values.shared["scale"])
@@ -51,7 +57,11 @@ def prepared_regression(context: Context, values: Values, found: Sequence[Statis
             continue
         weights = context.values_of(name, values).each["weight"]
         if (grams[name], weights) not in warnings:
-            unseen = systems(grams[name], weights).unseen
+            inputs = found[0].tensors.info(grams[name]).rows
+            if always_regular(values.shared["scale"], inputs):
+                unseen = _silent(found, grams[name], weights)
+            else:
+                unseen = systems(grams[name], weights).unseen
             warnings[grams[name], weights] = (
                 f"{name}: its texts do not tell in {unseen:,} directions of its input; there it is the average"
                 if unseen
@@ -76,13 +86,14 @@ def _averaged(context: Context, grams: Collection[str]) -> list[str]:
 def needs(stream: Stream, values: Values) -> Needs:
     """Count, over the layers' matrices (out, in), in memory: T + 2 of the largest float64 in² and a float32 one.
 
-    Operations: T products and two triangular solves of each matrix, two factorisations (in³ / 3) of each input, of
-    which a layer has four.
+    Operations: T products and two triangular solves of each matrix, a factorisation (in³ / 3) of each input, of which
+    a layer has four, and another one where it tells what the texts leave open.
     """
     donor, models = stream.donor, len(stream.models)
     inside = [each.shape for name, each in donor.tensors.items() if donor.architecture.layer_of(name) is not None]
     matrices = [shape for shape in inside if len(shape) > 1]
     largest, d_model = max(shape[-1] for shape in matrices), donor.architecture.d_model
     solved = sum(shape[0] * shape[-1] ** 2 * (2 * models + 2) for shape in matrices)
-    factored = len(donor.architecture.layers) * 2 / 3 * (largest**3 + 3 * d_model**3)
+    factorisations = 1 if always_regular(values.shared["scale"], largest) else 2
+    factored = len(donor.architecture.layers) * factorisations / 3 * (largest**3 + 3 * d_model**3)
     return Needs(largest**2 * (8 * (models + 2) + 4), solved + factored)
