@@ -72,7 +72,8 @@ def variances(stream: Stream, rows: Rows) -> NDArray[np.float32] | torch.Tensor:
 
 def differing(stream: Stream, rows: Rows) -> NDArray[np.int64]:
     """Return how many entries of a block the models changed differently, ()."""
-    return np.array(int((variances(stream, rows) != 0).sum()))
+    found = variances(stream, rows)
+    return np.array(np.count_nonzero(found) if isinstance(found, np.ndarray) else int(found.count_nonzero()))
 
 
 def squares(stream: Stream, rows: Rows, least: float) -> Squares:
@@ -99,7 +100,7 @@ def _variances(stored: RawBits, found: NDArray[np.float32]) -> bool:
     )
     for start in range(0, stored.shape[1], CHUNK):
         stop = min(start + CHUNK, stored.shape[1])
-        _read(stored[:, start:stop], bits, seen)
+        _read(stored, start, stop, bits, seen)
         _spread(bits, mean[: stop - start], found[start:stop])
     return finite(seen)
 
@@ -112,7 +113,7 @@ def _squares(stored: RawBits, least: np.float32, sums: Squares) -> bool:
     lanes = np.zeros((len(sums), LANES))
     for start in range(0, stored.shape[1], CHUNK):
         count = min(CHUNK, stored.shape[1] - start)
-        _read(stored[:, start : start + count], bits, seen)
+        _read(stored, start, start + count, bits, seen)
         _spread(bits, mean[:count], found[:count])
         for model in range(len(sums)):
             delta = bits[1 + model].view(np.float32)[:count]
@@ -132,7 +133,7 @@ def _merge_selected(stored: RawBits, weights: NDArray[np.float32], least: np.flo
         stop = min(start + CHUNK, stored.shape[1])
         count = stop - start
         total = total_bits.view(np.float32)[:count]
-        _read(stored[:, start:stop], bits, seen)
+        _read(stored, start, stop, bits, seen)
         _spread(bits, mean[:count], found[:count])
         total[:] = 0
         for model in range(1, len(stored)):
@@ -146,12 +147,12 @@ def _merge_selected(stored: RawBits, weights: NDArray[np.float32], least: np.flo
 
 
 @inlined
-def _read(stored: RawBits, bits: NDArray[np.uint32], seen: NDArray[np.uint32]) -> None:
-    """Read a chunk of the base, then of what each model changed, as float32 bits (1 + T, ≥ n)."""
-    widen(stored[0], bits[0], seen)
+def _read(stored: RawBits, start: int, stop: int, bits: NDArray[np.uint32], seen: NDArray[np.uint32]) -> None:
+    """Read entries [start, stop) of the base, then of what each model changed, as float32 bits (1 + T, ≥ n)."""
+    widen(stored[0, start:stop], bits[0], seen)
     for model in range(1, len(stored)):
-        widen(stored[model], bits[model], seen)
-        subtract(bits[model].view(np.float32)[: stored.shape[1]], bits[0].view(np.float32))
+        widen(stored[model, start:stop], bits[model], seen)
+        subtract(bits[model].view(np.float32)[: stop - start], bits[0].view(np.float32))
 
 
 @inlined
