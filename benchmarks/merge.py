@@ -149,14 +149,17 @@ def memory_by_shape(work: Path) -> None:
 
 
 def growth(work: Path, repeats: int, factors: Sequence[int]) -> None:
-    """Print seconds of task arithmetic as layers, models and shards grow, with linear fits; files are sparse."""
+    """Print wall and processor seconds of task arithmetic as layers, models and shards grow, with linear fits.
+
+    Files are sparse.
+    """
     by_layers = [(f"{layers} layers", replace(SMALL, layers=layers), 2, 1) for layers in (4 * each for each in factors)]
     by_models = [(f"{count} models", replace(SMALL, layers=4), count, 1) for count in (2, 4, 7, 10)]
     by_shards = [(f"{shards} shards", replace(SMALL, layers=96), 2, shards) for shards in (1, 8, 32, 96)]
     for what, cases in (("layers", by_layers), ("models", by_models), ("shards", by_shards)):
         points = []
         title, unit = f"task arithmetic, more {what}", "shard" if what == "shards" else "GB"
-        print(f"{title:32} {'GB read and written':>20} {'shards of each':>15} {'seconds':>8}")
+        print(f"{title:32} {'GB read and written':>20} {'shards of each':>15} {'seconds':>8} {'processor':>9}")
         for name, shape, count, shards in cases:
             folder = work / "growth"
             shutil.rmtree(folder, ignore_errors=True)
@@ -164,17 +167,22 @@ def growth(work: Path, repeats: int, factors: Sequence[int]) -> None:
             with patch("nmerge_core.checkpoints.writer.SHARD_BYTES", weights // shards):
                 folders = write_headers(folder, shape, models=count)
             recipe = write_recipe("task_arithmetic", {}, folders, work / "growth.yaml")
-            wall = median(in_turn([ours(recipe, work / "out-nmerge")], repeats)["nmerge"]).wall
+            cost = median(in_turn([ours(recipe, work / "out-nmerge")], repeats)["nmerge"])
             files = len(list(folders[0].glob("*.safetensors")))
             size = weights * (count + 2) / 1e9
-            points.append((files if unit == "shard" else size, wall))
-            print(f"{name:32} {size:20.2f} {files:15} {wall:8.2f}", flush=True)
+            points.append((files if unit == "shard" else size, cost.wall, cost.cpu))
+            print(f"{name:32} {size:20.2f} {files:15} {cost.wall:8.2f} {cost.cpu:9.2f}", flush=True)
             shutil.rmtree(folder)
-        sizes, seconds = np.array(points).T
-        slope, start = np.polyfit(sizes, seconds, 1)
-        left = seconds - (slope * sizes + start)
-        fit = 1 - (left**2).sum() / ((seconds - seconds.mean()) ** 2).sum()
-        print(f"fit: {start:.2f} s and {slope:.3f} s a {unit}, R² {fit:.3f}\n", flush=True)
+        sizes, wall, cpu = np.array(points).T
+        print(f"fit: {_fit(sizes, wall, unit)}\nprocessor: {_fit(sizes, cpu, unit)}\n", flush=True)
+
+
+def _fit(sizes: np.ndarray, seconds: np.ndarray, unit: str) -> str:
+    """Describe the line that is nearest to seconds (n,) by sizes (n,): its start, its slope, and how near it is."""
+    slope, start = np.polyfit(sizes, seconds, 1)
+    left = seconds - (slope * sizes + start)
+    fit = 1 - (left**2).sum() / ((seconds - seconds.mean()) ** 2).sum()
+    return f"{start:.2f} s and {slope:.3f} s a {unit}, R² {fit:.3f}, at most {np.abs(left).max():.2f} s off"
 
 
 def dry_runs(work: Path, repeats: int) -> None:
