@@ -58,6 +58,17 @@ def test_the_report_of_a_finished_merge(tiny_cache: Path, open_page: OpenPage) -
     assert not app.exception and recipe_shown(app) == yaml.safe_load(recipe.yaml)
 
 
+def test_the_report_of_a_merge_in_stages(tiny_cache: Path, open_page: OpenPage) -> None:
+    """Its stages are no models that the family would have to have."""
+    known = models(tiny_cache)
+    mean = {"merge_method": "linear", "models": [{"model": known[name]} for name in ("math", "code")]}
+    last = {"merge_method": "task_arithmetic", "base_model": known["base"], "models": [{"model": "mean"}]}
+    run = done(tiny_cache, "merge", {"recipe": {"stages": {"mean": mean}, **last}}, "In stages")
+    app = open_page(PAGE, run=run.id)
+    assert app.selectbox(key="merge_report").value == run.id
+    assert any(text.value == "Stage mean: computed when read, never written" for text in app.text)
+
+
 def test_the_report_of_a_search(tiny_cache: Path, open_page: OpenPage) -> None:
     known = models(tiny_cache)
     task = make_family(tiny_cache)

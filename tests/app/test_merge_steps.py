@@ -50,6 +50,7 @@ def test_a_recipe_in_stages_is_text_with_its_cost_and_how_it_is_computed(tiny_ca
     assert "merge_run" in [button.key for button in app.button]
     assert any("Stages, and mergekit's own methods, are merged to the disk alone" in each.value for each in app.caption)
     assert any("Stage both" in text.value and "Stage of the output" in text.value for text in app.markdown)
+    assert any(text.value.startswith("Stage both: written once, ") for text in app.text)
     turned_to_controls(app)
     assert any("no place for stages" in info.value for info in app.info)
     assert yaml.safe_load(app.text_area(key="merge_yaml").value)["stages"].keys() == {"both"}

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,15 +71,20 @@ def merges(family: Family) -> list[Merged]:
     done = [
         run
         for run in list_runs(cache_root())
-        if run.kind == "merge"
-        and run.status().state == "done"
-        and known >= set(named_models(run.parameters["recipe"])) - {run.parameters["recipe"].get("base_model")}
+        if run.kind == "merge" and run.status().state == "done" and known >= _merged(run.parameters["recipe"])
     ]
     titles = [run.title for run in done]
     return [
         Merged(run, run.title if titles.count(run.title) == 1 else f"{run.title} · {run.id.rpartition('-')[2][:4]}")
         for run in done
     ]
+
+
+def _merged(recipe: Mapping[str, Any]) -> set[str]:
+    """Return the models that a recipe merges, in whichever stage; neither its stages nor its bases are among them."""
+    stages = recipe.get("stages") or {}
+    bases = {each.get("base_model") for each in (recipe, *stages.values())}
+    return {*named_models(recipe)} - {*stages} - bases
 
 
 def with_merges(family: Family) -> Family:

@@ -67,6 +67,8 @@ def draw_cost(recipe: Recipe | StagedRecipe) -> float:
         metric("Disk", style.size(cost.bytes_written), f"{style.size(cost.disk_free)} are free")
     if cost.conversation:
         st.text(f"Conversation: {cost.conversation}", help=CONVERSATION)
+    if cost.stages:
+        st.text("\n".join(f"Stage {name}: {made}" for name, made in cost.stages.items()))
     if cost.warnings:
         with st.expander(f"What to know first ({len(cost.warnings)})", icon=":material/info:"):
             st.text("\n".join(cost.warnings))

@@ -48,6 +48,8 @@ def draw_report(merge: Merged, family: Family) -> None:
             beside = "At its peak, with all that it held beside this merge: PyTorch, and merges in memory"
             metric("Process memory", style.size(report["peak_memory"]), beside)
             metric("Written", style.size(report["bytes_written"]), "The weights")
+    if stages := facts.get("stages"):  # those of earlier merges were all written
+        st.text("\n".join(f"Stage {name}: {each.get('weights', 'written once')}" for name, each in stages.items()))
     references = [model["model"] for model in report["models"]]
     names = {own: family.labels.get(ref, own) for own, ref in zip(labels(references), references, strict=True)}
     for warning in facts.get("warnings", []):
