@@ -13,6 +13,8 @@ from nmerge_core.progress import Progress, silent
 from nmerge_core.similarity.blocks import layers_of, open_alike
 from nmerge_core.similarity.sums import Sums, sums_of
 
+Measured = Mapping[str, NDArray[np.float32]]  # of a layer by what is measured, (models or pairs, neurons)
+
 
 @dataclass(frozen=True)
 class Cosines:
@@ -63,55 +65,56 @@ def cosine(base: str, models: Sequence[str], *, lowest: int = 50, progress: Prog
     decomposition of τ (§3), there of each row of a matrix, here of the neuron's whole vector.
     """
     opened = open_alike(base, models)
-    matrices = [(layer, matrix) for layer in layers_of(opened[0]) for matrix in layer.matrices]
+    layers = layers_of(opened[0])
+    done, total = 0, sum(len(layer.matrices) for layer in layers)
     names, summary, moved = labels(models), [], []
-    whole: dict[int, Sums] = {}
-    progress("Cosine similarity", 0, len(matrices), "matrices")
-    for done, (layer, matrix) in enumerate(matrices, start=1):
-        sums = sums_of(opened, layer, matrix)
-        if not opened[0].architecture.unknown:
-            whole[layer.layer] = whole[layer.layer].plus(sums) if layer.layer in whole else sums
-        for model, cosines in zip(names, sums.cosines, strict=True):
-            summary.append({"model": model, "layer": layer.layer, "matrix": matrix, **_statistics(cosines)})
-            found_at = np.argsort(cosines, kind="stable")[: min(lowest, np.count_nonzero(~np.isnan(cosines)))]
-            moved += [(model, layer.layer, int(neuron), matrix, float(cosines[neuron])) for neuron in found_at]
-        progress("Cosine similarity", done, len(matrices), "matrices")
+    each, mutual = dict[int, Measured](), dict[int, Measured]()
+    progress("Cosine similarity", done, total, "matrices")
+    for layer in layers:
+        whole: Sums | None = None
+        for matrix in layer.matrices:
+            sums = sums_of(opened, layer, matrix)
+            whole = whole.plus(sums) if whole else sums
+            for model, cosines in zip(names, sums.cosines, strict=True):
+                summary.append({"model": model, "layer": layer.layer, "matrix": matrix, **_statistics(cosines)})
+                found_at = np.argsort(cosines, kind="stable")[: min(lowest, np.count_nonzero(~np.isnan(cosines)))]
+                moved += [(model, layer.layer, int(neuron), matrix, float(cosines[neuron])) for neuron in found_at]
+            done += 1
+            progress("Cosine similarity", done, total, "matrices")
+        if whole and not opened[0].architecture.unknown:
+            each[layer.layer] = _rounded(cosine=whole.cosines, change=whole.changes, parallel=whole.parallel)
+            mutual[layer.layer] = _rounded(cosine=whole.between, opposed=whole.opposed)
     ranked = pd.DataFrame(moved, columns=["model", "layer", "neuron", "matrix", "cosine"])
     ranked = ranked.sort_values(["cosine", "layer", "neuron"], kind="stable")
-    own = {
-        layer: {"cosine": sums.cosines, "change": sums.changes, "parallel": sums.parallel}
-        for layer, sums in whole.items()
-    }
-    mutual = {layer: {"cosine": sums.between, "opposed": sums.opposed} for layer, sums in whole.items()}
     return Cosines(
         pd.DataFrame(summary),
         ranked.groupby(["model", "matrix"], sort=False).head(lowest).reset_index(drop=True),
-        _of_neurons(["model"], [(name,) for name in names], own, ["cosine", "change", "parallel"]),
+        _of_neurons(["model"], [(name,) for name in names], each, ["cosine", "change", "parallel"]),
         _of_neurons(["one", "other"], [*combinations(names, 2)], mutual, ["cosine", "opposed"]),
     )
 
 
+def _rounded(**measures: NDArray[np.float64]) -> Measured:
+    return {measure: values.astype(np.float32) for measure, values in measures.items()}
+
+
 def _of_neurons(
-    keys: Sequence[str],
-    named: Sequence[tuple[str, ...]],
-    found: Mapping[int, Mapping[str, NDArray[np.float64]]],
-    measures: Sequence[str],
+    keys: Sequence[str], named: Sequence[tuple[str, ...]], found: Mapping[int, Measured], measures: Sequence[str]
 ) -> pd.DataFrame:
     """Return a row for each layer, entry of `named` and neuron, from `measures` of each layer, (named, neurons)."""
-    columns = {key: list(dict.fromkeys(names)) for key, names in zip(keys, zip(*named, strict=True), strict=False)}
-    frames = []
-    for layer, own in found.items():
-        for index, names in enumerate(named):
-            values = {measure: own[measure][index].astype(np.float32) for measure in measures}
-            count = len(values[measures[0]])
-            labelled = {
-                key: pd.Categorical.from_codes(np.full(count, columns[key].index(name)), columns[key])
-                for key, name in zip(keys, names, strict=True)
-            }
-            place = {"layer": np.int16(layer), "neuron": np.arange(count, dtype=np.int32)}
-            frames.append(pd.DataFrame({**labelled, **place, **values}))
-    empty = pd.DataFrame(columns=[*keys, "layer", "neuron", *measures])
-    return pd.concat(frames, ignore_index=True) if frames else empty
+    if not (found and named):
+        return pd.DataFrame(columns=[*keys, "layer", "neuron", *measures])
+    counts = [own[measures[0]].shape[1] for own in found.values()]
+    rows = np.repeat(counts, len(named))  # of each layer and entry
+    frame = {}
+    for key, names in zip(keys, zip(*named, strict=True), strict=False):
+        known = list(dict.fromkeys(names))
+        codes = np.tile(np.array([known.index(name) for name in names], np.int16), len(counts))
+        frame[key] = pd.Categorical.from_codes(np.repeat(codes, rows), known)
+    frame["layer"] = np.repeat(np.array([*found], np.int16), np.array(counts) * len(named))
+    frame["neuron"] = np.concatenate([np.tile(np.arange(count, dtype=np.int32), len(named)) for count in counts])
+    frame |= {measure: np.concatenate([own[measure].ravel() for own in found.values()]) for measure in measures}
+    return pd.DataFrame(frame, copy=False)
 
 
 def _statistics(cosines: NDArray[np.float64]) -> dict[str, float]:
