@@ -4,8 +4,9 @@
 
 The stores are those of Qwen2.5-7B's shape, 28 layers of 18,944 neurons and 1,200 texts, of random numbers; the weights
 are empty files, so that no model runs and no token is shaded: this is what the store alone gives. Milliseconds by the
-browser's own clock from the key that asks for a neuron to its texts in the page; medians. A first neuron is one of a
-layer that was not shown before.
+browser's own clock from the key that asks for a neuron to its texts in the page, or from the click that turns, sorts or
+filters the table of all half a million neurons to its new rows; medians. A first neuron is one of a layer that was not
+shown before.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,14 @@ LAYERS, D_FFN, D_MODEL, TEXTS, STORED = 28, 18_944, 3_584, 1_200, 50
 SHOWN = (13, 14, 15, 16)  # layers whose scores are written; the others' are holes in the file
 NAMES = ("base", "math", "code", "translation")
 CATEGORIES = ("general", "math", "code", "translation")
-WANTED = {"first neuron": 300, "next neuron": 400}  # milliseconds
+TABLE = "() => document.querySelector('[class*=st-key-explorer_table] canvas')?.textContent"
+WANTED = {
+    "first neuron": 300,
+    "next neuron": 400,
+    "table, page": 1000,
+    "table, sort": 1000,
+    "table, filter": 1000,
+}  # ms
 
 
 def write_model(folder: Path) -> str:
@@ -168,6 +176,25 @@ def measure(page: Page, app: App, repeats: int) -> dict[str, list[float]]:
     found = {"first neuron": timed(page, other_layer, len(SHOWN) - 1, lambda turn: None)}
     following = keyed(page, "explorer_next").get_by_role("button")
     found["next neuron"] = timed(page, following.click, repeats, lambda turn: None)
+    return found | measure_table(page, app, repeats)
+
+
+def measure_table(page: Page, app: App, repeats: int) -> dict[str, list[float]]:
+    """Turn the pages of the table of all neurons, sort it and filter it; return the milliseconds of each way."""
+    visit(page, app, "Explorer", family="large", layer=str(SHOWN[0]), neuron="5", explorer_find="true")
+    page.evaluate(watch(TABLE))
+    later = keyed(page, "explorer_later").get_by_role("button")
+    found = {"table, page": timed(page, later.click, repeats, lambda turn: None)}
+    for way, key, options in (
+        ("table, sort", "explorer_order", ("certainty", "largest score", "selectivity")),
+        ("table, filter", "explorer_only", ("math", "other category in code", "general")),
+    ):
+        asked = iter(options)
+
+        def choose_next(key: str = key, asked: Iterator[str] = asked) -> None:
+            choose_quickly(page, key, next(asked))
+
+        found[way] = timed(page, choose_next, len(options), lambda turn: None)
     return found
 
 
