@@ -51,6 +51,11 @@ class Matrix:
 _STACK = re.compile(r"expert|(?:^|\.)(?:\w+_)?moe\.")
 
 
+def of_experts(name: str) -> bool:
+    """Whether a tensor is one of experts or of all of them, stacked, by its name."""
+    return bool(_STACK.search(name))
+
+
 def matrices(shapes: Mapping[str, Shape]) -> dict[str, Matrix]:
     """Say of every tensor how it is a matrix (NeuroMerging: row k of every 2-D weight is weight neuron k).
 
@@ -77,7 +82,7 @@ def _inputs_first(name: str, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _matrix(name: str, shape: Shape, conv1d: bool, inputs_first: bool) -> Matrix:
-    stacked = bool(_STACK.search(name))
+    stacked = of_experts(name)
     while len(shape) > 2 and shape[0] == 1 and not stacked:
         shape = shape[1:] if len(shape) > 3 or shape[1] > 1 else shape[2:]
     if stacked and len(shape) == 2 and name.endswith("_bias"):

@@ -7,7 +7,7 @@ from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.regression import regress
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.measured import check_statistics, statistics_of
-from nmerge_core.merging.plan.regression import SCALE, needs, prepared_regression
+from nmerge_core.merging.plan.regression import SCALE, is_regressed, needs, prepared_regression
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import MEASURED, MEASURED_TEXTS, SHARE
@@ -42,8 +42,9 @@ def prepare(context: Context, values: Values) -> Prepared:
     base="unused",
     by_layer=True,
     solves=lambda values: None in values.beside("statistics"),
+    whole=is_regressed,
     needs=needs,
-    version=2,
+    version=3,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the weighted average of all else.

@@ -7,7 +7,7 @@ from nmerge_core.merging.compute.block import Block
 from nmerge_core.merging.compute.regression import regress
 from nmerge_core.merging.plan.context import Context
 from nmerge_core.merging.plan.measured import check_statistics, statistics_of
-from nmerge_core.merging.plan.regression import SCALE, needs, prepared_regression
+from nmerge_core.merging.plan.regression import SCALE, is_regressed, needs, prepared_regression
 from nmerge_core.merging.recipe.prepared import Prepared
 from nmerge_core.merging.recipe.registry import method
 from nmerge_core.merging.recipe.shared_parameters import (
@@ -61,7 +61,9 @@ def prepare(context: Context, values: Values) -> Prepared:
     prepare=prepare,
     base="unused",
     solves=lambda values: None in values.each["statistics"],
+    whole=is_regressed,
     needs=needs,
+    version=2,
 )
 def merge(block: Block, values: Values, prepared: Prepared) -> torch.Tensor:
     """Return RegMean's W = (Σ w_t W_t G̃_t)(Σ w_t G̃_t)⁻¹ of a linear layer W (out, in), the average of all else.

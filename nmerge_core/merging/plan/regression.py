@@ -6,7 +6,9 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from nmerge_core.architecture.matrices import of_experts
 from nmerge_core.lazy import torch
+from nmerge_core.merging.compute.block import Place
 from nmerge_core.merging.compute.regression import Recent, System, always_regular, system
 from nmerge_core.merging.compute.stream import Stream
 from nmerge_core.merging.plan.context import Context
@@ -27,6 +29,14 @@ SCALE = Number(
     high=1,
     step=0.05,
 )
+
+
+def is_regressed(place: Place, values: Values) -> bool:
+    """Tell whether a tensor may be merged by a Gram matrix: a matrix of a layer that is none of experts.
+
+    Its block is then the whole, as a few rows at a time would read the Gram matrices for each few.
+    """
+    return place.neuronal and place.layer is not None and not of_experts(place.name)
 
 
 def _read_system(
