@@ -172,14 +172,18 @@ def test_rescale_is_the_inverse_of_the_density() -> None:
     assert Drop((0.4, 1.0), False, 0).scales.tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("method", [name for name, method in methods().items() if method.rule])
-def test_a_merge_of_entries_on_a_cpu_takes_no_torch(family, tmp_path: Path, method: str) -> None:
-    recipe = {"merge_method": method, "base_model": family.base, "models": checkpoints.entries(method, family.models)}
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+def test_merges_by_rules_on_a_cpu_take_no_torch(family, tmp_path: Path) -> None:
+    ruled = [name for name, method in methods().items() if method.rule]
+    for method in ruled:
+        models = checkpoints.entries(method, family.models)
+        recipe = {"merge_method": method, "base_model": family.base, "models": models}
+        (tmp_path / f"{method}.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     program = (
-        "import sys; from nmerge_core.cli import main\n"
-        f"status = main(['merge', {str(tmp_path / 'recipe.yaml')!r}, {str(tmp_path / 'out')!r}, '--device', 'cpu'])\n"
-        "assert not status and 'numba' in sys.modules and not {'torch', 'pandas'} & sys.modules.keys()"
+        "import sys; from pathlib import Path; from nmerge_core.cli import main\n"
+        f"for method in {ruled!r}:\n"
+        f"    out = Path({str(tmp_path)!r}) / method\n"
+        "    assert not main(['merge', f'{out}.yaml', str(out), '--device', 'cpu']), method\n"
+        "    assert 'numba' in sys.modules and not {'torch', 'pandas'} & sys.modules.keys(), method"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
