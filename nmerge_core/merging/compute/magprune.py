@@ -26,6 +26,7 @@ from nmerge_core.merging.compute.kernels import (
 from nmerge_core.merging.compute.primitives import divided, elected_sum, random_bits, weighted_sum
 
 _RANDOM = 2.0**32  # how many numbers may be drawn
+_MOST = np.float32(2**32 - 2**8)  # the largest float32 that is a number of 32 bits
 _DIGIT = np.uint64(8)  # bits that one pass of a sort goes by
 _DIGITS = 4
 _VALUES = 1 << 8
@@ -164,9 +165,14 @@ def _merge_pruned(
 
 @inlined
 def _prune(delta: NDArray[np.float32], chance: NDArray[np.float32], drawn: NDArray[np.uint32], rescale: bool) -> None:
-    """Drop entries by their chances, and divide the rest by these if `rescale`, in place."""
+    """Drop entries by their chances, and divide the rest by these if `rescale`, in place.
+
+    A chance is 1 where density + ε is so in float32: 2³² is no number of 32 bits, and what becomes of it hangs on the
+    processor.
+    """
     for i in range(len(delta)):
-        delta[i] *= np.float32(drawn[i] < np.uint32(chance[i] * np.float32(_RANDOM)))
+        limit = np.uint32(min(chance[i] * np.float32(_RANDOM), _MOST))
+        delta[i] *= np.float32((drawn[i] < limit) | (chance[i] >= 1))
     if rescale:
         for i in range(len(delta)):
             delta[i] /= chance[i]

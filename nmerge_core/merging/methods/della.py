@@ -52,7 +52,7 @@ def check_linear(context: Context, values: Values) -> None:
     parameters=[*_PARAMETERS, NORMALIZE],
     check=check_linear,
     rowwise=True,
-    version=2,
+    version=3,
 )
 def rule_linear(name: str, values: Values, prepared: None) -> MagPrune:
     """λ Σ w_t of the deltas that `della` keeps, over Σ w if `normalize`."""
@@ -67,7 +67,7 @@ def rule_linear(name: str, values: Values, prepared: None) -> MagPrune:
     parameters=[*_PARAMETERS, NORMALIZE.with_(default=True)],
     check=check,
     rowwise=True,
-    version=2,
+    version=3,
 )
 def rule(name: str, values: Values, prepared: None) -> MagPrune:
     """λ times the elected sum of what is kept, its mean if `normalize`.
