@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 # A float's key is its bits as a whole number, negated where it is negative: keys are ordered as floats are.
-_TOP = int(np.float32(np.finfo(np.float32).max).view(np.int32))
+_TOP = int(np.float32(np.inf).view(np.int32))  # what is made of finite weights may be infinite, or no number
 _MOST_BINS = 1 << 22  # of a window's histogram: a float each where the window is a percent of a large model
 _FEWEST_BINS = 1 << 12
 _ENTRIES_PER_BIN = 16  # at least, within these bounds: to go through the bins takes less than to read the entries
@@ -152,11 +152,14 @@ class Window:
         return self.first + (len(self._counts) - 1 - int(np.searchsorted(below, rank)) << self.shift)
 
     def find(self, rank: int) -> "float | Window":
-        """Return the `rank`-th largest of all values where it is known, else the window to look through next for it."""
+        """Return the `rank`-th largest of all values where it is known, else the window to look through next for it.
+
+        What is no number counts as −∞.
+        """
         if rank <= self._above:
             return Window(self.last + 1, _TOP, self.bins)
         if rank > self._above + self._counts.sum():
-            return Window(-_TOP, self.first - 1, self.bins)
+            return Window(-_TOP, self.first - 1, self.bins) if self.first > -_TOP else value_of(-_TOP)
         key = self.key(rank)
         if self.shift == 0 or rank == self._above + 1:
             return value_of(key)

@@ -1,6 +1,7 @@
-from math import fsum, inf
+from math import fsum, inf, isnan, nan
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,18 @@ def test_a_change_of_the_largest_number_into_its_opposite_is_infinite(tmp_path: 
     rows = all_rows(stream, list(least))
     (found,) = magnitudes(stream, rows, take_census(stream, rows, silent), [1e-9], silent)
     assert found.threshold == inf
+
+
+def test_what_is_infinite_or_no_number_has_a_rank_too(family) -> None:
+    """Variances of finite weights may be either: a search for them never ended."""
+    stream = Stream(open_checkpoint(family.base), (open_checkpoint(family.models[0]),), "cpu")
+    rows = all_rows(stream, ["model.norm.weight"])
+    for low, high in ((-inf, inf), (1.0, inf), (inf, inf), (nan, nan), (nan, inf)):
+        values = np.array([[low, high] * 4], np.float32)
+        ranking = Ranking(lambda each, values=values: values[:, : 8 * (each.stop - each.start)], with_torch=False)
+        (found,) = order_statistics(stream, rows, ranking, [[1, 4, 5, 8]], "Ranks", silent)
+        expected = [-inf if isnan(each) else each for each in (high, high, low, low)]
+        assert found == expected
 
 
 def test_any_rank_of_signed_values(family) -> None:
