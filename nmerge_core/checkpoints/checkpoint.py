@@ -62,7 +62,7 @@ class Checkpoint:
     @property
     def computations(self) -> list[Computation]:
         """What computes weights of it that are in no file, in order of their keys."""
-        tensors = (tensor for each in (self.tensors, self.carried) for tensor in each.values())
+        tensors = (part for each in (self.tensors, self.carried) for tensor in each.values() for part in tensor.parts)
         found = {tensor.by.key: tensor.by for tensor in tensors if isinstance(tensor, Computed)}
         return [found[key] for key in sorted(found)]
 

@@ -49,8 +49,9 @@ class Computed(TensorInfo):
 
     @property
     def bytes_read(self) -> int:
-        """The size of all that is read to compute it."""
-        return sum(source.bytes_read for source in self.sources)
+        """The size of all that is read to compute it: of a part, a share of what is read for the whole."""
+        whole = sum(source.bytes_read for source in self.sources)
+        return whole * self.elements // self.whole.elements if self.whole.elements else 0
 
     def fill(self, runs: Runs, buffer: memoryview) -> memoryview:
         """Fill the start of `buffer` with the bytes of runs of its entries; return the rest of it."""

@@ -64,6 +64,11 @@ class TensorInfo:
         """The files that it is read from."""
         return frozenset({self.file})
 
+    @property
+    def parts(self) -> tuple["TensorInfo", ...]:
+        """The tensors that it is put together from, itself where that is one."""
+        return (self,)
+
 
 @dataclass(frozen=True)
 class Pieced(TensorInfo):
@@ -74,7 +79,17 @@ class Pieced(TensorInfo):
     @property
     def files(self) -> frozenset[Path]:
         """The files that it is read from."""
-        return frozenset(piece.file for piece in self.pieces)
+        return frozenset(file for piece in self.pieces for file in piece.files)
+
+    @property
+    def bytes_read(self) -> int:
+        """The size of what is read where all of it is."""
+        return sum(piece.bytes_read for piece in self.pieces)
+
+    @property
+    def parts(self) -> tuple[TensorInfo, ...]:
+        """The tensors that it is put together from."""
+        return self.pieces
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:

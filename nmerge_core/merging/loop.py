@@ -65,7 +65,7 @@ class Merger:
         """Whether a tensor is merged without torch, and so is all that is computed where it is read."""
         if self.is_carried(name) or not self.method.is_compiled(self.stream, self.targets[name]):
             return False
-        read = (checkpoint.info(name) for checkpoint in self.stream.sources)
+        read = (part for checkpoint in self.stream.sources for part in checkpoint.info(name).parts)
         return all(each.by.is_compiled(each.whole.name) for each in read if isinstance(each, Computed))
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from nmerge_core.merging.recipe.reading import load_recipe
 from nmerge_core.merging.recipe.registry import named
 from nmerge_core.merging.recipe.staged_recipe import StagedRecipe, read_staged
 from nmerge_core.merging.stage_folders import RECIPE, StageFolders
+from tests.families import FAMILIES
 from tests.merging import checkpoints, vocabularies
 from tests.merging.write.test_process_group import ended, start
 
@@ -266,6 +268,23 @@ def test_any_runs_of_entries_are_those_of_the_file(dtype: str | None, small_bloc
             assert bytes_of(made, name, runs, of) == bytes_of(written, name, runs, of)
         assert bytes_of(made, name, [(0, 0)], part) == b""
     assert {*written.carried} == {*made.carried} == {"h.0.batches"}
+
+
+@pytest.mark.parametrize("which", ["apart", "stacked"])
+def test_experts_of_a_stage_meet_a_base_that_stores_them_otherwise(which: str, made_family, tmp_path: Path) -> None:
+    by_title = {family.title: family for family in FAMILIES}
+    kind, as_stacked = by_title["Qwen3-MoE"], by_title["Qwen3-MoE, experts stacked"]
+    families = {"apart": made_family(kind)}
+    families["stacked"] = made_family(replace(as_stacked, title="stacked", settings=kind.settings))
+    own, other = families.pop(which), *families.values()
+    mean = merged_by("linear", str(own.math), str(own.base))
+    recipe = chain({"mean": mean}, **merged_by("task_arithmetic", "mean", str(other.math), base=str(other.base)))
+    assert recipe.computed == {"mean"}
+    cost = engine.expected(recipe, tmp_path / "out")
+    engine.merge(recipe, tmp_path / "out")
+    assert files_of(tmp_path / "out") == files_of(by_hand(recipe, tmp_path / "hand"))
+    model = sum(tensor.bytes for tensor in open_checkpoint(str(own.base)).tensors.values())
+    assert cost.bytes_read == 4 * model
 
 
 def test_what_decides_a_computed_model_tells_it_from_any_other(family, tmp_path: Path) -> None:

@@ -124,9 +124,10 @@ def _computed_copies(checkpoint: Checkpoint) -> int:
     def copies(tensor: TensorInfo) -> int:
         if not isinstance(tensor, Computed):
             return 0
-        return len(tensor.sources) + _BLOCK_COPIES + max(map(copies, tensor.sources), default=0)
+        before = (copies(part) for source in tensor.sources for part in source.parts)
+        return len(tensor.sources) + _BLOCK_COPIES + max(before, default=0)
 
-    return max(map(copies, checkpoint.tensors.values()), default=0)
+    return max((copies(part) for tensor in checkpoint.tensors.values() for part in tensor.parts), default=0)
 
 
 def _layer_bytes(checkpoint: Checkpoint) -> int:
