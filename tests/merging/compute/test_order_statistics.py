@@ -1,9 +1,11 @@
+from functools import partial
 from math import fsum, inf, isnan, nan
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from nmerge_core.checkpoints import open_checkpoint
 from nmerge_core.merging.compute.census import magnitudes, take_census
@@ -14,7 +16,7 @@ from nmerge_core.merging.compute.order_statistics import (
     order_statistics,
     thresholds,
 )
-from nmerge_core.merging.compute.stream import Stream, all_rows
+from nmerge_core.merging.compute.stream import Rows, Stream, all_rows
 from nmerge_core.progress import silent
 from tests.merging import checkpoints
 
@@ -52,13 +54,18 @@ def test_a_change_of_the_largest_number_into_its_opposite_is_infinite(tmp_path: 
     assert found.threshold == inf
 
 
+def _first(values: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+    """Return the values of as many rows, of which the tensor has 8."""
+    return values[:, : rows.stop - rows.start]
+
+
 def test_what_is_infinite_or_no_number_has_a_rank_too(family) -> None:
     """Variances of finite weights may be either: a search for them never ended."""
     stream = Stream(open_checkpoint(family.base), (open_checkpoint(family.models[0]),), "cpu")
     rows = all_rows(stream, ["model.norm.weight"])
     for low, high in ((-inf, inf), (1.0, inf), (inf, inf), (nan, nan), (nan, inf)):
         values = np.array([[low, high] * 4], np.float32)
-        ranking = Ranking(lambda each, values=values: values[:, : 8 * (each.stop - each.start)], with_torch=False)
+        ranking = Ranking(partial(_first, values), with_torch=False)
         (found,) = order_statistics(stream, rows, ranking, [[1, 4, 5, 8]], "Ranks", silent)
         expected = [-inf if isnan(each) else each for each in (high, high, low, low)]
         assert found == expected
