@@ -92,6 +92,8 @@ def test_the_karcher_mean_balances_the_arcs() -> None:
     assert merged("karcher", [[[0.0, 0.0]], [[3.0, 4.0]]]) == [[pytest.approx(1.5), pytest.approx(2.0)]]
     opposite = merged("karcher", [[[1.0, 0.0]], [[-1.0, 0.0]]])  # no mean direction: it starts at the first, and stays
     np.testing.assert_allclose(opposite, [[1.0, 0.0]], atol=1e-6)
+    assert merged("karcher", [[[3.0, 4.0]]] * 2, tol=0) == [[pytest.approx(3.0), pytest.approx(4.0)]]  # a step of 0
+    np.testing.assert_allclose(merged("karcher", [[[1.0, 0.0]], [[-1.0, 0.0]]], tol=0), [[1.0, 0.0]], atol=1e-6)
 
 
 def test_model_stock_goes_as_far_as_changes_agree() -> None:

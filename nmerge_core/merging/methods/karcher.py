@@ -66,7 +66,7 @@ def _shares(products: Products, steps: int, tolerance: float) -> Products:
         return np.zeros_like(lengths)
     each = real / real.sum()
     mean = each.copy()  # of the unit vectors
-    if _length(mean, angles) < tolerance:
+    if _length(mean, angles) <= tolerance:
         mean = np.eye(len(lengths))[real.argmax()]
     mean /= _length(mean, angles)
     for _ in range(steps):
@@ -76,7 +76,7 @@ def _shares(products: Products, steps: int, tolerance: float) -> Products:
         pulls = each * np.divide(arcs, np.sin(arcs), out=np.zeros_like(arcs), where=far)
         tangent = pulls - (pulls @ cosine) * mean
         length = _length(tangent, angles)
-        if length < tolerance:
+        if length <= tolerance:
             break
         mean = np.cos(length) * mean + np.sin(length) / length * tangent
         mean /= _length(mean, angles)
