@@ -25,7 +25,8 @@ def ahead(
         weights: what each task counts, those without one nothing; alike without any.
 
     Returns:
-        None where they do not compare: other tasks or problems, a metric of all problems together, a single problem.
+        None where they do not compare: other tasks or problems, a metric of all problems together, a single problem
+        or document.
     """
     rows = {(row["model"], row["task"]): row for row in primary(scores).to_dict("records")}
     tasks = [task for model, task in rows if model == ours]
@@ -43,7 +44,10 @@ def ahead(
         if values.isna().any():
             return None
         clusters = list(both[0]["cluster"]) if both[0]["cluster"].notna().all() else None
+        error = standard_error(values, clusters)
+        if math.isnan(error):
+            return None
         difference += share * float(values.mean()) * (1 if row["higher_is_better"] else -1)
-        square += (share * standard_error(values, clusters)) ** 2
+        square += (share * error) ** 2
     half = Z_95 * math.sqrt(square)
     return difference, Interval(difference - half, difference + half, "paired standard errors")

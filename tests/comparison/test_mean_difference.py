@@ -45,6 +45,8 @@ def test_what_does_not_compare() -> None:
     one = {("a", "sums"): [1.0, 0.0], ("b", "sums"): [1.0]}
     assert ahead(*tables(one), "a", "b") is None  # other problems
     assert ahead(*tables({("a", "sums"): [1.0], ("b", "sums"): [0.0]}), "a", "b") is None  # a single one
+    scores, samples = tables()
+    assert ahead(scores, samples.assign(cluster="a document"), "a", "b") is None  # of a single one
     together = {("a", "sums"): [math.nan] * 2, ("b", "sums"): [1.0, 0.0]}
     assert ahead(*tables(together), "a", "b") is None  # a metric of all problems together
     assert ahead(*tables(), "a", "b", {"sums": 1.0, "others": 1.0}) is None
