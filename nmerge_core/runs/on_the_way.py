@@ -1,7 +1,7 @@
 """What merges measured on the way and left in the cache: statistics of models on texts, and trails of searches."""
 
 import os
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,24 @@ def measured_on_the_way(root: Path) -> list[Measured]:
 
     No finished merge needs it: its recipe names the texts, from which it is measured again.
     """
-    found = [*_statistics(root / "statistics"), *_searches(root / "searches")]
+    found = list[Measured]()
+    for folder, measured in ((root / "statistics", _statistics), (root / "searches", _search)):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            with suppress(FileNotFoundError):  # a merge has given it its name, or it was removed, since it was listed
+                found += [each] if (each := measured(path)) else []
     return sorted(found, key=lambda each: (-each.used, each.path))
 
 
-def _statistics(folder: Path) -> Iterator[Measured]:
-    for path in folder.iterdir() if folder.is_dir() else ():
-        kind, _, rest = path.name.lstrip(".").partition("-")
-        if kind not in _KINDS or not path.is_dir():
-            continue
-        metas = [_meta(each) for each in (path, *sorted(path.iterdir())) if (each / "meta.json").is_file()]
-        along = f" along {methods()[name].title}" if (name := rest.partition("-")[0]) in methods() else ""
-        told = [f"{meta.get('label', '')} on {', '.join(meta.get('categories', ()))}" for meta in metas if meta]
-        sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
-        whole = not path.name.startswith(".")
-        yield Measured(path, f"{_KINDS[kind]}{along}", "; ".join(told), whole, sum(sizes), path.stat().st_mtime)
+def _statistics(path: Path) -> Measured | None:
+    kind, _, rest = path.name.lstrip(".").partition("-")
+    if kind not in _KINDS or not path.is_dir():
+        return None
+    metas = [_meta(each) for each in (path, *sorted(path.iterdir())) if (each / "meta.json").is_file()]
+    along = f" along {methods()[name].title}" if (name := rest.partition("-")[0]) in methods() else ""
+    told = [f"{meta.get('label', '')} on {', '.join(meta.get('categories', ()))}" for meta in metas if meta]
+    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    whole = not path.name.startswith(".")
+    return Measured(path, f"{_KINDS[kind]}{along}", "; ".join(told), whole, sum(sizes), path.stat().st_mtime)
 
 
 def _meta(folder: Path) -> dict[str, Any]:
@@ -56,11 +59,12 @@ def _meta(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _searches(folder: Path) -> Iterator[Measured]:
-    for path in folder.glob("*.jsonl"):
-        name = path.stem.rpartition("-")[0]
-        title = methods()[name].title if name in methods() else name
-        with path.open("rb") as lines:
-            points = sum(1 for _ in lines)
-        facts = os.stat(path)
-        yield Measured(path, f"Search of {title}", f"{points:,} points", True, facts.st_size, facts.st_mtime)
+def _search(path: Path) -> Measured | None:
+    if path.suffix != ".jsonl":
+        return None
+    name = path.stem.rpartition("-")[0]
+    title = methods()[name].title if name in methods() else name
+    with path.open("rb") as lines:
+        points = sum(1 for _ in lines)
+    facts = os.stat(path)
+    return Measured(path, f"Search of {title}", f"{points:,} points", True, facts.st_size, facts.st_mtime)

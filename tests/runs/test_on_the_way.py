@@ -93,3 +93,17 @@ def test_trails_of_searches_are_listed_with_their_points(cache: Path) -> None:
     assert (found.what, found.of, found.whole, found.size) == ("Search of LoraHub", "2 points", True, 20 + 21)
     remove_unused(file)
     assert not file.exists()
+
+
+def test_what_goes_while_it_is_listed_is_left_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge gives what it measured its name at any moment."""
+    for name in (".gram-1.part", "gram-2"):
+        (cache / "statistics" / name).mkdir(parents=True)
+
+    def sized(path: Path, pattern: str) -> list[Path]:
+        if path.name.startswith("."):
+            path.rename(path.with_name("gram-1"))
+        return []
+
+    monkeypatch.setattr(Path, "rglob", sized)
+    assert [each.path.name for each in measured_on_the_way(cache)] == ["gram-2"]
