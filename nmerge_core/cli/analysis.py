@@ -22,7 +22,7 @@ def classify(arguments: Namespace) -> None:
     print(summary.pivot(index="layer", columns="category", values="neurons").to_string())
     meta = json.loads((arguments.out / "meta.json").read_text(encoding="utf-8"))
     print(f"run in {meta['run_dtype']}; {meta['undecided']:,} neurons hang on the order of scores within 1e-5")
-    if meta["taken_over"]:
+    if meta.get("taken_over"):  # runs of older versions do not say
         texts = len(meta["exemplar_categories"])
         print(f"scores of {meta['taken_over']:,} of the {texts:,} exemplars were there already, by an earlier corpus")
 

@@ -423,6 +423,12 @@ def test_what_a_run_has_done_is_taken_from_there(family, tmp_path, capsys, monke
     told = capsys.readouterr().err
     assert f"the app finds it too, in {kept.folder}" in told and "taken from" not in told
     assert all((tmp_path / "other" / name).read_bytes() == (kept.results / name).read_bytes() for name in names)
+    meta = json.loads((tmp_path / "same/meta.json").read_text())
+    del meta["taken_over"]  # as runs of older versions are
+    (tmp_path / "same/meta.json").write_text(json.dumps(meta))
+    here.keep("classify", {"model": family.base, "corpus": family.corpus, "top_k": 5}, tmp_path / "same")
+    assert main([*asked, "5", "--out", str(tmp_path / "older")]) == 0
+    capsys.readouterr()
     merged = here.do("merge", {"recipe": family.recipe}).results / "merged"
     assert main(["merge", str(family.recipe), str(tmp_path / "merged")]) == 0
     assert "taken from" in capsys.readouterr().err
