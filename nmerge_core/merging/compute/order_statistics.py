@@ -216,8 +216,9 @@ def _sample(rows: Sequence[Rows], ranking: Ranking) -> list[Floats]:
         return drawn[:, :: max(1, drawn.shape[1] * _SAMPLED_SHARE // entries)].copy()
 
     chosen = rows[:: -(-len(rows) // _SAMPLED_BLOCKS)]
-    drawn = list(in_order(draw, enumerate(chosen), with_torch=ranking.with_torch))
-    return list(-np.sort(-np.concatenate(drawn, axis=1), axis=1))  # (T, n)
+    drawn = np.concatenate(list(in_order(draw, enumerate(chosen), with_torch=ranking.with_torch)), axis=1)
+    drawn[np.isnan(drawn)] = value_of(-_TOP)
+    return list(-np.sort(-drawn, axis=1))  # (T, n)
 
 
 def _bounds(sample: NDArray[np.float32], share: float) -> tuple[int, int]:
