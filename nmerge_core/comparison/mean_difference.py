@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from nmerge_core.comparison.paired import Z_95, Interval, standard_error
+from nmerge_core.comparison.paired import LEAST_DISCORDANT, Z_95, Interval, standard_error
 from nmerge_core.comparison.score_tables import primary
 
 
@@ -26,7 +26,7 @@ def ahead(
 
     Returns:
         None where they do not compare: other tasks or problems, a metric of all problems together, a single problem
-        or document.
+        or document, or so few that all differ alike by chance.
     """
     rows = {(row["model"], row["task"]): row for row in primary(scores).to_dict("records")}
     tasks = [task for model, task in rows if model == ours]
@@ -45,7 +45,8 @@ def ahead(
             return None
         clusters = list(both[0]["cluster"]) if both[0]["cluster"].notna().all() else None
         error = standard_error(values, clusters)
-        if math.isnan(error):
+        few = len(set(clusters) if clusters else values) < LEAST_DISCORDANT
+        if math.isnan(error) or (error == 0 and few and values.any()):
             return None
         difference += share * float(values.mean()) * (1 if row["higher_is_better"] else -1)
         square += (share * error) ** 2

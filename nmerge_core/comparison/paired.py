@@ -14,7 +14,7 @@ Clusters = Sequence[object] | None  # the document of each problem, where severa
 LEVEL = 0.05
 REPEATS = 10_000
 Z_95, _Z_POWER = 1.959963984540054, 0.8416212335729143  # of 5 % on two sides, and of 80 % power
-_LEAST_DISCORDANT = 6  # problems, or documents, all one way: 2 · 2⁻⁶ is the first below 5 %
+LEAST_DISCORDANT = 6  # problems, or documents, all one way: 2 · 2⁻⁶ is the first below 5 %
 _DRAWN = 1 << 22  # numbers of a bootstrap that are drawn at once
 MCNEMAR, BOOTSTRAP = "exact McNemar", "paired bootstrap"
 WILSON, WILSON_SHARED, RESAMPLED = "Wilson", "Wilson, by documents", "bootstrap"  # what intervals of a mean are by
@@ -97,10 +97,10 @@ def compare(ours: ArrayLike, theirs: ArrayLike, *, clusters: Clusters = None, se
         # The bootstrap knows no other sign than it saw: n problems of one sign have that by chance once in 2ⁿ⁻¹.
         units = len(set(shared or range(len(difference))))
         p = min(1.0, max(2 * _tail(means), 2.0 ** (1 - units)))
-        detectable = (Z_95 + _Z_POWER) * spread if units >= _LEAST_DISCORDANT else math.nan
+        detectable = (Z_95 + _Z_POWER) * spread if units >= LEAST_DISCORDANT else math.nan
         return Comparison(len(one), float(difference.mean()), _percentiles(means), p, p, detectable, BOOTSTRAP)
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-    least = _LEAST_DISCORDANT / len(one)
+    least = LEAST_DISCORDANT / len(one)
     detectable = max((Z_95 + _Z_POWER) * math.sqrt((gained + lost) / len(one) / len(one)), least)
     interval = newcombe(int((one * other).sum()), gained, lost, int(((1 - one) * (1 - other)).sum()))
     p = mcnemar(gained, lost)

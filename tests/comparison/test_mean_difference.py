@@ -10,8 +10,8 @@ from nmerge_core.comparison.mean_difference import ahead
 VALUES: dict[tuple[str, str], list[float]] = {  # of right answers more is better, of losses less
     ("a", "sums"): [1, 1, 0, 1],
     ("b", "sums"): [0, 1, 0, 1],
-    ("a", "texts"): [1.0, 2.0, 3.0, 4.0],
-    ("b", "texts"): [1.5, 2.5, 3.5, 4.5],
+    ("a", "texts"): [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    ("b", "texts"): [1.5, 2.5, 3.5, 4.5, 5.5, 6.5],
 }
 
 
@@ -45,6 +45,9 @@ def test_what_does_not_compare() -> None:
     one = {("a", "sums"): [1.0, 0.0], ("b", "sums"): [1.0]}
     assert ahead(*tables(one), "a", "b") is None  # other problems
     assert ahead(*tables({("a", "sums"): [1.0], ("b", "sums"): [0.0]}), "a", "b") is None  # a single one
+    both_won = {("a", "sums"): [1.0, 1.0], ("b", "sums"): [0.0, 0.0]}
+    assert ahead(*tables(both_won), "a", "b") is None  # an interval without width, of two problems: p is 1/2
+    assert ahead(*tables({("a", "sums"): [1.0, 1.0], ("b", "sums"): [1.0, 1.0]}), "a", "b") is not None  # level
     scores, samples = tables()
     assert ahead(scores, samples.assign(cluster="a document"), "a", "b") is None  # of a single one
     together = {("a", "sums"): [math.nan] * 2, ("b", "sums"): [1.0, 0.0]}
