@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -211,7 +212,9 @@ def test_asking_keeps_no_page_waiting_and_what_it_raised_is_told_later(made: Any
     with pytest.raises(RuntimeError, match="The worker process stopped"):
         memory.advance_meanwhile(sight, ask)
     memory.asking.join()
-    memory.advance_meanwhile(sight, ask)
+    memory.advance_meanwhile(replace(sight, count=1), held_up)
+    memory.asking.join()
+    memory.advance_meanwhile(sight, ask)  # which is not what failed
     memory.asking.join()
     assert memory.board(sight, memory.rows_of(sight) or [])[MERGE]
 

@@ -59,14 +59,14 @@ class Memory:
     """What came so far: the rows of problems by content, what each model scored on each row, and what failed.
 
     `lost` counts the answers of each model that did not come, one after the other. `asking` is the thread that asks
-    meanwhile, and `raised` what it raised last.
+    meanwhile, and `raised` what it raised last, with the problems and models that it asked for.
     """
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     scored: dict[Hashable, dict[str, Scored]] = field(default_factory=dict)
     failed: dict[tuple[Hashable, str], str] = field(default_factory=dict)
     lost: dict[Hashable, int] = field(default_factory=dict)
-    raised: Exception | None = None
+    raised: tuple[Sight, Exception] | None = None
     asking: threading.Thread | None = None
 
     def rows_of(self, sight: Sight) -> list[Row] | None:
@@ -127,7 +127,7 @@ class Memory:
         """Advance in a thread of its own, if none does: a page that waited for a worker would hear no click.
 
         Raises:
-            TimeoutError: the last one did (as `advance`).
+            TimeoutError: the last one did, asking for the same (as `advance`).
             RuntimeError: likewise.
         """
         if self.asking is not None and self.asking.is_alive():
@@ -135,14 +135,14 @@ class Memory:
         raised, self.raised = self.raised, None
         self.asking = threading.Thread(target=self._advance_quietly, args=(sight, ask), daemon=True)
         self.asking.start()
-        if raised is not None:
-            raise raised
+        if raised is not None and raised[0] == sight:
+            raise raised[1]
 
     def _advance_quietly(self, sight: Sight, ask: Ask) -> None:
         try:
             self.advance(sight, ask)
         except Exception as error:  # for whoever looks
-            self.raised = error
+            self.raised = sight, error
 
     def advance(self, sight: Sight, ask: Ask) -> None:
         """Ask for the problems, or for scores until some time has passed, and keep what comes.
