@@ -139,9 +139,9 @@ def test_knockout_opens_on_what_needs_no_switch(tiny_cache: Path, open_page: Ope
     chosen = [app.selectbox(key=f"knockout_{name}").value for name in ("category", "task")]
     assert chosen == ["math", "held-out loss"]  # no task is called so
     app.number_input(key="knockout_repeats").set_value(9).run()  # as in no run that there is
-    assert app.button(key="knockout_run") and any("each category, " in text.value for text in app.caption)
+    assert app.button(key="knockout_run") and any("of each category" in text.value for text in app.caption)
     app.selectbox(key="knockout_task").select(plain).run()
-    assert app.button(key="knockout_run") and any("problems each, " in text.value for text in app.caption)
+    assert app.button(key="knockout_run") and any("problems each" in text.value for text in app.caption)
     app.selectbox(key="knockout_category").select("code").run()  # whose own task it is
     assert app.selectbox(key="knockout_task").value == str(code)
     assert app.toggle(key="knockout_code").label == CODE_SWITCH and CODE_SWITCH in said(app)

@@ -19,10 +19,8 @@ OFF, KEEP, MAP = "Switch off", "Keep alone", "Layer by layer"
 KIND = {OFF: "knockout", KEEP: "knockout", MAP: "effects"}
 PROPORTIONS = [0.2, 0.4, 0.6, 0.8, 1.0]
 HELD_OUT = "held-out loss"  # in place of a task
-FIRST = {
-    True: 20,
-    False: 25,
-}  # texts of each category, and problems of a task, that one begins with: of the demo a minute
+# What one begins with, on the demo a minute: texts of each category, or problems of a task.
+FIRST = {True: 20, False: 25}
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_what_to_install_is_said(without: None) -> None:
     ("change", "message"),
     [
         ({"outdtype": "float32"}, "unknown key 'outdtype'; did you mean 'out_dtype'?"),
-        ({"merge_method": "slrp"}, "did you mean 'slerp'?"),
+        ({"merge_method": "slrp"}, "did you mean 'slerp' or 'nuslerp'?"),
         ({"seed": -1}, "key 'seed' (mergekit)"),
         ({"base_model": None, "models": []}, "expected models under 'models', 'slices' or 'modules'"),
         ({"base_model": 7}, "key 'base_model': expected a folder, a Hub id, or MODEL+ADAPTER, found 7"),
