@@ -71,8 +71,9 @@ class Places:
         path = self._path(whole)
         named = corpus_files(path)
         if not named:
+            found = "a folder without such files" if path.is_dir() else "no such corpus"
             raise InputError(
-                f"{short(reference)}: no such corpus; expected a folder of <category>.jsonl files, or a YAML file"
+                f"{short(reference)}: {found}; expected a folder of <category>.jsonl files, or a YAML file"
             )
         return f"{path}{meant}", digest(file for each in named for file in files_in(each))
 

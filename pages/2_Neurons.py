@@ -97,7 +97,7 @@ def draw(family: Family, done: dict[str, Run]) -> None:
     said = f"Of the base's {total:,} neurons **{style.percent(general / total)}** are general"
     if len(done) > 1:
         others = "other model" if any(model.merged for model in family.models) else "fine-tune"
-        rest = "" if len(done) > len(family.models) else f" of the {len(done) - 1} classified so far"
+        rest = "" if len(done) > len(family.models) else f" classified so far ({len(done) - 1})"
         said += f", and **{style.percent(kept / total)}** keep their category in every {others}{rest}"
     with st.container():  # as for `progress` below
         random = chance(tuple(str(run.results) for run in done.values()), k, min(m, k))

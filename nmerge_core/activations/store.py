@@ -173,7 +173,11 @@ def open_classification(folder: str | Path) -> Classification:
     folder = Path(folder)
     for name in ("meta.json", "top.safetensors", "neurons.parquet", "exemplars.parquet"):
         if not (folder / name).is_file():
-            raise InputError(f"{folder}: expected a folder written by `classify`, found no {name} in it")
+            found = f"no {name} in it" if folder.is_dir() else "no such folder"
+            raise InputError(
+                f"{folder}: expected a folder written by `classify`, found {found}; `nmerge classify MODEL --corpus C "
+                f"--out {folder}` writes one"
+            )
     path = folder / "meta.json"
     meta = read_object(path, _META)
     with reading(path):
