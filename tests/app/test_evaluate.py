@@ -117,6 +117,9 @@ def test_how_long_scoring_takes_is_told_from_scores_before_it(
     for task in (f"perplexity={file}", str(tiny_cache / "two.yaml")):  # of two problems, as the file tells
         (tiny_cache / "two.yaml").write_text("task: two\ndataset_kwargs: {data_files: {test: two.jsonl}}\n")
         assert told_scoring([other | {"tasks": [task]}]) == "It takes about 3 min."  # 200 seconds
+    math = models(tiny_cache)["math"]
+    monkeypatch.setattr(estimates, "_entries", lambda model: 11 if model == math else 1)  # the scored one is small
+    assert told_scoring(asked) == "How long it takes is told once it has begun."
 
 
 def test_code_tasks_are_left_out_until_switched_on(tiny_cache: Path, open_page: OpenPage) -> None:

@@ -27,6 +27,7 @@ BYTES_PER_TOKEN = 4
 TOKENS_PER_PROBLEM = 150  # read and written, of a task's problem
 TELLING = 10.0  # seconds from which on a run tells more of the machine's speed than of its start
 UNKNOWN = "how long it takes is told once it has begun"
+_ALIKE = 10  # times as large a model may be of whose scores the time of another's is told
 
 
 def told_time(kind: str, asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
@@ -50,9 +51,10 @@ def told_scoring(asked: Sequence[Mapping[str, Any]], times: int = 1) -> str:
         work = [_entries(p["models"][0]) * number * times for p, number in zip(asked, problems, strict=True) if number]
     except InputError:
         work = []
-    if len(work) < len(asked) or not known:
+    alike = [score for score in known if work and score.is_of_size(_entries(asked[0]["models"][0]))]
+    if len(work) < len(asked) or not alike:
         return f"{UNKNOWN.capitalize()}."
-    last = next((score for score in known if score.tasks.keys() == set(asked[0]["tasks"])), known[0])
+    last = next((score for score in alike if score.tasks.keys() == set(asked[0]["tasks"])), alike[0])
     return f"It takes {style.roughly(sum(work) * last.seconds_per_work)}{in_all}."
 
 
@@ -67,11 +69,19 @@ def told_reports(asked: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class _Score:
-    """A finished scoring: the problems of each task, if they are all it has, and its time per parameter and problem."""
+    """A finished scoring: the problems of each task, if they are all it has, and its time per parameter and problem.
+
+    `entries` are the parameters of one model.
+    """
 
     tasks: Mapping[str, int]
     whole: Mapping[str, bool]
     seconds_per_work: float
+    entries: float
+
+    def is_of_size(self, entries: int) -> bool:
+        """Whether it tells of models so large: of much smaller ones all time goes by the problem, not the parameter."""
+        return max(entries, self.entries) <= _ALIKE * min(entries, self.entries)
 
 
 def _scored() -> list[_Score]:
@@ -92,9 +102,8 @@ def _scored() -> list[_Score]:
         tasks = {names[name]: int(number) for name, number in rows.items() if name in names}
         whole = {task: limit is None or number < limit for task, number in tasks.items()}
         if tasks:
-            found.append(
-                _Score(tasks, whole, status.seconds / (entries * int(rows[primary(scores)["task"].unique()].sum())))
-            )
+            work = entries * int(rows[primary(scores)["task"].unique()].sum())
+            found.append(_Score(tasks, whole, status.seconds / work, entries / len(run.parameters["models"])))
     return found
 
 
